@@ -1,0 +1,359 @@
+//! Reverse mode on the expression graph, one arm for each operation, and the diagonal of the Hessian.
+//!
+//! Where a function has a kink, the subgradient is stated at its arm. A [`Node::Masked`] value gives gradient 0
+//! by selection, never by multiplication, so that NaN in a masked row stays there.
+
+use crate::expr::{Expr, Extent, Graph, Node, NodeId, Reduce, Scope};
+use crate::op::{Kind, Op};
+use std::collections::HashMap;
+
+/// Gradients of `root`, weighted by `upstream` (as many values as `root` has), with respect to each of `inputs`.
+///
+/// `None` where `root` does not depend on the input. The gradient of a row or scalar input is summed to its scope;
+/// that of a column input still has one value an element, to be summed over the rows.
+pub fn gradients<'g>(root: Expr<'g>, upstream: Expr<'g>, inputs: &[NodeId]) -> Vec<Option<Expr<'g>>> {
+    let reverse = Reverse { graph: root.graph(), active: dependents(root, inputs) };
+    let found = reverse.region(root, upstream, None);
+    inputs.iter().map(|id| found.get(id).copied()).collect()
+}
+
+/// ∂g/∂x, element by element, of a gradient `g` with respect to the element input `x` that it belongs to: the
+/// diagonal of the Hessian, with what flows through row reductions and totals.
+pub fn diagonal<'g>(g: Expr<'g>, input: NodeId) -> Option<Expr<'g>> {
+    let graph = g.graph();
+    let active = dependents(g, &[input]);
+    let mut tangent: HashMap<NodeId, Expr<'g>> = HashMap::new();
+    for id in graph.reachable(&[g.id]) {
+        if !active[id.index()] {
+            continue;
+        }
+        let out = graph.expr(id);
+        let found = if id == input {
+            Some(graph.constant(1.0))
+        } else if !matches!(out.scope(), Scope::Element | Scope::Column) {
+            gradients(out, graph.constant(1.0), &[input])[0]
+        } else {
+            element_tangent(out, &tangent, input)
+        };
+        if let Some(found) = found {
+            tangent.insert(id, found);
+        }
+    }
+    tangent.get(&g.id).copied()
+}
+
+/// The derivative of an element value along its own element of the input.
+fn element_tangent<'g>(out: Expr<'g>, tangent: &HashMap<NodeId, Expr<'g>>, input: NodeId) -> Option<Expr<'g>> {
+    let graph = out.graph();
+    let sum = |a: Option<Expr<'g>>, b: Option<Expr<'g>>| match (a, b) {
+        (Some(a), Some(b)) => Some(a + b),
+        (a, b) => a.or(b),
+    };
+    match graph.node(out.id) {
+        // A scalar operation's tangent is its adjoint's arm applied to the operand's tangent: both multiply by ∂.
+        Node::Op(op, operands) => {
+            let mut total = None;
+            for (place, operand) in operands.iter().enumerate().take(op.arity()) {
+                if let Some(&t) = tangent.get(operand) {
+                    total = sum(total, vjp(op, place, &operands, out, t));
+                }
+            }
+            total
+        }
+        Node::Softmax(x) | Node::SoftmaxMinusOne(x) => {
+            let t = *tangent.get(&x)?;
+            let p = graph.expr(x).softmax();
+            if through_rows(graph.expr(x), input) {
+                let lse = gradients(graph.expr(x).logsumexp(), graph.constant(1.0), &[input])[0];
+                Some(p * (t - lse?))
+            } else {
+                Some(-(t * p * graph.add(Node::SoftmaxMinusOne(x))))
+            }
+        }
+        Node::Masked(condition, x) => {
+            let t = *tangent.get(&x)?;
+            Some(graph.expr(condition).select(t, 0.0))
+        }
+        Node::StraightThrough(_, gradient_of) => tangent.get(&gradient_of).copied(),
+        Node::WithGradient(_, wrt, gradient) => Some(*tangent.get(&wrt)? * graph.expr(gradient)),
+        _ => None,
+    }
+}
+
+/// Whether an element value depends on other elements of the input too, through a reduction.
+fn through_rows(x: Expr<'_>, input: NodeId) -> bool {
+    let graph = x.graph();
+    let active = dependents(x, &[input]);
+    graph.reachable(&[x.id]).into_iter().any(|id| active[id.index()] && graph.scope(id) != Scope::Element)
+}
+
+/// Which nodes below `root` depend on one of the inputs through something that carries a gradient.
+fn dependents(root: Expr<'_>, inputs: &[NodeId]) -> Vec<bool> {
+    let graph = root.graph();
+    let mut active = vec![false; graph.len()];
+    for id in graph.reachable(&[root.id]) {
+        let on = |x: NodeId| active[x.index()];
+        active[id.index()] = inputs.contains(&id)
+            || match graph.node(id) {
+                Node::Detach(_) => false,
+                Node::StraightThrough(_, gradient_of) => on(gradient_of),
+                Node::WithGradient(value, wrt, _) => {
+                    on(wrt) || matches!(graph.node(value), Node::WithGradient(..)) && on(value)
+                }
+                Node::Masked(_, x) => on(x),
+                _ if graph.kind(id) != Kind::Float => false,
+                node => node.operands().any(on),
+            };
+    }
+    active
+}
+
+struct Reverse<'g> {
+    graph: &'g Graph,
+    active: Vec<bool>,
+}
+
+impl<'g> Reverse<'g> {
+    /// Gradients of the inputs below `root`, whose adjoint is `upstream`; `mask` holds for all of it.
+    fn region(&self, root: Expr<'g>, upstream: Expr<'g>, mask: Option<Expr<'g>>) -> HashMap<NodeId, Expr<'g>> {
+        let graph = self.graph;
+        let mut adjoints: HashMap<NodeId, Expr<'g>> = HashMap::from([(root.id, upstream)]);
+        let mut found = HashMap::new();
+        for id in graph.reachable(&[root.id]).into_iter().rev() {
+            let Some(&adjoint) = adjoints.get(&id) else { continue };
+            if !self.active[id.index()] {
+                continue;
+            }
+            let out = graph.expr(id);
+            if let Node::Input(_) = graph.node(id) {
+                let masked = mask.map_or(adjoint, |mask| mask.select(adjoint, 0.0));
+                found.entry(id).and_modify(|sum| *sum = *sum + masked).or_insert(masked);
+            } else if let Node::Masked(condition, x) = graph.node(id) {
+                let condition = graph.expr(condition);
+                let inner = mask.map_or(condition, |mask| mask.and(condition));
+                for (input, part) in self.region(graph.expr(x), adjoint, Some(inner)) {
+                    found.entry(input).and_modify(|sum: &mut Expr<'g>| *sum = *sum + part).or_insert(part);
+                }
+            } else {
+                self.propagate(out, adjoint, &mut |operand, contribution, multiplicity| {
+                    if !self.active[operand.index()] {
+                        return;
+                    }
+                    let part = self.sum_to(graph.scope(operand), contribution, multiplicity, mask);
+                    adjoints.entry(operand).and_modify(|sum| *sum = *sum + part).or_insert(part);
+                });
+            }
+        }
+        found
+    }
+
+    /// Calls `add(operand, contribution, multiplicity)`: the contribution has one value for each value of that scope.
+    fn propagate(&self, out: Expr<'g>, adjoint: Expr<'g>, add: &mut dyn FnMut(NodeId, Expr<'g>, Scope)) {
+        let graph = self.graph;
+        match graph.node(out.id) {
+            Node::Op(op, operands) => {
+                for (place, operand) in operands.iter().enumerate().take(op.arity()) {
+                    if self.active[operand.index()] {
+                        if let Some(part) = vjp(op, place, &operands, out, adjoint) {
+                            add(*operand, part, out.scope());
+                        }
+                    }
+                }
+            }
+            Node::Reduce(reduce, x) => {
+                let value = graph.expr(x);
+                let part = match reduce {
+                    Reduce::Sum => Some(adjoint),
+                    // Ties share the gradient equally.
+                    Reduce::Max | Reduce::Min => {
+                        let tie = value.equals(out);
+                        let count = tie.select(1.0, 0.0).sum();
+                        Some(tie.select(adjoint / count, 0.0))
+                    }
+                    Reduce::ArgMax => None,
+                    // The shift is taken to carry no gradient, so the maximum's own term counts as well.
+                    Reduce::ExpSumRest => Some(adjoint * (value - value.max().detach()).exp()),
+                    Reduce::LogSumExpShifted => Some(adjoint * value.softmax()),
+                };
+                if let Some(part) = part {
+                    add(x, part, Scope::Element);
+                }
+            }
+            Node::SumOver(_, x) => add(x, adjoint, graph.scope(x)),
+            Node::At(x, label) => {
+                let here = graph.col_index().equals(graph.expr(label));
+                add(x, here.select(adjoint, 0.0), Scope::Element);
+            }
+            Node::Softmax(x) | Node::SoftmaxMinusOne(x) => {
+                let p = graph.expr(x).softmax();
+                let along = self.sum_to(Scope::Row, adjoint * p, Scope::Element, None);
+                add(x, p * (adjoint - along), Scope::Element);
+            }
+            Node::StraightThrough(_, gradient_of) => add(gradient_of, adjoint, graph.scope(gradient_of)),
+            Node::WithGradient(value, wrt, gradient) => {
+                add(wrt, adjoint * graph.expr(gradient), out.scope());
+                if let Node::WithGradient(..) = graph.node(value) {
+                    add(value, adjoint, out.scope());
+                }
+            }
+            Node::Masked(..) => unreachable!("masked regions are handled by `region`"),
+            Node::Const(_) | Node::Int(_) | Node::Bool(_) | Node::Param(_) | Node::Input(_) => {}
+            Node::ColIndex | Node::Count(_) | Node::Detach(_) => {}
+        }
+    }
+
+    /// Sums a contribution with one value for each value of `from` to the scope `to` of its operand.
+    fn sum_to(&self, to: Scope, contribution: Expr<'g>, from: Scope, mask: Option<Expr<'g>>) -> Expr<'g> {
+        let graph = self.graph;
+        let multiplicity = |scope: Scope| if scope == Scope::Column { Scope::Element } else { scope };
+        let (to, from) = (multiplicity(to), multiplicity(from));
+        if to >= from || to == Scope::Param {
+            return contribution;
+        }
+        let contribution = match mask {
+            Some(mask) if mask.scope() > to => mask.select(contribution, 0.0),
+            _ => contribution,
+        };
+        let inner = multiplicity(contribution.scope());
+        let count = |extent: Extent| graph.count(extent);
+        // Elements to their row first, unless everything goes into one total.
+        match (to, from) {
+            (Scope::Row, _) => match inner {
+                Scope::Element => contribution.sum(),
+                _ => contribution * count(Extent::Cols),
+            },
+            (Scope::Group, Scope::Element) => {
+                let rows = self.sum_to(Scope::Row, contribution, Scope::Element, None);
+                self.sum_to(Scope::Group, rows, Scope::Row, None)
+            }
+            (Scope::Group, _) => match inner {
+                Scope::Row => contribution.sum_over(Scope::Group),
+                _ => contribution * count(Extent::GroupRows),
+            },
+            (_, Scope::Element) => match inner {
+                Scope::Element => contribution.sum_over(Scope::Total),
+                Scope::Row | Scope::Group => {
+                    let rows = contribution * count(Extent::Cols);
+                    self.sum_to(to, rows, Scope::Row, None)
+                }
+                _ => contribution * count(Extent::Elements),
+            },
+            (_, Scope::Row) => match inner {
+                Scope::Row => contribution.sum_over(Scope::Total),
+                Scope::Group => (contribution * count(Extent::GroupRows)).sum_over(Scope::Total),
+                _ => contribution * count(Extent::Rows),
+            },
+            (_, Scope::Group) => match inner {
+                Scope::Group => contribution.sum_over(Scope::Total),
+                _ => contribution * (count(Extent::Rows) / count(Extent::GroupRows)),
+            },
+            _ => contribution,
+        }
+    }
+}
+
+/// The adjoint of operand `place`: `adjoint` times the partial derivative.
+fn vjp<'g>(op: Op, place: usize, operands: &[NodeId; 3], out: Expr<'g>, adjoint: Expr<'g>) -> Option<Expr<'g>> {
+    let graph = out.graph();
+    let operand = |k: usize| graph.expr(operands[k]);
+    let a = operand(0);
+    Some(match op {
+        Op::Neg => -adjoint,
+        // sign(0) = 0: the subgradient of |a| at 0 is 0.
+        Op::Abs => adjoint * a.sign(),
+        Op::Exp => adjoint * out,
+        Op::Expm1 => adjoint * a.exp(),
+        Op::Log => adjoint / a,
+        Op::Log1p => adjoint / (1.0 + a),
+        Op::Sqrt => adjoint * 0.5 / out,
+        Op::Tanh => adjoint * (1.0 - out * out),
+        Op::Sigmoid => adjoint * (out * (-a).sigmoid()),
+        Op::LogSigmoid => adjoint * (-a).sigmoid(),
+        Op::Softplus => adjoint * a.sigmoid(),
+        Op::LogCosh => adjoint * a.tanh(),
+        Op::Erf => adjoint * (std::f64::consts::FRAC_2_SQRT_PI * (-(a * a)).exp()),
+        // 0 at the kink.
+        Op::Relu => a.gt(0.0).select(adjoint, 0.0),
+        Op::Add => adjoint,
+        Op::Sub if place == 0 => adjoint,
+        Op::Sub => -adjoint,
+        Op::Mul => adjoint * operand(1 - place),
+        Op::Div if place == 0 => adjoint / operand(1),
+        Op::Div => -(adjoint * out / operand(1)),
+        Op::Pow if place == 0 => adjoint * (operand(1) * a.pow(operand(1) - 1.0)),
+        Op::Pow => adjoint * out.xlogy(a),
+        // One half each at a tie.
+        Op::Maximum | Op::Minimum => {
+            let (this, that) = (operand(place), operand(1 - place));
+            let (below, above) = if op == Op::Maximum { (this, that) } else { (that, this) };
+            let tie_or_win = this.equals(that).select(adjoint * 0.5, adjoint);
+            below.lt(above).select(0.0, tie_or_win)
+        }
+        Op::Xlogy if place == 0 => adjoint * operand(1).log(),
+        Op::Xlogy => adjoint * (a / operand(1)),
+        Op::Select if place == 1 => a.select(adjoint, 0.0),
+        Op::Select if place == 2 => a.select(0.0, adjoint),
+        Op::Sign | Op::Not | Op::ToFloat | Op::Lt | Op::Le | Op::Eq | Op::And | Op::Or | Op::Select => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn element(g: &Graph) -> Expr<'_> {
+        g.input("x", Scope::Element, Kind::Float)
+    }
+
+    #[test]
+    fn cross_entropy_gradient_is_softmax_minus_one_hot() {
+        let g = Graph::new();
+        let x = element(&g);
+        let y = g.input("y", Scope::Row, Kind::Int);
+        let loss = x.logsumexp_shifted() - (x.at(y) - x.max().detach());
+        let grad = gradients(loss, g.constant(1.0), &[x.id])[0].unwrap();
+        assert_eq!(g.print(grad.id), "(select(eq(col, y), -1, 0) + 1 * softmax(x))");
+    }
+
+    #[test]
+    fn row_value_used_by_elements_is_summed_back() {
+        let g = Graph::new();
+        let x = element(&g);
+        let s = g.input("s", Scope::Row, Kind::Float);
+        let grads = gradients((x * s).sum(), g.constant(1.0), &[x.id, s.id]);
+        assert_eq!(g.print(grads[0].unwrap().id), "1 * s");
+        assert_eq!(g.print(grads[1].unwrap().id), "row_sum(1 * x)");
+    }
+
+    #[test]
+    fn adjoint_of_a_broadcast_counts_the_columns() {
+        let g = Graph::new();
+        let x = element(&g);
+        let s = g.input("s", Scope::Row, Kind::Float);
+        let grads = gradients((x + s).sum(), g.constant(1.0), &[s.id]);
+        assert_eq!(g.print(grads[0].unwrap().id), "1 * cols");
+    }
+
+    #[test]
+    fn detached_and_masked_paths() {
+        let g = Graph::new();
+        let x = element(&g);
+        let y = g.input("y", Scope::Row, Kind::Int);
+        assert!(gradients(x.detach() * 2.0, g.constant(1.0), &[x.id])[0].is_none());
+        let valid = !y.equals(g.index(-100));
+        let masked = x.sum().masked(valid);
+        let grad = gradients(masked, g.constant(1.0), &[x.id])[0].unwrap();
+        assert_eq!(g.print(grad.id), "select(not(eq(y, -100)), 1, 0)");
+    }
+
+    #[test]
+    fn hessian_diagonal_of_cross_entropy_is_p_times_one_minus_p() {
+        let g = Graph::new();
+        let x = element(&g);
+        let y = g.input("y", Scope::Row, Kind::Int);
+        let loss = x.logsumexp_shifted() - (x.at(y) - x.max().detach());
+        let grad = gradients(loss, g.constant(1.0), &[x.id])[0].unwrap();
+        let diag = diagonal(grad, x.id).unwrap();
+        assert!(g.print(diag.id).contains("softmax_minus_one(x)"), "{diag:?}");
+    }
+}

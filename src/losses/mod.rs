@@ -1,0 +1,3 @@
+//! The catalogue.
+mod regression;
+pub use regression::*;
