@@ -2,13 +2,17 @@
 #![deny(unsafe_code)]
 
 pub mod autodiff;
+mod dtype;
 mod error;
 pub mod expr;
+pub mod geometry;
 pub mod loss;
 pub mod losses;
+pub mod lower;
 pub mod op;
 pub mod simplify;
 
+pub use dtype::{DType, Element, narrow_labels, widen_bf16, widen_f16};
 pub use error::{Error, Result};
 pub use expr::{Expr, Extent, Graph, Scope};
 pub use loss::{Domain, Loss, Reduction, RowAxis, Value};

@@ -17,19 +17,6 @@ pub fn simplify(graph: &Graph, roots: &[NodeId]) -> Vec<NodeId> {
     roots.iter().map(|root| done[root]).collect()
 }
 
-/// Replaces nodes by others, then simplifies.
-pub(crate) fn substitute(graph: &Graph, root: NodeId, replace: &HashMap<NodeId, NodeId>) -> NodeId {
-    let mut done: HashMap<NodeId, NodeId> = HashMap::new();
-    for id in graph.reachable(&[root]) {
-        let new = match replace.get(&id) {
-            Some(&by) => by,
-            None => rewrite(graph, graph.add(graph.node(id).map(|operand| done[&operand])).id),
-        };
-        done.insert(id, new);
-    }
-    done[&root]
-}
-
 /// Applies rules at this node until none does. Operands are simplified already.
 fn rewrite(graph: &Graph, id: NodeId) -> NodeId {
     let mut id = id;

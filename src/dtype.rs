@@ -1,0 +1,83 @@
+//! Storage types of tensors.
+
+use half::{bf16, f16};
+
+/// What a tensor stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum DType {
+    /// 32-bit float.
+    F32,
+    /// 32-bit signed class index.
+    I32,
+    /// 32-bit unsigned class index.
+    U32,
+}
+
+impl DType {
+    /// Bytes of an element.
+    pub const fn size(self) -> u64 {
+        match self {
+            DType::F32 | DType::I32 | DType::U32 => 4,
+        }
+    }
+
+    /// Whether elements are numbers, not class indices.
+    pub const fn is_float(self) -> bool {
+        matches!(self, DType::F32)
+    }
+}
+
+impl std::fmt::Display for DType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            DType::F32 => "f32",
+            DType::I32 => "i32",
+            DType::U32 => "u32",
+        })
+    }
+}
+
+/// Host types that a tensor can be made from and read back to.
+pub trait Element: bytemuck::Pod + Send + Sync {
+    /// How the GPU stores it.
+    const DTYPE: DType;
+}
+
+impl Element for f32 {
+    const DTYPE: DType = DType::F32;
+}
+
+impl Element for i32 {
+    const DTYPE: DType = DType::I32;
+}
+
+impl Element for u32 {
+    const DTYPE: DType = DType::U32;
+}
+
+/// 64-bit class indices of the host narrowed to the 32 bits of the GPU; the first one that does not fit comes back.
+pub fn narrow_labels(labels: &[i64]) -> Result<Vec<i32>, (usize, i64)> {
+    labels.iter().enumerate().map(|(row, &label)| i32::try_from(label).map_err(|_| (row, label))).collect()
+}
+
+/// Half-precision numbers widened to f32, exactly.
+pub fn widen_f16(values: &[f16]) -> Vec<f32> {
+    values.iter().map(|v| v.to_f32()).collect()
+}
+
+/// Brain floats widened to f32, exactly.
+pub fn widen_bf16(values: &[bf16]) -> Vec<f32> {
+    values.iter().map(|v| v.to_f32()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_that_do_not_fit_are_found() {
+        assert_eq!(narrow_labels(&[0, -100, 7]), Ok(vec![0, -100, 7]));
+        assert_eq!(narrow_labels(&[0, 1 << 40]), Err((1, 1 << 40)));
+    }
+}
