@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod autodiff;
+pub mod codegen;
 mod dtype;
 mod error;
 pub mod expr;
@@ -10,7 +11,9 @@ pub mod loss;
 pub mod losses;
 pub mod lower;
 pub mod op;
+pub mod schedule;
 pub mod simplify;
+pub mod template;
 
 pub use dtype::{DType, Element, narrow_labels, widen_bf16, widen_f16};
 pub use error::{Error, Result};

@@ -9,7 +9,7 @@
 
 use crate::autodiff;
 use crate::error::{Error, Result};
-use crate::expr::{Expr, Extent, Graph, InputDecl, Node, NodeId, Reduce, Scope};
+use crate::expr::{Expr, Graph, InputDecl, Node, NodeId, Reduce, Scope};
 use crate::loss::{Loss, RowAxis};
 use crate::op::{Kind, Op};
 use crate::simplify::simplify;
@@ -380,6 +380,10 @@ impl<'g> Lowered<'g> {
                 Node::Detach(x) | Node::StraightThrough(x, _) | Node::WithGradient(x, ..) => new(x),
                 Node::Masked(condition, x) => new(condition).select(new(x), 0.0),
                 Node::Reduce(Reduce::LogSumExpShifted, x) => exp_sum_rest(new(x)).log1p(),
+                // Gathers reach down to the inputs.
+                Node::At(x, label) if !matches!(graph.node(done[&x]), Node::Input(_)) => {
+                    graph.expr(self.at_label(done[&x], done[&label]))
+                }
                 Node::Softmax(x) => exp_shifted(new(x)) * inverse_sum(new(x)),
                 Node::SoftmaxMinusOne(x) => minus_sum(new(x)) * inverse_sum(new(x)),
                 // Outer factors first: one multiplication an element.
@@ -520,7 +524,9 @@ fn passes(program: &Program) -> Vec<Pass> {
 }
 
 /// The stages that the totals and outputs of a pass need.
-pub(crate) fn finish_pass(program: &Program, totals: Vec<NodeId>, outputs: Vec<usize>) -> Pass {
+pub(crate) fn finish_pass(program: &Program, mut totals: Vec<NodeId>, outputs: Vec<usize>) -> Pass {
+    // Sums over everything first, then those over groups: their places in memory.
+    totals.sort_by_key(|id| program.scope(*id));
     let mut roots: Vec<NodeId> = totals.iter().flat_map(|t| program.node(*t).operands()).collect();
     for &k in &outputs {
         roots.extend(output_roots(&program.outputs[k]));
@@ -556,14 +562,10 @@ pub(crate) fn finish_pass(program: &Program, totals: Vec<NodeId>, outputs: Vec<u
     Pass { stages, totals, outputs, columns }
 }
 
-/// A size that a program names.
-pub(crate) fn extents(program: &Program) -> impl Iterator<Item = Extent> + '_ {
-    program.nodes.iter().filter_map(|n| if let Node::Count(extent) = n { Some(*extent) } else { None })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::expr::Extent;
     use crate::losses;
 
     fn lowered(loss: &Loss, grads: &[&str]) -> Program {

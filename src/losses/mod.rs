@@ -1,3 +1,106 @@
-//! The catalogue.
+//! The catalogue, by family. Each loss is one function; its options are set on the [`Loss`] that it returns.
+//!
+//! | family | losses |
+//! |---|---|
+//! | regression | [`l1`] ([`mae`]), [`mse`], [`rmse`], [`huber`], [`smooth_l1`], [`log_cosh`], [`quantile`], [`poisson_nll`] |
+//! | classification | [`bce`], [`bce_with_logits`], [`cross_entropy`], [`cross_entropy_prob`], [`nll`] |
+//! | focal | [`sigmoid_focal`], [`multiclass_focal`] |
+//! | divergence | [`kl_div`] |
+//! | hinge | [`hinge`], [`squared_hinge`] |
+//! | penalty | [`l1_penalty`], [`l2_penalty`] |
+//!
+//! Every loss of one value an element or a row also takes `sample_weight` and `mask` in the shape of its losses
+//! (a mask of 0 leaves a loss out of value, gradient and mean), and every [`Reduction`](crate::Reduction); the
+//! default is the mean. Input and option names, and what the mean divides by, are those of the library that the
+//! loss is named after.
+
+use crate::expr::{Expr, Scope};
+use crate::loss::{Build, DefinitionBuilder, Loss};
+
+mod classification;
+mod divergence;
+mod focal;
+mod hinge;
+mod penalty;
 mod regression;
-pub use regression::*;
+
+pub use classification::{bce, bce_with_logits, cross_entropy, cross_entropy_prob, nll};
+pub use divergence::kl_div;
+pub use focal::{multiclass_focal, sigmoid_focal};
+pub use hinge::{hinge, squared_hinge};
+pub use penalty::{l1_penalty, l2_penalty};
+pub use regression::{huber, l1, log_cosh, mae, mse, poisson_nll, quantile, rmse, smooth_l1};
+
+/// Every loss by name, with default options: δ, β and λ 1, τ 0.5.
+pub const CATALOGUE: &[(&str, fn() -> Loss)] = &[
+    ("l1", l1),
+    ("mse", mse),
+    ("rmse", rmse),
+    ("huber", || huber(1.0)),
+    ("smooth_l1", || smooth_l1(1.0)),
+    ("log_cosh", log_cosh),
+    ("quantile", || quantile(0.5)),
+    ("poisson_nll", poisson_nll),
+    ("bce", bce),
+    ("bce_with_logits", bce_with_logits),
+    ("cross_entropy", cross_entropy),
+    ("cross_entropy_prob", cross_entropy_prob),
+    ("nll", nll),
+    ("sigmoid_focal", sigmoid_focal),
+    ("multiclass_focal", multiclass_focal),
+    ("kl_div", kl_div),
+    ("hinge", hinge),
+    ("squared_hinge", squared_hinge),
+    ("l1_penalty", || l1_penalty(1.0)),
+    ("l2_penalty", || l2_penalty(1.0)),
+];
+
+/// The loss of that name in [`CATALOGUE`], with default options.
+///
+/// ```
+/// use wgloss::{Value, losses};
+/// let loss = losses::by_name("huber").expect("in the catalogue").option("delta", Value::Num(0.5));
+/// assert_eq!(loss.name(), "huber");
+/// assert!(losses::by_name("no such loss").is_none());
+/// ```
+pub fn by_name(name: &str) -> Option<Loss> {
+    CATALOGUE.iter().find(|(known, _)| *known == name).map(|(_, make)| make())
+}
+
+/// Begins an element-wise loss of `input` and `target`.
+fn of_input_and_target(name: &str) -> DefinitionBuilder {
+    Loss::define(name).input("input", Scope::Element).input("target", Scope::Element)
+}
+
+/// The value times the optional input `weight`.
+fn weighted<'g>(b: &Build<'g>, value: Expr<'g>) -> Expr<'g> {
+    b.optional("weight").map_or(value, |weight| weight * value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_called_what_its_function_is_called() {
+        for (name, make) in CATALOGUE {
+            let loss = make();
+            assert_eq!(loss.name(), *name);
+            assert_eq!(loss.check(), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn parameters_outside_their_domain_come_back_as_errors() {
+        let bad = [huber(0.0), huber(f64::NAN), smooth_l1(-1.0), quantile(1.5), l1_penalty(f64::INFINITY)];
+        for loss in bad {
+            assert!(loss.check().is_err(), "{}", loss.name());
+        }
+        for loss in [smooth_l1(0.0), quantile(0.0), quantile(1.0), l2_penalty(0.0), sigmoid_focal().alpha(-1.0)] {
+            assert_eq!(loss.check(), Ok(()), "{}", loss.name());
+        }
+        assert!(sigmoid_focal().alpha(-0.5).check().is_err());
+        assert!(cross_entropy().label_smoothing(1.1).check().is_err());
+        assert!(cross_entropy().temperature(0.0).check().is_err());
+    }
+}

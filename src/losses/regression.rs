@@ -1,26 +1,233 @@
-//! Regression.
-use crate::expr::Scope;
-use crate::loss::{Denominator, Loss, Unreduced};
+//! Regression: losses of a residual, and of a count.
 
-/// MSE
-pub fn mse() -> Loss {
-    Loss::define("mse")
-        .input("input", Scope::Element)
-        .input("target", Scope::Element)
-        .optional("weight", Scope::Element)
-        .unreduced(|b| {
-            let r = b.input("input") - b.input("target");
-            let square = r * r;
-            match b.optional("weight") {
-                Some(w) => Unreduced { value: w * square, denominator: Denominator::Sum(w) },
-                None => square.into(),
-            }
-        })
-}
-/// L1
+use super::{of_input_and_target, weighted};
+use crate::expr::{Expr, Extent, Scope};
+use crate::loss::{Denominator, Domain, Loss, RowAxis, Unreduced, Value};
+
+/// Absolute error. ([`mae`] is another name for it.)
+///
+/// `L = w·|r|`, with `r = input − target`.
+///
+/// Shapes: `input, target` and the optional `weight` broadcast to one shape → loss of that shape.
+/// Unit: that of `input`; the mean divides by `Σ w`.
+/// Gradient: `w·sign(r)` with respect to `input`; 0 at `r = 0`. Where `r` is NaN the gradient is NaN (in PyTorch 0).
+/// Source: Laplace (1774). Same as `torch.nn.functional.l1_loss`; [`mse`] squares, [`quantile`] weighs the sides.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (x, t) = (HostTensor::f32(&[3.0, -2.0], &[2]), HostTensor::f32(&[1.0, 0.0], &[2]));
+/// let out = cpu::forward_backward(&losses::l1(), &[("input", x), ("target", t)], &["input"])?;
+/// assert_eq!((out.loss(), out.grad("input")), (2.0, &[0.5, -0.5][..]));
+/// # Ok::<(), wgloss::Error>(())
+/// ```
 pub fn l1() -> Loss {
-    Loss::define("l1")
-        .input("input", Scope::Element)
-        .input("target", Scope::Element)
-        .expr(|b| (b.input("input") - b.input("target")).abs())
+    of_input_and_target("l1").optional("weight", Scope::Element).unreduced(|b| {
+        let r = b.input("input") - b.input("target");
+        mean_by_weight(b.optional("weight"), r.abs())
+    })
+}
+
+/// Mean absolute error: another name for [`l1`].
+pub fn mae() -> Loss {
+    l1()
+}
+
+/// Squared error.
+///
+/// `L = w·r²`, with `r = input − target`.
+///
+/// Shapes: `input, target` and the optional `weight` broadcast to one shape → loss of that shape.
+/// Unit: that of `input`²; the mean divides by `Σ w`.
+/// Gradient: `2w·r` with respect to `input`.
+/// Source: Legendre (1805). Same as `torch.nn.functional.mse_loss`; [`rmse`] takes the root of the mean.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (x, t) = (HostTensor::f32(&[3.0, -2.0], &[2]), HostTensor::f32(&[1.0, 0.0], &[2]));
+/// let out = cpu::forward_backward(&losses::mse(), &[("input", x), ("target", t)], &["input"])?;
+/// assert_eq!((out.loss(), out.grad("input")), (4.0, &[2.0, -2.0][..]));
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn mse() -> Loss {
+    of_input_and_target("mse").optional("weight", Scope::Element).unreduced(|b| {
+        let r = b.input("input") - b.input("target");
+        mean_by_weight(b.optional("weight"), r * r)
+    })
+}
+
+fn mean_by_weight<'g>(weight: Option<Expr<'g>>, value: Expr<'g>) -> Unreduced<'g> {
+    match weight {
+        Some(weight) => Unreduced { value: weight * value, denominator: Denominator::Sum(weight) },
+        None => value.into(),
+    }
+}
+
+/// Root of the mean squared error over all elements.
+///
+/// `L = √(Σ r² / n)`, with `r = input − target`.
+///
+/// Shapes: `input, target` broadcast to one shape of `n` elements → one number, whatever the reduction.
+/// Unit: that of `input`.
+/// Gradient: `r / (n·L)` with respect to `input`; 0 where all elements are equal.
+/// Squares are taken in f32: residuals should lie between 1e-19 and 1e19.
+/// Takes two passes over the inputs where a gradient is wanted, since each element's needs the total.
+/// Source: formula. Same as the root of `torch.nn.functional.mse_loss`, whose gradient is NaN where `L = 0`.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (x, t) = (HostTensor::f32(&[3.0, -2.0], &[2]), HostTensor::f32(&[1.0, 0.0], &[2]));
+/// let out = cpu::forward_backward(&losses::rmse(), &[("input", x), ("target", t)], &["input"])?;
+/// assert_eq!((out.loss(), out.grad("input")), (2.0, &[0.5, -0.5][..]));
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn rmse() -> Loss {
+    of_input_and_target("rmse").expr(|b| {
+        let r = b.input("input") - b.input("target");
+        let mean = (r * r).sum_over(Scope::Total) / b.graph().count(Extent::Elements);
+        // The root of 1 stands in for that of 0, whose derivative is infinite.
+        let zero = mean.equals(0.0);
+        zero.select(0.0, zero.select(1.0, mean).sqrt())
+    })
+}
+
+/// Huber loss: quadratic near zero, linear beyond `delta`.
+///
+/// `L = w·r²/2` if `|r| ≤ δ`, else `w·δ(|r| − δ/2)`, with `r = input − target`.
+///
+/// Shapes: `input, target` and the optional `weight` broadcast to one shape → loss of that shape.
+/// Unit: that of `input`²; the mean divides by the number of elements.
+/// Gradient: `w·clamp(r, −δ, δ)` with respect to `input`; continuous at `|r| = δ`.
+/// Errors: `Error::Param` unless `delta` is finite and > 0.
+/// Source: Huber (1964), Ann. Math. Statist. 35(1). Same as `torch.nn.functional.huber_loss`; [`smooth_l1`] divides
+/// by `beta`.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (x, t) = (HostTensor::f32(&[3.0, -0.5], &[2]), HostTensor::f32(&[0.0, 0.0], &[2]));
+/// let out = cpu::forward_backward(&losses::huber(1.0), &[("input", x), ("target", t)], &["input"])?;
+/// assert_eq!((out.loss(), out.grad("input")), (1.3125, &[0.5, -0.25][..]));
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn huber(delta: f64) -> Loss {
+    let definition = of_input_and_target("huber").optional("weight", Scope::Element);
+    let loss = definition.param("delta", 1.0, Domain::Positive).expr(|b| {
+        let (r, delta) = (b.input("input") - b.input("target"), b.param("delta"));
+        let clamped = clamp(r, delta);
+        weighted(b, clamped * (r - 0.5 * clamped))
+    });
+    loss.option("delta", Value::Num(delta))
+}
+
+/// Smooth L1 loss: quadratic within `beta`, then the absolute error less a constant.
+///
+/// `L = r²/(2β)` if `|r| < β`, else `|r| − β/2`, with `r = input − target`; at `β = 0` it is `|r|`.
+///
+/// Shapes: `input, target` broadcast to one shape → loss of that shape. Unit: that of `input`.
+/// Gradient: `clamp(r/β, −1, 1)` with respect to `input`; continuous at `|r| = β`; at `β = 0`, 0 at `r = 0`.
+/// Errors: `Error::Param` unless `beta` is finite and ≥ 0.
+/// Source: Girshick (2015), Fast R-CNN, arXiv:1504.08083. Same as `torch.nn.functional.smooth_l1_loss`; [`huber`] is
+/// `beta` times it.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (x, t) = (HostTensor::f32(&[3.0, -1.0], &[2]), HostTensor::f32(&[0.0, 0.0], &[2]));
+/// let out = cpu::forward_backward(&losses::smooth_l1(2.0), &[("input", x), ("target", t)], &["input"])?;
+/// assert_eq!((out.loss(), out.grad("input")), (1.125, &[0.5, -0.25][..]));
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn smooth_l1(beta: f64) -> Loss {
+    let definition = of_input_and_target("smooth_l1");
+    let loss = definition.structural_param("beta", 1.0, Domain::NonNegative, &[0.0]).expr(|b| {
+        let r = b.input("input") - b.input("target");
+        if b.value("beta") == 0.0 {
+            return r.abs();
+        }
+        let beta = b.param("beta");
+        let clamped = clamp(r, beta);
+        clamped / beta * (r - 0.5 * clamped)
+    });
+    loss.option("beta", Value::Num(beta))
+}
+
+/// `r` within `±bound`. `clamped·(r − clamped/2)` is `r²/2` within, `bound·(|r| − bound/2)` beyond, and its gradient
+/// is the clamped residual, for infinite residuals too: selecting between the two would give ∞·0 there.
+fn clamp<'g>(r: Expr<'g>, bound: Expr<'g>) -> Expr<'g> {
+    r.maximum(-bound).minimum(bound)
+}
+
+/// Logarithm of the hyperbolic cosine: quadratic near zero, the absolute error less ln 2 far out.
+///
+/// `L = meanⱼ ln cosh rⱼ` over the last axis, with `r = y_pred − y_true`.
+///
+/// Shapes: `y_pred, y_true: [rows, cols]` → loss `[rows]`. Unit: none (`r` counts as a number).
+/// Gradient: `tanh(r)/cols` with respect to `y_pred`.
+/// Source: `keras.losses.LogCosh`, which computes `r + softplus(−2r) − ln 2` and loses the digits of small `r`; this
+/// keeps them.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (p, t) = (HostTensor::f32(&[100.0, 0.0], &[1, 2]), HostTensor::f32(&[0.0, 0.0], &[1, 2]));
+/// let out = cpu::forward_backward(&losses::log_cosh(), &[("y_pred", p), ("y_true", t)], &["y_pred"])?;
+/// assert!((out.loss() - (100.0 - 2f64.ln()) / 2.0).abs() < 1e-12);
+/// assert_eq!(out.grad("y_pred"), [0.5, 0.0]);
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn log_cosh() -> Loss {
+    let definition = Loss::define("log_cosh").input("y_true", Scope::Element).input("y_pred", Scope::Element);
+    definition.row_axis(RowAxis::Last).expr(|b| (b.input("y_pred") - b.input("y_true")).log_cosh().mean())
+}
+
+/// Quantile (pinball) loss: its minimum is the `tau` quantile.
+///
+/// `L = τ·d` if `d ≥ 0`, else `(τ − 1)·d`, with `d = target − input`.
+///
+/// Shapes: `input, target` broadcast to one shape → loss of that shape. Unit: that of `input`.
+/// Gradient: `−τ` if `d ≥ 0`, else `1 − τ`, with respect to `input`; at the kink `d = 0` it is `−τ`.
+/// Errors: `Error::Param` unless `tau` is in \[0, 1\].
+/// Source: Koenker and Bassett (1978), Econometrica 46(1). At `τ = 0.5` it is half of [`l1`].
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (x, t) = (HostTensor::f32(&[0.0, 2.0], &[2]), HostTensor::f32(&[2.0, 0.0], &[2]));
+/// let out = cpu::forward_backward(&losses::quantile(0.75), &[("input", x), ("target", t)], &["input"])?;
+/// assert_eq!((out.loss(), out.grad("input")), (1.0, &[-0.375, 0.125][..]));
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn quantile(tau: f64) -> Loss {
+    let loss = of_input_and_target("quantile").param("tau", 0.5, Domain::Unit).expr(|b| {
+        let (d, tau) = (b.input("target") - b.input("input"), b.param("tau"));
+        d.ge(0.0).select(tau * d, (tau - 1.0) * d)
+    });
+    loss.option("tau", Value::Num(tau))
+}
+
+/// Negative log-likelihood of a Poisson count, without the factorial of the target.
+///
+/// `L = exp(x) − t·x` if `log_input`, else `x − t·ln(x + eps)`; with `full`, the Stirling approximation
+/// `t·ln t − t + ln(2πt)/2` of `ln t!` is added where `t > 1`. `x = input`, `t = target`.
+///
+/// Shapes: `input, target` broadcast to one shape → loss of that shape. Unit: nats.
+/// Gradient: `exp(x) − t`, or `1 − t/(x + eps)`, with respect to `input`.
+/// Options: `log_input` (true), `full` (false), `eps` (1e-8).
+/// Errors: `Error::Param` unless `eps` is finite and ≥ 0.
+/// Source: same as `torch.nn.functional.poisson_nll_loss`.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (x, t) = (HostTensor::f32(&[0.0], &[1]), HostTensor::f32(&[3.0], &[1]));
+/// let out = cpu::forward_backward(&losses::poisson_nll(), &[("input", x), ("target", t)], &["input"])?;
+/// assert_eq!((out.loss(), out.grad("input")), (1.0, &[-2.0][..]));
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn poisson_nll() -> Loss {
+    let definition = of_input_and_target("poisson_nll").flag("log_input", true).flag("full", false);
+    definition.param("eps", 1e-8, Domain::NonNegative).expr(|b| {
+        let (x, t) = (b.input("input"), b.input("target"));
+        let value = if b.flag("log_input") { x.exp() - t * x } else { x - t * (x + b.param("eps")).log() };
+        if !b.flag("full") {
+            return value;
+        }
+        let stirling = t * t.log() - t + 0.5 * (std::f64::consts::TAU * t).log();
+        value + stirling.masked(!t.le(1.0))
+    })
 }

@@ -1,0 +1,75 @@
+// The gradient of an input that was broadcast: the sum of element gradients over the axes along which it repeats.
+// Grid: one workgroup a value of the input, strided past the grid limit. Reads every element gradient once, in a
+// fixed order; writes target[value].
+
+struct Axes {
+    // Sizes of the axes that the input has and of those it repeats along, outermost first, and the strides of the
+    // element gradients along both; strides of the target; first elements of the gradients and of the target.
+    kept: vec4<u32>,
+    summed: vec4<u32>,
+    kept_strides: vec4<u32>,
+    summed_strides: vec4<u32>,
+    target_strides: vec4<u32>,
+    values: u32,
+    repeats: u32,
+    elements_first: u32,
+    target_first: u32,
+}
+@group(0) @binding(0) var<uniform> axes: Axes;
+@group(0) @binding(1) var<storage, read_write> elements: array<u32>;
+@group(0) @binding(2) var<storage, read_write> output: array<u32>;
+
+// hook begin: constants
+const WG: u32 = 64u;
+const ACCUMULATE: bool = false;
+// hook end
+
+struct Sum { bits: u32, sum: f32 }
+var<workgroup> lanes: array<Sum, WG>;
+
+fn offset(index: u32, sizes: vec4<u32>, strides: vec4<u32>) -> u32 {
+    let k3 = index % sizes.w;
+    let rest3 = index / sizes.w;
+    let k2 = rest3 % sizes.z;
+    let rest2 = rest3 / sizes.z;
+    let k1 = rest2 % sizes.y;
+    let k0 = rest2 / sizes.y;
+    return k0 * strides.x + k1 * strides.y + k2 * strides.z + k3 * strides.w;
+}
+
+fn combine(a: Sum, b: Sum) -> Sum {
+    return Sum(max(a.bits, b.bits), a.sum + b.sum);
+}
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    for (var value = group.x; value < axes.values; value += groups.x) {
+        let first = axes.elements_first + offset(value, axes.kept, axes.kept_strides);
+        var s = Sum(0u, 0.0);
+        for (var k = lane; k < axes.repeats; k += WG) {
+            let bits = elements[first + offset(k, axes.summed, axes.summed_strides)];
+            s = combine(s, Sum(bits & MAGNITUDE, bitcast<f32>(bits)));
+        }
+        lanes[lane] = s;
+        workgroupBarrier(); // all lanes have written before any is read
+        for (var step = WG / 2u; step > 0u; step >>= 1u) {
+            if (lane < step) {
+                lanes[lane] = combine(lanes[lane], lanes[lane + step]);
+            }
+            workgroupBarrier(); // this step is written before the next one reads it
+        }
+        if (lane == 0u) {
+            let place = axes.target_first + offset(value, axes.kept, axes.target_strides);
+            var sum = lanes[0].sum;
+            if (ACCUMULATE) {
+                sum += bitcast<f32>(output[place]);
+            }
+            output[place] = store_bits(sum, lanes[0].bits > INF_BITS);
+        }
+        workgroupBarrier(); // the result is read before the next value writes
+    }
+}

@@ -1,0 +1,61 @@
+// Elements (or rows by themselves): read once, write once, no reduction inside a row.
+// Grid: any number of workgroups; invocations stride over the items. Reads the inputs at each item, writes the
+// outputs there, and one partial of each sum a workgroup: work[sum * groups + group].
+
+// hook begin: bindings
+@group(0) @binding(0) var<uniform> shape: Shape;
+@group(0) @binding(1) var<storage, read_write> work: array<u32>;
+@group(0) @binding(2) var<storage, read_write> output0: array<u32>;
+const WG: u32 = 64u;
+const WIDTH: u32 = 1u;
+const SUMS: u32 = 1u;
+fn item_count() -> u32 { return shape.elements; }
+// hook end
+
+// hook begin: items
+struct Outer { one: f32 }
+struct Sums { bits: u32, sum0: f32 }
+struct LaneSums { bits: u32, sum0: f32 }
+fn outer_begin() -> Outer { return Outer(1.0); }
+fn sums_identity(o: Outer) -> LaneSums { return LaneSums(0u, 0.0); }
+fn item(o: Outer, s: LaneSums, first: u32) -> LaneSums {
+    output0[first] = bitcast<u32>(o.one);
+    return LaneSums(s.bits, s.sum0 + o.one);
+}
+fn sums_narrow(s: LaneSums) -> Sums { return Sums(s.bits, s.sum0); }
+fn sums_combine(a: Sums, b: Sums) -> Sums { return Sums(max(a.bits, b.bits), a.sum0 + b.sum0); }
+fn sums_store(s: Sums, group: u32, groups: u32) {
+    work[group] = store_bits(s.sum0, s.bits > INF_BITS);
+}
+// hook end
+
+var<workgroup> lanes: array<Sums, WG>;
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    // Phase 1: items.
+    let o = outer_begin();
+    let count = item_count() / WIDTH;
+    var s = sums_identity(o);
+    for (var i = group.x * WG + lane; i < count; i += groups.x * WG) {
+        s = item(o, s, i * WIDTH);
+    }
+    // Phase 2: this workgroup's partial sums, in a fixed order.
+    if (SUMS > 0u) {
+        lanes[lane] = sums_narrow(s);
+        workgroupBarrier(); // all lanes have written before any is read
+        for (var step = WG / 2u; step > 0u; step >>= 1u) {
+            if (lane < step) {
+                lanes[lane] = sums_combine(lanes[lane], lanes[lane + step]);
+            }
+            workgroupBarrier(); // this step is written before the next one reads it
+        }
+        if (lane == 0u) {
+            sums_store(lanes[0], group.x, groups.x);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+// The hooks of the row skeletons, and stubs that compute the sum of each row and write it over the row.
+
+// hook begin: bindings
+@group(0) @binding(0) var<uniform> shape: Shape;
+@group(0) @binding(1) var<storage, read_write> work: array<u32>;
+@group(0) @binding(2) var<storage, read_write> input0: array<u32>;
+@group(0) @binding(3) var<storage, read_write> output0: array<u32>;
+const WG: u32 = 64u;
+const WIDTH: u32 = 1u;
+const TRIPS: u32 = 4u;
+// hook end
+
+// hook begin: row
+struct RowValues { bits: u32, base0: u32, sum: f32 }
+struct Fetched { x0: u32 }
+fn outer_begin() -> RowValues { return RowValues(0u, 0u, 0.0); }
+fn row_begin(outer: RowValues, row: u32) -> RowValues {
+    return RowValues(outer.bits, row * shape.cols, 0.0);
+}
+fn fetch(r: RowValues, col: u32) -> Fetched { return Fetched(input0[r.base0 + col]); }
+// hook end
+
+// repeat begin: stage
+// hook begin: stage0
+struct Stage0 { bits: u32, sum: f32 }
+struct LaneStage0 { bits: u32, sum: f32 }
+fn stage0_identity() -> LaneStage0 { return LaneStage0(0u, 0.0); }
+fn stage0_step(s: LaneStage0, r: RowValues, f: Fetched, col: u32) -> LaneStage0 {
+    return LaneStage0(max(s.bits, f.x0 & MAGNITUDE), s.sum + bitcast<f32>(f.x0));
+}
+fn stage0_narrow(s: LaneStage0) -> Stage0 { return Stage0(s.bits, s.sum); }
+fn stage0_combine(a: Stage0, b: Stage0) -> Stage0 { return Stage0(max(a.bits, b.bits), a.sum + b.sum); }
+fn stage0_finish(r: RowValues, s: Stage0) -> RowValues { return RowValues(max(r.bits, s.bits), r.base0, s.sum); }
+fn stage0_save(s: Stage0, first: u32) {
+    work[first] = s.bits;
+    work[first + 1u] = bitcast<u32>(s.sum);
+}
+fn stage0_load(first: u32) -> Stage0 { return Stage0(work[first], bitcast<f32>(work[first + 1u])); }
+const STAGE0_INDEX: u32 = 0u;
+// hook end
+var<workgroup> stage0_lanes: array<Stage0, WG>;
+// Combines the lanes' states, in a fixed order; every lane gets the result.
+fn stage0_gather(mine: Stage0, lane: u32) -> Stage0 {
+    stage0_lanes[lane] = mine;
+    workgroupBarrier(); // all lanes have written before any is read
+    for (var step = WG / 2u; step > 0u; step >>= 1u) {
+        if (lane < step) {
+            stage0_lanes[lane] = stage0_combine(stage0_lanes[lane], stage0_lanes[lane + step]);
+        }
+        workgroupBarrier(); // this step is written before the next one reads it
+    }
+    let all = stage0_lanes[0];
+    workgroupBarrier(); // every lane has read before the next row writes
+    return all;
+}
+// repeat end
+
+// hook begin: outputs
+fn write_elements(r: RowValues, f: Fetched, col: u32) {
+    output0[r.base0 + col] = store_bits(r.sum, r.bits > INF_BITS);
+}
+// The values at the row's label, if it is in first..last, by the lane that wrote its column before.
+fn write_label(r: RowValues, lane: u32, first: u32, last: u32) {}
+fn write_row(r: RowValues, row: u32) {
+    work[row] = store_bits(r.sum, r.bits > INF_BITS);
+}
+// hook end

@@ -1,0 +1,63 @@
+// A row shared by several workgroups: one dispatch for each stage leaves partial states in `work`; the next one
+// combines them, and the last one writes the outputs.
+// Grid: (splits, rows), rows strided past the grid limit. Reads a chunk of inputs[row, 0..cols]; writes
+// work[((stage · rows + row) · splits + split) · STATE_WORDS ..], and in the last dispatch the element outputs of
+// the chunk and, by the first workgroup of the row, the row's values at [row].
+
+// import row_hooks
+
+// hook begin: phase
+// Stages before this one are combined; this one runs. After the last stage, outputs are written.
+const PHASE: u32 = 0u;
+const STAGES: u32 = 1u;
+const STATE_WORDS: u32 = 2u;
+// hook end
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let outer = outer_begin();
+    let vectors = shape.cols / WIDTH;
+    let chunk = (vectors + shape.splits - 1u) / shape.splits * WIDTH;
+    let first = min(group.x * chunk, shape.cols);
+    let last = min(first + chunk, shape.cols);
+    for (var row = group.y; row < shape.rows; row += groups.y) {
+        var r = row_begin(outer, row);
+        // repeat begin: stage
+        let state0 = shape.state_base + (STAGE0_INDEX * shape.rows + row) * shape.splits * STATE_WORDS;
+        if (PHASE == STAGE0_INDEX) {
+            // Phase 1: this chunk's state.
+            var stage0 = stage0_identity();
+            for (var col = first + lane * WIDTH; col < last; col += WG * WIDTH) {
+                stage0 = stage0_step(stage0, r, fetch(r, col), col);
+            }
+            let all = stage0_gather(stage0_narrow(stage0), lane);
+            if (lane == 0u) {
+                stage0_save(all, state0 + group.x * STATE_WORDS);
+            }
+        }
+        if (PHASE > STAGE0_INDEX) {
+            // Phase 2: the row's state from its chunks', in a fixed order.
+            var mine = stage0_narrow(stage0_identity());
+            for (var split = lane; split < shape.splits; split += WG) {
+                mine = stage0_combine(mine, stage0_load(state0 + split * STATE_WORDS));
+            }
+            r = stage0_finish(r, stage0_gather(mine, lane));
+        }
+        // repeat end
+        // Phase 3: outputs of this chunk.
+        if (PHASE == STAGES) {
+            storageBarrier(); // gathered before another lane stores a gradient in place
+            for (var col = first + lane * WIDTH; col < last; col += WG * WIDTH) {
+                write_elements(r, fetch(r, col), col);
+            }
+            write_label(r, lane, first, last);
+            if (lane == 0u && group.x == 0u) {
+                write_row(r, row);
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Hooks of `elementwise.wgsl`: elements by themselves, or rows by themselves (with gathers, without their elements).
+
+use super::emit::{Emit, Frame, group_load, is_literal, outer_code, outer_value};
+use super::{KernelSource, Slot, Variant, is_read_later, scalar_type, structure, title};
+use crate::expr::{Node, NodeId, Scope};
+use crate::lower::Program;
+use crate::op::Kind;
+use crate::schedule::{PassSchedule, roots};
+use crate::template::{Skeleton, fill_hooks};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, variant: &Variant) -> KernelSource {
+    let frame = Frame::new(program, pass, variant, schedule.width);
+    let lenient = is_read_later(program, pass);
+    let (bindings, declarations) = frame.bindings(&super::row::params(program));
+    let items = if program.has_rows() { "shape.rows" } else { "shape.cols" };
+    let sums = frame.pass.totals.len();
+    let PassSchedule { workgroup, width, .. } = schedule;
+    let constants = format!(
+        "const WG: u32 = {workgroup}u;\nconst WIDTH: u32 = {width}u;\nconst SUMS: u32 = {sums}u;\n\
+         fn item_count() -> u32 {{ return {items}; }}\n"
+    );
+    let hooks = BTreeMap::from([
+        ("bindings".to_owned(), declarations + &constants),
+        ("items".to_owned(), hook(&frame, lenient)),
+    ]);
+    let wgsl = fill_hooks(&title(program, pass, schedule), Skeleton::Elementwise, 0, &hooks);
+    KernelSource { wgsl: wgsl.expect("the element-wise skeleton takes these hooks"), bindings }
+}
+
+fn hook(frame: &Frame<'_>, lenient: bool) -> String {
+    let program = frame.program;
+    let width = frame.width;
+    let roots = roots(program, frame.pass);
+    let outer = frame.outer_nodes(&roots);
+    let mut fields = vec![("bits".to_owned(), "u32".to_owned())];
+    fields.extend(outer.iter().map(|id| (format!("n{}", id.0), scalar_type(program.kind(*id)).to_owned())));
+    let mut text = structure("Outer", &fields);
+    let code = outer_code(program, &outer, "o");
+    write!(text, "fn outer_begin() -> Outer {{\n    var o: Outer;\n    o.bits = 0u;\n{code}    return o;\n}}\n")
+        .expect("writing to a string");
+    text.push_str(&sums_text(frame));
+    // One item.
+    let here = |id: NodeId| program.scope(id) > Scope::Total && !is_literal(program.node(id));
+    let emit = Emit { frame, width, outer: "o", here: &here };
+    let nodes = program.below(&roots, |id| matches!(program.node(id), Node::SumOver(..)));
+    text.push_str("fn item(o: Outer, sums: LaneSums, first: u32) -> LaneSums {\n    var s = sums;\n");
+    text.push_str(&frame.coordinates("first"));
+    let u = if width == 4 { "U4" } else { "U" };
+    writeln!(text, "    var bits = {u}(0u);").expect("writing to a string");
+    let loads = emit.lets(&nodes, &|id| load(frame, id, "first", lenient));
+    text.push_str(&loads);
+    // Where the loss is valid: NaN elsewhere is not looked at.
+    let valid = program.valid.map(|v| emit.value(v));
+    if let Some(valid) = &valid {
+        writeln!(text, "    bits = select({u}(0u), bits, {valid});").expect("writing to a string");
+    }
+    text.push_str("    s.bits = max(s.bits, bits);\n");
+    for (place, total) in frame.pass.totals.iter().enumerate() {
+        let operand = program.node(*total).operands().next().expect("a sum has an operand");
+        let mut value = emit.value(operand);
+        if program.scope(operand) == Scope::Group {
+            // A group counts once, at its first row.
+            value = format!("select(0.0, {value}, first % shape.group_rows == 0u)");
+        }
+        writeln!(text, "    s.sum{place} += {value};").expect("writing to a string");
+    }
+    let mut seen = format!("max(bits, {u}(o.bits))");
+    if let Some(valid) = &valid {
+        seen = format!("select({u}(0u), {seen}, {valid})");
+    }
+    writeln!(text, "    let poison = {seen} > {u}(INF_BITS);").expect("writing to a string");
+    for &output in &frame.pass.outputs {
+        let slot = Slot::Output(output);
+        let address = frame.base(slot);
+        writeln!(text, "    let to{output} = {address};").expect("writing to a string");
+        let value = emit.value(program.outputs[output].node);
+        text.push_str(&frame.store(output, &format!("to{output}"), &value, "poison"));
+    }
+    text.push_str("    return s;\n}\n");
+    text
+}
+
+/// Loads of inputs and gathers of one item, their bits added to `bits`.
+fn load(frame: &Frame<'_>, id: NodeId, item: &str, lenient: bool) -> String {
+    let program = frame.program;
+    let n = id.0;
+    let f = if frame.width == 4 { "F4" } else { "F" };
+    match *program.node(id) {
+        Node::Input(place) => {
+            let slot = Slot::Input(place as usize);
+            let bits = frame.load(slot, &frame.base(slot));
+            match program.kind(id) {
+                Kind::Int => format!("    let e{n} = {bits};\n"),
+                _ => format!(
+                    "    let b{n} = {bits};\n    bits = max(bits, b{n} & {}(MAGNITUDE));\n    let e{n} = bitcast<{f}>(b{n});\n",
+                    if frame.width == 4 { "U4" } else { "U" }
+                ),
+            }
+        }
+        Node::At(x, label) => gather(frame, id, x, &format!("e{}", label.0), item, "bits", lenient),
+        Node::SumOver(Scope::Group, _) => {
+            let load = group_load(program, id, item);
+            format!(
+                "    let b{n} = {load};\n    bits = max(bits, b{n} & MAGNITUDE);\n    let e{n} = bitcast<f32>(b{n});\n"
+            )
+        }
+        ref other => unreachable!("{other:?} in a pass that visits no columns"),
+    }
+}
+
+/// `let eID` = the input at the label's column, and what a label out of range does: report the row and, in a pass
+/// whose sums nobody reads before the gradients, poison it.
+pub(super) fn gather(
+    frame: &Frame<'_>,
+    id: NodeId,
+    x: NodeId,
+    label: &str,
+    row: &str,
+    bits: &str,
+    lenient: bool,
+) -> String {
+    let program = frame.program;
+    let n = id.0;
+    let Node::Input(place) = *program.node(x) else { unreachable!("gathers are of inputs after lowering") };
+    let slot = Slot::Input(place as usize);
+    let address = frame.at_col(slot, &format!("({})", frame.base(slot)), &format!("col{n}"));
+    let bits_here = frame.load_one(slot, &address);
+    let valid = program.valid.filter(|v| program.scope(*v) <= Scope::Row);
+    let valid = valid
+        .map_or("true".to_owned(), |v| if bits == "bits" { format!("e{}", v.0) } else { outer_value(program, v, "r") });
+    let mut text = format!("    let col{n} = min({label}, shape.cols - 1u);\n    let b{n} = {bits_here};\n");
+    let bad = format!("{label} >= shape.cols && {valid}");
+    writeln!(text, "    let bad{n} = {bad};").expect("writing to a string");
+    writeln!(text, "    if (bad{n}) {{ atomicMin(&scalars.bad_row, {row}); }}").expect("writing to a string");
+    if lenient {
+        writeln!(text, "    let e{n} = select(bitcast<f32>(b{n}), 0.0, bad{n});").expect("writing to a string");
+        writeln!(text, "    {bits} = max({bits}, select(b{n} & MAGNITUDE, 0u, bad{n}));").expect("writing to a string");
+    } else {
+        writeln!(text, "    let e{n} = bitcast<f32>(b{n});").expect("writing to a string");
+        writeln!(text, "    {bits} = max({bits}, select(b{n} & MAGNITUDE, NAN_BITS, bad{n}));")
+            .expect("writing to a string");
+    }
+    text
+}
+
+fn sums_text(frame: &Frame<'_>) -> String {
+    let count = frame.pass.totals.len();
+    let (u, f) = if frame.width == 4 { ("U4", "F4") } else { ("U", "F") };
+    let fields = |bits: &str, sum: &str| -> Vec<(String, String)> {
+        let sums = (0..count).map(|k| (format!("sum{k}"), sum.to_owned()));
+        std::iter::once(("bits".to_owned(), bits.to_owned())).chain(sums).collect()
+    };
+    let list = |item: &dyn Fn(usize) -> String| (0..count).map(|k| format!(", {}", item(k))).collect::<String>();
+    let mut text = structure("Sums", &fields("u32", "f32"));
+    text.push_str(&structure("LaneSums", &fields(u, f)));
+    let identity = list(&|_| format!("{f}(0.0)"));
+    writeln!(text, "fn sums_identity(o: Outer) -> LaneSums {{ return LaneSums({u}(o.bits){identity}); }}")
+        .expect("writing");
+    let narrow = |name: &str, combine: &dyn Fn(&str, &str) -> String| match frame.width {
+        4 => combine(
+            &combine(&format!("s.{name}.x"), &format!("s.{name}.y")),
+            &combine(&format!("s.{name}.z"), &format!("s.{name}.w")),
+        ),
+        _ => format!("s.{name}"),
+    };
+    let larger = |a: &str, b: &str| format!("max({a}, {b})");
+    let added = |a: &str, b: &str| format!("({a} + {b})");
+    let narrowed = list(&|k| narrow(&format!("sum{k}"), &added));
+    let bits = narrow("bits", &larger);
+    writeln!(text, "fn sums_narrow(s: LaneSums) -> Sums {{ return Sums({bits}{narrowed}); }}").expect("writing");
+    let combined = list(&|k| format!("a.sum{k} + b.sum{k}"));
+    writeln!(text, "fn sums_combine(a: Sums, b: Sums) -> Sums {{ return Sums(max(a.bits, b.bits){combined}); }}")
+        .expect("writing");
+    text.push_str("fn sums_store(s: Sums, group: u32, groups: u32) {\n");
+    for k in 0..count {
+        writeln!(text, "    work[{k}u * groups + group] = store_bits(s.sum{k}, s.bits > INF_BITS);").expect("writing");
+    }
+    text.push_str("}\n");
+    text
+}

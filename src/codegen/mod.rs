@@ -1,0 +1,164 @@
+//! Program and schedule to WGSL hooks, and through [`crate::template`] to shader source.
+//!
+//! Hooks see valid elements only: masks, strides and tiles belong to the skeletons. Values further out than the
+//! loop live in one struct (`o` of a whole dispatch, `r` of a row) as `nID`, those of the loop are `let eID`; IDs
+//! are the program's, so generated code reads like the program.
+
+mod elementwise;
+mod emit;
+mod reduce;
+mod row;
+
+use crate::expr::{Node, NodeId, Scope};
+use crate::lower::{Pass, Program};
+use crate::op::Kind;
+use crate::schedule::{Kernel, PassSchedule, tensor_inputs};
+pub use reduce::{ReduceKind, reduce};
+
+/// How a tensor's address moves along the columns (along the elements, without rows).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Along {
+    /// One element a column: vectors can be loaded.
+    Unit,
+    /// The same element for every column.
+    Repeat,
+    /// Some other stride.
+    Strided,
+}
+
+/// What becomes of an output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Mode {
+    /// Written over what was there.
+    #[default]
+    Write,
+    /// Added to what was there.
+    Accumulate,
+    /// Written over the input of that place.
+    InPlace(usize),
+}
+
+/// A storage buffer of a dispatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// An input tensor.
+    Input(usize),
+    /// An output tensor.
+    Output(usize),
+    /// Row values, partial sums and states.
+    Work,
+    /// Scalar inputs, totals and the status word.
+    Scalars,
+}
+
+/// One binding: uniforms are 0 (shape) and 1 (parameters, or the span of a reduction); these follow from 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Binding {
+    /// What is bound.
+    pub slot: Slot,
+    /// Whether the kernel declares it read_write.
+    pub writes: bool,
+    /// Its place in `shape.tensors`, for tensors.
+    pub tensor: Option<usize>,
+}
+
+/// A shader and what it binds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelSource {
+    /// WGSL source with one entry point, `main`.
+    pub wgsl: String,
+    /// Storage bindings, from number 2 on.
+    pub bindings: Vec<Binding>,
+}
+
+/// What a pass kernel is specialised on, besides program and schedule.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Variant {
+    /// For each tensor of the pass (inputs, then outputs): how it moves along the columns.
+    pub along: Vec<Along>,
+    /// Axes that are more than one index long, outermost first: of rows (three), or of elements (four).
+    pub axes: [bool; 4],
+    /// What becomes of each output of the pass, in order.
+    pub modes: Vec<Mode>,
+    /// Whether inputs and outputs share buffers, so that all must be declared read_write.
+    pub pooled: bool,
+}
+
+/// Tensors of a pass: inputs that it reads, then its outputs.
+pub fn tensors(program: &Program, pass: &Pass) -> Vec<Slot> {
+    let inputs = tensor_inputs(program, pass).into_iter().map(Slot::Input);
+    inputs.chain(pass.outputs.iter().map(|&output| Slot::Output(output))).collect()
+}
+
+/// Slots of the scalars buffer: scalar inputs and sums over everything, by node.
+pub fn scalar_slots(program: &Program) -> Vec<NodeId> {
+    let is_scalar = |place: &usize| match program.nodes[*place] {
+        Node::Input(_) => program.scopes[*place] == Scope::Scalar,
+        Node::SumOver(to, _) => to == Scope::Total,
+        _ => false,
+    };
+    (0..program.nodes.len()).filter(is_scalar).map(|place| NodeId(place as u32)).collect()
+}
+
+/// Sums over groups, in the order of their regions in `work`.
+pub fn group_slots(program: &Program) -> Vec<NodeId> {
+    let is_group = |place: &usize| matches!(program.nodes[*place], Node::SumOver(Scope::Group, _));
+    (0..program.nodes.len()).filter(is_group).map(|place| NodeId(place as u32)).collect()
+}
+
+/// Whether a later pass reads this pass's sums. A bad label then adds 0 instead of poisoning every row.
+pub fn is_read_later(program: &Program, pass: usize) -> bool {
+    let totals = &program.passes[pass].totals;
+    program.passes[pass + 1..].iter().any(|later| {
+        let roots = crate::schedule::roots(program, later);
+        program.below(&roots, |_| false).iter().any(|id| totals.contains(id))
+    })
+}
+
+/// Words of a stage's state.
+pub fn state_words(program: &Program, pass: &Pass) -> u32 {
+    let words = |stage: &crate::lower::Stage| 1 + 2 * stage.reduces.len() as u32;
+    pass.stages.iter().map(words).max().unwrap_or(1).max(u32::from(program.has_rows()))
+}
+
+/// The kernel of a pass. `phase` is the dispatch of a split row: one for each stage, then the outputs.
+pub fn pass_kernel(
+    program: &Program,
+    pass: usize,
+    schedule: &PassSchedule,
+    variant: &Variant,
+    phase: u32,
+) -> KernelSource {
+    match schedule.kernel {
+        Kernel::Elementwise => elementwise::kernel(program, pass, schedule, variant),
+        _ => row::kernel(program, pass, schedule, variant, phase),
+    }
+}
+
+/// The first line of a kernel: the loss, the kernel, the shape class.
+fn title(program: &Program, pass: usize, schedule: &PassSchedule) -> String {
+    let PassSchedule { kernel, workgroup, width, .. } = schedule;
+    format!("{}: pass {pass}, {kernel:?}, {workgroup} invocations, width {width}", program.name)
+}
+
+/// Labels are compared and gathered with as bits; this is how a class index looks.
+fn index_bits(value: i64) -> u32 {
+    match u32::try_from(value) {
+        Ok(value) => value,
+        Err(_) => value as i32 as u32,
+    }
+}
+
+/// Text of a struct with these fields.
+fn structure(name: &str, fields: &[(String, String)]) -> String {
+    let fields: Vec<String> = fields.iter().map(|(name, ty)| format!("    {name}: {ty},\n")).collect();
+    format!("struct {name} {{\n{}}}\n", fields.concat())
+}
+
+fn scalar_type(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Float => "f32",
+        Kind::Int => "u32",
+        Kind::Bool => "bool",
+    }
+}

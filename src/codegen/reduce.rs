@@ -1,0 +1,170 @@
+//! Hooks of `reduce.wgsl`: partial sums of a pass to segments, groups, or scalars and outputs of the whole loss.
+
+use super::emit::{is_literal, literal, op_text};
+use super::{Binding, KernelSource, Mode, Slot, group_slots, scalar_slots};
+use crate::expr::{Extent, Node, NodeId, Scope};
+use crate::lower::Program;
+use crate::op::Op;
+use crate::template::{Skeleton, fill_hooks};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// Which sums a reduction takes, and where they go.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ReduceKind {
+    /// Sums over everything, to one partial a segment.
+    Segments,
+    /// Sums over groups, one a segment.
+    Groups,
+    /// Sums over everything, to scalars; after the last pass, the outputs of scope `Total` as well, in these modes.
+    Finish(Vec<Mode>),
+}
+
+/// Sums of a pass that go to that scope: their place among the pass's sums, and their node.
+pub fn sums_to(program: &Program, pass: usize, to: Scope) -> Vec<(usize, NodeId)> {
+    let totals = program.passes[pass].totals.iter().copied().enumerate();
+    totals.filter(|(_, id)| matches!(program.node(*id), Node::SumOver(s, _) if *s == to)).collect()
+}
+
+/// Outputs of scope `Total`: computed after the last pass.
+pub fn total_outputs(program: &Program) -> Vec<usize> {
+    (0..program.outputs.len()).filter(|&o| program.outputs[o].scope == Scope::Total).collect()
+}
+
+/// The kernel that reduces the sums of a pass.
+pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, workgroup: u32) -> KernelSource {
+    let to = if *kind == ReduceKind::Groups { Scope::Group } else { Scope::Total };
+    let sums = sums_to(program, pass, to);
+    let is_last = pass + 1 == program.passes.len();
+    let outputs = match kind {
+        ReduceKind::Finish(_) if is_last => total_outputs(program),
+        _ => Vec::new(),
+    };
+    let mut bindings = vec![
+        Binding { slot: Slot::Work, writes: true, tensor: None },
+        Binding { slot: Slot::Scalars, writes: true, tensor: None },
+    ];
+    let vectors = program.params.len().div_ceil(4).max(1);
+    let mut declarations = format!(
+        "struct Span {{ count: u32, length: u32, segments: u32, items_base: u32, results_base: u32 }}\n\
+         @group(0) @binding(0) var<uniform> shape: Shape;\n\
+         @group(0) @binding(1) var<uniform> span: Span;\n\
+         @group(0) @binding(2) var<storage, read_write> work: array<u32>;\n\
+         @group(0) @binding(3) var<storage, read_write> scalars: Scalars;\n"
+    );
+    for &output in &outputs {
+        bindings.push(Binding { slot: Slot::Output(output), writes: true, tensor: Some(bindings.len() - 2) });
+        let binding = bindings.len() + 1;
+        let _ = writeln!(
+            declarations,
+            "@group(0) @binding({binding}) var<storage, read_write> output{output}: array<u32>;"
+        );
+    }
+    // Parameters come last: only finished losses read them.
+    let _ = write!(
+        declarations,
+        "@group(0) @binding({}) var<uniform> params: array<vec4<f32>, {vectors}>;\nconst WG: u32 = {workgroup}u;\n",
+        bindings.len() + 2
+    );
+    let modes = if let ReduceKind::Finish(modes) = kind { &modes[..] } else { &[] };
+    let hooks = BTreeMap::from([
+        ("bindings".to_owned(), declarations),
+        ("sums".to_owned(), hook(program, kind, &sums, &outputs, modes)),
+    ]);
+    let title = format!("{}: sums of pass {pass}, {kind:?}, {workgroup} invocations", program.name);
+    let wgsl = fill_hooks(&title, Skeleton::Reduce, 0, &hooks).expect("the reduce skeleton takes these hooks");
+    KernelSource { wgsl, bindings }
+}
+
+fn hook(program: &Program, kind: &ReduceKind, sums: &[(usize, NodeId)], outputs: &[usize], modes: &[Mode]) -> String {
+    let n = sums.len();
+    let mut text = String::from("struct Sums {\n    none: u32,\n");
+    for k in 0..n {
+        let _ = write!(text, "    bits{k}: u32,\n    sum{k}: f32,\n");
+    }
+    let zeros = ", 0u, 0.0".repeat(n);
+    let _ = write!(text, "}}\nfn sums_identity() -> Sums {{ return Sums(0u{zeros}); }}\n");
+    text.push_str("fn sums_step(before: Sums, i: u32) -> Sums {\n    var s = before;\n");
+    for (k, (place, _)) in sums.iter().enumerate() {
+        // A pass leaves its sums one after the other, those over everything first; segments leave theirs likewise.
+        let _ = write!(
+            text,
+            "    let b{k} = work[span.items_base + {place}u * span.count + i];\n    \
+             s.bits{k} = max(s.bits{k}, b{k} & MAGNITUDE);\n    s.sum{k} += bitcast<f32>(b{k});\n"
+        );
+    }
+    text.push_str("    return s;\n}\nfn sums_combine(a: Sums, b: Sums) -> Sums {\n    return Sums(0u");
+    for k in 0..n {
+        let _ = write!(text, ", max(a.bits{k}, b.bits{k}), a.sum{k} + b.sum{k}");
+    }
+    text.push_str(");\n}\nfn sums_store(s: Sums, segment: u32) {\n");
+    for (k, (_, id)) in sums.iter().enumerate() {
+        let slot = group_slots(program).iter().position(|s| s == id).unwrap_or(k);
+        let _ = writeln!(
+            text,
+            "    work[span.results_base + {slot}u * span.segments + segment] = store_bits(s.sum{k}, s.bits{k} > INF_BITS);"
+        );
+    }
+    text.push_str("}\nfn finish(s: Sums) {\n");
+    let is_finish = matches!(kind, ReduceKind::Finish(_));
+    if is_finish {
+        text.push_str(&finish_text(program, sums, outputs, modes));
+    }
+    let _ = write!(text, "}}\nconst FINISH: bool = {is_finish};\n");
+    text
+}
+
+fn finish_text(program: &Program, sums: &[(usize, NodeId)], outputs: &[usize], modes: &[Mode]) -> String {
+    let slots = scalar_slots(program);
+    let slot = |id: NodeId| slots.iter().position(|s| *s == id).expect("a scalar's slot");
+    let mut text = String::new();
+    for (k, (_, id)) in sums.iter().enumerate() {
+        let _ = writeln!(text, "    scalars.values[{}] = store_bits(s.sum{k}, s.bits{k} > INF_BITS);", slot(*id));
+    }
+    let roots: Vec<NodeId> = outputs.iter().map(|&o| program.outputs[o].node).collect();
+    for id in program.below(&roots, |id| matches!(program.node(id), Node::SumOver(..))) {
+        let n = id.0;
+        if is_literal(program.node(id)) {
+            continue;
+        }
+        let value =
+            |id: NodeId| if is_literal(program.node(id)) { literal(program.node(id), 1) } else { format!("n{}", id.0) };
+        let line = match *program.node(id) {
+            Node::Param(place) => format!("params[{}][{}]", place / 4, place % 4),
+            Node::Count(Extent::Cols) => "f32(shape.cols)".to_owned(),
+            Node::Count(Extent::Rows) => "f32(shape.rows)".to_owned(),
+            Node::Count(Extent::GroupRows) => "f32(shape.group_rows)".to_owned(),
+            Node::Count(Extent::Elements) => "f32(shape.elements)".to_owned(),
+            Node::Count(Extent::Batch) => "f32(shape.batch)".to_owned(),
+            Node::Input(_) | Node::SumOver(..) => {
+                let _ = writeln!(text, "    let b{n} = scalars.values[{}];", slot(id));
+                format!("bitcast<f32>(b{n})")
+            }
+            Node::Op(op, _) => {
+                let operands: Vec<NodeId> = program.node(id).operands().collect();
+                match op {
+                    Op::Div => format!("ratio({}, {})", value(operands[0]), value(operands[1])),
+                    _ => op_text(program, op, &operands, 1, &value),
+                }
+            }
+            ref other => unreachable!("{other:?} in the value of a whole loss"),
+        };
+        let _ = writeln!(text, "    let n{n} = {line};");
+    }
+    for (place, &output) in outputs.iter().enumerate() {
+        let root = program.outputs[output].node;
+        // NaN of the scalars that this output depends on.
+        let below = program.below(&[root], |id| matches!(program.node(id), Node::SumOver(..)));
+        let loaded = below.into_iter().filter(|id| matches!(program.node(*id), Node::Input(_) | Node::SumOver(..)));
+        let bits = loaded.fold("0u".to_owned(), |all, id| format!("max({all}, b{} & MAGNITUDE)", id.0));
+        let value =
+            if is_literal(program.node(root)) { literal(program.node(root), 1) } else { format!("n{}", root.0) };
+        let address = format!("shape.tensors[{}].x", 2 * place + 1);
+        let added = match modes.get(place) {
+            Some(Mode::Accumulate) => format!("bitcast<f32>(output{output}[{address}]) + {value}"),
+            _ => value,
+        };
+        let _ = writeln!(text, "    output{output}[{address}] = store_bits({added}, {bits} > INF_BITS);");
+    }
+    text
+}

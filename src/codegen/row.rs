@@ -1,0 +1,500 @@
+//! Hooks of the row skeletons.
+
+use super::elementwise::gather;
+use super::emit::{Emit, Frame, group_load, is_literal, is_outer, op_text, outer_code, outer_value};
+use super::{KernelSource, Mode, Slot, Variant, is_read_later, scalar_type, state_words, structure, title};
+use crate::expr::{Node, NodeId, Reduce, Scope};
+use crate::lower::Program;
+use crate::op::Kind;
+use crate::schedule::{Kernel, PassSchedule, roots, tensor_inputs};
+use crate::template::{Skeleton, fill_hooks};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+
+/// Declaration of the parameters' uniform; without parameters, one that nobody reads.
+pub(super) fn params(program: &Program) -> String {
+    let vectors = program.params.len().div_ceil(4).max(1);
+    format!("@group(0) @binding(1) var<uniform> params: array<vec4<f32>, {vectors}>;\n")
+}
+
+pub(super) fn kernel(
+    program: &Program,
+    pass: usize,
+    schedule: &PassSchedule,
+    variant: &Variant,
+    phase: u32,
+) -> KernelSource {
+    let frame = Frame::new(program, pass, variant, schedule.width);
+    let row = Row::new(&frame, is_read_later(program, pass));
+    let (bindings, mut declarations) = frame.bindings(&params(program));
+    let PassSchedule { workgroup, width, kernel, .. } = *schedule;
+    let trips = if let Kernel::RowResident { trips } = kernel { trips } else { 1 };
+    write!(declarations, "const WG: u32 = {workgroup}u;\nconst WIDTH: u32 = {width}u;\nconst TRIPS: u32 = {trips}u;\n")
+        .expect("writing to a string");
+    let mut hooks = BTreeMap::from([
+        ("bindings".to_owned(), declarations),
+        ("row".to_owned(), row.begin_text()),
+        ("outputs".to_owned(), row.outputs_text()),
+    ]);
+    let stages = frame.pass.stages.len();
+    for stage in 0..stages {
+        hooks.insert(format!("stage{stage}"), row.stage_text(stage));
+    }
+    let skeleton = match kernel {
+        Kernel::RowResident { .. } => Skeleton::RowResident,
+        Kernel::RowSplit { .. } => {
+            let words = state_words(program, frame.pass);
+            let phase = format!(
+                "const PHASE: u32 = {phase}u;\nconst STAGES: u32 = {stages}u;\nconst STATE_WORDS: u32 = {words}u;\n"
+            );
+            hooks.insert("phase".to_owned(), phase);
+            Skeleton::RowSplit
+        }
+        _ => Skeleton::Row,
+    };
+    let wgsl = fill_hooks(&title(program, pass, schedule), skeleton, stages, &hooks);
+    KernelSource { wgsl: wgsl.expect("the row skeletons take these hooks"), bindings }
+}
+
+struct Row<'f, 'a> {
+    frame: &'f Frame<'a>,
+    lenient: bool,
+    /// Everything the pass needs, operands first.
+    nodes: Vec<NodeId>,
+    /// Stage after which a node is known.
+    depth: HashMap<NodeId, usize>,
+    /// Element and column inputs, loaded in `fetch`.
+    fetched: Vec<usize>,
+}
+
+impl<'f, 'a> Row<'f, 'a> {
+    fn new(frame: &'f Frame<'a>, lenient: bool) -> Row<'f, 'a> {
+        let program = frame.program;
+        let nodes = program.below(&roots(program, frame.pass), |id| matches!(program.node(id), Node::SumOver(..)));
+        let mut depth: HashMap<NodeId, usize> = HashMap::new();
+        for &id in &nodes {
+            let node = program.node(id);
+            let listed = |id: NodeId| frame.pass.stages.iter().position(|s| s.reduces.contains(&id));
+            let known = match node {
+                Node::SumOver(..) => 0,
+                Node::Reduce(..) => {
+                    let partner = program.online_partner(id).filter(|p| listed(*p).is_some());
+                    1 + listed(partner.unwrap_or(id)).expect("a reduction of the pass has a stage")
+                }
+                _ => node.operands().map(|o| depth[&o]).max().unwrap_or(0),
+            };
+            depth.insert(id, known);
+        }
+        let is_fetched = |place: &usize| {
+            let dense = |id: &NodeId| *program.node(*id) == Node::Input(*place as u32);
+            // Read as an element, not only through a gather.
+            let read = nodes
+                .iter()
+                .any(|&n| !matches!(program.node(n), Node::At(..)) && program.node(n).operands().any(|o| dense(&o)));
+            let is_output = frame.pass.outputs.iter().any(|&o| dense(&program.outputs[o].node));
+            (read || is_output) && matches!(program.inputs[*place].scope, Scope::Element | Scope::Column)
+        };
+        let fetched = tensor_inputs(program, frame.pass).into_iter().filter(is_fetched).collect();
+        Row { frame, lenient, nodes, depth, fetched }
+    }
+
+    fn is_row(&self, id: NodeId) -> bool {
+        let program = self.frame.program;
+        matches!(program.scope(id), Scope::Row | Scope::Group) && !is_literal(program.node(id))
+    }
+
+    fn is_element(&self, id: NodeId) -> bool {
+        matches!(self.frame.program.scope(id), Scope::Element | Scope::Column)
+    }
+
+    fn row_nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes.iter().copied().filter(|&id| self.is_row(id))
+    }
+
+    /// Tensors with an address in the row: fetched inputs, and outputs.
+    fn based(&self) -> Vec<Slot> {
+        let inputs = self.fetched.iter().map(|&place| Slot::Input(place));
+        inputs.chain(self.frame.pass.outputs.iter().map(|&output| Slot::Output(output))).collect()
+    }
+
+    fn base_name(&self, slot: Slot) -> String {
+        format!("r.base{}", self.frame.tensor(slot))
+    }
+
+    /// Outputs that keep what was at the label: accumulated, with another value there.
+    fn keeps_old(&self, output: usize) -> bool {
+        self.frame.mode(output) == Mode::Accumulate && self.frame.program.outputs[output].at_label.is_some()
+    }
+
+    fn begin_text(&self) -> String {
+        let (frame, program) = (self.frame, self.frame.program);
+        let outer: Vec<NodeId> = self.nodes.iter().copied().filter(|&id| is_outer(program, id)).collect();
+        let mut fields = vec![("bits".to_owned(), "u32".to_owned())];
+        let value = |id: NodeId| (format!("n{}", id.0), scalar_type(program.kind(id)).to_owned());
+        fields.extend(outer.iter().copied().map(value));
+        fields.extend(self.row_nodes().map(value));
+        fields.extend(self.based().into_iter().map(|slot| (format!("base{}", frame.tensor(slot)), "u32".to_owned())));
+        let old = frame.pass.outputs.iter().filter(|&&o| self.keeps_old(o));
+        fields.extend(old.map(|o| (format!("old{o}"), "f32".to_owned())));
+        let mut text = structure("RowValues", &fields);
+        let u = if frame.width == 4 { "U4" } else { "U" };
+        let mut loads = vec![("none".to_owned(), "u32".to_owned())];
+        loads.extend(self.fetched.iter().map(|place| (format!("x{place}"), u.to_owned())));
+        text.push_str(&structure("Fetched", &loads));
+        let code = outer_code(program, &outer, "r");
+        write!(
+            text,
+            "fn outer_begin() -> RowValues {{\n    var r: RowValues;\n    r.bits = 0u;\n{code}    return r;\n}}\n"
+        )
+        .expect("writing to a string");
+        text.push_str("fn row_begin(outer: RowValues, row: u32) -> RowValues {\n    var r = outer;\n");
+        text.push_str(&frame.coordinates("row"));
+        for slot in self.based() {
+            writeln!(text, "    {} = {};", self.base_name(slot), frame.base(slot)).expect("writing to a string");
+        }
+        text.push_str(&self.row_lets(0));
+        for &output in frame.pass.outputs.iter().filter(|&&o| self.keeps_old(o)) {
+            let (label, _) = program.outputs[output].at_label.expect("a label");
+            let slot = Slot::Output(output);
+            let col = format!("min({}, shape.cols - 1u)", outer_value(program, label, "r"));
+            let address = frame.at_col(slot, &self.base_name(slot), &col);
+            writeln!(text, "    r.old{output} = bitcast<f32>({});", frame.load_one(slot, &address)).expect("writing");
+        }
+        text.push_str(&self.settle_text(0));
+        text.push_str("    return r;\n}\n");
+        text.push_str("fn fetch(r: RowValues, col: u32) -> Fetched {\n    var f: Fetched;\n");
+        for &place in &self.fetched {
+            let slot = Slot::Input(place);
+            let address = frame.at_col(slot, &self.base_name(slot), "col");
+            writeln!(text, "    f.x{place} = {};", frame.load(slot, &address)).expect("writing to a string");
+        }
+        text.push_str("    return f;\n}\n");
+        text
+    }
+
+    /// Row values that are known after so many stages.
+    fn row_lets(&self, depth: usize) -> String {
+        let program = self.frame.program;
+        let mut text = String::new();
+        for id in self.row_nodes().filter(|id| self.depth[id] == depth) {
+            let n = id.0;
+            match *program.node(id) {
+                Node::Op(op, _) => {
+                    let operands: Vec<NodeId> = program.node(id).operands().collect();
+                    let value = op_text(program, op, &operands, 1, &|id| outer_value(program, id, "r"));
+                    writeln!(text, "    r.n{n} = {value};").expect("writing to a string");
+                }
+                Node::Input(place) => {
+                    let slot = Slot::Input(place as usize);
+                    let bits = self.frame.load_one(slot, &self.frame.base(slot));
+                    match program.kind(id) {
+                        Kind::Int => writeln!(text, "    r.n{n} = {bits};").expect("writing to a string"),
+                        _ => self.row_float(&mut text, id, &bits),
+                    }
+                }
+                Node::SumOver(..) => self.row_float(&mut text, id, &group_load(program, id, "row")),
+                Node::At(x, label) => {
+                    let label = outer_value(program, label, "r");
+                    text.push_str(&gather(self.frame, id, x, &label, "row", "r.bits", self.lenient));
+                    writeln!(text, "    r.n{n} = e{n};").expect("writing to a string");
+                }
+                Node::Reduce(..) => {} // set where its stage ends
+                ref other => unreachable!("{other:?} is no row value"),
+            }
+        }
+        text
+    }
+
+    fn row_float(&self, text: &mut String, id: NodeId, bits: &str) {
+        let n = id.0;
+        write!(
+            text,
+            "    let b{n} = {bits};\n    r.bits = max(r.bits, b{n} & MAGNITUDE);\n    r.n{n} = bitcast<f32>(b{n});\n"
+        )
+        .expect("writing to a string");
+    }
+
+    /// After the last stage: where the row is not valid, what it holds is not looked at.
+    fn settle_text(&self, stages_done: usize) -> String {
+        let program = self.frame.program;
+        match program.valid {
+            Some(valid) if stages_done == self.frame.pass.stages.len() && !self.is_element(valid) => {
+                format!("    r.bits = select(0u, r.bits, {});\n", outer_value(program, valid, "r"))
+            }
+            _ => String::new(),
+        }
+    }
+
+    /// Element nodes needed for the roots, operands first.
+    fn element_nodes(&self, roots: &[NodeId]) -> Vec<NodeId> {
+        let below = self.frame.program.below(roots, |id| !self.is_element(id));
+        below.into_iter().filter(|&id| self.is_element(id)).collect()
+    }
+
+    /// `let`s of element nodes; bits of the fetched inputs among them go to `bits`.
+    fn element_lets(&self, nodes: &[NodeId], bits: &str) -> String {
+        let (frame, program) = (self.frame, self.frame.program);
+        let (f, u) = if frame.width == 4 { ("F4", "U4") } else { ("F", "U") };
+        let here = |id: NodeId| self.is_element(id);
+        let emit = Emit { frame, width: frame.width, outer: "r", here: &here };
+        emit.lets(nodes, &|id| match *program.node(id) {
+            Node::Input(place) => format!(
+                "    let e{n} = bitcast<{f}>(f.x{place});\n    {bits} = max({bits}, f.x{place} & {u}(MAGNITUDE));\n",
+                n = id.0
+            ),
+            Node::ColIndex if frame.width == 4 => {
+                format!("    let e{} = U4(col) + U4(0u, 1u, 2u, 3u);\n", id.0)
+            }
+            Node::ColIndex => format!("    let e{} = col;\n", id.0),
+            ref other => unreachable!("{other:?} is no element value"),
+        })
+    }
+
+    fn element_value(&self, id: NodeId) -> String {
+        let here = |id: NodeId| self.is_element(id);
+        Emit { frame: self.frame, width: self.frame.width, outer: "r", here: &here }.value(id)
+    }
+
+    fn stage_text(&self, stage: usize) -> String {
+        let (frame, program) = (self.frame, self.frame.program);
+        let states: Vec<State> = frame.pass.stages[stage].reduces.iter().map(|&id| State::new(program, id)).collect();
+        let w = frame.width;
+        let (f, u) = if w == 4 { ("F4", "U4") } else { ("F", "U") };
+        let fields = |f: &str, u: &str| -> Vec<(String, String)> {
+            let all = states.iter().flat_map(|s| s.fields.iter());
+            let all = all.map(|(name, kind)| (name.clone(), if *kind == Kind::Float { f } else { u }.to_owned()));
+            std::iter::once(("bits".to_owned(), u.to_owned())).chain(all).collect()
+        };
+        let names: Vec<(String, String)> = fields("f32", "u32");
+        let mut text = structure(&format!("Stage{stage}"), &fields("f32", "u32"));
+        text.push_str(&structure(&format!("LaneStage{stage}"), &fields(f, u)));
+        let identity: String = states.iter().map(|s| s.identity(f, u)).collect();
+        let _ = write!(
+            text,
+            "fn stage{stage}_identity() -> LaneStage{stage} {{\n    var s: LaneStage{stage};\n    s.bits = {u}(0u);\n{identity}    return s;\n}}\n"
+        );
+        // One step.
+        let roots: Vec<NodeId> =
+            states.iter().map(|s| s.operand).chain(program.valid.filter(|v| self.is_element(*v))).collect();
+        let nodes = self.element_nodes(&roots);
+        let _ = write!(
+            text,
+            "fn stage{stage}_step(before: LaneStage{stage}, r: RowValues, f: Fetched, col: u32) -> LaneStage{stage} {{\n    var s = before;\n    var bits = {u}(0u);\n"
+        );
+        text.push_str(&self.element_lets(&nodes, "bits"));
+        if let Some(valid) = program.valid.filter(|v| self.is_element(*v)) {
+            let _ = writeln!(text, "    bits = select({u}(0u), bits, {});", self.element_value(valid));
+        }
+        text.push_str("    s.bits = max(s.bits, bits);\n");
+        for state in &states {
+            text.push_str(&state.step(&self.element_value(state.operand), f, u, w));
+        }
+        text.push_str("    return s;\n}\n");
+        // Lanes of a vector, then lanes of a workgroup.
+        let component = |c: &str| {
+            let all: Vec<String> = names.iter().map(|(name, _)| format!("s.{name}.{c}")).collect();
+            format!("Stage{stage}({})", all.join(", "))
+        };
+        let narrow = if w == 4 {
+            let pair = |a: &str, b: &str| format!("stage{stage}_combine({a}, {b})");
+            pair(&pair(&component("x"), &component("y")), &pair(&component("z"), &component("w")))
+        } else {
+            let all: Vec<String> = names.iter().map(|(name, _)| format!("s.{name}")).collect();
+            format!("Stage{stage}({})", all.join(", "))
+        };
+        let _ = writeln!(text, "fn stage{stage}_narrow(s: LaneStage{stage}) -> Stage{stage} {{ return {narrow}; }}");
+        let combine: String = states.iter().map(State::combine).collect();
+        let _ = write!(
+            text,
+            "fn stage{stage}_combine(a: Stage{stage}, b: Stage{stage}) -> Stage{stage} {{\n    var s = a;\n    s.bits = max(a.bits, b.bits);\n{combine}    return s;\n}}\n"
+        );
+        // The row's values.
+        let _ = write!(
+            text,
+            "fn stage{stage}_finish(before: RowValues, s: Stage{stage}) -> RowValues {{\n    var r = before;\n    r.bits = max(r.bits, s.bits);\n"
+        );
+        for state in &states {
+            text.push_str(&state.finish(program, &|id| self.nodes.contains(&id)));
+        }
+        text.push_str(&self.row_lets(stage + 1));
+        text.push_str(&self.settle_text(stage + 1));
+        text.push_str("    return r;\n}\n");
+        // To `work` and back, for split rows.
+        let _ = writeln!(text, "fn stage{stage}_save(s: Stage{stage}, first: u32) {{");
+        for (word, (name, ty)) in names.iter().enumerate() {
+            let value = if ty == "f32" { format!("bitcast<u32>(s.{name})") } else { format!("s.{name}") };
+            let _ = writeln!(text, "    work[first + {word}u] = {value};");
+        }
+        let _ = writeln!(text, "}}\nfn stage{stage}_load(first: u32) -> Stage{stage} {{\n    var s: Stage{stage};");
+        for (word, (name, ty)) in names.iter().enumerate() {
+            let value = format!("work[first + {word}u]");
+            let value = if ty == "f32" { format!("bitcast<f32>({value})") } else { value };
+            let _ = writeln!(text, "    s.{name} = {value};");
+        }
+        let _ = writeln!(text, "    return s;\n}}\nconst STAGE{stage}_INDEX: u32 = {stage}u;");
+        text
+    }
+
+    fn outputs_text(&self) -> String {
+        let (frame, program) = (self.frame, self.frame.program);
+        let u = if frame.width == 4 { "U4" } else { "U" };
+        let is_element_output = |&&o: &&usize| program.outputs[o].scope == Scope::Element;
+        let elements: Vec<usize> = frame.pass.outputs.iter().filter(is_element_output).copied().collect();
+        let valid = program.valid;
+        // Elements.
+        let mut text = String::from("fn write_elements(r: RowValues, f: Fetched, col: u32) {\n");
+        if !elements.is_empty() {
+            let roots: Vec<NodeId> = elements.iter().map(|&o| program.outputs[o].node).chain(valid).collect();
+            let nodes = self.element_nodes(&roots);
+            let _ = writeln!(text, "    var bits = {u}(0u);");
+            text.push_str(&self.element_lets(&nodes, "bits"));
+            let mut seen = "bits".to_owned();
+            if let Some(valid) = valid.filter(|v| !self.is_element(*v)) {
+                seen = format!("select({u}(0u), {seen}, {})", self.element_value(valid));
+            }
+            seen = format!("max({seen}, {u}(r.bits))");
+            if let Some(valid) = valid.filter(|v| self.is_element(*v)) {
+                seen = format!("select({u}(0u), {seen}, {})", self.element_value(valid));
+            }
+            let _ = writeln!(text, "    let poison = {seen} > {u}(INF_BITS);");
+            for &output in &elements {
+                let slot = Slot::Output(output);
+                let address = frame.at_col(slot, &self.base_name(slot), "col");
+                let value = self.element_value(program.outputs[output].node);
+                text.push_str(&frame.store(output, &address, &value, "poison"));
+            }
+        }
+        text.push_str("}\nfn write_label(r: RowValues, lane: u32, first: u32, last: u32) {\n");
+        for &output in &elements {
+            let Some((label, value)) = program.outputs[output].at_label else { continue };
+            let slot = Slot::Output(output);
+            let col = outer_value(program, label, "r");
+            let address = frame.at_col(slot, &self.base_name(slot), &col);
+            let value = outer_value(program, value, "r");
+            let store = frame.store_one(output, &address, &value, "r.bits > INF_BITS", &format!("r.old{output}"));
+            let _ = write!(
+                text,
+                "    if ({col} >= first && {col} < last && (({col} - first) / WIDTH) % WG == lane) {{\n        {store}    }}\n"
+            );
+        }
+        text.push_str("}\nfn write_row(r: RowValues, row: u32) {\n");
+        for (place, total) in frame.pass.totals.iter().enumerate() {
+            let operand = program.node(*total).operands().next().expect("a sum has an operand");
+            let mut value = outer_value(program, operand, "r");
+            if program.scope(operand) == Scope::Group {
+                // A group counts once, at its first row.
+                value = format!("select(0.0, {value}, row % shape.group_rows == 0u)");
+            }
+            let _ = writeln!(text, "    work[{place}u * shape.rows + row] = store_bits({value}, r.bits > INF_BITS);");
+        }
+        for &output in frame.pass.outputs.iter().filter(|&&o| program.outputs[o].scope == Scope::Row) {
+            let slot = Slot::Output(output);
+            let value = outer_value(program, program.outputs[output].node, "r");
+            text.push_str(&frame.store(output, &self.base_name(slot), &value, "r.bits > INF_BITS"));
+        }
+        text.push_str("}\n");
+        text
+    }
+}
+
+/// The state of one row reduction: its fields in the stage's struct, and its laws.
+struct State {
+    reduce: Reduce,
+    id: NodeId,
+    operand: NodeId,
+    fields: Vec<(String, Kind)>,
+}
+
+impl State {
+    fn new(program: &Program, id: NodeId) -> State {
+        let Node::Reduce(reduce, operand) = *program.node(id) else { unreachable!("a stage holds reductions") };
+        let n = id.0;
+        let fields = match reduce {
+            Reduce::Sum => vec![(format!("sum{n}"), Kind::Float)],
+            Reduce::Max | Reduce::Min => vec![(format!("m{n}"), Kind::Float)],
+            Reduce::ArgMax => vec![(format!("m{n}"), Kind::Float), (format!("at{n}"), Kind::Int)],
+            Reduce::ExpSumRest => vec![(format!("m{n}"), Kind::Float), (format!("rest{n}"), Kind::Float)],
+            Reduce::LogSumExpShifted => unreachable!("lowered to log1p(ExpSumRest)"),
+        };
+        State { reduce, id, operand, fields }
+    }
+
+    fn identity(&self, f: &str, u: &str) -> String {
+        let n = self.id.0;
+        match self.reduce {
+            Reduce::Sum => format!("    s.sum{n} = {f}(0.0);\n"),
+            Reduce::Max => format!("    s.m{n} = bitcast<{f}>({u}(shape.reserved0 | 0xff800000u));\n"),
+            Reduce::Min => format!("    s.m{n} = bitcast<{f}>({u}(shape.reserved0 | INF_BITS));\n"),
+            Reduce::ArgMax => format!("    s.m{n} = {f}(LOWEST);\n    s.at{n} = {u}(0xffffffffu);\n"),
+            // The empty state: 1 + rest, the sum of exponentials, is 0.
+            _ => format!("    s.m{n} = {f}(LOWEST);\n    s.rest{n} = {f}(-1.0);\n"),
+        }
+    }
+
+    fn step(&self, x: &str, f: &str, u: &str, width: u32) -> String {
+        let n = self.id.0;
+        let w = if width == 4 { "4" } else { "" };
+        match self.reduce {
+            Reduce::Sum => format!("    s.sum{n} += {x};\n"),
+            Reduce::Max => format!("    s.m{n} = max(s.m{n}, {x});\n"),
+            Reduce::Min => format!("    s.m{n} = min(s.m{n}, {x});\n"),
+            Reduce::ArgMax => {
+                let col = if width == 4 { "U4(col) + U4(0u, 1u, 2u, 3u)" } else { "col" };
+                format!(
+                    "    let better{n} = ({x} > s.m{n}) | (s.at{n} == {u}(0xffffffffu));\n    \
+                     s.m{n} = select(s.m{n}, {x}, better{n});\n    s.at{n} = select(s.at{n}, {col}, better{n});\n"
+                )
+            }
+            // One exponential: of the smaller by the larger, whichever is new.
+            _ => format!(
+                "    let x{n} = {x};\n    let e{n} = math_exp_neg{w}(-abs(x{n} - s.m{n}));\n    \
+                 s.rest{n} = select(s.rest{n} + e{n}, s.rest{n} * e{n} + e{n}, x{n} > s.m{n});\n    \
+                 s.m{n} = max(s.m{n}, x{n});\n"
+            )
+            .replace("F4", f),
+        }
+    }
+
+    fn combine(&self) -> String {
+        let n = self.id.0;
+        match self.reduce {
+            Reduce::Sum => format!("    s.sum{n} = a.sum{n} + b.sum{n};\n"),
+            Reduce::Max => format!("    s.m{n} = max(a.m{n}, b.m{n});\n"),
+            Reduce::Min => format!("    s.m{n} = min(a.m{n}, b.m{n});\n"),
+            Reduce::ArgMax => format!(
+                "    let better{n} = (b.m{n} > a.m{n} && b.at{n} != 0xffffffffu) || a.at{n} == 0xffffffffu || \
+                 (b.m{n} == a.m{n} && b.at{n} < a.at{n});\n    \
+                 s.m{n} = select(a.m{n}, b.m{n}, better{n});\n    s.at{n} = select(a.at{n}, b.at{n}, better{n});\n"
+            ),
+            _ => format!(
+                "    let e{n} = math_exp_neg(-abs(a.m{n} - b.m{n}));\n    let b_wins{n} = b.m{n} > a.m{n};\n    \
+                 s.m{n} = max(a.m{n}, b.m{n});\n    \
+                 s.rest{n} = select(a.rest{n} + e{n} * (1.0 + b.rest{n}), b.rest{n} + e{n} * (1.0 + a.rest{n}), b_wins{n});\n"
+            ),
+        }
+    }
+
+    fn finish(&self, program: &Program, needed: &dyn Fn(NodeId) -> bool) -> String {
+        let n = self.id.0;
+        match self.reduce {
+            Reduce::Sum => format!("    r.n{n} = s.sum{n};\n"),
+            Reduce::Max | Reduce::Min => format!("    r.n{n} = s.m{n};\n"),
+            Reduce::ArgMax => format!("    r.n{n} = s.at{n};\n"),
+            _ => {
+                let mut text = format!("    r.n{n} = s.rest{n};\n");
+                let max = Node::Reduce(Reduce::Max, self.operand);
+                if let Some(place) = program.nodes.iter().position(|node| *node == max) {
+                    if needed(NodeId(place as u32)) {
+                        let _ = writeln!(text, "    r.n{place} = s.m{n};");
+                    }
+                }
+                // All −∞, or +∞ among the values: the softmax is not defined.
+                let _ = writeln!(
+                    text,
+                    "    r.bits = select(r.bits, NAN_BITS, s.rest{n} < -0.5 || bitcast<u32>(s.m{n}) == INF_BITS);"
+                );
+                text
+            }
+        }
+    }
+}

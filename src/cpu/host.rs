@@ -1,0 +1,127 @@
+//! Tensors in host memory.
+
+use crate::geometry::Layout;
+use std::borrow::Cow;
+
+/// A tensor in host memory: borrowed numbers with a shape and strides.
+///
+/// ```
+/// use wgloss::HostTensor;
+/// let data = [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0];
+/// let rows = HostTensor::f32(&data, &[2, 3]);
+/// let transposed = HostTensor::f32(&data, &[3, 2]).with_strides(&[1, 3]);
+/// assert_eq!(rows.shape(), [2, 3]);
+/// assert_eq!(transposed.shape(), [3, 2]);
+/// ```
+#[derive(Clone, Debug)]
+pub struct HostTensor<'a> {
+    pub(super) data: Data<'a>,
+    pub(super) layout: Layout,
+}
+
+#[derive(Clone, Debug)]
+pub enum Data<'a> {
+    F32(Cow<'a, [f32]>),
+    F64(Cow<'a, [f64]>),
+    I32(Cow<'a, [i32]>),
+    U32(Cow<'a, [u32]>),
+}
+
+impl Data<'_> {
+    pub fn len(&self) -> usize {
+        match self {
+            Data::F32(v) => v.len(),
+            Data::F64(v) => v.len(),
+            Data::I32(v) => v.len(),
+            Data::U32(v) => v.len(),
+        }
+    }
+
+    pub fn is_float(&self) -> bool {
+        matches!(self, Data::F32(_) | Data::F64(_))
+    }
+
+    pub fn is_unsigned(&self) -> bool {
+        matches!(self, Data::U32(_))
+    }
+
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Data::F32(_) => "f32",
+            Data::F64(_) => "f64",
+            Data::I32(_) => "i32",
+            Data::U32(_) => "u32",
+        }
+    }
+}
+
+macro_rules! element_types {
+    ($($(#[$doc:meta])* $name:ident $type:ty, $variant:ident;)*) => {
+        impl<'a> HostTensor<'a> {$(
+            $(#[$doc])*
+            pub fn $name(data: &'a [$type], shape: &[usize]) -> HostTensor<'a> {
+                HostTensor { data: Data::$variant(Cow::Borrowed(data)), layout: Layout::contiguous(shape) }
+            }
+        )*}
+        $(
+            /// Borrows a view in standard layout; any other is copied.
+            impl<'a, D: ndarray::Dimension> From<ndarray::ArrayView<'a, $type, D>> for HostTensor<'a> {
+                fn from(view: ndarray::ArrayView<'a, $type, D>) -> HostTensor<'a> {
+                    let layout = Layout::contiguous(view.shape());
+                    let data = match view.to_slice() {
+                        Some(slice) => Cow::Borrowed(slice),
+                        None => Cow::Owned(view.iter().copied().collect()),
+                    };
+                    HostTensor { data: Data::$variant(data), layout }
+                }
+            }
+            /// Borrows an array in standard layout; any other is copied.
+            impl<'a, D: ndarray::Dimension> From<&'a ndarray::Array<$type, D>> for HostTensor<'a> {
+                fn from(array: &'a ndarray::Array<$type, D>) -> HostTensor<'a> {
+                    array.view().into()
+                }
+            }
+        )*
+    };
+}
+
+element_types! {
+    /// Numbers, row-major without gaps.
+    f32 f32, F32;
+    /// Numbers in double precision, row-major without gaps.
+    f64 f64, F64;
+    /// Class indices, row-major without gaps.
+    i32 i32, I32;
+    /// Unsigned class indices, row-major without gaps.
+    u32 u32, U32;
+}
+
+impl HostTensor<'_> {
+    /// The same numbers with these strides, in elements; 0 repeats. They are checked when the tensor is used.
+    #[must_use]
+    pub fn with_strides(mut self, strides: &[usize]) -> Self {
+        self.layout.strides = strides.to_vec();
+        self
+    }
+
+    /// Size of each axis.
+    pub fn shape(&self) -> &[usize] {
+        &self.layout.shape
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    #[test]
+    fn views_keep_their_order_and_borrow_where_they_can() {
+        let a = array![[1.0f32, 2.0, 3.0], [4.0, 5.0, 6.0]];
+        let whole = HostTensor::from(&a);
+        assert!(matches!(whole.data, Data::F32(Cow::Borrowed(_))));
+        let turned = HostTensor::from(a.t());
+        assert_eq!(turned.shape(), [3, 2]);
+        assert!(matches!(&turned.data, Data::F32(Cow::Owned(v)) if v[..] == [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
+    }
+}

@@ -1,0 +1,88 @@
+//! Focal losses: cross-entropy that counts what is classified well for less.
+
+use super::classification::{label_nll, logistic, over_labels};
+use crate::expr::{Expr, Scope};
+use crate::loss::{Build, DefinitionBuilder, Domain, Loss, RowAxis};
+
+/// Focal loss of logits of two classes.
+///
+/// `L = αₜ·(1 − pₜ)^γ·bce`, with `p = sigmoid(x)`, `pₜ = p·t + (1 − p)(1 − t)`, `αₜ = α·t + (1 − α)(1 − t)` and `bce`
+/// the binary cross-entropy of the logit `x = inputs` and `t = targets` in \[0, 1\].
+///
+/// Shapes: `inputs, targets` broadcast to one shape → loss of that shape. Unit: nats; the mean divides by the number
+/// of elements (torchvision's default is no reduction; here it is the mean).
+/// Gradient: of the whole expression, with respect to `inputs` and `targets`.
+/// Options: `alpha` (0.25; −1 leaves `αₜ` out), `gamma` (2).
+/// Errors: `Error::Param` unless `alpha` is −1 or in \[0, 1\] and `gamma` ≥ 0.
+/// Source: Lin et al. (2017), arXiv:1708.02002. Same as `torchvision.ops.sigmoid_focal_loss`; [`multiclass_focal`]
+/// takes a softmax.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (x, t) = (HostTensor::f32(&[0.0], &[1]), HostTensor::f32(&[1.0], &[1]));
+/// let out = cpu::forward_backward(&losses::sigmoid_focal(), &[("inputs", x), ("targets", t)], &["inputs"])?;
+/// assert!((out.loss() - 0.0625 * 2f64.ln()).abs() < 1e-12);
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn sigmoid_focal() -> Loss {
+    let definition = Loss::define("sigmoid_focal").input("inputs", Scope::Element).input("targets", Scope::Element);
+    let definition = definition.structural_param("alpha", 0.25, Domain::UnitOrOff, &[-1.0]);
+    with_gamma(definition).expr(|b| {
+        let (x, t) = (b.input("inputs"), b.input("targets"));
+        // 1 − pₜ without the difference, which cancels where pₜ is near 1.
+        let miss = (-x).sigmoid() * t + x.sigmoid() * (1.0 - t);
+        let value = focus(b, miss, logistic(x, t, 1.0 - t));
+        if b.value("alpha") == -1.0 {
+            return value;
+        }
+        let alpha = b.param("alpha");
+        (alpha * t + (1.0 - alpha) * (1.0 - t)) * value
+    })
+}
+
+/// Focal loss of logits of many classes.
+///
+/// `L = −α_y·(1 − p_y)^γ·ln p_y`, with `p = softmax(input)` and `y = target`.
+///
+/// Shapes: `input: [N, C, d1, …]` (or `[C]`), `target: [N, d1, …]` class indices, optional `alpha: [C]`
+/// → loss `[N, d1, …]`. Unit: nats; the mean divides by the number of rows that are not ignored.
+/// Gradient: `α_y·(1 − p_y)^(γ−1)·((1 − p_y) − γ·p_y·ln p_y)·(softmax − onehot(y))` with respect to `input`; rows
+/// labelled `ignore_index` have loss and gradient exactly 0.
+/// Options: `gamma` (2), `ignore_index` (−100).
+/// Errors: `Error::Param` unless `gamma` is finite and ≥ 0; `Error::LabelOutOfRange` when a result with such a label
+/// is read.
+/// Source: Lin et al. (2017), arXiv:1708.02002, with a softmax. At `γ = 0` it is [`cross_entropy`](super::cross_entropy)
+/// but for the mean, which does not divide by `α`.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (x, y) = (HostTensor::f32(&[0.0, 0.0], &[1, 2]), HostTensor::i32(&[1], &[1]));
+/// let out = cpu::forward_backward(&losses::multiclass_focal(), &[("input", x), ("target", y)], &["input"])?;
+/// assert!((out.loss() - 0.25 * 2f64.ln()).abs() < 1e-12);
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn multiclass_focal() -> Loss {
+    let definition = Loss::define("multiclass_focal").row_axis(RowAxis::Class).input("input", Scope::Element);
+    let definition = definition.label("target").optional("alpha", Scope::Column).index("ignore_index", Some(-100));
+    with_gamma(definition).unreduced(|b| {
+        let y = b.input("target");
+        let nll = label_nll(b.input("input"), y);
+        let value = focus(b, -(-nll).expm1(), nll);
+        over_labels(b, b.optional("alpha").map_or(value, |alpha| alpha.at(y) * value), None)
+    })
+}
+
+fn with_gamma(definition: DefinitionBuilder) -> DefinitionBuilder {
+    definition.structural_param("gamma", 2.0, Domain::NonNegative, &[0.0, 1.0, 2.0])
+}
+
+/// `miss^γ · value`, where `miss` is the probability of all but the target.
+fn focus<'g>(b: &Build<'g>, miss: Expr<'g>, value: Expr<'g>) -> Expr<'g> {
+    match b.value("gamma") {
+        0.0 => value,
+        1.0 => miss * value,
+        2.0 => miss * miss * value,
+        // At 0 the power's derivative is infinite for γ < 1, though the loss and its gradient go to 0 there.
+        _ => miss.pow(b.param("gamma")).masked(!miss.equals(0.0)) * value,
+    }
+}

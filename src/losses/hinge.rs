@@ -1,0 +1,65 @@
+//! Hinge losses: a margin of 1 between two classes.
+
+use crate::expr::{Expr, Scope};
+use crate::loss::{Build, DefinitionBuilder, Loss, RowAxis};
+
+/// Hinge loss of a decision value.
+///
+/// `L = meanⱼ max(1 − yⱼ·pⱼ, 0)` over the last axis, with `y = y_true` in {−1, 1} and `p = y_pred`. If *all* targets
+/// of the tensor are 0 or 1, they are taken as −1 and 1.
+///
+/// Shapes: `y_true, y_pred: [rows, cols]` → loss `[rows]`. Unit: none.
+/// Gradient: `−y/cols` inside the margin with respect to `y_pred`, half of it at `y·p = 1`.
+/// Options: `convert_binary` (true) looks for targets of only 0 and 1, which takes a pass over `y_true` first; false
+/// takes the targets as they are.
+/// Source: same as `keras.losses.Hinge`; [`squared_hinge`] squares the margin's violation.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (t, p) = (HostTensor::f32(&[1.0, 0.0], &[1, 2]), HostTensor::f32(&[0.5, -2.0], &[1, 2]));
+/// let out = cpu::forward_backward(&losses::hinge(), &[("y_true", t), ("y_pred", p)], &["y_pred"])?;
+/// assert_eq!((out.loss(), out.grad("y_pred")), (0.25, &[-0.5, 0.0][..]));
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn hinge() -> Loss {
+    of_signs("hinge").expr(|b| violation(b).mean())
+}
+
+/// Squared hinge loss of a decision value.
+///
+/// `L = meanⱼ max(1 − yⱼ·pⱼ, 0)²` over the last axis, with `y = y_true` in {−1, 1} and `p = y_pred`. If *all* targets
+/// of the tensor are 0 or 1, they are taken as −1 and 1.
+///
+/// Shapes: `y_true, y_pred: [rows, cols]` → loss `[rows]`. Unit: none.
+/// Gradient: `−2y·(1 − y·p)/cols` inside the margin with respect to `y_pred`; continuous.
+/// Options: `convert_binary` (true), as for [`hinge`].
+/// Source: same as `keras.losses.SquaredHinge`; [`hinge`] does not square.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (t, p) = (HostTensor::f32(&[1.0, -1.0], &[1, 2]), HostTensor::f32(&[0.5, -2.0], &[1, 2]));
+/// let out = cpu::forward_backward(&losses::squared_hinge(), &[("y_true", t), ("y_pred", p)], &["y_pred"])?;
+/// assert_eq!((out.loss(), out.grad("y_pred")), (0.125, &[-0.5, 0.0][..]));
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn squared_hinge() -> Loss {
+    of_signs("squared_hinge").expr(|b| {
+        let violation = violation(b);
+        (violation * violation).mean()
+    })
+}
+
+fn of_signs(name: &str) -> DefinitionBuilder {
+    let definition = Loss::define(name).row_axis(RowAxis::Last).input("y_true", Scope::Element);
+    definition.input("y_pred", Scope::Element).flag("convert_binary", true)
+}
+
+/// max(1 − y·p, 0)
+fn violation<'g>(b: &Build<'g>) -> Expr<'g> {
+    let mut y = b.input("y_true");
+    if b.flag("convert_binary") {
+        let others = y.equals(0.0).or(y.equals(1.0)).select(b.graph().constant(0.0), 1.0).sum_over(Scope::Total);
+        y = others.equals(0.0).select(2.0 * y - 1.0, y);
+    }
+    (1.0 - y * b.input("y_pred")).maximum(0.0)
+}

@@ -1,0 +1,51 @@
+//! Penalties on weights.
+
+use crate::expr::Scope;
+use crate::loss::{Domain, Loss, Value};
+
+/// L1 (lasso) penalty.
+///
+/// `L = λ·Σ |w|` over all elements.
+///
+/// Shapes: `w` of any shape → one number, whatever the reduction. Unit: λ times that of `w`.
+/// Gradient: `λ·sign(w)`; 0 at `w = 0`.
+/// Errors: `Error::Param` unless `lambda` is finite and ≥ 0.
+/// Source: Tibshirani (1996), J. R. Statist. Soc. B 58(1). [`l2_penalty`] squares.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let w = HostTensor::f32(&[3.0, -1.0, 0.0], &[3]);
+/// let out = cpu::forward_backward(&losses::l1_penalty(0.5), &[("w", w)], &["w"])?;
+/// assert_eq!((out.loss(), out.grad("w")), (2.0, &[0.5, -0.5, 0.0][..]));
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn l1_penalty(lambda: f64) -> Loss {
+    let definition = Loss::define("l1_penalty").input("w", Scope::Element).param("lambda", 1.0, Domain::NonNegative);
+    let loss = definition.expr(|b| b.param("lambda") * b.input("w").abs().sum_over(Scope::Total));
+    loss.option("lambda", Value::Num(lambda))
+}
+
+/// L2 (ridge, weight decay) penalty.
+///
+/// `L = λ/2 · Σ w²` over all elements.
+///
+/// Shapes: `w` of any shape → one number, whatever the reduction. Unit: λ times that of `w`².
+/// Gradient: `λ·w`.
+/// Errors: `Error::Param` unless `lambda` is finite and ≥ 0.
+/// Source: Hoerl and Kennard (1970), Technometrics 12(1). [`l1_penalty`] takes absolute values.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let w = HostTensor::f32(&[3.0, -1.0], &[2]);
+/// let out = cpu::forward_backward(&losses::l2_penalty(0.5), &[("w", w)], &["w"])?;
+/// assert_eq!((out.loss(), out.grad("w")), (2.5, &[1.5, -0.5][..]));
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn l2_penalty(lambda: f64) -> Loss {
+    let definition = Loss::define("l2_penalty").input("w", Scope::Element).param("lambda", 1.0, Domain::NonNegative);
+    let loss = definition.expr(|b| {
+        let w = b.input("w");
+        0.5 * b.param("lambda") * (w * w).sum_over(Scope::Total)
+    });
+    loss.option("lambda", Value::Num(lambda))
+}

@@ -1,0 +1,347 @@
+//! How a pass runs: kernel, workgroup size, vector width, grid. Pure: shapes and limits in, numbers out.
+
+use crate::error::{Error, Result};
+use crate::expr::{Node, NodeId, Scope};
+use crate::geometry::Geometry;
+use crate::lower::{Pass, Program, finish_pass};
+use crate::op::Kind;
+
+/// What a device allows and is, as plain numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// Storage buffers of one dispatch.
+    pub storage_buffers: u32,
+    /// Invocations of a workgroup.
+    pub workgroup_invocations: u32,
+    /// Workgroups along an axis of the grid.
+    pub workgroups: u32,
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+    /// Bytes of one storage binding.
+    pub binding_bytes: u64,
+    /// Bytes of one buffer.
+    pub buffer_bytes: u64,
+    /// Alignment of a storage binding's offset.
+    pub offset_alignment: u32,
+    /// Whether a CPU runs the kernels: short workgroups then, since each invocation is a lane of one core.
+    pub software: bool,
+}
+
+impl Limits {
+    /// What every WebGPU device has.
+    pub const WEBGPU: Limits = Limits {
+        storage_buffers: 8,
+        workgroup_invocations: 256,
+        workgroups: 65_535,
+        workgroup_bytes: 16 << 10,
+        binding_bytes: 128 << 20,
+        buffer_bytes: 256 << 20,
+        offset_alignment: 256,
+        software: false,
+    };
+}
+
+/// Which kernel runs a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kernel {
+    /// Elements by themselves, or rows by themselves.
+    Elementwise,
+    /// A row a workgroup, streamed.
+    Row,
+    /// A row a workgroup, in registers, this many vectors an invocation.
+    RowResident {
+        /// Vectors an invocation holds.
+        trips: u32,
+    },
+    /// A row shared by this many workgroups.
+    RowSplit {
+        /// Workgroups of a row.
+        splits: u32,
+    },
+}
+
+/// The kernel that a caller insists on, for tests and tuning; it holds for every pass that visits columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Force {
+    /// The kernel; a resident one that cannot hold the row, or a split that cannot be, is an error.
+    pub kernel: Option<Kernel>,
+    /// Invocations of a workgroup, a power of two.
+    pub workgroup: Option<u32>,
+    /// 1 for scalar accesses.
+    pub width: Option<u32>,
+}
+
+/// How one pass runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PassSchedule {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Invocations of a workgroup.
+    pub workgroup: u32,
+    /// Elements of a load or store.
+    pub width: u32,
+    /// Workgroups.
+    pub grid: [u32; 2],
+    /// Why this one.
+    pub why: &'static str,
+}
+
+/// What the choice depends on besides program and limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Rows.
+    pub rows: u64,
+    /// Columns.
+    pub cols: u64,
+    /// Whether every element tensor allows 16-byte accesses.
+    pub vectors: bool,
+    /// Whether a gradient takes the place of an input that is gathered from as well.
+    pub gathered_in_place: bool,
+}
+
+/// Values an invocation may hold in registers.
+const RESIDENT_VALUES: u32 = 32;
+/// Rows from which a GPU is busy with a workgroup a row.
+const BUSY_ROWS: u64 = 128;
+/// Columns from which sharing a row pays.
+const SPLIT_COLS: u64 = 1 << 16;
+
+/// Chooses how a pass runs.
+pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, force: Force) -> Result<PassSchedule> {
+    let most = limits.workgroup_invocations.min(256);
+    let fault = |message: String| Err(Error::Unsupported { message });
+    if let Some(workgroup) = force.workgroup {
+        if !workgroup.is_power_of_two() || workgroup > limits.workgroup_invocations {
+            let allowed = limits.workgroup_invocations;
+            return fault(format!("a workgroup of {workgroup} invocations; a power of two up to {allowed}"));
+        }
+    }
+    let width = if shape.vectors && force.width != Some(1) { 4 } else { 1 };
+    if !program.has_rows() || !pass.columns {
+        let width = if program.has_rows() { 1 } else { width };
+        let items = if program.has_rows() { shape.rows } else { shape.cols } / u64::from(width);
+        let workgroup = force.workgroup.unwrap_or(if limits.software { 32 } else { most });
+        // Several items an invocation, so that its sums and constants are shared.
+        let (per_invocation, busy) = if limits.software { (64, 256) } else { (4, 4096) };
+        let groups = items.div_ceil(u64::from(workgroup) * per_invocation).clamp(1, busy);
+        let why = if program.has_rows() { "no element is read" } else { "no row reduction" };
+        return Ok(PassSchedule { kernel: Kernel::Elementwise, workgroup, width, grid: [groups as u32, 1], why });
+    }
+    let vectors = shape.cols / u64::from(width);
+    let workgroup = force.workgroup.unwrap_or_else(|| row_workgroup(vectors, most, limits.software));
+    let trips = vectors.div_ceil(u64::from(workgroup));
+    let fits = trips * u64::from(width) <= u64::from(RESIDENT_VALUES);
+    let states = pass.stages.len() as u64;
+    let can_split = states > 0 && !shape.gathered_in_place;
+    let splits = limits.workgroups.min(64).min((shape.cols / 4096).max(1) as u32);
+    let (kernel, why) = match force.kernel {
+        Some(Kernel::RowResident { .. }) if !fits => {
+            return fault(format!("a resident row of {} columns over {workgroup} invocations", shape.cols));
+        }
+        Some(Kernel::RowResident { .. }) => (Kernel::RowResident { trips: trips as u32 }, "asked for"),
+        Some(Kernel::RowSplit { .. }) if !can_split => {
+            return fault(
+                "sharing a row without row reductions, or while its gathered input is overwritten".to_owned(),
+            );
+        }
+        Some(Kernel::RowSplit { splits }) if splits == 0 || splits > limits.workgroups => {
+            return fault(format!("{splits} workgroups a row; 1 to {}", limits.workgroups));
+        }
+        Some(Kernel::Elementwise) => return fault("the element-wise kernel for a pass with rows".to_owned()),
+        Some(kernel) => (kernel, "asked for"),
+        None if can_split && splits > 1 && shape.cols >= SPLIT_COLS && shape.rows < busy_rows(limits) => {
+            (Kernel::RowSplit { splits }, "fewer long rows than the device has cores")
+        }
+        None if fits && !limits.software => (Kernel::RowResident { trips: trips as u32 }, "the row fits in registers"),
+        None => {
+            (Kernel::Row, if limits.software { "streamed from the CPU's caches" } else { "longer than registers hold" })
+        }
+    };
+    let grid = match kernel {
+        Kernel::RowSplit { splits } => [splits, shape.rows.min(u64::from(limits.workgroups)) as u32],
+        _ => [shape.rows.min(u64::from(limits.workgroups)) as u32, 1],
+    };
+    Ok(PassSchedule { kernel, workgroup, width, grid, why })
+}
+
+fn busy_rows(limits: &Limits) -> u64 {
+    if limits.software { 2 } else { BUSY_ROWS }
+}
+
+/// On a CPU a workgroup runs on one core, so few lanes with long runs each; on a GPU enough lanes to cover latency.
+fn row_workgroup(vectors: u64, most: u32, software: bool) -> u32 {
+    if software {
+        return if vectors >= 1024 { 16 } else { 8 };
+    }
+    (vectors.div_ceil(4).next_power_of_two() as u32).clamp(32, most)
+}
+
+/// Storage buffers that a pass binds: its inputs and outputs, `work` and `scalars`.
+fn bindings(program: &Program, pass: &Pass) -> usize {
+    2 + tensor_inputs(program, pass).len() + pass.outputs.len()
+}
+
+/// Inputs that a pass reads from tensors of their own (scalars lie in one buffer together).
+pub fn tensor_inputs(program: &Program, pass: &Pass) -> Vec<usize> {
+    let mut places = Vec::new();
+    for id in program.below(&roots(program, pass), |id| matches!(program.node(id), Node::SumOver(..))) {
+        if let Node::Input(place) = *program.node(id) {
+            if program.scope(id) > Scope::Total {
+                places.push(place as usize);
+            }
+        }
+    }
+    places.sort_unstable();
+    places.dedup();
+    places
+}
+
+/// What a pass computes: operands of its sums, its outputs, and where they are valid.
+pub fn roots(program: &Program, pass: &Pass) -> Vec<NodeId> {
+    let mut roots: Vec<NodeId> = pass.totals.iter().flat_map(|t| program.node(*t).operands()).collect();
+    for &output in &pass.outputs {
+        let output = &program.outputs[output];
+        roots.push(output.node);
+        roots.extend(output.at_label.iter().flat_map(|(label, value)| [*label, *value]));
+    }
+    roots.extend(program.valid);
+    roots
+}
+
+/// Splits passes until none binds more storage buffers than the device allows: outputs move to passes of their own.
+///
+/// `last` names outputs that overwrite an input; they come after all others.
+pub fn split_outputs(program: &Program, limits: &Limits, last: &[usize]) -> Result<Program> {
+    let mut program = program.clone();
+    let mut passes = Vec::new();
+    for pass in std::mem::take(&mut program.passes) {
+        let mut open = pass.outputs.clone();
+        open.sort_by_key(|output| last.contains(output));
+        let mut current = finish_pass(&program, pass.totals.clone(), Vec::new());
+        loop {
+            let needed = bindings(&program, &current);
+            if needed > limits.storage_buffers as usize {
+                return Err(Error::Limit {
+                    what: format!("a pass of {}", program.name),
+                    needed: needed as u64,
+                    allowed: u64::from(limits.storage_buffers),
+                    limit: "max_storage_buffers_per_shader_stage",
+                });
+            }
+            let Some(&next) = open.first() else { break };
+            let mut outputs = current.outputs.clone();
+            outputs.push(next);
+            let wider = finish_pass(&program, current.totals.clone(), outputs);
+            if bindings(&program, &wider) <= limits.storage_buffers as usize {
+                current = wider;
+                open.remove(0);
+            } else if current.outputs.is_empty() && current.totals.is_empty() {
+                current = wider;
+            } else {
+                passes.push(current);
+                current = finish_pass(&program, Vec::new(), Vec::new());
+            }
+        }
+        passes.push(current);
+    }
+    program.passes = passes;
+    Ok(program)
+}
+
+/// Whether the labels of a row choose elements of this input.
+pub fn is_gathered(program: &Program, place: usize) -> bool {
+    program.nodes.iter().any(|node| match node {
+        Node::At(x, _) => *program.node(*x) == Node::Input(place as u32),
+        _ => false,
+    })
+}
+
+/// Checks that indices inside one problem fit 32 bits.
+pub fn check_sizes(geometry: &Geometry) -> Result<()> {
+    let largest = u64::from(u32::MAX);
+    let (needed, what) = (geometry.elements(), "elements of one problem");
+    if needed > largest {
+        return Err(Error::Limit { what: what.into(), needed, allowed: largest, limit: "32-bit indices" });
+    }
+    Ok(())
+}
+
+/// Bytes that a pass must move: its inputs once for each stage and for the outputs, its outputs once.
+pub fn bytes_moved(program: &Program, geometry: &Geometry) -> u64 {
+    let values = |scope: Scope| match scope {
+        Scope::Element => geometry.elements(),
+        Scope::Row => geometry.rows,
+        Scope::Column => geometry.cols,
+        _ => 1,
+    };
+    let read = |place: usize| {
+        let used = program.nodes.iter().any(|n| *n == Node::Input(place as u32));
+        // Gathered only: one element a row.
+        let dense = program
+            .nodes
+            .iter()
+            .any(|n| !matches!(n, Node::At(..)) && n.operands().any(|o| *program.node(o) == Node::Input(place as u32)));
+        match (used, dense || program.inputs[place].kind == Kind::Int) {
+            (true, true) => values(program.inputs[place].scope),
+            (true, false) => geometry.rows,
+            _ => 0,
+        }
+    };
+    let inputs: u64 = (0..program.inputs.len()).map(read).sum();
+    let outputs: u64 = program.outputs.iter().map(|o| values(o.scope)).sum();
+    4 * (inputs + outputs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::losses;
+    use crate::lower::{Wanted, lower};
+
+    fn program(loss: &crate::Loss, grads: &[&str]) -> Program {
+        let wanted = Wanted { loss: true, grads: grads.iter().map(|g| g.to_string()).collect(), ..Wanted::default() };
+        lower(loss, &wanted, &|name| ["input", "target"].contains(&name).then_some(false)).unwrap()
+    }
+
+    fn choose(rows: u64, cols: u64, limits: &Limits) -> PassSchedule {
+        let program = program(&losses::cross_entropy(), &["input"]);
+        let shape = Shape { rows, cols, vectors: cols % 4 == 0, gathered_in_place: false };
+        schedule(&program, program.passes.last().unwrap(), shape, limits, Force::default()).unwrap()
+    }
+
+    #[test]
+    fn rows_go_to_the_kernel_that_suits_them() {
+        let gpu = Limits::WEBGPU;
+        assert_eq!(choose(8192, 1000, &gpu).kernel, Kernel::RowResident { trips: 4 });
+        assert_eq!(choose(8192, 32000, &gpu).kernel, Kernel::Row);
+        assert!(matches!(choose(4, 1 << 20, &gpu).kernel, Kernel::RowSplit { .. }));
+        assert_eq!(choose(8192, 1001, &gpu).width, 1);
+        let cpu = Limits { software: true, ..Limits::WEBGPU };
+        assert_eq!(choose(1024, 32000, &cpu).workgroup, 16);
+        assert_eq!(choose(1024, 32000, &cpu).kernel, Kernel::Row);
+    }
+
+    #[test]
+    fn grids_stay_inside_the_limits() {
+        for rows in [1, 65_535, 65_536, 10_000_000] {
+            for cols in [1, 2, 257, 50_257, 1 << 20] {
+                let s = choose(rows, cols, &Limits::WEBGPU);
+                assert!(s.grid.iter().all(|&g| (1..=65_535).contains(&g)), "{rows}x{cols}: {s:?}");
+                assert!(s.workgroup <= 256 && s.workgroup.is_power_of_two());
+            }
+        }
+    }
+
+    #[test]
+    fn too_many_bindings_split_the_outputs() {
+        let program = program(&losses::mse(), &["input", "target"]);
+        let tight = Limits { storage_buffers: 5, ..Limits::WEBGPU };
+        let split = split_outputs(&program, &tight, &[]).unwrap();
+        assert_eq!(split.passes.len(), 2);
+        assert_eq!(split.passes.iter().map(|p| p.outputs.len()).sum::<usize>(), 2);
+        assert!(matches!(
+            split_outputs(&program, &Limits { storage_buffers: 3, ..tight }, &[]),
+            Err(Error::Limit { .. })
+        ));
+    }
+}
