@@ -16,8 +16,8 @@ struct Axes {
     target_first: u32,
 }
 @group(0) @binding(0) var<uniform> axes: Axes;
-@group(0) @binding(1) var<storage, read_write> elements: array<u32>;
-@group(0) @binding(2) var<storage, read_write> output: array<u32>;
+@group(0) @binding(2) var<storage, read_write> elements: array<u32>;
+@group(0) @binding(3) var<storage, read_write> output: array<u32>;
 
 // hook begin: constants
 const WG: u32 = 64u;

@@ -403,6 +403,14 @@ impl Loss {
         all
     }
 
+    /// The input that gradients are usually taken of: the prediction. Keras's losses name the target first.
+    pub fn differentiable(&self) -> Option<String> {
+        let inputs = self.inputs();
+        let predicted = inputs.iter().find(|i| i.name == "y_pred");
+        let first = || inputs.iter().find(|i| i.kind == Kind::Float && i.scope == Scope::Element);
+        predicted.or_else(first).map(|i| i.name.clone())
+    }
+
     /// The options of its first term.
     pub fn options(&self) -> &[OptionDecl] {
         &self.terms[0].definition.options

@@ -13,7 +13,7 @@ use crate::expr::{Node, NodeId, Scope};
 use crate::lower::{Pass, Program};
 use crate::op::Kind;
 use crate::schedule::{Kernel, PassSchedule, tensor_inputs};
-pub use reduce::{ReduceKind, reduce};
+pub use reduce::{ReduceKind, reduce, sums_to, total_outputs};
 
 /// How a tensor's address moves along the columns (along the elements, without rows).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,257 +1,39 @@
-//! A [`Program`] to straight-line code: for each pass, what is computed once, what for a tile of rows, and what in
-//! each trip over the columns, with the registers that hold it.
-//!
-//! There are three levels. *Global* values are computed once a pass. *Row* values have a lane for each row of a
-//! tile (group values too: each row computes its group's again). *Element* values live for one block of a trip.
-//! A program without rows has no trips: each of its elements is a row.
+//! [`Program`] to code: which value is computed at which level, in which phase, in which register.
 
-use crate::expr::{Extent, Node, NodeId, Reduce, Scope};
-use crate::lower::{Output, Pass, Program};
-use crate::op::{Kind, Op};
+use super::code::*;
+use crate::expr::{Node, NodeId, Reduce, Scope};
+use crate::lower::{Pass, Program};
+use crate::op::Kind;
 use std::collections::HashMap;
 
-/// How often a value is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Level {
-    Global,
-    Row,
-    Element,
-}
-
-/// Where a value is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Src {
-    pub level: Level,
-    pub kind: Kind,
-    pub slot: usize,
-}
-
-/// How a value is computed, from operands `R`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Action<R> {
-    Float(u64),
-    Int(i64),
-    Bool(bool),
-    Param(usize),
-    Count(Extent),
-    /// The sum over everything of an earlier pass, by node.
-    Total(usize),
-    /// The sum over the row's group of an earlier pass, by node.
-    GroupSum(usize),
-    /// An input, at the lane's place.
-    Load(usize),
-    /// An input at the row and the column of a label, clamped.
-    Gather(usize, R),
-    ColIndex,
-    Op(Op, [Option<R>; 3]),
-    /// What a stage leaves: node and operand.
-    Reduced(NodeId, R),
-}
-
-impl<R: Copy> Action<R> {
-    fn operands(&self) -> impl Iterator<Item = R> + use<R> {
-        let all = match *self {
-            Action::Gather(_, label) => [Some(label), None, None],
-            Action::Op(_, operands) => operands,
-            _ => [None; 3],
-        };
-        all.into_iter().flatten()
-    }
-
-    fn map<S>(&self, f: impl Fn(R) -> S) -> Action<S> {
-        match *self {
-            Action::Float(bits) => Action::Float(bits),
-            Action::Int(value) => Action::Int(value),
-            Action::Bool(value) => Action::Bool(value),
-            Action::Param(place) => Action::Param(place),
-            Action::Count(extent) => Action::Count(extent),
-            Action::Total(node) => Action::Total(node),
-            Action::GroupSum(node) => Action::GroupSum(node),
-            Action::Load(place) => Action::Load(place),
-            Action::Gather(place, label) => Action::Gather(place, f(label)),
-            Action::ColIndex => Action::ColIndex,
-            Action::Op(op, operands) => Action::Op(op, operands.map(|o| o.map(&f))),
-            Action::Reduced(node, x) => Action::Reduced(node, f(x)),
-        }
-    }
-}
-
-/// One instruction.
-#[derive(Clone, Debug)]
-pub struct Step {
-    pub out: Src,
-    pub action: Action<Src>,
-}
-
-/// What a value depends on, a bit each, so that a NaN that was read reaches what it went into.
-pub mod deps {
-    /// A group sum.
-    pub const GROUP: u64 = 1 << 62;
-    /// A label out of range, or a softmax over +∞ or over nothing.
-    pub const ROW: u64 = 1 << 63;
-    /// The input of that place; those past the 31st share a bit.
-    pub fn input(place: usize) -> u64 {
-        1 << place.min(31)
-    }
-    /// The total of that node; likewise.
-    pub fn total(node: usize) -> u64 {
-        1 << (32 + node % 30)
-    }
-}
-
-/// A row reduction in a stage.
-#[derive(Clone, Debug)]
-pub struct Reduction {
-    pub reduce: Reduce,
-    pub operand: Src,
-    pub out: Src,
-    /// Where the maximum goes that an online softmax knows.
-    pub max_out: Option<Src>,
-}
-
-/// A trip over the columns.
-#[derive(Clone, Debug, Default)]
-pub struct Trip {
-    pub steps: Vec<Step>,
-    pub reductions: Vec<Reduction>,
-    /// Whether each input's NaN is looked for here.
-    pub checked: Vec<bool>,
-}
-
-/// A part of the work on a tile of rows.
-#[derive(Clone, Debug)]
-pub enum Phase {
-    /// Values of the rows.
-    Rows(Vec<Step>),
-    /// Row reductions.
-    Stage(Trip),
-    /// Which elements are valid, and NaN among those.
-    Check(Trip, Src),
-}
-
-/// Where NaN and bad labels count.
-#[derive(Clone, Copy, Debug)]
-pub enum Valid {
-    Always,
-    /// The condition is not known yet in this pass.
-    Never,
-    Row(Src),
-    /// Row by row as `Check` found; element by element in the last trip.
-    Element(Src),
-}
-
-/// A sum over everything.
-#[derive(Clone, Debug)]
-pub struct Sum {
-    pub src: Src,
-    /// Node of the total.
-    pub node: usize,
-    pub deps: u64,
-    /// One value a group, not a row.
-    pub per_group: bool,
-}
-
-/// Where a row value is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dest {
-    /// An output.
-    Output(usize),
-    /// What a group sum, by node, sums.
-    GroupTerm(usize),
-}
-
-/// A row value that is stored.
-#[derive(Clone, Debug)]
-pub struct Store {
-    pub src: Src,
-    pub dest: Dest,
-    pub deps: u64,
-}
-
-/// An element value that is stored.
-#[derive(Clone, Debug)]
-pub struct ElementStore {
-    pub src: Src,
-    pub output: usize,
-    pub at_label: Option<(Src, Src)>,
-    pub deps: u64,
-}
-
-/// The code of one pass.
-#[derive(Clone, Debug)]
-pub struct PassCode {
-    pub globals: Vec<Step>,
-    pub phases: Vec<Phase>,
-    pub labels: Vec<Src>,
-    pub valid: Valid,
-    pub sums: Vec<Sum>,
-    pub stores: Vec<Store>,
-    /// The last trip, with the element outputs.
-    pub element_trip: Trip,
-    pub element_stores: Vec<ElementStore>,
-    /// Registers of row and of element values.
-    pub row_slots: Vec<Kind>,
-    pub element_slots: Vec<Kind>,
-}
-
-/// Outputs of one number, computed when all passes are summed.
-#[derive(Clone, Debug)]
-pub struct FinalCode {
-    pub globals: Vec<Step>,
-    /// Output, value, what it depends on.
-    pub outputs: Vec<(usize, Src, u64)>,
-}
-
-type ValueId = usize;
-
-struct Val {
-    action: Action<ValueId>,
-    level: Level,
-    kind: Kind,
-    deps: u64,
-    /// Stages that must be over before.
-    depth: usize,
-}
-
-struct Builder<'p> {
-    program: &'p Program,
-    pass: &'p Pass,
-    values: Vec<Val>,
-    known: HashMap<Action<ValueId>, ValueId>,
-    memo: HashMap<(NodeId, Option<ValueId>), ValueId>,
-    /// Labels that index the row.
-    labels: Vec<ValueId>,
-}
-
-/// The code of pass `place`.
+/// The code of a pass.
 pub fn compile_pass(program: &Program, place: usize) -> PassCode {
     let pass = &program.passes[place];
     let mut b = Builder::new(program, pass);
-    let stages: Vec<Vec<Staged>> = pass.stages.iter().map(|s| s.reduces.iter().map(|r| b.staged(*r)).collect()).collect();
-    let sums: Vec<(usize, ValueId, Scope, bool)> = pass.totals.iter().map(|t| b.total(*t)).collect();
-    let outputs: Vec<(usize, &Output)> = pass.outputs.iter().map(|&k| (k, &program.outputs[k])).collect();
-    let mut values = Vec::new();
-    for (_, output) in &outputs {
-        let value = b.value(output.node, None);
-        let at_label = output.at_label.map(|(label, value)| (b.label(label), b.value(value, None)));
-        values.push((value, at_label));
-    }
-    let known = program.valid.is_none_or(|valid| computable(program, place, valid));
-    let valid = program.valid.filter(|_| known).map(|v| b.value(v, None));
-    b.finish(stages, sums, outputs, values, valid, known)
+    let roots = Roots {
+        stages: pass.stages.iter().map(|s| s.reduces.iter().map(|r| b.staged(*r)).collect()).collect(),
+        sums: pass.totals.iter().map(|t| b.sum(*t)).collect(),
+        outputs: pass.outputs.iter().map(|k| b.output(*k)).collect(),
+        valid: program.valid.filter(|v| computable(program, place, *v)).map(|v| b.value(v, None)),
+    };
+    let mut code = b.pass_code(&roots);
+    code.lenient = is_read_later(program, place);
+    code
 }
 
 /// The code of the outputs of scope total.
 pub fn compile_final(program: &Program) -> FinalCode {
     let pass = Pass::default();
     let mut b = Builder::new(program, &pass);
-    let totals: Vec<usize> =
-        (0..program.outputs.len()).filter(|&k| program.outputs[k].scope <= Scope::Total).collect();
-    let values: Vec<ValueId> = totals.iter().map(|&k| b.value(program.outputs[k].node, None)).collect();
+    let places = (0..program.outputs.len()).filter(|&k| program.outputs[k].scope <= Scope::Total);
+    let values: Vec<(usize, ValueId)> = places.map(|k| (k, b.value(program.outputs[k].node, None))).collect();
     let mut homes = HashMap::new();
     let globals = b.globals(&mut homes);
-    let outputs = totals.iter().zip(&values).map(|(&k, v)| (k, homes[v], b.values[*v].deps)).collect();
-    FinalCode { globals, outputs }
+    let outputs = values.into_iter().map(|(output, value)| {
+        let reads = b.global_reads(&b.below(&[value], |_| true)).iter().map(|r| homes[r]).collect();
+        TotalOutput { output, src: homes[&value], reads }
+    });
+    FinalCode { outputs: outputs.collect(), globals }
 }
 
 /// Whether a value can be had in a pass: its reductions are among the stages, its sums are of earlier passes.
@@ -266,7 +48,32 @@ fn computable(program: &Program, place: usize, id: NodeId) -> bool {
     })
 }
 
-/// A reduction of a stage: its kind, its operand, its value, and the maximum's where it knows that as well.
+/// Whether a later pass reads this pass's sums.
+fn is_read_later(program: &Program, place: usize) -> bool {
+    let totals = &program.passes[place].totals;
+    program.passes[place + 1..].iter().any(|later| {
+        let sums = later.totals.iter().flat_map(|t| program.node(*t).operands());
+        let outputs = later.outputs.iter().flat_map(|&k| {
+            let output = &program.outputs[k];
+            [Some(output.node), output.at_label.map(|a| a.0), output.at_label.map(|a| a.1)].into_iter().flatten()
+        });
+        let roots: Vec<NodeId> = sums.chain(outputs).collect();
+        program.below(&roots, |_| false).iter().any(|id| totals.contains(id))
+    })
+}
+
+type ValueId = usize;
+type Homes = HashMap<ValueId, Src>;
+
+struct Val {
+    action: Action<ValueId>,
+    level: Level,
+    kind: Kind,
+    /// Stages that must be over before.
+    depth: usize,
+}
+
+/// A reduction of a stage: its operand, its value, and the maximum's where it knows that as well.
 struct Staged {
     reduce: Reduce,
     operand: ValueId,
@@ -274,6 +81,45 @@ struct Staged {
     max_out: Option<ValueId>,
 }
 
+struct SumRoot {
+    node: usize,
+    value: ValueId,
+    to: Scope,
+    per_group: bool,
+}
+
+struct OutputRoot {
+    output: usize,
+    value: ValueId,
+    at_label: Option<(ValueId, ValueId)>,
+    is_element: bool,
+}
+
+/// What a pass is for.
+struct Roots {
+    stages: Vec<Vec<Staged>>,
+    sums: Vec<SumRoot>,
+    outputs: Vec<OutputRoot>,
+    valid: Option<ValueId>,
+}
+
+/// The element values of each trip, operands first, and what is read of them.
+struct Elements {
+    values: Vec<ValueId>,
+    roots: Vec<ValueId>,
+}
+
+struct Builder<'p> {
+    program: &'p Program,
+    pass: &'p Pass,
+    /// Operands before their users.
+    values: Vec<Val>,
+    known: HashMap<Action<ValueId>, ValueId>,
+    memo: HashMap<(NodeId, Option<ValueId>), ValueId>,
+    labels: Vec<ValueId>,
+}
+
+/// From nodes to values.
 impl<'p> Builder<'p> {
     fn new(program: &'p Program, pass: &'p Pass) -> Builder<'p> {
         let (values, known, memo, labels) = Default::default();
@@ -308,7 +154,10 @@ impl<'p> Builder<'p> {
             Node::SumOver(Scope::Group, _) => self.add(Action::GroupSum(id.index())),
             Node::SumOver(..) => self.add(Action::Total(id.index())),
             Node::At(x, label) => {
-                let label = self.label(label);
+                let label = self.value(label, None);
+                if !self.labels.contains(&label) {
+                    self.labels.push(label);
+                }
                 self.value(x, Some(label))
             }
             other => unreachable!("lowering leaves no {other:?}"),
@@ -317,28 +166,19 @@ impl<'p> Builder<'p> {
         value
     }
 
-    fn label(&mut self, id: NodeId) -> ValueId {
-        let label = self.value(id, None);
-        if !self.labels.contains(&label) {
-            self.labels.push(label);
-        }
-        label
-    }
-
     fn add(&mut self, action: Action<ValueId>) -> ValueId {
         if let Some(&known) = self.known.get(&action) {
             return known;
         }
         let operands = || action.operands().map(|o| &self.values[o]);
-        let joined = operands().map(|v| v.level).max().unwrap_or(Level::Global);
-        let below = operands().fold(0, |all, v| all | v.deps);
         let depth = operands().map(|v| v.depth).max().unwrap_or(0);
-        let (level, kind, deps, depth) = match action {
-            Action::Float(_) | Action::Param(_) | Action::Count(_) => (Level::Global, Kind::Float, 0, 0),
-            Action::Int(_) => (Level::Global, Kind::Int, 0, 0),
-            Action::Bool(_) => (Level::Global, Kind::Bool, 0, 0),
-            Action::Total(node) => (Level::Global, Kind::Float, deps::total(node), 0),
-            Action::GroupSum(_) => (Level::Row, Kind::Float, deps::GROUP, 0),
+        let (level, kind, depth) = match action {
+            Action::Float(_) | Action::Param(_) | Action::Count(_) | Action::Total(_) => {
+                (Level::Global, Kind::Float, 0)
+            }
+            Action::Int(_) => (Level::Global, Kind::Int, 0),
+            Action::Bool(_) => (Level::Global, Kind::Bool, 0),
+            Action::GroupSum(_) => (Level::Row, Kind::Float, 0),
             Action::Load(place) => {
                 let decl = &self.program.inputs[place];
                 let level = match decl.scope {
@@ -346,23 +186,18 @@ impl<'p> Builder<'p> {
                     Scope::Element | Scope::Column if self.program.has_rows() => Level::Element,
                     _ => Level::Row,
                 };
-                (level, decl.kind, deps::input(place), 0)
+                (level, decl.kind, 0)
             }
-            Action::Gather(place, _) => {
-                (Level::Row, self.program.inputs[place].kind, below | deps::input(place) | deps::ROW, depth)
-            }
-            Action::ColIndex => (Level::Element, Kind::Int, 0, 0),
+            Action::Gather(place, _) => (Level::Row, self.program.inputs[place].kind, depth),
+            Action::ColIndex => (Level::Element, Kind::Int, 0),
             Action::Op(op, _) => {
+                let level = operands().map(|v| v.level).max().expect("an operand");
                 let kinds: Vec<Kind> = operands().map(|v| v.kind).collect();
-                (joined, op.kind(&kinds).expect("the graph was verified"), below, depth)
+                (level, op.kind(&kinds).expect("the graph was verified"), depth)
             }
-            Action::Reduced(node, x) => {
-                let infinite = if let Node::Reduce(Reduce::ExpSumRest, _) = self.program.node(node) { deps::ROW } else { 0 };
-                let kind = self.program.kind(node);
-                (Level::Row, kind, self.values[x].deps | infinite, self.stage_of(node) + 1)
-            }
+            Action::Reduced(node, _) => (Level::Row, self.program.kind(node), self.stage_of(node) + 1),
         };
-        self.values.push(Val { action, level, kind, deps, depth });
+        self.values.push(Val { action, level, kind, depth });
         self.known.insert(action, self.values.len() - 1);
         self.values.len() - 1
     }
@@ -382,14 +217,126 @@ impl<'p> Builder<'p> {
         Staged { reduce, operand, out, max_out: max.map(|id| self.value(id, None)) }
     }
 
-    /// A sum: its node, its operand, where it goes, and whether the operand has one value a group.
-    fn total(&mut self, id: NodeId) -> (usize, ValueId, Scope, bool) {
+    fn sum(&mut self, id: NodeId) -> SumRoot {
         let Node::SumOver(to, x) = *self.program.node(id) else { unreachable!("totals are sums") };
         let value = self.value(x, None);
-        (id.index(), value, to, self.program.scope(x) == Scope::Group)
+        assert!(self.values[value].level != Level::Element, "lowering takes elements to their row first");
+        SumRoot { node: id.index(), value, to, per_group: self.program.scope(x) == Scope::Group }
     }
 
-    fn globals(&self, homes: &mut HashMap<ValueId, Src>) -> Vec<Step> {
+    fn output(&mut self, place: usize) -> OutputRoot {
+        let output = &self.program.outputs[place];
+        let value = self.value(output.node, None);
+        let at_label = output.at_label.map(|(label, there)| (self.value(label, None), self.value(there, None)));
+        let is_element = output.scope == Scope::Element && self.program.has_rows();
+        OutputRoot { output: place, value, at_label, is_element }
+    }
+}
+
+/// From values to code.
+impl Builder<'_> {
+    fn pass_code(&self, roots: &Roots) -> PassCode {
+        let mut homes = Homes::new();
+        let globals = self.globals(&mut homes);
+        let element_valid = roots.valid.filter(|v| self.level(*v) == Level::Element);
+        let stages: Vec<Elements> =
+            roots.stages.iter().map(|stage| self.elements(stage.iter().map(|s| s.operand).collect())).collect();
+        let mut staged_loads: Vec<ValueId> = stages.iter().flat_map(|e| self.float_loads(e)).collect();
+        staged_loads.sort_unstable();
+        staged_loads.dedup();
+        let check = element_valid.map(|v| self.elements(staged_loads.iter().copied().chain([v]).collect()));
+        let mut last: Vec<ValueId> = roots.outputs.iter().filter(|o| o.is_element).map(|o| o.value).collect();
+        if !last.is_empty() {
+            last.extend(element_valid);
+        }
+        let last = self.elements(last);
+
+        // Registers of the rows, by when each value is last read.
+        let mut rows: Vec<Vec<ValueId>> = vec![Vec::new(); stages.len() + 1];
+        for (id, value) in self.values.iter().enumerate() {
+            if value.level == Level::Row && !matches!(value.action, Action::Reduced(..)) {
+                rows[value.depth].push(id);
+            }
+        }
+        let mut events = self.row_events(&rows, roots, &stages);
+        events.push(Event { reads: self.row_reads_at_the_end(roots, &[&last], check.as_ref()), writes: Vec::new() });
+        let (mut row_slots, mut element_slots) = (Slots::default(), Slots::default());
+        self.place(&events, Level::Row, &mut row_slots, &mut homes);
+
+        // Phases.
+        let mut phases = Vec::new();
+        for (depth, ids) in rows.iter().enumerate() {
+            if !ids.is_empty() {
+                phases.push(Phase::Rows(ids.iter().map(|id| self.step(*id, &homes)).collect()));
+            }
+            let Some(stage) = stages.get(depth) else { continue };
+            let checked = if check.is_some() { Vec::new() } else { self.float_loads(stage) };
+            let mut trip = self.trip(stage, &checked, &mut element_slots, &mut homes);
+            trip.reductions = roots.stages[depth]
+                .iter()
+                .map(|s| Reduction {
+                    reduce: s.reduce,
+                    operand: homes[&s.operand],
+                    out: homes[&s.out],
+                    max_out: s.max_out.map(|m| homes[&m]),
+                })
+                .collect();
+            phases.push(Phase::Stage(trip));
+        }
+        if let (Some(check), Some(valid)) = (&check, element_valid) {
+            let trip = self.trip(check, &staged_loads, &mut element_slots, &mut homes);
+            phases.push(Phase::Check(trip, homes[&valid]));
+        }
+        // What a stage looked at has poisoned its row already.
+        let unchecked: Vec<ValueId> =
+            self.float_loads(&last).into_iter().filter(|load| !staged_loads.contains(load)).collect();
+        let element_trip = self.trip(&last, &unchecked, &mut element_slots, &mut homes);
+
+        let valid = match roots.valid {
+            None if self.program.valid.is_none() => Valid::Always,
+            None => Valid::Never,
+            Some(v) if self.level(v) == Level::Element => Valid::Element(homes[&v]),
+            Some(v) => Valid::Row(homes[&v]),
+        };
+        let all: Vec<ValueId> = (0..self.values.len()).collect();
+        let mut code = PassCode {
+            globals,
+            global_reads: self.global_reads(&all).iter().map(|r| homes[r]).collect(),
+            phases,
+            labels: self.labels.iter().map(|l| homes[l]).collect(),
+            lenient: false,
+            valid,
+            sums: Vec::new(),
+            stores: Vec::new(),
+            element_trip,
+            element_stores: Vec::new(),
+            row_slots: row_slots.kinds,
+            element_slots: element_slots.kinds,
+        };
+        for sum in &roots.sums {
+            let (src, node) = (homes[&sum.value], sum.node);
+            match sum.to {
+                Scope::Group => code.stores.push(Store { src, dest: Dest::GroupTerm(node) }),
+                _ => code.sums.push(Sum { src, node, per_group: sum.per_group }),
+            }
+        }
+        for root in &roots.outputs {
+            let (src, output) = (homes[&root.value], root.output);
+            let at_label = root.at_label.map(|(label, there)| (homes[&label], homes[&there]));
+            if root.is_element {
+                code.element_stores.push(ElementStore { src, output, at_label });
+            } else {
+                code.stores.push(Store { src, dest: Dest::Output(output) });
+            }
+        }
+        code
+    }
+
+    fn level(&self, id: ValueId) -> Level {
+        self.values[id].level
+    }
+
+    fn globals(&self, homes: &mut Homes) -> Vec<Step> {
         let mut steps = Vec::new();
         for (id, value) in self.values.iter().enumerate().filter(|(_, v)| v.level == Level::Global) {
             let out = Src { level: Level::Global, kind: value.kind, slot: steps.len() };
@@ -399,192 +346,105 @@ impl<'p> Builder<'p> {
         steps
     }
 
-    /// The element values below `roots`, operands first.
-    fn elements(&self, roots: &[ValueId]) -> Vec<ValueId> {
+    /// Scalars and totals among the values.
+    fn global_reads(&self, ids: &[ValueId]) -> Vec<ValueId> {
+        let is_read = |id: &&ValueId| match self.values[**id].action {
+            Action::Total(_) => true,
+            Action::Load(_) => self.level(**id) == Level::Global && self.values[**id].kind == Kind::Float,
+            _ => false,
+        };
+        ids.iter().filter(is_read).copied().collect()
+    }
+
+    /// The values below the roots for which `follow` holds all the way, operands first.
+    fn below(&self, roots: &[ValueId], follow: impl Fn(ValueId) -> bool) -> Vec<ValueId> {
         let mut wanted = vec![false; self.values.len()];
         roots.iter().for_each(|r| wanted[*r] = true);
         for id in (0..wanted.len()).rev() {
-            if wanted[id] && self.values[id].level == Level::Element {
+            wanted[id] &= follow(id);
+            if wanted[id] {
                 self.values[id].action.operands().for_each(|o| wanted[o] = true);
             }
         }
-        (0..wanted.len()).filter(|&id| wanted[id] && self.values[id].level == Level::Element).collect()
+        (0..wanted.len()).filter(|&id| wanted[id]).collect()
     }
 
-    fn finish(
-        &self,
-        stages: Vec<Vec<Staged>>,
-        sums: Vec<(usize, ValueId, Scope, bool)>,
-        outputs: Vec<(usize, &Output)>,
-        output_values: Vec<(ValueId, Option<(ValueId, ValueId)>)>,
-        valid: Option<ValueId>,
-        valid_known: bool,
-    ) -> PassCode {
-        let level = |id: ValueId| self.values[id].level;
-        let element_valid = valid.filter(|v| level(*v) == Level::Element);
-        let stage_elements: Vec<Vec<ValueId>> = stages
-            .iter()
-            .map(|stage| self.elements(&stage.iter().map(|s| s.operand).collect::<Vec<_>>()))
-            .collect();
-        let staged_inputs = self.float_loads(&stage_elements.concat());
-        let mut check_elements = Vec::new();
-        if let Some(valid) = element_valid {
-            let loads = staged_inputs.iter().copied().chain([valid]);
-            check_elements = self.elements(&loads.collect::<Vec<_>>());
-        }
-        let is_element = |k: &usize| outputs[*k].1.scope == Scope::Element && self.program.has_rows();
-        let (element_outputs, row_outputs): (Vec<usize>, Vec<usize>) = (0..outputs.len()).partition(is_element);
-        let mut last_roots: Vec<ValueId> = element_outputs.iter().map(|&k| output_values[k].0).collect();
-        last_roots.extend(element_valid.filter(|_| !element_outputs.is_empty()));
-        let last_elements = self.elements(&last_roots);
+    fn elements(&self, roots: Vec<ValueId>) -> Elements {
+        Elements { values: self.below(&roots, |id| self.level(id) == Level::Element), roots }
+    }
 
-        // Row values, by the stage they wait for; then registers by when each value is last read.
-        let mut rows: Vec<Vec<ValueId>> = vec![Vec::new(); stages.len() + 1];
-        for (id, value) in self.values.iter().enumerate() {
-            if value.level == Level::Row && !matches!(value.action, Action::Reduced(..)) {
-                rows[value.depth].push(id);
-            }
-        }
-        let mut events: Vec<Event> = Vec::new();
-        let row_reads = |ids: &[ValueId]| -> Vec<ValueId> {
-            ids.iter().flat_map(|id| self.values[*id].action.operands()).filter(|o| level(*o) == Level::Row).collect()
+    fn float_loads(&self, elements: &Elements) -> Vec<ValueId> {
+        let is_load = |id: &ValueId| {
+            matches!(self.values[*id].action, Action::Load(_)) && self.values[*id].kind == Kind::Float
         };
+        elements.values.iter().copied().filter(is_load).collect()
+    }
+
+    /// Row values that element code reads.
+    fn row_reads(&self, elements: &Elements) -> Vec<ValueId> {
+        let operands = elements.values.iter().flat_map(|id| self.values[*id].action.operands());
+        operands.chain(elements.roots.iter().copied()).filter(|o| self.level(*o) == Level::Row).collect()
+    }
+
+    fn row_events(&self, rows: &[Vec<ValueId>], roots: &Roots, stages: &[Elements]) -> Vec<Event> {
+        let mut events = Vec::new();
         for (depth, ids) in rows.iter().enumerate() {
-            events.extend(ids.iter().map(|id| Event { reads: row_reads(&[*id]), writes: vec![*id] }));
+            events.extend(ids.iter().map(|id| self.event(*id)));
             if let Some(stage) = stages.get(depth) {
-                let mut reads = row_reads(&stage_elements[depth]);
-                reads.extend(stage.iter().map(|s| s.operand).filter(|o| level(*o) == Level::Row));
-                let writes = stage.iter().flat_map(|s| [Some(s.out), s.max_out]).flatten().collect();
-                events.push(Event { reads, writes });
+                let writes = roots.stages[depth].iter().flat_map(|s| [Some(s.out), s.max_out]).flatten().collect();
+                events.push(Event { reads: self.row_reads(stage), writes });
             }
         }
-        let mut kept: Vec<ValueId> = [row_reads(&check_elements), row_reads(&last_elements)].concat();
-        kept.extend(sums.iter().map(|s| s.1).chain(self.labels.iter().copied()).chain(valid));
-        kept.extend(output_values.iter().flat_map(|(v, at)| [Some(*v), at.map(|a| a.0), at.map(|a| a.1)]).flatten());
-        kept.retain(|id| level(*id) == Level::Row);
-        events.push(Event { reads: kept, writes: Vec::new() });
-
-        let mut homes = HashMap::new();
-        let globals = self.globals(&mut homes);
-        let (mut row_slots, mut element_slots) = (Slots::default(), Slots::default());
-        self.place(&events, Level::Row, &mut row_slots, &mut homes);
-        let step = |id: ValueId, homes: &HashMap<ValueId, Src>| Step {
-            out: homes[&id],
-            action: self.values[id].action.map(|o| homes[&o]),
-        };
-        let mut trip = |elements: &[ValueId], roots: &[ValueId], homes: &mut HashMap<ValueId, Src>| {
-            let mut events: Vec<Event> = elements
-                .iter()
-                .map(|id| Event { reads: self.values[*id].action.operands().collect(), writes: vec![*id] })
-                .collect();
-            events.push(Event { reads: roots.to_vec(), writes: Vec::new() });
-            self.place(&events, Level::Element, &mut element_slots, homes);
-            Trip { steps: elements.iter().map(|id| step(*id, homes)).collect(), ..Trip::default() }
-        };
-        let checks = |ids: &[ValueId]| -> Vec<bool> {
-            let mut checked = vec![false; self.program.inputs.len()];
-            for id in ids {
-                if let Action::Load(place) = self.values[*id].action {
-                    checked[place] = true;
-                }
-            }
-            checked
-        };
-        let mut phases = Vec::new();
-        for (depth, ids) in rows.iter().enumerate() {
-            if !ids.is_empty() {
-                phases.push(Phase::Rows(ids.iter().map(|id| step(*id, &homes)).collect()));
-            }
-            let Some(stage) = stages.get(depth) else { continue };
-            let roots: Vec<ValueId> = stage.iter().map(|s| s.operand).collect();
-            let mut code = trip(&stage_elements[depth], &roots, &mut homes);
-            let reduction = |s: &Staged| Reduction {
-                reduce: s.reduce,
-                operand: homes[&s.operand],
-                out: homes[&s.out],
-                max_out: s.max_out.map(|m| homes[&m]),
-            };
-            code.reductions = stage.iter().map(reduction).collect();
-            let loads = self.float_loads(&stage_elements[depth]);
-            code.checked = checks(if element_valid.is_some() { &[] } else { &loads });
-            phases.push(Phase::Stage(code));
-        }
-        if let Some(valid) = element_valid {
-            let mut roots = staged_inputs.clone();
-            roots.push(valid);
-            let mut code = trip(&check_elements, &roots, &mut homes);
-            code.checked = checks(&staged_inputs);
-            phases.push(Phase::Check(code, homes[&valid]));
-        }
-        let mut element_trip = trip(&last_elements, &last_roots, &mut homes);
-        let mut unchecked = self.float_loads(&last_elements);
-        unchecked.retain(|load| !staged_inputs.contains(load));
-        element_trip.checked = checks(&unchecked);
-
-        let valid = match valid {
-            None if valid_known => Valid::Always,
-            None => Valid::Never,
-            Some(v) if level(v) == Level::Element => Valid::Element(homes[&v]),
-            Some(v) => Valid::Row(homes[&v]),
-        };
-        let deps = |id: ValueId| self.values[id].deps;
-        let mut code = PassCode {
-            globals,
-            phases,
-            labels: self.labels.iter().map(|l| homes[l]).collect(),
-            valid,
-            sums: Vec::new(),
-            stores: Vec::new(),
-            element_trip,
-            element_stores: Vec::new(),
-            row_slots: row_slots.kinds,
-            element_slots: element_slots.kinds,
-        };
-        for (node, value, to, per_group) in sums {
-            let (src, deps) = (homes[&value], deps(value));
-            match to {
-                Scope::Group => code.stores.push(Store { src, dest: Dest::GroupTerm(node), deps }),
-                _ => code.sums.push(Sum { src, node, deps, per_group }),
-            }
-        }
-        for k in row_outputs {
-            let value = output_values[k].0;
-            code.stores.push(Store { src: homes[&value], dest: Dest::Output(outputs[k].0), deps: deps(value) });
-        }
-        for k in element_outputs {
-            let (value, at_label) = output_values[k];
-            let all = deps(value) | at_label.map_or(0, |(_, there)| deps(there));
-            let at_label = at_label.map(|(label, there)| (homes[&label], homes[&there]));
-            code.element_stores.push(ElementStore { src: homes[&value], output: outputs[k].0, at_label, deps: all });
-        }
-        code
+        events
     }
 
-    /// The loads of numbers among element values.
-    fn float_loads(&self, ids: &[ValueId]) -> Vec<ValueId> {
-        let is = |id: &ValueId| matches!(self.values[*id].action, Action::Load(_)) && self.values[*id].kind == Kind::Float;
-        let mut loads: Vec<ValueId> = ids.iter().copied().filter(is).collect();
-        loads.sort_unstable();
-        loads.dedup();
-        loads
+    fn row_reads_at_the_end(&self, roots: &Roots, trips: &[&Elements], check: Option<&Elements>) -> Vec<ValueId> {
+        let mut reads: Vec<ValueId> = trips.iter().copied().chain(check).flat_map(|e| self.row_reads(e)).collect();
+        reads.extend(roots.sums.iter().map(|s| s.value).chain(self.labels.iter().copied()).chain(roots.valid));
+        for output in &roots.outputs {
+            reads.push(output.value);
+            reads.extend(output.at_label.iter().flat_map(|(label, there)| [*label, *there]));
+        }
+        reads
     }
 
-    /// Gives each value written a register, free again after its last read. All are free at the end.
-    fn place(&self, events: &[Event], level: Level, slots: &mut Slots, homes: &mut HashMap<ValueId, Src>) {
+    fn event(&self, id: ValueId) -> Event {
+        Event { reads: self.values[id].action.operands().collect(), writes: vec![id] }
+    }
+
+    fn step(&self, id: ValueId, homes: &Homes) -> Step {
+        Step { out: homes[&id], action: self.values[id].action.map(|o| homes[&o]) }
+    }
+
+    fn trip(&self, elements: &Elements, checked: &[ValueId], slots: &mut Slots, homes: &mut Homes) -> Trip {
+        let mut events: Vec<Event> = elements.values.iter().map(|id| self.event(*id)).collect();
+        events.push(Event { reads: elements.roots.clone(), writes: Vec::new() });
+        self.place(&events, Level::Element, slots, homes);
+        let is_checked = |place: usize| checked.iter().any(|id| self.values[*id].action == Action::Load(place));
+        Trip {
+            steps: elements.values.iter().map(|id| self.step(*id, homes)).collect(),
+            reductions: Vec::new(),
+            checked: (0..self.program.inputs.len()).map(is_checked).collect(),
+        }
+    }
+
+    /// Gives each value of that level that is written a register, free again after its last read.
+    fn place(&self, events: &[Event], level: Level, slots: &mut Slots, homes: &mut Homes) {
         let mut last: HashMap<ValueId, usize> = HashMap::new();
         for (time, event) in events.iter().enumerate() {
-            event.writes.iter().chain(&event.reads).for_each(|id| drop(last.insert(*id, time)));
+            for &id in event.writes.iter().chain(&event.reads).filter(|id| self.level(**id) == level) {
+                last.insert(id, time);
+            }
         }
-        for (time, event) in events.iter().enumerate() {
+        let mut ends: Vec<Vec<ValueId>> = vec![Vec::new(); events.len()];
+        last.into_iter().for_each(|(id, time)| ends[time].push(id));
+        for (event, ends) in events.iter().zip(&mut ends) {
             for &id in &event.writes {
                 let kind = self.values[id].kind;
                 homes.insert(id, Src { level, kind, slot: slots.take(kind) });
             }
-            let mut done: Vec<ValueId> = event.writes.iter().chain(&event.reads).copied().collect();
-            done.sort_unstable();
-            done.dedup();
-            done.retain(|id| last[id] == time && self.values[*id].level == level);
-            done.iter().for_each(|id| slots.free.push(homes[id].slot));
+            ends.sort_unstable();
+            slots.free.extend(ends.iter().map(|id| homes[id].slot));
         }
     }
 }
@@ -604,7 +464,7 @@ struct Slots {
 impl Slots {
     fn take(&mut self, kind: Kind) -> usize {
         if let Some(place) = self.free.iter().rposition(|slot| self.kinds[*slot] == kind) {
-            return self.free.swap_remove(place);
+            return self.free.remove(place);
         }
         self.kinds.push(kind);
         self.kinds.len() - 1

@@ -1,0 +1,402 @@
+//! Registers, and what one step does with them.
+
+use super::code::{Action, Level, Src, Step};
+use super::host::Data;
+use super::lanes::{self, Value};
+use super::math::Math;
+use crate::expr::Extent;
+use crate::geometry::Geometry;
+use crate::op::{Kind, Op};
+
+/// Lanes of a block: long enough that a step's fixed cost does not count, short enough for the first-level cache.
+pub const LANES: usize = 1024;
+
+/// Numbers that the CPU path computes in: f32 (throughput) and f64 (reference).
+pub trait HostFloat: Math + Numbers {}
+impl HostFloat for f32 {}
+impl HostFloat for f64 {}
+
+/// Host data as numbers of this type.
+pub trait Numbers: Sized {
+    /// The data themselves, where they are of this type.
+    fn borrow<'a>(data: &'a Data<'_>) -> Option<&'a [Self]>;
+}
+
+impl Numbers for f32 {
+    fn borrow<'a>(data: &'a Data<'_>) -> Option<&'a [f32]> {
+        if let Data::F32(values) = data { Some(values) } else { None }
+    }
+}
+
+impl Numbers for f64 {
+    fn borrow<'a>(data: &'a Data<'_>) -> Option<&'a [f64]> {
+        if let Data::F64(values) = data { Some(values) } else { None }
+    }
+}
+
+/// An input tensor of a run.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    pub data: &'a Data<'a>,
+    /// Along the merged axes.
+    pub strides: [u64; 4],
+}
+
+/// What all threads of a pass share.
+pub struct Shared<'r, 'a> {
+    pub geometry: &'r Geometry,
+    pub has_rows: bool,
+    pub group_rows: u64,
+    pub params: &'r [(String, f64)],
+    pub inputs: &'r [Source<'a>],
+    /// By node.
+    pub totals: &'r [f64],
+    /// By node, then group.
+    pub group_sums: &'r [Vec<f64>],
+    /// A label out of range gathers 0.
+    pub lenient: bool,
+}
+
+impl Shared<'_, '_> {
+    /// Rows; without rows, elements.
+    pub fn rows(&self) -> u64 {
+        if self.has_rows { self.geometry.rows } else { self.geometry.cols }
+    }
+
+    /// Columns of a trip.
+    pub fn cols(&self) -> usize {
+        if self.has_rows { self.geometry.cols as usize } else { 1 }
+    }
+
+    fn count(&self, extent: Extent) -> u64 {
+        match extent {
+            Extent::Cols => self.geometry.cols,
+            Extent::Rows => self.geometry.rows,
+            Extent::GroupRows => self.group_rows,
+            Extent::Elements => self.geometry.elements(),
+            Extent::Batch => self.geometry.batch,
+        }
+    }
+}
+
+/// Calls `f(lane, offset, stride, count)` for each run of rows that a tensor keeps at one stride.
+pub fn for_runs(
+    geometry: &Geometry,
+    has_rows: bool,
+    strides: &[u64; 4],
+    first: u64,
+    count: usize,
+    mut f: impl FnMut(usize, usize, usize, usize),
+) {
+    let last = if has_rows { 2 } else { 3 };
+    let mut index = [0u64; 4];
+    let mut rest = first;
+    for axis in (0..=last).rev() {
+        index[axis] = rest % geometry.axes[axis];
+        rest /= geometry.axes[axis];
+    }
+    let mut lane = 0;
+    while lane < count {
+        let offset: u64 = (0..=last).map(|axis| index[axis] * strides[axis]).sum();
+        let run = (geometry.axes[last] - index[last]).min((count - lane) as u64) as usize;
+        f(lane, offset as usize, strides[last] as usize, run);
+        lane += run;
+        index[last] = 0;
+        for axis in (0..last).rev() {
+            index[axis] += 1;
+            if index[axis] < geometry.axes[axis] {
+                break;
+            }
+            index[axis] = 0;
+        }
+    }
+}
+
+/// Which values a block's lanes are.
+#[derive(Clone, Copy, Debug)]
+pub struct Spot {
+    /// The first row.
+    pub row: u64,
+    /// Number of lanes.
+    pub count: usize,
+    /// The column, or the first one.
+    pub col: usize,
+    /// Lanes are columns of one row, which has this lane in the tile; else they are rows.
+    pub along: Option<usize>,
+}
+
+#[derive(Clone)]
+enum Register<T> {
+    Float(Vec<T>),
+    Int(Vec<i64>),
+    Bool(Vec<bool>),
+    /// In the hands of the step that writes it.
+    Taken,
+}
+
+/// Registers of one level.
+#[derive(Clone)]
+pub struct Bank<'a, T> {
+    registers: Vec<Register<T>>,
+    /// Numbers that a load left in the input.
+    borrowed: Vec<Option<&'a [T]>>,
+}
+
+impl<T: Math> Bank<'_, T> {
+    pub fn new(kinds: impl IntoIterator<Item = Kind>, lanes: usize) -> Self {
+        let register = |kind: Kind| match kind {
+            Kind::Float => Register::Float(vec![T::zero(); lanes]),
+            Kind::Int => Register::Int(vec![0; lanes]),
+            Kind::Bool => Register::Bool(vec![false; lanes]),
+        };
+        let registers: Vec<Register<T>> = kinds.into_iter().map(register).collect();
+        Bank { borrowed: vec![None; registers.len()], registers }
+    }
+}
+
+/// A thread's registers.
+pub struct Machine<'r, 'a, T> {
+    pub shared: &'r Shared<'r, 'a>,
+    /// By [`Level`].
+    banks: [Bank<'a, T>; 3],
+    /// Lanes in which a load that was looked at was NaN, and whether there is one.
+    pub nan: Vec<bool>,
+    pub any_nan: bool,
+}
+
+impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
+    pub fn new(shared: &'r Shared<'r, 'a>, globals: Bank<'a, T>, rows: &[Kind], elements: &[Kind]) -> Self {
+        let bank = |kinds: &[Kind]| Bank::new(kinds.iter().copied(), LANES);
+        Machine { shared, banks: [globals, bank(rows), bank(elements)], nan: vec![false; LANES], any_nan: false }
+    }
+
+    /// Runs global code and gives the registers back.
+    pub fn globals(shared: &'r Shared<'r, 'a>, steps: &[Step]) -> Bank<'a, T> {
+        let bank = Bank::new(steps.iter().map(|s| s.out.kind), 1);
+        let mut machine = Machine::new(shared, bank, &[], &[]);
+        machine.run(steps, Spot { row: 0, count: 1, col: 0, along: None }, None);
+        let [globals, ..] = machine.banks;
+        globals
+    }
+
+    /// A global number.
+    pub fn global(bank: &Bank<'_, T>, src: Src) -> T {
+        match (&bank.registers[src.slot], bank.borrowed[src.slot]) {
+            (_, Some(values)) => values[0],
+            (Register::Float(values), None) => values[0],
+            _ => unreachable!("{src:?} is no number"),
+        }
+    }
+
+    fn value<'s, V: Copy>(src: Src, spot: Spot, lanes: &'s [V]) -> Value<'s, V> {
+        match (src.level, spot.along) {
+            (Level::Global, _) => Value::Uniform(lanes[0]),
+            (Level::Row, Some(row)) => Value::Uniform(lanes[row]),
+            _ => Value::Lanes(&lanes[..spot.count]),
+        }
+    }
+
+    pub fn floats(&self, src: Src, spot: Spot) -> Value<'_, T> {
+        let bank = &self.banks[src.level as usize];
+        match (&bank.registers[src.slot], bank.borrowed[src.slot]) {
+            (_, Some(values)) => Self::value(src, spot, values),
+            (Register::Float(values), None) => Self::value(src, spot, values),
+            _ => unreachable!("{src:?} is no number"),
+        }
+    }
+
+    pub fn ints(&self, src: Src, spot: Spot) -> Value<'_, i64> {
+        let Register::Int(values) = &self.banks[src.level as usize].registers[src.slot] else {
+            unreachable!("{src:?} is no index")
+        };
+        Self::value(src, spot, values)
+    }
+
+    pub fn bools(&self, src: Src, spot: Spot) -> Value<'_, bool> {
+        let Register::Bool(values) = &self.banks[src.level as usize].registers[src.slot] else {
+            unreachable!("{src:?} is no truth value")
+        };
+        Self::value(src, spot, values)
+    }
+
+    /// Writes a row value that no step computes.
+    pub fn set_floats(&mut self, out: Src, values: impl Iterator<Item = T>) {
+        let bank = &mut self.banks[out.level as usize];
+        bank.borrowed[out.slot] = None;
+        let Register::Float(lanes) = &mut bank.registers[out.slot] else { unreachable!("{out:?} is no number") };
+        lanes.iter_mut().zip(values).for_each(|(lane, value)| *lane = value);
+    }
+
+    /// Writes a row index that no step computes.
+    pub fn set_ints(&mut self, out: Src, values: &[i64]) {
+        let Register::Int(lanes) = &mut self.banks[out.level as usize].registers[out.slot] else {
+            unreachable!("{out:?} is no index")
+        };
+        lanes[..values.len()].copy_from_slice(values);
+    }
+
+    /// Runs steps. NaN in what they load goes to `nan`: in all inputs, or in those that `checked` names.
+    pub fn run(&mut self, steps: &[Step], spot: Spot, checked: Option<&[bool]>) {
+        for Step { out, action } in steps {
+            let level = out.level as usize;
+            let mut register = std::mem::replace(&mut self.banks[level].registers[out.slot], Register::Taken);
+            let borrowed = self.compute(action, spot, &mut register);
+            let is_checked = match *action {
+                Action::Load(place) => checked.is_none_or(|checked| checked[place]),
+                Action::Gather(..) | Action::GroupSum(_) => true,
+                _ => false,
+            };
+            if let (Register::Float(lanes), true, Level::Row | Level::Element) = (&register, is_checked, out.level) {
+                let lanes = borrowed.unwrap_or(&lanes[..spot.count]);
+                if lanes::any_nan(lanes) {
+                    self.any_nan = true;
+                    self.nan.iter_mut().zip(lanes).for_each(|(nan, x)| *nan |= x.is_nan());
+                }
+            }
+            self.banks[level].borrowed[out.slot] = borrowed;
+            self.banks[level].registers[out.slot] = register;
+        }
+    }
+
+    /// Forgets the NaN that was seen.
+    pub fn clear_nan(&mut self) {
+        if self.any_nan {
+            self.nan.fill(false);
+            self.any_nan = false;
+        }
+    }
+
+    /// Computes a step into a register, or says where the numbers are already.
+    fn compute(&self, action: &Action<Src>, spot: Spot, out: &mut Register<T>) -> Option<&'a [T]> {
+        let count = spot.count;
+        match (*action, out) {
+            (Action::Float(bits), Register::Float(out)) => out.fill(T::of(f64::from_bits(bits))),
+            (Action::Int(value), Register::Int(out)) => out.fill(value),
+            (Action::Bool(value), Register::Bool(out)) => out.fill(value),
+            (Action::Param(place), Register::Float(out)) => out.fill(T::of(self.shared.params[place].1)),
+            (Action::Count(extent), Register::Float(out)) => out.fill(T::of(self.shared.count(extent) as f64)),
+            (Action::Total(node), Register::Float(out)) => out.fill(T::of(self.shared.totals[node])),
+            (Action::GroupSum(node), Register::Float(out)) => {
+                let sums = &self.shared.group_sums[node];
+                let group = |lane: usize| ((spot.row + lane as u64) / self.shared.group_rows) as usize;
+                out[..count].iter_mut().enumerate().for_each(|(lane, o)| *o = T::of(sums[group(lane)]));
+            }
+            (Action::Load(place), Register::Float(out)) => return self.load_floats(place, spot, &mut out[..count]),
+            (Action::Load(place), Register::Int(out)) => self.load_ints(place, spot, &mut out[..count]),
+            (Action::Gather(place, label), Register::Float(out)) => {
+                let labels = self.ints(label, spot);
+                self.gather(place, labels, spot, &mut out[..count]);
+            }
+            (Action::ColIndex, Register::Int(out)) => match spot.along {
+                Some(_) => out[..count].iter_mut().zip(spot.col..).for_each(|(o, col)| *o = col as i64),
+                None => out[..count].fill(spot.col as i64),
+            },
+            (Action::Op(op, operands), out) => self.operate(op, operands, spot, out),
+            (other, _) => unreachable!("{other:?} does not give what it is declared to give"),
+        }
+        None
+    }
+
+    fn operate(&self, op: Op, operands: [Option<Src>; 3], spot: Spot, out: &mut Register<T>) {
+        let count = spot.count;
+        let operand = |place: usize| operands[place].expect("an operand");
+        let float = |place: usize| self.floats(operand(place), spot);
+        let int = |place: usize| self.ints(operand(place), spot);
+        let truth = |place: usize| self.bools(operand(place), spot);
+        match out {
+            Register::Float(out) => {
+                let out = &mut out[..count];
+                match op {
+                    Op::Select => lanes::select(truth(0), float(1), float(2), out),
+                    Op::ToFloat if operand(0).kind == Kind::Int => lanes::map1(int(0), out, |a| T::of(a as f64)),
+                    Op::ToFloat => lanes::map1(truth(0), out, |a| if a { T::one() } else { T::zero() }),
+                    _ if op.arity() == 1 => lanes::unary(op, float(0), out),
+                    _ => lanes::binary(op, float(0), float(1), out),
+                }
+            }
+            Register::Int(out) => match op {
+                Op::Select => lanes::select(truth(0), int(1), int(2), &mut out[..count]),
+                other => unreachable!("{other:?} gives no index"),
+            },
+            Register::Bool(out) => {
+                let out = &mut out[..count];
+                match op {
+                    Op::Lt => lanes::map2(float(0), float(1), out, |a, b| a < b),
+                    Op::Le => lanes::map2(float(0), float(1), out, |a, b| a <= b),
+                    Op::Eq if operand(0).kind == Kind::Int => lanes::map2(int(0), int(1), out, |a, b| a == b),
+                    Op::Eq => lanes::map2(float(0), float(1), out, |a, b| a == b),
+                    Op::Not => lanes::map1(truth(0), out, |a| !a),
+                    Op::And => lanes::map2(truth(0), truth(1), out, |a, b| a & b),
+                    Op::Or => lanes::map2(truth(0), truth(1), out, |a, b| a | b),
+                    Op::Select => lanes::select(truth(0), truth(1), truth(2), out),
+                    other => unreachable!("{other:?} gives no truth value"),
+                }
+            }
+            Register::Taken => unreachable!("a step writes to its own register"),
+        }
+    }
+
+    /// Calls `f(lane, offset, stride, count)` for each run of lanes that an input keeps at one stride.
+    fn runs(&self, place: usize, spot: Spot, mut f: impl FnMut(usize, usize, usize, usize)) {
+        let Shared { geometry, has_rows, .. } = *self.shared;
+        let strides = &self.shared.inputs[place].strides;
+        let by_col = if has_rows { strides[3] as usize } else { 0 };
+        match spot.along {
+            Some(_) => for_runs(geometry, has_rows, strides, spot.row, 1, |_, offset, _, _| {
+                f(0, offset + spot.col * by_col, by_col, spot.count);
+            }),
+            None => for_runs(geometry, has_rows, strides, spot.row, spot.count, |lane, offset, stride, count| {
+                f(lane, offset + spot.col * by_col, stride, count);
+            }),
+        }
+    }
+
+    fn load_floats(&self, place: usize, spot: Spot, out: &mut [T]) -> Option<&'a [T]> {
+        let data = self.shared.inputs[place].data;
+        let own = T::borrow(data);
+        let mut borrowed = None;
+        self.runs(place, spot, |lane, offset, stride, count| {
+            if let (Some(values), true) = (own, count == spot.count && (stride == 1 || count == 1)) {
+                borrowed = Some(&values[offset..offset + count]);
+                return;
+            }
+            let out = &mut out[lane..lane + count];
+            match (own, data) {
+                (Some(values), _) => lanes::gather(values, offset, stride, out, |x| x),
+                (_, Data::F32(values)) => lanes::gather(values, offset, stride, out, |x| T::of(f64::from(x))),
+                (_, Data::F64(values)) => lanes::gather(values, offset, stride, out, T::of),
+                _ => unreachable!("types were checked"),
+            }
+        });
+        borrowed
+    }
+
+    fn load_ints(&self, place: usize, spot: Spot, out: &mut [i64]) {
+        self.runs(place, spot, |lane, offset, stride, count| {
+            let out = &mut out[lane..lane + count];
+            match self.shared.inputs[place].data {
+                Data::I32(values) => lanes::gather(values, offset, stride, out, i64::from),
+                Data::U32(values) => lanes::gather(values, offset, stride, out, i64::from),
+                _ => unreachable!("types were checked"),
+            }
+        });
+    }
+
+    /// Each row's number at its label's column; a label out of range reads the last column, or 0 where that is meant.
+    fn gather(&self, place: usize, labels: Value<'_, i64>, spot: Spot, out: &mut [T]) {
+        let Source { data, strides } = self.shared.inputs[place];
+        let (by_col, cols) = (strides[3] as usize, self.shared.cols());
+        let read = |at: usize| match data {
+            Data::F32(values) => T::of(f64::from(values[at])),
+            Data::F64(values) => T::of(values[at]),
+            _ => unreachable!("types were checked"),
+        };
+        self.runs(place, Spot { col: 0, ..spot }, |lane, offset, stride, count| {
+            for k in 0..count {
+                let col = usize::try_from(labels.at(lane + k)).unwrap_or(usize::MAX);
+                let at = offset + k * stride + col.min(cols - 1) * by_col;
+                out[lane + k] = if self.shared.lenient && col >= cols { T::zero() } else { read(at) };
+            }
+        });
+    }
+}

@@ -1,0 +1,401 @@
+//! The CPU path: an interpreter of lowered losses, in f64 (the reference) or f32 (the throughput baseline).
+//!
+//! It runs the same [`Program`] as the GPU, with the same treatment of NaN, masks and labels, on all threads.
+//! Sums do not depend on how many threads there are.
+//!
+//! ```
+//! use wgloss::{HostTensor, cpu, losses};
+//! # fn main() -> wgloss::Result<()> {
+//! let (input, target) = ([1.0f32, 2.0, 3.0], [1.0f32, 0.0, 0.0]);
+//! let inputs = [("input", HostTensor::f32(&input, &[3])), ("target", HostTensor::f32(&target, &[3]))];
+//! let out = cpu::forward_backward(&losses::mse(), &inputs, &["input"])?;
+//! assert_eq!(out.loss()?, 13.0 / 3.0);
+//! assert_eq!(out.grad("input")?, [0.0, 4.0 / 3.0, 2.0]);
+//! # Ok(())
+//! # }
+//! ```
+
+mod code;
+mod compile;
+mod host;
+mod interpret;
+mod lanes;
+mod machine;
+mod math;
+mod output;
+#[cfg(test)]
+mod tests;
+
+pub use host::HostTensor;
+pub use machine::HostFloat;
+pub use output::CpuOutput;
+
+use crate::error::{Error, Result};
+use crate::expr::{Node, Scope};
+use crate::geometry::{Geometry, Layout, Part};
+use crate::loss::{Loss, MASK, RowAxis, SAMPLE_WEIGHT};
+use crate::lower::{Output, Program, Target, UPSTREAM, Upstream, Wanted, lower};
+use crate::op::Kind;
+use code::{Dest, FinalCode, PassCode};
+use interpret::run_pass;
+use machine::{Machine, Shared, Source, for_runs};
+use std::marker::PhantomData;
+
+/// Lowers a loss and runs it once. The upstream gradient, where `wanted` says that there is one, is the input
+/// `upstream`.
+///
+/// Errors: as [`CpuPlan::new`]. A label out of range is reported by the accessors of the output.
+///
+/// ```
+/// use wgloss::lower::Wanted;
+/// use wgloss::{HostTensor, Reduction, cpu, losses};
+/// # fn main() -> wgloss::Result<()> {
+/// let x = [1.0f32, 2.0];
+/// let inputs = [("input", HostTensor::f32(&x, &[2])), ("target", HostTensor::f32(&[0.0], &[1]))];
+/// let wanted = Wanted { loss: true, ..Wanted::default() };
+/// let out = cpu::run::<f32>(&losses::mse().reduction(Reduction::None), &inputs, &wanted)?;
+/// assert_eq!(out.loss_values()?, [1.0, 4.0]);
+/// # Ok(())
+/// # }
+/// ```
+pub fn run<T: HostFloat>(loss: &Loss, inputs: &[(&str, HostTensor<'_>)], wanted: &Wanted) -> Result<CpuOutput<T>> {
+    let plan = CpuPlan::new(loss, inputs, wanted)?;
+    let mut out = plan.output();
+    plan.run(inputs, &mut out)?;
+    Ok(out)
+}
+
+/// The loss and its gradients with respect to the inputs named, in f64.
+///
+/// Errors: as [`CpuPlan::new`].
+pub fn forward_backward(loss: &Loss, inputs: &[(&str, HostTensor<'_>)], grads: &[&str]) -> Result<CpuOutput<f64>> {
+    let grads = grads.iter().map(|g| (*g).to_owned()).collect();
+    run(loss, inputs, &Wanted { loss: true, grads, ..Wanted::default() })
+}
+
+/// The diagonal of the Hessian with respect to an element-wise input, in f64.
+///
+/// Errors: as [`CpuPlan::new`], [`Error::LabelOutOfRange`], and [`Error::Unsupported`] for an input that is
+/// broadcast.
+///
+/// ```
+/// use wgloss::{HostTensor, Reduction, cpu, losses};
+/// # fn main() -> wgloss::Result<()> {
+/// let x = [3.0f64, -1.0];
+/// let inputs = [("input", HostTensor::f64(&x, &[2])), ("target", HostTensor::f64(&[0.0, 0.0], &[2]))];
+/// let diagonal = cpu::hessian_diagonal(&losses::mse().reduction(Reduction::Sum), &inputs, "input")?;
+/// assert_eq!(diagonal, [2.0, 2.0]);
+/// # Ok(())
+/// # }
+/// ```
+pub fn hessian_diagonal(loss: &Loss, inputs: &[(&str, HostTensor<'_>)], wrt: &str) -> Result<Vec<f64>> {
+    let wanted = Wanted { hessian_diagonals: vec![wrt.to_owned()], ..Wanted::default() };
+    let out = run::<f64>(loss, inputs, &wanted)?;
+    out.hessian_diagonal(wrt).map(<[f64]>::to_vec)
+}
+
+/// A loss lowered for inputs of certain shapes, to run many times.
+///
+/// ```
+/// use wgloss::cpu::CpuPlan;
+/// use wgloss::lower::Wanted;
+/// use wgloss::{HostTensor, losses};
+/// # fn main() -> wgloss::Result<()> {
+/// let (input, target) = ([1.0f32, 2.0], [0.0f32, 0.0]);
+/// let inputs = [("input", HostTensor::f32(&input, &[2])), ("target", HostTensor::f32(&target, &[2]))];
+/// let plan = CpuPlan::<f32>::new(&losses::mse(), &inputs, &Wanted { loss: true, ..Wanted::default() })?;
+/// let mut out = plan.output();
+/// for _ in 0..3 {
+///     plan.run(&inputs, &mut out)?;
+///     assert_eq!(out.loss()?, 2.5);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct CpuPlan<T> {
+    loss: Loss,
+    upstream: Upstream,
+    program: Program,
+    geometry: Geometry,
+    passes: Vec<PassCode>,
+    last: FinalCode,
+    /// Shape, strides and signedness of each input of the program.
+    inputs: Vec<(Layout, bool)>,
+    outputs: Vec<OutputPlan>,
+    /// Neighbouring rows within the class axis.
+    inner: usize,
+    group_rows: u64,
+    numbers: PhantomData<T>,
+}
+
+/// Where an output of the program goes.
+#[derive(Clone, Debug)]
+struct OutputPlan {
+    shape: Vec<usize>,
+    /// Number of values that the passes give.
+    count: usize,
+    /// Strides, along the merged axes, of the smaller tensor that these are summed into: the input is broadcast.
+    fold: Option<[u64; 4]>,
+}
+
+impl<T: HostFloat> CpuPlan<T> {
+    /// Lowers a loss for inputs of these shapes and types; their values are not looked at.
+    ///
+    /// Errors: [`Error::Name`] for an input that is missing or unknown, [`Error::DType`] for labels that are no
+    /// indices and numbers that are, [`Error::Shape`], [`Error::Buffer`] for data shorter than their layout, and
+    /// those of lowering.
+    pub fn new(loss: &Loss, inputs: &[(&str, HostTensor<'_>)], wanted: &Wanted) -> Result<CpuPlan<T>> {
+        loss.check()?;
+        check_names(loss, inputs, wanted.upstream)?;
+        let present = |name: &str| find(inputs, name).map(|tensor| tensor.data.is_unsigned());
+        let program = lower(loss, wanted, &present)?;
+        let tensors = program_inputs(&program, inputs)?;
+        let parts: Vec<Part<'_>> = program
+            .inputs
+            .iter()
+            .zip(&tensors)
+            .map(|(decl, tensor)| Part { name: &decl.name, scope: decl.scope, layout: &tensor.layout })
+            .collect();
+        let (geometry, outputs) = place_outputs(&program, &parts)?;
+        let inner = match program.row_axis {
+            RowAxis::Class => geometry.domain.iter().skip(2).product(),
+            RowAxis::Last | RowAxis::None => 1,
+        };
+        let passes = (0..program.passes.len()).map(|place| compile::compile_pass(&program, place)).collect();
+        let last = compile::compile_final(&program);
+        let group_rows = (geometry.rows / geometry.batch).max(1);
+        let inputs = tensors.iter().map(|t| (t.layout.clone(), t.data.is_unsigned())).collect();
+        let (loss, upstream, numbers) = (loss.clone(), wanted.upstream, PhantomData);
+        Ok(CpuPlan { loss, upstream, program, geometry, passes, last, inputs, outputs, inner, group_rows, numbers })
+    }
+
+    /// Sets how many consecutive rows make a group; without it, the rows of one index of the first axis do.
+    ///
+    /// Errors: [`Error::Param`] unless it divides the number of rows.
+    pub fn group_rows(mut self, rows: usize) -> Result<CpuPlan<T>> {
+        if rows == 0 || self.geometry.rows % rows as u64 != 0 {
+            let allowed = format!("a divisor of the number of rows, {}", self.geometry.rows);
+            let (param, found) = ("group_rows".to_owned(), rows.to_string());
+            return Err(Error::Param { loss: self.program.name.clone(), param, found, allowed });
+        }
+        self.group_rows = rows as u64;
+        Ok(self)
+    }
+
+    /// Room for the results.
+    pub fn output(&self) -> CpuOutput<T> {
+        let mut out = CpuOutput::new(self.geometry.cols);
+        for (output, plan) in self.program.outputs.iter().zip(&self.outputs) {
+            let name = match output.target {
+                Target::Grad(place) | Target::HessianDiagonal(place) => self.program.inputs[place].name.clone(),
+                Target::Loss | Target::Denominator => String::new(),
+            };
+            let count = if plan.fold.is_some() { plan.shape.iter().product() } else { plan.count };
+            let broadcast = if plan.fold.is_some() { plan.count } else { 0 };
+            out.push(output.target.clone(), name, plan.shape.clone(), count, broadcast);
+        }
+        out
+    }
+
+    /// Runs it. The inputs must have the shapes, strides and types that the plan was made for; `out` is one of
+    /// [`Self::output`].
+    ///
+    /// Errors: as [`Self::new`], for inputs that are not those of the plan.
+    pub fn run(&self, inputs: &[(&str, HostTensor<'_>)], out: &mut CpuOutput<T>) -> Result<()> {
+        check_names(&self.loss, inputs, self.upstream)?;
+        let tensors = program_inputs(&self.program, inputs)?;
+        self.check_same(&tensors)?;
+        if !out.fits(self.outputs.iter().map(|plan| plan.shape.as_slice())) {
+            let message = "the output is not one of this plan's".to_owned();
+            return Err(Error::Buffer { input: "out".to_owned(), message });
+        }
+        let sources: Vec<Source<'_>> = tensors
+            .iter()
+            .zip(&self.geometry.strides)
+            .map(|(tensor, strides)| Source { data: &tensor.data, strides: *strides })
+            .collect();
+        let nodes = self.program.nodes.len();
+        let (mut totals, mut group_sums) = (vec![0.0; nodes], vec![Vec::new(); nodes]);
+        out.bad_label = None;
+        for code in &self.passes {
+            let shared = self.shared(&sources, &totals, &group_sums, code.lenient);
+            let rows = shared.rows() as usize;
+            let is_group = |store: &&code::Store| matches!(store.dest, Dest::GroupTerm(_));
+            let mut terms: Vec<Vec<T>> = code.stores.iter().filter(is_group).map(|_| vec![T::zero(); rows]).collect();
+            let mut places = out.full_mut();
+            let mut free_terms = terms.iter_mut();
+            let mut stores = Vec::new();
+            for store in &code.stores {
+                stores.push(match store.dest {
+                    Dest::Output(place) => places[place].take().expect("an output is stored once"),
+                    Dest::GroupTerm(_) => free_terms.next().expect("made above").as_mut_slice(),
+                });
+            }
+            let take = |place: usize| places[place].take().expect("an output is stored once");
+            let elements = code.element_stores.iter().map(|store| store.output).map(take).collect();
+            let result = run_pass(&shared, code, self.inner, stores, elements);
+            for (sum, value) in code.sums.iter().zip(&result.sums) {
+                totals[sum.node] = *value;
+            }
+            for (store, terms) in code.stores.iter().filter(is_group).zip(&terms) {
+                let Dest::GroupTerm(node) = store.dest else { unreachable!("filtered") };
+                let group = |terms: &[T]| terms.iter().map(|x| x.to()).sum();
+                group_sums[node] = terms.chunks(self.group_rows as usize).map(group).collect();
+            }
+            // The lowest row of any pass.
+            out.bad_label = out.bad_label.into_iter().chain(result.bad_label).min_by_key(|bad| bad.0);
+        }
+        let shared = self.shared(&sources, &totals, &group_sums, false);
+        let globals = Machine::<T>::globals(&shared, &self.last.globals);
+        for total in &self.last.outputs {
+            let poisoned = total.reads.iter().any(|src| Machine::global(&globals, *src).is_nan());
+            let value = Machine::global(&globals, total.src);
+            out.set_total(total.output, if poisoned { T::nan() } else { value });
+        }
+        for (place, plan) in self.outputs.iter().enumerate() {
+            if let Some(strides) = &plan.fold {
+                let by_element = self.program.outputs[place].scope == Scope::Element;
+                let cols = if by_element { shared.cols() } else { 1 };
+                out.fold(place, |full, sums| self.fold(full, cols, strides, sums));
+            }
+        }
+        Ok(())
+    }
+
+    fn shared<'r, 'a>(
+        &'r self,
+        inputs: &'r [Source<'a>],
+        totals: &'r [f64],
+        group_sums: &'r [Vec<f64>],
+        lenient: bool,
+    ) -> Shared<'r, 'a> {
+        let CpuPlan { geometry, group_rows, program, .. } = self;
+        let (has_rows, params) = (program.has_rows(), &program.params[..]);
+        Shared { geometry, has_rows, group_rows: *group_rows, params, inputs, totals, group_sums, lenient }
+    }
+
+    fn check_same(&self, tensors: &[&HostTensor<'_>]) -> Result<()> {
+        for ((decl, tensor), (layout, unsigned)) in self.program.inputs.iter().zip(tensors).zip(&self.inputs) {
+            if tensor.layout != *layout {
+                let expected = format!("{:?} with strides {:?}, as planned", layout.shape, layout.strides);
+                let found = tensor.layout.shape.clone();
+                return Err(Error::Shape { input: decl.name.clone(), expected, found });
+            }
+            if tensor.data.is_unsigned() != *unsigned {
+                let expected = if *unsigned { "u32, as planned" } else { "a signed type, as planned" };
+                return Err(dtype_error(&decl.name, expected, tensor));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sums the gradient of every element (or row) into that of a smaller, broadcast input.
+    fn fold(&self, full: &[T], cols: usize, strides: &[u64; 4], sums: &mut [f64]) {
+        let has_rows = self.program.has_rows();
+        let rows = full.len() / cols;
+        let by_col = if has_rows { strides[3] as usize } else { 0 };
+        let inner = if cols == 1 { 1 } else { self.inner };
+        for_runs(&self.geometry, has_rows, strides, 0, rows, |first, offset, stride, count| {
+            for k in 0..count {
+                let (unit, within) = ((first + k) / inner, (first + k) % inner);
+                let values = full[unit * inner * cols + within..].iter().step_by(inner).take(cols);
+                for (col, value) in values.enumerate() {
+                    sums[offset + k * stride + col * by_col] += value.to();
+                }
+            }
+        });
+    }
+}
+
+fn find<'t, 'a>(inputs: &'t [(&str, HostTensor<'a>)], name: &str) -> Option<&'t HostTensor<'a>> {
+    inputs.iter().find(|(known, _)| *known == name).map(|(_, tensor)| tensor)
+}
+
+/// Every input that the loss needs is there, and no other.
+fn check_names(loss: &Loss, inputs: &[(&str, HostTensor<'_>)], upstream: Upstream) -> Result<()> {
+    let specs = loss.inputs();
+    let mut known: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+    known.extend([SAMPLE_WEIGHT, MASK]);
+    if upstream != Upstream::One {
+        known.push(UPSTREAM);
+    }
+    let error = |what: &str, name: &str, known: &[&str]| {
+        let (what, known) = (format!("{} {what}", loss.name()), known.join(", "));
+        Err(Error::Name { what, name: name.to_owned(), known })
+    };
+    let given: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
+    if let Some(unknown) = given.iter().find(|name| !known.contains(name)) {
+        return error("has no input", unknown, &known);
+    }
+    let mut needed = specs.iter().filter(|spec| !spec.optional).map(|spec| spec.name.as_str());
+    match needed.find(|name| !given.contains(name)) {
+        Some(missing) => error("needs the input", missing, &given),
+        None if upstream != Upstream::One && !given.contains(&UPSTREAM) => error("needs the input", UPSTREAM, &given),
+        None => Ok(()),
+    }
+}
+
+/// The tensors of a program's inputs, in order, of the types that it takes.
+fn program_inputs<'t, 'a>(program: &Program, inputs: &'t [(&str, HostTensor<'a>)]) -> Result<Vec<&'t HostTensor<'a>>> {
+    let mut tensors = Vec::new();
+    for decl in &program.inputs {
+        let Some(tensor) = find(inputs, &decl.name) else {
+            let what = format!("{} needs the input", program.name);
+            let known = inputs.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+            return Err(Error::Name { what, name: decl.name.clone(), known });
+        };
+        match decl.kind {
+            Kind::Float if !tensor.data.is_float() => return Err(dtype_error(&decl.name, "f32 or f64", tensor)),
+            Kind::Int if tensor.data.is_float() => return Err(dtype_error(&decl.name, "i32 or u32", tensor)),
+            _ => {}
+        }
+        if decl.scope == Scope::Group {
+            let message = format!("`{}` has one value a group; give one a row instead", decl.name);
+            return Err(Error::Unsupported { message });
+        }
+        let (layout, length) = (&tensor.layout, tensor.data.len());
+        if layout.extent() > length as u64 {
+            let Layout { shape, strides } = layout;
+            let message =
+                format!("{length} elements; shape {shape:?} with strides {strides:?} needs {}", layout.extent());
+            return Err(Error::Buffer { input: decl.name.clone(), message });
+        }
+        tensors.push(tensor);
+    }
+    Ok(tensors)
+}
+
+fn dtype_error(input: &str, expected: &str, tensor: &HostTensor<'_>) -> Error {
+    let found = tensor.data.type_name().to_owned();
+    Error::DType { input: input.to_owned(), expected: expected.to_owned(), found }
+}
+
+/// The geometry of the inputs, and of the outputs that are summed to a broadcast input's shape.
+fn place_outputs(program: &Program, parts: &[Part<'_>]) -> Result<(Geometry, Vec<OutputPlan>)> {
+    let geometry = Geometry::new(program.row_axis, parts)?;
+    let layouts: Vec<Layout> = parts.iter().map(|part| Layout::contiguous(&part.layout.shape)).collect();
+    let mut all = parts.to_vec();
+    let mut outputs: Vec<(OutputPlan, Option<usize>)> = Vec::new();
+    for output in &program.outputs {
+        let shape = geometry.shape_of(output.scope);
+        let count = shape.iter().product();
+        let (shape, input) = match output.target {
+            Target::Grad(place) | Target::HessianDiagonal(place) => (layouts[place].shape.clone(), Some(place)),
+            Target::Loss | Target::Denominator => (shape, None),
+        };
+        let smaller = input.filter(|place| output.scope > Scope::Total && layouts[*place].len() != count);
+        if let (Some(place), Target::HessianDiagonal(_)) = (smaller, &output.target) {
+            let message = format!("the Hessian diagonal of the broadcast input `{}`; expand it", parts[place].name);
+            return Err(Error::Unsupported { message });
+        }
+        let part = smaller.map(|place| {
+            all.push(Part { layout: &layouts[place], ..parts[place].clone() });
+            all.len() - 1
+        });
+        outputs.push((OutputPlan { shape, count, fold: None }, part));
+    }
+    let geometry = if all.len() > parts.len() { Geometry::new(program.row_axis, &all)? } else { geometry };
+    let placed = outputs.into_iter().map(|(plan, part)| OutputPlan { fold: part.map(|p| geometry.strides[p]), ..plan });
+    Ok((geometry.clone(), placed.collect()))
+}

@@ -1,0 +1,123 @@
+//! Results of a run.
+
+use super::machine::HostFloat;
+use crate::error::{Error, Result};
+use crate::lower::Target;
+
+/// Losses, gradients and whatever else was wanted.
+///
+/// Accessors of values give [`Error::LabelOutOfRange`] where a label was out of range, as reading from the GPU does;
+/// [`Self::take_bad_label`] clears that, and then they give the poisoned values.
+#[derive(Clone, Debug)]
+pub struct CpuOutput<T> {
+    items: Vec<Item<T>>,
+    cols: u64,
+    pub(super) bad_label: Option<(u64, i64)>,
+}
+
+#[derive(Clone, Debug)]
+struct Item<T> {
+    target: Target,
+    /// Name of the input, for gradients.
+    name: String,
+    shape: Vec<usize>,
+    values: Vec<T>,
+    /// The gradient of each element, where those are summed to a broadcast input's shape afterwards.
+    broadcast: Vec<T>,
+}
+
+impl<T: HostFloat> CpuOutput<T> {
+    pub(super) fn new(cols: u64) -> CpuOutput<T> {
+        CpuOutput { items: Vec::new(), cols, bad_label: None }
+    }
+
+    pub(super) fn push(&mut self, target: Target, name: String, shape: Vec<usize>, count: usize, broadcast: usize) {
+        let (values, broadcast) = (vec![T::zero(); count], vec![T::zero(); broadcast]);
+        self.items.push(Item { target, name, shape, values, broadcast });
+    }
+
+    pub(super) fn fits<'s>(&self, shapes: impl Iterator<Item = &'s [usize]>) -> bool {
+        self.items.iter().map(|item| item.shape.as_slice()).eq(shapes)
+    }
+
+    /// Where the passes store each output.
+    pub(super) fn full_mut(&mut self) -> Vec<Option<&mut [T]>> {
+        let full = |item: &'_ mut Item<T>| -> &'_ mut [T] {
+            if item.broadcast.is_empty() { &mut item.values } else { &mut item.broadcast }
+        };
+        self.items.iter_mut().map(|item| Some(full(item))).collect()
+    }
+
+    pub(super) fn set_total(&mut self, place: usize, value: T) {
+        self.items[place].values.fill(value);
+    }
+
+    pub(super) fn fold(&mut self, place: usize, sum: impl FnOnce(&[T], &mut [f64])) {
+        let item = &mut self.items[place];
+        let mut sums = vec![0.0; item.values.len()];
+        sum(&item.broadcast, &mut sums);
+        item.values.iter_mut().zip(sums).for_each(|(value, sum)| *value = T::of(sum));
+    }
+
+    fn item(&self, what: &str, name: &str, is: impl Fn(&Item<T>) -> bool) -> Result<&Item<T>> {
+        if let Some((row, label)) = self.bad_label {
+            return Err(Error::LabelOutOfRange { row, label, classes: self.cols });
+        }
+        self.items.iter().find(|item| is(item)).ok_or_else(|| {
+            let known = self.items.iter().map(|item| format!("{:?} {}", item.target, item.name)).collect::<Vec<_>>();
+            Error::Name { what: format!("no {what} was asked for,"), name: name.to_owned(), known: known.join(", ") }
+        })
+    }
+
+    /// The loss: its only value, or the first one where it is not reduced.
+    ///
+    /// Errors: [`Error::LabelOutOfRange`]; [`Error::Name`] where it was not wanted.
+    pub fn loss(&self) -> Result<f64> {
+        Ok(self.loss_values()?[0].to())
+    }
+
+    /// The losses, contiguous in the shape that the reduction gives.
+    ///
+    /// Errors: as [`Self::loss`].
+    pub fn loss_values(&self) -> Result<&[T]> {
+        Ok(&self.item("loss", "loss", |item| item.target == Target::Loss)?.values)
+    }
+
+    /// Shape of the loss: empty where it is reduced, or not wanted.
+    pub fn loss_shape(&self) -> &[usize] {
+        let loss = self.items.iter().find(|item| item.target == Target::Loss);
+        loss.map_or(&[], |item| &item.shape)
+    }
+
+    /// The gradient with respect to an input, contiguous in its shape; summed where the input was broadcast.
+    ///
+    /// Errors: as [`Self::loss`].
+    pub fn grad(&self, input: &str) -> Result<&[T]> {
+        let is = |item: &Item<T>| matches!(item.target, Target::Grad(_)) && item.name == input;
+        Ok(&self.item("gradient", input, is)?.values)
+    }
+
+    /// The diagonal of the Hessian with respect to an input, contiguous in its shape.
+    ///
+    /// Errors: as [`Self::loss`].
+    pub fn hessian_diagonal(&self, input: &str) -> Result<&[T]> {
+        let is = |item: &Item<T>| matches!(item.target, Target::HessianDiagonal(_)) && item.name == input;
+        Ok(&self.item("Hessian diagonal", input, is)?.values)
+    }
+
+    /// What the mean divided by, where that was wanted.
+    pub fn denominator(&self) -> Option<f64> {
+        let item = self.items.iter().find(|item| item.target == Target::Denominator)?;
+        Some(item.values[0].to())
+    }
+
+    /// The first row with a label out of range, and the label.
+    pub fn bad_label(&self) -> Option<(u64, i64)> {
+        self.bad_label
+    }
+
+    /// Reads and clears the status: afterwards the values can be read, those of bad rows being NaN.
+    pub fn take_bad_label(&mut self) -> Option<(u64, i64)> {
+        self.bad_label.take()
+    }
+}

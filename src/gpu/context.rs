@@ -1,0 +1,210 @@
+//! A device to compute on: one of our own, or the caller's.
+
+use super::pipeline::PipelineCache;
+use crate::error::{Error, Result};
+use crate::schedule::Limits;
+use std::sync::Arc;
+
+/// A wgpu device and queue with a cache of pipelines. Cheap to clone; clones share the cache.
+///
+/// ```no_run
+/// # fn main() -> wgloss::Result<()> {
+/// let ctx = wgloss::Context::new()?;
+/// println!("{}", ctx.adapter_name());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Context {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    adapter: String,
+    limits: Limits,
+    pipelines: PipelineCache,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("adapter", &self.inner.adapter).field("limits", &self.inner.limits).finish()
+    }
+}
+
+impl Context {
+    /// The best adapter there is, with all its limits. `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` choose as elsewhere
+    /// in wgpu. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`], which says how to get a software adapter; [`Error::Device`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn new() -> Result<Context> {
+        pollster::block_on(Context::new_async())
+    }
+
+    /// As [`Context::new`], without blocking.
+    pub async fn new_async() -> Result<Context> {
+        Context::request(None).await
+    }
+
+    /// A device with these limits only, or the adapter's where they are lower; for tests of smaller devices. Blocks.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn with_limits(limits: wgpu::Limits) -> Result<Context> {
+        pollster::block_on(Context::request(Some(limits)))
+    }
+
+    async fn request(limits: Option<wgpu::Limits>) -> Result<Context> {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all());
+        let backends = descriptor.backends;
+        let instance = wgpu::Instance::new(descriptor);
+        let options = wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::HighPerformance,
+            ..wgpu::RequestAdapterOptions::default()
+        };
+        let adapter = instance.request_adapter(&options).await.map_err(|error| Error::NoAdapter {
+            message: format!(
+                "looked for {backends:?}: {error}. A software adapter will do: Mesa's llvmpipe \
+                 (`apt-get install mesa-vulkan-drivers` on Debian and Ubuntu)"
+            ),
+        })?;
+        let required_limits = limits.unwrap_or_else(|| adapter.limits());
+        let descriptor =
+            wgpu::DeviceDescriptor { label: Some("wgloss"), required_limits, ..wgpu::DeviceDescriptor::default() };
+        let device = adapter.request_device(&descriptor).await;
+        let (device, queue) = device.map_err(|error| Error::Device { message: error.to_string() })?;
+        Context::from_wgpu(device, queue, Some(&adapter))
+    }
+
+    /// Shares a device that the caller made. Give the adapter, where it is known, so that kernels suit it.
+    ///
+    /// # Errors
+    /// None today; a device that wgloss could not use would be [`Error::Device`].
+    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<&wgpu::Adapter>) -> Result<Context> {
+        let info = adapter.map(wgpu::Adapter::get_info);
+        let software = info.as_ref().is_some_and(|info| {
+            let name = format!("{} {}", info.name, info.driver).to_lowercase();
+            let known = ["llvmpipe", "lavapipe", "swiftshader", "softpipe", "basic render"];
+            info.device_type == wgpu::DeviceType::Cpu || known.iter().any(|k| name.contains(k))
+        });
+        let limits = limits(&device.limits(), software);
+        let adapter = info.map_or_else(
+            || "adapter not given".to_owned(),
+            |info| format!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info),
+        );
+        let inner = Inner { device, queue, adapter, limits, pipelines: PipelineCache::default() };
+        Ok(Context { inner: Arc::new(inner) })
+    }
+
+    /// The device.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.inner.device
+    }
+
+    /// The queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.inner.queue
+    }
+
+    /// Name, backend and driver of the adapter.
+    pub fn adapter_name(&self) -> &str {
+        &self.inner.adapter
+    }
+
+    /// What the device allows, as plain numbers.
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    pub(super) fn pipelines(&self) -> &PipelineCache {
+        &self.inner.pipelines
+    }
+
+    /// Makes a buffer; running out of memory is an error that the context survives.
+    pub(super) fn create_buffer(&self, what: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let bytes = bytes.max(16).next_multiple_of(4);
+        let allowed = self.inner.limits.buffer_bytes;
+        if bytes > allowed {
+            let what = what.to_owned();
+            return Err(Error::Limit { what, needed: bytes, allowed, limit: "max_buffer_size" });
+        }
+        let memory = self.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.device().push_error_scope(wgpu::ErrorFilter::Validation);
+        let buffer = self.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some(what),
+            size: bytes,
+            usage,
+            mapped_at_creation: false,
+        });
+        let (validation, memory) = (resolved(validation.pop()), resolved(memory.pop()));
+        if memory.is_some() {
+            return Err(Error::OutOfMemory { what: what.to_owned(), bytes });
+        }
+        match validation {
+            Some(error) => Err(Error::Device { message: error.to_string() }),
+            None => Ok(buffer),
+        }
+    }
+
+    /// Copies bytes back from a buffer that has `COPY_SRC`.
+    pub(super) async fn read(&self, what: &str, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>> {
+        if !buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) {
+            let message = "cannot be read back: it was made without BufferUsages::COPY_SRC".to_owned();
+            return Err(Error::Buffer { input: what.to_owned(), message });
+        }
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = self.create_buffer("staging", bytes, usage)?;
+        let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes);
+        self.queue().submit([encoder.finish()]);
+        let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
+        staging.map_async(wgpu::MapMode::Read, .., move |result| {
+            // The receiver is gone only if the caller dropped this future.
+            let _ = sender.send(result);
+        });
+        // In a browser this does nothing and the event loop does the work.
+        let polled = self.device().poll(wgpu::PollType::wait_indefinitely());
+        polled.map_err(|error| Error::Device { message: error.to_string() })?;
+        match receiver.receive().await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Err(Error::Device { message: error.to_string() }),
+            None => return Err(Error::Device { message: "the device was lost before it answered".to_owned() }),
+        }
+        let view = staging.get_mapped_range(..bytes).map_err(|error| Error::Device { message: error.to_string() })?;
+        Ok(view.to_vec())
+    }
+}
+
+/// The result of an error scope, which wgpu has at once on native; in a browser, errors go to the device's handler.
+fn resolved(future: impl Future<Output = Option<wgpu::Error>>) -> Option<wgpu::Error> {
+    #[cfg(not(target_arch = "wasm32"))]
+    return pollster::block_on(future);
+    #[cfg(target_arch = "wasm32")]
+    {
+        drop(future);
+        None
+    }
+}
+
+fn limits(of: &wgpu::Limits, software: bool) -> Limits {
+    Limits {
+        storage_buffers: of.max_storage_buffers_per_shader_stage,
+        workgroup_invocations: of.max_compute_invocations_per_workgroup.min(of.max_compute_workgroup_size_x),
+        workgroups: of.max_compute_workgroups_per_dimension,
+        workgroup_bytes: of.max_compute_workgroup_storage_size,
+        binding_bytes: of.max_storage_buffer_binding_size,
+        buffer_bytes: of.max_buffer_size,
+        offset_alignment: of.min_storage_buffer_offset_alignment.max(16),
+        software,
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+const _: () = {
+    const fn is_send_sync<T: Send + Sync>() {}
+    is_send_sync::<Context>();
+    is_send_sync::<super::Tensor>();
+    is_send_sync::<super::Plan>();
+    is_send_sync::<super::Bound>();
+};

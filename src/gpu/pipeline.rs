@@ -1,0 +1,86 @@
+//! Compute pipelines, made once for each source.
+
+use super::context::Context;
+use super::trusted;
+use crate::codegen::KernelSource;
+use crate::error::{Error, Result};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+/// A pipeline and the layout of its bindings.
+pub(super) struct Pipeline {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+}
+
+#[derive(Default)]
+pub(super) struct PipelineCache {
+    known: Mutex<HashMap<String, Arc<Pipeline>>>,
+}
+
+/// Uniforms of a kernel: binding 0 and 1, and for reductions one after the storage buffers.
+fn uniforms(source: &KernelSource, trailing: bool) -> Vec<u32> {
+    let mut all = vec![0, 1];
+    if trailing {
+        all.push(source.bindings.len() as u32 + 2);
+    }
+    all
+}
+
+impl PipelineCache {
+    /// The pipeline of a source; `trailing` says that a uniform follows the storage buffers.
+    pub fn get(&self, ctx: &Context, source: &KernelSource, trailing: bool) -> Result<Arc<Pipeline>> {
+        let poisoned = "the pipeline cache is only locked for map operations, which do not panic";
+        if let Some(found) = self.known.lock().expect(poisoned).get(&source.wgsl) {
+            return Ok(found.clone());
+        }
+        let made = Arc::new(create(ctx, source, &uniforms(source, trailing))?);
+        self.known.lock().expect(poisoned).insert(source.wgsl.clone(), made.clone());
+        Ok(made)
+    }
+}
+
+fn create(ctx: &Context, source: &KernelSource, uniforms: &[u32]) -> Result<Pipeline> {
+    let device = ctx.device();
+    let label = source.wgsl.lines().next().unwrap_or_default().trim_start_matches("// ");
+    let entry = |binding: u32, ty: wgpu::BufferBindingType| wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+        count: None,
+    };
+    let mut entries: Vec<wgpu::BindGroupLayoutEntry> =
+        uniforms.iter().map(|&binding| entry(binding, wgpu::BufferBindingType::Uniform)).collect();
+    for (place, binding) in source.bindings.iter().enumerate() {
+        let ty = wgpu::BufferBindingType::Storage { read_only: !binding.writes };
+        entries.push(entry(place as u32 + 2, ty));
+    }
+    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+    let layout =
+        device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(label), entries: &entries });
+    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label: Some(label),
+        bind_group_layouts: &[Some(&layout)],
+        immediate_size: 0,
+    });
+    let module = trusted::shader_module(device, label, &source.wgsl);
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(label),
+        layout: Some(&pipeline_layout),
+        module: &module,
+        entry_point: Some("main"),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            // Every lane writes its slot before any is read.
+            zero_initialize_workgroup_memory: false,
+            ..wgpu::PipelineCompilationOptions::default()
+        },
+        cache: None,
+    });
+    #[cfg(not(target_arch = "wasm32"))]
+    if let Some(error) = pollster::block_on(scope.pop()) {
+        return Err(Error::Device { message: format!("kernel `{label}`: {error}") });
+    }
+    #[cfg(target_arch = "wasm32")]
+    drop(scope.pop());
+    Ok(Pipeline { pipeline, layout })
+}

@@ -1,0 +1,125 @@
+//! One call for one batch: plan, bind, submit, read.
+
+use super::context::Context;
+use super::plan::Bound;
+use super::spec::{Bindings, PlanSpec};
+use super::tensor::Tensor;
+use crate::error::Result;
+use crate::loss::Loss;
+
+/// Loss and gradients of one call. Reading blocks until the GPU is done.
+#[derive(Debug)]
+pub struct Output {
+    bound: Bound,
+}
+
+impl Output {
+    /// The first value of the loss: the only one of a reduced loss. Blocks.
+    ///
+    /// # Errors
+    /// [`crate::Error::LabelOutOfRange`], [`crate::Error::Device`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn loss(&self) -> Result<f32> {
+        self.bound.read_loss()
+    }
+
+    /// All values of the loss. Blocks.
+    ///
+    /// # Errors
+    /// As [`Output::loss`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn loss_values(&self) -> Result<Vec<f32>> {
+        pollster::block_on(self.bound.read_loss_async())
+    }
+
+    /// All values of the loss.
+    ///
+    /// # Errors
+    /// As [`Output::loss`].
+    pub async fn loss_async(&self) -> Result<Vec<f32>> {
+        self.bound.read_loss_async().await
+    }
+
+    /// The loss on the GPU.
+    ///
+    /// # Errors
+    /// None for outputs of [`Loss::forward`] and [`Loss::forward_backward`].
+    pub fn loss_tensor(&self) -> Result<&Tensor> {
+        self.bound.loss()
+    }
+
+    /// The gradient with respect to an input, on the GPU.
+    ///
+    /// # Errors
+    /// [`crate::Error::Name`] if it was not asked for.
+    pub fn grad(&self, input: &str) -> Result<&Tensor> {
+        self.bound.grad(input)
+    }
+
+    /// The diagonal of the Hessian with respect to an input, on the GPU.
+    ///
+    /// # Errors
+    /// [`crate::Error::Name`] if it was not asked for.
+    pub fn hessian_diagonal(&self, input: &str) -> Result<&Tensor> {
+        self.bound.hessian_diagonal(input)
+    }
+
+    /// The bound plan, to run again.
+    pub fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    /// The context it ran on.
+    pub fn context(&self) -> &Context {
+        self.bound.context()
+    }
+}
+
+impl Loss {
+    /// The loss of a batch.
+    ///
+    /// # Errors
+    /// As [`Context::plan`] and [`super::Plan::bind`].
+    pub fn forward(&self, ctx: &Context, inputs: &[(&str, &Tensor)]) -> Result<Output> {
+        self.run(ctx, inputs, &PlanSpec::new())
+    }
+
+    /// The loss of a batch and its gradient with respect to the first input.
+    ///
+    /// ```no_run
+    /// use wgloss::{Context, Tensor, losses};
+    /// # fn main() -> wgloss::Result<()> {
+    /// let ctx = Context::new()?;
+    /// let logits = Tensor::from_slice(&ctx, &[2.0f32, 0.5, -1.0, 0.0, 1.0, 3.0], &[2, 3])?;
+    /// let labels = Tensor::from_slice(&ctx, &[0i32, 2], &[2])?;
+    /// let out = losses::cross_entropy().forward_backward(&ctx, &[("input", &logits), ("target", &labels)])?;
+    /// println!("{} {:?}", out.loss()?, out.grad("input")?.to_vec::<f32>()?);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Context::plan`] and [`super::Plan::bind`].
+    pub fn forward_backward(&self, ctx: &Context, inputs: &[(&str, &Tensor)]) -> Result<Output> {
+        let first = self.differentiable().unwrap_or_default();
+        self.forward_backward_of(ctx, inputs, &[&first])
+    }
+
+    /// The loss of a batch and its gradients with respect to those inputs.
+    ///
+    /// # Errors
+    /// As [`Context::plan`] and [`super::Plan::bind`].
+    pub fn forward_backward_of(&self, ctx: &Context, inputs: &[(&str, &Tensor)], grads: &[&str]) -> Result<Output> {
+        self.run(ctx, inputs, &grads.iter().fold(PlanSpec::new(), |spec, grad| spec.grad(grad)))
+    }
+
+    /// Whatever the specification asks for, of these tensors.
+    ///
+    /// # Errors
+    /// As [`Context::plan`] and [`super::Plan::bind`].
+    pub fn run(&self, ctx: &Context, inputs: &[(&str, &Tensor)], spec: &PlanSpec) -> Result<Output> {
+        let plan = ctx.plan(self, &spec.clone().like(inputs))?;
+        let bound = plan.bind(&Bindings::new().inputs(inputs))?;
+        bound.submit()?;
+        Ok(Output { bound })
+    }
+}

@@ -1,0 +1,185 @@
+//! What a plan is for, and what a bound plan works on.
+
+use super::tensor::Tensor;
+use crate::dtype::DType;
+use crate::geometry::Layout;
+use crate::lower::{Upstream, Wanted};
+use crate::schedule::Force;
+
+/// Where a gradient goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum GradMode {
+    /// To a buffer of its own.
+    #[default]
+    Write,
+    /// Over the input itself.
+    InPlace,
+    /// Added to what the buffer holds.
+    Accumulate,
+}
+
+/// Shapes and outputs of a plan. The first axis is a capacity: fewer rows may be bound.
+///
+/// ```
+/// use wgloss::{DType, PlanSpec};
+/// let spec = PlanSpec::new()
+///     .input("input", DType::F32, &[64, 10])
+///     .input("target", DType::I32, &[64])
+///     .grad("input");
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct PlanSpec {
+    pub(super) inputs: Vec<(String, DType, Layout)>,
+    pub(super) modes: Vec<(String, GradMode)>,
+    pub(super) wanted: Wanted,
+    pub(super) accumulate_loss: bool,
+    pub(super) group_rows: Option<u64>,
+    pub(super) force: Force,
+}
+
+impl PlanSpec {
+    /// The loss, and nothing else yet.
+    #[must_use]
+    pub fn new() -> PlanSpec {
+        PlanSpec { wanted: Wanted { loss: true, ..Wanted::default() }, ..PlanSpec::default() }
+    }
+
+    /// A contiguous input.
+    #[must_use]
+    pub fn input(self, name: &str, dtype: DType, shape: &[usize]) -> PlanSpec {
+        self.input_with(name, dtype, Layout::contiguous(shape))
+    }
+
+    /// An input with strides of its own.
+    #[must_use]
+    pub fn input_with(mut self, name: &str, dtype: DType, layout: Layout) -> PlanSpec {
+        self.inputs.push((name.to_owned(), dtype, layout));
+        self
+    }
+
+    /// Inputs shaped as these tensors are.
+    #[must_use]
+    pub fn like(mut self, inputs: &[(&str, &Tensor)]) -> PlanSpec {
+        for (name, tensor) in inputs {
+            self = self.input_with(name, tensor.dtype(), tensor.layout().clone());
+        }
+        self
+    }
+
+    /// The gradient with respect to an input, to a buffer of its own.
+    #[must_use]
+    pub fn grad(self, input: &str) -> PlanSpec {
+        self.grad_mode(input, GradMode::Write)
+    }
+
+    /// The gradient with respect to an input, to where `mode` says.
+    #[must_use]
+    pub fn grad_mode(mut self, input: &str, mode: GradMode) -> PlanSpec {
+        self.wanted.grads.push(input.to_owned());
+        self.modes.push((input.to_owned(), mode));
+        self
+    }
+
+    /// The diagonal of the Hessian with respect to an input.
+    #[must_use]
+    pub fn hessian_diagonal(mut self, input: &str) -> PlanSpec {
+        self.wanted.hessian_diagonals.push(input.to_owned());
+        self
+    }
+
+    /// What multiplies the gradients: with anything but [`Upstream::One`], bind the input `upstream`.
+    #[must_use]
+    pub fn upstream(mut self, upstream: Upstream) -> PlanSpec {
+        self.wanted.upstream = upstream;
+        self
+    }
+
+    /// What the mean divides by, as an output.
+    #[must_use]
+    pub fn denominator(mut self) -> PlanSpec {
+        self.wanted.denominator = true;
+        self
+    }
+
+    /// Gradients only: the backward half of a vector-Jacobian product.
+    #[must_use]
+    pub fn without_loss(mut self) -> PlanSpec {
+        self.wanted.loss = false;
+        self
+    }
+
+    /// The loss is added to what its tensor holds: several losses into one scalar.
+    #[must_use]
+    pub fn accumulate_loss(mut self) -> PlanSpec {
+        self.accumulate_loss = true;
+        self
+    }
+
+    /// Consecutive rows that make a group; by default, the rows of one index of the first axis.
+    #[must_use]
+    pub fn group_rows(mut self, rows: u64) -> PlanSpec {
+        self.group_rows = Some(rows);
+        self
+    }
+
+    /// Insists on a kernel, for tests and tuning.
+    #[must_use]
+    pub fn force(mut self, force: Force) -> PlanSpec {
+        self.force = force;
+        self
+    }
+}
+
+/// Tensors for a plan: inputs, and where outputs go. Outputs that are not named get new tensors.
+#[derive(Clone, Debug, Default)]
+pub struct Bindings {
+    pub(super) inputs: Vec<(String, Tensor)>,
+    pub(super) grads: Vec<(String, Tensor)>,
+    pub(super) hessian_diagonals: Vec<(String, Tensor)>,
+    pub(super) loss: Option<Tensor>,
+}
+
+impl Bindings {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Bindings {
+        Bindings::default()
+    }
+
+    /// An input.
+    #[must_use]
+    pub fn input(mut self, name: &str, tensor: &Tensor) -> Bindings {
+        self.inputs.push((name.to_owned(), tensor.clone()));
+        self
+    }
+
+    /// Several inputs.
+    #[must_use]
+    pub fn inputs(mut self, inputs: &[(&str, &Tensor)]) -> Bindings {
+        for (name, tensor) in inputs {
+            self = self.input(name, tensor);
+        }
+        self
+    }
+
+    /// Where the gradient with respect to an input goes.
+    #[must_use]
+    pub fn grad(mut self, input: &str, tensor: &Tensor) -> Bindings {
+        self.grads.push((input.to_owned(), tensor.clone()));
+        self
+    }
+
+    /// Where a Hessian diagonal goes.
+    #[must_use]
+    pub fn hessian_diagonal(mut self, input: &str, tensor: &Tensor) -> Bindings {
+        self.hessian_diagonals.push((input.to_owned(), tensor.clone()));
+        self
+    }
+
+    /// Where the loss goes.
+    #[must_use]
+    pub fn loss(mut self, tensor: &Tensor) -> Bindings {
+        self.loss = Some(tensor.clone());
+        self
+    }
+}

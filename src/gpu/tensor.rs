@@ -1,0 +1,215 @@
+//! A view of a buffer: offset, shape, strides, element type.
+
+use super::context::Context;
+use crate::dtype::{DType, Element};
+use crate::error::{Error, Result};
+use crate::geometry::Layout;
+use ndarray::{ArrayBase, ArrayD, Data, Dimension, IxDyn};
+
+/// Usages of the buffers that wgloss makes for tensors.
+const USAGE: wgpu::BufferUsages =
+    wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
+
+/// A tensor on the GPU. Clones share the buffer.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    buffer: wgpu::Buffer,
+    offset: u64,
+    dtype: DType,
+    layout: Layout,
+    ctx: Option<Context>,
+}
+
+impl Tensor {
+    /// Copies host values to a new tensor.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless `shape` holds as many elements; [`Error::Limit`], [`Error::OutOfMemory`].
+    pub fn from_slice<T: Element>(ctx: &Context, values: &[T], shape: &[usize]) -> Result<Tensor> {
+        if shape.iter().product::<usize>() != values.len() {
+            let expected = format!("a shape of {} elements", values.len());
+            return Err(Error::Shape { input: "from_slice".to_owned(), expected, found: shape.to_vec() });
+        }
+        let tensor = Tensor::zeros(ctx, T::DTYPE, shape)?;
+        ctx.queue().write_buffer(&tensor.buffer, 0, bytemuck::cast_slice(values));
+        Ok(tensor)
+    }
+
+    /// Copies an ndarray, in its logical order, to a new contiguous tensor.
+    ///
+    /// # Errors
+    /// As [`Tensor::from_slice`].
+    pub fn from_array<T, S, D>(ctx: &Context, array: &ArrayBase<S, D>) -> Result<Tensor>
+    where
+        T: Element,
+        S: Data<Elem = T>,
+        D: Dimension,
+    {
+        let standard = array.as_standard_layout();
+        let values = standard.as_slice().expect("an array in standard layout is one slice");
+        Tensor::from_slice(ctx, values, array.shape())
+    }
+
+    /// A new tensor of zeros.
+    ///
+    /// # Errors
+    /// [`Error::Limit`], [`Error::OutOfMemory`].
+    pub fn zeros(ctx: &Context, dtype: DType, shape: &[usize]) -> Result<Tensor> {
+        let layout = Layout::contiguous(shape);
+        let buffer = ctx.create_buffer("tensor", layout.len() as u64 * dtype.size(), USAGE)?;
+        Ok(Tensor { buffer, offset: 0, dtype, layout, ctx: Some(ctx.clone()) })
+    }
+
+    /// A contiguous tensor in a buffer that somebody else made, beginning at that element.
+    ///
+    /// The buffer needs `STORAGE`; scalars and what is read back need `COPY_SRC` as well.
+    ///
+    /// # Errors
+    /// [`Error::Buffer`] if the buffer is too small or lacks the usage.
+    pub fn from_buffer(buffer: wgpu::Buffer, offset: u64, dtype: DType, shape: &[usize]) -> Result<Tensor> {
+        Tensor::from_buffer_strided(buffer, offset, dtype, Layout::contiguous(shape))
+    }
+
+    /// A tensor with any strides in a buffer that somebody else made, beginning at that element.
+    ///
+    /// # Errors
+    /// As [`Tensor::from_buffer`].
+    pub fn from_buffer_strided(buffer: wgpu::Buffer, offset: u64, dtype: DType, layout: Layout) -> Result<Tensor> {
+        let needed = (offset + layout.extent()) * dtype.size();
+        let fault = |message: String| Err(Error::Buffer { input: format!("{:?}", layout.shape), message });
+        if needed > buffer.size() {
+            return fault(format!("holds {} bytes, the tensor needs {needed}", buffer.size()));
+        }
+        if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
+            return fault("was made without BufferUsages::STORAGE".to_owned());
+        }
+        Ok(Tensor { buffer, offset, dtype, layout, ctx: None })
+    }
+
+    /// Another view of the same buffer: first element (counted from this one's), shape and strides.
+    ///
+    /// # Errors
+    /// [`Error::Buffer`] if it reaches past the buffer's end.
+    pub fn view(&self, offset: u64, shape: &[usize], strides: &[usize]) -> Result<Tensor> {
+        let layout = Layout { shape: shape.to_vec(), strides: strides.to_vec() };
+        let buffer = self.buffer.clone();
+        let view = Tensor::from_buffer_strided(buffer, self.offset + offset, self.dtype, layout)?;
+        Ok(Tensor { ctx: self.ctx.clone(), ..view })
+    }
+
+    /// Size of each axis.
+    pub fn shape(&self) -> &[usize] {
+        &self.layout.shape
+    }
+
+    /// Elements from one index to the next, for each axis.
+    pub fn strides(&self) -> &[usize] {
+        &self.layout.strides
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The buffer.
+    pub fn buffer(&self) -> &wgpu::Buffer {
+        &self.buffer
+    }
+
+    /// The first element's place in the buffer, in elements.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// First and one-past-last byte.
+    pub(super) fn byte_range(&self) -> std::ops::Range<u64> {
+        let first = self.offset * self.dtype.size();
+        first..first + self.layout.extent() * self.dtype.size()
+    }
+
+    /// Copies host values into the tensor, which must be contiguous. Takes effect with the next submit.
+    ///
+    /// # Errors
+    /// [`Error::DType`], [`Error::Shape`], or [`Error::Buffer`] for strided tensors.
+    pub fn write<T: Element>(&self, ctx: &Context, values: &[T]) -> Result<()> {
+        self.check_dtype::<T>()?;
+        if values.len() != self.layout.len() {
+            let expected = format!("{} elements, {} given", self.layout.len(), values.len());
+            return Err(Error::Shape { input: "write".to_owned(), expected, found: self.layout.shape.clone() });
+        }
+        if self.layout != Layout::contiguous(&self.layout.shape) {
+            let message = "a strided tensor cannot be written from the host".to_owned();
+            return Err(Error::Buffer { input: "write".to_owned(), message });
+        }
+        ctx.queue().write_buffer(&self.buffer, self.offset * self.dtype.size(), bytemuck::cast_slice(values));
+        Ok(())
+    }
+
+    /// Reads the tensor back, in row-major order. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::DType`]; [`Error::Buffer`] if the buffer lacks `COPY_SRC` or was made elsewhere (use
+    /// [`Tensor::read`]); [`Error::Device`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        let Some(ctx) = &self.ctx else {
+            let message = "was made elsewhere; read it with `read(&ctx)`".to_owned();
+            return Err(Error::Buffer { input: format!("{:?}", self.layout.shape), message });
+        };
+        pollster::block_on(self.read(ctx))
+    }
+
+    /// Reads the tensor back as an array. Blocks.
+    ///
+    /// # Errors
+    /// As [`Tensor::to_vec`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn to_array<T: Element>(&self) -> Result<ArrayD<T>> {
+        let values = self.to_vec::<T>()?;
+        Ok(ArrayD::from_shape_vec(IxDyn(self.shape()), values).expect("as many values as the shape holds"))
+    }
+
+    /// Reads the tensor back, in row-major order.
+    ///
+    /// # Errors
+    /// As [`Tensor::to_vec`].
+    pub async fn read<T: Element>(&self, ctx: &Context) -> Result<Vec<T>> {
+        self.check_dtype::<T>()?;
+        let range = self.byte_range();
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bytes = ctx.read("tensor", &self.buffer, range.start, range.end - range.start).await?;
+        let all: Vec<T> = bytemuck::pod_collect_to_vec(&bytes);
+        if self.layout == Layout::contiguous(&self.layout.shape) {
+            return Ok(all);
+        }
+        let mut values = Vec::with_capacity(self.layout.len());
+        let mut index = vec![0usize; self.layout.shape.len()];
+        for _ in 0..self.layout.len() {
+            let place: usize = index.iter().zip(&self.layout.strides).map(|(i, s)| i * s).sum();
+            values.push(all[place]);
+            for axis in (0..index.len()).rev() {
+                index[axis] += 1;
+                if index[axis] < self.layout.shape[axis] {
+                    break;
+                }
+                index[axis] = 0;
+            }
+        }
+        Ok(values)
+    }
+
+    fn check_dtype<T: Element>(&self) -> Result<()> {
+        if T::DTYPE == self.dtype {
+            return Ok(());
+        }
+        let (expected, found) = (T::DTYPE.to_string(), self.dtype.to_string());
+        Err(Error::DType { input: "tensor".to_owned(), expected, found })
+    }
+}

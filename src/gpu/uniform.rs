@@ -1,0 +1,94 @@
+//! The uniform structs that kernels share, as bytes. Offsets are compared with naga's in the tests.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Tensors of one dispatch, at most.
+pub(super) const MAX_TENSORS: usize = 16;
+
+/// `Shape` of `common.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub(super) struct ShapeUniform {
+    pub rows: u32,
+    pub cols: u32,
+    pub elements: u32,
+    pub batch: u32,
+    pub group_rows: u32,
+    pub group_base: u32,
+    pub groups: u32,
+    pub splits: u32,
+    pub state_base: u32,
+    pub reserved: [u32; 3],
+    pub axes: [u32; 4],
+    /// Strides, then (first element, 0, 0, 0), of each tensor.
+    pub tensors: [[u32; 4]; 2 * MAX_TENSORS],
+}
+
+/// `Span` of `reduce.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub(super) struct SpanUniform {
+    pub count: u32,
+    pub length: u32,
+    pub segments: u32,
+    pub items_base: u32,
+    pub results_base: u32,
+    pub padding: [u32; 3],
+}
+
+/// `Axes` of `broadcast_sum.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub(super) struct AxesUniform {
+    pub kept: [u32; 4],
+    pub summed: [u32; 4],
+    pub kept_strides: [u32; 4],
+    pub summed_strides: [u32; 4],
+    pub target_strides: [u32; 4],
+    pub values: u32,
+    pub repeats: u32,
+    pub elements_first: u32,
+    pub target_first: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::template::{Skeleton, stub};
+    use std::mem::{offset_of, size_of};
+
+    fn naga_offsets(source: &str, name: &str) -> (Vec<(String, u32)>, u32) {
+        let module = naga::front::wgsl::parse_str(source).unwrap();
+        let found = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name));
+        let (_, ty) = found.unwrap_or_else(|| panic!("no struct {name}"));
+        let naga::TypeInner::Struct { members, span } = &ty.inner else { panic!("{name} is no struct") };
+        (members.iter().map(|m| (m.name.clone().unwrap(), m.offset)).collect(), *span)
+    }
+
+    #[test]
+    fn offsets_are_the_shader_compilers() {
+        let (shape, span) = naga_offsets(&stub(Skeleton::Row), "Shape");
+        let ours = [
+            ("rows", offset_of!(ShapeUniform, rows)),
+            ("batch", offset_of!(ShapeUniform, batch)),
+            ("group_base", offset_of!(ShapeUniform, group_base)),
+            ("splits", offset_of!(ShapeUniform, splits)),
+            ("state_base", offset_of!(ShapeUniform, state_base)),
+            ("reserved0", offset_of!(ShapeUniform, reserved)),
+            ("axes", offset_of!(ShapeUniform, axes)),
+            ("tensors", offset_of!(ShapeUniform, tensors)),
+        ];
+        for (name, offset) in ours {
+            assert!(shape.contains(&(name.to_owned(), offset as u32)), "{name} at {offset}: {shape:?}");
+        }
+        assert_eq!(span as usize, size_of::<ShapeUniform>());
+        let (axes, span) = naga_offsets(&stub(Skeleton::BroadcastSum), "Axes");
+        assert!(axes.contains(&("values".to_owned(), offset_of!(AxesUniform, values) as u32)));
+        assert!(axes.contains(&("target_first".to_owned(), offset_of!(AxesUniform, target_first) as u32)));
+        assert_eq!(span as usize, size_of::<AxesUniform>());
+        let (members, _) = naga_offsets(&stub(Skeleton::Reduce), "Span");
+        assert!(members.contains(&("results_base".to_owned(), offset_of!(SpanUniform, results_base) as u32)));
+        let (scalars, _) = naga_offsets(&stub(Skeleton::Reduce), "Scalars");
+        assert!(scalars.contains(&("values".to_owned(), 4)));
+    }
+}
