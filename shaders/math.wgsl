@@ -3,15 +3,16 @@
 // the alias, choices are `select`, and nothing asks `any` or `all`.
 //
 // Errors are the largest relative ones found in dense sweeps against f64 on Mesa llvmpipe and on SwiftShader, rounded
-// up; where `/` occurs, it was exactly rounded there, and WGSL allows 2.5 ulp. `tests/math.rs` asserts them. Ranges mean
-// normal f32: an adapter may flush subnormal arguments and results to zero (SwiftShader does), and nothing here depends
-// on either behaviour. NaN gives NaN. Most functions tell it by its bits or pass it on through arithmetic; exp_neg,
-// expm1, erf and their callers pass it through an ordered comparison, which a driver with fast math (Metal) may turn
-// into a minimum: kernels classify NaN on the bits they load.
+// up; `/` was exactly rounded there, and WGSL allows it 2.5 ulp. `tests/math.rs` asserts them. Ranges mean normal f32:
+// an adapter may flush subnormal arguments and results to zero (SwiftShader does), and nothing here depends on it.
 //
-// No `fma`: WGSL does not promise that it fuses, and Mesa folds fma(n, a, fma(n, b, x)) to n * (a + b) + x, which undoes
-// the two steps of minus_n_ln2 (exp is then 4e-6 off at -72). It leaves `+` and `*` alone. Fast math may do the same to
-// those, but then contracts the product as well, and the rest is |n| times 2e-9.
+// NaN gives NaN. Most functions tell it by its bits or pass it on through arithmetic; exp_neg, expm1, erf and their
+// callers pass it through an ordered comparison, which a driver with fast math (Metal) may turn into a minimum: kernels
+// classify NaN on the bits they load.
+//
+// No `fma`: WGSL does not promise that it fuses, and Mesa folds fma(n, a, fma(n, b, x)) to n * (a + b) + x, which
+// undoes the two steps of minus_n_ln2 (exp is then 4e-6 off at -72). Written with `+` and `*` they stay two there. Fast
+// math may still join them, but then contracts the product as well, and the error left is |n| times 2e-9.
 //
 // Polynomials without another source are minimax in relative error, from a Remez exchange at 40 digits; the error given
 // is that after rounding the coefficients to f32.
@@ -151,18 +152,19 @@ fn math_tanh(x: F) -> F {
     return bitcast<F>((bitcast<U>(y) & U(0x7fffffffu)) | (bitcast<U>(x) & U(0x80000000u)));
 }
 
-// 1 / (1 + e^−x). Error 3e-7 from −87.3 up (3.7 ulp), subnormal or 0 below; has a `/`. −∞ gives 0, +∞ gives 1, NaN gives NaN.
+// 1 / (1 + e^−x). Error 3e-7 from −87.3 up (3.7 ulp), subnormal or 0 below; has a `/`. −∞ gives 0, +∞ gives 1, NaN
+// gives NaN.
 fn math_sigmoid(x: F) -> F {
     let t = math_exp_neg(-abs(x));
     return select(t, F(1.0), x >= F(0.0)) / (F(1.0) + t);
 }
 
-// log(1 + e^x). Error 3e-7 from −87.3 up (2.9 ulp), subnormal or 0 below. −∞ gives 0, +∞ gives +∞, NaN gives NaN.
+// log(1 + e^x). Error 3e-7 from −87.3 up (3.0 ulp), subnormal or 0 below. −∞ gives 0, +∞ gives +∞, NaN gives NaN.
 fn math_softplus(x: F) -> F {
     return max(x, F(0.0)) + math_log1p_unit(math_exp_neg(-abs(x)));
 }
 
-// log(sigmoid(x)) = −softplus(−x). Error 3e-7 up to 87.3 (2.9 ulp), subnormal or 0 above. −∞ gives −∞, +∞ gives 0,
+// log(sigmoid(x)) = −softplus(−x). Error 3e-7 up to 87.3 (3.0 ulp), subnormal or 0 above. −∞ gives −∞, +∞ gives 0,
 // NaN gives NaN.
 fn math_log_sigmoid(x: F) -> F {
     return min(x, F(0.0)) - math_log1p_unit(math_exp_neg(-abs(x)));
@@ -216,10 +218,10 @@ fn math_head(x: F) -> F {
     return bitcast<F>(bitcast<U>(x) & U(0xfffff000u));
 }
 
-// x^y for x ≥ 0. Error 3.5e-7 for |y·log x| ≤ 80 (4.6 ulp), 1.7e-7 for |y·log x| ≤ 10; has a `/`. log2(x) and its product with y
-// are kept in two pieces, as in FreeBSD's e_powf.c; the polynomial is that of atanh, error 1e-9 of log2(x).
-// x^0 = 1 (a subnormal y counts as 0), 0^y = 0 and ∞^y = ∞ for y > 0, the reverse for y < 0, x^±∞ is the limit and
-// 1^±∞ = 1; overflow gives +∞, a subnormal result 0. x < 0 gives NaN, and so does NaN in either (C has NaN^0 = 1).
+// x^y for x ≥ 0. Error 3.5e-7 for |y·log x| ≤ 80 (4.6 ulp), 1.7e-7 for |y·log x| ≤ 10; has a `/`. log2(x) and its
+// product with y are kept in two pieces, as in FreeBSD's e_powf.c; the polynomial is the tail of atanh and adds 1e-9
+// of log2(x). x^0 = 1 (a subnormal y counts as 0), 0^y = 0 and ∞^y = ∞ for y > 0, the reverse for y < 0; x^±∞ is the
+// limit, 1^±∞ = 1; overflow gives +∞, a subnormal result 0. x < 0 gives NaN, and so does NaN in either (C: NaN^0 = 1).
 fn math_pow(x: F, y: F) -> F {
     let bits = bitcast<U>(x);
     let tiny = bits < U(0x00800000u);

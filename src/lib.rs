@@ -3,6 +3,7 @@
 
 pub mod autodiff;
 pub mod codegen;
+pub mod cpu;
 mod dtype;
 mod error;
 pub mod expr;
@@ -16,6 +17,7 @@ pub mod schedule;
 pub mod simplify;
 pub mod template;
 
+pub use cpu::{CpuOutput, CpuPlan, HostTensor};
 pub use dtype::{DType, Element, narrow_labels, widen_bf16, widen_f16};
 pub use error::{Error, Result};
 pub use expr::{Expr, Extent, Graph, Scope};

@@ -281,10 +281,12 @@ pub(super) fn op_text(
     let a = value(operands[0]);
     let b = operands.get(1).map(|b| value(*b)).unwrap_or_default();
     let call = |name: &str| format!("math_{name}{w}({a})");
+    // WGSL's max and min drop a NaN operand; ∞ − ∞ makes one from inputs that are none.
+    let pick = |name: &str| format!("select({name}({a}, {b}), {a} + {b}, math_is_nan{w}({a}) | math_is_nan{w}({b}))");
     match op {
         Op::Neg => format!("-({a})"),
         Op::Abs => format!("abs({a})"),
-        Op::Sign => format!("sign({a})"),
+        Op::Sign => format!("select(sign({a}), {a}, math_is_nan{w}({a}))"),
         Op::Exp if is_shifted(program, operands[0]) => call("exp_neg"),
         Op::Exp => call("exp"),
         Op::Expm1 => call("expm1"),
@@ -297,7 +299,7 @@ pub(super) fn op_text(
         Op::Softplus => call("softplus"),
         Op::LogCosh => call("log_cosh"),
         Op::Erf => call("erf"),
-        Op::Relu => format!("max({a}, {zero})"),
+        Op::Relu => format!("select(max({a}, {zero}), {a}, math_is_nan{w}({a}))"),
         Op::Not => format!("!({a})"),
         Op::ToFloat => match program.kind(operands[0]) {
             Kind::Bool => format!("select({zero}, {one}, {a})"),
@@ -308,8 +310,8 @@ pub(super) fn op_text(
         Op::Mul => format!("{a} * {b}"),
         Op::Div => format!("math_div{w}({a}, {b})"),
         Op::Pow => format!("math_pow{w}({a}, {b})"),
-        Op::Maximum => format!("max({a}, {b})"),
-        Op::Minimum => format!("min({a}, {b})"),
+        Op::Maximum => pick("max"),
+        Op::Minimum => pick("min"),
         Op::Xlogy => format!("math_xlogy{w}({a}, {b})"),
         Op::Lt => format!("{a} < {b}"),
         Op::Le => format!("{a} <= {b}"),

@@ -374,9 +374,8 @@ impl Builder<'_> {
     }
 
     fn float_loads(&self, elements: &Elements) -> Vec<ValueId> {
-        let is_load = |id: &ValueId| {
-            matches!(self.values[*id].action, Action::Load(_)) && self.values[*id].kind == Kind::Float
-        };
+        let is_load =
+            |id: &ValueId| matches!(self.values[*id].action, Action::Load(_)) && self.values[*id].kind == Kind::Float;
         elements.values.iter().copied().filter(is_load).collect()
     }
 

@@ -62,7 +62,7 @@ pub fn run_pass<T: HostFloat>(
     stores: Vec<&mut [T]>,
     elements: Vec<&mut [T]>,
 ) -> PassResult {
-    let globals = Machine::globals(shared, &code.globals);
+    let globals: Bank<'_, T> = Machine::globals(shared, &code.globals);
     let poisoned = code.global_reads.iter().any(|src| Machine::global(&globals, *src).is_nan());
     let tiling = Tiling::new(shared.cols(), inner);
     let tasks = tasks(shared, tiling, stores, elements);
@@ -310,7 +310,7 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
             *total += match value {
                 _ if any_poison => f64::NAN,
                 _ if sum.per_group => (0..tile.rows)
-                    .filter(|lane| (tile.first + *lane as u64) % group_rows == 0)
+                    .filter(|lane| (tile.first + *lane as u64).is_multiple_of(group_rows))
                     .map(|lane| value.at(lane).to())
                     .sum(),
                 Value::Uniform(x) => x.to() * tile.rows as f64,
@@ -499,8 +499,7 @@ impl<T: HostFloat> State<T> {
             State::Max(best) | State::Min(best) => machine.set_floats(out, best[..rows].iter().copied()),
             State::ArgMax(_, at) => machine.set_ints(out, &at[..rows]),
             State::ExpSumRest(max, rest) => {
-                // All −∞, or +∞ among the values: the softmax is not defined.
-                let defined = |lane: usize| rest[lane] != -1.0 && max[lane] != T::infinity();
+                let defined = |lane: usize| Online { max: max[lane], rest: rest[lane] }.is_defined();
                 let value = |lane: usize, x: T| if defined(lane) { x } else { T::nan() };
                 machine.set_floats(out, (0..rows).map(|lane| value(lane, T::of(rest[lane]))));
                 if let Some(max_out) = reduction.max_out {

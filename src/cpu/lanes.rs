@@ -162,8 +162,9 @@ pub struct Online<T> {
 }
 
 impl<T: Math> Online<T> {
-    pub const fn is_empty(&self) -> bool {
-        self.rest == -1.0
+    /// Whether there is a softmax of what was seen: not of nothing (or all −∞), and not with +∞.
+    pub fn is_defined(&self) -> bool {
+        self.rest != -1.0 && self.max != T::infinity()
     }
 
     pub fn empty() -> Online<T> {
@@ -261,7 +262,8 @@ mod tests {
     #[test]
     fn empty_and_infinite_rows_keep_an_empty_state() {
         let none = [f32::NEG_INFINITY; 40];
-        assert!(Online::of(&none).is_empty());
+        assert_eq!(Online::of(&none), Online::empty());
+        assert!(!Online::of(&none).is_defined() && !Online::of(&[f64::INFINITY, 0.0]).is_defined());
         let (mut max, mut rest) = ([f32::MIN], [-1.0]);
         online_step(&none[..1], &mut max, &mut rest);
         assert_eq!((max, rest), ([f32::MIN], [-1.0]));

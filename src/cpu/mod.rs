@@ -31,10 +31,10 @@ pub use machine::HostFloat;
 pub use output::CpuOutput;
 
 use crate::error::{Error, Result};
-use crate::expr::{Node, Scope};
+use crate::expr::Scope;
 use crate::geometry::{Geometry, Layout, Part};
 use crate::loss::{Loss, MASK, RowAxis, SAMPLE_WEIGHT};
-use crate::lower::{Output, Program, Target, UPSTREAM, Upstream, Wanted, lower};
+use crate::lower::{Program, Target, UPSTREAM, Upstream, Wanted, lower};
 use crate::op::Kind;
 use code::{Dest, FinalCode, PassCode};
 use interpret::run_pass;
@@ -174,7 +174,7 @@ impl<T: HostFloat> CpuPlan<T> {
     ///
     /// Errors: [`Error::Param`] unless it divides the number of rows.
     pub fn group_rows(mut self, rows: usize) -> Result<CpuPlan<T>> {
-        if rows == 0 || self.geometry.rows % rows as u64 != 0 {
+        if rows == 0 || !self.geometry.rows.is_multiple_of(rows as u64) {
             let allowed = format!("a divisor of the number of rows, {}", self.geometry.rows);
             let (param, found) = ("group_rows".to_owned(), rows.to_string());
             return Err(Error::Param { loss: self.program.name.clone(), param, found, allowed });

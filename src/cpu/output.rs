@@ -42,10 +42,11 @@ impl<T: HostFloat> CpuOutput<T> {
 
     /// Where the passes store each output.
     pub(super) fn full_mut(&mut self) -> Vec<Option<&mut [T]>> {
-        let full = |item: &'_ mut Item<T>| -> &'_ mut [T] {
-            if item.broadcast.is_empty() { &mut item.values } else { &mut item.broadcast }
-        };
-        self.items.iter_mut().map(|item| Some(full(item))).collect()
+        let mut full = Vec::new();
+        for item in &mut self.items {
+            full.push(Some(if item.broadcast.is_empty() { &mut item.values[..] } else { &mut item.broadcast[..] }));
+        }
+        full
     }
 
     pub(super) fn set_total(&mut self, place: usize, value: T) {

@@ -21,8 +21,8 @@ use crate::loss::Loss;
 /// let (x, t) = (HostTensor::f32(&[half, half], &[1, 2]), HostTensor::f32(&[1.0, 0.0], &[1, 2]));
 /// let loss = losses::kl_div().reduction(Reduction::BatchMean);
 /// let out = cpu::forward_backward(&loss, &[("input", x), ("target", t)], &["input"])?;
-/// assert!((out.loss() - 2f64.ln()).abs() < 1e-7);
-/// assert_eq!(out.grad("input"), [-1.0, 0.0]);
+/// assert!((out.loss()? - 2f64.ln()).abs() < 1e-7);
+/// assert_eq!(out.grad("input")?, [-1.0, 0.0]);
 /// # Ok::<(), wgloss::Error>(())
 /// ```
 pub fn kl_div() -> Loss {

@@ -18,7 +18,7 @@ use crate::loss::{Build, DefinitionBuilder, Loss, RowAxis};
 /// use wgloss::{HostTensor, cpu, losses};
 /// let (t, p) = (HostTensor::f32(&[1.0, 0.0], &[1, 2]), HostTensor::f32(&[0.5, -2.0], &[1, 2]));
 /// let out = cpu::forward_backward(&losses::hinge(), &[("y_true", t), ("y_pred", p)], &["y_pred"])?;
-/// assert_eq!((out.loss(), out.grad("y_pred")), (0.25, &[-0.5, 0.0][..]));
+/// assert_eq!((out.loss()?, out.grad("y_pred")?), (0.25, &[-0.5, 0.0][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
 pub fn hinge() -> Loss {
@@ -39,7 +39,7 @@ pub fn hinge() -> Loss {
 /// use wgloss::{HostTensor, cpu, losses};
 /// let (t, p) = (HostTensor::f32(&[1.0, -1.0], &[1, 2]), HostTensor::f32(&[0.5, -2.0], &[1, 2]));
 /// let out = cpu::forward_backward(&losses::squared_hinge(), &[("y_true", t), ("y_pred", p)], &["y_pred"])?;
-/// assert_eq!((out.loss(), out.grad("y_pred")), (0.125, &[-0.5, 0.0][..]));
+/// assert_eq!((out.loss()?, out.grad("y_pred")?), (0.125, &[-0.5, 0.0][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
 pub fn squared_hinge() -> Loss {

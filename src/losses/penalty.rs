@@ -16,7 +16,7 @@ use crate::loss::{Domain, Loss, Value};
 /// use wgloss::{HostTensor, cpu, losses};
 /// let w = HostTensor::f32(&[3.0, -1.0, 0.0], &[3]);
 /// let out = cpu::forward_backward(&losses::l1_penalty(0.5), &[("w", w)], &["w"])?;
-/// assert_eq!((out.loss(), out.grad("w")), (2.0, &[0.5, -0.5, 0.0][..]));
+/// assert_eq!((out.loss()?, out.grad("w")?), (2.0, &[0.5, -0.5, 0.0][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
 pub fn l1_penalty(lambda: f64) -> Loss {
@@ -38,7 +38,7 @@ pub fn l1_penalty(lambda: f64) -> Loss {
 /// use wgloss::{HostTensor, cpu, losses};
 /// let w = HostTensor::f32(&[3.0, -1.0], &[2]);
 /// let out = cpu::forward_backward(&losses::l2_penalty(0.5), &[("w", w)], &["w"])?;
-/// assert_eq!((out.loss(), out.grad("w")), (2.5, &[1.5, -0.5][..]));
+/// assert_eq!((out.loss()?, out.grad("w")?), (2.5, &[1.5, -0.5][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
 pub fn l2_penalty(lambda: f64) -> Loss {

@@ -17,7 +17,7 @@ use crate::loss::{Denominator, Domain, Loss, RowAxis, Unreduced, Value};
 /// use wgloss::{HostTensor, cpu, losses};
 /// let (x, t) = (HostTensor::f32(&[3.0, -2.0], &[2]), HostTensor::f32(&[1.0, 0.0], &[2]));
 /// let out = cpu::forward_backward(&losses::l1(), &[("input", x), ("target", t)], &["input"])?;
-/// assert_eq!((out.loss(), out.grad("input")), (2.0, &[0.5, -0.5][..]));
+/// assert_eq!((out.loss()?, out.grad("input")?), (2.0, &[0.5, -0.5][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
 pub fn l1() -> Loss {
@@ -45,7 +45,7 @@ pub fn mae() -> Loss {
 /// use wgloss::{HostTensor, cpu, losses};
 /// let (x, t) = (HostTensor::f32(&[3.0, -2.0], &[2]), HostTensor::f32(&[1.0, 0.0], &[2]));
 /// let out = cpu::forward_backward(&losses::mse(), &[("input", x), ("target", t)], &["input"])?;
-/// assert_eq!((out.loss(), out.grad("input")), (4.0, &[2.0, -2.0][..]));
+/// assert_eq!((out.loss()?, out.grad("input")?), (4.0, &[2.0, -2.0][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
 pub fn mse() -> Loss {
@@ -77,7 +77,7 @@ fn mean_by_weight<'g>(weight: Option<Expr<'g>>, value: Expr<'g>) -> Unreduced<'g
 /// use wgloss::{HostTensor, cpu, losses};
 /// let (x, t) = (HostTensor::f32(&[3.0, -2.0], &[2]), HostTensor::f32(&[1.0, 0.0], &[2]));
 /// let out = cpu::forward_backward(&losses::rmse(), &[("input", x), ("target", t)], &["input"])?;
-/// assert_eq!((out.loss(), out.grad("input")), (2.0, &[0.5, -0.5][..]));
+/// assert_eq!((out.loss()?, out.grad("input")?), (2.0, &[0.5, -0.5][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
 pub fn rmse() -> Loss {
@@ -105,7 +105,7 @@ pub fn rmse() -> Loss {
 /// use wgloss::{HostTensor, cpu, losses};
 /// let (x, t) = (HostTensor::f32(&[3.0, -0.5], &[2]), HostTensor::f32(&[0.0, 0.0], &[2]));
 /// let out = cpu::forward_backward(&losses::huber(1.0), &[("input", x), ("target", t)], &["input"])?;
-/// assert_eq!((out.loss(), out.grad("input")), (1.3125, &[0.5, -0.25][..]));
+/// assert_eq!((out.loss()?, out.grad("input")?), (1.3125, &[0.5, -0.25][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
 pub fn huber(delta: f64) -> Loss {
@@ -132,7 +132,7 @@ pub fn huber(delta: f64) -> Loss {
 /// use wgloss::{HostTensor, cpu, losses};
 /// let (x, t) = (HostTensor::f32(&[3.0, -1.0], &[2]), HostTensor::f32(&[0.0, 0.0], &[2]));
 /// let out = cpu::forward_backward(&losses::smooth_l1(2.0), &[("input", x), ("target", t)], &["input"])?;
-/// assert_eq!((out.loss(), out.grad("input")), (1.125, &[0.5, -0.25][..]));
+/// assert_eq!((out.loss()?, out.grad("input")?), (1.125, &[0.5, -0.25][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
 pub fn smooth_l1(beta: f64) -> Loss {
@@ -168,8 +168,8 @@ fn clamp<'g>(r: Expr<'g>, bound: Expr<'g>) -> Expr<'g> {
 /// use wgloss::{HostTensor, cpu, losses};
 /// let (p, t) = (HostTensor::f32(&[100.0, 0.0], &[1, 2]), HostTensor::f32(&[0.0, 0.0], &[1, 2]));
 /// let out = cpu::forward_backward(&losses::log_cosh(), &[("y_pred", p), ("y_true", t)], &["y_pred"])?;
-/// assert!((out.loss() - (100.0 - 2f64.ln()) / 2.0).abs() < 1e-12);
-/// assert_eq!(out.grad("y_pred"), [0.5, 0.0]);
+/// assert!((out.loss()? - (100.0 - 2f64.ln()) / 2.0).abs() < 1e-12);
+/// assert_eq!(out.grad("y_pred")?, [0.5, 0.0]);
 /// # Ok::<(), wgloss::Error>(())
 /// ```
 pub fn log_cosh() -> Loss {
@@ -190,7 +190,7 @@ pub fn log_cosh() -> Loss {
 /// use wgloss::{HostTensor, cpu, losses};
 /// let (x, t) = (HostTensor::f32(&[0.0, 2.0], &[2]), HostTensor::f32(&[2.0, 0.0], &[2]));
 /// let out = cpu::forward_backward(&losses::quantile(0.75), &[("input", x), ("target", t)], &["input"])?;
-/// assert_eq!((out.loss(), out.grad("input")), (1.0, &[-0.375, 0.125][..]));
+/// assert_eq!((out.loss()?, out.grad("input")?), (1.0, &[-0.375, 0.125][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
 pub fn quantile(tau: f64) -> Loss {
@@ -216,7 +216,7 @@ pub fn quantile(tau: f64) -> Loss {
 /// use wgloss::{HostTensor, cpu, losses};
 /// let (x, t) = (HostTensor::f32(&[0.0], &[1]), HostTensor::f32(&[3.0], &[1]));
 /// let out = cpu::forward_backward(&losses::poisson_nll(), &[("input", x), ("target", t)], &["input"])?;
-/// assert_eq!((out.loss(), out.grad("input")), (1.0, &[-2.0][..]));
+/// assert_eq!((out.loss()?, out.grad("input")?), (1.0, &[-2.0][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
 pub fn poisson_nll() -> Loss {

@@ -1,0 +1,133 @@
+//! What several test files share: the oracle, the golden files, and one way to run a case on each path.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+pub mod golden;
+pub mod oracle;
+
+use oracle::{Array, Case, Opt};
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use wgloss::{Context, HostTensor, Loss, Reduction, Result, Scope, Tensor, Value, cpu, losses};
+
+/// What a path gives for a case.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub loss: Vec<f64>,
+    pub loss_shape: Vec<usize>,
+    pub grads: BTreeMap<String, Vec<f64>>,
+}
+
+/// The GPU, where there is one. Without one, tests of the GPU path are skipped, unless `WGLOSS_REQUIRE_ADAPTER` is set.
+pub fn context() -> Option<&'static Context> {
+    static CONTEXT: OnceLock<Option<Context>> = OnceLock::new();
+    let make = || match Context::new() {
+        Ok(ctx) => Some(ctx),
+        Err(error) if std::env::var_os("WGLOSS_REQUIRE_ADAPTER").is_none() => {
+            eprintln!("GPU path skipped: {error}");
+            None
+        }
+        Err(error) => panic!("WGLOSS_REQUIRE_ADAPTER is set, but {error}"),
+    };
+    CONTEXT.get_or_init(make).as_ref()
+}
+
+/// The loss that a case is about, with its options and reduction; `None` for a name that is not known.
+pub fn loss_of(name: &str, case: &Case) -> Option<Loss> {
+    let mut loss = match name {
+        "exp_square" => exp_square(),
+        "composite" => case.num("mse_weight", 0.7) * losses::mse() + case.num("l1_weight", 0.3) * losses::l1(),
+        "cross_entropy_temperature" => losses::cross_entropy(),
+        _ => losses::by_name(name)?,
+    };
+    for (option, value) in case.options.iter().filter(|_| name != "composite") {
+        loss = loss.option(
+            option,
+            match *value {
+                Opt::Num(value) => Value::Num(value),
+                Opt::Flag(value) => Value::Flag(value),
+                Opt::Index(value) => Value::Index(value),
+            },
+        );
+    }
+    Some(match case.reduction.as_str() {
+        "" => loss,
+        "none" => loss.reduction(Reduction::None),
+        "sum" => loss.reduction(Reduction::Sum),
+        "mean" | "sum_over_batch_size" => loss.reduction(Reduction::Mean),
+        "batchmean" => loss.reduction(Reduction::BatchMean),
+        "mean_with_sample_weight" => loss.reduction(Reduction::MeanWithSampleWeight),
+        "mean_over_positive" => loss.reduction(Reduction::MeanOverPositive),
+        other => panic!("reduction {other}"),
+    })
+}
+
+/// A loss that is not in the catalogue: (exp(target − input) − 1)².
+pub fn exp_square() -> Loss {
+    Loss::define("exp_square").input("input", Scope::Element).input("target", Scope::Element).expr(|b| {
+        let e = (b.input("target") - b.input("input")).expm1();
+        e * e
+    })
+}
+
+/// The numbers of a case in f32 (in which they are exact), and its labels in i32.
+struct Owned<'c> {
+    numbers: Vec<(&'c str, &'c [usize], Vec<f32>)>,
+    labels: Option<(&'c [usize], Vec<i32>)>,
+}
+
+fn owned(case: &Case) -> Owned<'_> {
+    let single = |(name, array): (&'_ String, &'_ Array)| -> Vec<f32> {
+        let values: Vec<f32> = array.values.iter().map(|x| *x as f32).collect();
+        let exact = values.iter().zip(&array.values).all(|(a, b)| f64::from(*a) == *b || b.is_nan());
+        assert!(exact, "values of {name} are not f32");
+        values
+    };
+    let numbers = case.arrays.iter().map(|one| (one.0.as_str(), &one.1.shape[..], single(one))).collect();
+    let narrow = |labels: &Vec<i64>| labels.iter().map(|y| i32::try_from(*y).expect("an i32 label")).collect();
+    let labels = case.labels.as_ref().map(|(labels, shape)| (&shape[..], narrow(labels)));
+    Owned { numbers, labels }
+}
+
+/// Runs a case on the f64 CPU path.
+pub fn on_cpu(loss: &Loss, case: &Case, grads: &[&str]) -> Result<Outcome> {
+    let owned = owned(case);
+    let mut inputs: Vec<(&str, HostTensor<'_>)> =
+        owned.numbers.iter().map(|(name, shape, values)| (*name, HostTensor::f32(values, shape))).collect();
+    inputs.extend(owned.labels.iter().map(|(shape, labels)| ("target", HostTensor::i32(labels, shape))));
+    let out = cpu::forward_backward(loss, &inputs, grads)?;
+    let mut found = BTreeMap::new();
+    for name in grads {
+        found.insert(name.to_string(), out.grad(name)?.to_vec());
+    }
+    Ok(Outcome { loss: out.loss_values()?.to_vec(), loss_shape: out.loss_shape().to_vec(), grads: found })
+}
+
+/// The Hessian diagonal of a case on the f64 CPU path.
+pub fn hessian_on_cpu(loss: &Loss, case: &Case, wrt: &str) -> Result<Vec<f64>> {
+    let owned = owned(case);
+    let mut inputs: Vec<(&str, HostTensor<'_>)> =
+        owned.numbers.iter().map(|(name, shape, values)| (*name, HostTensor::f32(values, shape))).collect();
+    inputs.extend(owned.labels.iter().map(|(shape, labels)| ("target", HostTensor::i32(labels, shape))));
+    cpu::hessian_diagonal(loss, &inputs, wrt)
+}
+
+/// Runs a case on the GPU.
+pub fn on_gpu(ctx: &Context, loss: &Loss, case: &Case, grads: &[&str]) -> Result<Outcome> {
+    let owned = owned(case);
+    let mut tensors: Vec<(&str, Tensor)> = Vec::new();
+    for (name, shape, values) in &owned.numbers {
+        tensors.push((name, Tensor::from_slice(ctx, values, shape)?));
+    }
+    if let Some((shape, labels)) = &owned.labels {
+        tensors.push(("target", Tensor::from_slice(ctx, labels, shape)?));
+    }
+    let inputs: Vec<(&str, &Tensor)> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    let out = loss.forward_backward_of(ctx, &inputs, grads)?;
+    let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<f64>>();
+    let mut found = BTreeMap::new();
+    for name in grads {
+        found.insert(name.to_string(), wide(out.grad(name)?.to_vec::<f32>()?));
+    }
+    let loss_shape = out.loss_tensor()?.shape().to_vec();
+    Ok(Outcome { loss: wide(out.loss_values()?), loss_shape, grads: found })
+}
