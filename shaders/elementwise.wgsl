@@ -22,6 +22,7 @@ fn item(o: Outer, s: LaneSums, first: u32) -> LaneSums {
     output0[first] = bitcast<u32>(o.one);
     return LaneSums(s.bits, s.sum0 + o.one);
 }
+fn sums_add(a: LaneSums, b: LaneSums) -> LaneSums { return LaneSums(max(a.bits, b.bits), a.sum0 + b.sum0); }
 fn sums_narrow(s: LaneSums) -> Sums { return Sums(s.bits, s.sum0); }
 fn sums_combine(a: Sums, b: Sums) -> Sums { return Sums(max(a.bits, b.bits), a.sum0 + b.sum0); }
 fn sums_store(s: Sums, group: u32, groups: u32) {
@@ -29,6 +30,7 @@ fn sums_store(s: Sums, group: u32, groups: u32) {
 }
 // hook end
 
+const BLOCK: u32 = 32u;
 var<workgroup> lanes: array<Sums, WG>;
 
 @compute @workgroup_size(WG)
@@ -41,16 +43,23 @@ fn main(
     let o = outer_begin();
     let count = item_count() / WIDTH;
     var s = sums_identity(o);
-    for (var i = group.x * WG + lane; i < count; i += groups.x * WG) {
-        s = item(o, s, i * WIDTH);
+    let step = groups.x * WG;
+    for (var first = group.x * WG + lane; first < count; first += BLOCK * step) {
+        // Sums of short runs are added to each other: long runs would lose digits.
+        var run = sums_identity(o);
+        let end = min(first + BLOCK * step, count);
+        for (var i = first; i < end; i += step) {
+            run = item(o, run, i * WIDTH);
+        }
+        s = sums_add(s, run);
     }
     // Phase 2: this workgroup's partial sums, in a fixed order.
     if (SUMS > 0u) {
         lanes[lane] = sums_narrow(s);
         workgroupBarrier(); // all lanes have written before any is read
-        for (var step = WG / 2u; step > 0u; step >>= 1u) {
-            if (lane < step) {
-                lanes[lane] = sums_combine(lanes[lane], lanes[lane + step]);
+        for (var half = WG / 2u; half > 0u; half >>= 1u) {
+            if (lane < half) {
+                lanes[lane] = sums_combine(lanes[lane], lanes[lane + half]);
             }
             workgroupBarrier(); // this step is written before the next one reads it
         }

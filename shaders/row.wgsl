@@ -31,5 +31,8 @@ fn main(
         if (lane == 0u) {
             write_row(r, row);
         }
+        if (!STRIDED) {
+            break;
+        }
     }
 }

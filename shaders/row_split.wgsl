@@ -59,5 +59,8 @@ fn main(
                 write_row(r, row);
             }
         }
+        if (!STRIDED) {
+            break;
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! options and its reduction. [`Loss::build`] turns it into expressions for one problem.
 
 use crate::error::{Error, Result};
-use crate::expr::{Expr, Extent, Graph, Scope};
+use crate::expr::{Expr, Extent, Graph, Node, Scope};
 use crate::op::Kind;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -563,9 +563,14 @@ fn reduce<'g>(
     }
     let weight = optional(SAMPLE_WEIGHT);
     let keep = optional(MASK).map(|mask| !mask.equals(0.0));
+    // What the loss itself leaves out is left out whatever its weight is, and its weight does not count.
+    let own = match graph.node(value.id) {
+        Node::Masked(own, x) => Some((graph.expr(own), graph.expr(x))),
+        _ => None,
+    };
     let mut value = value;
     if let Some(weight) = weight {
-        value = value * weight;
+        value = own.map_or(value * weight, |(own, x)| (x * weight).masked(own));
     }
     if let Some(keep) = keep {
         value = value.masked(keep);
@@ -581,7 +586,7 @@ fn reduce<'g>(
         }),
         Reduction::BatchMean => Some(graph.count(Extent::Batch)),
         Reduction::MeanWithSampleWeight => match weight {
-            Some(weight) => Some(kept(weight)),
+            Some(weight) => Some(kept(own.map_or(weight, |(own, _)| weight.masked(own)))),
             None => {
                 return Err(Error::Name {
                     what: "reduction needs the input".into(),

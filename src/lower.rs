@@ -13,7 +13,7 @@ use crate::expr::{Expr, Graph, InputDecl, Node, NodeId, Reduce, Scope};
 use crate::loss::{Loss, RowAxis};
 use crate::op::{Kind, Op};
 use crate::simplify::simplify;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Name of the upstream gradient as an input.
 pub const UPSTREAM: &str = "upstream";
@@ -237,13 +237,26 @@ fn check_rows(graph: &Graph, name: &str, row_axis: RowAxis, outputs: &[(Target, 
             return fault("row, column and group values need a row axis: say which with `row_axis`");
         }
         if let Node::Masked(_, x) = graph.node(id) {
-            let inside = graph.reachable(&[x]);
-            if inside.into_iter().any(|n| matches!(graph.node(n), Node::SumOver(..))) {
+            if holds_sum_over(graph, x) {
                 return fault("a masked value may not contain sum_over: the mask would not reach the other rows");
             }
         }
     }
     Ok(())
+}
+
+/// Whether a value holds a sum over other rows that carries a gradient.
+fn holds_sum_over(graph: &Graph, root: NodeId) -> bool {
+    let (mut seen, mut open) = (HashSet::new(), vec![root]);
+    while let Some(id) = open.pop() {
+        match graph.node(id) {
+            Node::SumOver(..) => return true,
+            Node::Detach(_) => {}
+            node if seen.insert(id) => open.extend(node.operands()),
+            _ => {}
+        }
+    }
+    false
 }
 
 /// Where the loss depends on what it reads: the union of the masks, or `None` where something is not masked.

@@ -82,6 +82,8 @@ pub struct PassSchedule {
     pub width: u32,
     /// Workgroups.
     pub grid: [u32; 2],
+    /// Whether a workgroup takes more than one row.
+    pub strided: bool,
     /// Why this one.
     pub why: &'static str,
 }
@@ -125,7 +127,14 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
         let (per_invocation, busy) = if limits.software { (64, 256) } else { (4, 4096) };
         let groups = items.div_ceil(u64::from(workgroup) * per_invocation).clamp(1, busy);
         let why = if program.has_rows() { "no element is read" } else { "no row reduction" };
-        return Ok(PassSchedule { kernel: Kernel::Elementwise, workgroup, width, grid: [groups as u32, 1], why });
+        return Ok(PassSchedule {
+            kernel: Kernel::Elementwise,
+            workgroup,
+            width,
+            grid: [groups as u32, 1],
+            strided: true,
+            why,
+        });
     }
     let vectors = shape.cols / u64::from(width);
     let workgroup = force.workgroup.unwrap_or_else(|| row_workgroup(vectors, most, limits.software));
@@ -161,7 +170,8 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
         Kernel::RowSplit { splits } => [splits, shape.rows.min(u64::from(limits.workgroups)) as u32],
         _ => [shape.rows.min(u64::from(limits.workgroups)) as u32, 1],
     };
-    Ok(PassSchedule { kernel, workgroup, width, grid, why })
+    let strided = shape.rows > u64::from(limits.workgroups);
+    Ok(PassSchedule { kernel, workgroup, width, grid, strided, why })
 }
 
 fn busy_rows(limits: &Limits) -> u64 {
@@ -171,7 +181,7 @@ fn busy_rows(limits: &Limits) -> u64 {
 /// On a CPU a workgroup runs on one core, so few lanes with long runs each; on a GPU enough lanes to cover latency.
 fn row_workgroup(vectors: u64, most: u32, software: bool) -> u32 {
     if software {
-        return if vectors >= 1024 { 16 } else { 8 };
+        return 8;
     }
     (vectors.div_ceil(4).next_power_of_two() as u32).clamp(32, most)
 }
@@ -317,7 +327,7 @@ mod tests {
         assert!(matches!(choose(4, 1 << 20, &gpu).kernel, Kernel::RowSplit { .. }));
         assert_eq!(choose(8192, 1001, &gpu).width, 1);
         let cpu = Limits { software: true, ..Limits::WEBGPU };
-        assert_eq!(choose(1024, 32000, &cpu).workgroup, 16);
+        assert_eq!(choose(1024, 32000, &cpu).workgroup, 8);
         assert_eq!(choose(1024, 32000, &cpu).kernel, Kernel::Row);
     }
 

@@ -1,282 +1,14 @@
 //! Every loss of the catalogue, over its options, reductions and shapes: the CPU path against the oracle, the GPU
 //! path against the CPU path, NaN and masks.
-//!
-//! The data keep clear of kinks and clamps, where differences of the oracle say nothing; golden data check those.
 
 mod common;
 
-use common::oracle::{self, Array, Case, Opt};
+use common::cases::{Family, SMALL_SHAPES, case, extras_of, family, for_each_case, names};
+use common::cases::{option_sets, optional_inputs, reductions_of};
+use common::oracle::{self, Case};
 use common::{Outcome, context, golden, hessian_on_cpu, loss_of, on_cpu, on_gpu};
-use std::collections::BTreeMap;
 use wgloss::losses::CATALOGUE;
 use wgloss::{HostTensor, Reduction, cpu, losses};
-
-/// What the tests need to know of a loss: its family of inputs.
-#[derive(Clone, Copy, PartialEq)]
-enum Family {
-    /// Two inputs, one loss an element.
-    Elements,
-    /// Two inputs, one loss in all.
-    Total,
-    /// `y_true` and `y_pred`, one loss for the last axis.
-    Last,
-    /// Scores and one label a row.
-    Labels,
-    /// Scores and probabilities a row.
-    Probabilities,
-    /// One input, one loss in all.
-    Penalty,
-}
-
-fn family(name: &str) -> Family {
-    match name {
-        "rmse" => Family::Total,
-        "log_cosh" | "hinge" | "squared_hinge" => Family::Last,
-        "cross_entropy" | "nll" | "multiclass_focal" => Family::Labels,
-        "cross_entropy_prob" => Family::Probabilities,
-        "l1_penalty" | "l2_penalty" => Family::Penalty,
-        _ => Family::Elements,
-    }
-}
-
-/// The input and the target of a loss, by name. A penalty has no target.
-fn names(name: &str) -> (&'static str, &'static str) {
-    match family(name) {
-        Family::Last => ("y_pred", "y_true"),
-        Family::Penalty => ("w", ""),
-        _ if name == "sigmoid_focal" => ("inputs", "targets"),
-        _ => ("input", "target"),
-    }
-}
-
-/// The optional inputs that a loss declares itself.
-fn optional_inputs(name: &str) -> &'static [&'static str] {
-    match name {
-        "l1" | "mse" | "huber" | "bce" | "cross_entropy" | "cross_entropy_prob" | "nll" => &["weight"],
-        "bce_with_logits" => &["weight", "pos_weight"],
-        "multiclass_focal" => &["alpha"],
-        _ => &[],
-    }
-}
-
-type Options = Vec<(&'static str, Opt)>;
-
-/// The options that a loss is tried with: the default, and each that makes another expression.
-fn option_sets(name: &str) -> Vec<Options> {
-    use Opt::{Flag, Index, Num};
-    let each = |option: &'static str, values: &[f64]| values.iter().map(|v| vec![(option, Num(*v))]).collect();
-    match name {
-        "huber" => each("delta", &[1.0, 0.5]),
-        "smooth_l1" => each("beta", &[1.0, 0.5, 0.0]),
-        "quantile" => each("tau", &[0.5, 0.1, 0.9]),
-        "l1_penalty" | "l2_penalty" => each("lambda", &[1.0, 0.3]),
-        "cross_entropy_prob" => each("label_smoothing", &[0.0, 0.1]),
-        "kl_div" => vec![vec![("log_target", Flag(false))], vec![("log_target", Flag(true))]],
-        "hinge" | "squared_hinge" => vec![vec![], vec![("convert_binary", Flag(false))]],
-        "poisson_nll" => vec![
-            vec![],
-            vec![("full", Flag(true))],
-            vec![("log_input", Flag(false)), ("eps", Num(0.001))],
-            vec![("log_input", Flag(false)), ("full", Flag(true))],
-        ],
-        "sigmoid_focal" => [(2.0, 0.25), (0.0, 0.25), (1.0, -1.0), (0.5, 0.75), (3.5, -1.0)]
-            .map(|(gamma, alpha)| vec![("gamma", Num(gamma)), ("alpha", Num(alpha))])
-            .to_vec(),
-        "multiclass_focal" => each("gamma", &[2.0, 0.0, 1.0, 0.5, 3.5]),
-        "nll" => vec![vec![], vec![("ignore_index", Index(None))], vec![("ignore_index", Index(Some(1)))]],
-        "cross_entropy" => vec![
-            vec![],
-            vec![("label_smoothing", Num(0.1))],
-            vec![("label_smoothing", Num(1.0))],
-            vec![("temperature", Num(0.7))],
-            vec![("temperature", Num(2.5)), ("label_smoothing", Num(0.3)), ("ignore_index", Index(Some(1)))],
-            vec![("ignore_index", Index(None))],
-        ],
-        _ => vec![vec![]],
-    }
-}
-
-/// Numbers that are the same on every machine (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform, and an f32.
-    fn uniform(&mut self, low: f64, high: f64) -> f64 {
-        let unit = (self.bits() >> 11) as f64 / (1u64 << 53) as f64;
-        f64::from((low + (high - low) * unit) as f32)
-    }
-
-    /// The same, no nearer than 0.02 to ± any of `kinks`.
-    fn clear_of(&mut self, low: f64, high: f64, kinks: &[f64]) -> f64 {
-        loop {
-            let x = self.uniform(low, high);
-            if kinks.iter().all(|kink| (x.abs() - kink).abs() > 0.02) {
-                return x;
-            }
-        }
-    }
-
-    fn array(&mut self, shape: &[usize], mut one: impl FnMut(&mut Random) -> f64) -> Array {
-        let count = shape.iter().product();
-        Array::new(shape, (0..count).map(|_| one(self)).collect())
-    }
-}
-
-/// Where the residuals of a loss have kinks, whatever its options.
-const KINKS: &[f64] = &[0.0, 0.5, 1.0];
-
-/// A case of a loss: its own inputs for `shape`, then `extras` by name. `spread` says how far logits reach.
-fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], reduction: &str, spread: f64) -> Case {
-    let text = format!("{name}{options:?}{shape:?}{extras:?}");
-    let mut random = Random(text.bytes().fold(1, |hash, byte| hash.wrapping_mul(1099511628211) ^ u64::from(byte)));
-    let random = &mut random;
-    let options: BTreeMap<String, Opt> = options.iter().map(|(name, value)| (name.to_string(), *value)).collect();
-    let mut case = Case { options, reduction: reduction.to_owned(), ..Case::default() };
-    let (input, target) = names(name);
-    let broadcast = extras.contains(&"broadcast");
-    let target_shape = if broadcast { &shape[shape.len() - 1..] } else { shape };
-    let mut row_shape = shape.to_vec();
-    let mut classes = 1;
-    let mut put = |name: &str, array: Array| drop(case.arrays.insert(name.to_owned(), array));
-    match family(name) {
-        Family::Elements | Family::Total => {
-            let (x, t) = element_inputs(name, &case.options, shape, target_shape, spread, random);
-            put(input, x);
-            put(target, t);
-        }
-        Family::Last => {
-            let signs = Array::new(shape, (0..shape.iter().product()).map(|k| [-1.0, 1.0, 1.0][k % 3]).collect());
-            let (t, gap) = if name == "log_cosh" {
-                (random.array(shape, |r| r.uniform(-1.0, 1.0)), &[][..])
-            } else {
-                (signs, &[1.0][..])
-            };
-            put(input, random.array(shape, |r| r.clear_of(-spread, spread, gap)));
-            put(target, t);
-            row_shape.pop();
-        }
-        Family::Penalty => put(input, random.array(shape, |r| r.clear_of(-spread, spread, &[0.0]))),
-        Family::Labels | Family::Probabilities => {
-            let axis = usize::from(shape.len() > 1);
-            classes = row_shape.remove(axis);
-            let log_p = |r: &mut Random| r.uniform(-spread, if name == "nll" { -0.1 } else { spread });
-            put(input, random.array(shape, log_p));
-            if family(name) == Family::Probabilities {
-                put(target, random.array(shape, |r| r.uniform(0.0, 1.0)));
-            } else {
-                let rows = row_shape.iter().product::<usize>();
-                let ignored = case.index("ignore_index", Some(-100)).filter(|_| rows > 2);
-                let mut label = |row: usize| match ignored {
-                    Some(index) if row % 3 == 1 => index,
-                    _ => (random.bits() % classes as u64) as i64,
-                };
-                let mut labels: Vec<i64> = (0..rows).map(&mut label).collect();
-                // The first row counts.
-                labels[0] = classes as i64 - 1;
-                case.labels = Some((labels, row_shape.clone()));
-            }
-        }
-    }
-    let by_class = matches!(family(name), Family::Labels | Family::Probabilities);
-    for extra in extras {
-        let array = match *extra {
-            "mask" => {
-                let count = row_shape.iter().product();
-                Array::new(&row_shape, (0..count).map(|k| if k % 3 == 1 { 0.0 } else { 1.0 }).collect())
-            }
-            "sample_weight" => random.array(&row_shape, |r| r.uniform(0.5, 2.0)),
-            "weight" | "alpha" if by_class => random.array(&[classes], |r| r.uniform(0.5, 2.0)),
-            "weight" => random.array(shape, |r| r.uniform(0.5, 2.0)),
-            // One an entry of the last axis.
-            "pos_weight" => random.array(&shape[shape.len() - 1..], |r| r.uniform(0.5, 2.0)),
-            _ => continue,
-        };
-        case.arrays.insert(extra.to_string(), array);
-    }
-    case
-}
-
-fn element_inputs(
-    name: &str,
-    options: &BTreeMap<String, Opt>,
-    shape: &[usize],
-    target_shape: &[usize],
-    spread: f64,
-    random: &mut Random,
-) -> (Array, Array) {
-    let on = |option: &str, default: bool| *options.get(option).unwrap_or(&Opt::Flag(default)) == Opt::Flag(true);
-    match name {
-        "bce" => (
-            random.array(shape, |r| r.uniform(0.1, 0.9)),
-            random.array(target_shape, |r| if r.bits() % 2 == 0 { r.uniform(0.0, 1.0) } else { 1.0 }),
-        ),
-        "bce_with_logits" | "sigmoid_focal" => (
-            random.array(shape, |r| r.clear_of(-spread, spread, &[0.0])),
-            random.array(target_shape, |r| if r.bits() % 2 == 0 { r.uniform(0.0, 1.0) } else { 1.0 }),
-        ),
-        "kl_div" if on("log_target", false) => {
-            (random.array(shape, |r| r.uniform(-3.0, -0.1)), random.array(target_shape, |r| r.uniform(-3.0, -0.1)))
-        }
-        "kl_div" => {
-            (random.array(shape, |r| r.uniform(-3.0, -0.1)), random.array(target_shape, |r| r.uniform(0.1, 0.9)))
-        }
-        "poisson_nll" => {
-            let rate = if on("log_input", true) { (-1.0, 1.5) } else { (0.3, 4.0) };
-            (
-                random.array(shape, |r| r.uniform(rate.0, rate.1)),
-                random.array(target_shape, |r| r.clear_of(0.1, 4.0, &[1.0])),
-            )
-        }
-        // A residual clear of the kinks.
-        _ => {
-            let t = random.array(target_shape, |r| r.uniform(-1.0, 1.0));
-            let spread_t = oracle::broadcast(&t, shape);
-            let x = spread_t.iter().map(|t| f64::from((t + random.clear_of(-spread, spread, KINKS)) as f32)).collect();
-            (Array::new(shape, x), t)
-        }
-    }
-}
-
-/// Which extra inputs a loss is tried with.
-fn extras_of(name: &str) -> Vec<Vec<&'static str>> {
-    let own = optional_inputs(name).to_vec();
-    let mut sets = vec![vec![]];
-    if !own.is_empty() {
-        sets.push(own.clone());
-    }
-    if !matches!(family(name), Family::Total | Family::Penalty) {
-        sets.push(vec!["sample_weight"]);
-        sets.push(vec!["mask"]);
-        sets.push([own, vec!["sample_weight", "mask"]].concat());
-    }
-    if matches!(family(name), Family::Elements | Family::Total) {
-        sets.push(vec!["broadcast"]);
-    }
-    sets
-}
-
-fn reductions_of(name: &str, extras: &[&str]) -> Vec<&'static str> {
-    if matches!(family(name), Family::Total | Family::Penalty) {
-        return vec!["mean"];
-    }
-    let mut all = vec!["none", "sum", "mean", "batchmean"];
-    // Elsewhere there may be no loss above zero, or one that differences bring there.
-    if matches!(name, "l1" | "mse" | "bce") {
-        all.push("mean_over_positive");
-    }
-    if extras.contains(&"sample_weight") {
-        all.push("mean_with_sample_weight");
-    }
-    all
-}
 
 /// Inputs of numbers that the loss has a gradient for: all but a mask.
 fn differentiable(case: &Case) -> Vec<&str> {
@@ -296,26 +28,6 @@ fn mismatch(got: &[f64], want: &[f64], rtol: f64, atol: impl Fn(usize) -> f64) -
 
 fn largest(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |most, x| x.abs().max(most))
-}
-
-/// One element, a row of one column, odd sizes, an inner axis after the classes, no batch axis.
-const SMALL_SHAPES: &[&[usize]] = &[&[1], &[7], &[4, 1], &[3, 5], &[2, 4, 3]];
-
-/// Calls `each(name, label, case)` for the whole grid; the label says which case it is.
-fn for_each_case(shapes: &[&[usize]], spread: f64, mut each: impl FnMut(&str, &str, &Case)) {
-    for (name, _) in CATALOGUE {
-        for options in option_sets(name) {
-            for extras in extras_of(name) {
-                for reduction in reductions_of(name, &extras) {
-                    for shape in shapes {
-                        let case = case(name, &options, shape, &extras, reduction, spread);
-                        let label = format!("{name} {options:?} with {extras:?}, {reduction}, {shape:?}");
-                        each(name, &label, &case);
-                    }
-                }
-            }
-        }
-    }
 }
 
 fn report(complaints: Vec<String>, cases: usize) {
@@ -442,26 +154,26 @@ fn hessian_diagonal_of_cross_entropy_is_p_times_one_minus_p() -> wgloss::Result<
     Ok(())
 }
 
+/// The losses before the reduction, and what their sum was divided by.
+fn terms(name: &str, case: &Case, reduced: &[f64]) -> (Vec<f64>, f64) {
+    let unreduced = Case { reduction: "none".to_owned(), ..case.clone() };
+    let terms = oracle::oracle(name, &unreduced).expect("an oracle");
+    let sum: f64 = terms.iter().sum();
+    let divided = !matches!(case.reduction.as_str(), "none" | "sum") && sum != 0.0;
+    (terms, if divided { (sum / reduced[0]).abs() } else { 1.0 })
+}
+
 /// The numerics contract (design §6): how far the GPU's loss may be off, loss by loss.
 fn loss_tolerance(name: &str, case: &Case, want: &Outcome) -> Vec<f64> {
     if matches!(family(name), Family::Total | Family::Penalty) {
         return want.loss.iter().map(|x| 2.2e-6 * x.abs()).collect();
     }
-    let terms = match case.reduction.as_str() {
-        "none" => want.loss.clone(),
-        _ => {
-            let mut unreduced = case.clone();
-            unreduced.reduction = "none".to_owned();
-            oracle::oracle(name, &unreduced).expect("an oracle")
-        }
-    };
     if case.reduction == "none" {
         let reach = reach(name, case);
         return want.loss.iter().zip(reach).map(|(x, reach)| 2e-6 * x.abs() + 2e-7 * reach.max(1.0)).collect();
     }
-    let sum: f64 = terms.iter().sum();
+    let (terms, divisor) = terms(name, case, &want.loss);
     let magnitude: f64 = terms.iter().map(|x| x.abs()).sum();
-    let divisor = if case.reduction == "sum" || sum == 0.0 { 1.0 } else { (sum / want.loss[0]).abs() };
     vec![2e-6 * want.loss[0].abs() + 2e-7 * magnitude / divisor]
 }
 
@@ -498,27 +210,31 @@ fn gpu_mismatch(name: &str, case: &Case) -> Option<String> {
         return Some(format!("loss {off}"));
     }
     grads.iter().find_map(|input| {
-        let want = &want.grads[*input];
-        let most = row_maxima(name, input, case, want);
-        let off = mismatch(&got.grads[*input], want, 1e-6, |k| 2e-6 * most[k])?;
+        let scale = gradient_scale(name, input, case, &want);
+        let off = mismatch(&got.grads[*input], &want.grads[*input], 1e-6, |k| 2e-6 * scale[k])?;
         Some(format!("gradient of {input} {off}"))
     })
 }
 
-/// For each element the largest gradient of its row; without rows, of all.
-fn row_maxima(name: &str, input: &str, case: &Case, grad: &[f64]) -> Vec<f64> {
+/// What the error of each gradient is measured by: the largest of its row; without rows, of all. The gradient of a
+/// weight is a difference of losses: those count as well.
+fn gradient_scale(name: &str, input: &str, case: &Case, want: &Outcome) -> Vec<f64> {
+    let grad = &want.grads[input];
     let shape = &case.arrays[input].shape;
-    let by_class =
-        matches!(family(name), Family::Labels | Family::Probabilities) && input != "weight" && shape.len() > 1;
-    if !by_class || input == "sample_weight" {
+    let (main, target) = names(name);
+    if input != main && input != target {
+        let (terms, divisor) = terms(name, case, &want.loss);
+        return vec![largest(grad) + 2.0 * largest(&terms) / divisor; grad.len()];
+    }
+    if !matches!(family(name), Family::Labels | Family::Probabilities) {
         return vec![largest(grad); grad.len()];
     }
-    let mut most = vec![0.0; grad.len()];
-    for row in oracle::rows_of(shape, 1) {
-        let values: Vec<f64> = row.iter().map(|&k| grad[k]).collect();
-        row.iter().for_each(|&k| most[k] = largest(&values));
+    let mut scale = vec![0.0; grad.len()];
+    for row in oracle::rows_of(shape, usize::from(shape.len() > 1)) {
+        let most = row.iter().fold(0.0, |most, &k| grad[k].abs().max(most));
+        row.iter().for_each(|&k| scale[k] = most);
     }
-    most
+    scale
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Hooks of `elementwise.wgsl`: elements by themselves, or rows by themselves (with gathers, without their elements).
 
-use super::emit::{Emit, Frame, group_load, is_literal, outer_code, outer_value};
+use super::emit::{Emit, Frame, group_load, is_literal, outer_code, outer_value, valid_first};
 use super::{KernelSource, Slot, Variant, is_read_later, scalar_type, structure, title};
 use crate::expr::{Node, NodeId, Scope};
 use crate::lower::Program;
@@ -44,7 +44,7 @@ fn hook(frame: &Frame<'_>, lenient: bool) -> String {
     // One item.
     let here = |id: NodeId| program.scope(id) > Scope::Total && !is_literal(program.node(id));
     let emit = Emit { frame, width, outer: "o", here: &here };
-    let nodes = program.below(&roots, |id| matches!(program.node(id), Node::SumOver(..)));
+    let nodes = valid_first(program, &roots);
     text.push_str("fn item(o: Outer, sums: LaneSums, first: u32) -> LaneSums {\n    var s = sums;\n");
     text.push_str(&frame.coordinates("first"));
     let u = if width == 4 { "U4" } else { "U" };
@@ -158,6 +158,12 @@ fn sums_text(frame: &Frame<'_>) -> String {
     let identity = list(&|_| format!("{f}(0.0)"));
     writeln!(text, "fn sums_identity(o: Outer) -> LaneSums {{ return LaneSums({u}(o.bits){identity}); }}")
         .expect("writing");
+    let added = list(&|k| format!("a.sum{k} + b.sum{k}"));
+    writeln!(
+        text,
+        "fn sums_add(a: LaneSums, b: LaneSums) -> LaneSums {{ return LaneSums(max(a.bits, b.bits){added}); }}"
+    )
+    .expect("writing");
     let narrow = |name: &str, combine: &dyn Fn(&str, &str) -> String| match frame.width {
         4 => combine(
             &combine(&format!("s.{name}.x"), &format!("s.{name}.y")),

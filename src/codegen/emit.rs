@@ -184,6 +184,17 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// Nodes below the roots, operands first, and first of all those that say where the loss is valid: gathers ask.
+pub(super) fn valid_first(program: &Program, roots: &[NodeId]) -> Vec<NodeId> {
+    let is_sum = |id: NodeId| matches!(program.node(id), Node::SumOver(..));
+    let mut nodes = program.below(roots, is_sum);
+    if let Some(valid) = program.valid {
+        let early = program.below(&[valid], is_sum);
+        nodes.sort_by_key(|id| (!early.contains(id), *id));
+    }
+    nodes
+}
+
 /// Whether a node has one value for the whole dispatch, and is not a literal.
 pub(super) fn is_outer(program: &Program, id: NodeId) -> bool {
     program.scope(id) <= Scope::Total && !is_literal(program.node(id))

@@ -1,7 +1,7 @@
 //! Hooks of the row skeletons.
 
 use super::elementwise::gather;
-use super::emit::{Emit, Frame, group_load, is_literal, is_outer, op_text, outer_code, outer_value};
+use super::emit::{Emit, Frame, group_load, is_literal, is_outer, op_text, outer_code, outer_value, valid_first};
 use super::{KernelSource, Mode, Slot, Variant, is_read_later, scalar_type, state_words, structure, title};
 use crate::expr::{Node, NodeId, Reduce, Scope};
 use crate::lower::Program;
@@ -28,8 +28,9 @@ pub(super) fn kernel(
     let row = Row::new(&frame, is_read_later(program, pass));
     let (bindings, mut declarations) = frame.bindings(&params(program));
     let PassSchedule { workgroup, width, kernel, .. } = *schedule;
+    let strided = schedule.strided;
     let trips = if let Kernel::RowResident { trips } = kernel { trips } else { 1 };
-    write!(declarations, "const WG: u32 = {workgroup}u;\nconst WIDTH: u32 = {width}u;\nconst TRIPS: u32 = {trips}u;\n")
+    write!(declarations, "const WG: u32 = {workgroup}u;\nconst WIDTH: u32 = {width}u;\nconst TRIPS: u32 = {trips}u;\nconst STRIDED: bool = {strided};\n")
         .expect("writing to a string");
     let mut hooks = BTreeMap::from([
         ("bindings".to_owned(), declarations),
@@ -70,7 +71,7 @@ struct Row<'f, 'a> {
 impl<'f, 'a> Row<'f, 'a> {
     fn new(frame: &'f Frame<'a>, lenient: bool) -> Row<'f, 'a> {
         let program = frame.program;
-        let nodes = program.below(&roots(program, frame.pass), |id| matches!(program.node(id), Node::SumOver(..)));
+        let nodes = valid_first(program, &roots(program, frame.pass));
         let mut depth: HashMap<NodeId, usize> = HashMap::new();
         for &id in &nodes {
             let node = program.node(id);

@@ -147,6 +147,8 @@ struct Worker<'r, 'a, T> {
     /// For each row of the tile: whether NaN is to be stored, and whether it is looked at.
     poison: Vec<bool>,
     valid: Vec<bool>,
+    /// Whether there is a row to poison, once that is settled.
+    any_poison: bool,
     scratch: Vec<T>,
 }
 
@@ -178,7 +180,8 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
         });
         let states = states.collect();
         let (poison, valid) = (vec![false; LANES], vec![true; LANES]);
-        Worker { machine, code, tiling, poisoned, states, poison, valid, scratch: vec![T::zero(); LANES] }
+        let scratch = vec![T::zero(); LANES];
+        Worker { machine, code, tiling, poisoned, states, poison, valid, any_poison: false, scratch }
     }
 
     fn run(&mut self, mut task: Task<'_, T>) -> PassResult {
@@ -299,16 +302,16 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
             }
         }
         poison.iter_mut().zip(valid).for_each(|(poison, valid)| *poison &= *valid);
+        self.any_poison = poison.iter().fold(false, |any, poison| any | poison);
         first.map(|(lane, label)| (tile.first + lane as u64, label))
     }
 
     fn add_sums(&mut self, tile: Tile, sums: &mut [f64]) {
-        let any_poison = self.poison[..tile.rows].contains(&true);
         let group_rows = self.machine.shared.group_rows;
         for (sum, total) in self.code.sums.iter().zip(sums) {
             let value = self.machine.floats(sum.src, tile.spot());
             *total += match value {
-                _ if any_poison => f64::NAN,
+                _ if self.any_poison => f64::NAN,
                 _ if sum.per_group => (0..tile.rows)
                     .filter(|lane| (tile.first + *lane as u64).is_multiple_of(group_rows))
                     .map(|lane| value.at(lane).to())
@@ -320,10 +323,8 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
     }
 
     fn store_rows(&self, src: Src, tile: Tile, out: &mut [T]) {
-        self.machine.floats(src, tile.spot()).copy_to(out);
-        for (o, _) in out.iter_mut().zip(&self.poison).filter(|(_, poison)| **poison) {
-            *o = T::nan();
-        }
+        let poison = self.any_poison.then_some(&self.poison[..tile.rows]);
+        write_block(self.machine.floats(src, tile.spot()), poison, out);
     }
 
     /// The last trip. `done` is the tile's first row in the task.
@@ -359,8 +360,7 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
 
     /// Lanes of a block that are to be NaN, left in `machine.nan`; whether there are any.
     fn poison_lanes(&mut self, spot: Spot) -> bool {
-        let rows = spot.along.map_or(0..spot.count, |row| row..row + 1);
-        if !self.machine.any_nan && !self.poison[rows].contains(&true) {
+        if !self.machine.any_nan && !self.any_poison {
             return false;
         }
         let mut nan = std::mem::take(&mut self.machine.nan);

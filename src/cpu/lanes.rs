@@ -26,131 +26,241 @@ impl<V: Copy> Value<'_, V> {
     }
 }
 
-#[inline(always)]
-pub fn map1<A: Copy, R: Copy>(a: Value<'_, A>, out: &mut [R], f: impl Fn(A) -> R) {
-    match a {
-        Value::Uniform(a) => out.fill(f(a)),
-        Value::Lanes(a) => out.iter_mut().zip(a).for_each(|(o, &a)| *o = f(a)),
-    }
-}
+// Loops are macros: a closure with a long body is not always inlined, and then nothing becomes vector code.
 
-#[inline(always)]
-pub fn map2<A: Copy, B: Copy, R: Copy>(a: Value<'_, A>, b: Value<'_, B>, out: &mut [R], f: impl Fn(A, B) -> R) {
-    match (a, b) {
-        (Value::Uniform(a), b) => map1(b, out, |b| f(a, b)),
-        (a, Value::Uniform(b)) => map1(a, out, |a| f(a, b)),
-        (Value::Lanes(a), Value::Lanes(b)) => {
-            out.iter_mut().zip(a.iter().zip(b)).for_each(|(o, (&a, &b))| *o = f(a, b));
+/// `out = body(a)`, lane by lane.
+macro_rules! map1 {
+    ($a:expr, $out:expr, |$x:pat_param| $body:expr) => {
+        match $a {
+            Value::Uniform($x) => $out.fill($body),
+            Value::Lanes(lanes) => {
+                for (o, &$x) in $out.iter_mut().zip(lanes) {
+                    *o = $body;
+                }
+            }
         }
-    }
+    };
 }
 
-pub fn select<V: Copy>(condition: Value<'_, bool>, yes: Value<'_, V>, no: Value<'_, V>, out: &mut [V]) {
-    let choose = |c: bool, yes: V, no: V| if c { yes } else { no };
-    match (condition, yes, no) {
-        (Value::Uniform(c), yes, no) => (if c { yes } else { no }).copy_to(out),
-        (c, Value::Uniform(yes), no) => map2(c, no, out, |c, no| choose(c, yes, no)),
-        (c, yes, Value::Uniform(no)) => map2(c, yes, out, |c, yes| choose(c, yes, no)),
-        (Value::Lanes(c), Value::Lanes(yes), Value::Lanes(no)) => {
-            let operands = c.iter().zip(yes.iter().zip(no));
-            out.iter_mut().zip(operands).for_each(|(o, (&c, (&yes, &no)))| *o = choose(c, yes, no));
+/// `out = body(a, b)`, lane by lane.
+macro_rules! map2 {
+    ($a:expr, $b:expr, $out:expr, |$x:pat_param, $y:pat_param| $body:expr) => {
+        match ($a, $b) {
+            (Value::Uniform($x), b) => map1!(b, $out, |$y| $body),
+            (a, Value::Uniform($y)) => map1!(a, $out, |$x| $body),
+            (Value::Lanes(a), Value::Lanes(b)) => {
+                for (o, (&$x, &$y)) in $out.iter_mut().zip(a.iter().zip(b)) {
+                    *o = $body;
+                }
+            }
         }
-    }
-}
-
-/// An operation of one number.
-pub fn unary<T: Math>(op: Op, a: Value<'_, T>, out: &mut [T]) {
-    match op {
-        Op::Neg => map1(a, out, |a| -a),
-        Op::Abs => map1(a, out, |a| a.abs()),
-        Op::Exp => map1(a, out, T::exp_lane),
-        Op::Log => map1(a, out, T::ln_lane),
-        Op::Log1p => map1(a, out, T::ln_1p_lane),
-        Op::Sqrt => map1(a, out, |a| a.sqrt()),
-        Op::Tanh => map1(a, out, T::tanh_lane),
-        Op::Sigmoid => map1(a, out, T::sigmoid_lane),
-        Op::Softplus => map1(a, out, T::softplus_lane),
-        Op::LogSigmoid => map1(a, out, |a| -(-a).softplus_lane()),
-        // Comparisons are false for NaN, which then passes through.
-        Op::Relu => map1(a, out, |a| if a < T::zero() { T::zero() } else { a }),
-        Op::Sign => map1(a, out, |a| {
-            let sign = if a < T::zero() { -T::one() } else { a };
-            if a > T::zero() { T::one() } else { sign }
-        }),
-        _ => map1(a, out, |a| op.eval(a, a)),
-    }
-}
-
-/// An operation of two numbers.
-pub fn binary<T: Math>(op: Op, a: Value<'_, T>, b: Value<'_, T>, out: &mut [T]) {
-    let nan = |a: T, b: T, chosen: T| if a.is_nan() || b.is_nan() { a + b } else { chosen };
-    match op {
-        Op::Add => map2(a, b, out, |a, b| a + b),
-        Op::Sub => map2(a, b, out, |a, b| a - b),
-        Op::Mul => map2(a, b, out, |a, b| a * b),
-        Op::Div => map2(a, b, out, |a, b| a / b),
-        Op::Maximum => map2(a, b, out, |a, b| nan(a, b, if a > b { a } else { b })),
-        Op::Minimum => map2(a, b, out, |a, b| nan(a, b, if a < b { a } else { b })),
-        Op::Xlogy => map2(a, b, out, |a, b| {
-            let product = a * b.ln_lane();
-            if a == T::zero() && !b.is_nan() { T::zero() } else { product }
-        }),
-        _ => map2(a, b, out, |a, b| op.eval(a, b)),
-    }
+    };
 }
 
 /// Accumulators of a reduction, so that neighbouring steps do not wait for each other.
 const WIDTH: usize = 32;
 
-/// Reduces with `WIDTH` accumulators, then those with each other, in an order that depends on the length alone.
-#[inline(always)]
-fn fold<T: Copy, A: Copy>(
-    values: &[T],
-    identity: A,
-    step: impl Fn(A, T) -> A + Copy,
-    join: impl Fn(A, A) -> A + Copy,
-) -> A {
-    let mut sums = [identity; WIDTH];
-    let chunks = values.chunks_exact(WIDTH);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (sum, &x) in sums.iter_mut().zip(chunk) {
-            *sum = step(*sum, x);
+/// `WIDTH` accumulators stepped through the values, in an order that depends on the length alone.
+macro_rules! accumulate {
+    ($values:expr, $identity:expr, |$sum:pat_param, $x:pat_param| $step:expr) => {{
+        let mut sums = [$identity; WIDTH];
+        let chunks = $values.chunks_exact(WIDTH);
+        let rest = chunks.remainder();
+        for chunk in chunks {
+            for (sum, &$x) in sums.iter_mut().zip(chunk) {
+                let $sum = *sum;
+                *sum = $step;
+            }
+        }
+        for (sum, &$x) in sums.iter_mut().zip(rest) {
+            let $sum = *sum;
+            *sum = $step;
+        }
+        sums.into_iter()
+    }};
+}
+
+/// Functions that are compiled for AVX2 as well, and run so where the processor has it. Both give the same bits:
+/// nothing is contracted or reordered.
+macro_rules! vectorised {
+    ($($(#[$doc:meta])* pub fn $name:ident<$t:ident: $bound:ident>($($arg:ident: $ty:ty),*) $(-> $result:ty)? $body:block)*) => {$(
+        $(#[$doc])*
+        pub fn $name<$t: $bound>($($arg: $ty),*) $(-> $result)? {
+            #[inline(always)]
+            fn body<$t: $bound>($($arg: $ty),*) $(-> $result)? $body
+            #[cfg(target_arch = "x86_64")]
+            if std::arch::is_x86_feature_detected!("avx2") {
+                #[target_feature(enable = "avx2")]
+                fn wide<$t: $bound>($($arg: $ty),*) $(-> $result)? {
+                    body($($arg),*)
+                }
+                // SAFETY: the processor has AVX2.
+                #[allow(unsafe_code, reason = "calling a function for a feature that was just detected")]
+                return unsafe { wide($($arg),*) };
+            }
+            body($($arg),*)
+        }
+    )*};
+}
+
+vectorised! {
+    /// An operation of one number.
+    pub fn unary<T: Math>(op: Op, a: Value<'_, T>, out: &mut [T]) {
+        match op {
+            Op::Neg => map1!(a, out, |a| -a),
+            Op::Abs => map1!(a, out, |a| a.abs()),
+            Op::Exp => map1!(a, out, |a| a.exp_lane()),
+            Op::Log => map1!(a, out, |a| a.ln_lane()),
+            Op::Log1p => map1!(a, out, |a| a.ln_1p_lane()),
+            Op::Sqrt => map1!(a, out, |a| a.sqrt()),
+            Op::Tanh => map1!(a, out, |a| a.tanh_lane()),
+            Op::Sigmoid => map1!(a, out, |a| a.sigmoid_lane()),
+            Op::Softplus => map1!(a, out, |a| a.softplus_lane()),
+            Op::LogSigmoid => map1!(a, out, |a| -(-a).softplus_lane()),
+            // Comparisons are false for NaN, which then passes through.
+            Op::Relu => map1!(a, out, |a| if a < T::zero() { T::zero() } else { a }),
+            Op::Sign => map1!(a, out, |a| {
+                let sign = if a < T::zero() { -T::one() } else { a };
+                if a > T::zero() { T::one() } else { sign }
+            }),
+            _ => map1!(a, out, |a| op.eval(a, a)),
         }
     }
-    for (sum, &x) in sums.iter_mut().zip(rest) {
-        *sum = step(*sum, x);
-    }
-    sums.into_iter().fold(identity, join)
-}
 
-pub fn sum<T: Math>(values: &[T]) -> f64 {
-    let mut sums = [T::zero(); WIDTH];
-    let chunks = values.chunks_exact(WIDTH);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (sum, &x) in sums.iter_mut().zip(chunk) {
-            *sum = *sum + x;
+    /// An operation of two numbers.
+    pub fn binary<T: Math>(op: Op, a: Value<'_, T>, b: Value<'_, T>, out: &mut [T]) {
+        match op {
+            Op::Add => map2!(a, b, out, |a, b| a + b),
+            Op::Sub => map2!(a, b, out, |a, b| a - b),
+            Op::Mul => map2!(a, b, out, |a, b| a * b),
+            Op::Div => map2!(a, b, out, |a, b| a / b),
+            // NaN in either is NaN in their sum.
+            Op::Maximum => map2!(a, b, out, |a, b| if a.is_nan() | b.is_nan() { a + b } else if a > b { a } else { b }),
+            Op::Minimum => map2!(a, b, out, |a, b| if a.is_nan() | b.is_nan() { a + b } else if a < b { a } else { b }),
+            Op::Xlogy => map2!(a, b, out, |a, b| {
+                let product = a * b.ln_lane();
+                if (a == T::zero()) & !b.is_nan() { T::zero() } else { product }
+            }),
+            _ => map2!(a, b, out, |a, b| op.eval(a, b)),
         }
     }
-    for (sum, &x) in sums.iter_mut().zip(rest) {
-        *sum = *sum + x;
+
+    /// A comparison.
+    pub fn compare<V: Comparable>(op: Op, a: Value<'_, V>, b: Value<'_, V>, out: &mut [bool]) {
+        match op {
+            Op::Lt => map2!(a, b, out, |a, b| a < b),
+            Op::Le => map2!(a, b, out, |a, b| a <= b),
+            Op::Eq => map2!(a, b, out, |a, b| a == b),
+            other => unreachable!("{other:?} is no comparison"),
+        }
     }
-    sums.into_iter().map(T::to).sum()
+
+    /// `yes` where the condition holds, else `no`.
+    pub fn select<V: Choose>(condition: Value<'_, bool>, yes: Value<'_, V>, no: Value<'_, V>, out: &mut [V]) {
+        match (condition, yes, no) {
+            (Value::Uniform(true), yes, _) => yes.copy_to(out),
+            (Value::Uniform(false), _, no) => no.copy_to(out),
+            (c, Value::Uniform(yes), no) => map2!(c, no, out, |c, no| V::choose(c, yes, no)),
+            (c, yes, Value::Uniform(no)) => map2!(c, yes, out, |c, yes| V::choose(c, yes, no)),
+            (Value::Lanes(c), Value::Lanes(yes), Value::Lanes(no)) => {
+                for (o, (&c, (&yes, &no))) in out.iter_mut().zip(c.iter().zip(yes.iter().zip(no))) {
+                    *o = V::choose(c, yes, no);
+                }
+            }
+        }
+    }
+
+    /// Σ, in f64 from one block to the next.
+    pub fn sum<T: Math>(values: &[T]) -> f64 {
+        accumulate!(values, T::zero(), |sum, x| sum + x).map(T::to).sum()
+    }
+
+    /// The largest; NaN does not count.
+    pub fn max<T: Math>(values: &[T]) -> T {
+        accumulate!(values, T::neg_infinity(), |max, x| if x > max { x } else { max }).fold(T::neg_infinity(), T::max)
+    }
+
+    /// The smallest; NaN does not count.
+    pub fn min<T: Math>(values: &[T]) -> T {
+        accumulate!(values, T::infinity(), |min, x| if x < min { x } else { min }).fold(T::infinity(), T::min)
+    }
+
+    /// Whether a value is NaN.
+    pub fn any_nan<T: Math>(values: &[T]) -> bool {
+        accumulate!(values, T::zero(), |nan, x| if x.is_nan() { x } else { nan }).any(T::is_nan)
+    }
+
+    /// Σ exp(xⱼ − max) over the values less than the maximum, and how many are equal to it.
+    pub fn exp_sum_below<T: Math>(values: &[T], max: T) -> (f64, f64) {
+        let (zero, one) = (T::zero(), T::one());
+        let below = accumulate!(values, zero, |sum, x| sum + if x == max { zero } else { (x - max).exp_lane() });
+        let equal = accumulate!(values, zero, |count, x| count + if x == max { one } else { zero });
+        (below.map(T::to).sum(), equal.map(T::to).sum())
+    }
+
+    /// One more value for each lane's online softmax.
+    pub fn online_step<T: Math>(values: &[T], max: &mut [T], rest: &mut [f64]) {
+        for (&x, (m, r)) in values.iter().zip(max.iter_mut().zip(rest)) {
+            let e = (-(x - *m).abs()).exp_lane().to();
+            *r = if x > *m { (*r + 1.0) * e } else { *r + e };
+            *m = if x > *m { x } else { *m };
+        }
+    }
 }
 
-pub fn max<T: Math>(values: &[T]) -> T {
-    let larger = |a: T, b: T| if b > a { b } else { a };
-    fold(values, T::neg_infinity(), larger, larger)
+/// What `compare` takes.
+pub trait Comparable: Copy + PartialOrd {}
+impl<V: Copy + PartialOrd> Comparable for V {}
+
+/// What `select` takes. By bits: from `if`, the compiler makes a choice between addresses, lane by lane.
+pub trait Choose: Copy {
+    fn choose(condition: bool, yes: Self, no: Self) -> Self;
 }
 
-pub fn min<T: Math>(values: &[T]) -> T {
-    let smaller = |a: T, b: T| if b < a { b } else { a };
-    fold(values, T::infinity(), smaller, smaller)
+impl Choose for f32 {
+    #[inline(always)]
+    fn choose(condition: bool, yes: f32, no: f32) -> f32 {
+        let mask = u32::from(condition).wrapping_neg();
+        f32::from_bits((yes.to_bits() & mask) | (no.to_bits() & !mask))
+    }
 }
 
-pub fn any_nan<T: Math>(values: &[T]) -> bool {
-    fold(values, false, |any, x| any | x.is_nan(), |a, b| a | b)
+impl Choose for f64 {
+    #[inline(always)]
+    fn choose(condition: bool, yes: f64, no: f64) -> f64 {
+        let mask = u64::from(condition).wrapping_neg();
+        f64::from_bits((yes.to_bits() & mask) | (no.to_bits() & !mask))
+    }
+}
+
+impl Choose for i64 {
+    #[inline(always)]
+    fn choose(condition: bool, yes: i64, no: i64) -> i64 {
+        let mask = i64::from(condition).wrapping_neg();
+        (yes & mask) | (no & !mask)
+    }
+}
+
+impl Choose for bool {
+    #[inline(always)]
+    fn choose(condition: bool, yes: bool, no: bool) -> bool {
+        (condition & yes) | (!condition & no)
+    }
+}
+
+/// A truth value or an index as a number.
+pub fn to_float<V: Copy, T: Math>(a: Value<'_, V>, out: &mut [T], f: impl Fn(V) -> T) {
+    map1!(a, out, |a| f(a));
+}
+
+/// An operation of truth values.
+pub fn logic(op: Op, a: Value<'_, bool>, b: Value<'_, bool>, out: &mut [bool]) {
+    match op {
+        Op::Not => map1!(a, out, |a| !a),
+        Op::And => map2!(a, b, out, |a, b| a & b),
+        Op::Or => map2!(a, b, out, |a, b| a | b),
+        other => unreachable!("{other:?} takes no truth values"),
+    }
 }
 
 /// State of an online softmax: `rest` is Σ over j ≠ argmax of exp(xⱼ − max); before any value it is −1, so that
@@ -177,26 +287,14 @@ impl<T: Math> Online<T> {
             return Online::empty();
         }
         // Every value equal to the maximum adds exactly 1, and the first of them is not counted.
-        let zero = T::zero();
-        let e = |sum: T, x: T| sum + if x == max { zero } else { (x - max).exp_lane() };
-        let rest = fold(values, zero, e, |a, b| a + b).to();
-        let ties = fold(values, 0u32, |count, x| count + u32::from(x == max), |a, b| a + b);
-        Online { max, rest: rest + (f64::from(ties) - 1.0) }
+        let (below, equal) = exp_sum_below(values, max);
+        Online { max, rest: below + (equal - 1.0) }
     }
 
     pub fn join(self, other: Online<T>) -> Online<T> {
         let (large, small) = if other.max > self.max { (other, self) } else { (self, other) };
         let scale = (small.max - large.max).to().exp();
         Online { max: large.max, rest: large.rest + scale * (1.0 + small.rest) }
-    }
-}
-
-/// One more value for each lane's online softmax.
-pub fn online_step<T: Math>(values: &[T], max: &mut [T], rest: &mut [f64]) {
-    for (&x, (m, r)) in values.iter().zip(max.iter_mut().zip(rest)) {
-        let e = (-(x - *m).abs()).exp_lane().to();
-        *r = if x > *m { (*r + 1.0) * e } else { *r + e };
-        *m = if x > *m { x } else { *m };
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::code::{Action, Level, Src, Step};
 use super::host::Data;
-use super::lanes::{self, Value};
+use super::lanes::{self, Choose, Value};
 use super::math::Math;
 use crate::expr::Extent;
 use crate::geometry::Geometry;
@@ -12,7 +12,7 @@ use crate::op::{Kind, Op};
 pub const LANES: usize = 1024;
 
 /// Numbers that the CPU path computes in: f32 (throughput) and f64 (reference).
-pub trait HostFloat: Math + Numbers {}
+pub trait HostFloat: Math + Numbers + Choose {}
 impl HostFloat for f32 {}
 impl HostFloat for f64 {}
 
@@ -308,8 +308,8 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
                 let out = &mut out[..count];
                 match op {
                     Op::Select => lanes::select(truth(0), float(1), float(2), out),
-                    Op::ToFloat if operand(0).kind == Kind::Int => lanes::map1(int(0), out, |a| T::of(a as f64)),
-                    Op::ToFloat => lanes::map1(truth(0), out, |a| if a { T::one() } else { T::zero() }),
+                    Op::ToFloat if operand(0).kind == Kind::Int => lanes::to_float(int(0), out, |a| T::of(a as f64)),
+                    Op::ToFloat => lanes::to_float(truth(0), out, |a| if a { T::one() } else { T::zero() }),
                     _ if op.arity() == 1 => lanes::unary(op, float(0), out),
                     _ => lanes::binary(op, float(0), float(1), out),
                 }
@@ -321,15 +321,11 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
             Register::Bool(out) => {
                 let out = &mut out[..count];
                 match op {
-                    Op::Lt => lanes::map2(float(0), float(1), out, |a, b| a < b),
-                    Op::Le => lanes::map2(float(0), float(1), out, |a, b| a <= b),
-                    Op::Eq if operand(0).kind == Kind::Int => lanes::map2(int(0), int(1), out, |a, b| a == b),
-                    Op::Eq => lanes::map2(float(0), float(1), out, |a, b| a == b),
-                    Op::Not => lanes::map1(truth(0), out, |a| !a),
-                    Op::And => lanes::map2(truth(0), truth(1), out, |a, b| a & b),
-                    Op::Or => lanes::map2(truth(0), truth(1), out, |a, b| a | b),
                     Op::Select => lanes::select(truth(0), truth(1), truth(2), out),
-                    other => unreachable!("{other:?} gives no truth value"),
+                    Op::Not => lanes::logic(op, truth(0), truth(0), out),
+                    Op::And | Op::Or => lanes::logic(op, truth(0), truth(1), out),
+                    _ if operand(0).kind == Kind::Int => lanes::compare(op, int(0), int(1), out),
+                    _ => lanes::compare(op, float(0), float(1), out),
                 }
             }
             Register::Taken => unreachable!("a step writes to its own register"),

@@ -17,8 +17,8 @@ use crate::loss::Loss;
 ///
 /// ```
 /// use wgloss::{HostTensor, Reduction, cpu, losses};
-/// let half = 0.5f32.ln();
-/// let (x, t) = (HostTensor::f32(&[half, half], &[1, 2]), HostTensor::f32(&[1.0, 0.0], &[1, 2]));
+/// let log_half = [0.5f32.ln(); 2];
+/// let (x, t) = (HostTensor::f32(&log_half, &[1, 2]), HostTensor::f32(&[1.0, 0.0], &[1, 2]));
 /// let loss = losses::kl_div().reduction(Reduction::BatchMean);
 /// let out = cpu::forward_backward(&loss, &[("input", x), ("target", t)], &["input"])?;
 /// assert!((out.loss()? - 2f64.ln()).abs() < 1e-7);

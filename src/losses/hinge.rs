@@ -58,7 +58,8 @@ fn of_signs(name: &str) -> DefinitionBuilder {
 fn violation<'g>(b: &Build<'g>) -> Expr<'g> {
     let mut y = b.input("y_true");
     if b.flag("convert_binary") {
-        let others = y.equals(0.0).or(y.equals(1.0)).select(b.graph().constant(0.0), 1.0).sum_over(Scope::Total);
+        let binary = y.equals(0.0).or(y.equals(1.0));
+        let others = (!binary).to_float().sum_over(Scope::Total).detach();
         y = others.equals(0.0).select(2.0 * y - 1.0, y);
     }
     (1.0 - y * b.input("y_pred")).maximum(0.0)

@@ -31,8 +31,11 @@ pub use hinge::{hinge, squared_hinge};
 pub use penalty::{l1_penalty, l2_penalty};
 pub use regression::{huber, l1, log_cosh, mae, mse, poisson_nll, quantile, rmse, smooth_l1};
 
+/// A loss's name, and the function that makes it.
+pub type Entry = (&'static str, fn() -> Loss);
+
 /// Every loss by name, with default options: δ, β and λ 1, τ 0.5.
-pub const CATALOGUE: &[(&str, fn() -> Loss)] = &[
+pub const CATALOGUE: &[Entry] = &[
     ("l1", l1),
     ("mse", mse),
     ("rmse", rmse),

@@ -132,11 +132,15 @@ fn without(shape: &[usize], axis: usize) -> Vec<usize> {
     shape
 }
 
-/// Losses before the reduction, their shape, what the mean divides by (None: their number), and the batch.
+/// Losses before the reduction.
 struct Losses {
     values: Vec<f64>,
     shape: Vec<usize>,
+    /// What the mean divides by the sum of; None: their number.
     mean_over: Option<Vec<f64>>,
+    /// Which of them are of ignored rows; empty: none.
+    ignored: Vec<bool>,
+    /// Size of the first axis.
     batch: usize,
 }
 
@@ -193,9 +197,12 @@ pub fn oracle(name: &str, case: &Case) -> Option<Vec<f64>> {
 }
 
 fn reduce(case: &Case, losses: Losses) -> Vec<f64> {
-    let Losses { values, shape, mean_over, batch } = losses;
+    let Losses { values, shape, mean_over, ignored, batch } = losses;
     let sample_weight = case.spread("sample_weight", &shape);
-    let mask = case.spread("mask", &shape);
+    let mut mask = case.spread("mask", &shape);
+    for place in 0..ignored.len() {
+        mask[place] *= f64::from(!ignored[place]);
+    }
     let each: Vec<f64> =
         (0..values.len()).map(|k| if mask[k] == 0.0 { 0.0 } else { values[k] * sample_weight[k] }).collect();
     let kept = |weights: &[f64]| (0..weights.len()).filter(|&k| mask[k] != 0.0).map(|k| weights[k]).sum::<f64>();
@@ -217,7 +224,7 @@ fn elementwise(case: &Case, [a, b]: [&str; 2], f: impl Fn(f64, f64) -> f64) -> L
     let (x, t, w) = (case.spread(a, &shape), case.spread(b, &shape), case.spread("weight", &shape));
     let values = (0..x.len()).map(|k| w[k] * f(x[k], t[k])).collect();
     let batch = shape.first().copied().unwrap_or(1);
-    Losses { values, shape, mean_over: None, batch }
+    Losses { values, shape, mean_over: None, ignored: vec![], batch }
 }
 
 /// The same; its mean divides by the sum of `weight`.
@@ -271,7 +278,7 @@ fn bce_with_logits(case: &Case) -> Losses {
     // −ln sigmoid(x) = softplus(−x) and −ln(1 − sigmoid(x)) = softplus(x)
     let each = |k: usize| w[k] * (q[k] * t[k] * softplus(-x[k]) + (1.0 - t[k]) * softplus(x[k]));
     let batch = shape.first().copied().unwrap_or(1);
-    Losses { values: (0..x.len()).map(each).collect(), shape, mean_over: None, batch }
+    Losses { values: (0..x.len()).map(each).collect(), shape, mean_over: None, ignored: vec![], batch }
 }
 
 fn sigmoid_focal(case: &Case, x: f64, t: f64) -> f64 {
@@ -293,7 +300,7 @@ fn last_axis_mean(case: &Case, convert: bool, f: impl Fn(f64, f64) -> f64) -> Lo
     let axis = shape.len() - 1;
     let mean = |row: Vec<usize>| row.iter().map(|&k| f(t[k], p[k])).sum::<f64>() / row.len() as f64;
     let values = rows_of(&shape, axis).into_iter().map(mean).collect();
-    Losses { values, batch: shape[0], shape: without(&shape, axis), mean_over: None }
+    Losses { values, batch: shape[0], shape: without(&shape, axis), mean_over: None, ignored: vec![] }
 }
 
 /// xⱼ − ln Σ exp x
@@ -310,10 +317,11 @@ fn labelled(case: &Case, weight: &str, by_weight: bool, f: impl Fn(&[f64], usize
     let (labels, _) = case.labels.as_ref().expect("labels");
     let axis = class_axis(&input.shape);
     let weights = case.spread(weight, &[input.shape[axis]]);
-    let ignored = case.index("ignore_index", Some(-100));
+    let ignore_index = case.index("ignore_index", Some(-100));
     let (mut values, mut mean_over) = (Vec::new(), Vec::new());
-    for (places, &label) in rows_of(&input.shape, axis).iter().zip(labels) {
-        if Some(label) == ignored {
+    let ignored: Vec<bool> = labels.iter().map(|label| Some(*label) == ignore_index).collect();
+    for (row, (places, &label)) in rows_of(&input.shape, axis).iter().zip(labels).enumerate() {
+        if ignored[row] {
             values.push(0.0);
             mean_over.push(0.0);
             continue;
@@ -322,7 +330,8 @@ fn labelled(case: &Case, weight: &str, by_weight: bool, f: impl Fn(&[f64], usize
         values.push(f(&row, label as usize, &weights));
         mean_over.push(if by_weight { weights[label as usize] } else { 1.0 });
     }
-    Losses { values, shape: without(&input.shape, axis), mean_over: Some(mean_over), batch: input.shape[0] }
+    let (shape, batch) = (without(&input.shape, axis), input.shape[0]);
+    Losses { values, shape, mean_over: Some(mean_over), ignored, batch }
 }
 
 fn cross_entropy(case: &Case) -> Losses {
@@ -356,7 +365,7 @@ fn cross_entropy_prob(case: &Case) -> Losses {
         }
         values.push(loss);
     }
-    Losses { values, shape: without(&input.shape, axis), mean_over: None, batch: input.shape[0] }
+    Losses { values, shape: without(&input.shape, axis), mean_over: None, ignored: vec![], batch: input.shape[0] }
 }
 
 /// Step of the differences. Truncation is about h⁴, rounding 1e-16/h of the loss.
