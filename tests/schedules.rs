@@ -1,0 +1,246 @@
+//! Every kernel, forced in turn, against the CPU's f64 path, around every boundary of a row.
+
+mod common;
+
+use common::context;
+use wgloss::lower::Wanted;
+use wgloss::schedule::{Force, Kernel};
+use wgloss::{Bindings, Context, DType, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, cpu, losses};
+
+// 1, 3, 4, 5: around one vector; 255 to 257: around one workgroup; then streams, aligned and not.
+const COLS: [usize; 10] = [1, 3, 4, 5, 255, 256, 257, 1000, 32000, 50257];
+
+const KERNELS: [Kernel; 4] =
+    [Kernel::Row, Kernel::RowResident { trips: 0 }, Kernel::RowSplit { splits: 1 }, Kernel::RowSplit { splits: 5 }];
+
+fn random(count: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).max(1);
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state
+    };
+    (0..count).map(|_| (next() >> 8) as f32 / (1 << 24) as f32 * 8.0 - 4.0).collect()
+}
+
+/// Two row reductions that depend on each other, and an argmax: more than one stage.
+fn staged() -> Loss {
+    Loss::define("staged").input("input", Scope::Element).label("target").row_axis(RowAxis::Class).expr(|b| {
+        let (x, y) = (b.input("input"), b.input("target"));
+        let r = x - x.mean();
+        let hit = x.argmax().equals(y).to_float();
+        (r * r).mean() + x.logsumexp() - x.at(y) + x.min() + hit
+    })
+}
+
+fn forces(ctx: &Context) -> Vec<Force> {
+    let workgroups: Vec<Option<u32>> =
+        [8, 64, 256].into_iter().filter(|w| *w <= ctx.limits().workgroup_invocations).map(Some).collect();
+    let mut all = vec![Force::default()];
+    for kernel in KERNELS {
+        for &workgroup in &workgroups {
+            for width in [None, Some(1)] {
+                all.push(Force { kernel: Some(kernel), workgroup, width });
+            }
+        }
+    }
+    all
+}
+
+/// The contract: 2e-6 of the row's largest gradient plus 1e-6 relative.
+fn assert_grads(what: &str, got: &[f32], want: &[f64], cols: usize) {
+    for (row, (got, want)) in got.chunks(cols).zip(want.chunks(cols)).enumerate() {
+        let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        for (col, (got, want)) in got.iter().zip(want).enumerate() {
+            let allowed = 2e-6 * largest + 1e-6 * want.abs() + 1e-37;
+            let off = (f64::from(*got) - want).abs();
+            assert!(off <= allowed, "{what} row {row} col {col}: got {got}, want {want}, off {off:e} of {allowed:e}");
+        }
+    }
+}
+
+fn check_columns(ctx: &Context, loss: &Loss, rows: usize, cols: usize, all: &[Force]) {
+    let x = random(rows * cols, cols as u32);
+    let y: Vec<i32> = (0..rows).map(|row| if row == 1 { -100 } else { (row * 7919 % cols) as i32 }).collect();
+    // `staged` knows no index to ignore.
+    let y: Vec<i32> = if loss.name() == "staged" { y.iter().map(|y| (*y).max(0)).collect() } else { y };
+    let host = [("input", HostTensor::f32(&x, &[rows, cols])), ("target", HostTensor::i32(&y, &[rows]))];
+    let want = cpu::forward_backward(loss, &host, &["input"]).unwrap();
+    let xs = Tensor::from_slice(ctx, &x, &[rows, cols]).unwrap();
+    let ys = Tensor::from_slice(ctx, &y, &[rows]).unwrap();
+    let inputs = [("input", &xs), ("target", &ys)];
+    for force in all {
+        let spec = PlanSpec::new().like(&inputs).grad("input").force(*force);
+        let plan = match ctx.plan(loss, &spec) {
+            Ok(plan) => plan,
+            Err(error) => {
+                let resident = matches!(force.kernel, Some(Kernel::RowResident { .. }));
+                assert!(resident, "only resident rows have a largest size: {error}");
+                continue;
+            }
+        };
+        let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
+        bound.submit().unwrap();
+        let what = format!("{} [{rows}, {cols}] {force:?}", loss.name());
+        let got = f64::from(bound.read_loss().unwrap());
+        let want_loss = want.loss().unwrap();
+        assert!((got - want_loss).abs() <= 3e-6 * want_loss.abs() + 1e-6, "{what}: loss {got}, want {want_loss}");
+        assert_grads(&what, &bound.grad("input").unwrap().to_vec().unwrap(), want.grad("input").unwrap(), cols);
+    }
+}
+
+#[test]
+fn every_kernel_agrees_with_the_cpu_at_every_boundary() {
+    let Some(ctx) = context() else { return };
+    let all = forces(ctx);
+    for cols in COLS {
+        // Long rows: fewer of them, and the kernels once each.
+        let (rows, all) = if cols > 1000 { (2, all.iter().step_by(5).copied().collect()) } else { (4, all.clone()) };
+        check_columns(ctx, &losses::cross_entropy(), rows, cols, &all);
+        check_columns(ctx, &losses::cross_entropy().label_smoothing(0.1), rows, cols, &all);
+        if cols <= 257 {
+            check_columns(ctx, &staged(), rows, cols, &all);
+        }
+    }
+}
+
+#[test]
+fn more_rows_than_workgroups_in_a_grid() {
+    let Some(ctx) = context() else { return };
+    let rows = ctx.limits().workgroups as usize + 1000;
+    check_columns(ctx, &losses::cross_entropy(), rows, 3, &[Force::default()]);
+}
+
+#[test]
+fn element_kernels_agree_at_every_workgroup_and_width() {
+    let Some(ctx) = context() else { return };
+    for count in [1usize, 3, 4, 5, 255, 256, 257, 4096, 100_003, 1 << 20] {
+        let (x, t) = (random(count, 1), random(count, 2));
+        let host = [("input", HostTensor::f32(&x, &[count])), ("target", HostTensor::f32(&t, &[count]))];
+        let (xs, ts) = (Tensor::from_slice(ctx, &x, &[count]).unwrap(), Tensor::from_slice(ctx, &t, &[count]).unwrap());
+        let inputs = [("input", &xs), ("target", &ts)];
+        for loss in [losses::mse(), losses::huber(0.7), losses::rmse()] {
+            let want = cpu::forward_backward(&loss, &host, &["input"]).unwrap();
+            for workgroup in [None, Some(8), Some(256)] {
+                for width in [None, Some(1)] {
+                    let force = Force { kernel: None, workgroup, width };
+                    let spec = PlanSpec::new().grad("input").force(force);
+                    let out = loss.run(ctx, &inputs, &spec).unwrap();
+                    let what = format!("{} {count} {force:?}", loss.name());
+                    let (got, want_loss) = (f64::from(out.loss().unwrap()), want.loss().unwrap());
+                    assert!((got - want_loss).abs() <= 2e-6 * want_loss, "{what}: {got}, want {want_loss}");
+                    let got = out.grad("input").unwrap().to_vec::<f32>().unwrap();
+                    assert_grads(&what, &got, want.grad("input").unwrap(), count);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn strided_views_and_class_axis_one_agree_with_their_copies() {
+    let Some(ctx) = context() else { return };
+    let (n, c, d) = (3, 5, 7);
+    let x = random(n * c * d, 5);
+    let y: Vec<i32> = (0..n * d).map(|k| (k * 3 % c) as i32).collect();
+    let host = [("input", HostTensor::f32(&x, &[n, c, d])), ("target", HostTensor::i32(&y, &[n, d]))];
+    let want = cpu::forward_backward(&losses::cross_entropy(), &host, &["input"]).unwrap();
+    // The same numbers with every axis padded, classes innermost.
+    let mut padded = vec![0.0; n * (d + 1) * (c + 3)];
+    for k in 0..n * c * d {
+        let (i, j, l) = (k / (c * d), k / d % c, k % d);
+        padded[i * (d + 1) * (c + 3) + l * (c + 3) + j] = x[k];
+    }
+    let whole = Tensor::from_slice(ctx, &padded, &[padded.len()]).unwrap();
+    let strided = whole.view(0, &[n, c, d], &[(d + 1) * (c + 3), 1, c + 3]).unwrap();
+    let dense = Tensor::from_slice(ctx, &x, &[n, c, d]).unwrap();
+    let ys = Tensor::from_slice(ctx, &y, &[n, d]).unwrap();
+    for input in [&dense, &strided] {
+        let inputs = [("input", input), ("target", &ys)];
+        let out = losses::cross_entropy().forward_backward(ctx, &inputs).unwrap();
+        assert!((f64::from(out.loss().unwrap()) - want.loss().unwrap()).abs() < 2e-6);
+        assert_grads("strided", &out.grad("input").unwrap().to_vec().unwrap(), want.grad("input").unwrap(), n * c * d);
+    }
+}
+
+#[test]
+fn gradients_of_broadcast_and_scalar_inputs_are_summed() {
+    let Some(ctx) = context() else { return };
+    let (n, c) = (37, 11);
+    let (x, t) = (random(n * c, 7), random(n * c, 8));
+    let w: Vec<f32> = random(c, 9).iter().map(|v| v.abs()).collect();
+    let host = [
+        ("input", HostTensor::f32(&x, &[n, c])),
+        ("target", HostTensor::f32(&t, &[n, c])),
+        ("weight", HostTensor::f32(&w, &[c])),
+    ];
+    let want = cpu::forward_backward(&losses::mse(), &host, &["input", "weight"]).unwrap();
+    let tensor = |v: &[f32], shape: &[usize]| Tensor::from_slice(ctx, v, shape).unwrap();
+    let (xs, ts, ws) = (tensor(&x, &[n, c]), tensor(&t, &[n, c]), tensor(&w, &[c]));
+    let inputs = [("input", &xs), ("target", &ts), ("weight", &ws)];
+    let out = losses::mse().forward_backward_of(ctx, &inputs, &["input", "weight"]).unwrap();
+    assert_grads("weight", &out.grad("weight").unwrap().to_vec().unwrap(), want.grad("weight").unwrap(), c);
+    assert_grads("input", &out.grad("input").unwrap().to_vec().unwrap(), want.grad("input").unwrap(), n * c);
+    // Class weights (one a column), and a task weight (one in all).
+    let y: Vec<i32> = (0..n).map(|row| (row % c) as i32).collect();
+    let scale = [1.5f32];
+    let loss = losses::cross_entropy().scaled_by("task");
+    let host = [
+        ("input", HostTensor::f32(&x, &[n, c])),
+        ("target", HostTensor::i32(&y, &[n])),
+        ("weight", HostTensor::f32(&w, &[c])),
+        ("task", HostTensor::f32(&scale, &[])),
+    ];
+    let want = cpu::forward_backward(&loss, &host, &["weight", "task"]).unwrap();
+    let (ys, task) = (Tensor::from_slice(ctx, &y, &[n]).unwrap(), tensor(&scale, &[]));
+    let inputs = [("input", &xs), ("target", &ys), ("weight", &ws), ("task", &task)];
+    let out = loss.forward_backward_of(ctx, &inputs, &["weight", "task"]).unwrap();
+    assert_grads("class weight", &out.grad("weight").unwrap().to_vec().unwrap(), want.grad("weight").unwrap(), c);
+    assert_grads("task", &out.grad("task").unwrap().to_vec().unwrap(), want.grad("task").unwrap(), 1);
+}
+
+#[test]
+fn group_sums_and_hessian_diagonals_agree_with_the_cpu() {
+    let Some(ctx) = context() else { return };
+    // Each row against the mean of its sample's rows: rows of one index of the first axis are a group.
+    let centred = Loss::define("centred").input("input", Scope::Element).row_axis(RowAxis::Last).expr(|b| {
+        let mean = b.input("input").mean();
+        let group = mean.sum_over(Scope::Group) / b.graph().count(wgloss::Extent::GroupRows);
+        let off = mean - group;
+        off * off
+    });
+    let shape = [5, 6, 9];
+    let x = random(5 * 6 * 9, 3);
+    let host = [("input", HostTensor::f32(&x, &shape))];
+    let want = cpu::forward_backward(&centred, &host, &["input"]).unwrap();
+    let xs = Tensor::from_slice(ctx, &x, &shape).unwrap();
+    let out = centred.forward_backward(ctx, &[("input", &xs)]).unwrap();
+    assert!((f64::from(out.loss().unwrap()) - want.loss().unwrap()).abs() < 2e-6);
+    assert_grads("group", &out.grad("input").unwrap().to_vec().unwrap(), want.grad("input").unwrap(), x.len());
+
+    let y: Vec<i32> = (0..30).map(|row| row % 9).collect();
+    let (shape, rows) = ([30, 9], [30]);
+    let host = [("input", HostTensor::f32(&x, &shape)), ("target", HostTensor::i32(&y, &rows))];
+    let want = cpu::hessian_diagonal(&losses::cross_entropy(), &host, "input").unwrap();
+    let xs = Tensor::from_slice(ctx, &x, &shape).unwrap();
+    let ys = Tensor::from_slice(ctx, &y, &rows).unwrap();
+    let spec = PlanSpec::new().hessian_diagonal("input");
+    let out = losses::cross_entropy().run(ctx, &[("input", &xs), ("target", &ys)], &spec).unwrap();
+    assert_grads("Hessian", &out.hessian_diagonal("input").unwrap().to_vec().unwrap(), &want, 9);
+}
+
+#[test]
+fn denominator_and_wanted_outputs() {
+    let Some(ctx) = context() else { return };
+    let spec = PlanSpec::new().input("input", DType::F32, &[4, 3]).input("target", DType::I32, &[4]).denominator();
+    let plan = ctx.plan(&losses::cross_entropy(), &spec).unwrap();
+    let x = Tensor::zeros(ctx, DType::F32, &[4, 3]).unwrap();
+    let y = Tensor::from_slice(ctx, &[0i32, -100, 2, 1], &[4]).unwrap();
+    let bound = plan.bind(&Bindings::new().input("input", &x).input("target", &y)).unwrap();
+    bound.submit().unwrap();
+    assert_eq!(bound.denominator().unwrap().to_vec::<f32>().unwrap(), [3.0]);
+    assert!((bound.read_loss().unwrap() - 3f32.ln()).abs() < 1e-6);
+    assert!(ctx.plan(&losses::cross_entropy().reduction(Reduction::Sum), &spec).is_err(), "a sum divides by nothing");
+    assert_eq!(Wanted::default().grads.len(), 0);
+}
