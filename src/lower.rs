@@ -271,6 +271,8 @@ fn valid_where(graph: &Graph, root: NodeId) -> Option<NodeId> {
             Node::Const(_) | Node::Int(_) | Node::Bool(_) | Node::Param(_) | Node::Count(_) => Need::Nothing,
             Node::Input(_) if graph.scope(id) <= Scope::Scalar || graph.kind(id) == Kind::Int => Need::Nothing,
             Node::ColIndex => Need::Nothing,
+            // A comparison chooses; it does not carry a value on.
+            _ if graph.kind(id) == Kind::Bool => Need::Nothing,
             Node::Masked(condition, x) => match need(graph, x) {
                 Need::Nothing => Need::Nothing,
                 Need::Where(inner) => Need::Where(graph.expr(condition).and(inner)),

@@ -74,7 +74,7 @@ fn in_place_gradient_replaces_the_logits_under_every_kernel() {
     let Some(ctx) = context() else { return };
     for kernel in [Kernel::Row, Kernel::RowResident { trips: 1 }] {
         for width in [1, 4] {
-            let b = batch(&ctx, ROWS);
+            let b = batch(ctx, ROWS);
             let force = Force { kernel: Some(kernel), width: Some(width), ..Force::default() };
             let spec = b.spec().grad_mode("input", GradMode::InPlace).force(force);
             let plan = ctx.plan(&losses::cross_entropy(), &spec).unwrap();
@@ -88,9 +88,9 @@ fn in_place_gradient_replaces_the_logits_under_every_kernel() {
 #[test]
 fn accumulated_gradient_is_added_to_what_was_there() {
     let Some(ctx) = context() else { return };
-    let b = batch(&ctx, ROWS);
+    let b = batch(ctx, ROWS);
     let before: Vec<f32> = (0..ROWS * COLS).map(|k| k as f32 / 64.0).collect();
-    let grad = Tensor::from_slice(&ctx, &before, &[ROWS, COLS]).unwrap();
+    let grad = Tensor::from_slice(ctx, &before, &[ROWS, COLS]).unwrap();
     let plan = ctx.plan(&losses::cross_entropy(), &b.spec().grad_mode("input", GradMode::Accumulate)).unwrap();
     let bindings = Bindings::new().inputs(&b.inputs());
     assert!(matches!(plan.bind(&bindings), Err(Error::Name { .. })), "it must be bound");
@@ -104,12 +104,12 @@ fn accumulated_gradient_is_added_to_what_was_there() {
 #[test]
 fn upstream_scalar_multiplies_the_gradient_and_may_change_every_step() {
     let Some(ctx) = context() else { return };
-    let b = batch(&ctx, ROWS);
+    let b = batch(ctx, ROWS);
     let plan = ctx.plan(&losses::cross_entropy(), &b.spec().grad("input").upstream(Upstream::Scalar)).unwrap();
-    let upstream = Tensor::from_slice(&ctx, &[0.0f32], &[]).unwrap();
+    let upstream = Tensor::from_slice(ctx, &[0.0f32], &[]).unwrap();
     let bound = plan.bind(&Bindings::new().inputs(&b.inputs()).input("upstream", &upstream)).unwrap();
     for value in [0.0f32, 1.0, 3.7] {
-        upstream.write(&ctx, &[value]).unwrap();
+        upstream.write(ctx, &[value]).unwrap();
         bound.submit().unwrap();
         let got = bound.grad("input").unwrap().to_vec::<f32>().unwrap();
         assert_close(&got, &scaled(&expected_grad(ROWS), value));
@@ -119,12 +119,12 @@ fn upstream_scalar_multiplies_the_gradient_and_may_change_every_step() {
 #[test]
 fn upstream_per_row_weights_each_row() {
     let Some(ctx) = context() else { return };
-    let b = batch(&ctx, ROWS);
+    let b = batch(ctx, ROWS);
     let loss = losses::cross_entropy().reduction(Reduction::None);
     let spec = b.spec().grad("input").without_loss().upstream(Upstream::PerLoss);
     let plan = ctx.plan(&loss, &spec).unwrap();
     let weights: Vec<f32> = (0..ROWS).map(|row| row as f32 - 2.5).collect();
-    let upstream = Tensor::from_slice(&ctx, &weights, &[ROWS]).unwrap();
+    let upstream = Tensor::from_slice(ctx, &weights, &[ROWS]).unwrap();
     let bound = plan.bind(&Bindings::new().inputs(&b.inputs()).input("upstream", &upstream)).unwrap();
     bound.submit().unwrap();
     let mean = expected_grad(ROWS);
@@ -137,11 +137,11 @@ fn upstream_per_row_weights_each_row() {
 #[test]
 fn tasks_add_into_one_scalar_with_weights_on_the_gpu() {
     let Some(ctx) = context() else { return };
-    let b = batch(&ctx, ROWS);
-    let x = Tensor::from_slice(&ctx, &[1.0f32, 2.0, 4.0], &[3]).unwrap();
-    let t = Tensor::from_slice(&ctx, &[0.0f32, 2.0, 1.0], &[3]).unwrap();
-    let total = Tensor::zeros(&ctx, DType::F32, &[]).unwrap();
-    let weight = Tensor::from_slice(&ctx, &[1.0f32], &[]).unwrap();
+    let b = batch(ctx, ROWS);
+    let x = Tensor::from_slice(ctx, &[1.0f32, 2.0, 4.0], &[3]).unwrap();
+    let t = Tensor::from_slice(ctx, &[0.0f32, 2.0, 1.0], &[3]).unwrap();
+    let total = Tensor::zeros(ctx, DType::F32, &[]).unwrap();
+    let weight = Tensor::from_slice(ctx, &[1.0f32], &[]).unwrap();
     let ce = ctx.plan(&losses::cross_entropy(), &b.spec()).unwrap();
     let ce = ce.bind(&Bindings::new().inputs(&b.inputs()).loss(&total)).unwrap();
     let regression = [("input", &x), ("target", &t), ("task", &weight)];
@@ -153,7 +153,7 @@ fn tasks_add_into_one_scalar_with_weights_on_the_gpu() {
         total.to_vec::<f32>().unwrap()[0]
     };
     for task in [1.0f32, 0.25, 0.0] {
-        weight.write(&ctx, &[task]).unwrap();
+        weight.write(ctx, &[task]).unwrap();
         let mut encoder = ctx.device().create_command_encoder(&Default::default());
         ce.encode(&mut encoder).unwrap();
         mse.encode(&mut encoder).unwrap();
@@ -168,9 +168,9 @@ fn tasks_add_into_one_scalar_with_weights_on_the_gpu() {
 #[test]
 fn two_steps_in_one_submit_and_fewer_rows_than_planned() {
     let Some(ctx) = context() else { return };
-    let plan_for = batch(&ctx, ROWS);
+    let plan_for = batch(ctx, ROWS);
     let plan = ctx.plan(&losses::cross_entropy(), &plan_for.spec().grad("input")).unwrap();
-    let (full, part) = (batch(&ctx, ROWS), batch(&ctx, 4));
+    let (full, part) = (batch(ctx, ROWS), batch(ctx, 4));
     let full = plan.bind(&Bindings::new().inputs(&full.inputs())).unwrap();
     let part = plan.bind(&Bindings::new().inputs(&part.inputs())).unwrap();
     let mut encoder = ctx.device().create_command_encoder(&Default::default());
@@ -179,7 +179,7 @@ fn two_steps_in_one_submit_and_fewer_rows_than_planned() {
     ctx.queue().submit([encoder.finish()]);
     assert_close(&full.grad("input").unwrap().to_vec::<f32>().unwrap(), &expected_grad(ROWS));
     assert_close(&part.grad("input").unwrap().to_vec::<f32>().unwrap(), &expected_grad(4));
-    let more = batch(&ctx, ROWS + 1);
+    let more = batch(ctx, ROWS + 1);
     assert!(matches!(plan.bind(&Bindings::new().inputs(&more.inputs())), Err(Error::Shape { .. })));
 }
 
@@ -212,11 +212,11 @@ fn the_same_plan_gives_the_same_bits() {
     let (rows, cols) = (37, 1003);
     let x: Vec<f32> = (0..rows * cols).map(|k| ((k * 7919 % 1000) as f32) / 97.0).collect();
     let y: Vec<i32> = (0..rows).map(|row| (row * 31 % cols) as i32).collect();
-    let x = Tensor::from_slice(&ctx, &x, &[rows, cols]).unwrap();
-    let y = Tensor::from_slice(&ctx, &y, &[rows]).unwrap();
+    let x = Tensor::from_slice(ctx, &x, &[rows, cols]).unwrap();
+    let y = Tensor::from_slice(ctx, &y, &[rows]).unwrap();
     let inputs = [("input", &x), ("target", &y)];
     let run = || {
-        let out = losses::cross_entropy().label_smoothing(0.1).forward_backward(&ctx, &inputs).unwrap();
+        let out = losses::cross_entropy().label_smoothing(0.1).forward_backward(ctx, &inputs).unwrap();
         let bits = |v: Vec<f32>| v.into_iter().map(f32::to_bits).collect::<Vec<u32>>();
         (bits(out.loss_values().unwrap()), bits(out.grad("input").unwrap().to_vec().unwrap()))
     };
@@ -229,8 +229,8 @@ fn the_same_plan_gives_the_same_bits() {
 #[test]
 fn set_param_takes_effect_with_the_next_submit() {
     let Some(ctx) = context() else { return };
-    let x = Tensor::from_slice(&ctx, &[3.0f32], &[1]).unwrap();
-    let t = Tensor::from_slice(&ctx, &[0.0f32], &[1]).unwrap();
+    let x = Tensor::from_slice(ctx, &[3.0f32], &[1]).unwrap();
+    let t = Tensor::from_slice(ctx, &[0.0f32], &[1]).unwrap();
     let inputs = [("input", &x), ("target", &t)];
     let plan = ctx.plan(&losses::huber(1.0), &PlanSpec::new().like(&inputs).grad("input")).unwrap();
     let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
@@ -243,7 +243,7 @@ fn set_param_takes_effect_with_the_next_submit() {
     assert!(matches!(bound.set_param("gamma", 1.0), Err(Error::Name { .. })));
     let spec = PlanSpec::new().input("input", DType::F32, &[4]).input("target", DType::F32, &[4]);
     let smooth = ctx.plan(&losses::smooth_l1(1.0), &spec).unwrap();
-    let x = Tensor::zeros(&ctx, DType::F32, &[4]).unwrap();
+    let x = Tensor::zeros(ctx, DType::F32, &[4]).unwrap();
     let smooth = smooth.bind(&Bindings::new().inputs(&[("input", &x), ("target", &x)])).unwrap();
     assert!(matches!(smooth.set_param("beta", 0.0), Err(Error::Param { .. })), "beta = 0 is another kernel");
 }

@@ -29,7 +29,7 @@ fn labels_that_are_numbers() {
     let spec = PlanSpec::new().input("input", DType::F32, &[4, 3]).input("target", DType::F32, &[4]);
     let error = ctx.plan(&losses::cross_entropy(), &spec).unwrap_err();
     assert!(matches!(&error, Error::DType { input, .. } if input == "target"), "{error}");
-    let tensor = Tensor::zeros(&ctx, DType::I32, &[3]).unwrap();
+    let tensor = Tensor::zeros(ctx, DType::I32, &[3]).unwrap();
     assert!(matches!(tensor.to_vec::<f32>(), Err(Error::DType { .. })));
 }
 
@@ -49,7 +49,7 @@ fn parameters_outside_their_domain() {
 #[test]
 fn names_that_nobody_knows() {
     let Some(ctx) = context() else { return };
-    let [x, t] = pair(&ctx, &[4]);
+    let [x, t] = pair(ctx, &[4]);
     let spec = PlanSpec::new().like(&[("input", &x), ("target", &t)]);
     let wrong = spec.clone().input("logits", DType::F32, &[4]);
     assert!(matches!(ctx.plan(&losses::mse(), &wrong), Err(Error::Name { name, .. }) if name == "logits"));
@@ -67,20 +67,20 @@ fn names_that_nobody_knows() {
 fn a_label_out_of_range_poisons_its_row_alone_and_is_told_once() {
     let Some(ctx) = context() else { return };
     let x: Vec<f32> = (0..5 * 4).map(|k| k as f32 / 7.0).collect();
-    let x = Tensor::from_slice(&ctx, &x, &[5, 4]).unwrap();
+    let x = Tensor::from_slice(ctx, &x, &[5, 4]).unwrap();
     for (bad, dtype) in
         [(4i64, DType::I32), (-1, DType::I32), (i64::from(i32::MIN), DType::I32), (4_000_000_000, DType::U32)]
     {
         let labels: Vec<u32> = [0u32, 1, bad as u32, 3, bad as u32].to_vec();
-        let y = Tensor::zeros(&ctx, dtype, &[5]).unwrap();
+        let y = Tensor::zeros(ctx, dtype, &[5]).unwrap();
         ctx.queue().write_buffer(y.buffer(), 0, bytemuck::cast_slice(&labels));
-        let weight = Tensor::from_slice(&ctx, &[1.0f32, 2.0, 0.5, 1.5], &[4]).unwrap();
+        let weight = Tensor::from_slice(ctx, &[1.0f32, 2.0, 0.5, 1.5], &[4]).unwrap();
         for weighted in [false, true] {
             let mut inputs = vec![("input", &x), ("target", &y)];
             if weighted {
                 inputs.push(("weight", &weight));
             }
-            let out = losses::cross_entropy().forward_backward(&ctx, &inputs).unwrap();
+            let out = losses::cross_entropy().forward_backward(ctx, &inputs).unwrap();
             let error = out.loss().unwrap_err();
             assert_eq!(error, Error::LabelOutOfRange { row: 2, label: bad, classes: 4 });
             assert!(out.loss().unwrap().is_nan(), "the status was cleared; the loss is NaN, not 0");
@@ -99,7 +99,7 @@ fn a_label_out_of_range_poisons_its_row_alone_and_is_told_once() {
 #[test]
 fn outputs_that_overlap_what_is_read() {
     let Some(ctx) = context() else { return };
-    let [x, t] = pair(&ctx, &[64]);
+    let [x, t] = pair(ctx, &[64]);
     let plan = ctx.plan(&losses::mse(), &PlanSpec::new().like(&[("input", &x), ("target", &t)]).grad("input")).unwrap();
     let bindings = Bindings::new().inputs(&[("input", &x), ("target", &t)]);
     let error = plan.bind(&bindings.clone().grad("input", &t)).unwrap_err();
@@ -117,11 +117,11 @@ fn tensors_larger_than_the_device_allows() {
     let error = ctx.plan(&losses::mse(), &spec).unwrap_err();
     assert!(matches!(error, Error::Limit { .. }), "{error}");
     let bytes = ctx.limits().buffer_bytes;
-    let too_large = Tensor::zeros(&ctx, DType::F32, &[usize::try_from(bytes / 4 + 1).unwrap()]);
+    let too_large = Tensor::zeros(ctx, DType::F32, &[usize::try_from(bytes / 4 + 1).unwrap()]);
     assert!(matches!(too_large, Err(Error::Limit { .. } | Error::OutOfMemory { .. })));
     // The context goes on.
-    let [x, t] = pair(&ctx, &[4]);
-    assert_eq!(losses::mse().forward(&ctx, &[("input", &x), ("target", &t)]).unwrap().loss().unwrap(), 0.0);
+    let [x, t] = pair(ctx, &[4]);
+    assert_eq!(losses::mse().forward(ctx, &[("input", &x), ("target", &t)]).unwrap().loss().unwrap(), 0.0);
 }
 
 #[test]
@@ -136,8 +136,8 @@ fn buffers_that_are_too_small_or_lack_a_usage() {
     let copy = buffer(wgpu::BufferUsages::COPY_DST);
     assert!(matches!(Tensor::from_buffer(copy, 0, DType::F32, &[4]), Err(Error::Buffer { .. })));
     let tensor = Tensor::from_buffer(storage, 0, DType::F32, &[4]).unwrap();
-    assert!(matches!(pollster::block_on(tensor.read::<f32>(&ctx)), Err(Error::Buffer { .. })));
-    assert!(matches!(Tensor::from_slice(&ctx, &[1.0f32; 5], &[2, 3]), Err(Error::Shape { .. })));
+    assert!(matches!(pollster::block_on(tensor.read::<f32>(ctx)), Err(Error::Buffer { .. })));
+    assert!(matches!(Tensor::from_slice(ctx, &[1.0f32; 5], &[2, 3]), Err(Error::Shape { .. })));
 }
 
 #[test]

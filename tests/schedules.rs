@@ -148,9 +148,9 @@ fn strided_views_and_class_axis_one_agree_with_their_copies() {
     let want = cpu::forward_backward(&losses::cross_entropy(), &host, &["input"]).unwrap();
     // The same numbers with every axis padded, classes innermost.
     let mut padded = vec![0.0; n * (d + 1) * (c + 3)];
-    for k in 0..n * c * d {
+    for (k, value) in x.iter().enumerate() {
         let (i, j, l) = (k / (c * d), k / d % c, k % d);
-        padded[i * (d + 1) * (c + 3) + l * (c + 3) + j] = x[k];
+        padded[i * (d + 1) * (c + 3) + l * (c + 3) + j] = *value;
     }
     let whole = Tensor::from_slice(ctx, &padded, &[padded.len()]).unwrap();
     let strided = whole.view(0, &[n, c, d], &[(d + 1) * (c + 3), 1, c + 3]).unwrap();

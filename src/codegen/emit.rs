@@ -4,6 +4,7 @@ use super::{Along, Binding, Mode, Slot, Variant, group_slots, index_bits, scalar
 use crate::expr::{Extent, Node, NodeId, Reduce, Scope};
 use crate::lower::{Pass, Program};
 use crate::op::{Kind, Op};
+use crate::schedule::{uses_scalars, uses_work};
 use std::fmt::Write;
 
 /// Bindings and address arithmetic of a pass kernel.
@@ -81,7 +82,11 @@ impl<'a> Frame<'a> {
             let element = if self.is_vector(slot) { "vec4<u32>" } else { "u32" };
             declare(&mut text, all.len() + 1, writes, &name, &format!("array<{element}>"));
         }
-        for (slot, name, ty) in [(Slot::Work, "work", "array<u32>"), (Slot::Scalars, "scalars", "Scalars")] {
+        let shared = [
+            (uses_work(self.program, self.pass), Slot::Work, "work", "array<u32>"),
+            (uses_scalars(self.program, self.pass), Slot::Scalars, "scalars", "Scalars"),
+        ];
+        for (_, slot, name, ty) in shared.into_iter().filter(|s| s.0) {
             all.push(Binding { slot, writes: true, tensor: None });
             declare(&mut text, all.len() + 1, true, name, ty);
         }

@@ -45,12 +45,12 @@ pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, workgroup: u32)
         Binding { slot: Slot::Scalars, writes: true, tensor: None },
     ];
     let vectors = program.params.len().div_ceil(4).max(1);
-    let mut declarations = format!(
-        "struct Span {{ count: u32, length: u32, segments: u32, items_base: u32, results_base: u32 }}\n\
+    let mut declarations = String::from(
+        "struct Span { count: u32, length: u32, segments: u32, items_base: u32, results_base: u32 }\n\
          @group(0) @binding(0) var<uniform> shape: Shape;\n\
          @group(0) @binding(1) var<uniform> span: Span;\n\
          @group(0) @binding(2) var<storage, read_write> work: array<u32>;\n\
-         @group(0) @binding(3) var<storage, read_write> scalars: Scalars;\n"
+         @group(0) @binding(3) var<storage, read_write> scalars: Scalars;\n",
     );
     for &output in &outputs {
         bindings.push(Binding { slot: Slot::Output(output), writes: true, tensor: Some(bindings.len() - 2) });

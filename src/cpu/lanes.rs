@@ -85,21 +85,8 @@ macro_rules! accumulate {
 macro_rules! vectorised {
     ($($(#[$doc:meta])* pub fn $name:ident<$t:ident: $bound:ident>($($arg:ident: $ty:ty),*) $(-> $result:ty)? $body:block)*) => {$(
         $(#[$doc])*
-        pub fn $name<$t: $bound>($($arg: $ty),*) $(-> $result)? {
-            #[inline(always)]
-            fn body<$t: $bound>($($arg: $ty),*) $(-> $result)? $body
-            #[cfg(target_arch = "x86_64")]
-            if std::arch::is_x86_feature_detected!("avx2") {
-                #[target_feature(enable = "avx2")]
-                fn wide<$t: $bound>($($arg: $ty),*) $(-> $result)? {
-                    body($($arg),*)
-                }
-                // SAFETY: the processor has AVX2.
-                #[allow(unsafe_code, reason = "calling a function for a feature that was just detected")]
-                return unsafe { wide($($arg),*) };
-            }
-            body($($arg),*)
-        }
+        #[multiversion::multiversion(targets("x86_64+avx2"))]
+        pub fn $name<$t: $bound>($($arg: $ty),*) $(-> $result)? $body
     )*};
 }
 

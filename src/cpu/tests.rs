@@ -217,6 +217,10 @@ fn masked_elements_are_zero_whatever_they_hold() {
     let out = forward_backward(&losses::mse().reduction(Reduction::Sum), &inputs, &["input"]).unwrap();
     assert_eq!(out.loss().unwrap(), 10.0);
     assert_eq!(out.grad("input").unwrap(), [0.0, 2.0, 6.0]);
+    // The mean counts what the mask keeps.
+    let out = forward_backward(&losses::mse(), &inputs, &["input"]).unwrap();
+    assert_eq!(out.loss().unwrap(), 5.0);
+    assert_eq!(out.grad("input").unwrap(), [0.0, 1.0, 3.0]);
 }
 
 /// Element losses of a row program: the mask has a value an element, the stage reads all of them.

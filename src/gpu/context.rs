@@ -48,7 +48,10 @@ impl Context {
         Context::request(None).await
     }
 
-    /// A device with these limits only, or the adapter's where they are lower; for tests of smaller devices. Blocks.
+    /// A device with these limits only, to test as on a smaller one. Blocks.
+    ///
+    /// # Errors
+    /// As [`Context::new`]; [`Error::Device`] where the adapter allows less.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn with_limits(limits: wgpu::Limits) -> Result<Context> {
         pollster::block_on(Context::request(Some(limits)))

@@ -161,11 +161,11 @@ impl Problem<'_> {
             return true;
         }
         let axes = self.geometry.axes;
-        let outer_aligned = (0..3).all(|axis| axes[axis] == 1 || place.strides[axis] % 4 == 0);
+        let outer_aligned = (0..3).all(|axis| axes[axis] == 1 || place.strides[axis].is_multiple_of(4));
         match along(place.strides[3]) {
-            Along::Unit => axes[3] % 4 == 0 && outer_aligned && place.first % 4 == 0,
+            Along::Unit => axes[3].is_multiple_of(4) && outer_aligned && place.first.is_multiple_of(4),
             // One value for the whole vector: its row may begin anywhere.
-            Along::Repeat => axes[3] % 4 == 0,
+            Along::Repeat => axes[3].is_multiple_of(4),
             Along::Strided => false,
         }
     }

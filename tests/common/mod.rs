@@ -21,7 +21,10 @@ pub struct Outcome {
 /// The GPU, where there is one. Without one, tests of the GPU path are skipped, unless `WGLOSS_REQUIRE_ADAPTER` is set.
 pub fn context() -> Option<&'static Context> {
     static CONTEXT: OnceLock<Option<Context>> = OnceLock::new();
-    let make = || match Context::new() {
+    // `WGLOSS_TEST_LIMITS=webgpu`: a device with no more than every WebGPU device has.
+    let smallest = std::env::var("WGLOSS_TEST_LIMITS").is_ok_and(|limits| limits == "webgpu");
+    let open = || if smallest { Context::with_limits(wgpu::Limits::default()) } else { Context::new() };
+    let make = || match open() {
         Ok(ctx) => Some(ctx),
         Err(error) if std::env::var_os("WGLOSS_REQUIRE_ADAPTER").is_none() => {
             eprintln!("GPU path skipped: {error}");

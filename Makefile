@@ -1,0 +1,27 @@
+# make demo: trains on MNIST, wholly on the GPU.   make test: the whole suite.   Both make sure of an adapter first.
+.PHONY: demo test bench adapter
+
+# A Vulkan driver, and a linker for Rust; on a fresh Debian or Ubuntu both come from apt.
+adapter:
+	@if [ "$$(uname)" = Linux ]; then \
+	  need=; \
+	  ls /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json >/dev/null 2>&1 || [ -n "$$VK_DRIVER_FILES$$VK_ICD_FILENAMES" ] \
+	    || need="mesa-vulkan-drivers libvulkan1"; \
+	  command -v cc >/dev/null 2>&1 || need="$$need build-essential"; \
+	  if [ -n "$$need" ]; then \
+	    echo "no GPU driver or no linker found: installing $$need with apt-get"; \
+	    sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	    $$sudo apt-get -qq update && DEBIAN_FRONTEND=noninteractive $$sudo apt-get -qq install -y $$need >/dev/null; \
+	  fi; \
+	fi
+
+demo: adapter
+	cargo run --release --example train_mnist
+
+# The suite twice: with all that the adapter has, and with no more than every WebGPU device has.
+test: adapter
+	WGLOSS_REQUIRE_ADAPTER=1 cargo test
+	WGLOSS_REQUIRE_ADAPTER=1 WGLOSS_TEST_LIMITS=webgpu cargo test --tests
+
+bench: adapter
+	cargo bench
