@@ -5,13 +5,13 @@
 adapter:
 	@if [ "$$(uname)" = Linux ]; then \
 	  need=; \
-	  ls /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json >/dev/null 2>&1 || [ -n "$$VK_DRIVER_FILES$$VK_ICD_FILENAMES" ] \
-	    || need="mesa-vulkan-drivers libvulkan1"; \
+	  drivers=$$(find /usr/share/vulkan/icd.d /usr/local/share/vulkan/icd.d /etc/vulkan/icd.d -name '*.json' 2>/dev/null); \
+	  [ -n "$$drivers$$VK_DRIVER_FILES$$VK_ICD_FILENAMES" ] || need="mesa-vulkan-drivers libvulkan1"; \
 	  command -v cc >/dev/null 2>&1 || need="$$need build-essential"; \
 	  if [ -n "$$need" ]; then \
 	    echo "no GPU driver or no linker found: installing $$need with apt-get"; \
 	    sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-	    $$sudo apt-get -qq update && DEBIAN_FRONTEND=noninteractive $$sudo apt-get -qq install -y $$need >/dev/null; \
+	    $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y $$need >/dev/null; \
 	  fi; \
 	fi
 
