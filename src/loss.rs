@@ -1,7 +1,7 @@
 //! A loss: named inputs, options with domains, an expression, and how it is reduced.
 //!
 //! A [`Loss`] is a weighted sum of terms. Each term is a [`Definition`] (shared, immutable) with the values of its
-//! options and its reduction. [`Loss::build`] turns it into expressions for one problem.
+//! options and its reduction. `Loss::build` turns it into expressions for one problem.
 
 use crate::error::{Error, Result};
 use crate::expr::{Expr, Extent, Graph, Node, Scope};

@@ -1,5 +1,6 @@
 //! The only part that names wgpu: contexts, tensors, plans.
 
+mod bound;
 mod context;
 mod pipeline;
 mod plan;
@@ -10,8 +11,9 @@ mod tensor;
 mod trusted;
 mod uniform;
 
+pub use bound::Bound;
 pub use context::Context;
-pub use plan::{Bound, Plan};
+pub use plan::Plan;
 pub use run::Output;
 pub use spec::{Bindings, GradMode, PlanSpec};
 pub use tensor::Tensor;

@@ -1,38 +1,34 @@
-//! Plans and bound plans: host checks, buffers, bind groups, and the commands of a step.
+//! Plans: what a loss is compiled to for shapes, and the host's checks of the tensors that are bound to it.
 
+use super::bound::{Bound, Maker};
 use super::context::Context;
 use super::pipeline::Pipeline;
 use super::resolve::{Place, Problem, Resolved, Second, Step, full_strides, is_broadcast, resolve};
 use super::spec::{Bindings, GradMode, PlanSpec};
 use super::tensor::Tensor;
-use crate::codegen::{KernelSource, Mode, Slot, scalar_slots};
+use crate::codegen::Mode;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::expr::{InputDecl, Node, Scope};
+use crate::expr::{InputDecl, Scope};
 use crate::geometry::{Geometry, Layout, Part};
-use crate::loss::{Loss, Value, check_option};
+use crate::loss::Loss;
 use crate::lower::{Program, Target, UPSTREAM, lower};
 use crate::op::Kind;
 use crate::schedule::{bytes_moved, split_outputs};
 use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 
-/// Alignment of uniforms in their buffer: the largest that WebGPU lets a device ask for.
-const UNIFORM_STRIDE: u64 = 256;
-/// What the status word holds while no label was out of range.
-const NO_BAD_ROW: u32 = u32::MAX;
-
 /// A loss compiled for shapes: program, pipelines, workspace. Made once, bound to as many buffers as you like.
 #[derive(Clone)]
 pub struct Plan {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    ctx: Context,
-    loss: Loss,
+pub(super) struct Inner {
+    pub ctx: Context,
+    pub loss: Loss,
     spec: PlanSpec,
-    program: Program,
+    pub program: Program,
     work: Mutex<Option<wgpu::Buffer>>,
     explained: String,
 }
@@ -51,7 +47,7 @@ struct Io {
 }
 
 /// What is bound: by place in the program's inputs and outputs.
-struct Io2 {
+struct BoundIo {
     inputs: Vec<Option<Io>>,
     outputs: Vec<Io>,
 }
@@ -206,7 +202,7 @@ impl Inner {
         let output = |o: usize| Io { layout: Layout::contiguous(&self.shape_of(o, &geometry)), offset: 0 };
         let outputs: Vec<Io> = (0..self.program.outputs.len()).map(output).collect();
         self.check_bytes(&inputs, &outputs)?;
-        let (geometry, resolved) = self.resolve(&Io2 { inputs, outputs }, false)?;
+        let (geometry, resolved) = self.resolve(&BoundIo { inputs, outputs }, false)?;
         for step in &resolved.steps {
             self.pipeline(step)?;
         }
@@ -230,7 +226,7 @@ impl Inner {
         Ok(())
     }
 
-    fn resolve(&self, io: &Io2, pooled: bool) -> Result<(Geometry, Resolved)> {
+    fn resolve(&self, io: &BoundIo, pooled: bool) -> Result<(Geometry, Resolved)> {
         let program = &self.program;
         let limits = self.ctx.limits();
         let geometry = self.geometry(&io.inputs, &io.outputs)?;
@@ -277,7 +273,7 @@ impl Inner {
         Ok((geometry, resolved))
     }
 
-    fn pipeline(&self, step: &Step) -> Result<Arc<Pipeline>> {
+    pub fn pipeline(&self, step: &Step) -> Result<Arc<Pipeline>> {
         let (source, trailing) = match step {
             Step::Kernel { source, second, .. } => (source, matches!(second, Second::Span(_))),
             Step::BroadcastSum { source, .. } => (source, false),
@@ -285,7 +281,7 @@ impl Inner {
         self.ctx.pipelines().get(&self.ctx, source, trailing)
     }
 
-    fn explain(&self, geometry: &Geometry, resolved: &Resolved) -> String {
+    pub fn explain(&self, geometry: &Geometry, resolved: &Resolved) -> String {
         let program = &self.program;
         let mut text = format!("{} over {} rows x {} columns\n", program.name, geometry.rows, geometry.cols);
         for (pass, (schedule, what)) in resolved.schedules.iter().zip(&program.passes).enumerate() {
@@ -314,7 +310,7 @@ impl Inner {
     }
 
     /// The shared workspace, grown where needed.
-    fn workspace(&self, words: u64) -> Result<wgpu::Buffer> {
+    pub fn workspace(&self, words: u64) -> Result<wgpu::Buffer> {
         let bytes = 4 * words;
         let mut work = self.work.lock().expect("the workspace is only locked to be replaced, which does not panic");
         match &*work {
@@ -328,7 +324,7 @@ impl Inner {
     }
 }
 
-fn output_name(program: &Program, target: &Target) -> String {
+pub(super) fn output_name(program: &Program, target: &Target) -> String {
     match target {
         Target::Loss => "loss".to_owned(),
         Target::Denominator => "denominator".to_owned(),
@@ -358,7 +354,7 @@ impl Plan {
         let output_io: Vec<Io> = outputs.iter().map(io).collect();
         inner.check_bytes(&input_io, &output_io)?;
         let pooled = self.check_aliases(&inputs, &outputs)?;
-        let (geometry, resolved) = inner.resolve(&Io2 { inputs: input_io, outputs: output_io }, pooled)?;
+        let (geometry, resolved) = inner.resolve(&BoundIo { inputs: input_io, outputs: output_io }, pooled)?;
         Maker { inner, inputs: &inputs, outputs: &outputs, geometry: &geometry }.make(self, resolved)
     }
 
@@ -512,397 +508,6 @@ impl Plan {
             earlier.push((name, tensor, None));
         }
         Ok(pooled)
-    }
-}
-
-/// Makes what a bound plan holds.
-struct Maker<'a> {
-    inner: &'a Inner,
-    inputs: &'a [Option<Tensor>],
-    outputs: &'a [Tensor],
-    geometry: &'a Geometry,
-}
-
-impl Maker<'_> {
-    fn make(&self, plan: &Plan, resolved: Resolved) -> Result<Bound> {
-        let Maker { inner, .. } = self;
-        let ctx = &inner.ctx;
-        let program = &inner.program;
-        let slots = scalar_slots(program);
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        let scalars = ctx.create_buffer("wgloss scalars", 4 * (1 + slots.len().max(1) as u64), usage)?;
-        ctx.queue().write_buffer(&scalars, 0, &NO_BAD_ROW.to_le_bytes());
-        let work = inner.workspace(resolved.work_words)?;
-        let mut copies = Vec::new();
-        for (slot, id) in slots.iter().enumerate() {
-            if let Node::Input(place) = *program.node(*id) {
-                let tensor = self.inputs[place as usize].as_ref().expect("a scalar input is bound");
-                if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_SRC) {
-                    let message = "a scalar needs BufferUsages::COPY_SRC".to_owned();
-                    return Err(Error::Buffer { input: program.inputs[place as usize].name.clone(), message });
-                }
-                copies.push((tensor.buffer().clone(), tensor.offset() * 4, 4 * (1 + slot as u64)));
-            }
-        }
-        // Gradients that are summed over broadcast axes afterwards are kept whole until then.
-        let mut whole: Vec<Option<wgpu::Buffer>> = vec![None; self.outputs.len()];
-        for step in &resolved.steps {
-            if let Step::BroadcastSum { output, .. } = step {
-                let values = match program.outputs[*output].scope {
-                    Scope::Row => self.geometry.rows,
-                    _ => self.geometry.elements(),
-                };
-                let usage = wgpu::BufferUsages::STORAGE;
-                whole[*output] = Some(ctx.create_buffer("wgloss whole gradient", 4 * values, usage)?);
-            }
-        }
-        let (uniforms, offsets) = self.uniforms(&resolved.steps)?;
-        let mut steps = Vec::new();
-        for (step, offset) in resolved.steps.iter().zip(offsets) {
-            let pipeline = inner.pipeline(step)?;
-            let (source, grid) = match step {
-                Step::Kernel { source, grid, .. } | Step::BroadcastSum { source, grid, .. } => (source, *grid),
-            };
-            let storage = |place: usize, slot: Slot| match (step, slot) {
-                (Step::BroadcastSum { output, .. }, _) if place == 0 => {
-                    whole[*output].as_ref().expect("a whole gradient").as_entire_binding()
-                }
-                (Step::BroadcastSum { .. }, Slot::Output(output)) => self.binding(&self.outputs[output]),
-                (_, Slot::Output(output)) => match &whole[output] {
-                    Some(buffer) => buffer.as_entire_binding(),
-                    None => self.binding(&self.outputs[output]),
-                },
-                (_, Slot::Input(input)) => self.binding(self.inputs[input].as_ref().expect("an input is bound")),
-                (_, Slot::Work) => work.as_entire_binding(),
-                (_, Slot::Scalars) => scalars.as_entire_binding(),
-            };
-            let uniform = |(offset, bytes): (u64, u64)| {
-                wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: &uniforms,
-                    offset,
-                    size: wgpu::BufferSize::new(bytes),
-                })
-            };
-            let params = (0, self.params_bytes());
-            let (second, trailing) = match step {
-                Step::Kernel { second: Second::Span(_), .. } => (offset.second, Some(params)),
-                Step::Kernel { .. } => (params, None),
-                Step::BroadcastSum { .. } => (offset.first, None),
-            };
-            let mut entries = vec![
-                wgpu::BindGroupEntry { binding: 0, resource: uniform(offset.first) },
-                wgpu::BindGroupEntry { binding: 1, resource: uniform(second) },
-            ];
-            for (place, binding) in source.bindings.iter().enumerate() {
-                let resource = storage(place, binding.slot);
-                entries.push(wgpu::BindGroupEntry { binding: place as u32 + 2, resource });
-            }
-            if let Some(params) = trailing {
-                let binding = source.bindings.len() as u32 + 2;
-                entries.push(wgpu::BindGroupEntry { binding, resource: uniform(params) });
-            }
-            let group = self.bind_group(source, &pipeline, &entries)?;
-            steps.push(BoundStep { pipeline, group, grid });
-        }
-        let labels = program.inputs.iter().position(|decl| decl.kind == Kind::Int);
-        Ok(Bound {
-            plan: plan.clone(),
-            steps,
-            copies,
-            scalars,
-            uniforms,
-            params: Mutex::new(program.params.iter().map(|p| p.1).collect()),
-            labels: labels.and_then(|place| self.inputs[place].clone()),
-            classes: self.geometry.cols,
-            outputs: self.outputs.to_vec(),
-            bytes: bytes_moved(program, self.geometry),
-            explained: inner.explain(self.geometry, &resolved),
-        })
-    }
-
-    fn bind_group(
-        &self,
-        source: &KernelSource,
-        pipeline: &Pipeline,
-        entries: &[wgpu::BindGroupEntry<'_>],
-    ) -> Result<wgpu::BindGroup> {
-        let device = self.inner.ctx.device();
-        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: source.wgsl.lines().next(),
-            layout: &pipeline.layout,
-            entries,
-        });
-        #[cfg(not(target_arch = "wasm32"))]
-        if let Some(error) = pollster::block_on(scope.pop()) {
-            return Err(Error::Device { message: error.to_string() });
-        }
-        #[cfg(target_arch = "wasm32")]
-        drop(scope.pop());
-        Ok(group)
-    }
-
-    /// The tensor's bytes, from an aligned offset.
-    fn binding<'t>(&self, tensor: &'t Tensor) -> wgpu::BindingResource<'t> {
-        let alignment = u64::from(self.inner.ctx.limits().offset_alignment);
-        let range = tensor.byte_range();
-        let offset = range.start - range.start % alignment;
-        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-            buffer: tensor.buffer(),
-            offset,
-            size: wgpu::BufferSize::new(range.end - offset),
-        })
-    }
-
-    fn params_bytes(&self) -> u64 {
-        16 * self.inner.program.params.len().div_ceil(4).max(1) as u64
-    }
-
-    /// One buffer with the parameters first, then each dispatch's uniforms.
-    fn uniforms(&self, steps: &[Step]) -> Result<(wgpu::Buffer, Vec<Offsets>)> {
-        let mut bytes: Vec<u8> = Vec::new();
-        let mut push = |data: &[u8]| {
-            let offset = bytes.len() as u64;
-            bytes.extend_from_slice(data);
-            bytes.resize(bytes.len().next_multiple_of(UNIFORM_STRIDE as usize), 0);
-            (offset, data.len() as u64)
-        };
-        let mut params: Vec<f32> = self.inner.program.params.iter().map(|p| p.1 as f32).collect();
-        params.resize(self.params_bytes() as usize / 4, 0.0);
-        push(bytemuck::cast_slice(&params));
-        let mut offsets = Vec::new();
-        for step in steps {
-            offsets.push(match step {
-                Step::Kernel { shape, second, .. } => {
-                    let first = push(bytemuck::bytes_of(&**shape));
-                    let second = match second {
-                        Second::Span(span) => push(bytemuck::bytes_of(span)),
-                        Second::Params => first,
-                    };
-                    Offsets { first, second }
-                }
-                Step::BroadcastSum { axes, .. } => {
-                    let first = push(bytemuck::bytes_of(axes));
-                    Offsets { first, second: first }
-                }
-            });
-        }
-        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-        let buffer = self.inner.ctx.create_buffer("wgloss uniforms", bytes.len() as u64, usage)?;
-        self.inner.ctx.queue().write_buffer(&buffer, 0, &bytes);
-        Ok((buffer, offsets))
-    }
-}
-
-/// Offset and size of a dispatch's uniforms.
-struct Offsets {
-    first: (u64, u64),
-    second: (u64, u64),
-}
-
-struct BoundStep {
-    pipeline: Arc<Pipeline>,
-    group: wgpu::BindGroup,
-    grid: [u32; 2],
-}
-
-/// A plan with its buffers: records a step into any encoder of its device.
-///
-/// Bound plans of one [`Plan`] share a workspace, so steps run in the order in which they are recorded.
-pub struct Bound {
-    plan: Plan,
-    steps: Vec<BoundStep>,
-    /// Scalar inputs: buffer, offset there, offset in `scalars`.
-    copies: Vec<(wgpu::Buffer, u64, u64)>,
-    scalars: wgpu::Buffer,
-    uniforms: wgpu::Buffer,
-    params: Mutex<Vec<f64>>,
-    labels: Option<Tensor>,
-    classes: u64,
-    outputs: Vec<Tensor>,
-    bytes: u64,
-    explained: String,
-}
-
-impl std::fmt::Debug for Bound {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bound").field("plan", &self.plan).field("steps", &self.steps.len()).finish_non_exhaustive()
-    }
-}
-
-impl Bound {
-    /// Records the step: compute work only. No submit, no poll, no readback, no allocation of ours.
-    ///
-    /// # Errors
-    /// None today; the signature leaves room for checks that must wait until now.
-    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        for (buffer, from, to) in &self.copies {
-            encoder.copy_buffer_to_buffer(buffer, *from, &self.scalars, *to, 4);
-        }
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        self.encode_pass(&mut pass);
-        Ok(())
-    }
-
-    fn encode_pass(&self, pass: &mut wgpu::ComputePass<'_>) {
-        for step in &self.steps {
-            pass.set_pipeline(&step.pipeline.pipeline);
-            pass.set_bind_group(0, &step.group, &[]);
-            pass.dispatch_workgroups(step.grid[0], step.grid[1], 1);
-        }
-    }
-
-    /// Records and submits a step on its own.
-    ///
-    /// # Errors
-    /// As [`Bound::encode`].
-    pub fn submit(&self) -> Result<()> {
-        let ctx = &self.plan.inner.ctx;
-        let mut encoder = ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.encode(&mut encoder)?;
-        ctx.queue().submit([encoder.finish()]);
-        Ok(())
-    }
-
-    /// Sets a numeric parameter; takes effect with the next submit.
-    ///
-    /// # Errors
-    /// [`Error::Name`], [`Error::Param`] outside its domain, or where it would need another kernel (then make a
-    /// new plan).
-    pub fn set_param(&self, name: &str, value: f64) -> Result<()> {
-        let inner = &self.plan.inner;
-        let program = &inner.program;
-        let Some(place) = program.params.iter().position(|p| p.0 == name) else {
-            let known: Vec<&str> = program.params.iter().map(|p| p.0.as_str()).collect();
-            let what = format!("{} has no parameter", program.name);
-            return Err(Error::Name { what, name: name.to_owned(), known: known.join(", ") });
-        };
-        let mut params = self.params.lock().expect("parameters are only locked to be set, which does not panic");
-        if let Some((loss, decl)) = inner.loss.param_decl(name) {
-            check_option(&loss, &decl, Value::Num(value))?;
-            let class = |x: f64| decl.structural.iter().position(|s| *s == x);
-            if class(value) != class(params[place]) {
-                let allowed = format!("a value with the same kernel as {}; make a new plan", params[place]);
-                return Err(Error::Param { loss, param: name.to_owned(), found: format!("{value}"), allowed });
-            }
-        } else if !value.is_finite() {
-            let (loss, param) = (program.name.clone(), name.to_owned());
-            return Err(Error::Param { loss, param, found: format!("{value}"), allowed: "finite".to_owned() });
-        }
-        params[place] = value;
-        inner.ctx.queue().write_buffer(&self.uniforms, 4 * place as u64, &(value as f32).to_le_bytes());
-        Ok(())
-    }
-
-    /// The loss, in the shape of its reduction.
-    ///
-    /// # Errors
-    /// [`Error::Name`] if the plan was made without it.
-    pub fn loss(&self) -> Result<&Tensor> {
-        self.output(&Target::Loss)
-    }
-
-    /// What the mean divides by.
-    ///
-    /// # Errors
-    /// [`Error::Name`] if the plan was made without it.
-    pub fn denominator(&self) -> Result<&Tensor> {
-        self.output(&Target::Denominator)
-    }
-
-    /// The gradient with respect to an input.
-    ///
-    /// # Errors
-    /// [`Error::Name`] if the plan makes none.
-    pub fn grad(&self, input: &str) -> Result<&Tensor> {
-        self.output(&Target::Grad(self.place(input)?))
-    }
-
-    /// The diagonal of the Hessian with respect to an input.
-    ///
-    /// # Errors
-    /// [`Error::Name`] if the plan makes none.
-    pub fn hessian_diagonal(&self, input: &str) -> Result<&Tensor> {
-        self.output(&Target::HessianDiagonal(self.place(input)?))
-    }
-
-    fn place(&self, input: &str) -> Result<usize> {
-        let program = &self.plan.inner.program;
-        program.input(input).ok_or_else(|| {
-            let known: Vec<&str> = program.inputs.iter().map(|i| i.name.as_str()).collect();
-            Error::Name { what: "the plan has no input".into(), name: input.to_owned(), known: known.join(", ") }
-        })
-    }
-
-    fn output(&self, target: &Target) -> Result<&Tensor> {
-        let program = &self.plan.inner.program;
-        let found = program.outputs.iter().position(|o| o.target == *target);
-        found.map(|o| &self.outputs[o]).ok_or_else(|| {
-            let known: Vec<String> = program.outputs.iter().map(|o| output_name(program, &o.target)).collect();
-            let name = output_name(program, target);
-            Error::Name { what: "the plan does not make the".into(), name, known: known.join(", ") }
-        })
-    }
-
-    /// Bytes that a step must move: inputs once, outputs once.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// What was chosen for these tensors and why.
-    pub fn explain(&self) -> &str {
-        &self.explained
-    }
-
-    /// Reads and clears the status word: the first row with a label out of range, since it was last read.
-    ///
-    /// # Errors
-    /// [`Error::LabelOutOfRange`], [`Error::Device`].
-    pub async fn status(&self) -> Result<()> {
-        let Some(labels) = &self.labels else { return Ok(()) };
-        let ctx = &self.plan.inner.ctx;
-        let word = ctx.read("status", &self.scalars, 0, 4).await?;
-        let row: u32 = bytemuck::pod_read_unaligned(&word);
-        if row == NO_BAD_ROW {
-            return Ok(());
-        }
-        ctx.queue().write_buffer(&self.scalars, 0, &NO_BAD_ROW.to_le_bytes());
-        let row = u64::from(row);
-        let mut rest = row as usize;
-        let mut place = labels.offset();
-        for (&size, &stride) in labels.shape().iter().zip(labels.strides()).rev() {
-            place += (rest % size.max(1) * stride) as u64;
-            rest /= size.max(1);
-        }
-        let bits = ctx.read("label", labels.buffer(), 4 * place, 4).await?;
-        let label = match labels.dtype() {
-            DType::U32 => i64::from(bytemuck::pod_read_unaligned::<u32>(&bits)),
-            _ => i64::from(bytemuck::pod_read_unaligned::<i32>(&bits)),
-        };
-        Err(Error::LabelOutOfRange { row, label, classes: self.classes })
-    }
-
-    /// Reads the loss back, with the status.
-    ///
-    /// # Errors
-    /// [`Error::LabelOutOfRange`], [`Error::Device`]; [`Error::Name`] if the plan was made without it.
-    pub async fn read_loss_async(&self) -> Result<Vec<f32>> {
-        self.status().await?;
-        self.loss()?.read::<f32>(&self.plan.inner.ctx).await
-    }
-
-    /// The first value of the loss (the only one of a reduced loss). Blocks.
-    ///
-    /// # Errors
-    /// As [`Bound::read_loss_async`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn read_loss(&self) -> Result<f32> {
-        let values = pollster::block_on(self.read_loss_async())?;
-        Ok(values[0])
-    }
-
-    pub(super) fn context(&self) -> &Context {
-        &self.plan.inner.ctx
     }
 }
 

@@ -1,7 +1,7 @@
 //! One call for one batch: plan, bind, submit, read.
 
+use super::bound::Bound;
 use super::context::Context;
-use super::plan::Bound;
 use super::spec::{Bindings, PlanSpec};
 use super::tensor::Tensor;
 use crate::error::Result;
