@@ -1,6 +1,6 @@
 //! Hooks of `elementwise.wgsl`: elements by themselves, or rows by themselves (with gathers, without their elements).
 
-use super::emit::{Emit, Frame, group_load, is_literal, outer_code, outer_value, valid_first};
+use super::emit::{Emit, Frame, group_load, is_literal, outer_code, outer_value, params, valid_first};
 use super::{KernelSource, Slot, Variant, is_read_later, scalar_type, structure, title};
 use crate::expr::{Node, NodeId, Scope};
 use crate::lower::Program;
@@ -13,7 +13,7 @@ use std::fmt::Write;
 pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, variant: &Variant) -> KernelSource {
     let frame = Frame::new(program, pass, variant, schedule.width);
     let lenient = is_read_later(program, pass);
-    let (bindings, declarations) = frame.bindings(&super::row::params(program));
+    let (bindings, declarations) = frame.bindings(&params(program, 1));
     let items = if program.has_rows() { "shape.rows" } else { "shape.cols" };
     let sums = frame.pass.totals.len();
     let PassSchedule { workgroup, width, .. } = schedule;

@@ -189,6 +189,12 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// Declaration of the parameters' uniform; without parameters, one that nobody reads.
+pub(super) fn params(program: &Program, binding: usize) -> String {
+    let vectors = program.params.len().div_ceil(4).max(1);
+    format!("@group(0) @binding({binding}) var<uniform> params: array<vec4<f32>, {vectors}>;\n")
+}
+
 /// Nodes below the roots, operands first, and first of all those that say where the loss is valid: gathers ask.
 pub(super) fn valid_first(program: &Program, roots: &[NodeId]) -> Vec<NodeId> {
     let is_sum = |id: NodeId| matches!(program.node(id), Node::SumOver(..));

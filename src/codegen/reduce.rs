@@ -1,6 +1,6 @@
 //! Hooks of `reduce.wgsl`: partial sums of a pass to segments, groups, or scalars and outputs of the whole loss.
 
-use super::emit::{is_literal, literal, op_text};
+use super::emit::{is_literal, literal, op_text, params};
 use super::{Binding, KernelSource, Mode, Slot, group_slots, scalar_slots};
 use crate::expr::{Extent, Node, NodeId, Scope};
 use crate::lower::Program;
@@ -44,7 +44,6 @@ pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, workgroup: u32)
         Binding { slot: Slot::Work, writes: true, tensor: None },
         Binding { slot: Slot::Scalars, writes: true, tensor: None },
     ];
-    let vectors = program.params.len().div_ceil(4).max(1);
     let mut declarations = String::from(
         "struct Span { count: u32, length: u32, segments: u32, items_base: u32, results_base: u32 }\n\
          @group(0) @binding(0) var<uniform> shape: Shape;\n\
@@ -61,11 +60,8 @@ pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, workgroup: u32)
         );
     }
     // Parameters come last: only finished losses read them.
-    let _ = write!(
-        declarations,
-        "@group(0) @binding({}) var<uniform> params: array<vec4<f32>, {vectors}>;\nconst WG: u32 = {workgroup}u;\n",
-        bindings.len() + 2
-    );
+    declarations.push_str(&params(program, bindings.len() + 2));
+    let _ = writeln!(declarations, "const WG: u32 = {workgroup}u;");
     let modes = if let ReduceKind::Finish(modes) = kind { &modes[..] } else { &[] };
     let hooks = BTreeMap::from([
         ("bindings".to_owned(), declarations),

@@ -1,7 +1,9 @@
 //! Hooks of the row skeletons.
 
 use super::elementwise::gather;
-use super::emit::{Emit, Frame, group_load, is_literal, is_outer, op_text, outer_code, outer_value, valid_first};
+use super::emit::{
+    Emit, Frame, group_load, is_literal, is_outer, op_text, outer_code, outer_value, params, valid_first,
+};
 use super::{KernelSource, Mode, Slot, Variant, is_read_later, scalar_type, state_words, structure, title};
 use crate::expr::{Node, NodeId, Reduce, Scope};
 use crate::lower::Program;
@@ -10,12 +12,6 @@ use crate::schedule::{Kernel, PassSchedule, roots, tensor_inputs};
 use crate::template::{Skeleton, fill_hooks};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
-
-/// Declaration of the parameters' uniform; without parameters, one that nobody reads.
-pub(super) fn params(program: &Program) -> String {
-    let vectors = program.params.len().div_ceil(4).max(1);
-    format!("@group(0) @binding(1) var<uniform> params: array<vec4<f32>, {vectors}>;\n")
-}
 
 pub(super) fn kernel(
     program: &Program,
@@ -26,7 +22,7 @@ pub(super) fn kernel(
 ) -> KernelSource {
     let frame = Frame::new(program, pass, variant, schedule.width);
     let row = Row::new(&frame, is_read_later(program, pass));
-    let (bindings, mut declarations) = frame.bindings(&params(program));
+    let (bindings, mut declarations) = frame.bindings(&params(program, 1));
     let PassSchedule { workgroup, width, kernel, .. } = *schedule;
     let strided = schedule.strided;
     let trips = if let Kernel::RowResident { trips } = kernel { trips } else { 1 };
