@@ -11,6 +11,7 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let outer = outer_begin();
+    let cols = shape.cols;
     for (var row = group.x; row < shape.rows; row += groups.x) {
         // Phase 1: what the row knows before its elements, labels and gathers included.
         var r = row_begin(outer, row);
@@ -18,16 +19,16 @@ fn main(
         // Phase 2: stages.
         // repeat begin: stage
         var stage0 = stage0_identity();
-        for (var col = lane * WIDTH; col < shape.cols; col += WG * WIDTH) {
+        for (var col = lane * WIDTH; col < cols; col += WG * WIDTH) {
             stage0 = stage0_step(stage0, r, fetch(r, col), col);
         }
         r = stage0_finish(r, stage0_gather(stage0_narrow(stage0), lane));
         // repeat end
         // Phase 3: outputs.
-        for (var col = lane * WIDTH; col < shape.cols; col += WG * WIDTH) {
+        for (var col = lane * WIDTH; col < cols; col += WG * WIDTH) {
             write_elements(r, fetch(r, col), col);
         }
-        write_label(r, lane, 0u, shape.cols);
+        write_label(r, lane, 0u, cols);
         if (lane == 0u) {
             write_row(r, row);
         }

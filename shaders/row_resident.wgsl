@@ -11,13 +11,14 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let outer = outer_begin();
+    let cols = shape.cols;
     for (var row = group.x; row < shape.rows; row += groups.x) {
         // Phase 1: the row's own values, and its elements.
         var r = row_begin(outer, row);
         var held: array<Fetched, TRIPS>;
         for (var trip = 0u; trip < TRIPS; trip++) {
             let col = (trip * WG + lane) * WIDTH;
-            if (col < shape.cols) {
+            if (col < cols) {
                 held[trip] = fetch(r, col);
             }
         }
@@ -27,7 +28,7 @@ fn main(
         var stage0 = stage0_identity();
         for (var trip = 0u; trip < TRIPS; trip++) {
             let col = (trip * WG + lane) * WIDTH;
-            if (col < shape.cols) {
+            if (col < cols) {
                 stage0 = stage0_step(stage0, r, held[trip], col);
             }
         }
@@ -36,11 +37,11 @@ fn main(
         // Phase 3: outputs.
         for (var trip = 0u; trip < TRIPS; trip++) {
             let col = (trip * WG + lane) * WIDTH;
-            if (col < shape.cols) {
+            if (col < cols) {
                 write_elements(r, held[trip], col);
             }
         }
-        write_label(r, lane, 0u, shape.cols);
+        write_label(r, lane, 0u, cols);
         if (lane == 0u) {
             write_row(r, row);
         }

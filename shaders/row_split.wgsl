@@ -20,6 +20,7 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let outer = outer_begin();
+    let cols = shape.cols;
     let vectors = shape.cols / WIDTH;
     let chunk = (vectors + shape.splits - 1u) / shape.splits * WIDTH;
     let first = min(group.x * chunk, shape.cols);

@@ -36,8 +36,12 @@ fn hook(frame: &Frame<'_>, lenient: bool) -> String {
     let outer = frame.outer_nodes(&roots);
     let mut fields = vec![("bits".to_owned(), "u32".to_owned())];
     fields.extend(outer.iter().map(|id| (format!("n{}", id.0), scalar_type(program.kind(*id)).to_owned())));
+    let mut code = outer_code(program, &outer, "o");
+    for tensor in (0..frame.slots.len()).filter(|_| !program.has_rows()) {
+        fields.push((format!("first{tensor}"), "u32".to_owned()));
+        writeln!(code, "    o.first{tensor} = shape.tensors[{}].x;", 2 * tensor + 1).expect("writing to a string");
+    }
     let mut text = structure("Outer", &fields);
-    let code = outer_code(program, &outer, "o");
     write!(text, "fn outer_begin() -> Outer {{\n    var o: Outer;\n    o.bits = 0u;\n{code}    return o;\n}}\n")
         .expect("writing to a string");
     text.push_str(&sums_text(frame));

@@ -111,11 +111,15 @@ impl<'a> Frame<'a> {
         text
     }
 
-    /// The tensor's first element at those indices; without rows, the inner axis is left to the caller's vector.
+    /// The tensor's first element at those indices; without rows, the inner axis is left to the caller's vector, and
+    /// where the tensor begins was read before the loop (a CPU reads uniforms lane by lane inside one).
     pub fn base(&self, slot: Slot) -> String {
         let tensor = self.tensor(slot);
         let keep = if self.program.has_rows() { 3 } else { 4 };
-        let mut text = format!("shape.tensors[{}].x", 2 * tensor + 1);
+        let mut text = match self.program.has_rows() {
+            true => format!("shape.tensors[{}].x", 2 * tensor + 1),
+            false => format!("o.first{tensor}"),
+        };
         for axis in (0..keep).filter(|&axis| self.variant.axes[axis]) {
             if axis == 3 {
                 match self.along(slot) {
