@@ -1,6 +1,6 @@
 // The gradient of an input that was broadcast: the sum of element gradients over the axes along which it repeats.
-// Grid: one workgroup a value of the input, strided past the grid limit. Reads every element gradient once, in a
-// fixed order; writes target[value].
+// Grid: (values, segments), values strided past the grid limit. Reads every element gradient once, in a fixed order;
+// writes target[value], or, of many elements, one partial sum a segment, which a second dispatch adds.
 
 struct Axes {
     // Sizes of the axes that the input has and of those it repeats along, outermost first, and the strides of the
@@ -14,6 +14,11 @@ struct Axes {
     repeats: u32,
     elements_first: u32,
     target_first: u32,
+    // Segments of the sum, and the distance of their partial sums.
+    segments: u32,
+    segment_stride: u32,
+    reserved0: u32,
+    reserved1: u32,
 }
 @group(0) @binding(0) var<uniform> axes: Axes;
 @group(0) @binding(2) var<storage, read_write> elements: array<u32>;
@@ -50,7 +55,9 @@ fn main(
     for (var value = group.x; value < axes.values; value += groups.x) {
         let first = axes.elements_first + offset(value, axes.kept, axes.kept_strides);
         var s = Sum(0u, 0.0);
-        for (var k = lane; k < axes.repeats; k += WG) {
+        let length = (axes.repeats + axes.segments - 1u) / axes.segments;
+        let end = min((group.y + 1u) * length, axes.repeats);
+        for (var k = group.y * length + lane; k < end; k += WG) {
             let bits = elements[first + offset(k, axes.summed, axes.summed_strides)];
             s = combine(s, Sum(bits & MAGNITUDE, bitcast<f32>(bits)));
         }
@@ -63,7 +70,8 @@ fn main(
             workgroupBarrier(); // this step is written before the next one reads it
         }
         if (lane == 0u) {
-            let place = axes.target_first + offset(value, axes.kept, axes.target_strides);
+            let target_value = axes.target_first + offset(value, axes.kept, axes.target_strides);
+            let place = target_value + group.y * axes.segment_stride;
             var sum = lanes[0].sum;
             if (ACCUMULATE) {
                 sum += bitcast<f32>(output[place]);

@@ -6,6 +6,9 @@
 @group(0) @binding(2) var<storage, read_write> input0: array<u32>;
 @group(0) @binding(3) var<storage, read_write> output0: array<u32>;
 const WG: u32 = 64u;
+// Lanes that share a row, and the lanes of a subgroup at least.
+const LANES: u32 = 64u;
+const SUBGROUP: u32 = 4u;
 const WIDTH: u32 = 1u;
 const TRIPS: u32 = 4u;
 // Whether a workgroup takes more than one row: on a CPU the loop alone costs 8% of a cross-entropy.
@@ -31,6 +34,7 @@ fn stage0_step(s: LaneStage0, r: RowValues, f: Fetched, col: u32) -> LaneStage0 
     return LaneStage0(max(s.bits, f.x0 & MAGNITUDE), s.sum + bitcast<f32>(f.x0));
 }
 fn stage0_narrow(s: LaneStage0) -> Stage0 { return Stage0(s.bits, s.sum); }
+fn stage0_exchange(s: Stage0, step: u32) -> Stage0 { return s; }
 fn stage0_combine(a: Stage0, b: Stage0) -> Stage0 { return Stage0(max(a.bits, b.bits), a.sum + b.sum); }
 fn stage0_finish(r: RowValues, s: Stage0) -> RowValues { return RowValues(max(r.bits, s.bits), r.base0, s.sum); }
 fn stage0_save(s: Stage0, first: u32) {
@@ -40,30 +44,17 @@ fn stage0_save(s: Stage0, first: u32) {
 fn stage0_load(first: u32) -> Stage0 { return Stage0(work[first], bitcast<f32>(work[first + 1u])); }
 const STAGE0_INDEX: u32 = 0u;
 // hook end
-var<workgroup> stage0_lanes: array<Stage0, WG>;
-// Combines the lanes' states, in a fixed order; every lane gets the result.
-fn stage0_gather(mine: Stage0, lane: u32) -> Stage0 {
-    stage0_lanes[lane] = mine;
-    workgroupBarrier(); // all lanes have written before any is read
-    for (var step = WG / 2u; step > 0u; step >>= 1u) {
-        if (lane < step) {
-            stage0_lanes[lane] = stage0_combine(stage0_lanes[lane], stage0_lanes[lane + step]);
-        }
-        workgroupBarrier(); // this step is written before the next one reads it
-    }
-    let all = stage0_lanes[0];
-    workgroupBarrier(); // every lane has read before the next row writes
-    return all;
-}
+// import gather
 // repeat end
 
 // hook begin: outputs
 fn write_elements(r: RowValues, f: Fetched, col: u32) {
     output0[r.base0 + col] = store_bits(r.sum, r.bits > INF_BITS);
 }
-// The values at the row's label, if it is in first..last, by the lane that wrote its column before.
-fn write_label(r: RowValues, lane: u32, first: u32, last: u32) {}
 fn write_row(r: RowValues, row: u32) {
     work[row] = store_bits(r.sum, r.bits > INF_BITS);
 }
 // hook end
+
+// Rows that a workgroup has in hand at a time.
+const ROWS: u32 = WG / LANES;

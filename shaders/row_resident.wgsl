@@ -1,6 +1,6 @@
-// A row a workgroup, held in registers: one trip over memory in, one out.
-// Grid: one workgroup a row, strided past the grid limit. Reads inputs[row, 0..cols] once, cols ≤ WG·WIDTH·TRIPS;
-// writes the element outputs there and the row's values at [row].
+// Rows held in registers by LANES lanes each: one trip over memory in, one out.
+// Grid: ROWS rows a workgroup, strided past the grid limit. Reads inputs[row, 0..cols] once,
+// cols ≤ LANES·WIDTH·TRIPS; writes the element outputs there and the row's values at [row].
 
 // import row_hooks
 
@@ -8,16 +8,21 @@
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
+    @builtin(local_invocation_index) thread: u32,
 ) {
     let outer = outer_begin();
     let cols = shape.cols;
-    for (var row = group.x; row < shape.rows; row += groups.x) {
+    let rows = shape.rows;
+    let lane = thread % LANES;
+    for (var first = group.x * ROWS; first < rows; first += groups.x * ROWS) {
+        // Past the last row a lane repeats it, and writes nothing.
+        let row = min(first + thread / LANES, rows - 1u);
+        let live = ROWS == 1u || first + thread / LANES < rows;
         // Phase 1: the row's own values, and its elements.
         var r = row_begin(outer, row);
         var held: array<Fetched, TRIPS>;
         for (var trip = 0u; trip < TRIPS; trip++) {
-            let col = (trip * WG + lane) * WIDTH;
+            let col = (trip * LANES + lane) * WIDTH;
             if (col < cols) {
                 held[trip] = fetch(r, col);
             }
@@ -27,23 +32,24 @@ fn main(
         // repeat begin: stage
         var stage0 = stage0_identity();
         for (var trip = 0u; trip < TRIPS; trip++) {
-            let col = (trip * WG + lane) * WIDTH;
+            let col = (trip * LANES + lane) * WIDTH;
             if (col < cols) {
                 stage0 = stage0_step(stage0, r, held[trip], col);
             }
         }
-        r = stage0_finish(r, stage0_gather(stage0_narrow(stage0), lane));
+        r = stage0_finish(r, stage0_gather(stage0_narrow(stage0), thread));
         // repeat end
         // Phase 3: outputs.
-        for (var trip = 0u; trip < TRIPS; trip++) {
-            let col = (trip * WG + lane) * WIDTH;
-            if (col < cols) {
-                write_elements(r, held[trip], col);
+        if (live) {
+            for (var trip = 0u; trip < TRIPS; trip++) {
+                let col = (trip * LANES + lane) * WIDTH;
+                if (col < cols) {
+                    write_elements(r, held[trip], col);
+                }
             }
-        }
-        write_label(r, lane, 0u, cols);
-        if (lane == 0u) {
-            write_row(r, row);
+            if (lane == 0u) {
+                write_row(r, row);
+            }
         }
         if (!STRIDED) {
             break;

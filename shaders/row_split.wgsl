@@ -17,10 +17,9 @@ const STATE_WORDS: u32 = 2u;
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
+    @builtin(local_invocation_index) thread: u32,
 ) {
     let outer = outer_begin();
-    let cols = shape.cols;
     let vectors = shape.cols / WIDTH;
     let chunk = (vectors + shape.splits - 1u) / shape.splits * WIDTH;
     let first = min(group.x * chunk, shape.cols);
@@ -32,31 +31,30 @@ fn main(
         if (PHASE == STAGE0_INDEX) {
             // Phase 1: this chunk's state.
             var stage0 = stage0_identity();
-            for (var col = first + lane * WIDTH; col < last; col += WG * WIDTH) {
+            for (var col = first + thread * WIDTH; col < last; col += WG * WIDTH) {
                 stage0 = stage0_step(stage0, r, fetch(r, col), col);
             }
-            let all = stage0_gather(stage0_narrow(stage0), lane);
-            if (lane == 0u) {
+            let all = stage0_gather(stage0_narrow(stage0), thread);
+            if (thread == 0u) {
                 stage0_save(all, state0 + group.x * STATE_WORDS);
             }
         }
         if (PHASE > STAGE0_INDEX) {
             // Phase 2: the row's state from its chunks', in a fixed order.
             var mine = stage0_narrow(stage0_identity());
-            for (var split = lane; split < shape.splits; split += WG) {
+            for (var split = thread; split < shape.splits; split += WG) {
                 mine = stage0_combine(mine, stage0_load(state0 + split * STATE_WORDS));
             }
-            r = stage0_finish(r, stage0_gather(mine, lane));
+            r = stage0_finish(r, stage0_gather(mine, thread));
         }
         // repeat end
         // Phase 3: outputs of this chunk.
         if (PHASE == STAGES) {
             storageBarrier(); // gathered before another lane stores a gradient in place
-            for (var col = first + lane * WIDTH; col < last; col += WG * WIDTH) {
+            for (var col = first + thread * WIDTH; col < last; col += WG * WIDTH) {
                 write_elements(r, fetch(r, col), col);
             }
-            write_label(r, lane, first, last);
-            if (lane == 0u && group.x == 0u) {
+            if (thread == 0u && group.x == 0u) {
                 write_row(r, row);
             }
         }

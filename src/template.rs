@@ -11,6 +11,31 @@ const COMMON: &str = include_str!("../shaders/common.wgsl");
 const MATH: &str = include_str!("../shaders/math.wgsl");
 const ROW_HOOKS: &str = include_str!("../shaders/row_hooks.wgsl");
 
+/// How the lanes of a row combine their states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Gather {
+    /// There is one lane.
+    Lane,
+    /// Through workgroup memory.
+    #[default]
+    Tree,
+    /// By exchange inside a subgroup.
+    Subgroup,
+}
+
+impl Gather {
+    /// Every way.
+    pub const ALL: [Gather; 3] = [Gather::Lane, Gather::Tree, Gather::Subgroup];
+
+    fn text(self) -> &'static str {
+        match self {
+            Gather::Lane => include_str!("../shaders/gather_lane.wgsl"),
+            Gather::Tree => include_str!("../shaders/gather_tree.wgsl"),
+            Gather::Subgroup => include_str!("../shaders/gather_subgroup.wgsl"),
+        }
+    }
+}
+
 /// A hand-written kernel with hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Skeleton {
@@ -52,8 +77,8 @@ impl Skeleton {
 }
 
 /// The shader with its stubs.
-pub fn stub(skeleton: Skeleton) -> String {
-    assemble("stub", &repeat(&import(skeleton.text()), 1))
+pub fn stub(skeleton: Skeleton, gather: Gather) -> String {
+    assemble("stub", &repeat(&import(skeleton.text(), gather), 1))
 }
 
 /// Fills the hooks of a skeleton; `stages` is how often its repeated blocks stand.
@@ -61,9 +86,10 @@ pub fn fill_hooks(
     title: &str,
     skeleton: Skeleton,
     stages: usize,
+    gather: Gather,
     hooks: &BTreeMap<String, String>,
 ) -> Result<String, String> {
-    let text = repeat(&import(skeleton.text()), stages);
+    let text = repeat(&import(skeleton.text(), gather), stages);
     let mut filled = String::new();
     let mut used = BTreeSet::new();
     let mut inside: Option<&str> = None;
@@ -94,8 +120,8 @@ fn assemble(title: &str, body: &str) -> String {
     format!("// {title}\n{COMMON}\n{}\n{body}", math_for(body))
 }
 
-fn import(text: &str) -> String {
-    text.replace("// import row_hooks\n", ROW_HOOKS)
+fn import(text: &str, gather: Gather) -> String {
+    text.replace("// import row_hooks\n", ROW_HOOKS).replace("// import gather\n", gather.text())
 }
 
 /// `// repeat begin: stage` … `// repeat end`, once a stage, with its number in place of 0.
@@ -203,7 +229,7 @@ mod tests {
     pub fn validate(source: &str) -> Result<(), String> {
         let module = naga::front::wgsl::parse_str(source).map_err(|e| e.emit_to_string(source))?;
         let flags = naga::valid::ValidationFlags::all();
-        let mut validator = naga::valid::Validator::new(flags, naga::valid::Capabilities::empty());
+        let mut validator = naga::valid::Validator::new(flags, naga::valid::Capabilities::SUBGROUP);
         validator.validate(&module).map_err(|e| e.emit_to_string(source))?;
         let entries: Vec<&str> = module.entry_points.iter().map(|e| e.name.as_str()).collect();
         (entries == ["main"]).then_some(()).ok_or_else(|| format!("entry points: {entries:?}"))
@@ -211,19 +237,19 @@ mod tests {
 
     #[test]
     fn every_skeleton_is_valid_with_its_stubs() {
-        for skeleton in Skeleton::ALL {
-            let source = stub(skeleton);
-            validate(&source).unwrap_or_else(|e| panic!("{skeleton:?}: {e}"));
+        for (skeleton, gather) in Skeleton::ALL.into_iter().flat_map(|s| Gather::ALL.map(|g| (s, g))) {
+            let source = stub(skeleton, gather);
+            validate(&source).unwrap_or_else(|e| panic!("{skeleton:?}, {gather:?}: {e}"));
         }
     }
 
     #[test]
     fn a_hook_that_nobody_fills_is_an_error() {
         let hooks = BTreeMap::from([("bindings".to_owned(), String::new())]);
-        let error = fill_hooks("t", Skeleton::Elementwise, 0, &hooks).unwrap_err();
+        let error = fill_hooks("t", Skeleton::Elementwise, 0, Gather::Tree, &hooks).unwrap_err();
         assert!(error.contains("hook `items`"), "{error}");
         let hooks = BTreeMap::from([("constants".to_owned(), String::new()), ("odd".to_owned(), String::new())]);
-        let error = fill_hooks("t", Skeleton::BroadcastSum, 0, &hooks).unwrap_err();
+        let error = fill_hooks("t", Skeleton::BroadcastSum, 0, Gather::Tree, &hooks).unwrap_err();
         assert!(error.contains("no hook `odd`"), "{error}");
     }
 

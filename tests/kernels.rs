@@ -48,7 +48,8 @@ fn every_generated_kernel_is_valid() {
             for kernel in kernels {
                 for vectors in [false, true] {
                     for mode in [Mode::Write, Mode::Accumulate] {
-                        let shape = Shape { rows: 64, cols: 512, vectors, gathered_in_place: false };
+                        let shape =
+                            Shape { rows: 64, cols: 512, vectors, rows_innermost: false, gathered_in_place: false };
                         let force = Force { kernel, ..Force::default() };
                         let Ok(chosen) = schedule(&program, pass, shape, &Limits::WEBGPU, force) else { continue };
                         let phases =
@@ -79,7 +80,16 @@ fn generated_kernels_are_as_kept() {
     let snapshot = |name: &str, loss: &Loss, kernel: Kernel, width: u32| {
         let program = program(loss);
         let last = program.passes.len() - 1;
-        let chosen = PassSchedule { kernel, workgroup: 64, width, grid: [64, 1], strided: true, why: "" };
+        let chosen = PassSchedule {
+            kernel,
+            workgroup: 64,
+            width,
+            lanes: 64,
+            subgroup: 0,
+            grid: [64, 1],
+            strided: true,
+            why: "",
+        };
         let source = pass_kernel(&program, last, &chosen, &variant(&program, last, Mode::Write), 0).wgsl;
         insta::assert_snapshot!(name, generated(&source));
     };

@@ -6,7 +6,7 @@ use crate::expr::{Node, NodeId, Scope};
 use crate::lower::Program;
 use crate::op::Kind;
 use crate::schedule::{PassSchedule, roots};
-use crate::template::{Skeleton, fill_hooks};
+use crate::template::{Gather, Skeleton, fill_hooks};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -25,7 +25,7 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
         ("bindings".to_owned(), declarations + &constants),
         ("items".to_owned(), hook(&frame, lenient)),
     ]);
-    let wgsl = fill_hooks(&title(program, pass, schedule), Skeleton::Elementwise, 0, &hooks);
+    let wgsl = fill_hooks(&title(program, pass, schedule), Skeleton::Elementwise, 0, Gather::Tree, &hooks);
     KernelSource { wgsl: wgsl.expect("the element-wise skeleton takes these hooks"), bindings }
 }
 

@@ -177,15 +177,6 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Stores one value at an address of a tensor that may be bound as vectors. `old` is what was there.
-    pub fn store_one(&self, output: usize, address: &str, value: &str, poison: &str, old: &str) -> String {
-        let place = self.load_one(Slot::Output(output), address);
-        match self.mode(output) {
-            Mode::Accumulate => format!("{place} = store_bits({old} + {value}, {poison});\n"),
-            _ => format!("{place} = store_bits({value}, {poison});\n"),
-        }
-    }
-
     /// Nodes further out than a row that something below the roots reads, in order.
     pub fn outer_nodes(&self, roots: &[NodeId]) -> Vec<NodeId> {
         let below = self.program.below(roots, |id| matches!(self.program.node(id), Node::SumOver(..)));

@@ -5,7 +5,7 @@ use super::{Binding, KernelSource, Mode, Slot, group_slots, scalar_slots};
 use crate::expr::{Extent, Node, NodeId, Scope};
 use crate::lower::Program;
 use crate::op::Op;
-use crate::template::{Skeleton, fill_hooks};
+use crate::template::{Gather, Skeleton, fill_hooks};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -68,7 +68,8 @@ pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, workgroup: u32)
         ("sums".to_owned(), hook(program, kind, &sums, &outputs, modes)),
     ]);
     let title = format!("{}: sums of pass {pass}, {kind:?}, {workgroup} invocations", program.name);
-    let wgsl = fill_hooks(&title, Skeleton::Reduce, 0, &hooks).expect("the reduce skeleton takes these hooks");
+    let wgsl =
+        fill_hooks(&title, Skeleton::Reduce, 0, Gather::Tree, &hooks).expect("the reduce skeleton takes these hooks");
     KernelSource { wgsl, bindings }
 }
 

@@ -4,12 +4,12 @@ use super::elementwise::gather;
 use super::emit::{
     Emit, Frame, group_load, is_literal, is_outer, op_text, outer_code, outer_value, params, valid_first,
 };
-use super::{KernelSource, Mode, Slot, Variant, is_read_later, scalar_type, state_words, structure, title};
+use super::{KernelSource, Slot, Variant, is_read_later, scalar_type, state_words, structure, title};
 use crate::expr::{Node, NodeId, Reduce, Scope};
 use crate::lower::Program;
 use crate::op::Kind;
 use crate::schedule::{Kernel, PassSchedule, roots, tensor_inputs};
-use crate::template::{Skeleton, fill_hooks};
+use crate::template::{Gather, Skeleton, fill_hooks};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
@@ -23,11 +23,18 @@ pub(super) fn kernel(
     let frame = Frame::new(program, pass, variant, schedule.width);
     let row = Row::new(&frame, is_read_later(program, pass));
     let (bindings, mut declarations) = frame.bindings(&params(program, 1));
-    let PassSchedule { workgroup, width, kernel, .. } = *schedule;
-    let strided = schedule.strided;
+    let PassSchedule { workgroup, lanes, subgroup, width, kernel, strided, .. } = *schedule;
     let trips = if let Kernel::RowResident { trips } = kernel { trips } else { 1 };
-    write!(declarations, "const WG: u32 = {workgroup}u;\nconst WIDTH: u32 = {width}u;\nconst TRIPS: u32 = {trips}u;\nconst STRIDED: bool = {strided};\n")
-        .expect("writing to a string");
+    let gather = match (lanes, subgroup) {
+        (1, _) => Gather::Lane,
+        (_, 0) => Gather::Tree,
+        _ => Gather::Subgroup,
+    };
+    let constants = [("WG", workgroup), ("LANES", lanes), ("SUBGROUP", subgroup), ("WIDTH", width), ("TRIPS", trips)];
+    for (name, value) in constants {
+        writeln!(declarations, "const {name}: u32 = {value}u;").expect("writing to a string");
+    }
+    writeln!(declarations, "const STRIDED: bool = {strided};").expect("writing to a string");
     let mut hooks = BTreeMap::from([
         ("bindings".to_owned(), declarations),
         ("row".to_owned(), row.begin_text()),
@@ -35,7 +42,7 @@ pub(super) fn kernel(
     ]);
     let stages = frame.pass.stages.len();
     for stage in 0..stages {
-        hooks.insert(format!("stage{stage}"), row.stage_text(stage));
+        hooks.insert(format!("stage{stage}"), row.stage_text(stage, gather));
     }
     let skeleton = match kernel {
         Kernel::RowResident { .. } => Skeleton::RowResident,
@@ -49,7 +56,7 @@ pub(super) fn kernel(
         }
         _ => Skeleton::Row,
     };
-    let wgsl = fill_hooks(&title(program, pass, schedule), skeleton, stages, &hooks);
+    let wgsl = fill_hooks(&title(program, pass, schedule), skeleton, stages, gather, &hooks);
     KernelSource { wgsl: wgsl.expect("the row skeletons take these hooks"), bindings }
 }
 
@@ -118,11 +125,6 @@ impl<'f, 'a> Row<'f, 'a> {
         format!("r.base{}", self.frame.tensor(slot))
     }
 
-    /// Outputs that keep what was at the label: accumulated, with another value there.
-    fn keeps_old(&self, output: usize) -> bool {
-        self.frame.mode(output) == Mode::Accumulate && self.frame.program.outputs[output].at_label.is_some()
-    }
-
     fn begin_text(&self) -> String {
         let (frame, program) = (self.frame, self.frame.program);
         let outer: Vec<NodeId> = self.nodes.iter().copied().filter(|&id| is_outer(program, id)).collect();
@@ -131,8 +133,6 @@ impl<'f, 'a> Row<'f, 'a> {
         fields.extend(outer.iter().copied().map(value));
         fields.extend(self.row_nodes().map(value));
         fields.extend(self.based().into_iter().map(|slot| (format!("base{}", frame.tensor(slot)), "u32".to_owned())));
-        let old = frame.pass.outputs.iter().filter(|&&o| self.keeps_old(o));
-        fields.extend(old.map(|o| (format!("old{o}"), "f32".to_owned())));
         let mut text = structure("RowValues", &fields);
         let u = if frame.width == 4 { "U4" } else { "U" };
         let mut loads = vec![("none".to_owned(), "u32".to_owned())];
@@ -150,13 +150,6 @@ impl<'f, 'a> Row<'f, 'a> {
             writeln!(text, "    {} = {};", self.base_name(slot), frame.base(slot)).expect("writing to a string");
         }
         text.push_str(&self.row_lets(0));
-        for &output in frame.pass.outputs.iter().filter(|&&o| self.keeps_old(o)) {
-            let (label, _) = program.outputs[output].at_label.expect("a label");
-            let slot = Slot::Output(output);
-            let col = format!("min({}, shape.cols - 1u)", outer_value(program, label, "r"));
-            let address = frame.at_col(slot, &self.base_name(slot), &col);
-            writeln!(text, "    r.old{output} = bitcast<f32>({});", frame.load_one(slot, &address)).expect("writing");
-        }
         text.push_str(&self.settle_text(0));
         text.push_str("    return r;\n}\n");
         text.push_str("fn fetch(r: RowValues, col: u32) -> Fetched {\n    var f: Fetched;\n");
@@ -239,10 +232,7 @@ impl<'f, 'a> Row<'f, 'a> {
                 "    let e{n} = bitcast<{f}>(f.x{place});\n    {bits} = max({bits}, f.x{place} & {u}(MAGNITUDE));\n",
                 n = id.0
             ),
-            Node::ColIndex if frame.width == 4 => {
-                format!("    let e{} = U4(col) + U4(0u, 1u, 2u, 3u);\n", id.0)
-            }
-            Node::ColIndex => format!("    let e{} = col;\n", id.0),
+            Node::ColIndex => format!("    let e{} = {};\n", id.0, col_index(frame.width)),
             ref other => unreachable!("{other:?} is no element value"),
         })
     }
@@ -252,7 +242,7 @@ impl<'f, 'a> Row<'f, 'a> {
         Emit { frame: self.frame, width: self.frame.width, outer: "r", here: &here }.value(id)
     }
 
-    fn stage_text(&self, stage: usize) -> String {
+    fn stage_text(&self, stage: usize, gather: Gather) -> String {
         let (frame, program) = (self.frame, self.frame.program);
         let states: Vec<State> = frame.pass.stages[stage].reduces.iter().map(|&id| State::new(program, id)).collect();
         let w = frame.width;
@@ -305,6 +295,15 @@ impl<'f, 'a> Row<'f, 'a> {
             text,
             "fn stage{stage}_combine(a: Stage{stage}, b: Stage{stage}) -> Stage{stage} {{\n    var s = a;\n    s.bits = max(a.bits, b.bits);\n{combine}    return s;\n}}\n"
         );
+        if gather == Gather::Subgroup {
+            let fields: Vec<String> =
+                names.iter().map(|(name, _)| format!("subgroupShuffleXor(s.{name}, step)")).collect();
+            let all = fields.join(", ");
+            let _ = writeln!(
+                text,
+                "fn stage{stage}_exchange(s: Stage{stage}, step: u32) -> Stage{stage} {{ return Stage{stage}({all}); }}"
+            );
+        }
         // The row's values.
         let _ = write!(
             text,
@@ -354,25 +353,19 @@ impl<'f, 'a> Row<'f, 'a> {
                 seen = format!("select({u}(0u), {seen}, {})", self.element_value(valid));
             }
             let _ = writeln!(text, "    let poison = {seen} > {u}(INF_BITS);");
+            if elements.iter().any(|&o| program.outputs[o].at_label.is_some()) {
+                let _ = writeln!(text, "    let here = {};", col_index(frame.width));
+            }
             for &output in &elements {
                 let slot = Slot::Output(output);
                 let address = frame.at_col(slot, &self.base_name(slot), "col");
-                let value = self.element_value(program.outputs[output].node);
+                let mut value = self.element_value(program.outputs[output].node);
+                if let Some((label, there)) = program.outputs[output].at_label {
+                    let (label, there) = (self.element_value(label), self.element_value(there));
+                    value = format!("select({value}, {there}, here == {label})");
+                }
                 text.push_str(&frame.store(output, &address, &value, "poison"));
             }
-        }
-        text.push_str("}\nfn write_label(r: RowValues, lane: u32, first: u32, last: u32) {\n");
-        for &output in &elements {
-            let Some((label, value)) = program.outputs[output].at_label else { continue };
-            let slot = Slot::Output(output);
-            let col = outer_value(program, label, "r");
-            let address = frame.at_col(slot, &self.base_name(slot), &col);
-            let value = outer_value(program, value, "r");
-            let store = frame.store_one(output, &address, &value, "r.bits > INF_BITS", &format!("r.old{output}"));
-            let _ = write!(
-                text,
-                "    if ({col} >= first && {col} < last && (({col} - first) / WIDTH) % WG == lane) {{\n        {store}    }}\n"
-            );
         }
         text.push_str("}\nfn write_row(r: RowValues, row: u32) {\n");
         for (place, total) in frame.pass.totals.iter().enumerate() {
@@ -392,6 +385,11 @@ impl<'f, 'a> Row<'f, 'a> {
         text.push_str("}\n");
         text
     }
+}
+
+/// The columns of an access.
+fn col_index(width: u32) -> &'static str {
+    if width == 4 { "U4(col) + U4(0u, 1u, 2u, 3u)" } else { "col" }
 }
 
 /// The state of one row reduction: its fields in the stage's struct, and its laws.
@@ -436,7 +434,7 @@ impl State {
             Reduce::Max => format!("    s.m{n} = max(s.m{n}, {x});\n"),
             Reduce::Min => format!("    s.m{n} = min(s.m{n}, {x});\n"),
             Reduce::ArgMax => {
-                let col = if width == 4 { "U4(col) + U4(0u, 1u, 2u, 3u)" } else { "col" };
+                let col = col_index(width);
                 format!(
                     "    let better{n} = ({x} > s.m{n}) | (s.at{n} == {u}(0xffffffffu));\n    \
                      s.m{n} = select(s.m{n}, {x}, better{n});\n    s.at{n} = select(s.at{n}, {col}, better{n});\n"

@@ -276,7 +276,7 @@ impl Maker<'_> {
                 Step::Kernel { source, grid, .. } | Step::BroadcastSum { source, grid, .. } => (source, *grid),
             };
             let storage = |place: usize, slot: Slot| match (step, slot) {
-                (Step::BroadcastSum { output, .. }, _) if place == 0 => {
+                (Step::BroadcastSum { output, .. }, Slot::Output(_)) if place == 0 => {
                     whole[*output].as_ref().expect("a whole gradient").as_entire_binding()
                 }
                 (Step::BroadcastSum { .. }, Slot::Output(output)) => self.binding(&self.outputs[output]),

@@ -73,8 +73,12 @@ impl Context {
             ),
         })?;
         let required_limits = limits.unwrap_or_else(|| adapter.limits());
-        let descriptor =
-            wgpu::DeviceDescriptor { label: Some("wgloss"), required_limits, ..wgpu::DeviceDescriptor::default() };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("wgloss"),
+            required_limits,
+            required_features: adapter.features() & wgpu::Features::SUBGROUP,
+            ..wgpu::DeviceDescriptor::default()
+        };
         let device = adapter.request_device(&descriptor).await;
         let (device, queue) = device.map_err(|error| Error::Device { message: error.to_string() })?;
         Context::from_wgpu(device, queue, Some(&adapter))
@@ -91,7 +95,7 @@ impl Context {
             let known = ["llvmpipe", "lavapipe", "swiftshader", "softpipe", "basic render"];
             info.device_type == wgpu::DeviceType::Cpu || known.iter().any(|k| name.contains(k))
         });
-        let limits = limits(&device.limits(), software);
+        let limits = Limits { subgroup: subgroup(&device, info.as_ref()), ..limits(&device.limits(), software) };
         let adapter = info.map_or_else(
             || "adapter not given".to_owned(),
             |info| format!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info),
@@ -199,7 +203,16 @@ fn limits(of: &wgpu::Limits, software: bool) -> Limits {
         binding_bytes: of.max_storage_buffer_binding_size,
         buffer_bytes: of.max_buffer_size,
         offset_alignment: of.min_storage_buffer_offset_alignment.max(16),
+        subgroup: 0,
         software,
+    }
+}
+
+/// Lanes of a subgroup at least, where the device has subgroup operations and its adapter is known.
+fn subgroup(device: &wgpu::Device, info: Option<&wgpu::AdapterInfo>) -> u32 {
+    match info {
+        Some(info) if device.features().contains(wgpu::Features::SUBGROUP) => info.subgroup_min_size,
+        _ => 0,
     }
 }
 

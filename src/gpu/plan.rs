@@ -287,9 +287,10 @@ impl Inner {
         for (pass, (schedule, what)) in resolved.schedules.iter().zip(&program.passes).enumerate() {
             let _ = writeln!(
                 text,
-                "pass {pass}: {:?}, {} invocations, width {}, grid {}x{}, {} stages, {} sums, {} outputs ({})",
+                "pass {pass}: {:?}, {} invocations, {} lanes a row, width {}, grid {}x{}, {} stages, {} sums, {} outputs ({})",
                 schedule.kernel,
                 schedule.workgroup,
+                schedule.lanes,
                 schedule.width,
                 schedule.grid[0],
                 schedule.grid[1],

@@ -10,7 +10,7 @@ use crate::expr::Scope;
 use crate::geometry::Geometry;
 use crate::lower::Program;
 use crate::schedule::{self, Force, Kernel, Limits, PassSchedule};
-use crate::template::{Skeleton, fill_hooks};
+use crate::template::{Gather, Skeleton, fill_hooks};
 use bytemuck::Zeroable;
 use std::collections::BTreeMap;
 
@@ -97,7 +97,13 @@ pub(super) fn resolve(problem: &Problem<'_>) -> Result<Resolved> {
         let modes: Vec<Mode> = pass.outputs.iter().map(mode).collect();
         let gathered_in_place =
             modes.iter().any(|m| matches!(m, Mode::InPlace(place) if schedule::is_gathered(program, *place)));
-        let shape = schedule::Shape { rows: geometry.rows, cols: geometry.cols, vectors, gathered_in_place };
+        let rows_innermost = geometry.axes[2] > 1
+            && tensors(program, pass)
+                .iter()
+                .zip(&places)
+                .any(|(slot, place)| problem.has_columns(*slot) && place.strides[2] == 1 && place.strides[3] > 1);
+        let shape =
+            schedule::Shape { rows: geometry.rows, cols: geometry.cols, vectors, rows_innermost, gathered_in_place };
         schedules.push(schedule::schedule(program, pass, shape, limits, problem.force)?);
         let axes = geometry.axes.map(|size| size > 1);
         variants.push(Variant { along, axes, modes, pooled: problem.pooled });
@@ -116,12 +122,13 @@ pub(super) fn resolve(problem: &Problem<'_>) -> Result<Resolved> {
         }
         problem.reductions(pass, schedule, &memory, &mut steps);
     }
+    let mut work_words = memory.words;
     for (output, target) in problem.targets.iter().enumerate() {
         if let Some(target) = target {
-            steps.push(problem.broadcast_sum(output, target));
+            work_words = work_words.max(problem.broadcast_sum(output, target, &mut steps));
         }
     }
-    Ok(Resolved { steps, work_words: memory.words, schedules })
+    Ok(Resolved { steps, work_words, schedules })
 }
 
 fn along(stride: u64) -> Along {
@@ -150,14 +157,19 @@ impl Problem<'_> {
         }
     }
 
-    /// Whether loads and stores of 16 bytes are aligned and inside a row.
-    fn allows_vectors(&self, slot: Slot, place: &Place) -> bool {
+    /// Whether a tensor has a value for every column.
+    fn has_columns(&self, slot: Slot) -> bool {
         let scope = match slot {
             Slot::Input(input) => self.program.inputs[input].scope,
             Slot::Output(output) => self.program.outputs[output].scope,
-            Slot::Work | Slot::Scalars => return true,
+            Slot::Work | Slot::Scalars => return false,
         };
-        if !matches!(scope, Scope::Element | Scope::Column) {
+        matches!(scope, Scope::Element | Scope::Column)
+    }
+
+    /// Whether loads and stores of 16 bytes are aligned and inside a row.
+    fn allows_vectors(&self, slot: Slot, place: &Place) -> bool {
+        if !self.has_columns(slot) {
             return true;
         }
         let axes = self.geometry.axes;
@@ -283,7 +295,8 @@ impl Problem<'_> {
         if self.limits.software { 32 } else { self.limits.workgroup_invocations.min(256) }
     }
 
-    fn broadcast_sum(&self, output: usize, target: &Place) -> Step {
+    /// Sums an output over its broadcast axes, in two steps where there is much to add; gives the words of `work`.
+    fn broadcast_sum(&self, output: usize, target: &Place, steps: &mut Vec<Step>) -> u64 {
         let geometry = self.geometry;
         let scope = self.program.outputs[output].scope;
         let full = self.outputs[output];
@@ -304,20 +317,42 @@ impl Problem<'_> {
                 repeats *= size;
             }
         }
-        (axes.values, axes.repeats) = (values as u32, repeats as u32);
+        (axes.values, axes.repeats, axes.segments) = (values as u32, repeats as u32, 1);
         (axes.elements_first, axes.target_first) = (full.first as u32, target.first as u32);
-        let workgroup = (repeats.div_ceil(8).next_power_of_two() as u32).clamp(8, self.reduce_lanes());
-        let accumulate = self.modes[output] == Mode::Accumulate;
-        let constants = format!("const WG: u32 = {workgroup}u;\nconst ACCUMULATE: bool = {accumulate};\n");
-        let hooks = BTreeMap::from([("constants".to_owned(), constants)]);
-        let title = format!("{}: gradient summed over broadcast axes", self.program.name);
-        let wgsl = fill_hooks(&title, Skeleton::BroadcastSum, 0, &hooks);
-        let binding = |slot: Slot| Binding { slot, writes: true, tensor: None };
-        let source = KernelSource {
-            wgsl: wgsl.expect("the broadcast sum takes these hooks"),
-            bindings: vec![binding(Slot::Output(output)), binding(Slot::Output(output))],
+        let mut push = |axes: AxesUniform, [from, to]: [Slot; 2], accumulate: bool| {
+            let summed = u64::from(axes.repeats.div_ceil(axes.segments));
+            let workgroup = (summed.div_ceil(8).next_power_of_two() as u32).clamp(8, self.reduce_lanes());
+            let constants = format!("const WG: u32 = {workgroup}u;\nconst ACCUMULATE: bool = {accumulate};\n");
+            let hooks = BTreeMap::from([("constants".to_owned(), constants)]);
+            let title = format!("{}: gradient summed over broadcast axes", self.program.name);
+            let wgsl = fill_hooks(&title, Skeleton::BroadcastSum, 0, Gather::Tree, &hooks);
+            let binding = |slot: Slot| Binding { slot, writes: true, tensor: None };
+            let source = KernelSource {
+                wgsl: wgsl.expect("the broadcast sum takes these hooks"),
+                bindings: vec![binding(from), binding(to)],
+            };
+            let grid = [axes.values.min(self.limits.workgroups), axes.segments];
+            steps.push(Step::BroadcastSum { output, source, grid, axes });
         };
-        let grid = [values.min(u64::from(self.limits.workgroups)) as u32, 1];
-        Step::BroadcastSum { output, source, grid, axes }
+        let accumulate = self.modes[output] == Mode::Accumulate;
+        // Few values of many elements: more workgroups than values.
+        let segments = (repeats / ONE_STEP).min(SEGMENTS).min((1 << 16) / values);
+        if segments <= 1 {
+            push(axes, [Slot::Output(output); 2], accumulate);
+            return 0;
+        }
+        let (mut first, mut second) = (axes, axes);
+        let mut stride = 1;
+        for axis in (0..4).rev() {
+            first.target_strides[axis] = stride;
+            second.kept_strides[axis] = stride;
+            stride *= axes.kept[axis];
+        }
+        (first.segments, first.segment_stride, first.target_first) = (segments as u32, values as u32, 0);
+        push(first, [Slot::Output(output), Slot::Work], false);
+        (second.summed, second.summed_strides) = ([1, 1, 1, segments as u32], [0, 0, 0, values as u32]);
+        (second.repeats, second.elements_first) = (segments as u32, 0);
+        push(second, [Slot::Work, Slot::Output(output)], accumulate);
+        values * segments
     }
 }

@@ -49,12 +49,15 @@ pub(super) struct AxesUniform {
     pub repeats: u32,
     pub elements_first: u32,
     pub target_first: u32,
+    pub segments: u32,
+    pub segment_stride: u32,
+    pub reserved: [u32; 2],
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::template::{Skeleton, stub};
+    use crate::template::{Gather, Skeleton, stub};
     use std::mem::{offset_of, size_of};
 
     fn naga_offsets(source: &str, name: &str) -> (Vec<(String, u32)>, u32) {
@@ -67,7 +70,7 @@ mod tests {
 
     #[test]
     fn offsets_are_the_shader_compilers() {
-        let (shape, span) = naga_offsets(&stub(Skeleton::Row), "Shape");
+        let (shape, span) = naga_offsets(&stub(Skeleton::Row, Gather::Tree), "Shape");
         let ours = [
             ("rows", offset_of!(ShapeUniform, rows)),
             ("batch", offset_of!(ShapeUniform, batch)),
@@ -82,13 +85,13 @@ mod tests {
             assert!(shape.contains(&(name.to_owned(), offset as u32)), "{name} at {offset}: {shape:?}");
         }
         assert_eq!(span as usize, size_of::<ShapeUniform>());
-        let (axes, span) = naga_offsets(&stub(Skeleton::BroadcastSum), "Axes");
+        let (axes, span) = naga_offsets(&stub(Skeleton::BroadcastSum, Gather::Tree), "Axes");
         assert!(axes.contains(&("values".to_owned(), offset_of!(AxesUniform, values) as u32)));
-        assert!(axes.contains(&("target_first".to_owned(), offset_of!(AxesUniform, target_first) as u32)));
+        assert!(axes.contains(&("segment_stride".to_owned(), offset_of!(AxesUniform, segment_stride) as u32)));
         assert_eq!(span as usize, size_of::<AxesUniform>());
-        let (members, _) = naga_offsets(&stub(Skeleton::Reduce), "Span");
+        let (members, _) = naga_offsets(&stub(Skeleton::Reduce, Gather::Tree), "Span");
         assert!(members.contains(&("results_base".to_owned(), offset_of!(SpanUniform, results_base) as u32)));
-        let (scalars, _) = naga_offsets(&stub(Skeleton::Reduce), "Scalars");
+        let (scalars, _) = naga_offsets(&stub(Skeleton::Reduce, Gather::Tree), "Scalars");
         assert!(scalars.contains(&("values".to_owned(), 4)));
     }
 }
