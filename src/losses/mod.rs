@@ -3,7 +3,8 @@
 //! | family | losses |
 //! |---|---|
 //! | regression | [`l1`] ([`mae`]), [`mse`], [`rmse`], [`huber`], [`smooth_l1`], [`log_cosh`], [`quantile`], [`poisson_nll`] |
-//! | classification | [`bce`], [`bce_with_logits`], [`cross_entropy`], [`cross_entropy_prob`], [`nll`] |
+//! | binary | [`bce`], [`bce_with_logits`] |
+//! | softmax | [`cross_entropy`], [`cross_entropy_prob`], [`nll`] |
 //! | focal | [`sigmoid_focal`], [`multiclass_focal`] |
 //! | divergence | [`kl_div`] |
 //! | hinge | [`hinge`], [`squared_hinge`] |
@@ -17,19 +18,21 @@
 use crate::expr::{Expr, Scope};
 use crate::loss::{Build, DefinitionBuilder, Loss};
 
-mod classification;
+mod binary;
 mod divergence;
 mod focal;
 mod hinge;
 mod penalty;
 mod regression;
+mod softmax;
 
-pub use classification::{bce, bce_with_logits, cross_entropy, cross_entropy_prob, nll};
+pub use binary::{bce, bce_with_logits};
 pub use divergence::kl_div;
 pub use focal::{multiclass_focal, sigmoid_focal};
 pub use hinge::{hinge, squared_hinge};
 pub use penalty::{l1_penalty, l2_penalty};
 pub use regression::{huber, l1, log_cosh, mae, mse, poisson_nll, quantile, rmse, smooth_l1};
+pub use softmax::{cross_entropy, cross_entropy_prob, nll};
 
 /// A loss's name, and the function that makes it.
 pub type Entry = (&'static str, fn() -> Loss);
