@@ -4,7 +4,7 @@
 //! |---|---|
 //! | regression | [`l1`] ([`mae`]), [`mse`], [`rmse`], [`huber`], [`smooth_l1`], [`log_cosh`], [`quantile`], [`poisson_nll`] |
 //! | binary | [`bce`], [`bce_with_logits`] |
-//! | softmax | [`cross_entropy`], [`cross_entropy_prob`], [`nll`] |
+//! | softmax | [`cross_entropy`], [`z_loss`], [`softcap_cross_entropy`], [`cross_entropy_prob`], [`nll`] |
 //! | focal | [`sigmoid_focal`], [`multiclass_focal`] |
 //! | divergence | [`kl_div`] |
 //! | hinge | [`hinge`], [`squared_hinge`] |
@@ -32,12 +32,12 @@ pub use focal::{multiclass_focal, sigmoid_focal};
 pub use hinge::{hinge, squared_hinge};
 pub use penalty::{l1_penalty, l2_penalty};
 pub use regression::{huber, l1, log_cosh, mae, mse, poisson_nll, quantile, rmse, smooth_l1};
-pub use softmax::{cross_entropy, cross_entropy_prob, nll};
+pub use softmax::{cross_entropy, cross_entropy_prob, nll, softcap_cross_entropy, z_loss};
 
 /// A loss's name, and the function that makes it.
 pub type Entry = (&'static str, fn() -> Loss);
 
-/// Every loss by name, with default options: δ, β and λ 1, τ 0.5.
+/// Every loss by name, with default options: δ, β and λ 1, τ 0.5, z 1e-4, a softcap of 30.
 pub const CATALOGUE: &[Entry] = &[
     ("l1", l1),
     ("mse", mse),
@@ -50,6 +50,8 @@ pub const CATALOGUE: &[Entry] = &[
     ("bce", bce),
     ("bce_with_logits", bce_with_logits),
     ("cross_entropy", cross_entropy),
+    ("z_loss", || z_loss(1e-4)),
+    ("softcap_cross_entropy", || softcap_cross_entropy(30.0)),
     ("cross_entropy_prob", cross_entropy_prob),
     ("nll", nll),
     ("sigmoid_focal", sigmoid_focal),
@@ -108,5 +110,10 @@ mod tests {
         assert!(sigmoid_focal().alpha(-0.5).check().is_err());
         assert!(cross_entropy().label_smoothing(1.1).check().is_err());
         assert!(cross_entropy().temperature(0.0).check().is_err());
+        let bad = [cross_entropy().logit_scale(0.0), cross_entropy().softcap(-1.0), softcap_cross_entropy(0.0)];
+        for loss in bad.into_iter().chain([cross_entropy().lse_square_scale(-1.0), z_loss(f64::NAN)]) {
+            assert!(loss.check().is_err(), "{}", loss.name());
+        }
+        assert_eq!(cross_entropy().softcap(0.0).lse_square_scale(0.0).entropy_bonus(-1.0).check(), Ok(()));
     }
 }

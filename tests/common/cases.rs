@@ -27,7 +27,7 @@ pub fn family(name: &str) -> Family {
     match name {
         "rmse" => Family::Total,
         "log_cosh" | "hinge" | "squared_hinge" => Family::Last,
-        "cross_entropy" | "nll" | "multiclass_focal" => Family::Labels,
+        "cross_entropy" | "z_loss" | "softcap_cross_entropy" | "nll" | "multiclass_focal" => Family::Labels,
         "cross_entropy_prob" => Family::Probabilities,
         "l1_penalty" | "l2_penalty" => Family::Penalty,
         _ => Family::Elements,
@@ -86,7 +86,28 @@ pub fn option_sets(name: &str) -> Vec<Options> {
             vec![("temperature", Num(0.7))],
             vec![("temperature", Num(2.5)), ("label_smoothing", Num(0.3)), ("ignore_index", Index(Some(1)))],
             vec![("ignore_index", Index(None))],
+            vec![("logit_scale", Num(1.7))],
+            vec![("softcap", Num(2.0))],
+            vec![("lse_square_scale", Num(0.1))],
+            vec![("entropy_bonus", Num(0.2))],
+            vec![
+                ("logit_scale", Num(0.6)),
+                ("temperature", Num(1.5)),
+                ("lse_square_scale", Num(0.05)),
+                ("entropy_bonus", Num(-0.1)),
+            ],
+            vec![
+                ("logit_scale", Num(1.3)),
+                ("softcap", Num(4.0)),
+                ("temperature", Num(0.8)),
+                ("label_smoothing", Num(0.2)),
+                ("lse_square_scale", Num(0.02)),
+                ("entropy_bonus", Num(0.1)),
+                ("ignore_index", Index(Some(1))),
+            ],
         ],
+        "z_loss" => each("z", &[1e-4, 0.1, 0.0]),
+        "softcap_cross_entropy" => each("softcap", &[30.0, 3.0]),
         _ => vec![vec![]],
     }
 }

@@ -185,6 +185,13 @@ pub fn oracle(name: &str, case: &Case) -> Option<Vec<f64>> {
             last_axis_mean(case, case.flag("convert_binary", true), |t, p| (1.0 - t * p).max(0.0).powi(2))
         }
         "cross_entropy" => cross_entropy(case),
+        "z_loss" => labelled(case, "weight", true, |row, y, _| {
+            -log_softmax(row)[y] + case.num("z", 1e-4) * logsumexp(row).powi(2)
+        }),
+        "softcap_cross_entropy" => labelled(case, "weight", true, |row, y, _| {
+            let row: Vec<f64> = row.iter().map(|x| softcap(*x, case.num("softcap", 30.0))).collect();
+            -log_softmax(&row)[y]
+        }),
         "cross_entropy_prob" => cross_entropy_prob(case),
         "nll" => labelled(case, "weight", true, |row, y, w| -w[y] * row[y]),
         "multiclass_focal" => labelled(case, "alpha", false, |row, y, alpha| {
@@ -336,8 +343,9 @@ fn labelled(case: &Case, weight: &str, by_weight: bool, f: impl Fn(&[f64], usize
 
 fn cross_entropy(case: &Case) -> Losses {
     let (smoothing, temperature) = (case.num("label_smoothing", 0.0), case.num("temperature", 1.0));
+    let (scale, cap) = (case.num("logit_scale", 1.0), case.num("softcap", 0.0));
     labelled(case, "weight", true, |row, y, w| {
-        let row: Vec<f64> = row.iter().map(|x| x / temperature).collect();
+        let row: Vec<f64> = row.iter().map(|x| softcap(scale * x, cap) / temperature).collect();
         let log_p = log_softmax(&row);
         let mut loss = -(1.0 - smoothing) * w[y] * log_p[y];
         if smoothing > 0.0 {
@@ -345,8 +353,25 @@ fn cross_entropy(case: &Case) -> Losses {
                 loss -= smoothing / row.len() as f64 * w[j] * log_p[j];
             }
         }
+        loss += case.num("lse_square_scale", 0.0) * logsumexp(&row).powi(2);
+        for log_p in log_p {
+            // −p ln p, which is 0 for p = 0
+            let entropy = if log_p > f64::NEG_INFINITY { -log_p.exp() * log_p } else { 0.0 };
+            loss -= case.num("entropy_bonus", 0.0) * entropy;
+        }
         loss
     })
+}
+
+/// c·tanh(x/c), or x where the cap is 0; −∞ stays −∞.
+fn softcap(x: f64, cap: f64) -> f64 {
+    if cap == 0.0 || x == f64::NEG_INFINITY { x } else { cap * (x / cap).tanh() }
+}
+
+/// ln Σ exp x
+fn logsumexp(row: &[f64]) -> f64 {
+    let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    max + row.iter().map(|x| (x - max).exp()).sum::<f64>().ln()
 }
 
 fn cross_entropy_prob(case: &Case) -> Losses {
