@@ -478,3 +478,60 @@ fn options_that_are_off_leave_the_program_as_it_is() -> wgloss::Result<()> {
     assert_eq!(plain.passes[1].stages.len(), 1);
     Ok(())
 }
+
+#[test]
+fn jsd_of_distributions_with_zeros_is_finite_where_it_is_defined() -> wgloss::Result<()> {
+    let never = f32::NEG_INFINITY;
+    let half = 0.5f32.ln();
+    // Both lack the last class. The third lacks what the fourth has; −150 is 0 in f32.
+    let q = [0.0, never, never, half, half, never, half, half, never, 0.0, -150.0, never];
+    let p = [never, 0.0, never, half, half, never, 0.0, never, never, 0.0, never, never];
+    let quarter = 0.5 * (4f64 / 3.0).ln();
+    let of_0 = [f64::INFINITY, 0.0, 2f64.ln(), 0.0];
+    let of_1 = [f64::INFINITY, 0.0, f64::INFINITY, f64::INFINITY];
+    let of_half = [2f64.ln(), 0.0, quarter + 0.25 * 2f64.ln() - 0.25 * 1.5f64.ln(), 0.0];
+    for (beta, want) in [(0.0, of_0), (1.0, of_1), (0.5, of_half)] {
+        let loss = losses::jsd(beta).reduction(Reduction::None);
+        let inputs = [("input", HostTensor::f32(&q, &[4, 3])), ("target", HostTensor::f32(&p, &[4, 3]))];
+        let out = cpu::forward_backward(&loss, &inputs, &["input", "target"])?;
+        assert_eq!(mismatch(out.loss_values()?, &want, 1e-7, |_| 1e-7), None, "CPU, β = {beta}");
+        if beta == 0.5 {
+            let finite = |name: &str| out.grad(name).is_ok_and(|grad| grad.iter().all(|g| g.is_finite()));
+            assert!(finite("input") && finite("target"));
+        }
+        let Some(ctx) = context() else { continue };
+        let (x, y) = (Tensor::from_slice(ctx, &q, &[4, 3])?, Tensor::from_slice(ctx, &p, &[4, 3])?);
+        let got = loss.forward_backward_of(ctx, &[("input", &x), ("target", &y)], &["input", "target"])?;
+        let values: Vec<f64> = got.loss_values()?.into_iter().map(f64::from).collect();
+        // Where e⁻¹⁵⁰ is 0 its product with ln 0 is 0 too.
+        let row = |k: usize| beta != 1.0 || k != 3;
+        let (values, want): (Vec<f64>, Vec<f64>) = (0..4).filter(|k| row(*k)).map(|k| (values[k], want[k])).unzip();
+        assert_eq!(mismatch(&values, &want, 2e-6, |_| 2e-7), None, "GPU, β = {beta}");
+        if beta == 0.5 {
+            for name in ["input", "target"] {
+                assert!(got.grad(name)?.to_vec::<f32>()?.iter().all(|g| g.is_finite()), "{name}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn gradient_of_jsd_keeps_its_digits_between_near_equal_distributions() -> wgloss::Result<()> {
+    let Some(ctx) = context() else { return Ok(()) };
+    // Logarithms 1e-4 and less apart: the gradient is that much smaller than what cancels in it.
+    let x: Vec<f64> = (0..40).map(|k| f64::from((-3.0 - f64::from(k % 7) / 4.0) as f32)).collect();
+    let near = |k: usize| f64::from((x[k] + 1e-4 * (k as f64).sin()) as f32);
+    let y: Vec<f64> = (0..40).map(near).collect();
+    for beta in [0.5, 0.1] {
+        let arrays = [("input", x.clone()), ("target", y.clone())];
+        let array = |(name, values): (&str, Vec<f64>)| (name.to_owned(), oracle::Array::new(&[2, 20], values));
+        let options = [("beta".to_owned(), oracle::Opt::Num(beta))].into();
+        let case = Case { arrays: arrays.map(array).into(), options, reduction: "none".to_owned(), labels: None };
+        let loss = losses::jsd(beta).reduction(Reduction::None);
+        let (got, want) = (on_gpu(ctx, &loss, &case, &["input"])?, on_cpu(&loss, &case, &["input"])?);
+        let (got, want) = (&got.grads["input"], &want.grads["input"]);
+        assert_eq!(mismatch(got, want, 1e-6, |_| 2e-6 * largest(want)), None, "β = {beta}");
+    }
+    Ok(())
+}

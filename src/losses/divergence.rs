@@ -1,7 +1,8 @@
 //! Divergences between distributions.
 
 use super::of_input_and_target;
-use crate::loss::Loss;
+use crate::expr::Expr;
+use crate::loss::{Domain, Loss, RowAxis, Value};
 
 /// Kullback–Leibler divergence, element by element, of log-probabilities `input` from `target`.
 ///
@@ -30,4 +31,91 @@ pub fn kl_div() -> Loss {
         let (x, t) = (b.input("input"), b.input("target"));
         if b.flag("log_target") { t.exp() * (t - x) } else { t.xlogy(t) - t * x }
     })
+}
+
+/// Generalised Jensen–Shannon divergence of log-probabilities: of a student's `input` and a teacher's `target`.
+///
+/// `L = Σⱼ β·Pⱼ·(ln Pⱼ − ln Mⱼ) + (1 − β)·Qⱼ·(ln Qⱼ − ln Mⱼ)`, with `ln Q = input`, `ln P = target` and
+/// `M = β·P + (1 − β)·Q`; at `β = 0` it is `Σ P·(ln P − ln Q)`, at `β = 1` `Σ Q·(ln Q − ln P)`. 0·ln 0 is 0.
+///
+/// Shapes: `input, target: [rows, cols]`, the last axis a distribution → loss `[rows]`. Unit: nats; the mean divides
+/// by the number of rows, as `Reduction::BatchMean` does where there is one axis of rows.
+/// Gradient: `(1 − β)·Q·(ln Q − ln M)` with respect to `input`, `β·P·(ln P − ln M)` with respect to `target`. At
+/// `β = 0` they are `−P` and `P·(ln P − ln Q + 1)`, at `β = 1` `Q·(ln Q − ln P + 1)` and `−Q`.
+/// An entry of −∞ is probability zero. Between 0 and 1 that always gives a finite loss; at `β = 0` and 1 the loss is
+/// +∞ where the second distribution lacks what the first has (on the GPU, what f32 knows of it: `exp(−104)` is 0).
+/// Errors: `Error::Param` unless `beta` is in \[0, 1\].
+/// Source: Agarwal et al. (2024), GKD, arXiv:2306.13649; Lin (1991), IEEE Trans. Inf. Theory 37(1). Same as
+/// `LigerJSD` and TRL's `generalized_jsd_loss`.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (certain_of_0, certain_of_1) = ([0.0, f32::NEG_INFINITY], [f32::NEG_INFINITY, 0.0]);
+/// let (q, p) = (HostTensor::f32(&certain_of_0, &[1, 2]), HostTensor::f32(&certain_of_1, &[1, 2]));
+/// let out = cpu::forward_backward(&losses::jsd(0.5), &[("input", q), ("target", p)], &["input"])?;
+/// assert!((out.loss()? - 2f64.ln()).abs() < 1e-12);
+/// let d_input = out.grad("input")?;
+/// assert!((d_input[0] - 0.5 * 2f64.ln()).abs() < 1e-12 && d_input[1] == 0.0);
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn jsd(beta: f64) -> Loss {
+    let definition = of_input_and_target("jsd").row_axis(RowAxis::Last);
+    let loss = definition.structural_param("beta", 0.5, Domain::Unit, &[0.0, 1.0]).expr(|b| {
+        let (x, y) = (b.input("input"), b.input("target"));
+        match b.value("beta") {
+            0.0 => relative_entropy(y, x).sum(),
+            1.0 => relative_entropy(x, y).sum(),
+            _ => mixture_divergence(x, y, b.param("beta")).sum(),
+        }
+    });
+    loss.option("beta", Value::Num(beta))
+}
+
+/// `exp(a)·(a − b)`, and 0 where `exp(a)` is.
+fn relative_entropy<'g>(a: Expr<'g>, b: Expr<'g>) -> Expr<'g> {
+    let p = a.exp();
+    p * where_positive(p, a - b)
+}
+
+/// `x` where the probability `p` is not 0: what multiplies a probability of 0 may be infinite.
+fn where_positive<'g>(p: Expr<'g>, x: Expr<'g>) -> Expr<'g> {
+    p.gt(0.0).select(x, 0.0)
+}
+
+/// `βP(ln P − ln M) + (1 − β)Q(ln Q − ln M)` of `x = ln Q` and `y = ln P`.
+fn mixture_divergence<'g>(x: Expr<'g>, y: Expr<'g>, beta: Expr<'g>) -> Expr<'g> {
+    let (q, p) = (x.exp(), y.exp());
+    let q_is_larger = x.ge(y);
+    let gap = (x - y).abs();
+    // ln M is counted from the larger of the two logarithms, to which the share of the smaller is little to add.
+    let share_of_smaller = q_is_larger.select(beta, 1.0 - beta);
+    let larger = -(share_of_smaller * (-gap).expm1()).log1p();
+    let smaller = larger - gap;
+    let log_q_over_m = where_positive(q, q_is_larger.select(larger, smaller));
+    let log_p_over_m = where_positive(p, q_is_larger.select(smaller, larger));
+    let d_x = (1.0 - beta) * q * log_q_over_m;
+    let d_y = beta * p * log_p_over_m;
+    // What the derivatives have through M adds up to zero; left to rounding, it would drown near-equal distributions.
+    (d_x + d_y).with_gradient(x, d_x).with_gradient(y, d_y)
+}
+
+/// Total variation distance of probabilities, element by element.
+///
+/// `L = |r|/2`, with `r = input − target`.
+///
+/// Shapes: `input, target` broadcast to one shape → loss of that shape. Unit: none; the mean divides by the number of
+/// elements. `Reduction::BatchMean`, which divides by the size of the first axis, gives the distance itself.
+/// Gradient: `sign(r)/2` with respect to `input`; 0 at `r = 0` (in Liger −1/2).
+/// Source: formula. Same as `LigerTVDLoss` but for equal entries.
+///
+/// ```
+/// use wgloss::{HostTensor, Reduction, cpu, losses};
+/// let (q, p) = (HostTensor::f32(&[1.0, 0.0, 0.0], &[1, 3]), HostTensor::f32(&[0.0, 1.0, 0.0], &[1, 3]));
+/// let loss = losses::tvd().reduction(Reduction::BatchMean);
+/// let out = cpu::forward_backward(&loss, &[("input", q), ("target", p)], &["input"])?;
+/// assert_eq!((out.loss()?, out.grad("input")?), (1.0, &[0.5, -0.5, 0.0][..]));
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn tvd() -> Loss {
+    of_input_and_target("tvd").expr(|b| 0.5 * (b.input("input") - b.input("target")).abs())
 }

@@ -13,7 +13,7 @@ pub enum Family {
     Elements,
     /// Two inputs, one loss in all.
     Total,
-    /// `y_true` and `y_pred`, one loss for the last axis.
+    /// A prediction and a target, one loss for the last axis.
     Last,
     /// Scores and one label a row.
     Labels,
@@ -26,7 +26,7 @@ pub enum Family {
 pub fn family(name: &str) -> Family {
     match name {
         "rmse" => Family::Total,
-        "log_cosh" | "hinge" | "squared_hinge" => Family::Last,
+        "log_cosh" | "hinge" | "squared_hinge" | "jsd" => Family::Last,
         "cross_entropy" | "z_loss" | "softcap_cross_entropy" | "nll" | "multiclass_focal" => Family::Labels,
         "cross_entropy_prob" => Family::Probabilities,
         "l1_penalty" | "l2_penalty" => Family::Penalty,
@@ -37,7 +37,7 @@ pub fn family(name: &str) -> Family {
 /// The input and the target of a loss, by name. A penalty has no target.
 pub fn names(name: &str) -> (&'static str, &'static str) {
     match family(name) {
-        Family::Last => ("y_pred", "y_true"),
+        Family::Last if name != "jsd" => ("y_pred", "y_true"),
         Family::Penalty => ("w", ""),
         _ if name == "sigmoid_focal" => ("inputs", "targets"),
         _ => ("input", "target"),
@@ -106,6 +106,7 @@ pub fn option_sets(name: &str) -> Vec<Options> {
                 ("ignore_index", Index(Some(1))),
             ],
         ],
+        "jsd" => each("beta", &[0.5, 0.1, 0.0, 1.0]),
         "z_loss" => each("z", &[1e-4, 0.1, 0.0]),
         "softcap_cross_entropy" => each("softcap", &[30.0, 3.0]),
         _ => vec![vec![]],
@@ -167,6 +168,12 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
             let (x, t) = element_inputs(name, &case.options, shape, target_shape, spread, random);
             put(input, x);
             put(target, t);
+        }
+        Family::Last if name == "jsd" => {
+            let log_p = |r: &mut Random| r.uniform(-3.0, -0.1);
+            put(input, random.array(shape, log_p));
+            put(target, random.array(shape, log_p));
+            row_shape.pop();
         }
         Family::Last => {
             let signs = Array::new(shape, (0..shape.iter().product()).map(|k| [-1.0, 1.0, 1.0][k % 3]).collect());

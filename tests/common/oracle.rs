@@ -172,6 +172,8 @@ pub fn oracle(name: &str, case: &Case) -> Option<Vec<f64>> {
             false if t == 0.0 => -t * x,
             false => t * (t.ln() - x),
         }),
+        "tvd" => elementwise(case, ["input", "target"], |x, t| (x - t).abs() / 2.0),
+        "jsd" => jsd(case),
         "sigmoid_focal" => elementwise(case, ["inputs", "targets"], |x, t| sigmoid_focal(case, x, t)),
         "exp_square" => elementwise(case, ["input", "target"], |x, t| ((t - x).exp_m1()).powi(2)),
         "composite" => elementwise(case, ["input", "target"], |x, t| {
@@ -307,6 +309,26 @@ fn last_axis_mean(case: &Case, convert: bool, f: impl Fn(f64, f64) -> f64) -> Lo
     let axis = shape.len() - 1;
     let mean = |row: Vec<usize>| row.iter().map(|&k| f(t[k], p[k])).sum::<f64>() / row.len() as f64;
     let values = rows_of(&shape, axis).into_iter().map(mean).collect();
+    Losses { values, batch: shape[0], shape: without(&shape, axis), mean_over: None, ignored: vec![] }
+}
+
+/// The last axis is a distribution; `input` is ln Q and `target` ln P.
+fn jsd(case: &Case) -> Losses {
+    let shape = case.common_shape(&["input", "target"]);
+    let (x, y, beta) = (case.spread("input", &shape), case.spread("target", &shape), case.num("beta", 0.5));
+    // P·ln(P/M), and 0 for P = 0
+    let part = |p: f64, m: f64| if p > 0.0 { p * (p / m).ln() } else { 0.0 };
+    let one = |k: usize| {
+        let (p, q) = (y[k].exp(), x[k].exp());
+        let m = beta * p + (1.0 - beta) * q;
+        match beta {
+            0.0 => part(p, q),
+            1.0 => part(q, p),
+            _ => beta * part(p, m) + (1.0 - beta) * part(q, m),
+        }
+    };
+    let axis = shape.len() - 1;
+    let values = rows_of(&shape, axis).into_iter().map(|row| row.into_iter().map(one).sum()).collect();
     Losses { values, batch: shape[0], shape: without(&shape, axis), mean_over: None, ignored: vec![] }
 }
 
