@@ -225,7 +225,7 @@ fn gradient_scale(name: &str, input: &str, case: &Case, want: &Outcome) -> Vec<f
     let grad = &want.grads[input];
     let shape = &case.arrays[input].shape;
     let (main, target) = names(name);
-    if input != main && input != target {
+    if input != main && input != target && input != "teacher_logits" {
         let (terms, divisor) = terms(name, case, &want.loss);
         return vec![largest(grad) + 2.0 * largest(&terms) / divisor; grad.len()];
     }
@@ -233,8 +233,16 @@ fn gradient_scale(name: &str, input: &str, case: &Case, want: &Outcome) -> Vec<f
         return vec![largest(grad); grad.len()];
     }
     let mut scale = vec![0.0; grad.len()];
-    for row in oracle::rows_of(shape, usize::from(shape.len() > 1)) {
-        let most = row.iter().fold(0.0, |most, &k| grad[k].abs().max(most));
+    // That of a teacher too is a difference of losses, that of its student one of probabilities.
+    let distilled = (name == "distillation").then(|| terms(name, case, &want.loss));
+    for (place, row) in oracle::rows_of(shape, usize::from(shape.len() > 1)).into_iter().enumerate() {
+        let mut most = row.iter().fold(0.0, |most, &k| grad[k].abs().max(most));
+        if let Some((losses, divisor)) = &distilled {
+            let temperature = case.num("temperature", 2.0);
+            let logits: Vec<f64> = row.iter().map(|&k| case.arrays[main].values[k] / temperature).collect();
+            let probability = oracle::log_softmax(&logits).into_iter().fold(f64::MIN, f64::max).exp();
+            most += if input == main { temperature * probability } else { losses[place].abs() } / divisor;
+        }
         row.iter().for_each(|&k| scale[k] = most);
     }
     scale
@@ -277,6 +285,7 @@ fn gpu_agrees_with_the_cpu_path_on_confident_and_far_off_rows() {
         "cross_entropy",
         "z_loss",
         "softcap_cross_entropy",
+        "distillation",
         "cross_entropy_prob",
         "multiclass_focal",
         "bce_with_logits",
@@ -309,10 +318,10 @@ fn gpu_agrees_with_the_cpu_path_on_confident_and_far_off_rows() {
 /// An element of an input that the first loss depends on.
 fn element_that_counts(name: &str, case: &Case, input: &str) -> usize {
     let Some((labels, _)) = &case.labels else { return 0 };
-    let shape = &case.arrays["input"].shape;
+    let shape = &case.arrays[names(name).0].shape;
     let label = labels[0] as usize;
     match input {
-        "input" => oracle::rows_of(shape, usize::from(shape.len() > 1))[0][label],
+        "input" | "student_logits" | "teacher_logits" => oracle::rows_of(shape, usize::from(shape.len() > 1))[0][label],
         "weight" | "alpha" => label,
         "sample_weight" => 0,
         other => panic!("{name} has no input {other}"),
@@ -370,7 +379,11 @@ fn an_ignored_or_masked_loss_is_exactly_zero_whatever_it_holds() {
             for reduction in ["sum", "none"] {
                 // Rows 1 and 4 are masked, or (labels) ignored. Elements: those whose place leaves 1 by 3.
                 let labels = family(name) == Family::Labels;
-                let mut case = case(name, &vec![], &[6, 5], if labels { &[] } else { &["mask"] }, reduction, 2.0);
+                let options = match name {
+                    &"distillation" => vec![("ignore_index", oracle::Opt::Index(Some(-100)))],
+                    _ => vec![],
+                };
+                let mut case = case(name, &options, &[6, 5], if labels { &[] } else { &["mask"] }, reduction, 2.0);
                 let clean = case.clone();
                 let values = &mut case.arrays.get_mut(input).expect("the input").values;
                 let elements = if family(name) == Family::Elements { 1 } else { 5 };
@@ -533,5 +546,63 @@ fn gradient_of_jsd_keeps_its_digits_between_near_equal_distributions() -> wgloss
         let (got, want) = (&got.grads["input"], &want.grads["input"]);
         assert_eq!(mismatch(got, want, 1e-6, |_| 2e-6 * largest(want)), None, "β = {beta}");
     }
+    Ok(())
+}
+
+#[test]
+fn distillation_with_zeros_is_finite_where_it_is_defined() -> wgloss::Result<()> {
+    let never = f32::NEG_INFINITY;
+    // The teacher's zeros are the student's, the teacher's alone, the student's alone; the last teacher is certain.
+    let student = [0.0, 0.0, never, 0.0, 0.0, 0.0, 0.0, 0.0, never, 1e6, 1e6, 1e6];
+    let teacher = [0.0, 0.0, never, 0.0, 0.0, never, 0.0, 0.0, 0.0, 1e4, -1e4, -1e4];
+    let (two, three) = (2f64.ln(), 3f64.ln());
+    let labels = [0i32; 4];
+    for temperature in [1.0, 2.0] {
+        let soft = [0.0, 1.5f64.ln(), f64::INFINITY, three].map(|kl| 0.5 * temperature * temperature * kl);
+        let want: Vec<f64> = soft.iter().zip([two, three, two, three]).map(|(soft, hard)| soft + 0.5 * hard).collect();
+        let loss = losses::distillation(0.5, temperature).reduction(Reduction::None);
+        let inputs = [
+            ("student_logits", HostTensor::f32(&student, &[4, 3])),
+            ("teacher_logits", HostTensor::f32(&teacher, &[4, 3])),
+            ("target", HostTensor::i32(&labels, &[4])),
+        ];
+        let both = ["student_logits", "teacher_logits"];
+        let out = cpu::forward_backward(&loss, &inputs, &both)?;
+        assert_eq!(mismatch(out.loss_values()?, &want, 1e-12, |_| 1e-12), None, "CPU, T = {temperature}");
+        assert!(out.grad("student_logits")?.iter().all(|g| g.is_finite()));
+        assert!(out.grad("teacher_logits")?[..6].iter().all(|g| g.is_finite()));
+        let Some(ctx) = context() else { continue };
+        let tensor = |x: &[f32]| Tensor::from_slice(ctx, x, &[4, 3]);
+        let (x, t, y) = (tensor(&student)?, tensor(&teacher)?, Tensor::from_slice(ctx, &labels, &[4])?);
+        let inputs = [("student_logits", &x), ("teacher_logits", &t), ("target", &y)];
+        let out = loss.forward_backward_of(ctx, &inputs, &both)?;
+        let values: Vec<f64> = out.loss_values()?.into_iter().map(f64::from).collect();
+        assert_eq!(mismatch(&values, &want, 2e-6, |_| 2e-7), None, "GPU, T = {temperature}");
+        assert!(out.grad("student_logits")?.to_vec::<f32>()?.iter().all(|g| g.is_finite()));
+        assert!(out.grad("teacher_logits")?.to_vec::<f32>()?[..6].iter().all(|g| g.is_finite()));
+    }
+    Ok(())
+}
+
+#[test]
+fn distillation_at_alpha_0_and_1_is_its_parts() -> wgloss::Result<()> {
+    let (x, t) = ([0.5f32, -1.0, 2.0, 0.0, 1.0, 3.0], [0.0f32, 1.0, 0.5, -2.0, 0.25, 1.0]);
+    let inputs =
+        |main: &'static str| [(main, HostTensor::f32(&x, &[2, 3])), ("target", HostTensor::i32(&[2, 0], &[2]))];
+    let hard = cpu::forward_backward(&losses::cross_entropy(), &inputs("input"), &["input"])?;
+    let [student, labels] = inputs("student_logits");
+    let all = [student, ("teacher_logits", HostTensor::f32(&t, &[2, 3])), labels];
+    let both = ["student_logits", "teacher_logits"];
+    let out = cpu::forward_backward(&losses::distillation(0.0, 2.0), &all, &both)?;
+    assert_eq!(out.loss()?, hard.loss()?);
+    assert_eq!(out.grad("student_logits")?, hard.grad("input")?);
+    assert_eq!(out.grad("teacher_logits")?, [0.0; 6]);
+    // A student that has become its teacher.
+    let same = [all[0].clone(), ("teacher_logits", HostTensor::f32(&x, &[2, 3])), all[2].clone()];
+    let out = cpu::forward_backward(&losses::distillation(1.0, 3.0), &same, &both)?;
+    assert_eq!(
+        (out.loss()?, out.grad("student_logits")?, out.grad("teacher_logits")?),
+        (0.0, &[0.0; 6][..], &[0.0; 6][..])
+    );
     Ok(())
 }

@@ -1,7 +1,8 @@
-//! Divergences between distributions.
+//! Divergences between distributions, and distillation, which minimises one.
 
 use super::of_input_and_target;
-use crate::expr::Expr;
+use super::softmax::{label_nll, over_labels};
+use crate::expr::{Expr, Scope};
 use crate::loss::{Domain, Loss, RowAxis, Value};
 
 /// Kullback–Leibler divergence, element by element, of log-probabilities `input` from `target`.
@@ -118,4 +119,79 @@ fn mixture_divergence<'g>(x: Expr<'g>, y: Expr<'g>, beta: Expr<'g>) -> Expr<'g> 
 /// ```
 pub fn tvd() -> Loss {
     of_input_and_target("tvd").expr(|b| 0.5 * (b.input("input") - b.input("target")).abs())
+}
+
+/// Knowledge distillation: a student's logits against a teacher's, and against labels.
+///
+/// `L = α·T²·Σⱼ pⱼ·(ln pⱼ − ln qⱼ) + (1 − α)·(ln Σⱼ exp xⱼ − x_y)`, with `x = student_logits`,
+/// `p = softmax(teacher_logits/T)`, `q = softmax(x/T)`, `T = temperature` and `y = target`. 0·ln 0 is 0.
+///
+/// Shapes: `student_logits, teacher_logits: [N, C, d1, …]` (or `[C]`), `target: [N, d1, …]` class indices
+/// → loss `[N, d1, …]`. Unit: nats; the mean divides by the number of rows that are not ignored.
+/// Gradient: `α·T·(q − p) + (1 − α)·(softmax(x) − onehot(y))` with respect to `student_logits`;
+/// `α·T·p·(ln p − ln q − Σⱼ pⱼ·(ln pⱼ − ln qⱼ))` with respect to `teacher_logits`. Rows labelled `ignore_index` have
+/// loss and gradients exactly 0. A logit of −∞ means probability zero; where only the student's is, the loss is +∞.
+/// Options: `alpha` (0.5; at 0 the teacher does not count, at 1 the labels do not),
+/// `temperature` (2), `ignore_index` (none).
+/// Errors: `Error::Param` unless `alpha` is in \[0, 1\] and `temperature` is finite and > 0; `Error::LabelOutOfRange`
+/// when a result with such a label is read.
+/// Source: Hinton, Vinyals and Dean (2015), arXiv:1503.02531. The parts are [`kl_div`] and
+/// [`cross_entropy`](super::cross_entropy).
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (student, teacher) = (HostTensor::f32(&[0.0, 0.0], &[1, 2]), HostTensor::f32(&[1e4, -1e4], &[1, 2]));
+/// let inputs = [("student_logits", student), ("teacher_logits", teacher), ("target", HostTensor::i32(&[0], &[1]))];
+/// let out = cpu::forward_backward(&losses::distillation(0.5, 2.0), &inputs, &["student_logits"])?;
+/// assert!((out.loss()? - (0.5 * 4.0 + 0.5) * 2f64.ln()).abs() < 1e-12);
+/// assert_eq!(out.grad("student_logits")?, [-0.75, 0.75]);
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn distillation(alpha: f64, temperature: f64) -> Loss {
+    let definition = Loss::define("distillation").row_axis(RowAxis::Class).input("student_logits", Scope::Element);
+    let definition = definition.input("teacher_logits", Scope::Element).label("target").index("ignore_index", None);
+    let definition = definition.structural_param("alpha", 0.5, Domain::Unit, &[0.0, 1.0]);
+    let loss = definition.structural_param("temperature", 2.0, Domain::Positive, &[1.0]).unreduced(|b| {
+        let (student, teacher, y) = (b.input("student_logits"), b.input("teacher_logits"), b.input("target"));
+        let hard = || label_nll(student, y);
+        let soft = || {
+            if b.value("temperature") == 1.0 {
+                return relative_entropy_of_softmaxes(teacher, student);
+            }
+            let t = b.param("temperature");
+            t * t * relative_entropy_of_softmaxes(softened(teacher, t), softened(student, t))
+        };
+        let alpha = b.param("alpha");
+        let value = match b.value("alpha") {
+            0.0 => hard(),
+            1.0 => soft(),
+            _ => alpha * soft() + (1.0 - alpha) * hard(),
+        };
+        over_labels(b, value, None)
+    });
+    loss.option("alpha", Value::Num(alpha)).option("temperature", Value::Num(temperature))
+}
+
+/// Logits over the temperature. The row's maximum comes off first: divided, a large common offset would round the
+/// differences away.
+fn softened<'g>(x: Expr<'g>, temperature: Expr<'g>) -> Expr<'g> {
+    (x - x.max().detach()) / temperature
+}
+
+/// `Σⱼ pⱼ(ln pⱼ − ln qⱼ)` of `p = softmax(a)` and `q = softmax(b)`.
+///
+/// Since Σ p = Σ q, it is also `Σⱼ pⱼ(exp δⱼ − 1 − δⱼ)` with `δ = ln q − ln p`, whose terms are of second order: where
+/// the distributions are near each other nothing of first order is left to cancel.
+fn relative_entropy_of_softmaxes<'g>(a: Expr<'g>, b: Expr<'g>) -> Expr<'g> {
+    let (p, q) = (a.softmax(), b.softmax());
+    // Below this p the term is q, and above it q/p does not overflow.
+    let counts = p.gt(1e-37);
+    let top = a.max().detach();
+    let gap = counts.select((a - top) - (b - b.max().detach()), 0.0);
+    let delta = (a.logsumexp_shifted() - b.logsumexp_shifted()) - gap;
+    let value = counts.select(p * (delta.expm1() - delta), q);
+    // p counts as a weight only: what the derivative has through ln p adds up to zero, as a constant does. Counted from
+    // the gap where p is largest, those of a confident row keep their digits.
+    let gap_at_top = a.ge(top).select(gap, -3.0e38).max().detach();
+    value.with_gradient(p, gap - gap_at_top).with_gradient(b, q - p).sum()
 }

@@ -6,7 +6,7 @@
 //! | binary | [`bce`], [`bce_with_logits`] |
 //! | softmax | [`cross_entropy`], [`z_loss`], [`softcap_cross_entropy`], [`cross_entropy_prob`], [`nll`] |
 //! | focal | [`sigmoid_focal`], [`multiclass_focal`] |
-//! | divergence | [`kl_div`], [`jsd`], [`tvd`] |
+//! | divergence | [`kl_div`], [`jsd`], [`tvd`], [`distillation`] |
 //! | hinge | [`hinge`], [`squared_hinge`] |
 //! | penalty | [`l1_penalty`], [`l2_penalty`] |
 //!
@@ -27,7 +27,7 @@ mod regression;
 mod softmax;
 
 pub use binary::{bce, bce_with_logits};
-pub use divergence::{jsd, kl_div, tvd};
+pub use divergence::{distillation, jsd, kl_div, tvd};
 pub use focal::{multiclass_focal, sigmoid_focal};
 pub use hinge::{hinge, squared_hinge};
 pub use penalty::{l1_penalty, l2_penalty};
@@ -37,7 +37,8 @@ pub use softmax::{cross_entropy, cross_entropy_prob, nll, softcap_cross_entropy,
 /// A loss's name, and the function that makes it.
 pub type Entry = (&'static str, fn() -> Loss);
 
-/// Every loss by name, with default options: δ, β and λ 1 (jsd's β 0.5), τ 0.5, z 1e-4, a softcap of 30.
+/// Every loss by name, with default options: δ, β and λ 1 (jsd's β 0.5), τ 0.5, z 1e-4, a softcap of 30, α 0.5 and a
+/// temperature of 2.
 pub const CATALOGUE: &[Entry] = &[
     ("l1", l1),
     ("mse", mse),
@@ -59,6 +60,7 @@ pub const CATALOGUE: &[Entry] = &[
     ("kl_div", kl_div),
     ("jsd", || jsd(0.5)),
     ("tvd", tvd),
+    ("distillation", || distillation(0.5, 2.0)),
     ("hinge", hinge),
     ("squared_hinge", squared_hinge),
     ("l1_penalty", || l1_penalty(1.0)),
@@ -116,6 +118,7 @@ mod tests {
         for loss in bad.into_iter().chain([cross_entropy().lse_square_scale(-1.0), z_loss(f64::NAN)]) {
             assert!(loss.check().is_err(), "{}", loss.name());
         }
+        assert!(distillation(1.1, 1.0).check().is_err() && distillation(0.5, 0.0).check().is_err());
         assert!(jsd(1.5).check().is_err() && jsd(1.0).check().is_ok());
         assert_eq!(cross_entropy().softcap(0.0).lse_square_scale(0.0).entropy_bonus(-1.0).check(), Ok(()));
     }

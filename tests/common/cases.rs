@@ -27,7 +27,9 @@ pub fn family(name: &str) -> Family {
     match name {
         "rmse" => Family::Total,
         "log_cosh" | "hinge" | "squared_hinge" | "jsd" => Family::Last,
-        "cross_entropy" | "z_loss" | "softcap_cross_entropy" | "nll" | "multiclass_focal" => Family::Labels,
+        "cross_entropy" | "z_loss" | "softcap_cross_entropy" | "nll" | "multiclass_focal" | "distillation" => {
+            Family::Labels
+        }
         "cross_entropy_prob" => Family::Probabilities,
         "l1_penalty" | "l2_penalty" => Family::Penalty,
         _ => Family::Elements,
@@ -40,6 +42,7 @@ pub fn names(name: &str) -> (&'static str, &'static str) {
         Family::Last if name != "jsd" => ("y_pred", "y_true"),
         Family::Penalty => ("w", ""),
         _ if name == "sigmoid_focal" => ("inputs", "targets"),
+        _ if name == "distillation" => ("student_logits", "target"),
         _ => ("input", "target"),
     }
 }
@@ -107,6 +110,12 @@ pub fn option_sets(name: &str) -> Vec<Options> {
             ],
         ],
         "jsd" => each("beta", &[0.5, 0.1, 0.0, 1.0]),
+        "distillation" => vec![
+            vec![],
+            vec![("alpha", Num(1.0)), ("temperature", Num(3.0))],
+            vec![("alpha", Num(0.3)), ("temperature", Num(1.0))],
+            vec![("alpha", Num(0.8)), ("temperature", Num(0.7)), ("ignore_index", Index(Some(1)))],
+        ],
         "z_loss" => each("z", &[1e-4, 0.1, 0.0]),
         "softcap_cross_entropy" => each("softcap", &[30.0, 3.0]),
         _ => vec![vec![]],
@@ -192,11 +201,16 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
             classes = row_shape.remove(axis);
             let log_p = |r: &mut Random| r.uniform(-spread, if name == "nll" { -0.1 } else { spread });
             put(input, random.array(shape, log_p));
+            if name == "distillation" {
+                put("teacher_logits", random.array(shape, log_p));
+            }
             if family(name) == Family::Probabilities {
                 put(target, random.array(shape, |r| r.uniform(0.0, 1.0)));
             } else {
                 let rows = row_shape.iter().product::<usize>();
-                let ignored = case.index("ignore_index", Some(-100)).filter(|_| rows > 2);
+                // Distillation ignores no label where it is not told to.
+                let default = if name == "distillation" { None } else { Some(-100) };
+                let ignored = case.index("ignore_index", default).filter(|_| rows > 2);
                 let mut label = |row: usize| match ignored {
                     Some(index) if row % 3 == 1 => index,
                     _ => (random.bits() % classes as u64) as i64,

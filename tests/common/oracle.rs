@@ -174,6 +174,7 @@ pub fn oracle(name: &str, case: &Case) -> Option<Vec<f64>> {
         }),
         "tvd" => elementwise(case, ["input", "target"], |x, t| (x - t).abs() / 2.0),
         "jsd" => jsd(case),
+        "distillation" => distillation(case),
         "sigmoid_focal" => elementwise(case, ["inputs", "targets"], |x, t| sigmoid_focal(case, x, t)),
         "exp_square" => elementwise(case, ["input", "target"], |x, t| ((t - x).exp_m1()).powi(2)),
         "composite" => elementwise(case, ["input", "target"], |x, t| {
@@ -394,6 +395,41 @@ fn softcap(x: f64, cap: f64) -> f64 {
 fn logsumexp(row: &[f64]) -> f64 {
     let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     max + row.iter().map(|x| (x - max).exp()).sum::<f64>().ln()
+}
+
+fn distillation(case: &Case) -> Losses {
+    let (alpha, temperature) = (case.num("alpha", 0.5), case.num("temperature", 2.0));
+    let (student, teacher) = (&case.arrays["student_logits"], &case.arrays["teacher_logits"]);
+    let (labels, _) = case.labels.as_ref().expect("labels");
+    let axis = class_axis(&student.shape);
+    let ignore_index = case.index("ignore_index", None);
+    let ignored: Vec<bool> = labels.iter().map(|label| Some(*label) == ignore_index).collect();
+    let mut values = Vec::new();
+    for (row, places) in rows_of(&student.shape, axis).iter().enumerate() {
+        if ignored[row] {
+            values.push(0.0);
+            continue;
+        }
+        let of = |array: &Array, by: f64| -> Vec<f64> {
+            log_softmax(&places.iter().map(|&k| array.values[k] / by).collect::<Vec<f64>>())
+        };
+        let (log_p, log_q) = (of(teacher, temperature), of(student, temperature));
+        let mut soft = 0.0;
+        for j in 0..log_p.len() {
+            // p·ln(p/q), which is 0 for p = 0
+            if log_p[j].exp() > 0.0 {
+                soft += log_p[j].exp() * (log_p[j] - log_q[j]);
+            }
+        }
+        let hard = -of(student, 1.0)[labels[row] as usize];
+        values.push(match alpha {
+            0.0 => hard,
+            1.0 => temperature * temperature * soft,
+            _ => alpha * temperature * temperature * soft + (1.0 - alpha) * hard,
+        });
+    }
+    let valid = ignored.iter().map(|ignored| f64::from(!ignored)).collect();
+    Losses { values, batch: student.shape[0], shape: without(&student.shape, axis), mean_over: Some(valid), ignored }
 }
 
 fn cross_entropy_prob(case: &Case) -> Losses {
