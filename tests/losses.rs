@@ -479,6 +479,26 @@ fn masked_classes_add_nothing_to_the_entropy() -> wgloss::Result<()> {
 }
 
 #[test]
+fn gradients_of_confident_rows_keep_their_digits_however_they_are_reduced() {
+    // The label is certain to 1e-5, 1e-3 and 1e-2: so small is the gradient beside what cancels in it.
+    let x: Vec<f64> = (0..51).map(|k| f64::from([14.5f32, 9.75, 7.5][k / 17]) * f64::from(k % 17 == 3)).collect();
+    let wavy = |k: usize| f64::from((x[k] + 0.5 * (k as f64).sin()) as f32);
+    let input = oracle::Array::new(&[3, 17], (0..51).map(wavy).collect());
+    for (entropy_bonus, softcap) in [(0.0, 0.0), (0.5, 0.0), (0.0, 30.0)] {
+        for reduction in ["none", "sum", "mean"] {
+            let options = [("entropy_bonus", entropy_bonus), ("softcap", softcap)];
+            let case = Case {
+                arrays: [("input".to_owned(), input.clone())].into(),
+                options: options.map(|(name, value)| (name.to_owned(), oracle::Opt::Num(value))).into(),
+                reduction: reduction.to_owned(),
+                labels: Some((vec![3; 3], vec![3])),
+            };
+            assert_eq!(gpu_mismatch("cross_entropy", &case), None, "{options:?}, {reduction}");
+        }
+    }
+}
+
+#[test]
 fn options_that_are_off_leave_the_program_as_it_is() -> wgloss::Result<()> {
     let program = |loss: &Loss| {
         let wanted = Wanted { loss: true, grads: vec!["input".to_owned()], ..Wanted::default() };
