@@ -266,7 +266,11 @@ fn vjp<'g>(op: Op, place: usize, operands: &[NodeId; 3], out: Expr<'g>, adjoint:
         Op::Log => adjoint / a,
         Op::Log1p => adjoint / (1.0 + a),
         Op::Sqrt => adjoint * 0.5 / out,
-        Op::Tanh => adjoint * (1.0 - out * out),
+        // 1 − tanh² cancels where tanh is near ±1: 4e/(1 + e)² with e = exp(−2|a|) does not.
+        Op::Tanh => {
+            let e = (-2.0 * a.abs()).exp();
+            adjoint * (4.0 * e / ((1.0 + e) * (1.0 + e)))
+        }
         Op::Sigmoid => adjoint * (out * (-a).sigmoid()),
         Op::LogSigmoid => adjoint * (-a).sigmoid(),
         Op::Softplus => adjoint * a.sigmoid(),
@@ -344,6 +348,18 @@ mod tests {
         let masked = x.sum().masked(valid);
         let grad = gradients(masked, g.constant(1.0), &[x.id])[0].unwrap();
         assert_eq!(g.print(grad.id), "select(not(eq(y, -100)), 1, 0)");
+    }
+
+    #[test]
+    fn derivative_of_tanh_keeps_its_digits_far_out() {
+        let loss = crate::Loss::define("tanh").input("x", Scope::Element).expr(|b| b.input("x").tanh());
+        let x = [0.0f32, 1.5, -18.0, 40.0];
+        let inputs = [("x", crate::HostTensor::f32(&x, &[4]))];
+        let out = crate::cpu::forward_backward(&loss.reduction(crate::Reduction::Sum), &inputs, &["x"]).unwrap();
+        for (got, x) in out.grad("x").unwrap().iter().zip(x) {
+            let want = f64::from(x).cosh().powi(-2);
+            assert!((got / want - 1.0).abs() < 1e-14, "{x}: {got}, want {want}");
+        }
     }
 
     #[test]

@@ -255,6 +255,10 @@ fn signed_terms(graph: &Graph, id: NodeId, sign: bool, terms: &mut Vec<(NodeId, 
             signed_terms(graph, b, !sign, terms);
         }
         Node::Op(Op::Neg, [a, ..]) => signed_terms(graph, a, !sign, terms),
+        // The one-hot of a loss that is not averaged is the constant −1.
+        Node::Const(bits) if f64::from_bits(bits) < 0.0 => {
+            terms.push((graph.constant(-f64::from_bits(bits)).id, !sign));
+        }
         _ if graph.kind(id) == Kind::Float => terms.push((id, sign)),
         _ => {}
     }
@@ -298,6 +302,8 @@ mod tests {
     fn confident_label_keeps_its_digits() {
         assert_eq!(simplified(|g, x| g.param("a", 1.0) * x.softmax() + -g.param("a", 1.0)), "a * softmax_minus_one(x)");
         assert_eq!(simplified(|_, x| x.softmax() - 1.0), "softmax_minus_one(x)");
+        assert_eq!(simplified(|_, x| -1.0 + x.softmax()), "softmax_minus_one(x)");
+        assert_eq!(simplified(|_, x| (-0.5 + x) + 0.5 * x.softmax()), "(0.5 * softmax_minus_one(x) + x)");
         assert_eq!(
             simplified(|g, x| (g.param("a", 1.0) * x.softmax() + x) - g.param("a", 1.0)),
             "(a * softmax_minus_one(x) + x)"

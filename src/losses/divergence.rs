@@ -1,7 +1,9 @@
-//! Divergences between distributions.
+//! Divergences between distributions, and distillation, which minimises one.
 
 use super::of_input_and_target;
-use crate::loss::Loss;
+use super::softmax::{label_nll, over_labels};
+use crate::expr::{Expr, Scope};
+use crate::loss::{Domain, Loss, RowAxis, Value};
 
 /// Kullback–Leibler divergence, element by element, of log-probabilities `input` from `target`.
 ///
@@ -30,4 +32,166 @@ pub fn kl_div() -> Loss {
         let (x, t) = (b.input("input"), b.input("target"));
         if b.flag("log_target") { t.exp() * (t - x) } else { t.xlogy(t) - t * x }
     })
+}
+
+/// Generalised Jensen–Shannon divergence of log-probabilities: of a student's `input` and a teacher's `target`.
+///
+/// `L = Σⱼ β·Pⱼ·(ln Pⱼ − ln Mⱼ) + (1 − β)·Qⱼ·(ln Qⱼ − ln Mⱼ)`, with `ln Q = input`, `ln P = target` and
+/// `M = β·P + (1 − β)·Q`; at `β = 0` it is `Σ P·(ln P − ln Q)`, at `β = 1` `Σ Q·(ln Q − ln P)`. 0·ln 0 is 0.
+///
+/// Shapes: `input, target: [rows, cols]`, the last axis a distribution → loss `[rows]`. Unit: nats; the mean divides
+/// by the number of rows, as `Reduction::BatchMean` does where there is one axis of rows.
+/// Gradient: `(1 − β)·Q·(ln Q − ln M)` with respect to `input`, `β·P·(ln P − ln M)` with respect to `target`. At
+/// `β = 0` they are `−P` and `P·(ln P − ln Q + 1)`, at `β = 1` `Q·(ln Q − ln P + 1)` and `−Q`.
+/// An entry of −∞ is probability zero. Between 0 and 1 that always gives a finite loss; at `β = 0` and 1 the loss is
+/// +∞ where the second distribution lacks what the first has (on the GPU, what f32 knows of it: `exp(−104)` is 0).
+/// Errors: `Error::Param` unless `beta` is in \[0, 1\].
+/// Source: Agarwal et al. (2024), GKD, arXiv:2306.13649; Lin (1991), IEEE Trans. Inf. Theory 37(1). Same as
+/// `LigerJSD` and TRL's `generalized_jsd_loss`.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (certain_of_0, certain_of_1) = ([0.0, f32::NEG_INFINITY], [f32::NEG_INFINITY, 0.0]);
+/// let (q, p) = (HostTensor::f32(&certain_of_0, &[1, 2]), HostTensor::f32(&certain_of_1, &[1, 2]));
+/// let out = cpu::forward_backward(&losses::jsd(0.5), &[("input", q), ("target", p)], &["input"])?;
+/// assert!((out.loss()? - 2f64.ln()).abs() < 1e-12);
+/// let d_input = out.grad("input")?;
+/// assert!((d_input[0] - 0.5 * 2f64.ln()).abs() < 1e-12 && d_input[1] == 0.0);
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn jsd(beta: f64) -> Loss {
+    let definition = of_input_and_target("jsd").row_axis(RowAxis::Last);
+    let loss = definition.structural_param("beta", 0.5, Domain::Unit, &[0.0, 1.0]).expr(|b| {
+        let (x, y) = (b.input("input"), b.input("target"));
+        match b.value("beta") {
+            0.0 => relative_entropy(y, x).sum(),
+            1.0 => relative_entropy(x, y).sum(),
+            _ => mixture_divergence(x, y, b.param("beta")).sum(),
+        }
+    });
+    loss.option("beta", Value::Num(beta))
+}
+
+/// `exp(a)·(a − b)`, and 0 where `exp(a)` is.
+fn relative_entropy<'g>(a: Expr<'g>, b: Expr<'g>) -> Expr<'g> {
+    let p = a.exp();
+    p * where_positive(p, a - b)
+}
+
+/// `x` where the probability `p` is not 0: what multiplies a probability of 0 may be infinite.
+fn where_positive<'g>(p: Expr<'g>, x: Expr<'g>) -> Expr<'g> {
+    p.gt(0.0).select(x, 0.0)
+}
+
+/// `βP(ln P − ln M) + (1 − β)Q(ln Q − ln M)` of `x = ln Q` and `y = ln P`.
+fn mixture_divergence<'g>(x: Expr<'g>, y: Expr<'g>, beta: Expr<'g>) -> Expr<'g> {
+    let (q, p) = (x.exp(), y.exp());
+    let q_is_larger = x.ge(y);
+    let gap = (x - y).abs();
+    // ln M is counted from the larger of the two logarithms, to which the share of the smaller is little to add.
+    let share_of_smaller = q_is_larger.select(beta, 1.0 - beta);
+    let larger = -(share_of_smaller * (-gap).expm1()).log1p();
+    let smaller = larger - gap;
+    let log_q_over_m = where_positive(q, q_is_larger.select(larger, smaller));
+    let log_p_over_m = where_positive(p, q_is_larger.select(smaller, larger));
+    let d_x = (1.0 - beta) * q * log_q_over_m;
+    let d_y = beta * p * log_p_over_m;
+    // What the derivatives have through M adds up to zero; left to rounding, it would drown near-equal distributions.
+    (d_x + d_y).with_gradient(x, d_x).with_gradient(y, d_y)
+}
+
+/// Total variation distance of probabilities, element by element.
+///
+/// `L = |r|/2`, with `r = input − target`.
+///
+/// Shapes: `input, target` broadcast to one shape → loss of that shape. Unit: none; the mean divides by the number of
+/// elements. `Reduction::BatchMean`, which divides by the size of the first axis, gives the distance itself.
+/// Gradient: `sign(r)/2` with respect to `input`; 0 at `r = 0` (in Liger −1/2).
+/// Source: formula. Same as `LigerTVDLoss` but for equal entries.
+///
+/// ```
+/// use wgloss::{HostTensor, Reduction, cpu, losses};
+/// let (q, p) = (HostTensor::f32(&[1.0, 0.0, 0.0], &[1, 3]), HostTensor::f32(&[0.0, 1.0, 0.0], &[1, 3]));
+/// let loss = losses::tvd().reduction(Reduction::BatchMean);
+/// let out = cpu::forward_backward(&loss, &[("input", q), ("target", p)], &["input"])?;
+/// assert_eq!((out.loss()?, out.grad("input")?), (1.0, &[0.5, -0.5, 0.0][..]));
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn tvd() -> Loss {
+    of_input_and_target("tvd").expr(|b| 0.5 * (b.input("input") - b.input("target")).abs())
+}
+
+/// Knowledge distillation: a student's logits against a teacher's, and against labels.
+///
+/// `L = α·T²·Σⱼ pⱼ·(ln pⱼ − ln qⱼ) + (1 − α)·(ln Σⱼ exp xⱼ − x_y)`, with `x = student_logits`,
+/// `p = softmax(teacher_logits/T)`, `q = softmax(x/T)`, `T = temperature` and `y = target`. 0·ln 0 is 0.
+///
+/// Shapes: `student_logits, teacher_logits: [N, C, d1, …]` (or `[C]`), `target: [N, d1, …]` class indices
+/// → loss `[N, d1, …]`. Unit: nats; the mean divides by the number of rows that are not ignored.
+/// Gradient: `α·T·(q − p) + (1 − α)·(softmax(x) − onehot(y))` with respect to `student_logits`;
+/// `α·T·p·(ln p − ln q − Σⱼ pⱼ·(ln pⱼ − ln qⱼ))` with respect to `teacher_logits`. Rows labelled `ignore_index` have
+/// loss and gradients exactly 0. A logit of −∞ means probability zero; where only the student's is, the loss is +∞.
+/// Options: `alpha` (0.5; at 0 the teacher does not count, at 1 the labels do not),
+/// `temperature` (2), `ignore_index` (none).
+/// Errors: `Error::Param` unless `alpha` is in \[0, 1\] and `temperature` is finite and > 0; `Error::LabelOutOfRange`
+/// when a result with such a label is read.
+/// Source: Hinton, Vinyals and Dean (2015), arXiv:1503.02531. The parts are [`kl_div`] and
+/// [`cross_entropy`](super::cross_entropy).
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (student, teacher) = (HostTensor::f32(&[0.0, 0.0], &[1, 2]), HostTensor::f32(&[1e4, -1e4], &[1, 2]));
+/// let inputs = [("student_logits", student), ("teacher_logits", teacher), ("target", HostTensor::i32(&[0], &[1]))];
+/// let out = cpu::forward_backward(&losses::distillation(0.5, 2.0), &inputs, &["student_logits"])?;
+/// assert!((out.loss()? - (0.5 * 4.0 + 0.5) * 2f64.ln()).abs() < 1e-12);
+/// assert_eq!(out.grad("student_logits")?, [-0.75, 0.75]);
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn distillation(alpha: f64, temperature: f64) -> Loss {
+    let definition = Loss::define("distillation").row_axis(RowAxis::Class).input("student_logits", Scope::Element);
+    let definition = definition.input("teacher_logits", Scope::Element).label("target").index("ignore_index", None);
+    let definition = definition.structural_param("alpha", 0.5, Domain::Unit, &[0.0, 1.0]);
+    let loss = definition.structural_param("temperature", 2.0, Domain::Positive, &[1.0]).unreduced(|b| {
+        let (student, teacher, y) = (b.input("student_logits"), b.input("teacher_logits"), b.input("target"));
+        let hard = || label_nll(student, y);
+        let soft = || {
+            if b.value("temperature") == 1.0 {
+                return relative_entropy_of_softmaxes(teacher, student);
+            }
+            let t = b.param("temperature");
+            t * t * relative_entropy_of_softmaxes(softened(teacher, t), softened(student, t))
+        };
+        let alpha = b.param("alpha");
+        let value = match b.value("alpha") {
+            0.0 => hard(),
+            1.0 => soft(),
+            _ => alpha * soft() + (1.0 - alpha) * hard(),
+        };
+        over_labels(b, value, None)
+    });
+    loss.option("alpha", Value::Num(alpha)).option("temperature", Value::Num(temperature))
+}
+
+/// Logits over the temperature. The row's maximum comes off first: divided, a large common offset would round the
+/// differences away.
+fn softened<'g>(x: Expr<'g>, temperature: Expr<'g>) -> Expr<'g> {
+    (x - x.max().detach()) / temperature
+}
+
+/// `Σⱼ pⱼ(ln pⱼ − ln qⱼ)` of `p = softmax(a)` and `q = softmax(b)`.
+///
+/// Since Σ p = Σ q, it is also `Σⱼ pⱼ(exp δⱼ − 1 − δⱼ)` with `δ = ln q − ln p`, whose terms are of second order: where
+/// the distributions are near each other nothing of first order is left to cancel.
+fn relative_entropy_of_softmaxes<'g>(a: Expr<'g>, b: Expr<'g>) -> Expr<'g> {
+    let (p, q) = (a.softmax(), b.softmax());
+    // Below this p the term is q, and above it q/p does not overflow.
+    let counts = p.gt(1e-37);
+    let top = a.max().detach();
+    let gap = counts.select((a - top) - (b - b.max().detach()), 0.0);
+    let delta = (a.logsumexp_shifted() - b.logsumexp_shifted()) - gap;
+    let value = counts.select(p * (delta.expm1() - delta), q);
+    // p counts as a weight only: what the derivative has through ln p adds up to zero, as a constant does. Counted from
+    // the gap where p is largest, those of a confident row keep their digits.
+    let gap_at_top = a.ge(top).select(gap, -3.0e38).max().detach();
+    value.with_gradient(p, gap - gap_at_top).with_gradient(b, q - p).sum()
 }

@@ -1,6 +1,7 @@
 //! Focal losses: cross-entropy that counts what is classified well for less.
 
-use super::classification::{label_nll, logistic, over_labels};
+use super::binary::logistic;
+use super::softmax::{label_nll, over_labels};
 use crate::expr::{Expr, Scope};
 use crate::loss::{Build, DefinitionBuilder, Domain, Loss, RowAxis};
 

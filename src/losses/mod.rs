@@ -3,9 +3,10 @@
 //! | family | losses |
 //! |---|---|
 //! | regression | [`l1`] ([`mae`]), [`mse`], [`rmse`], [`huber`], [`smooth_l1`], [`log_cosh`], [`quantile`], [`poisson_nll`] |
-//! | classification | [`bce`], [`bce_with_logits`], [`cross_entropy`], [`cross_entropy_prob`], [`nll`] |
+//! | binary | [`bce`], [`bce_with_logits`] |
+//! | softmax | [`cross_entropy`], [`z_loss`], [`softcap_cross_entropy`], [`cross_entropy_prob`], [`nll`] |
 //! | focal | [`sigmoid_focal`], [`multiclass_focal`] |
-//! | divergence | [`kl_div`] |
+//! | divergence | [`kl_div`], [`jsd`], [`tvd`], [`distillation`] |
 //! | hinge | [`hinge`], [`squared_hinge`] |
 //! | penalty | [`l1_penalty`], [`l2_penalty`] |
 //!
@@ -17,24 +18,27 @@
 use crate::expr::{Expr, Scope};
 use crate::loss::{Build, DefinitionBuilder, Loss};
 
-mod classification;
+mod binary;
 mod divergence;
 mod focal;
 mod hinge;
 mod penalty;
 mod regression;
+mod softmax;
 
-pub use classification::{bce, bce_with_logits, cross_entropy, cross_entropy_prob, nll};
-pub use divergence::kl_div;
+pub use binary::{bce, bce_with_logits};
+pub use divergence::{distillation, jsd, kl_div, tvd};
 pub use focal::{multiclass_focal, sigmoid_focal};
 pub use hinge::{hinge, squared_hinge};
 pub use penalty::{l1_penalty, l2_penalty};
 pub use regression::{huber, l1, log_cosh, mae, mse, poisson_nll, quantile, rmse, smooth_l1};
+pub use softmax::{cross_entropy, cross_entropy_prob, nll, softcap_cross_entropy, z_loss};
 
 /// A loss's name, and the function that makes it.
 pub type Entry = (&'static str, fn() -> Loss);
 
-/// Every loss by name, with default options: δ, β and λ 1, τ 0.5.
+/// Every loss by name, with default options: δ, β and λ 1 (jsd's β 0.5), τ 0.5, z 1e-4, a softcap of 30, α 0.5 and a
+/// temperature of 2.
 pub const CATALOGUE: &[Entry] = &[
     ("l1", l1),
     ("mse", mse),
@@ -47,11 +51,16 @@ pub const CATALOGUE: &[Entry] = &[
     ("bce", bce),
     ("bce_with_logits", bce_with_logits),
     ("cross_entropy", cross_entropy),
+    ("z_loss", || z_loss(1e-4)),
+    ("softcap_cross_entropy", || softcap_cross_entropy(30.0)),
     ("cross_entropy_prob", cross_entropy_prob),
     ("nll", nll),
     ("sigmoid_focal", sigmoid_focal),
     ("multiclass_focal", multiclass_focal),
     ("kl_div", kl_div),
+    ("jsd", || jsd(0.5)),
+    ("tvd", tvd),
+    ("distillation", || distillation(0.5, 2.0)),
     ("hinge", hinge),
     ("squared_hinge", squared_hinge),
     ("l1_penalty", || l1_penalty(1.0)),
@@ -105,5 +114,12 @@ mod tests {
         assert!(sigmoid_focal().alpha(-0.5).check().is_err());
         assert!(cross_entropy().label_smoothing(1.1).check().is_err());
         assert!(cross_entropy().temperature(0.0).check().is_err());
+        let bad = [cross_entropy().logit_scale(0.0), cross_entropy().softcap(-1.0), softcap_cross_entropy(0.0)];
+        for loss in bad.into_iter().chain([cross_entropy().lse_square_scale(-1.0), z_loss(f64::NAN)]) {
+            assert!(loss.check().is_err(), "{}", loss.name());
+        }
+        assert!(distillation(1.1, 1.0).check().is_err() && distillation(0.5, 0.0).check().is_err());
+        assert!(jsd(1.5).check().is_err() && jsd(1.0).check().is_ok());
+        assert_eq!(cross_entropy().softcap(0.0).lse_square_scale(0.0).entropy_bonus(-1.0).check(), Ok(()));
     }
 }

@@ -13,7 +13,7 @@ pub enum Family {
     Elements,
     /// Two inputs, one loss in all.
     Total,
-    /// `y_true` and `y_pred`, one loss for the last axis.
+    /// A prediction and a target, one loss for the last axis.
     Last,
     /// Scores and one label a row.
     Labels,
@@ -26,8 +26,10 @@ pub enum Family {
 pub fn family(name: &str) -> Family {
     match name {
         "rmse" => Family::Total,
-        "log_cosh" | "hinge" | "squared_hinge" => Family::Last,
-        "cross_entropy" | "nll" | "multiclass_focal" => Family::Labels,
+        "log_cosh" | "hinge" | "squared_hinge" | "jsd" => Family::Last,
+        "cross_entropy" | "z_loss" | "softcap_cross_entropy" | "nll" | "multiclass_focal" | "distillation" => {
+            Family::Labels
+        }
         "cross_entropy_prob" => Family::Probabilities,
         "l1_penalty" | "l2_penalty" => Family::Penalty,
         _ => Family::Elements,
@@ -37,9 +39,10 @@ pub fn family(name: &str) -> Family {
 /// The input and the target of a loss, by name. A penalty has no target.
 pub fn names(name: &str) -> (&'static str, &'static str) {
     match family(name) {
-        Family::Last => ("y_pred", "y_true"),
+        Family::Last if name != "jsd" => ("y_pred", "y_true"),
         Family::Penalty => ("w", ""),
         _ if name == "sigmoid_focal" => ("inputs", "targets"),
+        _ if name == "distillation" => ("student_logits", "target"),
         _ => ("input", "target"),
     }
 }
@@ -86,7 +89,35 @@ pub fn option_sets(name: &str) -> Vec<Options> {
             vec![("temperature", Num(0.7))],
             vec![("temperature", Num(2.5)), ("label_smoothing", Num(0.3)), ("ignore_index", Index(Some(1)))],
             vec![("ignore_index", Index(None))],
+            vec![("logit_scale", Num(1.7))],
+            vec![("softcap", Num(2.0))],
+            vec![("lse_square_scale", Num(0.1))],
+            vec![("entropy_bonus", Num(0.2))],
+            vec![
+                ("logit_scale", Num(0.6)),
+                ("temperature", Num(1.5)),
+                ("lse_square_scale", Num(0.05)),
+                ("entropy_bonus", Num(-0.1)),
+            ],
+            vec![
+                ("logit_scale", Num(1.3)),
+                ("softcap", Num(4.0)),
+                ("temperature", Num(0.8)),
+                ("label_smoothing", Num(0.2)),
+                ("lse_square_scale", Num(0.02)),
+                ("entropy_bonus", Num(0.1)),
+                ("ignore_index", Index(Some(1))),
+            ],
         ],
+        "jsd" => each("beta", &[0.5, 0.1, 0.0, 1.0]),
+        "distillation" => vec![
+            vec![],
+            vec![("alpha", Num(1.0)), ("temperature", Num(3.0))],
+            vec![("alpha", Num(0.3)), ("temperature", Num(1.0))],
+            vec![("alpha", Num(0.8)), ("temperature", Num(0.7)), ("ignore_index", Index(Some(1)))],
+        ],
+        "z_loss" => each("z", &[1e-4, 0.1, 0.0]),
+        "softcap_cross_entropy" => each("softcap", &[30.0, 3.0]),
         _ => vec![vec![]],
     }
 }
@@ -147,6 +178,12 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
             put(input, x);
             put(target, t);
         }
+        Family::Last if name == "jsd" => {
+            let log_p = |r: &mut Random| r.uniform(-3.0, -0.1);
+            put(input, random.array(shape, log_p));
+            put(target, random.array(shape, log_p));
+            row_shape.pop();
+        }
         Family::Last => {
             let signs = Array::new(shape, (0..shape.iter().product()).map(|k| [-1.0, 1.0, 1.0][k % 3]).collect());
             let (t, gap) = if name == "log_cosh" {
@@ -164,11 +201,16 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
             classes = row_shape.remove(axis);
             let log_p = |r: &mut Random| r.uniform(-spread, if name == "nll" { -0.1 } else { spread });
             put(input, random.array(shape, log_p));
+            if name == "distillation" {
+                put("teacher_logits", random.array(shape, log_p));
+            }
             if family(name) == Family::Probabilities {
                 put(target, random.array(shape, |r| r.uniform(0.0, 1.0)));
             } else {
                 let rows = row_shape.iter().product::<usize>();
-                let ignored = case.index("ignore_index", Some(-100)).filter(|_| rows > 2);
+                // Distillation ignores no label where it is not told to.
+                let default = if name == "distillation" { None } else { Some(-100) };
+                let ignored = case.index("ignore_index", default).filter(|_| rows > 2);
                 let mut label = |row: usize| match ignored {
                     Some(index) if row % 3 == 1 => index,
                     _ => (random.bits() % classes as u64) as i64,

@@ -172,6 +172,9 @@ pub fn oracle(name: &str, case: &Case) -> Option<Vec<f64>> {
             false if t == 0.0 => -t * x,
             false => t * (t.ln() - x),
         }),
+        "tvd" => elementwise(case, ["input", "target"], |x, t| (x - t).abs() / 2.0),
+        "jsd" => jsd(case),
+        "distillation" => distillation(case),
         "sigmoid_focal" => elementwise(case, ["inputs", "targets"], |x, t| sigmoid_focal(case, x, t)),
         "exp_square" => elementwise(case, ["input", "target"], |x, t| ((t - x).exp_m1()).powi(2)),
         "composite" => elementwise(case, ["input", "target"], |x, t| {
@@ -185,6 +188,13 @@ pub fn oracle(name: &str, case: &Case) -> Option<Vec<f64>> {
             last_axis_mean(case, case.flag("convert_binary", true), |t, p| (1.0 - t * p).max(0.0).powi(2))
         }
         "cross_entropy" => cross_entropy(case),
+        "z_loss" => labelled(case, "weight", true, |row, y, _| {
+            -log_softmax(row)[y] + case.num("z", 1e-4) * logsumexp(row).powi(2)
+        }),
+        "softcap_cross_entropy" => labelled(case, "weight", true, |row, y, _| {
+            let row: Vec<f64> = row.iter().map(|x| softcap(*x, case.num("softcap", 30.0))).collect();
+            -log_softmax(&row)[y]
+        }),
         "cross_entropy_prob" => cross_entropy_prob(case),
         "nll" => labelled(case, "weight", true, |row, y, w| -w[y] * row[y]),
         "multiclass_focal" => labelled(case, "alpha", false, |row, y, alpha| {
@@ -303,6 +313,26 @@ fn last_axis_mean(case: &Case, convert: bool, f: impl Fn(f64, f64) -> f64) -> Lo
     Losses { values, batch: shape[0], shape: without(&shape, axis), mean_over: None, ignored: vec![] }
 }
 
+/// The last axis is a distribution; `input` is ln Q and `target` ln P.
+fn jsd(case: &Case) -> Losses {
+    let shape = case.common_shape(&["input", "target"]);
+    let (x, y, beta) = (case.spread("input", &shape), case.spread("target", &shape), case.num("beta", 0.5));
+    // P·ln(P/M), and 0 for P = 0
+    let part = |p: f64, m: f64| if p > 0.0 { p * (p / m).ln() } else { 0.0 };
+    let one = |k: usize| {
+        let (p, q) = (y[k].exp(), x[k].exp());
+        let m = beta * p + (1.0 - beta) * q;
+        match beta {
+            0.0 => part(p, q),
+            1.0 => part(q, p),
+            _ => beta * part(p, m) + (1.0 - beta) * part(q, m),
+        }
+    };
+    let axis = shape.len() - 1;
+    let values = rows_of(&shape, axis).into_iter().map(|row| row.into_iter().map(one).sum()).collect();
+    Losses { values, batch: shape[0], shape: without(&shape, axis), mean_over: None, ignored: vec![] }
+}
+
 /// xⱼ − ln Σ exp x
 pub fn log_softmax(row: &[f64]) -> Vec<f64> {
     let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -336,8 +366,9 @@ fn labelled(case: &Case, weight: &str, by_weight: bool, f: impl Fn(&[f64], usize
 
 fn cross_entropy(case: &Case) -> Losses {
     let (smoothing, temperature) = (case.num("label_smoothing", 0.0), case.num("temperature", 1.0));
+    let (scale, cap) = (case.num("logit_scale", 1.0), case.num("softcap", 0.0));
     labelled(case, "weight", true, |row, y, w| {
-        let row: Vec<f64> = row.iter().map(|x| x / temperature).collect();
+        let row: Vec<f64> = row.iter().map(|x| softcap(scale * x, cap) / temperature).collect();
         let log_p = log_softmax(&row);
         let mut loss = -(1.0 - smoothing) * w[y] * log_p[y];
         if smoothing > 0.0 {
@@ -345,8 +376,60 @@ fn cross_entropy(case: &Case) -> Losses {
                 loss -= smoothing / row.len() as f64 * w[j] * log_p[j];
             }
         }
+        loss += case.num("lse_square_scale", 0.0) * logsumexp(&row).powi(2);
+        for log_p in log_p {
+            // −p ln p, which is 0 for p = 0
+            let entropy = if log_p > f64::NEG_INFINITY { -log_p.exp() * log_p } else { 0.0 };
+            loss -= case.num("entropy_bonus", 0.0) * entropy;
+        }
         loss
     })
+}
+
+/// c·tanh(x/c), or x where the cap is 0; −∞ stays −∞.
+fn softcap(x: f64, cap: f64) -> f64 {
+    if cap == 0.0 || x == f64::NEG_INFINITY { x } else { cap * (x / cap).tanh() }
+}
+
+/// ln Σ exp x
+fn logsumexp(row: &[f64]) -> f64 {
+    let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    max + row.iter().map(|x| (x - max).exp()).sum::<f64>().ln()
+}
+
+fn distillation(case: &Case) -> Losses {
+    let (alpha, temperature) = (case.num("alpha", 0.5), case.num("temperature", 2.0));
+    let (student, teacher) = (&case.arrays["student_logits"], &case.arrays["teacher_logits"]);
+    let (labels, _) = case.labels.as_ref().expect("labels");
+    let axis = class_axis(&student.shape);
+    let ignore_index = case.index("ignore_index", None);
+    let ignored: Vec<bool> = labels.iter().map(|label| Some(*label) == ignore_index).collect();
+    let mut values = Vec::new();
+    for (row, places) in rows_of(&student.shape, axis).iter().enumerate() {
+        if ignored[row] {
+            values.push(0.0);
+            continue;
+        }
+        let of = |array: &Array, by: f64| -> Vec<f64> {
+            log_softmax(&places.iter().map(|&k| array.values[k] / by).collect::<Vec<f64>>())
+        };
+        let (log_p, log_q) = (of(teacher, temperature), of(student, temperature));
+        let mut soft = 0.0;
+        for j in 0..log_p.len() {
+            // p·ln(p/q), which is 0 for p = 0
+            if log_p[j].exp() > 0.0 {
+                soft += log_p[j].exp() * (log_p[j] - log_q[j]);
+            }
+        }
+        let hard = -of(student, 1.0)[labels[row] as usize];
+        values.push(match alpha {
+            0.0 => hard,
+            1.0 => temperature * temperature * soft,
+            _ => alpha * temperature * temperature * soft + (1.0 - alpha) * hard,
+        });
+    }
+    let valid = ignored.iter().map(|ignored| f64::from(!ignored)).collect();
+    Losses { values, batch: student.shape[0], shape: without(&student.shape, axis), mean_over: Some(valid), ignored }
 }
 
 fn cross_entropy_prob(case: &Case) -> Losses {
