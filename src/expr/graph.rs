@@ -63,6 +63,11 @@ impl Graph {
         }
     }
 
+    /// Keeps a mistake, if it is the first.
+    pub(super) fn fault(&self, message: &str) {
+        self.inner.borrow_mut().fault.get_or_insert_with(|| message.to_owned());
+    }
+
     /// Number of nodes.
     pub fn len(&self) -> usize {
         self.inner.borrow().nodes.len()

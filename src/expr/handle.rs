@@ -76,8 +76,13 @@ pub trait IntoExpr<'g> {
 }
 
 impl<'g> IntoExpr<'g> for Expr<'g> {
-    fn into_expr(self, _: &'g Graph) -> Expr<'g> {
-        self
+    /// An expression of another graph has no meaning in this one: that is a mistake of the loss.
+    fn into_expr(self, graph: &'g Graph) -> Expr<'g> {
+        if std::ptr::eq(self.graph, graph) {
+            return self;
+        }
+        graph.fault("an expression of another graph is used in this one");
+        graph.constant(f64::NAN)
     }
 }
 
@@ -227,7 +232,7 @@ impl<'g> Expr<'g> {
 
     /// The element of the row at a class index. An index outside the row poisons the row with NaN.
     pub fn at(self, label: Expr<'g>) -> Expr<'g> {
-        self.graph.add(Node::At(self.id, label.id))
+        self.graph.add(Node::At(self.id, label.into_expr(self.graph).id))
     }
 
     /// Σ over the rows of a group, or over the whole tensor.
@@ -242,18 +247,19 @@ impl<'g> Expr<'g> {
 
     /// This value, with the gradient of another expression.
     pub fn straight_through(self, gradient_of: Expr<'g>) -> Expr<'g> {
-        self.graph.add(Node::StraightThrough(self.id, gradient_of.id))
+        self.graph.add(Node::StraightThrough(self.id, gradient_of.into_expr(self.graph).id))
     }
 
     /// This value; its derivative with respect to `wrt` is `gradient`, and with respect to all else zero.
     /// Give several inputs a derivative by nesting: the outer call adds to the inner one's.
     pub fn with_gradient(self, wrt: Expr<'g>, gradient: Expr<'g>) -> Expr<'g> {
+        let (wrt, gradient) = (wrt.into_expr(self.graph), gradient.into_expr(self.graph));
         self.graph.add(Node::WithGradient(self.id, wrt.id, gradient.id))
     }
 
     /// This value where `condition` holds; elsewhere exactly 0 with gradient 0, even where this is NaN.
     pub fn masked(self, condition: Expr<'g>) -> Expr<'g> {
-        self.graph.add(Node::Masked(condition.id, self.id))
+        self.graph.add(Node::Masked(condition.into_expr(self.graph).id, self.id))
     }
 
     /// How many values this has.

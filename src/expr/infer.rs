@@ -60,19 +60,22 @@ pub(super) fn infer(
         Node::Softmax(x) | Node::SoftmaxMinusOne(x) => (Scope::Element, Kind::Float, no_int(x, "softmax")),
         Node::Detach(x) => (scope(x), kind(x), None),
         Node::StraightThrough(value, gradient) => {
-            let fault =
-                (scope(value) != scope(gradient)).then(|| "straight_through takes two values of one scope".to_owned());
+            let fault = (scope(value) != scope(gradient))
+                .then(|| "straight_through takes two values of one scope".to_owned())
+                .or_else(|| no_int(value, "straight_through"))
+                .or_else(|| no_int(gradient, "straight_through"));
             (scope(value), Kind::Float, fault)
         }
         Node::WithGradient(value, wrt, gradient) => {
             let fits = scope(value) == joined && scope(wrt) <= scope(value) && scope(gradient) <= scope(value);
             let fault = (!fits)
-                .then(|| "with_gradient: the value must be as far in as its input and its derivative".to_owned());
+                .then(|| "with_gradient: the value must be as far in as its input and its derivative".to_owned())
+                .or_else(|| node.operands().find_map(|id| no_int(id, "with_gradient")));
             (scope(value), Kind::Float, fault)
         }
         Node::Masked(condition, x) => {
             let fault = (kind(condition) != Kind::Bool).then(|| "masked takes a truth value".to_owned());
-            (joined, kind(x), fault)
+            (joined, Kind::Float, fault.or_else(|| no_int(x, "masked")))
         }
     }
 }

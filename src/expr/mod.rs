@@ -41,12 +41,18 @@ mod tests {
 
     #[test]
     fn mistakes_come_back_as_errors() {
-        let cases: [for<'g> fn(&'g Graph, Expr<'g>) -> Expr<'g>; 5] = [
+        let cases: [for<'g> fn(&'g Graph, Expr<'g>) -> Expr<'g>; 10] = [
             |_, x| x.sum().sum(),
             |g, x| x + g.col_index(),
             |_, x| x.sum_over(Scope::Row),
             |_, x| x.at(x),
             |_, x| x.sum().sum_over(Scope::Total).sum_over(Scope::Total),
+            // Kinds that no operation would have looked at.
+            |_, x| x.lt(0.0).straight_through(x),
+            |_, x| x.straight_through(x.lt(0.0)),
+            |_, x| x.with_gradient(x, x.lt(0.0)),
+            |_, x| x.argmax().masked(x.max().lt(0.0)),
+            |_, x| x.lt(0.0).masked(x.lt(1.0)),
         ];
         for (case, build) in cases.iter().enumerate() {
             let g = Graph::new();
@@ -54,6 +60,24 @@ mod tests {
             assert_eq!(g.verify("ok"), Ok(()));
             build(&g, x);
             assert!(matches!(g.verify("bad"), Err(Error::Expr { .. })), "case {case}");
+        }
+    }
+
+    #[test]
+    fn expressions_of_two_graphs_do_not_mix() {
+        let cases: [for<'g> fn(Expr<'g>, Expr<'g>) -> Expr<'g>; 5] = [
+            |x, y| x + y,
+            |x, y| x.at(y),
+            |x, y| x.straight_through(y),
+            |x, y| x.with_gradient(x, y),
+            |x, y| x.masked(y),
+        ];
+        for (case, build) in cases.iter().enumerate() {
+            let (g, other) = (Graph::new(), Graph::new());
+            let x = g.input("x", Scope::Element, Kind::Float);
+            let far = (0..9).fold(other.constant(0.5), |sum, k| sum + other.constant(f64::from(k)));
+            build(x, far);
+            assert!(g.verify("two").unwrap_err().to_string().contains("another graph"), "case {case}");
         }
     }
 }
