@@ -1,7 +1,8 @@
 //! A loss without values for its options: what it declares, and the expression that it builds.
 
 use super::build::{Build, Unreduced};
-use super::declaration::{Domain, InputSpec, OptionDecl, RowAxis, Value};
+use super::declaration::{Domain, InputSpec, OptionDecl, RowAxis, Value, check_option};
+use crate::error::{Error, Result};
 use crate::expr::Scope;
 use crate::op::Kind;
 
@@ -14,6 +15,32 @@ pub struct Definition {
     pub(super) inputs: Vec<InputSpec>,
     pub(super) options: Vec<OptionDecl>,
     pub(super) build: Box<BuildFn>,
+}
+
+impl Definition {
+    /// Names that are declared twice, inputs that no tensor could be, and defaults outside their domain.
+    pub(super) fn check(&self) -> Result<()> {
+        let Definition { name: loss, inputs, options, .. } = self;
+        let fault = |message: String| Err(Error::Expr { loss: loss.clone(), message });
+        for (place, input) in inputs.iter().enumerate() {
+            if inputs[..place].iter().any(|i| i.name == input.name) {
+                return fault(format!("declares the input `{}` twice", input.name));
+            }
+            if input.scope == Scope::Param {
+                return fault(format!(
+                    "declares the input `{}` with scope Param: a parameter is an option",
+                    input.name
+                ));
+            }
+        }
+        for (place, option) in options.iter().enumerate() {
+            if options[..place].iter().any(|o| o.name == option.name) {
+                return fault(format!("declares the option `{}` twice", option.name));
+            }
+            check_option(loss, option, option.default)?;
+        }
+        Ok(())
+    }
 }
 
 /// Writes a [`Definition`]: see [`Loss::define`](super::Loss::define).

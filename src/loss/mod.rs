@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::expr::{Expr, Graph, Scope};
 use crate::op::Kind;
 use reduction::reduce;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -84,10 +85,11 @@ impl DefinitionBuilder {
         F: for<'g> Fn(&Build<'g>) -> Unreduced<'g> + Send + Sync + 'static,
     {
         let definition = self.finish(Box::new(build));
+        let fault = definition.check().err();
         let values = definition.options.iter().map(|o| (o.name.clone(), o.default)).collect();
         let term =
             Term { weight: 1.0, scale: None, definition: Arc::new(definition), values, reduction: Reduction::Mean };
-        Loss { terms: vec![term], fault: None }
+        Loss { terms: vec![term], fault }
     }
 }
 
@@ -240,8 +242,11 @@ impl Loss {
         for (place, term) in self.terms.iter().enumerate() {
             let Definition { name, inputs, build, .. } = &*term.definition;
             let prefix = self.prefix(place);
-            let b = Build { graph, loss: name, inputs, values: &term.values, prefix, present };
-            let Unreduced { value, denominator: over } = build(&b);
+            let b = Build { graph, loss: name, inputs, values: &term.values, prefix, present, fault: OnceCell::new() };
+            let Unreduced { value, denominator: over } = build(&b).within(graph);
+            if let Some(error) = b.fault.into_inner() {
+                return Err(error);
+            }
             let (mut loss, divided_by) = reduce(graph, name, &term.reduction, value, over, present)?;
             if place == 0 {
                 denominator = divided_by;
@@ -375,5 +380,36 @@ mod tests {
         let mixed = square("a").reduction(Reduction::None) + square("b");
         let graph = Graph::new();
         assert!(matches!(mixed.build(&graph, &|_| None), Err(Error::Expr { .. })));
+    }
+
+    fn mistake(build: impl for<'g> Fn(&Build<'g>) -> Expr<'g> + Send + Sync + 'static) -> Error {
+        let loss = Loss::define("mine").input("x", Scope::Element).param("k", 2.0, Domain::Positive).flag("f", true);
+        let loss = loss.expr(build).reduction(Reduction::None);
+        loss.build(&Graph::new(), &|name| (name == "x").then_some(false)).err().expect("a mistake")
+    }
+
+    #[test]
+    fn names_and_types_that_a_loss_does_not_declare_are_errors() {
+        let unknown = |error: Error| assert!(matches!(&error, Error::Name { name, .. } if name == "q"), "{error}");
+        unknown(mistake(|b| b.input("q")));
+        unknown(mistake(|b| b.input("x").masked(b.label_is("q", 1))));
+        unknown(mistake(|b| b.input("x") * b.param("q")));
+        unknown(mistake(|b| if b.flag("q") { b.input("x") } else { -b.input("x") }));
+        let wrong = |error: Error| assert!(matches!(error, Error::Expr { .. }), "{error}");
+        wrong(mistake(|b| b.input("x") * b.param("f")));
+        wrong(mistake(|b| b.input("x") * b.index("k").unwrap_or(1) as f64));
+        wrong(mistake(|b| if b.flag("k") { b.input("x") } else { -b.input("x") }));
+        wrong(mistake(|b| b.input("x").lt(0.0)));
+    }
+
+    #[test]
+    fn a_definition_is_checked_as_well() {
+        let done = |d: DefinitionBuilder| d.expr(|b| b.input("x")).check();
+        let x = || Loss::define("mine").input("x", Scope::Element);
+        assert_eq!(done(x()), Ok(()));
+        assert!(matches!(done(x().label("x")), Err(Error::Expr { .. })));
+        assert!(matches!(done(x().input("s", Scope::Param)), Err(Error::Expr { .. })));
+        assert!(matches!(done(x().flag("k", true).param("k", 1.0, Domain::Unit)), Err(Error::Expr { .. })));
+        assert!(matches!(done(x().param("k", f64::NAN, Domain::Finite)), Err(Error::Param { .. })));
     }
 }

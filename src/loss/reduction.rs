@@ -42,6 +42,10 @@ pub(super) fn reduce<'g>(
     present: &dyn Fn(&str) -> Option<bool>,
 ) -> Result<(Expr<'g>, Option<Expr<'g>>)> {
     let scope = value.scope();
+    if value.kind() != Kind::Float {
+        let message = format!("a loss is a number; this one is {:?} (`to_float` makes it one)", value.kind());
+        return Err(Error::Expr { loss: name.to_owned(), message });
+    }
     let optional = |what: &str| present(what).map(|_| graph.input(what, scope, Kind::Float));
     if scope <= Scope::Total {
         if present(SAMPLE_WEIGHT).or(present(MASK)).is_some() {
