@@ -534,3 +534,20 @@ fn hessian_diagonal_of_a_broadcast_input_is_refused() {
     let inputs = [("input", HostTensor::f64(&[0.0; 6], &[2, 3])), ("target", HostTensor::f64(&[0.0; 3], &[3]))];
     assert!(matches!(hessian_diagonal(&losses::mse(), &inputs, "target"), Err(Error::Unsupported { .. })));
 }
+
+#[test]
+fn a_mask_of_elements_reaches_the_gradients_of_rows_and_scalars() {
+    let (x, w, s) = ([0.5, -1.0, 2.0, -0.25, -1.0, 0.5], [1.0, 2.0], [3.0]);
+    let loss = Loss::define("masked").input("x", Scope::Element).input("w", Scope::Row).input("s", Scope::Scalar);
+    let loss = loss.row_axis(RowAxis::Last).expr(|b| {
+        let keep = b.input("x").lt(0.0);
+        (b.input("x") - b.input("w") * b.input("s")).masked(keep) + b.input("w").masked(keep)
+    });
+    let inputs =
+        [("x", HostTensor::f64(&x, &[2, 3])), ("w", HostTensor::f64(&w, &[2])), ("s", HostTensor::f64(&s, &[]))];
+    let out = forward_backward(&loss.reduction(Reduction::Sum), &inputs, &["x", "w", "s"]).unwrap();
+    assert_eq!(out.loss().unwrap(), -2.25 - (3.0 + 2.0 * 6.0) + (1.0 + 2.0 * 2.0));
+    assert_eq!(out.grad("x").unwrap(), [0.0, 1.0, 0.0, 1.0, 1.0, 0.0]);
+    assert_eq!(out.grad("w").unwrap(), [1.0 - 3.0, 2.0 * (1.0 - 3.0)]);
+    assert_eq!(out.grad("s").unwrap(), [-(1.0 + 2.0 * 2.0)]);
+}
