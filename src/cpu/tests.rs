@@ -551,3 +551,14 @@ fn a_mask_of_elements_reaches_the_gradients_of_rows_and_scalars() {
     assert_eq!(out.grad("w").unwrap(), [1.0 - 3.0, 2.0 * (1.0 - 3.0)]);
     assert_eq!(out.grad("s").unwrap(), [-(1.0 + 2.0 * 2.0)]);
 }
+
+#[test]
+fn a_shape_that_wraps_around_is_not_taken_for_an_empty_one() {
+    let x = [0.0];
+    let huge = |strides: &[usize]| HostTensor::f64(&x, &[1 << 32, 1 << 32]).with_strides(strides);
+    for strides in [[1 << 32, 1], [0, 0]] {
+        let inputs = [("input", huge(&strides)), ("target", huge(&strides))];
+        let error = forward_backward(&losses::mse(), &inputs, &[]).unwrap_err();
+        assert!(matches!(error, Error::Buffer { .. } | Error::Shape { .. }), "{error}");
+    }
+}
