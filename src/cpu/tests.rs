@@ -562,3 +562,16 @@ fn a_shape_that_wraps_around_is_not_taken_for_an_empty_one() {
         assert!(matches!(error, Error::Buffer { .. } | Error::Shape { .. }), "{error}");
     }
 }
+
+#[test]
+fn an_output_of_another_plan_is_refused() {
+    let (x, y) = ([1.0; 6], [1.0; 3]);
+    let whole = [("input", HostTensor::f64(&x, &[2, 3])), ("target", HostTensor::f64(&y, &[3]))];
+    let small = [("input", HostTensor::f64(&y, &[3])), ("target", HostTensor::f64(&y, &[3]))];
+    let wanted = Wanted { grads: vec!["target".to_owned()], ..Wanted::default() };
+    let plan = |inputs: &[_]| CpuPlan::<f64>::new(&losses::mse(), inputs, &wanted).unwrap();
+    // Both gradients have three values; one of them is summed from six.
+    let mut out = plan(&small).output();
+    assert!(plan(&small).run(&small, &mut out).is_ok());
+    assert!(matches!(plan(&whole).run(&whole, &mut out), Err(Error::Buffer { .. })));
+}
