@@ -11,7 +11,11 @@ use std::collections::HashMap;
 pub fn simplify(graph: &Graph, roots: &[NodeId]) -> Vec<NodeId> {
     let mut done: HashMap<NodeId, NodeId> = HashMap::new();
     for id in graph.reachable(roots) {
-        let node = graph.node(id).map(|operand| done[&operand]);
+        let node = match graph.node(id) {
+            // A sum counts the values of its operand: one that would have fewer stays as it is.
+            node @ (Node::Reduce(_, x) | Node::SumOver(_, x)) if graph.scope(done[&x]) != graph.scope(x) => node,
+            node => node.map(|operand| done[&operand]),
+        };
         done.insert(id, rewrite(graph, graph.add(node).id));
     }
     roots.iter().map(|root| done[root]).collect()
@@ -302,5 +306,15 @@ mod tests {
             simplified(|g, x| (g.param("a", 1.0) * x.softmax() + x) - g.param("a", 1.0)),
             "(a * softmax_minus_one(x) + x)"
         );
+    }
+
+    #[test]
+    fn a_sum_keeps_the_number_of_its_values() {
+        let g = Graph::new();
+        let x = g.input("x", Scope::Element, Kind::Float);
+        let ones = x.lt(0.0).select(1.0, 1.0);
+        for sum in [ones.sum(), ones.sum_over(Scope::Total)] {
+            assert_eq!(simplify(&g, &[sum.id]), [sum.id]);
+        }
     }
 }

@@ -575,3 +575,15 @@ fn an_output_of_another_plan_is_refused() {
     assert!(plan(&small).run(&small, &mut out).is_ok());
     assert!(matches!(plan(&whole).run(&whole, &mut out), Err(Error::Buffer { .. })));
 }
+
+#[test]
+fn a_loss_that_is_the_same_everywhere_still_counts_its_elements() {
+    let (x, w) = ([0.0; 6], [1.0, 2.0]);
+    let inputs = [("x", HostTensor::f64(&x, &[2, 3])), ("w", HostTensor::f64(&w, &[2]))];
+    let loss = Loss::define("rows").input("x", Scope::Element).input("w", Scope::Row).row_axis(RowAxis::Last);
+    let loss = loss.expr(|b| b.graph().truth(true).select(b.input("w"), b.input("x")));
+    let mean = forward_backward(&loss, &inputs, &["w"]).unwrap();
+    assert_eq!((mean.loss().unwrap(), mean.grad("w").unwrap()), (1.5, &[0.5, 0.5][..]));
+    let each = forward_backward(&loss.reduction(Reduction::None), &inputs, &[]).unwrap();
+    assert_eq!((each.loss_shape(), each.loss_values().unwrap()), (&[2, 3][..], &[1.0, 1.0, 1.0, 2.0, 2.0, 2.0][..]));
+}

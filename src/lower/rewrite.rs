@@ -18,10 +18,10 @@ impl<'g> Lowered<'g> {
         let roots: Vec<NodeId> = outputs.iter().map(|o| o.1).collect();
         let simple = simplify(self.graph, &roots);
         let mut all = Vec::new();
-        for ((target, _), root) in outputs.iter().zip(simple) {
+        for ((target, whole), root) in outputs.iter().zip(simple) {
             let scope = match target {
                 Target::Grad(place) | Target::HessianDiagonal(place) => inputs[*place].scope,
-                Target::Loss => self.graph.scope(root),
+                Target::Loss => self.graph.scope(*whole),
                 Target::Denominator => Scope::Total,
             };
             // A column's gradient is summed over the rows afterwards, from one value an element.
