@@ -219,8 +219,7 @@ fn softmax_minus_one<'g>(at: &At<'g>) -> Option<Expr<'g>> {
     if !matches!(at.node(), Node::Op(Op::Add | Op::Sub, _)) || graph.scope(at.id) != Scope::Element {
         return None;
     }
-    let mut terms = Vec::new();
-    signed_terms(graph, at.id, true, &mut terms);
+    let terms = signed_terms(graph, at.id)?;
     let of_softmax = |id: NodeId| match graph.node(id) {
         Node::Softmax(x) => Some((graph.constant(1.0).id, x)),
         Node::Op(Op::Mul, [a, b, _]) => match (graph.node(a), graph.node(b)) {
@@ -248,20 +247,25 @@ fn softmax_minus_one<'g>(at: &At<'g>) -> Option<Expr<'g>> {
     None
 }
 
-fn signed_terms(graph: &Graph, id: NodeId, sign: bool, terms: &mut Vec<(NodeId, bool)>) {
-    match graph.node(id) {
-        Node::Op(Op::Add, [a, b, _]) => {
-            signed_terms(graph, a, sign, terms);
-            signed_terms(graph, b, sign, terms);
+/// The terms of a sum, in order, with their signs; `None` for a sum too long to look through. (Sums of shared sums
+/// may have as many terms as there are paths.)
+fn signed_terms(graph: &Graph, root: NodeId) -> Option<Vec<(NodeId, bool)>> {
+    const MOST: usize = 64;
+    let mut terms = Vec::new();
+    let mut open = vec![(root, true)];
+    while let Some((id, sign)) = open.pop() {
+        match graph.node(id) {
+            Node::Op(Op::Add, [a, b, _]) => open.extend([(b, sign), (a, sign)]),
+            Node::Op(Op::Sub, [a, b, _]) => open.extend([(b, !sign), (a, sign)]),
+            Node::Op(Op::Neg, [a, ..]) => open.push((a, !sign)),
+            _ if graph.kind(id) == Kind::Float => terms.push((id, sign)),
+            _ => {}
         }
-        Node::Op(Op::Sub, [a, b, _]) => {
-            signed_terms(graph, a, sign, terms);
-            signed_terms(graph, b, !sign, terms);
+        if terms.len() + open.len() > MOST {
+            return None;
         }
-        Node::Op(Op::Neg, [a, ..]) => signed_terms(graph, a, !sign, terms),
-        _ if graph.kind(id) == Kind::Float => terms.push((id, sign)),
-        _ => {}
     }
+    Some(terms)
 }
 
 #[cfg(test)]
@@ -306,6 +310,15 @@ mod tests {
             simplified(|g, x| (g.param("a", 1.0) * x.softmax() + x) - g.param("a", 1.0)),
             "(a * softmax_minus_one(x) + x)"
         );
+    }
+
+    #[test]
+    fn shared_sums_are_not_unfolded() {
+        // As many terms as the sixtieth Fibonacci number.
+        let g = Graph::new();
+        let x = g.input("x", Scope::Element, Kind::Float);
+        let (_, sum) = (0..60).fold((x, x.exp()), |(a, b), _| (b, a + b));
+        assert_eq!(simplify(&g, &[sum.id]), [sum.id]);
     }
 
     #[test]

@@ -163,4 +163,14 @@ mod tests {
             + Loss::define("sum").input("x", Scope::Element).row_axis(RowAxis::Class).expr(|b| b.input("x").sum());
         assert!(lowered(&both, &["x"]).valid.is_none());
     }
+
+    #[test]
+    fn shared_values_are_looked_at_once() {
+        // One multiplication a step; 2⁶⁰ paths.
+        let power = Loss::define("power").input("x", Scope::Element).expr(|b| {
+            let first = b.input("x").masked(b.input("x").lt(0.0)) + b.input("x");
+            (0..60).fold(first, |x, _| x * x)
+        });
+        assert!(lowered(&power, &["x"]).valid.is_none());
+    }
 }

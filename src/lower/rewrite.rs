@@ -133,12 +133,13 @@ impl<'g> Lowered<'g> {
     }
 
     /// outer·(middle·inner) as (outer·middle)·inner, where the middle is further out than the inner.
-    fn hoist(&self, outer: Expr<'g>, inner: Expr<'g>) -> Expr<'g> {
-        if let Node::Op(Op::Mul, [a, b, _]) = self.graph.node(inner.id) {
+    fn hoist(&self, mut outer: Expr<'g>, mut inner: Expr<'g>) -> Expr<'g> {
+        while let Node::Op(Op::Mul, [a, b, _]) = self.graph.node(inner.id) {
             let (middle, rest) = if self.graph.scope(a) <= self.graph.scope(b) { (a, b) } else { (b, a) };
-            if self.graph.scope(middle) < inner.scope() {
-                return self.hoist(outer * self.graph.expr(middle), self.graph.expr(rest));
+            if self.graph.scope(middle) >= inner.scope() {
+                break;
             }
+            (outer, inner) = (outer * self.graph.expr(middle), self.graph.expr(rest));
         }
         outer * inner
     }
