@@ -79,8 +79,8 @@ pub fn lower(loss: &Loss, wanted: &Wanted, present: &dyn Fn(&str) -> Option<bool
     if outputs.is_empty() {
         return Err(Error::Expr { loss: name, message: "no output was asked for".to_owned() });
     }
-    let valid = valid_where(&graph, root.id);
     graph.verify(&name)?;
+    let valid = valid_where(&graph, root.id);
     check_rows(&graph, &name, row_axis, &outputs)?;
     let lowered = Lowered { graph: &graph, has_rows: row_axis != RowAxis::None };
     let outputs = lowered.outputs(&outputs, &inputs);
@@ -172,5 +172,12 @@ mod tests {
             (0..60).fold(first, |x, _| x * x)
         });
         assert!(lowered(&power, &["x"]).valid.is_none());
+    }
+
+    #[test]
+    fn a_softmax_needs_a_row_axis() {
+        let flat = Loss::define("flat").input("x", Scope::Element).expr(|b| b.input("x").softmax());
+        let wanted = Wanted { loss: true, ..Wanted::default() };
+        assert!(matches!(lower(&flat, &wanted, &|_| Some(false)), Err(Error::Expr { .. })));
     }
 }
