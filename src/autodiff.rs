@@ -126,11 +126,15 @@ impl<'g> Reverse<'g> {
             }
             let out = graph.expr(id);
             if let Node::Input(_) = graph.node(id) {
-                let masked = mask.map_or(adjoint, |mask| mask.select(adjoint, 0.0));
+                let masked = match mask {
+                    Some(mask) if reaches(mask, graph.scope(id)) => mask.select(adjoint, 0.0),
+                    _ => adjoint,
+                };
                 found.entry(id).and_modify(|sum| *sum = *sum + masked).or_insert(masked);
             } else if let Node::Masked(condition, x) = graph.node(id) {
                 let condition = graph.expr(condition);
                 let inner = mask.map_or(condition, |mask| mask.and(condition));
+                let adjoint = self.sum_to(graph.scope(x), adjoint, out.scope(), Some(inner));
                 for (input, part) in self.region(graph.expr(x), adjoint, Some(inner)) {
                     found.entry(input).and_modify(|sum: &mut Expr<'g>| *sum = *sum + part).or_insert(part);
                 }
@@ -211,7 +215,7 @@ impl<'g> Reverse<'g> {
             return contribution;
         }
         let contribution = match mask {
-            Some(mask) if mask.scope() > to => mask.select(contribution, 0.0),
+            Some(mask) if mask.scope() > to && reaches(mask, from) => mask.select(contribution, 0.0),
             _ => contribution,
         };
         let inner = multiplicity(contribution.scope());
@@ -250,6 +254,13 @@ impl<'g> Reverse<'g> {
             _ => contribution,
         }
     }
+}
+
+/// Whether a mask chooses among values of that scope. Values further out than the mask are sums that it was applied
+/// to, term by term.
+fn reaches(mask: Expr<'_>, scope: Scope) -> bool {
+    let scope = if scope == Scope::Column { Scope::Element } else { scope };
+    mask.scope().join(scope) == scope
 }
 
 /// The adjoint of operand `place`: `adjoint` times the partial derivative.
@@ -371,5 +382,19 @@ mod tests {
         let grad = gradients(loss, g.constant(1.0), &[x.id])[0].unwrap();
         let diag = diagonal(grad, x.id).unwrap();
         assert!(g.print(diag.id).contains("softmax_minus_one(x)"), "{diag:?}");
+    }
+
+    #[test]
+    fn a_mask_further_in_is_summed_with_what_it_keeps() {
+        let g = Graph::new();
+        let x = g.input("x", Scope::Element, Kind::Float);
+        let w = g.input("w", Scope::Row, Kind::Float);
+        let s = g.input("s", Scope::Scalar, Kind::Float);
+        let keep = x.lt(0.0);
+        for value in [(w * s).masked(keep), (x - w * s).masked(keep)] {
+            let grads = gradients(value, g.constant(1.0), &[w.id, s.id]);
+            let scopes: Vec<Scope> = grads.iter().flatten().map(|grad| grad.scope()).collect();
+            assert_eq!(scopes, [Scope::Row, Scope::Total], "{:?}", grads);
+        }
     }
 }

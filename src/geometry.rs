@@ -30,12 +30,13 @@ impl Layout {
 
     /// Number of elements.
     pub fn len(&self) -> usize {
-        self.shape.iter().product()
+        // A size of 0 counts wherever it stands, and no product wraps around.
+        if self.is_empty() { 0 } else { self.shape.iter().fold(1, |n, &size| n.saturating_mul(size)) }
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.shape.contains(&0)
     }
 
     /// One past the largest offset of an element.
@@ -43,8 +44,8 @@ impl Layout {
         if self.is_empty() {
             return 0;
         }
-        let last = |(&size, &stride): (&usize, &usize)| (size as u64 - 1) * stride as u64;
-        1 + self.shape.iter().zip(&self.strides).map(last).sum::<u64>()
+        let last = |(&size, &stride): (&usize, &usize)| (size as u64 - 1).saturating_mul(stride as u64);
+        self.shape.iter().zip(&self.strides).map(last).fold(1, u64::saturating_add)
     }
 }
 
@@ -78,6 +79,9 @@ pub struct Geometry {
     pub strides: Vec<[u64; 4]>,
 }
 
+/// As many doubles as one allocation may hold.
+const MOST_ELEMENTS: u64 = isize::MAX as u64 / 8;
+
 impl Geometry {
     /// Number of elements.
     pub fn elements(&self) -> u64 {
@@ -97,22 +101,25 @@ impl Geometry {
     /// Works out rows and columns from the element inputs among `parts`, and places every part.
     pub fn new(row_axis: RowAxis, parts: &[Part<'_>]) -> Result<Geometry> {
         let domain = domain(parts)?;
+        let input = parts.first().map_or("(no input)", |part| part.name);
+        let wrong = |expected: String, found: &[usize]| Error::Shape {
+            input: input.to_owned(),
+            expected,
+            found: found.to_vec(),
+        };
         if domain.contains(&0) {
-            return Err(Error::Shape {
-                input: parts[0].name.to_owned(),
-                expected: "at least one element".to_owned(),
-                found: domain,
-            });
+            return Err(wrong("at least one element".to_owned(), &domain));
+        }
+        let elements = domain.iter().try_fold(1u64, |n, &size| n.checked_mul(size as u64));
+        if elements.is_none_or(|n| n > MOST_ELEMENTS) {
+            return Err(wrong(format!("at most {MOST_ELEMENTS} elements in all, broadcast"), &domain));
         }
         let class = match row_axis {
             RowAxis::None => None,
             RowAxis::Class if domain.len() > 1 => Some(1),
             RowAxis::Class | RowAxis::Last => match domain.len().checked_sub(1) {
                 Some(last) => Some(last),
-                None => {
-                    let expected = "at least one axis, that of the row".to_owned();
-                    return Err(Error::Shape { input: parts[0].name.to_owned(), expected, found: domain });
-                }
+                None => return Err(wrong("at least one axis, that of the row".to_owned(), &domain)),
             },
         };
         let mut row_shape = domain.clone();
@@ -133,11 +140,7 @@ impl Geometry {
         let keep = if class.is_some() { 3 } else { 4 };
         let merged = merge(outer, along.iter().map(|a| &a.0[..]).collect(), keep);
         let Some((sizes, merged)) = merged else {
-            return Err(Error::Shape {
-                input: parts[0].name.to_owned(),
-                expected: format!("strides that merge to at most {keep} axes; make a contiguous copy"),
-                found: domain,
-            });
+            return Err(wrong(format!("strides that merge to at most {keep} axes; make a contiguous copy"), &domain));
         };
         let mut axes = [1; 4];
         axes[keep - sizes.len()..keep].copy_from_slice(&sizes);
@@ -254,10 +257,10 @@ fn merge(sizes: &[usize], strides: Vec<&[u64]>, keep: usize) -> Option<Merged> {
             continue;
         }
         let size = size as u64;
-        let joins =
-            !merged.is_empty() && strides.iter().zip(&along).all(|(s, done)| done[done.len() - 1] == s[axis] * size);
+        let joins = !merged.is_empty()
+            && strides.iter().zip(&along).all(|(s, done)| s[axis].checked_mul(size) == done.last().copied());
         if joins {
-            *merged.last_mut().expect("an axis to join") *= size;
+            *merged.last_mut().expect("axes join only to one merged before") *= size;
         } else {
             merged.push(size);
         }
@@ -324,5 +327,25 @@ mod tests {
         assert!(matches!(Geometry::new(RowAxis::Last, &parts), Err(Error::Shape { input, .. }) if input == "labels"));
         let empty = Layout::contiguous(&[0, 4]);
         assert!(Geometry::new(RowAxis::None, &[part("input", Scope::Element, &empty)]).is_err());
+    }
+
+    #[test]
+    fn sizes_that_no_memory_holds_are_errors() {
+        // 2³² · 2³² wraps around to 0; strides of 0 need one element only.
+        let wide = Layout { shape: vec![1, 1 << 32], strides: vec![0, 0] };
+        let tall = Layout { shape: vec![1 << 32, 1], strides: vec![0, 0] };
+        let parts = [part("input", Scope::Element, &wide), part("target", Scope::Element, &tall)];
+        assert!(matches!(Geometry::new(RowAxis::Last, &parts), Err(Error::Shape { .. })));
+        let whole = Layout::contiguous(&[1 << 32, 1 << 32]);
+        assert_eq!((whole.len(), whole.extent(), whole.is_empty()), (usize::MAX, u64::MAX, false));
+        let apart = Layout { shape: vec![2, 3], strides: vec![usize::MAX, usize::MAX] };
+        assert_eq!(apart.extent(), u64::MAX);
+        assert!(Geometry::new(RowAxis::None, &[part("input", Scope::Element, &apart)]).is_ok());
+    }
+
+    #[test]
+    fn a_loss_without_inputs_has_no_rows() {
+        assert!(matches!(Geometry::new(RowAxis::Last, &[]), Err(Error::Shape { .. })));
+        assert_eq!(Geometry::new(RowAxis::None, &[]).unwrap().elements(), 1);
     }
 }

@@ -11,7 +11,11 @@ use std::collections::HashMap;
 pub fn simplify(graph: &Graph, roots: &[NodeId]) -> Vec<NodeId> {
     let mut done: HashMap<NodeId, NodeId> = HashMap::new();
     for id in graph.reachable(roots) {
-        let node = graph.node(id).map(|operand| done[&operand]);
+        let node = match graph.node(id) {
+            // A sum counts the values of its operand: one that would have fewer stays as it is.
+            node @ (Node::Reduce(_, x) | Node::SumOver(_, x)) if graph.scope(done[&x]) != graph.scope(x) => node,
+            node => node.map(|operand| done[&operand]),
+        };
         done.insert(id, rewrite(graph, graph.add(node).id));
     }
     roots.iter().map(|root| done[root]).collect()
@@ -215,8 +219,7 @@ fn softmax_minus_one<'g>(at: &At<'g>) -> Option<Expr<'g>> {
     if !matches!(at.node(), Node::Op(Op::Add | Op::Sub, _)) || graph.scope(at.id) != Scope::Element {
         return None;
     }
-    let mut terms = Vec::new();
-    signed_terms(graph, at.id, true, &mut terms);
+    let terms = signed_terms(graph, at.id)?;
     let of_softmax = |id: NodeId| match graph.node(id) {
         Node::Softmax(x) => Some((graph.constant(1.0).id, x)),
         Node::Op(Op::Mul, [a, b, _]) => match (graph.node(a), graph.node(b)) {
@@ -244,24 +247,29 @@ fn softmax_minus_one<'g>(at: &At<'g>) -> Option<Expr<'g>> {
     None
 }
 
-fn signed_terms(graph: &Graph, id: NodeId, sign: bool, terms: &mut Vec<(NodeId, bool)>) {
-    match graph.node(id) {
-        Node::Op(Op::Add, [a, b, _]) => {
-            signed_terms(graph, a, sign, terms);
-            signed_terms(graph, b, sign, terms);
+/// The terms of a sum, in order, with their signs; `None` for a sum too long to look through. (Sums of shared sums
+/// may have as many terms as there are paths.)
+fn signed_terms(graph: &Graph, root: NodeId) -> Option<Vec<(NodeId, bool)>> {
+    const MOST: usize = 64;
+    let mut terms = Vec::new();
+    let mut open = vec![(root, true)];
+    while let Some((id, sign)) = open.pop() {
+        match graph.node(id) {
+            Node::Op(Op::Add, [a, b, _]) => open.extend([(b, sign), (a, sign)]),
+            Node::Op(Op::Sub, [a, b, _]) => open.extend([(b, !sign), (a, sign)]),
+            Node::Op(Op::Neg, [a, ..]) => open.push((a, !sign)),
+            // The one-hot of a loss that is not averaged is the constant −1.
+            Node::Const(bits) if f64::from_bits(bits) < 0.0 => {
+                terms.push((graph.constant(-f64::from_bits(bits)).id, !sign));
+            }
+            _ if graph.kind(id) == Kind::Float => terms.push((id, sign)),
+            _ => {}
         }
-        Node::Op(Op::Sub, [a, b, _]) => {
-            signed_terms(graph, a, sign, terms);
-            signed_terms(graph, b, !sign, terms);
+        if terms.len() + open.len() > MOST {
+            return None;
         }
-        Node::Op(Op::Neg, [a, ..]) => signed_terms(graph, a, !sign, terms),
-        // The one-hot of a loss that is not averaged is the constant −1.
-        Node::Const(bits) if f64::from_bits(bits) < 0.0 => {
-            terms.push((graph.constant(-f64::from_bits(bits)).id, !sign));
-        }
-        _ if graph.kind(id) == Kind::Float => terms.push((id, sign)),
-        _ => {}
     }
+    Some(terms)
 }
 
 #[cfg(test)]
@@ -308,5 +316,24 @@ mod tests {
             simplified(|g, x| (g.param("a", 1.0) * x.softmax() + x) - g.param("a", 1.0)),
             "(a * softmax_minus_one(x) + x)"
         );
+    }
+
+    #[test]
+    fn shared_sums_are_not_unfolded() {
+        // As many terms as the sixtieth Fibonacci number.
+        let g = Graph::new();
+        let x = g.input("x", Scope::Element, Kind::Float);
+        let (_, sum) = (0..60).fold((x, x.exp()), |(a, b), _| (b, a + b));
+        assert_eq!(simplify(&g, &[sum.id]), [sum.id]);
+    }
+
+    #[test]
+    fn a_sum_keeps_the_number_of_its_values() {
+        let g = Graph::new();
+        let x = g.input("x", Scope::Element, Kind::Float);
+        let ones = x.lt(0.0).select(1.0, 1.0);
+        for sum in [ones.sum(), ones.sum_over(Scope::Total)] {
+            assert_eq!(simplify(&g, &[sum.id]), [sum.id]);
+        }
     }
 }

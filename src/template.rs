@@ -117,6 +117,8 @@ pub fn fill_hooks(
 }
 
 fn assemble(title: &str, body: &str) -> String {
+    // The title names a loss, whose author may have put a line break there: it would end the comment.
+    let title = title.replace(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'), " ");
     format!("// {title}\n{COMMON}\n{}\n{body}", math_for(body))
 }
 
@@ -258,5 +260,11 @@ mod tests {
         let source = math_for("math_exp4(x)");
         assert!(source.contains("fn math_exp4(") && !source.contains("fn math_exp("));
         assert!(!math_for("exp(x)").contains("fn math_"));
+    }
+
+    #[test]
+    fn a_title_stays_in_its_comment() {
+        let source = assemble("a\nb\r\u{85}c\u{2028}d", "");
+        assert!(source.starts_with("// a b  c d\n"), "{source}");
     }
 }

@@ -139,6 +139,13 @@ struct OutputPlan {
     fold: Option<[u64; 4]>,
 }
 
+impl OutputPlan {
+    /// Number of values that are summed afterwards.
+    fn broadcast(&self) -> usize {
+        if self.fold.is_some() { self.count } else { 0 }
+    }
+}
+
 impl<T: HostFloat> CpuPlan<T> {
     /// Lowers a loss for inputs of these shapes and types; their values are not looked at.
     ///
@@ -192,8 +199,7 @@ impl<T: HostFloat> CpuPlan<T> {
                 Target::Loss | Target::Denominator => String::new(),
             };
             let count = if plan.fold.is_some() { plan.shape.iter().product() } else { plan.count };
-            let broadcast = if plan.fold.is_some() { plan.count } else { 0 };
-            out.push(output.target.clone(), name, plan.shape.clone(), count, broadcast);
+            out.push(output.target.clone(), name, plan.shape.clone(), count, plan.broadcast());
         }
         out
     }
@@ -206,7 +212,8 @@ impl<T: HostFloat> CpuPlan<T> {
         check_names(&self.loss, inputs, self.upstream)?;
         let tensors = program_inputs(&self.program, inputs)?;
         self.check_same(&tensors)?;
-        if !out.fits(self.outputs.iter().map(|plan| plan.shape.as_slice())) {
+        let targets = self.program.outputs.iter().map(|output| &output.target);
+        if !out.fits(targets.zip(&self.outputs).map(|(target, plan)| (target, &plan.shape[..], plan.broadcast()))) {
             let message = "the output is not one of this plan's".to_owned();
             return Err(Error::Buffer { input: "out".to_owned(), message });
         }

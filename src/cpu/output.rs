@@ -36,8 +36,9 @@ impl<T: HostFloat> CpuOutput<T> {
         self.items.push(Item { target, name, shape, values, broadcast });
     }
 
-    pub(super) fn fits<'s>(&self, shapes: impl Iterator<Item = &'s [usize]>) -> bool {
-        self.items.iter().map(|item| item.shape.as_slice()).eq(shapes)
+    /// Whether these are the outputs: target, shape, and number of values before they are summed to that shape.
+    pub(super) fn fits<'s>(&'s self, outputs: impl Iterator<Item = (&'s Target, &'s [usize], usize)>) -> bool {
+        self.items.iter().map(|item| (&item.target, item.shape.as_slice(), item.broadcast.len())).eq(outputs)
     }
 
     /// Where the passes store each output.

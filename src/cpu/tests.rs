@@ -534,3 +534,56 @@ fn hessian_diagonal_of_a_broadcast_input_is_refused() {
     let inputs = [("input", HostTensor::f64(&[0.0; 6], &[2, 3])), ("target", HostTensor::f64(&[0.0; 3], &[3]))];
     assert!(matches!(hessian_diagonal(&losses::mse(), &inputs, "target"), Err(Error::Unsupported { .. })));
 }
+
+#[test]
+fn a_mask_of_elements_reaches_the_gradients_of_rows_and_scalars() {
+    let (x, w, s) = ([0.5, -1.0, 2.0, -0.25, -1.0, 0.5], [1.0, 2.0], [3.0]);
+    let loss = Loss::define("masked").input("x", Scope::Element).input("w", Scope::Row).input("s", Scope::Scalar);
+    let loss = loss.row_axis(RowAxis::Last).expr(|b| {
+        let keep = b.input("x").lt(0.0);
+        (b.input("x") - b.input("w") * b.input("s")).masked(keep) + b.input("w").masked(keep)
+    });
+    let inputs =
+        [("x", HostTensor::f64(&x, &[2, 3])), ("w", HostTensor::f64(&w, &[2])), ("s", HostTensor::f64(&s, &[]))];
+    let out = forward_backward(&loss.reduction(Reduction::Sum), &inputs, &["x", "w", "s"]).unwrap();
+    assert_eq!(out.loss().unwrap(), -2.25 - (3.0 + 2.0 * 6.0) + (1.0 + 2.0 * 2.0));
+    assert_eq!(out.grad("x").unwrap(), [0.0, 1.0, 0.0, 1.0, 1.0, 0.0]);
+    assert_eq!(out.grad("w").unwrap(), [1.0 - 3.0, 2.0 * (1.0 - 3.0)]);
+    assert_eq!(out.grad("s").unwrap(), [-(1.0 + 2.0 * 2.0)]);
+}
+
+#[test]
+fn a_shape_that_wraps_around_is_not_taken_for_an_empty_one() {
+    let x = [0.0];
+    let huge = |strides: &[usize]| HostTensor::f64(&x, &[1 << 32, 1 << 32]).with_strides(strides);
+    for strides in [[1 << 32, 1], [0, 0]] {
+        let inputs = [("input", huge(&strides)), ("target", huge(&strides))];
+        let error = forward_backward(&losses::mse(), &inputs, &[]).unwrap_err();
+        assert!(matches!(error, Error::Buffer { .. } | Error::Shape { .. }), "{error}");
+    }
+}
+
+#[test]
+fn an_output_of_another_plan_is_refused() {
+    let (x, y) = ([1.0; 6], [1.0; 3]);
+    let whole = [("input", HostTensor::f64(&x, &[2, 3])), ("target", HostTensor::f64(&y, &[3]))];
+    let small = [("input", HostTensor::f64(&y, &[3])), ("target", HostTensor::f64(&y, &[3]))];
+    let wanted = Wanted { grads: vec!["target".to_owned()], ..Wanted::default() };
+    let plan = |inputs: &[_]| CpuPlan::<f64>::new(&losses::mse(), inputs, &wanted).unwrap();
+    // Both gradients have three values; one of them is summed from six.
+    let mut out = plan(&small).output();
+    assert!(plan(&small).run(&small, &mut out).is_ok());
+    assert!(matches!(plan(&whole).run(&whole, &mut out), Err(Error::Buffer { .. })));
+}
+
+#[test]
+fn a_loss_that_is_the_same_everywhere_still_counts_its_elements() {
+    let (x, w) = ([0.0; 6], [1.0, 2.0]);
+    let inputs = [("x", HostTensor::f64(&x, &[2, 3])), ("w", HostTensor::f64(&w, &[2]))];
+    let loss = Loss::define("rows").input("x", Scope::Element).input("w", Scope::Row).row_axis(RowAxis::Last);
+    let loss = loss.expr(|b| b.graph().truth(true).select(b.input("w"), b.input("x")));
+    let mean = forward_backward(&loss, &inputs, &["w"]).unwrap();
+    assert_eq!((mean.loss().unwrap(), mean.grad("w").unwrap()), (1.5, &[0.5, 0.5][..]));
+    let each = forward_backward(&loss.reduction(Reduction::None), &inputs, &[]).unwrap();
+    assert_eq!((each.loss_shape(), each.loss_values().unwrap()), (&[2, 3][..], &[1.0, 1.0, 1.0, 2.0, 2.0, 2.0][..]));
+}

@@ -1,0 +1,319 @@
+//! The `Copy` handle of an expression, with the operators and functions that build one.
+
+use super::graph::Graph;
+use super::node::{Extent, Node, NodeId, Reduce, Scope};
+use crate::op::{Kind, Op};
+use std::fmt;
+
+/// Handle of an expression: `Copy`, with the usual operators.
+#[derive(Clone, Copy)]
+pub struct Expr<'g> {
+    pub(crate) graph: &'g Graph,
+    pub(crate) id: NodeId,
+}
+
+impl fmt::Debug for Expr<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.graph.print(self.id))
+    }
+}
+
+impl Graph {
+    /// A number.
+    pub fn constant(&self, value: f64) -> Expr<'_> {
+        self.add(Node::Const(value.to_bits()))
+    }
+
+    /// A class index.
+    pub fn index(&self, value: i64) -> Expr<'_> {
+        self.add(Node::Int(value))
+    }
+
+    /// A truth value.
+    pub fn truth(&self, value: bool) -> Expr<'_> {
+        self.add(Node::Bool(value))
+    }
+
+    /// The input of that name, declared on first use.
+    pub fn input(&self, name: &str, scope: Scope, kind: Kind) -> Expr<'_> {
+        self.add(Node::Input(self.declare_input(name, scope, kind)))
+    }
+
+    /// The numeric parameter of that name, declared on first use: a uniform.
+    pub fn param(&self, name: &str, value: f64) -> Expr<'_> {
+        self.add(Node::Param(self.declare_param(name, value)))
+    }
+
+    /// A size as a number, known when the plan is bound.
+    pub fn count(&self, extent: Extent) -> Expr<'_> {
+        self.add(Node::Count(extent))
+    }
+
+    /// The element's column, an index.
+    pub fn col_index(&self) -> Expr<'_> {
+        self.add(Node::ColIndex)
+    }
+
+    pub(crate) fn expr(&self, id: NodeId) -> Expr<'_> {
+        Expr { graph: self, id }
+    }
+
+    pub(crate) fn add(&self, node: Node) -> Expr<'_> {
+        self.expr(self.insert(node))
+    }
+
+    pub(crate) fn op(&self, op: Op, operands: &[NodeId]) -> Expr<'_> {
+        let mut all = [NodeId::NONE; 3];
+        all[..operands.len()].copy_from_slice(operands);
+        self.add(Node::Op(op, all))
+    }
+}
+
+/// What may stand for an expression: an expression, or a number.
+pub trait IntoExpr<'g> {
+    /// As an expression of that graph.
+    fn into_expr(self, graph: &'g Graph) -> Expr<'g>;
+}
+
+impl<'g> IntoExpr<'g> for Expr<'g> {
+    /// An expression of another graph has no meaning in this one: that is a mistake of the loss.
+    fn into_expr(self, graph: &'g Graph) -> Expr<'g> {
+        if std::ptr::eq(self.graph, graph) {
+            return self;
+        }
+        graph.fault("an expression of another graph is used in this one");
+        graph.constant(f64::NAN)
+    }
+}
+
+impl<'g> IntoExpr<'g> for f64 {
+    fn into_expr(self, graph: &'g Graph) -> Expr<'g> {
+        graph.constant(self)
+    }
+}
+
+macro_rules! unary {
+    ($($(#[$doc:meta])* $name:ident $op:ident;)*) => {$(
+        $(#[$doc])*
+        pub fn $name(self) -> Expr<'g> {
+            self.graph.op(Op::$op, &[self.id])
+        }
+    )*};
+}
+
+macro_rules! binary {
+    ($($(#[$doc:meta])* $name:ident $op:ident;)*) => {$(
+        $(#[$doc])*
+        pub fn $name(self, other: impl IntoExpr<'g>) -> Expr<'g> {
+            let other = other.into_expr(self.graph);
+            self.graph.op(Op::$op, &[self.id, other.id])
+        }
+    )*};
+}
+
+macro_rules! reductions {
+    ($($(#[$doc:meta])* $name:ident $reduce:ident;)*) => {$(
+        $(#[$doc])*
+        pub fn $name(self) -> Expr<'g> {
+            self.graph.add(Node::Reduce(Reduce::$reduce, self.id))
+        }
+    )*};
+}
+
+impl<'g> Expr<'g> {
+    unary! {
+        /// |x|; subgradient 0 at 0.
+        abs Abs;
+        /// Sign; 0 at 0.
+        sign Sign;
+        /// eˣ.
+        exp Exp;
+        /// eˣ − 1, accurate near 0.
+        expm1 Expm1;
+        /// ln x.
+        log Log;
+        /// ln(1 + x), accurate near 0.
+        log1p Log1p;
+        /// √x.
+        sqrt Sqrt;
+        /// tanh x.
+        tanh Tanh;
+        /// 1 / (1 + e⁻ˣ).
+        sigmoid Sigmoid;
+        /// ln sigmoid(x), accurate on both sides.
+        log_sigmoid LogSigmoid;
+        /// ln(1 + eˣ), accurate on both sides.
+        softplus Softplus;
+        /// ln cosh x, without overflow and accurate near 0.
+        log_cosh LogCosh;
+        /// The error function.
+        erf Erf;
+        /// max(x, 0); subgradient 0 at 0.
+        relu Relu;
+        /// A truth value as 0 or 1, or an index as a number.
+        to_float ToFloat;
+    }
+
+    binary! {
+        /// xʸ for x ≥ 0; 0⁰ = 1.
+        pow Pow;
+        /// The larger; subgradient one half each at a tie.
+        maximum Maximum;
+        /// The smaller; subgradient one half each at a tie.
+        minimum Minimum;
+        /// x · ln y, and 0 where x = 0.
+        xlogy Xlogy;
+        /// x < y.
+        lt Lt;
+        /// x ≤ y.
+        le Le;
+        /// x = y.
+        equals Eq;
+        /// Both truth values.
+        and And;
+        /// Either truth value.
+        or Or;
+    }
+
+    reductions! {
+        /// Σ over the row.
+        sum Sum;
+        /// Maximum of the row; ties share the gradient.
+        max Max;
+        /// Minimum of the row; ties share the gradient.
+        min Min;
+        /// Lowest column of a maximum of the row.
+        argmax ArgMax;
+        /// logsumexp − max, as log1p of the sum over the columns other than the maximum, so that confident rows
+        /// keep their digits. Its gradient is the softmax: the shift is taken to carry none.
+        logsumexp_shifted LogSumExpShifted;
+    }
+
+    /// Truth negated. (`!condition` does the same.)
+    fn negated(self) -> Expr<'g> {
+        self.graph.op(Op::Not, &[self.id])
+    }
+
+    /// x > y.
+    pub fn gt(self, other: impl IntoExpr<'g>) -> Expr<'g> {
+        other.into_expr(self.graph).lt(self)
+    }
+
+    /// x ≥ y.
+    pub fn ge(self, other: impl IntoExpr<'g>) -> Expr<'g> {
+        other.into_expr(self.graph).le(self)
+    }
+
+    /// `yes` where this condition holds, else `no`. The branch not taken contributes no gradient.
+    pub fn select(self, yes: impl IntoExpr<'g>, no: impl IntoExpr<'g>) -> Expr<'g> {
+        let (yes, no) = (yes.into_expr(self.graph), no.into_expr(self.graph));
+        self.graph.op(Op::Select, &[self.id, yes.id, no.id])
+    }
+
+    /// Mean of the row.
+    pub fn mean(self) -> Expr<'g> {
+        self.sum() / self.graph.count(Extent::Cols)
+    }
+
+    /// ln Σⱼ exp(xⱼ) of the row. Its gradient is the softmax.
+    pub fn logsumexp(self) -> Expr<'g> {
+        self.logsumexp_shifted() + self.max().detach()
+    }
+
+    /// exp(xⱼ − logsumexp x).
+    pub fn softmax(self) -> Expr<'g> {
+        self.graph.add(Node::Softmax(self.id))
+    }
+
+    /// xⱼ − logsumexp x.
+    pub fn log_softmax(self) -> Expr<'g> {
+        (self - self.max().detach()) - self.logsumexp_shifted()
+    }
+
+    /// The element of the row at a class index. An index outside the row poisons the row with NaN.
+    pub fn at(self, label: Expr<'g>) -> Expr<'g> {
+        self.graph.add(Node::At(self.id, label.into_expr(self.graph).id))
+    }
+
+    /// Σ over the rows of a group, or over the whole tensor.
+    pub fn sum_over(self, to: Scope) -> Expr<'g> {
+        self.graph.add(Node::SumOver(to, self.id))
+    }
+
+    /// The value, through which no gradient goes.
+    pub fn detach(self) -> Expr<'g> {
+        self.graph.add(Node::Detach(self.id))
+    }
+
+    /// This value, with the gradient of another expression.
+    pub fn straight_through(self, gradient_of: Expr<'g>) -> Expr<'g> {
+        self.graph.add(Node::StraightThrough(self.id, gradient_of.into_expr(self.graph).id))
+    }
+
+    /// This value; its derivative with respect to `wrt` is `gradient`, and with respect to all else zero.
+    /// Give several inputs a derivative by nesting: the outer call adds to the inner one's.
+    pub fn with_gradient(self, wrt: Expr<'g>, gradient: Expr<'g>) -> Expr<'g> {
+        let (wrt, gradient) = (wrt.into_expr(self.graph), gradient.into_expr(self.graph));
+        self.graph.add(Node::WithGradient(self.id, wrt.id, gradient.id))
+    }
+
+    /// This value where `condition` holds; elsewhere exactly 0 with gradient 0, even where this is NaN.
+    pub fn masked(self, condition: Expr<'g>) -> Expr<'g> {
+        self.graph.add(Node::Masked(condition.into_expr(self.graph).id, self.id))
+    }
+
+    /// How many values this has.
+    pub fn scope(self) -> Scope {
+        self.graph.scope(self.id)
+    }
+
+    /// What this is.
+    pub fn kind(self) -> Kind {
+        self.graph.kind(self.id)
+    }
+
+    /// The graph it belongs to.
+    pub fn graph(self) -> &'g Graph {
+        self.graph
+    }
+}
+
+macro_rules! operators {
+    ($($trait:ident $method:ident;)*) => {$(
+        impl<'g, R: IntoExpr<'g>> std::ops::$trait<R> for Expr<'g> {
+            type Output = Expr<'g>;
+            fn $method(self, other: R) -> Expr<'g> {
+                let other = other.into_expr(self.graph);
+                self.graph.op(Op::$trait, &[self.id, other.id])
+            }
+        }
+        impl<'g> std::ops::$trait<Expr<'g>> for f64 {
+            type Output = Expr<'g>;
+            fn $method(self, other: Expr<'g>) -> Expr<'g> {
+                let this = other.graph.constant(self);
+                other.graph.op(Op::$trait, &[this.id, other.id])
+            }
+        }
+    )*};
+}
+
+operators! {
+    Add add;
+    Sub sub;
+    Mul mul;
+    Div div;
+}
+
+impl<'g> std::ops::Neg for Expr<'g> {
+    type Output = Expr<'g>;
+    fn neg(self) -> Expr<'g> {
+        self.graph.op(Op::Neg, &[self.id])
+    }
+}
+
+impl<'g> std::ops::Not for Expr<'g> {
+    type Output = Expr<'g>;
+    fn not(self) -> Expr<'g> {
+        self.negated()
+    }
+}

@@ -1,0 +1,169 @@
+//! What an expression is made of: nodes over other nodes, and how many values each has.
+
+use crate::op::{Kind, Op};
+use std::fmt;
+
+/// How many values a node has, from outermost to innermost. Broadcasting goes inward by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    /// Known when the plan is made, changeable by `set_param`: a uniform.
+    Param,
+    /// One value on the GPU, changeable every step.
+    Scalar,
+    /// One value for the whole tensor, computed from it.
+    Total,
+    /// One value for rows that belong together.
+    Group,
+    /// One value a row (a sample).
+    Row,
+    /// One value a column (a class).
+    Column,
+    /// One value an element.
+    Element,
+}
+
+impl Scope {
+    /// The scope of a value computed from both.
+    pub fn join(self, other: Scope) -> Scope {
+        let (outer, inner) = if self <= other { (self, other) } else { (other, self) };
+        match (outer, inner) {
+            (Scope::Group | Scope::Row, Scope::Column) => Scope::Element,
+            (_, inner) => inner,
+        }
+    }
+}
+
+/// A size that is known when a plan is bound, as a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Extent {
+    /// Columns (classes) of a row.
+    Cols,
+    /// Rows.
+    Rows,
+    /// Rows of a group.
+    GroupRows,
+    /// Elements: rows × columns.
+    Elements,
+    /// Size of the first axis.
+    Batch,
+}
+
+/// A reduction of the elements of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reduce {
+    /// Σⱼ xⱼ
+    Sum,
+    /// maxⱼ xⱼ; ties share the gradient.
+    Max,
+    /// minⱼ xⱼ; ties share the gradient.
+    Min,
+    /// Lowest index of a maximum.
+    ArgMax,
+    /// Σ over j ≠ argmax of exp(xⱼ − max): what `logsumexp_shifted` takes log1p of.
+    ExpSumRest,
+    /// logsumexp − max. Its gradient is the softmax. Lowered to `log1p(ExpSumRest)`.
+    LogSumExpShifted,
+}
+
+/// Handle of a node in its graph.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub(crate) u32);
+
+impl NodeId {
+    pub(crate) const NONE: NodeId = NodeId(u32::MAX);
+
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "n{}", self.0)
+    }
+}
+
+/// One node. Operands come before their users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Node {
+    /// A number, by its f64 bits.
+    Const(u64),
+    /// A class index.
+    Int(i64),
+    /// A truth value.
+    Bool(bool),
+    /// A numeric parameter, by its place in the declarations.
+    Param(u32),
+    /// An input, by its place in the declarations.
+    Input(u32),
+    /// The element's column.
+    ColIndex,
+    /// A size, as a number.
+    Count(Extent),
+    /// A scalar operation; unused operands are `NONE`.
+    Op(Op, [NodeId; 3]),
+    /// An element to its row.
+    Reduce(Reduce, NodeId),
+    /// A sum over the rows of a group, or over everything.
+    SumOver(Scope, NodeId),
+    /// The element of the row at a class index.
+    At(NodeId, NodeId),
+    /// exp(xⱼ − logsumexp x)
+    Softmax(NodeId),
+    /// softmax − 1, which keeps its digits in a confident row.
+    SoftmaxMinusOne(NodeId),
+    /// The value; no gradient.
+    Detach(NodeId),
+    /// The value of the first, the gradient of the second.
+    StraightThrough(NodeId, NodeId),
+    /// The value of the first; its derivative with respect to the second is the third, all others are zero.
+    WithGradient(NodeId, NodeId, NodeId),
+    /// The second where the first holds; elsewhere exactly zero in value and gradient, whatever the second is.
+    Masked(NodeId, NodeId),
+}
+
+impl Node {
+    /// The operands, in order.
+    pub fn operands(&self) -> impl Iterator<Item = NodeId> + use<> {
+        let none = NodeId::NONE;
+        let all = match *self {
+            Node::Const(_) | Node::Int(_) | Node::Bool(_) | Node::Param(_) | Node::Input(_) => [none; 3],
+            Node::ColIndex | Node::Count(_) => [none; 3],
+            Node::Op(_, operands) => operands,
+            Node::Reduce(_, x) | Node::SumOver(_, x) | Node::Softmax(x) => [x, none, none],
+            Node::SoftmaxMinusOne(x) | Node::Detach(x) => [x, none, none],
+            Node::At(a, b) | Node::StraightThrough(a, b) | Node::Masked(a, b) => [a, b, none],
+            Node::WithGradient(a, b, c) => [a, b, c],
+        };
+        all.into_iter().filter(|id| *id != NodeId::NONE)
+    }
+
+    /// The same node over other operands.
+    pub(crate) fn map(&self, mut f: impl FnMut(NodeId) -> NodeId) -> Node {
+        let mut opt = |id: NodeId| if id == NodeId::NONE { id } else { f(id) };
+        match *self {
+            Node::Op(op, [a, b, c]) => Node::Op(op, [opt(a), opt(b), opt(c)]),
+            Node::Reduce(r, x) => Node::Reduce(r, opt(x)),
+            Node::SumOver(s, x) => Node::SumOver(s, opt(x)),
+            Node::At(x, label) => Node::At(opt(x), opt(label)),
+            Node::Softmax(x) => Node::Softmax(opt(x)),
+            Node::SoftmaxMinusOne(x) => Node::SoftmaxMinusOne(opt(x)),
+            Node::Detach(x) => Node::Detach(opt(x)),
+            Node::StraightThrough(v, g) => Node::StraightThrough(opt(v), opt(g)),
+            Node::WithGradient(v, x, g) => Node::WithGradient(opt(v), opt(x), opt(g)),
+            Node::Masked(c, x) => Node::Masked(opt(c), opt(x)),
+            leaf => leaf,
+        }
+    }
+}
+
+/// An input that expressions may name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InputDecl {
+    /// Its name.
+    pub name: String,
+    /// How many values it has.
+    pub scope: Scope,
+    /// Number or class index.
+    pub kind: Kind,
+}

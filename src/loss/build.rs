@@ -1,0 +1,135 @@
+//! What the expression of a loss is made from, and what it comes to.
+
+use super::declaration::{InputSpec, Value};
+use crate::error::Error;
+use crate::expr::{Expr, Graph, IntoExpr};
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+
+/// What `Mean` divides the sum of a loss by.
+#[derive(Clone, Copy, Debug)]
+pub enum Denominator<'g> {
+    /// The number of losses: elements, or rows. A loss that is one number already is not divided.
+    Count,
+    /// The sum of this over everything (Σ weight, valid rows).
+    Sum(Expr<'g>),
+}
+
+/// The expression of a loss before its reduction.
+#[derive(Clone, Copy, Debug)]
+pub struct Unreduced<'g> {
+    /// One value an element, a row, or in all.
+    pub value: Expr<'g>,
+    /// What `Mean` divides by.
+    pub denominator: Denominator<'g>,
+}
+
+impl<'g> From<Expr<'g>> for Unreduced<'g> {
+    fn from(value: Expr<'g>) -> Unreduced<'g> {
+        Unreduced { value, denominator: Denominator::Count }
+    }
+}
+
+impl<'g> Unreduced<'g> {
+    /// The same as expressions of this graph; a mistake of the loss where they are of another one.
+    pub(super) fn within(self, graph: &'g Graph) -> Unreduced<'g> {
+        let denominator = match self.denominator {
+            Denominator::Count => Denominator::Count,
+            Denominator::Sum(x) => Denominator::Sum(x.into_expr(graph)),
+        };
+        Unreduced { value: self.value.into_expr(graph), denominator }
+    }
+}
+
+/// What the expression of a loss is made from.
+///
+/// A name that the loss does not declare, or an option of another type, comes back as an error when the loss is
+/// planned; what stands for it until then has no meaning.
+pub struct Build<'g> {
+    pub(super) graph: &'g Graph,
+    /// Name of the loss.
+    pub(super) loss: &'g str,
+    pub(super) inputs: &'g [InputSpec],
+    /// Options by name.
+    pub(super) values: &'g BTreeMap<String, Value>,
+    /// Stands before the names of parameters.
+    pub(super) prefix: String,
+    /// Which inputs are there and, for class indices, whether they are unsigned.
+    pub(super) present: &'g dyn Fn(&str) -> Option<bool>,
+    /// The first mistake.
+    pub(super) fault: OnceCell<Error>,
+}
+
+impl<'g> Build<'g> {
+    /// The graph, for constants, counts and `col_index`.
+    pub fn graph(&self) -> &'g Graph {
+        self.graph
+    }
+
+    /// An input that is always there.
+    pub fn input(&self, name: &str) -> Expr<'g> {
+        match self.inputs.iter().find(|i| i.name == name) {
+            Some(spec) => self.graph.input(name, spec.scope, spec.kind),
+            None => {
+                let known = self.inputs.iter().map(|i| i.name.as_str());
+                self.undeclared("input", name, known);
+                self.graph.constant(f64::NAN)
+            }
+        }
+    }
+
+    /// An input that may be absent.
+    pub fn optional(&self, name: &str) -> Option<Expr<'g>> {
+        (self.present)(name).map(|_| self.input(name))
+    }
+
+    /// Whether `label` is that class index. A negative index equals no unsigned label.
+    pub fn label_is(&self, label: &str, index: i64) -> Expr<'g> {
+        let unsigned = (self.present)(label).unwrap_or(false);
+        let fits = if unsigned { u32::try_from(index).is_ok() } else { i32::try_from(index).is_ok() };
+        if fits { self.input(label).equals(self.graph.index(index)) } else { self.graph.truth(false) }
+    }
+
+    /// A number as a uniform.
+    pub fn param(&self, name: &str) -> Expr<'g> {
+        self.graph.param(&format!("{}{name}", self.prefix), self.value(name))
+    }
+
+    /// A number as it is when the plan is made: to select the expression by, not to compute with.
+    pub fn value(&self, name: &str) -> f64 {
+        let number = |value| if let Value::Num(x) = value { Some(x) } else { None };
+        self.option(name, "a number", number).unwrap_or(f64::NAN)
+    }
+
+    /// A class index.
+    pub fn index(&self, name: &str) -> Option<i64> {
+        let index = |value| if let Value::Index(index) = value { Some(index) } else { None };
+        self.option(name, "a class index", index).flatten()
+    }
+
+    /// A switch.
+    pub fn flag(&self, name: &str) -> bool {
+        let flag = |value| if let Value::Flag(yes) = value { Some(yes) } else { None };
+        self.option(name, "a switch", flag).unwrap_or(false)
+    }
+
+    /// The value of an option, or a fault where there is none of that name, or one of another type.
+    fn option<T>(&self, name: &str, wanted: &str, get: impl Fn(Value) -> Option<T>) -> Option<T> {
+        let Some(&value) = self.values.get(name) else {
+            self.undeclared("option", name, self.values.keys().map(String::as_str));
+            return None;
+        };
+        let found = get(value);
+        if found.is_none() {
+            let message = format!("asks for {wanted} of the option `{name}`, which is {value:?}");
+            self.fault.get_or_init(|| Error::Expr { loss: self.loss.to_owned(), message });
+        }
+        found
+    }
+
+    fn undeclared<'n>(&self, what: &str, name: &str, known: impl Iterator<Item = &'n str>) {
+        let known = known.collect::<Vec<_>>().join(", ");
+        let what = format!("{} declares no {what}", self.loss);
+        self.fault.get_or_init(|| Error::Name { what, name: name.to_owned(), known });
+    }
+}

@@ -1,0 +1,111 @@
+//! What a loss declares: its inputs, its options and their domains, and which axis makes a row.
+
+use crate::error::{Error, Result};
+use crate::expr::Scope;
+use crate::op::Kind;
+use std::fmt;
+
+/// Which axis of the first input makes a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum RowAxis {
+    /// There are no rows: elements stand alone.
+    #[default]
+    None,
+    /// Axis 1 of `[N, C, d1, …]`; of `[C]`, axis 0.
+    Class,
+    /// The last axis.
+    Last,
+}
+
+/// Values that a number may take. NaN and ∞ are in none of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Domain {
+    /// Any finite number.
+    Finite,
+    /// Finite and > 0.
+    Positive,
+    /// Finite and ≥ 0.
+    NonNegative,
+    /// 0 ≤ x ≤ 1.
+    Unit,
+    /// In the unit interval, or −1 (which turns it off).
+    UnitOrOff,
+}
+
+impl Domain {
+    /// Whether a number is inside.
+    pub fn contains(self, x: f64) -> bool {
+        x.is_finite()
+            && match self {
+                Domain::Finite => true,
+                Domain::Positive => x > 0.0,
+                Domain::NonNegative => x >= 0.0,
+                Domain::Unit => (0.0..=1.0).contains(&x),
+                Domain::UnitOrOff => x == -1.0 || (0.0..=1.0).contains(&x),
+            }
+    }
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Domain::Finite => "finite",
+            Domain::Positive => "finite and > 0",
+            Domain::NonNegative => "finite and >= 0",
+            Domain::Unit => "in [0, 1]",
+            Domain::UnitOrOff => "in [0, 1], or -1 for none",
+        })
+    }
+}
+
+/// Value of an option.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value {
+    /// A number: a uniform of the kernel, changeable by `set_param`.
+    Num(f64),
+    /// A class index, or none.
+    Index(Option<i64>),
+    /// A switch; it selects the expression.
+    Flag(bool),
+}
+
+/// An option of a loss.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OptionDecl {
+    /// Its name, as in the library that the loss comes from.
+    pub name: String,
+    /// Its value where none is given.
+    pub default: Value,
+    /// The numbers it may be.
+    pub domain: Domain,
+    /// Numbers at which the expression itself is another (smoothing 0, γ = 2): `set_param` may not cross them.
+    pub structural: Vec<f64>,
+}
+
+/// An input of a loss.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InputSpec {
+    /// Its name, as in the library that the loss comes from.
+    pub name: String,
+    /// How many values it has.
+    pub scope: Scope,
+    /// Numbers or class indices.
+    pub kind: Kind,
+    /// Whether it may be absent.
+    pub optional: bool,
+}
+
+/// Whether a value may be given to an option of a loss.
+pub(crate) fn check_option(loss: &str, decl: &OptionDecl, value: Value) -> Result<()> {
+    let wrong = |found: String, allowed: String| {
+        Err(Error::Param { loss: loss.to_owned(), param: decl.name.clone(), found, allowed })
+    };
+    match (decl.default, value) {
+        (Value::Num(_), Value::Num(x)) if decl.domain.contains(x) => Ok(()),
+        (Value::Num(_), Value::Num(x)) => wrong(format!("{x}"), decl.domain.to_string()),
+        (Value::Index(_), Value::Index(_)) | (Value::Flag(_), Value::Flag(_)) => Ok(()),
+        (Value::Num(_), other) => wrong(format!("{other:?}"), "a number".to_owned()),
+        (Value::Index(_), other) => wrong(format!("{other:?}"), "a class index, or none".to_owned()),
+        (Value::Flag(_), other) => wrong(format!("{other:?}"), "true or false".to_owned()),
+    }
+}

@@ -1,0 +1,115 @@
+//! A loss without values for its options: what it declares, and the expression that it builds.
+
+use super::build::{Build, Unreduced};
+use super::declaration::{Domain, InputSpec, OptionDecl, RowAxis, Value, check_option};
+use crate::error::{Error, Result};
+use crate::expr::Scope;
+use crate::op::Kind;
+
+pub(super) type BuildFn = dyn for<'g> Fn(&Build<'g>) -> Unreduced<'g> + Send + Sync;
+
+/// What a loss is, apart from the values of its options.
+pub struct Definition {
+    pub(super) name: String,
+    pub(super) row_axis: RowAxis,
+    pub(super) inputs: Vec<InputSpec>,
+    pub(super) options: Vec<OptionDecl>,
+    pub(super) build: Box<BuildFn>,
+}
+
+impl Definition {
+    /// Names that are declared twice, inputs that no tensor could be, and defaults outside their domain.
+    pub(super) fn check(&self) -> Result<()> {
+        let Definition { name: loss, inputs, options, .. } = self;
+        let fault = |message: String| Err(Error::Expr { loss: loss.clone(), message });
+        for (place, input) in inputs.iter().enumerate() {
+            if inputs[..place].iter().any(|i| i.name == input.name) {
+                return fault(format!("declares the input `{}` twice", input.name));
+            }
+            if input.scope == Scope::Param {
+                return fault(format!(
+                    "declares the input `{}` with scope Param: a parameter is an option",
+                    input.name
+                ));
+            }
+        }
+        for (place, option) in options.iter().enumerate() {
+            if options[..place].iter().any(|o| o.name == option.name) {
+                return fault(format!("declares the option `{}` twice", option.name));
+            }
+            check_option(loss, option, option.default)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a [`Definition`]: see [`Loss::define`](super::Loss::define).
+pub struct DefinitionBuilder {
+    name: String,
+    row_axis: RowAxis,
+    inputs: Vec<InputSpec>,
+    options: Vec<OptionDecl>,
+}
+
+impl DefinitionBuilder {
+    pub(super) fn new(name: &str) -> DefinitionBuilder {
+        DefinitionBuilder { name: name.to_owned(), row_axis: RowAxis::None, inputs: Vec::new(), options: Vec::new() }
+    }
+
+    fn with_input(mut self, name: &str, scope: Scope, kind: Kind, optional: bool) -> Self {
+        self.inputs.push(InputSpec { name: name.to_owned(), scope, kind, optional });
+        self
+    }
+
+    /// An input of numbers.
+    pub fn input(self, name: &str, scope: Scope) -> Self {
+        self.with_input(name, scope, Kind::Float, false)
+    }
+
+    /// An input of numbers that may be absent.
+    pub fn optional(self, name: &str, scope: Scope) -> Self {
+        self.with_input(name, scope, Kind::Float, true)
+    }
+
+    /// One class index a row.
+    pub fn label(self, name: &str) -> Self {
+        self.with_input(name, Scope::Row, Kind::Int, false)
+    }
+
+    /// Which axis makes a row. Needed for row reductions.
+    pub fn row_axis(mut self, row_axis: RowAxis) -> Self {
+        self.row_axis = row_axis;
+        self
+    }
+
+    fn with_option(mut self, name: &str, default: Value, domain: Domain, structural: &[f64]) -> Self {
+        self.options.push(OptionDecl { name: name.to_owned(), default, domain, structural: structural.to_vec() });
+        self
+    }
+
+    /// A number: a uniform of the kernel.
+    pub fn param(self, name: &str, default: f64, domain: Domain) -> Self {
+        self.with_option(name, Value::Num(default), domain, &[])
+    }
+
+    /// A number at some values of which the expression is another one.
+    pub fn structural_param(self, name: &str, default: f64, domain: Domain, at: &[f64]) -> Self {
+        self.with_option(name, Value::Num(default), domain, at)
+    }
+
+    /// A class index, or none.
+    pub fn index(self, name: &str, default: Option<i64>) -> Self {
+        self.with_option(name, Value::Index(default), Domain::Finite, &[])
+    }
+
+    /// A switch.
+    pub fn flag(self, name: &str, default: bool) -> Self {
+        self.with_option(name, Value::Flag(default), Domain::Finite, &[])
+    }
+
+    /// The definition with this expression.
+    pub(super) fn finish(self, build: Box<BuildFn>) -> Definition {
+        let DefinitionBuilder { name, row_axis, inputs, options } = self;
+        Definition { name, row_axis, inputs, options, build }
+    }
+}

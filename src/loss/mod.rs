@@ -1,0 +1,415 @@
+//! A loss: named inputs, options with domains, an expression, and how it is reduced.
+//!
+//! A [`Loss`] is a weighted sum of terms. Each term is a [`Definition`] (shared, immutable) with the values of its
+//! options and its reduction. `Loss::build` turns it into expressions for one problem.
+//!
+//! Each file uses those before it: `declaration`, `build`, `reduction`, `definition`; the losses themselves are here.
+
+mod build;
+mod declaration;
+mod definition;
+mod reduction;
+
+pub use build::{Build, Denominator, Unreduced};
+pub(crate) use declaration::check_option;
+pub use declaration::{Domain, InputSpec, OptionDecl, RowAxis, Value};
+pub use definition::{Definition, DefinitionBuilder};
+pub use reduction::{MASK, Reduction, SAMPLE_WEIGHT};
+
+use crate::error::{Error, Result};
+use crate::expr::{Expr, Graph, Scope};
+use crate::op::Kind;
+use reduction::reduce;
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// A loss function: a catalogue entry with its options, a loss of your own, or a weighted sum of such.
+///
+/// ```
+/// use wgloss::{Loss, Scope, losses};
+/// let composite = 0.7 * losses::mse() + 0.3 * losses::l1();        // one kernel
+/// let mine = Loss::define("exp_square")
+///     .input("input", Scope::Element)
+///     .input("target", Scope::Element)
+///     .expr(|b| {
+///         let e = (b.input("target") - b.input("input")).expm1();
+///         e * e
+///     });
+/// assert_eq!(mine.name(), "exp_square");
+/// assert_eq!(composite.name(), "0.7*mse + 0.3*l1");
+/// ```
+#[derive(Clone)]
+pub struct Loss {
+    terms: Vec<Term>,
+    fault: Option<Error>,
+}
+
+/// One summand: a definition with the values of its options.
+#[derive(Clone)]
+struct Term {
+    weight: f64,
+    scale: Option<String>,
+    definition: Arc<Definition>,
+    values: BTreeMap<String, Value>,
+    reduction: Reduction,
+}
+
+impl fmt::Debug for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loss").field("name", &self.name()).field("fault", &self.fault).finish_non_exhaustive()
+    }
+}
+
+/// The expressions of a loss for one problem.
+pub(crate) struct Built<'g> {
+    /// The loss in the shape that the reduction gives.
+    pub loss: Expr<'g>,
+    /// The denominator of the first term, where it has one.
+    pub denominator: Option<Expr<'g>>,
+}
+
+impl DefinitionBuilder {
+    /// The expression, and with it the loss.
+    pub fn expr<F>(self, build: F) -> Loss
+    where
+        F: for<'g> Fn(&Build<'g>) -> Expr<'g> + Send + Sync + 'static,
+    {
+        self.unreduced(move |b| build(b).into())
+    }
+
+    /// The expression together with what its mean divides by.
+    pub fn unreduced<F>(self, build: F) -> Loss
+    where
+        F: for<'g> Fn(&Build<'g>) -> Unreduced<'g> + Send + Sync + 'static,
+    {
+        let definition = self.finish(Box::new(build));
+        let fault = definition.check().err();
+        let values = definition.options.iter().map(|o| (o.name.clone(), o.default)).collect();
+        let term =
+            Term { weight: 1.0, scale: None, definition: Arc::new(definition), values, reduction: Reduction::Mean };
+        Loss { terms: vec![term], fault }
+    }
+}
+
+impl Loss {
+    /// Begins a loss of your own.
+    pub fn define(name: &str) -> DefinitionBuilder {
+        DefinitionBuilder::new(name)
+    }
+
+    /// Its name; of a weighted sum, the sum.
+    pub fn name(&self) -> String {
+        let term = |t: &Term| {
+            let mut name = t.definition.name.clone();
+            if let Some(scale) = &t.scale {
+                name = format!("{scale}*{name}");
+            }
+            if t.weight == 1.0 { name } else { format!("{}*{name}", t.weight) }
+        };
+        self.terms.iter().map(term).collect::<Vec<_>>().join(" + ")
+    }
+
+    /// The inputs it takes, without repetition.
+    pub fn inputs(&self) -> Vec<InputSpec> {
+        let mut all: Vec<InputSpec> = Vec::new();
+        for term in &self.terms {
+            let scalars =
+                [term.scale.as_ref(), if let Reduction::By(name) = &term.reduction { Some(name) } else { None }];
+            let scalar = |name: &String| InputSpec {
+                name: name.clone(),
+                scope: Scope::Scalar,
+                kind: Kind::Float,
+                optional: false,
+            };
+            for input in term.definition.inputs.iter().cloned().chain(scalars.into_iter().flatten().map(scalar)) {
+                if !all.iter().any(|known| known.name == input.name) {
+                    all.push(input);
+                }
+            }
+        }
+        all
+    }
+
+    /// The input that gradients are usually taken of: the prediction. Keras's losses name the target first.
+    pub fn differentiable(&self) -> Option<String> {
+        let inputs = self.inputs();
+        let predicted = inputs.iter().find(|i| i.name == "y_pred");
+        let first = || inputs.iter().find(|i| i.kind == Kind::Float && i.scope == Scope::Element);
+        predicted.or_else(first).map(|i| i.name.clone())
+    }
+
+    /// The options of its first term.
+    pub fn options(&self) -> &[OptionDecl] {
+        &self.terms[0].definition.options
+    }
+
+    /// The axis that makes a row.
+    pub fn row_axis(&self) -> RowAxis {
+        self.terms.iter().map(|t| t.definition.row_axis).find(|a| *a != RowAxis::None).unwrap_or_default()
+    }
+
+    /// The reduction of its first term.
+    pub fn reduced_by(&self) -> &Reduction {
+        &self.terms[0].reduction
+    }
+
+    /// Sets the reduction (of every term).
+    #[must_use]
+    pub fn reduction(mut self, reduction: Reduction) -> Loss {
+        for term in &mut self.terms {
+            term.reduction = reduction.clone();
+        }
+        self
+    }
+
+    /// Multiplies by a scalar on the GPU, an input of this name: a task weight that may change every step.
+    #[must_use]
+    pub fn scaled_by(mut self, input: &str) -> Loss {
+        for term in &mut self.terms {
+            if let Some(known) = &term.scale {
+                let message = format!("scaled by `{known}` already; multiply the two scalars on the GPU");
+                let loss = term.definition.name.clone();
+                self.fault.get_or_insert(Error::Expr { loss, message });
+            }
+            term.scale = Some(input.to_owned());
+        }
+        self
+    }
+
+    /// Sets an option by name, in every term that has it. A name or value that does not fit comes back as an
+    /// error when the loss is planned.
+    #[must_use]
+    pub fn option(mut self, name: &str, value: Value) -> Loss {
+        if let Err(error) = self.set_option(name, value) {
+            self.fault.get_or_insert(error);
+        }
+        self
+    }
+
+    fn set_option(&mut self, name: &str, value: Value) -> Result<()> {
+        let mut found = false;
+        for term in &mut self.terms {
+            let Some(decl) = term.definition.options.iter().find(|o| o.name == name) else { continue };
+            check_option(&term.definition.name, decl, value)?;
+            term.values.insert(name.to_owned(), value);
+            found = true;
+        }
+        if found {
+            return Ok(());
+        }
+        let known = self.options().iter().map(|o| o.name.as_str()).collect::<Vec<_>>().join(", ");
+        Err(Error::Name { what: format!("{} has no option", self.name()), name: name.to_owned(), known })
+    }
+
+    /// The first mistake in its options, if there is one.
+    pub fn check(&self) -> Result<()> {
+        match &self.fault {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Declaration of the numeric parameter that the graph knows by this name.
+    pub(crate) fn param_decl(&self, name: &str) -> Option<(String, OptionDecl)> {
+        self.terms.iter().enumerate().find_map(|(place, term)| {
+            let own = name.strip_prefix(&self.prefix(place))?;
+            let decl = term.definition.options.iter().find(|o| o.name == own)?;
+            Some((term.definition.name.clone(), decl.clone()))
+        })
+    }
+
+    /// What stands before a term's parameter names: nothing where there is one term.
+    fn prefix(&self, place: usize) -> String {
+        if self.terms.len() == 1 {
+            return String::new();
+        }
+        let name = &self.terms[place].definition.name;
+        let before = self.terms[..place].iter().filter(|t| t.definition.name == *name).count();
+        if before == 0 { format!("{name}.") } else { format!("{name}#{}.", before + 1) }
+    }
+
+    /// The expressions, given which inputs are there (and, for class indices, whether they are unsigned).
+    pub(crate) fn build<'g>(
+        &'g self,
+        graph: &'g Graph,
+        present: &'g dyn Fn(&str) -> Option<bool>,
+    ) -> Result<Built<'g>> {
+        self.check()?;
+        let mut sum: Option<Expr<'g>> = None;
+        let mut denominator = None;
+        for (place, term) in self.terms.iter().enumerate() {
+            let Definition { name, inputs, build, .. } = &*term.definition;
+            let prefix = self.prefix(place);
+            let b = Build { graph, loss: name, inputs, values: &term.values, prefix, present, fault: OnceCell::new() };
+            let Unreduced { value, denominator: over } = build(&b).within(graph);
+            if let Some(error) = b.fault.into_inner() {
+                return Err(error);
+            }
+            let (mut loss, divided_by) = reduce(graph, name, &term.reduction, value, over, present)?;
+            if place == 0 {
+                denominator = divided_by;
+            }
+            if term.weight != 1.0 {
+                loss = graph.param(&format!("{}weight", self.prefix(place)), term.weight) * loss;
+            }
+            if let Some(scale) = &term.scale {
+                loss = graph.input(scale, Scope::Scalar, Kind::Float) * loss;
+            }
+            if let Some(before) = sum {
+                if before.scope() != loss.scope() {
+                    let message = format!(
+                        "terms of one sum must have one shape; {:?} and {:?} found",
+                        before.scope(),
+                        loss.scope()
+                    );
+                    return Err(Error::Expr { loss: self.name(), message });
+                }
+            }
+            sum = Some(sum.map_or(loss, |before| before + loss));
+        }
+        graph.verify(&self.name())?;
+        Ok(Built { loss: sum.expect("a loss has at least one term"), denominator })
+    }
+}
+
+macro_rules! options {
+    ($($(#[$doc:meta])* $name:ident($value:ident: $type:ty) $make:expr;)*) => {
+        /// Options by name. A loss without that option, or a value outside its domain, comes back as an error
+        /// when the loss is planned.
+        impl Loss {$(
+            $(#[$doc])*
+            #[must_use]
+            pub fn $name(self, $value: $type) -> Loss {
+                self.option(stringify!($name), $make)
+            }
+        )*}
+    };
+}
+
+options! {
+    /// Share of the target spread evenly over the classes, in \[0, 1\].
+    label_smoothing(share: f64) Value::Num(share);
+    /// Labels of this value are left out: loss and gradient exactly 0. None: no label is.
+    ignore_index(index: impl Into<Option<i64>>) Value::Index(index.into());
+    /// Divides the logits before the softmax, > 0.
+    temperature(divisor: f64) Value::Num(divisor);
+    /// Class balance of a focal loss, in \[0, 1\]; −1 for none.
+    alpha(share: f64) Value::Num(share);
+    /// Focusing exponent of a focal loss, ≥ 0.
+    gamma(exponent: f64) Value::Num(exponent);
+    /// The target is given as logarithms.
+    log_target(yes: bool) Value::Flag(yes);
+    /// The input is the logarithm of the rate.
+    log_input(yes: bool) Value::Flag(yes);
+    /// Adds the Stirling approximation of the target's factorial.
+    full(yes: bool) Value::Flag(yes);
+    /// Added to the rate before its logarithm, ≥ 0.
+    eps(value: f64) Value::Num(value);
+}
+
+impl std::ops::Add for Loss {
+    type Output = Loss;
+    fn add(mut self, other: Loss) -> Loss {
+        self.terms.extend(other.terms);
+        self.fault = self.fault.or(other.fault);
+        self
+    }
+}
+
+impl std::ops::Mul<Loss> for f64 {
+    type Output = Loss;
+    fn mul(self, mut loss: Loss) -> Loss {
+        if !self.is_finite() {
+            let (name, found) = (loss.name(), format!("{self}"));
+            loss.fault.get_or_insert(Error::Param {
+                loss: name,
+                param: "weight".into(),
+                found,
+                allowed: "finite".into(),
+            });
+        }
+        for term in &mut loss.terms {
+            term.weight *= self;
+        }
+        loss
+    }
+}
+
+impl std::ops::Mul<f64> for Loss {
+    type Output = Loss;
+    fn mul(self, weight: f64) -> Loss {
+        weight * self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn square(name: &str) -> Loss {
+        Loss::define(name).input("x", Scope::Element).param("k", 2.0, Domain::Positive).expr(|b| {
+            let x = b.input("x");
+            b.param("k") * x * x
+        })
+    }
+
+    #[test]
+    fn parameters_of_a_sum_keep_apart() {
+        let sum = 0.5 * square("a") + square("a").reduction(Reduction::Sum);
+        let graph = Graph::new();
+        let built = sum.build(&graph, &|name| (name == "x").then_some(false)).unwrap();
+        let names: Vec<String> = graph.params().into_iter().map(|p| p.0).collect();
+        assert_eq!(names, ["a.k", "a.weight", "a#2.k"]);
+        assert_eq!(built.loss.scope(), Scope::Total);
+        assert_eq!(sum.param_decl("a#2.k").unwrap().1.name, "k");
+    }
+
+    #[test]
+    fn options_are_checked_against_their_domain() {
+        let bad = square("a").option("k", Value::Num(-1.0));
+        assert_eq!(bad.check().unwrap_err().to_string(), "k = -1 for a; must be finite and > 0");
+        assert!(matches!(square("a").option("q", Value::Num(1.0)).check(), Err(Error::Name { .. })));
+        assert!(matches!(square("a").option("k", Value::Flag(true)).check(), Err(Error::Param { .. })));
+        assert!((f64::NAN * square("a")).check().is_err());
+    }
+
+    #[test]
+    fn terms_of_different_shape_do_not_add() {
+        let mixed = square("a").reduction(Reduction::None) + square("b");
+        let graph = Graph::new();
+        assert!(matches!(mixed.build(&graph, &|_| None), Err(Error::Expr { .. })));
+    }
+
+    fn mistake(build: impl for<'g> Fn(&Build<'g>) -> Expr<'g> + Send + Sync + 'static) -> Error {
+        let loss = Loss::define("mine").input("x", Scope::Element).param("k", 2.0, Domain::Positive).flag("f", true);
+        let loss = loss.expr(build).reduction(Reduction::None);
+        loss.build(&Graph::new(), &|name| (name == "x").then_some(false)).err().expect("a mistake")
+    }
+
+    #[test]
+    fn names_and_types_that_a_loss_does_not_declare_are_errors() {
+        let unknown = |error: Error| assert!(matches!(&error, Error::Name { name, .. } if name == "q"), "{error}");
+        unknown(mistake(|b| b.input("q")));
+        unknown(mistake(|b| b.input("x").masked(b.label_is("q", 1))));
+        unknown(mistake(|b| b.input("x") * b.param("q")));
+        unknown(mistake(|b| if b.flag("q") { b.input("x") } else { -b.input("x") }));
+        let wrong = |error: Error| assert!(matches!(error, Error::Expr { .. }), "{error}");
+        wrong(mistake(|b| b.input("x") * b.param("f")));
+        wrong(mistake(|b| b.input("x") * b.index("k").unwrap_or(1) as f64));
+        wrong(mistake(|b| if b.flag("k") { b.input("x") } else { -b.input("x") }));
+        wrong(mistake(|b| b.input("x").lt(0.0)));
+    }
+
+    #[test]
+    fn a_definition_is_checked_as_well() {
+        let done = |d: DefinitionBuilder| d.expr(|b| b.input("x")).check();
+        let x = || Loss::define("mine").input("x", Scope::Element);
+        assert_eq!(done(x()), Ok(()));
+        assert!(matches!(done(x().label("x")), Err(Error::Expr { .. })));
+        assert!(matches!(done(x().input("s", Scope::Param)), Err(Error::Expr { .. })));
+        assert!(matches!(done(x().flag("k", true).param("k", 1.0, Domain::Unit)), Err(Error::Expr { .. })));
+        assert!(matches!(done(x().param("k", f64::NAN, Domain::Finite)), Err(Error::Param { .. })));
+    }
+}

@@ -1,0 +1,183 @@
+//! Expressions to a [`Program`]: what is computed in which trip over memory, without saying how.
+//!
+//! 1. `split_label`: an element output that compares the column with a row's label becomes the expression for all
+//!    other columns, and a row value stored at the label afterwards;
+//! 2. `expand`: softmax and its relatives become row reductions and scalar operations (the online softmax state is
+//!    [`Reduce::ExpSumRest`](crate::expr::Reduce::ExpSumRest), which also knows the row's maximum), and outer factors are multiplied first;
+//! 3. `assign`: sums over everything split the program into dependent passes, each as late as its readers allow;
+//!    row reductions become stages by dependence.
+//!
+//! Each step is a file of its own (`check` before, `rewrite` for 1 and 2, `assign`); all use `program`, none another.
+
+mod assign;
+mod check;
+mod program;
+mod rewrite;
+
+pub(crate) use assign::finish_pass;
+pub use program::{Output, Pass, Program, Stage, Target, UPSTREAM, Upstream, Wanted};
+
+use crate::autodiff;
+use crate::error::{Error, Result};
+use crate::expr::{Graph, NodeId, Scope};
+use crate::loss::{Loss, RowAxis};
+use crate::op::Kind;
+use assign::assign;
+use check::{check_rows, valid_where};
+use rewrite::Lowered;
+
+/// Lowers a loss for one problem. `present` says which inputs are there and, for labels, whether they are unsigned.
+pub fn lower(loss: &Loss, wanted: &Wanted, present: &dyn Fn(&str) -> Option<bool>) -> Result<Program> {
+    let graph = Graph::new();
+    let built = loss.build(&graph, present)?;
+    let name = loss.name();
+    let row_axis = loss.row_axis();
+    let inputs = graph.inputs();
+    let place_of = |input: &String| {
+        let known = inputs.iter().map(|i| i.name.as_str()).collect::<Vec<_>>().join(", ");
+        let place = inputs.iter().position(|i| i.name == *input && i.kind == Kind::Float);
+        place.ok_or_else(|| Error::Name { what: format!("{name} has no gradient for"), name: input.clone(), known })
+    };
+    let root = built.loss;
+    let upstream = match wanted.upstream {
+        Upstream::One => graph.constant(1.0),
+        Upstream::Scalar => graph.input(UPSTREAM, Scope::Scalar, Kind::Float),
+        Upstream::PerLoss if root.scope() > Scope::Total => graph.input(UPSTREAM, root.scope(), Kind::Float),
+        Upstream::PerLoss => {
+            let message = "a reduced loss takes a scalar upstream; use Upstream::Scalar or Reduction::None".to_owned();
+            return Err(Error::Expr { loss: name, message });
+        }
+    };
+    let node_of = |place: usize| graph.input(&inputs[place].name, inputs[place].scope, inputs[place].kind).id;
+    let mut outputs: Vec<(Target, NodeId)> = Vec::new();
+    if wanted.loss {
+        outputs.push((Target::Loss, root.id));
+    }
+    if wanted.denominator {
+        let Some(denominator) = built.denominator else {
+            let message = "its reduction has no denominator".to_owned();
+            return Err(Error::Expr { loss: name, message });
+        };
+        outputs.push((Target::Denominator, denominator.id));
+    }
+    let places = wanted.grads.iter().map(place_of).collect::<Result<Vec<_>>>()?;
+    let nodes: Vec<NodeId> = places.iter().map(|p| node_of(*p)).collect();
+    for (place, grad) in places.iter().zip(autodiff::gradients(root, upstream, &nodes)) {
+        outputs.push((Target::Grad(*place), grad.unwrap_or_else(|| graph.constant(0.0)).id));
+    }
+    for input in &wanted.hessian_diagonals {
+        let place = place_of(input)?;
+        if inputs[place].scope != Scope::Element {
+            let message =
+                format!("the Hessian diagonal is for element inputs; `{input}` has scope {:?}", inputs[place].scope);
+            return Err(Error::Expr { loss: name, message });
+        }
+        let grad = autodiff::gradients(root, upstream, &[node_of(place)])[0];
+        let diagonal = grad.and_then(|grad| autodiff::diagonal(grad, node_of(place)));
+        outputs.push((Target::HessianDiagonal(place), diagonal.unwrap_or_else(|| graph.constant(0.0)).id));
+    }
+    if outputs.is_empty() {
+        return Err(Error::Expr { loss: name, message: "no output was asked for".to_owned() });
+    }
+    graph.verify(&name)?;
+    let valid = valid_where(&graph, root.id);
+    check_rows(&graph, &name, row_axis, &outputs)?;
+    let lowered = Lowered { graph: &graph, has_rows: row_axis != RowAxis::None };
+    let outputs = lowered.outputs(&outputs, &inputs);
+    Ok(assign(&graph, name, row_axis, outputs, valid.map(|v| lowered.expand(v))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expr::Extent;
+    use crate::losses;
+
+    fn lowered(loss: &Loss, grads: &[&str]) -> Program {
+        let wanted = Wanted { loss: true, grads: grads.iter().map(|g| g.to_string()).collect(), ..Wanted::default() };
+        lower(loss, &wanted, &|name| ["input", "target", "x", "y"].contains(&name).then_some(false)).unwrap()
+    }
+
+    fn softmax_loss() -> Loss {
+        Loss::define("ce").input("x", Scope::Element).label("y").row_axis(RowAxis::Class).unreduced(|b| {
+            let (x, y) = (b.input("x"), b.input("y"));
+            let valid = !b.label_is("y", -100);
+            let nll = x.logsumexp_shifted() - (x.at(y) - x.max().detach());
+            crate::loss::Unreduced {
+                value: nll.masked(valid),
+                denominator: crate::loss::Denominator::Sum(valid.to_float()),
+            }
+        })
+    }
+
+    #[test]
+    fn mean_squared_error_takes_one_pass() {
+        let program = lowered(&losses::mse(), &["input", "target"]);
+        assert_eq!(program.passes.len(), 1);
+        assert_eq!(program.passes[0].totals.len(), 1);
+        assert_eq!(program.passes[0].outputs.len(), 2);
+    }
+
+    #[test]
+    fn cross_entropy_counts_labels_first_and_reads_logits_in_one_pass() {
+        let program = lowered(&softmax_loss(), &["x"]);
+        assert_eq!(program.passes.len(), 2);
+        assert!(!program.passes[0].columns, "the denominator needs labels only");
+        assert_eq!(program.passes[0].totals.len(), 1);
+        assert_eq!(program.passes[1].stages.len(), 1, "one online stage");
+        assert_eq!(program.passes[1].stages[0].reduces.len(), 1, "which knows the maximum as well");
+        let grad = program.outputs.iter().find(|o| o.target == Target::Grad(0)).unwrap();
+        let (_, there) = grad.at_label.expect("the label's gradient is a row value");
+        assert_eq!(program.scope(there), Scope::Row);
+        assert!(program.valid.is_some());
+    }
+
+    #[test]
+    fn forward_alone_takes_one_pass() {
+        let program = lowered(&softmax_loss(), &[]);
+        assert_eq!(program.passes.len(), 1);
+        assert_eq!(program.passes[0].totals.len(), 2);
+    }
+
+    #[test]
+    fn a_loss_of_a_total_splits_the_program() {
+        let rmse = Loss::define("rmse").input("input", Scope::Element).input("target", Scope::Element).expr(|b| {
+            let r = b.input("input") - b.input("target");
+            ((r * r).sum_over(Scope::Total) / b.graph().count(Extent::Elements)).sqrt()
+        });
+        assert_eq!(lowered(&rmse, &["input"]).passes.len(), 2);
+    }
+
+    #[test]
+    fn two_reductions_in_a_row_are_two_stages() {
+        let variance = Loss::define("variance").input("x", Scope::Element).row_axis(RowAxis::Last).expr(|b| {
+            let r = b.input("x") - b.input("x").mean();
+            (r * r).mean()
+        });
+        assert_eq!(lowered(&variance, &[]).passes[0].stages.len(), 2);
+    }
+
+    #[test]
+    fn unmasked_terms_keep_nan_in_sight() {
+        let both = softmax_loss().reduction(crate::Reduction::Sum)
+            + Loss::define("sum").input("x", Scope::Element).row_axis(RowAxis::Class).expr(|b| b.input("x").sum());
+        assert!(lowered(&both, &["x"]).valid.is_none());
+    }
+
+    #[test]
+    fn shared_values_are_looked_at_once() {
+        // One multiplication a step; 2⁶⁰ paths.
+        let power = Loss::define("power").input("x", Scope::Element).expr(|b| {
+            let first = b.input("x").masked(b.input("x").lt(0.0)) + b.input("x");
+            (0..60).fold(first, |x, _| x * x)
+        });
+        assert!(lowered(&power, &["x"]).valid.is_none());
+    }
+
+    #[test]
+    fn a_softmax_needs_a_row_axis() {
+        let flat = Loss::define("flat").input("x", Scope::Element).expr(|b| b.input("x").softmax());
+        let wanted = Wanted { loss: true, ..Wanted::default() };
+        assert!(matches!(lower(&flat, &wanted, &|_| Some(false)), Err(Error::Expr { .. })));
+    }
+}

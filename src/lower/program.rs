@@ -1,0 +1,158 @@
+//! A lowered loss as plain data: what is asked for, and what is computed in which pass.
+
+use crate::expr::{InputDecl, Node, NodeId, Reduce, Scope};
+use crate::loss::RowAxis;
+use crate::op::Kind;
+
+/// Name of the upstream gradient as an input.
+pub const UPSTREAM: &str = "upstream";
+
+/// What multiplies every gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Upstream {
+    /// 1.
+    #[default]
+    One,
+    /// A scalar on the GPU, the input `upstream`.
+    Scalar,
+    /// One value for each loss (with `Reduction::None`), the input `upstream`.
+    PerLoss,
+}
+
+/// What a program is to compute.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Wanted {
+    /// The loss itself.
+    pub loss: bool,
+    /// What the mean divides by, as an output.
+    pub denominator: bool,
+    /// Gradients with respect to these inputs.
+    pub grads: Vec<String>,
+    /// Diagonals of the Hessian with respect to these inputs.
+    pub hessian_diagonals: Vec<String>,
+    /// What multiplies the gradients.
+    pub upstream: Upstream,
+}
+
+/// What an output is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// The loss, in the shape of its reduction.
+    Loss,
+    /// What the mean divides by.
+    Denominator,
+    /// Gradient with respect to the input of that place.
+    Grad(usize),
+    /// Diagonal of the Hessian with respect to the input of that place.
+    HessianDiagonal(usize),
+}
+
+/// One output of a program.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Output {
+    /// What it is.
+    pub target: Target,
+    /// Its value: for elements, at every column but the label's.
+    pub node: NodeId,
+    /// Where the value at the label differs: the label, and the value there (both row values).
+    pub at_label: Option<(NodeId, NodeId)>,
+    /// How many values it has: `Element`, `Row` or `Total`.
+    pub scope: Scope,
+}
+
+/// Row reductions that can run in one trip over the row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stage {
+    /// The reductions. A maximum that `ExpSumRest` of the same operand knows is not listed.
+    pub reduces: Vec<NodeId>,
+}
+
+/// One trip over the tensor (or over the rows alone), with the row stages in it.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Pass {
+    /// Row stages in order.
+    pub stages: Vec<Stage>,
+    /// `SumOver` nodes summed here.
+    pub totals: Vec<NodeId>,
+    /// Element and row outputs, by place in [`Program::outputs`].
+    pub outputs: Vec<usize>,
+    /// Whether columns are visited at all.
+    pub columns: bool,
+}
+
+/// A lowered loss: plain data that `schedule`, `codegen` and `cpu` read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Program {
+    /// Name of the loss.
+    pub name: String,
+    /// Which axis makes a row; without one there are only elements.
+    pub row_axis: RowAxis,
+    /// Nodes, operands first. Only constants, inputs, counts, `ColIndex`, `Op`, `Reduce` (of `Sum`, `Max`, `Min`,
+    /// `ArgMax`, `ExpSumRest`), `SumOver` and `At` are left.
+    pub nodes: Vec<Node>,
+    /// Scope of each node.
+    pub scopes: Vec<Scope>,
+    /// Kind of each node.
+    pub kinds: Vec<Kind>,
+    /// Inputs in the order of their places.
+    pub inputs: Vec<InputDecl>,
+    /// Numeric parameters, and their values when the plan was made.
+    pub params: Vec<(String, f64)>,
+    /// Passes, in order.
+    pub passes: Vec<Pass>,
+    /// Outputs; those of scope `Total` are computed when the last pass has been summed.
+    pub outputs: Vec<Output>,
+    /// Where this (of row or element scope) does not hold, NaN and labels out of range are not looked at.
+    pub valid: Option<NodeId>,
+}
+
+impl Program {
+    /// The node.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.index()]
+    }
+
+    /// Its scope.
+    pub fn scope(&self, id: NodeId) -> Scope {
+        self.scopes[id.index()]
+    }
+
+    /// Its kind.
+    pub fn kind(&self, id: NodeId) -> Kind {
+        self.kinds[id.index()]
+    }
+
+    /// Whether there are rows, or only elements.
+    pub fn has_rows(&self) -> bool {
+        self.row_axis != RowAxis::None
+    }
+
+    /// Nodes below the roots, operands first. `stop` keeps a node's operands out.
+    pub fn below(&self, roots: &[NodeId], stop: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
+        let mut wanted = vec![false; self.nodes.len()];
+        for root in roots {
+            wanted[root.index()] = true;
+        }
+        for place in (0..self.nodes.len()).rev() {
+            let id = NodeId(place as u32);
+            if wanted[place] && !stop(id) {
+                for operand in self.nodes[place].operands() {
+                    wanted[operand.index()] = true;
+                }
+            }
+        }
+        (0..self.nodes.len()).filter(|&place| wanted[place]).map(|place| NodeId(place as u32)).collect()
+    }
+
+    /// Place of an input by name.
+    pub fn input(&self, name: &str) -> Option<usize> {
+        self.inputs.iter().position(|i| i.name == name)
+    }
+
+    /// The stage's state that holds a maximum, where `ExpSumRest` of the same operand knows it.
+    pub fn online_partner(&self, max: NodeId) -> Option<NodeId> {
+        let Node::Reduce(Reduce::Max, x) = *self.node(max) else { return None };
+        let partner = Node::Reduce(Reduce::ExpSumRest, x);
+        self.nodes.iter().position(|n| *n == partner).map(|place| NodeId(place as u32))
+    }
+}

@@ -1,0 +1,163 @@
+//! Expressions to what a program may hold: outputs split at the label, and relatives of the softmax expanded.
+
+use super::program::{Output, Target};
+use crate::expr::{Expr, Graph, InputDecl, Node, NodeId, Reduce, Scope};
+use crate::op::Op;
+use crate::simplify::simplify;
+use std::collections::HashMap;
+
+/// Rewrites the expressions of one graph.
+pub(super) struct Lowered<'g> {
+    pub(super) graph: &'g Graph,
+    pub(super) has_rows: bool,
+}
+
+impl<'g> Lowered<'g> {
+    /// The outputs as a program holds them.
+    pub(super) fn outputs(&self, outputs: &[(Target, NodeId)], inputs: &[InputDecl]) -> Vec<Output> {
+        let roots: Vec<NodeId> = outputs.iter().map(|o| o.1).collect();
+        let simple = simplify(self.graph, &roots);
+        let mut all = Vec::new();
+        for ((target, whole), root) in outputs.iter().zip(simple) {
+            let scope = match target {
+                Target::Grad(place) | Target::HessianDiagonal(place) => inputs[*place].scope,
+                Target::Loss => self.graph.scope(*whole),
+                Target::Denominator => Scope::Total,
+            };
+            // A column's gradient is summed over the rows afterwards, from one value an element.
+            let scope = match scope {
+                Scope::Column => Scope::Element,
+                Scope::Param | Scope::Scalar | Scope::Total => Scope::Total,
+                other => other,
+            };
+            let split = if scope == Scope::Element { self.split_label(root) } else { None };
+            let (node, at_label) = match split {
+                Some((rest, label, there)) => (self.expand(rest), Some((label, self.expand(there)))),
+                None => (self.expand(root), None),
+            };
+            all.push(Output { target: target.clone(), node, at_label, scope });
+        }
+        all
+    }
+
+    /// `f(col == label)` as the value at all other columns, the label, and the value there as a row value.
+    fn split_label(&self, root: NodeId) -> Option<(NodeId, NodeId, NodeId)> {
+        let graph = self.graph;
+        let mut labels = Vec::new();
+        let mut tests = Vec::new();
+        for id in graph.reachable(&[root]) {
+            if let Node::Op(Op::Eq, [a, b, _]) = graph.node(id) {
+                let label = match (graph.node(a), graph.node(b)) {
+                    (Node::ColIndex, _) if graph.scope(b) <= Scope::Row => b,
+                    (_, Node::ColIndex) if graph.scope(a) <= Scope::Row => a,
+                    _ => continue,
+                };
+                tests.push(id);
+                if !labels.contains(&label) {
+                    labels.push(label);
+                }
+            }
+        }
+        let [label] = labels[..] else { return None };
+        let set = |truth: bool| {
+            let by = graph.truth(truth).id;
+            self.replace(root, &|id| tests.contains(&id).then_some(by))
+        };
+        let (rest, there) = (set(false), set(true));
+        Some((rest, label, self.at_label(self.expand(there), label)))
+    }
+
+    /// Element values replaced, then simplified. Row values hold no column of their own and stay.
+    fn replace(&self, root: NodeId, by: &dyn Fn(NodeId) -> Option<NodeId>) -> NodeId {
+        let graph = self.graph;
+        let mut done: HashMap<NodeId, NodeId> = HashMap::new();
+        for id in graph.reachable(&[root]) {
+            let new = match by(id) {
+                Some(new) => new,
+                None if !matches!(graph.scope(id), Scope::Element | Scope::Column) => id,
+                None => graph.add(graph.node(id).map(|operand| done[&operand])).id,
+            };
+            done.insert(id, new);
+        }
+        simplify(graph, &[done[&root]])[0]
+    }
+
+    /// An element expression at the label's column: a row value.
+    fn at_label(&self, root: NodeId, label: NodeId) -> NodeId {
+        let graph = self.graph;
+        self.replace(root, &|id| match graph.node(id) {
+            Node::ColIndex => Some(label),
+            Node::Input(_) if matches!(graph.scope(id), Scope::Element | Scope::Column) => {
+                Some(graph.expr(id).at(graph.expr(label)).id)
+            }
+            _ => None,
+        })
+    }
+
+    /// Leaves only what a program may hold.
+    pub(super) fn expand(&self, root: NodeId) -> NodeId {
+        let graph = self.graph;
+        let mut done: HashMap<NodeId, NodeId> = HashMap::new();
+        for id in graph.reachable(&[root]) {
+            let node = graph.node(id);
+            let new = |x: NodeId| graph.expr(done[&x]);
+            let expanded = match node {
+                Node::Detach(x) | Node::StraightThrough(x, _) | Node::WithGradient(x, ..) => new(x),
+                Node::Masked(condition, x) => new(condition).select(new(x), 0.0),
+                Node::Reduce(Reduce::LogSumExpShifted, x) => exp_sum_rest(new(x)).log1p(),
+                // Gathers reach down to the inputs.
+                Node::At(x, label) if !matches!(graph.node(done[&x]), Node::Input(_)) => {
+                    graph.expr(self.at_label(done[&x], done[&label]))
+                }
+                Node::Softmax(x) => exp_shifted(new(x)) * inverse_sum(new(x)),
+                Node::SoftmaxMinusOne(x) => minus_sum(new(x)) * inverse_sum(new(x)),
+                // Outer factors first: one multiplication an element.
+                Node::Op(Op::Mul, [a, b, _]) => {
+                    let (outer, inner) = if graph.scope(a) <= graph.scope(b) { (a, b) } else { (b, a) };
+                    match graph.node(inner) {
+                        _ if graph.scope(outer) == graph.scope(inner) => new(a) * new(b),
+                        Node::Softmax(x) => exp_shifted(new(x)) * (new(outer) * inverse_sum(new(x))),
+                        Node::SoftmaxMinusOne(x) => minus_sum(new(x)) * (new(outer) * inverse_sum(new(x))),
+                        _ => self.hoist(new(outer), new(inner)),
+                    }
+                }
+                // Elements go to their row first.
+                Node::SumOver(to, x) if self.has_rows && matches!(graph.scope(x), Scope::Element | Scope::Column) => {
+                    new(x).sum().sum_over(to)
+                }
+                other => graph.add(other.map(|operand| done[&operand])),
+            };
+            done.insert(id, expanded.id);
+        }
+        simplify(graph, &[done[&root]])[0]
+    }
+
+    /// outer·(middle·inner) as (outer·middle)·inner, where the middle is further out than the inner.
+    fn hoist(&self, mut outer: Expr<'g>, mut inner: Expr<'g>) -> Expr<'g> {
+        while let Node::Op(Op::Mul, [a, b, _]) = self.graph.node(inner.id) {
+            let (middle, rest) = if self.graph.scope(a) <= self.graph.scope(b) { (a, b) } else { (b, a) };
+            if self.graph.scope(middle) >= inner.scope() {
+                break;
+            }
+            (outer, inner) = (outer * self.graph.expr(middle), self.graph.expr(rest));
+        }
+        outer * inner
+    }
+}
+
+fn exp_sum_rest(x: Expr<'_>) -> Expr<'_> {
+    x.graph().add(Node::Reduce(Reduce::ExpSumRest, x.id))
+}
+
+fn exp_shifted(x: Expr<'_>) -> Expr<'_> {
+    (x - x.max()).exp()
+}
+
+fn inverse_sum(x: Expr<'_>) -> Expr<'_> {
+    1.0 / (1.0 + exp_sum_rest(x))
+}
+
+/// e − S = (e − 1) − rest: exact where e = 1, that is at the maximum.
+fn minus_sum(x: Expr<'_>) -> Expr<'_> {
+    (exp_shifted(x) - 1.0) - exp_sum_rest(x)
+}
