@@ -13,9 +13,10 @@ struct Shape {
     // Workgroups that share a row, and where their states lie in `work`.
     splits: u32,
     state_base: u32,
+    // Where `work` keeps the halves of words that two rows share.
+    edge_base: u32,
     reserved0: u32,
     reserved1: u32,
-    reserved2: u32,
     // Merged axes, outermost first; with rows, the last one is the columns.
     axes: vec4<u32>,
     // Of each tensor: its strides along the axes, then its first element in .x.

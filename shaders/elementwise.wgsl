@@ -1,5 +1,5 @@
 // Elements (or rows by themselves): read once, write once, no reduction inside a row.
-// Grid: any number of workgroups; invocations stride over the items. Reads the inputs at each item, writes the
+// Grid: any number of workgroups; invocations stride over windows of WIDTH items. Reads the inputs at each item, writes the
 // outputs there, and one partial of each sum a workgroup: work[sum * groups + group].
 
 // hook begin: bindings
@@ -9,7 +9,6 @@
 const WG: u32 = 64u;
 const WIDTH: u32 = 1u;
 const SUMS: u32 = 1u;
-fn item_count() -> u32 { return shape.elements; }
 // hook end
 
 // hook begin: items
@@ -17,6 +16,8 @@ struct Outer { one: f32 }
 struct Sums { bits: u32, sum0: f32 }
 struct LaneSums { bits: u32, sum0: f32 }
 fn outer_begin() -> Outer { return Outer(1.0); }
+fn windows(o: Outer) -> u32 { return (shape.elements + WIDTH - 1u) / WIDTH; }
+fn window_first(o: Outer, window: u32) -> u32 { return window * WIDTH; }
 fn sums_identity(o: Outer) -> LaneSums { return LaneSums(0u, 0.0); }
 fn item(o: Outer, s: LaneSums, first: u32) -> LaneSums {
     output0[first] = bitcast<u32>(o.one);
@@ -41,7 +42,7 @@ fn main(
 ) {
     // Phase 1: items.
     let o = outer_begin();
-    let count = item_count() / WIDTH;
+    let count = windows(o);
     var s = sums_identity(o);
     let step = groups.x * WG;
     for (var first = group.x * WG + lane; first < count; first += BLOCK * step) {
@@ -49,7 +50,7 @@ fn main(
         var run = sums_identity(o);
         let end = min(first + BLOCK * step, count);
         for (var i = first; i < end; i += step) {
-            run = item(o, run, i * WIDTH);
+            run = item(o, run, window_first(o, i));
         }
         s = sums_add(s, run);
     }

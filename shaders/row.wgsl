@@ -11,7 +11,7 @@ fn main(
     @builtin(local_invocation_index) thread: u32,
 ) {
     let outer = outer_begin();
-    let cols = shape.cols;
+    let cols = i32(shape.cols);
     let rows = shape.rows;
     let lane = thread % LANES;
     for (var first = group.x * ROWS; first < rows; first += groups.x * ROWS) {
@@ -20,18 +20,19 @@ fn main(
         let live = ROWS == 1u || first + thread / LANES < rows;
         // Phase 1: what the row knows before its elements, labels and gathers included.
         var r = row_begin(outer, row);
+        let begin = select(0u, 0u - r.early, MASKED);
         storageBarrier(); // gathered before another lane stores a gradient in place
         // Phase 2: stages.
         // repeat begin: stage
         var stage0 = stage0_identity();
-        for (var col = lane * WIDTH; col < cols; col += LANES * WIDTH) {
+        for (var col = begin + lane * WIDTH; i32(col) < cols; col += LANES * WIDTH) {
             stage0 = stage0_step(stage0, r, fetch(r, col), col);
         }
         r = stage0_finish(r, stage0_gather(stage0_narrow(stage0), thread));
         // repeat end
         // Phase 3: outputs.
         if (live) {
-            for (var col = lane * WIDTH; col < cols; col += LANES * WIDTH) {
+            for (var col = begin + lane * WIDTH; i32(col) < cols; col += LANES * WIDTH) {
                 write_elements(r, fetch(r, col), col);
             }
             if (lane == 0u) {

@@ -13,14 +13,16 @@ const WIDTH: u32 = 1u;
 const TRIPS: u32 = 4u;
 // Whether a workgroup takes more than one row: on a CPU the loop alone costs 8% of a cross-entropy.
 const STRIDED: bool = true;
+// Whether windows begin before the row, aligned to a vector of memory, and hooks mask what is not the row's.
+const MASKED: bool = false;
 // hook end
 
 // hook begin: row
-struct RowValues { bits: u32, base0: u32, sum: f32 }
+struct RowValues { bits: u32, base0: u32, early: u32, sum: f32 }
 struct Fetched { x0: u32 }
-fn outer_begin() -> RowValues { return RowValues(0u, 0u, 0.0); }
+fn outer_begin() -> RowValues { return RowValues(0u, 0u, 0u, 0.0); }
 fn row_begin(outer: RowValues, row: u32) -> RowValues {
-    return RowValues(outer.bits, row * shape.cols, 0.0);
+    return RowValues(outer.bits, row * shape.cols, 0u, 0.0);
 }
 fn fetch(r: RowValues, col: u32) -> Fetched { return Fetched(input0[r.base0 + col]); }
 // hook end
@@ -36,7 +38,7 @@ fn stage0_step(s: LaneStage0, r: RowValues, f: Fetched, col: u32) -> LaneStage0 
 fn stage0_narrow(s: LaneStage0) -> Stage0 { return Stage0(s.bits, s.sum); }
 fn stage0_exchange(s: Stage0, step: u32) -> Stage0 { return s; }
 fn stage0_combine(a: Stage0, b: Stage0) -> Stage0 { return Stage0(max(a.bits, b.bits), a.sum + b.sum); }
-fn stage0_finish(r: RowValues, s: Stage0) -> RowValues { return RowValues(max(r.bits, s.bits), r.base0, s.sum); }
+fn stage0_finish(r: RowValues, s: Stage0) -> RowValues { return RowValues(max(r.bits, s.bits), r.base0, r.early, s.sum); }
 fn stage0_save(s: Stage0, first: u32) {
     work[first] = s.bits;
     work[first + 1u] = bitcast<u32>(s.sum);

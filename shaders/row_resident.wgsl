@@ -11,7 +11,7 @@ fn main(
     @builtin(local_invocation_index) thread: u32,
 ) {
     let outer = outer_begin();
-    let cols = shape.cols;
+    let cols = i32(shape.cols);
     let rows = shape.rows;
     let lane = thread % LANES;
     for (var first = group.x * ROWS; first < rows; first += groups.x * ROWS) {
@@ -20,10 +20,11 @@ fn main(
         let live = ROWS == 1u || first + thread / LANES < rows;
         // Phase 1: the row's own values, and its elements.
         var r = row_begin(outer, row);
+        let begin = select(0u, 0u - r.early, MASKED);
         var held: array<Fetched, TRIPS>;
         for (var trip = 0u; trip < TRIPS; trip++) {
-            let col = (trip * LANES + lane) * WIDTH;
-            if (col < cols) {
+            let col = begin + (trip * LANES + lane) * WIDTH;
+            if (i32(col) < cols) {
                 held[trip] = fetch(r, col);
             }
         }
@@ -32,8 +33,8 @@ fn main(
         // repeat begin: stage
         var stage0 = stage0_identity();
         for (var trip = 0u; trip < TRIPS; trip++) {
-            let col = (trip * LANES + lane) * WIDTH;
-            if (col < cols) {
+            let col = begin + (trip * LANES + lane) * WIDTH;
+            if (i32(col) < cols) {
                 stage0 = stage0_step(stage0, r, held[trip], col);
             }
         }
@@ -42,8 +43,8 @@ fn main(
         // Phase 3: outputs.
         if (live) {
             for (var trip = 0u; trip < TRIPS; trip++) {
-                let col = (trip * LANES + lane) * WIDTH;
-                if (col < cols) {
+                let col = begin + (trip * LANES + lane) * WIDTH;
+                if (i32(col) < cols) {
                     write_elements(r, held[trip], col);
                 }
             }

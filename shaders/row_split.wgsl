@@ -20,18 +20,20 @@ fn main(
     @builtin(local_invocation_index) thread: u32,
 ) {
     let outer = outer_begin();
-    let vectors = shape.cols / WIDTH;
-    let chunk = (vectors + shape.splits - 1u) / shape.splits * WIDTH;
-    let first = min(group.x * chunk, shape.cols);
-    let last = min(first + chunk, shape.cols);
+    let cols = i32(shape.cols);
+    // Where rows begin anywhere, their windows may be one more.
+    let windows = (shape.cols + select(WIDTH - 1u, 2u * (WIDTH - 1u), MASKED)) / WIDTH;
+    let chunk = (windows + shape.splits - 1u) / shape.splits * WIDTH;
     for (var row = group.y; row < shape.rows; row += groups.y) {
         var r = row_begin(outer, row);
+        let begin = select(0u, 0u - r.early, MASKED) + group.x * chunk;
+        let end = min(i32(begin + chunk), cols);
         // repeat begin: stage
         let state0 = shape.state_base + (STAGE0_INDEX * shape.rows + row) * shape.splits * STATE_WORDS;
         if (PHASE == STAGE0_INDEX) {
             // Phase 1: this chunk's state.
             var stage0 = stage0_identity();
-            for (var col = first + thread * WIDTH; col < last; col += WG * WIDTH) {
+            for (var col = begin + thread * WIDTH; i32(col) < end; col += WG * WIDTH) {
                 stage0 = stage0_step(stage0, r, fetch(r, col), col);
             }
             let all = stage0_gather(stage0_narrow(stage0), thread);
@@ -51,7 +53,7 @@ fn main(
         // Phase 3: outputs of this chunk.
         if (PHASE == STAGES) {
             storageBarrier(); // gathered before another lane stores a gradient in place
-            for (var col = first + thread * WIDTH; col < last; col += WG * WIDTH) {
+            for (var col = begin + thread * WIDTH; i32(col) < end; col += WG * WIDTH) {
                 write_elements(r, fetch(r, col), col);
             }
             if (thread == 0u && group.x == 0u) {

@@ -8,6 +8,10 @@ use half::{bf16, f16};
 pub enum DType {
     /// 32-bit float.
     F32,
+    /// IEEE 754 half precision, two to a 32-bit word.
+    F16,
+    /// The upper half of a 32-bit float, two to a 32-bit word.
+    BF16,
     /// 32-bit signed class index.
     I32,
     /// 32-bit unsigned class index.
@@ -19,12 +23,18 @@ impl DType {
     pub const fn size(self) -> u64 {
         match self {
             DType::F32 | DType::I32 | DType::U32 => 4,
+            DType::F16 | DType::BF16 => 2,
         }
     }
 
     /// Whether elements are numbers, not class indices.
     pub const fn is_float(self) -> bool {
-        matches!(self, DType::F32)
+        matches!(self, DType::F32 | DType::F16 | DType::BF16)
+    }
+
+    /// Whether two elements share a 32-bit word.
+    pub const fn is_packed(self) -> bool {
+        self.size() == 2
     }
 }
 
@@ -32,6 +42,8 @@ impl std::fmt::Display for DType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
             DType::I32 => "i32",
             DType::U32 => "u32",
         })
@@ -46,6 +58,14 @@ pub trait Element: bytemuck::Pod + Send + Sync {
 
 impl Element for f32 {
     const DTYPE: DType = DType::F32;
+}
+
+impl Element for f16 {
+    const DTYPE: DType = DType::F16;
+}
+
+impl Element for bf16 {
+    const DTYPE: DType = DType::BF16;
 }
 
 impl Element for i32 {

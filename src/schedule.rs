@@ -106,8 +106,10 @@ pub struct Shape {
     pub rows: u64,
     /// Columns.
     pub cols: u64,
-    /// Whether every element tensor allows 16-byte accesses.
+    /// Whether some tensor is loaded or stored by vectors of four elements.
     pub vectors: bool,
+    /// Whether rows begin anywhere in a vector: their windows begin up to three columns early.
+    pub masked: bool,
     /// Whether neighbouring rows lie next to each other in memory, and neighbouring columns do not.
     pub rows_innermost: bool,
     /// Whether a gradient takes the place of an input that is gathered from as well.
@@ -140,7 +142,7 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
     let width = if shape.vectors && force.width != Some(1) { 4 } else { 1 };
     if !program.has_rows() || !pass.columns {
         let width = if program.has_rows() { 1 } else { width };
-        let items = if program.has_rows() { shape.rows } else { shape.cols } / u64::from(width);
+        let items = if program.has_rows() { shape.rows } else { shape.cols }.div_ceil(u64::from(width));
         let workgroup = force.workgroup.unwrap_or(if limits.software { 32 } else { most });
         // Several items an invocation, so that its sums and constants are shared.
         let (per_invocation, busy) = if limits.software { (64, 256) } else { (4, 4096) };
@@ -157,7 +159,8 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
             why,
         });
     }
-    let vectors = shape.cols.div_ceil(u64::from(width));
+    let early = if shape.masked { 3 } else { 0 };
+    let vectors = (shape.cols + early).div_ceil(u64::from(width));
     let (workgroup, lanes) = row_lanes(vectors, width, &shape, pass.stages.len() as u64, limits, force);
     if lanes == 0 || !lanes.is_power_of_two() || lanes > workgroup {
         return fault(format!("{lanes} lanes a row in a workgroup of {workgroup}"));
@@ -260,7 +263,9 @@ fn reads(program: &Program, pass: &Pass, wanted: impl Fn(&Node, Scope) -> bool) 
 /// Whether a pass leaves sums or states in `work`, or reads sums over groups there.
 pub fn uses_work(program: &Program, pass: &Pass) -> bool {
     let groups = |node: &Node, _| matches!(node, Node::SumOver(Scope::Group, _));
-    !pass.totals.is_empty() || !pass.stages.is_empty() || reads(program, pass, groups)
+    // A row's elements may share 16-bit words with the next row's.
+    let edges = program.has_rows() && pass.outputs.iter().any(|&o| program.outputs[o].scope == Scope::Element);
+    !pass.totals.is_empty() || !pass.stages.is_empty() || edges || reads(program, pass, groups)
 }
 
 /// Whether a pass reads scalars, or may have a label to report.
@@ -357,8 +362,13 @@ pub fn check_sizes(geometry: &Geometry) -> Result<()> {
     Ok(())
 }
 
-/// Bytes that a pass must move: its inputs once for each stage and for the outputs, its outputs once.
-pub fn bytes_moved(program: &Program, geometry: &Geometry) -> u64 {
+/// Bytes that a program must move, with the sizes of its tensors' elements: its inputs once for each stage and for the outputs, its outputs once.
+pub fn bytes_moved(
+    program: &Program,
+    geometry: &Geometry,
+    input_size: &dyn Fn(usize) -> u64,
+    output_size: &dyn Fn(usize) -> u64,
+) -> u64 {
     let values = |scope: Scope| match scope {
         Scope::Element => geometry.elements(),
         Scope::Row => geometry.rows,
@@ -378,9 +388,9 @@ pub fn bytes_moved(program: &Program, geometry: &Geometry) -> u64 {
             _ => 0,
         }
     };
-    let inputs: u64 = (0..program.inputs.len()).map(read).sum();
-    let outputs: u64 = program.outputs.iter().map(|o| values(o.scope)).sum();
-    4 * (inputs + outputs)
+    let inputs: u64 = (0..program.inputs.len()).map(|place| input_size(place) * read(place)).sum();
+    let outputs = program.outputs.iter().enumerate().map(|(o, output)| output_size(o) * values(output.scope));
+    inputs + outputs.sum::<u64>()
 }
 
 #[cfg(test)]
@@ -396,8 +406,14 @@ mod tests {
 
     fn choose(rows: u64, cols: u64, limits: &Limits) -> PassSchedule {
         let program = program(&losses::cross_entropy(), &["input"]);
-        let shape =
-            Shape { rows, cols, vectors: cols.is_multiple_of(4), rows_innermost: false, gathered_in_place: false };
+        let shape = Shape {
+            rows,
+            cols,
+            vectors: cols.is_multiple_of(4),
+            masked: false,
+            rows_innermost: false,
+            gathered_in_place: false,
+        };
         schedule(&program, program.passes.last().unwrap(), shape, limits, Force::default()).unwrap()
     }
 

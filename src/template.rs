@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 const COMMON: &str = include_str!("../shaders/common.wgsl");
+const STORAGE: &str = include_str!("../shaders/storage.wgsl");
 const MATH: &str = include_str!("../shaders/math.wgsl");
 const ROW_HOOKS: &str = include_str!("../shaders/row_hooks.wgsl");
 
@@ -51,17 +52,23 @@ pub enum Skeleton {
     Reduce,
     /// `broadcast_sum.wgsl`
     BroadcastSum,
+    /// `narrow.wgsl`
+    Narrow,
+    /// `stitch.wgsl`
+    Stitch,
 }
 
 impl Skeleton {
     /// Every skeleton.
-    pub const ALL: [Skeleton; 6] = [
+    pub const ALL: [Skeleton; 8] = [
         Skeleton::Elementwise,
         Skeleton::Row,
         Skeleton::RowResident,
         Skeleton::RowSplit,
         Skeleton::Reduce,
         Skeleton::BroadcastSum,
+        Skeleton::Narrow,
+        Skeleton::Stitch,
     ];
 
     fn text(self) -> &'static str {
@@ -72,6 +79,8 @@ impl Skeleton {
             Skeleton::RowSplit => include_str!("../shaders/row_split.wgsl"),
             Skeleton::Reduce => include_str!("../shaders/reduce.wgsl"),
             Skeleton::BroadcastSum => include_str!("../shaders/broadcast_sum.wgsl"),
+            Skeleton::Narrow => include_str!("../shaders/narrow.wgsl"),
+            Skeleton::Stitch => include_str!("../shaders/stitch.wgsl"),
         }
     }
 }
@@ -117,9 +126,11 @@ pub fn fill_hooks(
 }
 
 fn assemble(title: &str, body: &str) -> String {
+    // Only where it is needed: unpacking halves asks for more than the smallest devices have.
+    let storage = if body.contains("_f16(") || body.contains("_bf16(") { STORAGE } else { "" };
     // The title names a loss, whose author may have put a line break there: it would end the comment.
     let title = title.replace(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'), " ");
-    format!("// {title}\n{COMMON}\n{}\n{body}", math_for(body))
+    format!("// {title}\n{COMMON}\n{storage}{}\n{body}", math_for(body))
 }
 
 fn import(text: &str, gather: Gather) -> String {
@@ -228,10 +239,13 @@ fn widen(source: &str) -> String {
 mod tests {
     use super::*;
 
+    const CAPABILITIES: naga::valid::Capabilities =
+        naga::valid::Capabilities::SUBGROUP.union(naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32);
+
     pub fn validate(source: &str) -> Result<(), String> {
         let module = naga::front::wgsl::parse_str(source).map_err(|e| e.emit_to_string(source))?;
         let flags = naga::valid::ValidationFlags::all();
-        let mut validator = naga::valid::Validator::new(flags, naga::valid::Capabilities::SUBGROUP);
+        let mut validator = naga::valid::Validator::new(flags, CAPABILITIES);
         validator.validate(&module).map_err(|e| e.emit_to_string(source))?;
         let entries: Vec<&str> = module.entry_points.iter().map(|e| e.name.as_str()).collect();
         (entries == ["main"]).then_some(()).ok_or_else(|| format!("entry points: {entries:?}"))

@@ -1,7 +1,11 @@
 //! Generated kernels without a device: every loss under every kernel is valid WGSL, and a few are kept as snapshots
 //! so that a change of the generator shows.
 
-use wgloss::codegen::{Along, Mode, ReduceKind, Slot, Variant, pass_kernel, reduce, tensors};
+use naga::valid::Capabilities;
+use wgloss::DType;
+use wgloss::codegen::{
+    Access, Along, Mode, ReduceKind, Slot, Variant, edge_outputs, pass_kernel, reduce, stitch, tensors,
+};
 use wgloss::lower::{Program, Wanted, lower};
 use wgloss::schedule::{Force, Kernel, Limits, PassSchedule, Shape, schedule};
 use wgloss::{Loss, Scope, losses};
@@ -9,7 +13,8 @@ use wgloss::{Loss, Scope, losses};
 fn validate(source: &str) {
     let module = naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{}", e.emit_to_string(source)));
     let flags = naga::valid::ValidationFlags::all();
-    let mut validator = naga::valid::Validator::new(flags, naga::valid::Capabilities::empty());
+    let capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let mut validator = naga::valid::Validator::new(flags, capabilities);
     validator.validate(&module).unwrap_or_else(|e| panic!("{}", e.emit_to_string(source)));
     assert!(!source.contains("hook begin"), "an unfilled hook");
 }
@@ -22,20 +27,38 @@ fn program(loss: &Loss) -> Program {
     lower(loss, &wanted, &|name| names.iter().any(|n| n == name).then_some(false)).unwrap()
 }
 
-fn variant(program: &Program, pass: usize, mode: Mode) -> Variant {
+/// A dense problem: every tensor with columns is reached by vectors, unless `masked` windows begin elsewhere in one.
+fn variant(program: &Program, pass: usize, mode: Mode, dtype: DType, masked: bool) -> Variant {
     let pass = &program.passes[pass];
-    let along = |slot: &Slot| {
-        let scope = match slot {
-            Slot::Input(place) => program.inputs[*place].scope,
-            Slot::Output(output) => program.outputs[*output].scope,
+    let slots = tensors(program, pass);
+    let access = |slot: &Slot| {
+        let (scope, is_float) = match slot {
+            Slot::Input(place) => (program.inputs[*place].scope, program.inputs[*place].kind == wgloss::Kind::Float),
+            Slot::Output(output) => (program.outputs[*output].scope, program.outputs[*output].scope == Scope::Element),
             _ => unreachable!("a tensor"),
         };
-        if matches!(scope, Scope::Element | Scope::Column) { Along::Unit } else { Along::Repeat }
+        let has_columns = matches!(scope, Scope::Element | Scope::Column);
+        let along = if has_columns { Along::Unit } else { Along::Repeat };
+        // Columns' values begin at a vector of their own.
+        let vector = scope == Scope::Element || (scope == Scope::Column && !masked);
+        let dtype = if is_float { dtype } else { DType::I32 };
+        Access { along, dtype, vector }
     };
-    let along = tensors(program, pass).iter().map(along).collect();
+    let access: Vec<Access> = slots.iter().map(access).collect();
+    let aligned_to = slots.iter().position(|s| matches!(s, Slot::Output(_))).filter(|k| masked && access[*k].vector);
     let modes = pass.outputs.iter().map(|_| mode).collect();
-    Variant { along, axes: [false, false, true, true], modes, pooled: false }
+    let axes = [false, false, program.has_rows() || !masked, true];
+    Variant { access, aligned_to, axes, modes, pooled: false }
 }
+
+/// Vectors or not, stored as what, in masked windows or not.
+const STORAGE: [(bool, DType, bool); 5] = [
+    (false, DType::F32, false),
+    (true, DType::F32, false),
+    (true, DType::F32, true),
+    (true, DType::F16, true),
+    (true, DType::BF16, false),
+];
 
 #[test]
 fn every_generated_kernel_is_valid() {
@@ -46,17 +69,28 @@ fn every_generated_kernel_is_valid() {
         let program = program(&make());
         for (p, pass) in program.passes.iter().enumerate() {
             for kernel in kernels {
-                for vectors in [false, true] {
+                for (vectors, dtype, masked) in STORAGE {
                     for mode in [Mode::Write, Mode::Accumulate] {
-                        let shape =
-                            Shape { rows: 64, cols: 512, vectors, rows_innermost: false, gathered_in_place: false };
+                        let shape = Shape {
+                            rows: 64,
+                            cols: 512,
+                            vectors,
+                            masked,
+                            rows_innermost: false,
+                            gathered_in_place: false,
+                        };
                         let force = Force { kernel, ..Force::default() };
-                        let Ok(chosen) = schedule(&program, pass, shape, &Limits::WEBGPU, force) else { continue };
+                        let limits = Limits { subgroup: if vectors { 32 } else { 0 }, ..Limits::WEBGPU };
+                        let Ok(chosen) = schedule(&program, pass, shape, &limits, force) else { continue };
+                        let variant = variant(&program, p, mode, dtype, masked && chosen.width == 4);
                         let phases =
                             if let Kernel::RowSplit { .. } = chosen.kernel { pass.stages.len() as u32 } else { 0 };
                         for phase in 0..=phases {
-                            validate(&pass_kernel(&program, p, &chosen, &variant(&program, p, mode), phase).wgsl);
+                            validate(&pass_kernel(&program, p, &chosen, &variant, phase).wgsl);
                             count += 1;
+                        }
+                        for output in edge_outputs(&program, pass, &variant, chosen.width) {
+                            validate(&stitch(&program, p, &chosen, &variant, output, 64).wgsl);
                         }
                     }
                 }
@@ -66,7 +100,7 @@ fn every_generated_kernel_is_valid() {
             }
         }
     }
-    assert!(count > 300, "{count} kernels");
+    assert!(count > 1000, "{count} kernels");
 }
 
 /// The generated part: what is not skeleton, mathematics or helper.
@@ -90,7 +124,8 @@ fn generated_kernels_are_as_kept() {
             strided: true,
             why: "",
         };
-        let source = pass_kernel(&program, last, &chosen, &variant(&program, last, Mode::Write), 0).wgsl;
+        let source =
+            pass_kernel(&program, last, &chosen, &variant(&program, last, Mode::Write, DType::F32, false), 0).wgsl;
         insta::assert_snapshot!(name, generated(&source));
     };
     snapshot("mse_elementwise_vec4", &losses::mse(), Kernel::Elementwise, 4);

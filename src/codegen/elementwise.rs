@@ -1,6 +1,7 @@
 //! Hooks of `elementwise.wgsl`: elements by themselves, or rows by themselves (with gathers, without their elements).
 
-use super::emit::{Emit, Frame, group_load, is_literal, outer_code, outer_value, params, valid_first};
+use super::access::Frame;
+use super::emit::{Emit, group_load, is_literal, outer_code, outer_value, params, valid_first};
 use super::{KernelSource, Slot, Variant, is_read_later, scalar_type, structure, title};
 use crate::expr::{Node, NodeId, Scope};
 use crate::lower::Program;
@@ -14,13 +15,10 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
     let frame = Frame::new(program, pass, variant, schedule.width);
     let lenient = is_read_later(program, pass);
     let (bindings, declarations) = frame.bindings(&params(program, 1));
-    let items = if program.has_rows() { "shape.rows" } else { "shape.cols" };
     let sums = frame.pass.totals.len();
     let PassSchedule { workgroup, width, .. } = schedule;
-    let constants = format!(
-        "const WG: u32 = {workgroup}u;\nconst WIDTH: u32 = {width}u;\nconst SUMS: u32 = {sums}u;\n\
-         fn item_count() -> u32 {{ return {items}; }}\n"
-    );
+    let constants =
+        format!("const WG: u32 = {workgroup}u;\nconst WIDTH: u32 = {width}u;\nconst SUMS: u32 = {sums}u;\n");
     let hooks = BTreeMap::from([
         ("bindings".to_owned(), declarations + &constants),
         ("items".to_owned(), hook(&frame, lenient)),
@@ -44,13 +42,22 @@ fn hook(frame: &Frame<'_>, lenient: bool) -> String {
     let mut text = structure("Outer", &fields);
     write!(text, "fn outer_begin() -> Outer {{\n    var o: Outer;\n    o.bits = 0u;\n{code}    return o;\n}}\n")
         .expect("writing to a string");
+    // Windows of items: aligned to a tensor, the first one may begin before it.
+    let items = if program.has_rows() { "shape.rows" } else { "shape.cols" };
+    let early = variant_phase(frame);
+    let _ = writeln!(
+        text,
+        "fn windows(o: Outer) -> u32 {{ return ({items} + {early} + WIDTH - 1u) / WIDTH; }}\n\
+         fn window_first(o: Outer, window: u32) -> u32 {{ return window * WIDTH - {early}; }}"
+    );
     text.push_str(&sums_text(frame));
-    // One item.
+    // One item, or a window of them.
     let here = |id: NodeId| program.scope(id) > Scope::Total && !is_literal(program.node(id));
     let emit = Emit { frame, width, outer: "o", here: &here };
     let nodes = valid_first(program, &roots);
     text.push_str("fn item(o: Outer, sums: LaneSums, first: u32) -> LaneSums {\n    var s = sums;\n");
     text.push_str(&frame.coordinates("first"));
+    text.push_str(&frame.valid("first"));
     let u = if width == 4 { "U4" } else { "U" };
     writeln!(text, "    var bits = {u}(0u);").expect("writing to a string");
     let loads = emit.lets(&nodes, &|id| load(frame, id, "first", lenient));
@@ -60,6 +67,9 @@ fn hook(frame: &Frame<'_>, lenient: bool) -> String {
     if let Some(valid) = &valid {
         writeln!(text, "    bits = select({u}(0u), bits, {valid});").expect("writing to a string");
     }
+    if frame.is_masked() {
+        text.push_str("    bits = select(U4(0u), bits, valid);\n");
+    }
     text.push_str("    s.bits = max(s.bits, bits);\n");
     for (place, total) in frame.pass.totals.iter().enumerate() {
         let operand = program.node(*total).operands().next().expect("a sum has an operand");
@@ -67,6 +77,9 @@ fn hook(frame: &Frame<'_>, lenient: bool) -> String {
         if program.scope(operand) == Scope::Group {
             // A group counts once, at its first row.
             value = format!("select(0.0, {value}, first % shape.group_rows == 0u)");
+        }
+        if frame.is_masked() {
+            value = format!("select(F4(0.0), {value}, valid)");
         }
         writeln!(text, "    s.sum{place} += {value};").expect("writing to a string");
     }
@@ -77,13 +90,22 @@ fn hook(frame: &Frame<'_>, lenient: bool) -> String {
     writeln!(text, "    let poison = {seen} > {u}(INF_BITS);").expect("writing to a string");
     for &output in &frame.pass.outputs {
         let slot = Slot::Output(output);
-        let address = frame.base(slot);
-        writeln!(text, "    let to{output} = {address};").expect("writing to a string");
+        writeln!(text, "    let to{output} = {};", frame.base(slot)).expect("writing to a string");
         let value = emit.value(program.outputs[output].node);
-        text.push_str(&frame.store(output, &format!("to{output}"), &value, "poison"));
+        text.push_str(&frame.store(output, &format!("to{output}"), col_of(frame), &value, "poison"));
     }
     text.push_str("    return s;\n}\n");
     text
+}
+
+/// The innermost index: of rows by themselves there is none.
+fn col_of(frame: &Frame<'_>) -> &'static str {
+    if frame.program.has_rows() { "0u" } else { frame.element_col() }
+}
+
+/// How many elements the first window begins early, as text.
+fn variant_phase(frame: &Frame<'_>) -> String {
+    frame.variant.aligned_to.map_or("0u".to_owned(), |tensor| format!("o.first{tensor} % 4u"))
 }
 
 /// Loads of inputs and gathers of one item, their bits added to `bits`.
@@ -94,7 +116,7 @@ fn load(frame: &Frame<'_>, id: NodeId, item: &str, lenient: bool) -> String {
     match *program.node(id) {
         Node::Input(place) => {
             let slot = Slot::Input(place as usize);
-            let bits = frame.load(slot, &frame.base(slot));
+            let bits = frame.load(slot, &frame.base(slot), col_of(frame));
             match program.kind(id) {
                 Kind::Int => format!("    let e{n} = {bits};\n"),
                 _ => format!(

@@ -4,16 +4,21 @@
 //! loop live in one struct (`o` of a whole dispatch, `r` of a row) as `nID`, those of the loop are `let eID`; IDs
 //! are the program's, so generated code reads like the program.
 
+mod access;
 mod elementwise;
 mod emit;
 mod reduce;
 mod row;
+mod stitch;
 
+use crate::dtype::DType;
 use crate::expr::{Node, NodeId, Scope};
 use crate::lower::{Pass, Program};
 use crate::op::Kind;
 use crate::schedule::{Kernel, PassSchedule, tensor_inputs};
+pub use access::edge_outputs;
 pub use reduce::{ReduceKind, reduce, sums_to, total_outputs};
+pub use stitch::stitch;
 
 /// How a tensor's address moves along the columns (along the elements, without rows).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +29,17 @@ pub enum Along {
     Repeat,
     /// Some other stride.
     Strided,
+}
+
+/// How a pass reaches a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Access {
+    /// How its address moves along the columns.
+    pub along: Along,
+    /// How it is stored.
+    pub dtype: DType,
+    /// Whether windows of four columns are loaded and stored as vectors.
+    pub vector: bool,
 }
 
 /// What becomes of an output.
@@ -74,8 +90,10 @@ pub struct KernelSource {
 /// What a pass kernel is specialised on, besides program and schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Variant {
-    /// For each tensor of the pass (inputs, then outputs): how it moves along the columns.
-    pub along: Vec<Along>,
+    /// For each tensor of the pass (inputs, then outputs): how it is reached.
+    pub access: Vec<Access>,
+    /// The tensor, by its place there, that the windows of a row are aligned to, where rows begin anywhere.
+    pub aligned_to: Option<usize>,
     /// Axes that are more than one index long, outermost first: of rows (three), or of elements (four).
     pub axes: [bool; 4],
     /// What becomes of each output of the pass, in order.

@@ -1,9 +1,8 @@
 //! Hooks of the row skeletons.
 
+use super::access::Frame;
 use super::elementwise::gather;
-use super::emit::{
-    Emit, Frame, group_load, is_literal, is_outer, op_text, outer_code, outer_value, params, valid_first,
-};
+use super::emit::{Emit, group_load, is_literal, is_outer, op_text, outer_code, outer_value, params, valid_first};
 use super::{KernelSource, Slot, Variant, is_read_later, scalar_type, state_words, structure, title};
 use crate::expr::{Node, NodeId, Reduce, Scope};
 use crate::lower::Program;
@@ -34,7 +33,8 @@ pub(super) fn kernel(
     for (name, value) in constants {
         writeln!(declarations, "const {name}: u32 = {value}u;").expect("writing to a string");
     }
-    writeln!(declarations, "const STRIDED: bool = {strided};").expect("writing to a string");
+    let masked = frame.is_masked();
+    writeln!(declarations, "const STRIDED: bool = {strided};\nconst MASKED: bool = {masked};").expect("writing");
     let mut hooks = BTreeMap::from([
         ("bindings".to_owned(), declarations),
         ("row".to_owned(), row.begin_text()),
@@ -133,6 +133,7 @@ impl<'f, 'a> Row<'f, 'a> {
         fields.extend(outer.iter().copied().map(value));
         fields.extend(self.row_nodes().map(value));
         fields.extend(self.based().into_iter().map(|slot| (format!("base{}", frame.tensor(slot)), "u32".to_owned())));
+        fields.extend(["row", "early"].map(|name| (name.to_owned(), "u32".to_owned())));
         let mut text = structure("RowValues", &fields);
         let u = if frame.width == 4 { "U4" } else { "U" };
         let mut loads = vec![("none".to_owned(), "u32".to_owned())];
@@ -149,14 +150,18 @@ impl<'f, 'a> Row<'f, 'a> {
         for slot in self.based() {
             writeln!(text, "    {} = {};", self.base_name(slot), frame.base(slot)).expect("writing to a string");
         }
+        text.push_str("    r.row = row;\n");
+        if let Some(tensor) = frame.variant.aligned_to {
+            writeln!(text, "    r.early = r.base{tensor} % 4u;").expect("writing to a string");
+        }
         text.push_str(&self.row_lets(0));
         text.push_str(&self.settle_text(0));
         text.push_str("    return r;\n}\n");
         text.push_str("fn fetch(r: RowValues, col: u32) -> Fetched {\n    var f: Fetched;\n");
         for &place in &self.fetched {
             let slot = Slot::Input(place);
-            let address = frame.at_col(slot, &self.base_name(slot), "col");
-            writeln!(text, "    f.x{place} = {};", frame.load(slot, &address)).expect("writing to a string");
+            let bits = frame.load(slot, &self.base_name(slot), "col");
+            writeln!(text, "    f.x{place} = {bits};").expect("writing to a string");
         }
         text.push_str("    return f;\n}\n");
         text
@@ -276,6 +281,12 @@ impl<'f, 'a> Row<'f, 'a> {
         for state in &states {
             text.push_str(&state.step(&self.element_value(state.operand), f, u, w));
         }
+        if frame.is_masked() {
+            text.push_str(&frame.valid("col"));
+            for (name, _) in &names {
+                let _ = writeln!(text, "    s.{name} = select(before.{name}, s.{name}, valid);");
+            }
+        }
         text.push_str("    return s;\n}\n");
         // Lanes of a vector, then lanes of a workgroup.
         let component = |c: &str| {
@@ -353,18 +364,18 @@ impl<'f, 'a> Row<'f, 'a> {
                 seen = format!("select({u}(0u), {seen}, {})", self.element_value(valid));
             }
             let _ = writeln!(text, "    let poison = {seen} > {u}(INF_BITS);");
+            text.push_str(&frame.valid("col"));
             if elements.iter().any(|&o| program.outputs[o].at_label.is_some()) {
                 let _ = writeln!(text, "    let here = {};", col_index(frame.width));
             }
             for &output in &elements {
-                let slot = Slot::Output(output);
-                let address = frame.at_col(slot, &self.base_name(slot), "col");
+                let base = self.base_name(Slot::Output(output));
                 let mut value = self.element_value(program.outputs[output].node);
                 if let Some((label, there)) = program.outputs[output].at_label {
                     let (label, there) = (self.element_value(label), self.element_value(there));
                     value = format!("select({value}, {there}, here == {label})");
                 }
-                text.push_str(&frame.store(output, &address, &value, "poison"));
+                text.push_str(&frame.store(output, &base, "col", &value, "poison"));
             }
         }
         text.push_str("}\nfn write_row(r: RowValues, row: u32) {\n");
@@ -380,7 +391,7 @@ impl<'f, 'a> Row<'f, 'a> {
         for &output in frame.pass.outputs.iter().filter(|&&o| program.outputs[o].scope == Scope::Row) {
             let slot = Slot::Output(output);
             let value = outer_value(program, program.outputs[output].node, "r");
-            text.push_str(&frame.store(output, &self.base_name(slot), &value, "r.bits > INF_BITS"));
+            text.push_str(&frame.store_row(output, &self.base_name(slot), &value));
         }
         text.push_str("}\n");
         text

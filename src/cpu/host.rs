@@ -1,6 +1,8 @@
 //! Tensors in host memory.
 
+use crate::dtype::{widen_bf16, widen_f16};
 use crate::geometry::Layout;
+use half::{bf16, f16};
 use std::borrow::Cow;
 
 /// A tensor in host memory: borrowed numbers with a shape and strides.
@@ -97,6 +99,16 @@ element_types! {
 }
 
 impl HostTensor<'_> {
+    /// Half-precision numbers, row-major without gaps; widened once, exactly.
+    pub fn f16(data: &[f16], shape: &[usize]) -> HostTensor<'static> {
+        HostTensor { data: Data::F32(Cow::Owned(widen_f16(data))), layout: Layout::contiguous(shape) }
+    }
+
+    /// Brain floats, row-major without gaps; widened once, exactly.
+    pub fn bf16(data: &[bf16], shape: &[usize]) -> HostTensor<'static> {
+        HostTensor { data: Data::F32(Cow::Owned(widen_bf16(data))), layout: Layout::contiguous(shape) }
+    }
+
     /// The same numbers with these strides, in elements; 0 repeats. They are checked when the tensor is used.
     #[must_use]
     pub fn with_strides(mut self, strides: &[usize]) -> Self {

@@ -13,7 +13,6 @@ use crate::geometry::Geometry;
 use crate::loss::{Value, check_option};
 use crate::lower::Target;
 use crate::op::Kind;
-use crate::schedule::bytes_moved;
 use std::sync::{Arc, Mutex};
 
 /// Alignment of uniforms in their buffer: the largest that WebGPU lets a device ask for.
@@ -259,13 +258,14 @@ impl Maker<'_> {
         // Gradients that are summed over broadcast axes afterwards are kept whole until then.
         let mut whole: Vec<Option<wgpu::Buffer>> = vec![None; self.outputs.len()];
         for step in &resolved.steps {
-            if let Step::BroadcastSum { output, .. } = step {
+            if let Step::Settle { output, .. } = step {
                 let values = match program.outputs[*output].scope {
                     Scope::Row => self.geometry.rows,
                     _ => self.geometry.elements(),
                 };
                 let usage = wgpu::BufferUsages::STORAGE;
-                whole[*output] = Some(ctx.create_buffer("wgloss whole gradient", 4 * values, usage)?);
+                let bytes = (4 * values).next_multiple_of(16);
+                whole[*output] = Some(ctx.create_buffer("wgloss whole gradient", bytes, usage)?);
             }
         }
         let (uniforms, offsets) = self.uniforms(&resolved.steps)?;
@@ -273,13 +273,13 @@ impl Maker<'_> {
         for (step, offset) in resolved.steps.iter().zip(offsets) {
             let pipeline = inner.pipeline(step)?;
             let (source, grid) = match step {
-                Step::Kernel { source, grid, .. } | Step::BroadcastSum { source, grid, .. } => (source, *grid),
+                Step::Kernel { source, grid, .. } | Step::Settle { source, grid, .. } => (source, *grid),
             };
             let storage = |place: usize, slot: Slot| match (step, slot) {
-                (Step::BroadcastSum { output, .. }, Slot::Output(_)) if place == 0 => {
+                (Step::Settle { output, .. }, Slot::Output(_)) if place == 0 => {
                     whole[*output].as_ref().expect("a whole gradient").as_entire_binding()
                 }
-                (Step::BroadcastSum { .. }, Slot::Output(output)) => self.binding(&self.outputs[output]),
+                (Step::Settle { .. }, Slot::Output(output)) => self.binding(&self.outputs[output]),
                 (_, Slot::Output(output)) => match &whole[output] {
                     Some(buffer) => buffer.as_entire_binding(),
                     None => self.binding(&self.outputs[output]),
@@ -299,7 +299,7 @@ impl Maker<'_> {
             let (second, trailing) = match step {
                 Step::Kernel { second: Second::Span(_), .. } => (offset.second, Some(params)),
                 Step::Kernel { .. } => (params, None),
-                Step::BroadcastSum { .. } => (offset.first, None),
+                Step::Settle { .. } => (offset.first, None),
             };
             let mut entries = vec![
                 wgpu::BindGroupEntry { binding: 0, resource: uniform(offset.first) },
@@ -327,7 +327,7 @@ impl Maker<'_> {
             labels: labels.and_then(|place| self.inputs[place].clone()),
             classes: self.geometry.cols,
             outputs: self.outputs.to_vec(),
-            bytes: bytes_moved(program, self.geometry),
+            bytes: resolved.bytes,
             explained: inner.explain(self.geometry, &resolved),
         })
     }
@@ -357,12 +357,11 @@ impl Maker<'_> {
     /// The tensor's bytes, from an aligned offset.
     fn binding<'t>(&self, tensor: &'t Tensor) -> wgpu::BindingResource<'t> {
         let alignment = u64::from(self.inner.ctx.limits().offset_alignment);
-        let range = tensor.byte_range();
-        let offset = range.start - range.start % alignment;
+        let range = tensor.bound_range(alignment);
         wgpu::BindingResource::Buffer(wgpu::BufferBinding {
             buffer: tensor.buffer(),
-            offset,
-            size: wgpu::BufferSize::new(range.end - offset),
+            offset: range.start,
+            size: wgpu::BufferSize::new(range.end - range.start),
         })
     }
 
@@ -393,8 +392,8 @@ impl Maker<'_> {
                     };
                     Offsets { first, second }
                 }
-                Step::BroadcastSum { axes, .. } => {
-                    let first = push(bytemuck::bytes_of(axes));
+                Step::Settle { uniform, .. } => {
+                    let first = push(uniform);
                     Offsets { first, second: first }
                 }
             });

@@ -3,7 +3,7 @@
 use super::bound::{Bound, Maker};
 use super::context::Context;
 use super::pipeline::Pipeline;
-use super::resolve::{Place, Problem, Resolved, Second, Step, full_strides, is_broadcast, resolve};
+use super::resolve::{Place, Problem, Resolved, Second, Step, resolve};
 use super::spec::{Bindings, GradMode, PlanSpec};
 use super::tensor::Tensor;
 use crate::codegen::Mode;
@@ -14,7 +14,7 @@ use crate::geometry::{Geometry, Layout, Part};
 use crate::loss::Loss;
 use crate::lower::{Program, Target, UPSTREAM, lower};
 use crate::op::Kind;
-use crate::schedule::{bytes_moved, split_outputs};
+use crate::schedule::split_outputs;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 
@@ -39,11 +39,26 @@ impl std::fmt::Debug for Plan {
     }
 }
 
-/// A tensor's part before it is bound: its layout and where it lies in its buffer.
+/// A tensor's part before it is bound: its layout, its type, and where it lies in its buffer.
 struct Io {
     layout: Layout,
+    dtype: DType,
     /// First element in the buffer.
     offset: u64,
+    /// Whether the buffer holds the last vector of four elements.
+    whole_vectors: bool,
+}
+
+impl Io {
+    /// As a tensor that wgloss makes.
+    fn planned(layout: Layout, dtype: DType) -> Io {
+        Io { layout, dtype, offset: 0, whole_vectors: true }
+    }
+
+    fn of(tensor: &Tensor) -> Io {
+        let whole_vectors = tensor.has_whole_vectors();
+        Io { layout: tensor.layout().clone(), dtype: tensor.dtype(), offset: tensor.offset(), whole_vectors }
+    }
 }
 
 /// What is bound: by place in the program's inputs and outputs.
@@ -71,6 +86,9 @@ impl Context {
         let present =
             |input: &str| spec.inputs.iter().find(|(name, ..)| name == input).map(|(_, dtype, _)| *dtype == DType::U32);
         let program = lower(loss, &spec.wanted, &present)?;
+        for (input, dtype) in &spec.grad_dtypes {
+            check_grad_dtype(spec, input, *dtype)?;
+        }
         let in_place: Vec<usize> =
             (0..program.outputs.len()).filter(|&o| matches!(mode_of(&program, spec, o), Mode::InPlace(_))).collect();
         let program = split_outputs(&program, self.limits(), &in_place)?;
@@ -103,8 +121,24 @@ fn check_input(loss: &str, known: &[crate::loss::InputSpec], input: &str, dtype:
     if fits {
         return Ok(());
     }
-    let expected = if kind == Kind::Int { "i32 or u32 class indices" } else { "f32" };
+    let expected = if kind == Kind::Int { "i32 or u32 class indices" } else { "f32, f16 or bf16" };
     Err(Error::DType { input: input.to_owned(), expected: expected.to_owned(), found: dtype.to_string() })
+}
+
+/// A gradient is stored as some float, and in place as its input.
+fn check_grad_dtype(spec: &PlanSpec, input: &str, dtype: DType) -> Result<()> {
+    let wrong = |expected: String| {
+        Err(Error::DType { input: format!("gradient of {input}"), expected, found: dtype.to_string() })
+    };
+    if !dtype.is_float() {
+        return wrong("f32, f16 or bf16".to_owned());
+    }
+    let in_place = spec.modes.iter().any(|(name, mode)| name == input && *mode == GradMode::InPlace);
+    match spec.inputs.iter().find(|(name, ..)| name == input) {
+        Some((_, own, _)) if in_place && *own != dtype => wrong(format!("{own}, in place of the input")),
+        Some(_) => Ok(()),
+        None => Err(missing("the plan's gradient", input, spec.inputs.iter().map(|i| i.0.as_str()))),
+    }
 }
 
 fn missing<'a>(loss: &str, input: &str, given: impl Iterator<Item = &'a str>) -> Error {
@@ -150,6 +184,15 @@ fn check_in_place(program: &Program, in_place: &[usize]) -> Result<()> {
 }
 
 impl Inner {
+    /// How an output is stored: a gradient as its input, or as the plan's specification says; the rest in f32.
+    fn dtype_of(&self, output: usize) -> DType {
+        let Target::Grad(place) = self.program.outputs[output].target else { return DType::F32 };
+        let name = &self.program.inputs[place].name;
+        let asked = self.spec.grad_dtypes.iter().rev().find(|(input, _)| input == name).map(|(_, dtype)| *dtype);
+        let own = || self.spec.inputs.iter().find(|(input, ..)| input == name).map(|(_, dtype, _)| *dtype);
+        asked.or_else(own).unwrap_or(DType::F32)
+    }
+
     fn shape_of(&self, output: usize, geometry: &Geometry) -> Vec<usize> {
         let output = &self.program.outputs[output];
         match output.target {
@@ -192,14 +235,15 @@ impl Inner {
         let mut inputs: Vec<Option<Io>> = Vec::new();
         for decl in &self.program.inputs {
             let given = self.spec.inputs.iter().find(|(name, ..)| *name == decl.name);
-            inputs.push(given.map(|(.., layout)| Io { layout: layout.clone(), offset: 0 }));
+            inputs.push(given.map(|(_, dtype, layout)| Io::planned(layout.clone(), *dtype)));
         }
         let geometry = self.geometry(&inputs, &[])?;
         for (decl, io) in self.program.inputs.iter().zip(&mut inputs) {
             // The upstream gradient is shaped as the loss; it need not be described.
-            io.get_or_insert_with(|| Io { layout: Layout::contiguous(&geometry.shape_of(decl.scope)), offset: 0 });
+            let layout = || Layout::contiguous(&geometry.shape_of(decl.scope));
+            io.get_or_insert_with(|| Io::planned(layout(), DType::F32));
         }
-        let output = |o: usize| Io { layout: Layout::contiguous(&self.shape_of(o, &geometry)), offset: 0 };
+        let output = |o: usize| Io::planned(Layout::contiguous(&self.shape_of(o, &geometry)), self.dtype_of(o));
         let outputs: Vec<Io> = (0..self.program.outputs.len()).map(output).collect();
         self.check_bytes(&inputs, &outputs)?;
         let (geometry, resolved) = self.resolve(&BoundIo { inputs, outputs }, false)?;
@@ -217,7 +261,7 @@ impl Inner {
         let outputs = outputs.iter().zip(&self.program.outputs);
         let outputs = outputs.map(|(io, output)| (output_name(&self.program, &output.target), io));
         for (name, io) in inputs.chain(outputs) {
-            let needed = 4 * io.layout.extent();
+            let needed = io.dtype.size() * io.layout.extent();
             if needed > allowed {
                 let what = format!("tensor `{name}`");
                 return Err(Error::Limit { what, needed, allowed, limit: "max_storage_buffer_binding_size" });
@@ -231,33 +275,23 @@ impl Inner {
         let limits = self.ctx.limits();
         let geometry = self.geometry(&io.inputs, &io.outputs)?;
         let mut strides = geometry.strides.iter();
-        let alignment = u64::from(limits.offset_alignment) / 4;
-        let mut place = |offset: u64| Place { strides: *strides.next().expect("a part"), first: offset % alignment };
-        let inputs: Vec<Option<Place>> = io.inputs.iter().map(|io| io.as_ref().map(|io| place(io.offset))).collect();
-        let finals: Vec<Place> = io.outputs.iter().map(|io| place(io.offset)).collect();
+        let alignment = u64::from(limits.offset_alignment);
+        let mut place = |io: &Io| Place {
+            strides: *strides.next().expect("a part"),
+            first: io.offset % (alignment / io.dtype.size()),
+            dtype: io.dtype,
+            whole_vectors: io.whole_vectors,
+        };
+        let inputs: Vec<Option<Place>> = io.inputs.iter().map(|io| io.as_ref().map(&mut place)).collect();
+        let outputs: Vec<Place> = io.outputs.iter().map(place).collect();
         let modes: Vec<Mode> = (0..program.outputs.len()).map(|o| mode_of(program, &self.spec, o)).collect();
-        let (mut outputs, mut targets) = (Vec::new(), Vec::new());
-        for (o, output) in program.outputs.iter().enumerate() {
-            let inner = matches!(output.scope, Scope::Element | Scope::Row);
-            if inner && is_broadcast(program, &geometry, output.scope, &finals[o]) {
-                if let Mode::InPlace(input) = modes[o] {
-                    let message =
-                        format!("an in-place gradient of `{}`, which is broadcast", program.inputs[input].name);
-                    return Err(Error::Unsupported { message });
-                }
-                outputs.push(Place { strides: full_strides(program, &geometry, output.scope), first: 0 });
-                targets.push(Some(finals[o]));
-            } else {
-                outputs.push(finals[o]);
-                targets.push(None);
-            }
-        }
+        let targets = vec![None; outputs.len()];
         let group_rows = self.spec.group_rows.unwrap_or((geometry.rows / geometry.batch).max(1));
         if group_rows == 0 {
             let (loss, param) = (program.name.clone(), "group_rows".to_owned());
             return Err(Error::Param { loss, param, found: "0".into(), allowed: "at least 1".into() });
         }
-        let problem = Problem {
+        let mut problem = Problem {
             program,
             geometry: &geometry,
             inputs,
@@ -269,14 +303,14 @@ impl Inner {
             limits,
             force: self.spec.force,
         };
-        let resolved = resolve(&problem)?;
+        let resolved = resolve(&mut problem)?;
         Ok((geometry, resolved))
     }
 
     pub fn pipeline(&self, step: &Step) -> Result<Arc<Pipeline>> {
         let (source, trailing) = match step {
             Step::Kernel { source, second, .. } => (source, matches!(second, Second::Span(_))),
-            Step::BroadcastSum { source, .. } => (source, false),
+            Step::Settle { source, .. } => (source, false),
         };
         self.ctx.pipelines().get(&self.ctx, source, trailing)
     }
@@ -305,7 +339,7 @@ impl Inner {
             "{} dispatches, {} bytes of workspace, {} bytes must move",
             resolved.steps.len(),
             4 * resolved.work_words,
-            bytes_moved(program, geometry)
+            resolved.bytes
         );
         text
     }
@@ -348,11 +382,10 @@ impl Plan {
     pub fn bind(&self, bindings: &Bindings) -> Result<Bound> {
         let inner = &self.inner;
         let inputs = self.bound_inputs(bindings)?;
-        let io = |t: &Tensor| Io { layout: t.layout().clone(), offset: t.offset() };
-        let input_io: Vec<Option<Io>> = inputs.iter().map(|t| t.as_ref().map(&io)).collect();
+        let input_io: Vec<Option<Io>> = inputs.iter().map(|t| t.as_ref().map(Io::of)).collect();
         let geometry = inner.geometry(&input_io, &[])?;
         let outputs = self.bound_outputs(bindings, &inputs, &geometry)?;
-        let output_io: Vec<Io> = outputs.iter().map(io).collect();
+        let output_io: Vec<Io> = outputs.iter().map(Io::of).collect();
         inner.check_bytes(&input_io, &output_io)?;
         let pooled = self.check_aliases(&inputs, &outputs)?;
         let (geometry, resolved) = inner.resolve(&BoundIo { inputs: input_io, outputs: output_io }, pooled)?;
@@ -446,11 +479,12 @@ impl Plan {
                     let what = "an accumulated output must be bound".to_owned();
                     return Err(Error::Name { what, name, known: "none given".to_owned() });
                 }
-                outputs.push(Tensor::zeros(&inner.ctx, DType::F32, &shape)?);
+                outputs.push(Tensor::zeros(&inner.ctx, inner.dtype_of(o), &shape)?);
                 continue;
             };
-            if tensor.dtype() != DType::F32 {
-                return Err(Error::DType { input: name, expected: "f32".into(), found: tensor.dtype().to_string() });
+            if tensor.dtype() != inner.dtype_of(o) {
+                let (expected, found) = (inner.dtype_of(o).to_string(), tensor.dtype().to_string());
+                return Err(Error::DType { input: name, expected, found });
             }
             let one = shape.iter().product::<usize>() == 1 && tensor.layout().len() == 1;
             if tensor.shape() != shape && !one {

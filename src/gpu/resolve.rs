@@ -1,10 +1,11 @@
 //! Program, geometry and places of tensors to the dispatches of a bound plan. Pure: no device.
 
-use super::uniform::{AxesUniform, MAX_TENSORS, ShapeUniform, SpanUniform};
+use super::uniform::{AxesUniform, MAX_TENSORS, NarrowUniform, ShapeUniform, SpanUniform};
 use crate::codegen::{
-    Along, Binding, KernelSource, Mode, ReduceKind, Slot, Variant, group_slots, pass_kernel, reduce, state_words,
-    sums_to, tensors, total_outputs,
+    Access, Along, Binding, KernelSource, Mode, ReduceKind, Slot, Variant, edge_outputs, group_slots, pass_kernel,
+    reduce, state_words, stitch, sums_to, tensors, total_outputs,
 };
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::expr::Scope;
 use crate::geometry::Geometry;
@@ -19,11 +20,29 @@ const ONE_STEP: u64 = 1 << 14;
 /// Segments of the first of two steps.
 const SEGMENTS: u64 = 256;
 
-/// Where a tensor lies: strides along the merged axes, and its first element in its binding.
+/// Columns from which masked windows beat single elements.
+const MASKED_COLS: u64 = 64;
+
+/// Where a tensor lies: strides along the merged axes, its first element in its binding, its type, and whether the
+/// last vector of four elements is whole in its buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub strides: [u64; 4],
     pub first: u64,
+    pub dtype: DType,
+    pub whole_vectors: bool,
+}
+
+impl Place {
+    /// A gradient kept in a buffer of its own until its pass is done: f32, row-major over the merged axes.
+    fn kept(program: &Program, geometry: &Geometry, scope: Scope) -> Place {
+        let [_, a1, a2, a3] = geometry.axes;
+        let strides = match scope {
+            Scope::Row if program.has_rows() => [a1 * a2, a2, 1, 0],
+            _ => [a1 * a2 * a3, a2 * a3, a3, 1],
+        };
+        Place { strides, first: 0, dtype: DType::F32, whole_vectors: true }
+    }
 }
 
 /// Everything that the dispatches depend on.
@@ -33,7 +52,8 @@ pub(super) struct Problem<'a> {
     pub inputs: Vec<Option<Place>>,
     /// Where each output is stored by its pass.
     pub outputs: Vec<Place>,
-    /// Where a gradient that is summed over broadcast axes goes in the end.
+    /// Where a gradient goes in the end that its pass keeps in a buffer of its own: one that is summed over broadcast
+    /// axes, or 16-bit elements that the pass cannot store two at a time.
     pub targets: Vec<Option<Place>>,
     pub modes: Vec<Mode>,
     pub pooled: bool,
@@ -53,8 +73,8 @@ pub(super) enum Second {
 pub(super) enum Step {
     /// A pass, or one reduction of its sums.
     Kernel { source: KernelSource, grid: [u32; 2], shape: Box<ShapeUniform>, second: Second },
-    /// The sum of an output's elements over the axes that its input broadcasts along.
-    BroadcastSum { output: usize, source: KernelSource, grid: [u32; 2], axes: AxesUniform },
+    /// What becomes of a gradient that its pass kept: summed over the axes that its input broadcasts along, narrowed.
+    Settle { output: usize, source: KernelSource, grid: [u32; 2], uniform: Vec<u8> },
 }
 
 /// Dispatches in order, the words of `work` they use, and what was chosen.
@@ -62,53 +82,85 @@ pub(super) struct Resolved {
     pub steps: Vec<Step>,
     pub work_words: u64,
     pub schedules: Vec<PassSchedule>,
-}
-
-/// Strides of a gradient kept for a later sum: row-major over the merged axes.
-pub(super) fn full_strides(program: &Program, geometry: &Geometry, scope: Scope) -> [u64; 4] {
-    let [_, a1, a2, a3] = geometry.axes;
-    match scope {
-        Scope::Row if program.has_rows() => [a1 * a2, a2, 1, 0],
-        _ => [a1 * a2 * a3, a2 * a3, a3, 1],
-    }
+    /// What must move: inputs once, outputs once.
+    pub bytes: u64,
 }
 
 /// Whether a gradient of that scope has fewer values than the pass makes.
-pub(super) fn is_broadcast(program: &Program, geometry: &Geometry, scope: Scope, target: &Place) -> bool {
+fn is_broadcast(program: &Program, geometry: &Geometry, scope: Scope, target: &Place) -> bool {
     let axes = if scope == Scope::Row && program.has_rows() { 0..3 } else { 0..4 };
     axes.into_iter().any(|axis| geometry.axes[axis] > 1 && target.strides[axis] == 0)
 }
 
-pub(super) fn resolve(problem: &Problem<'_>) -> Result<Resolved> {
+/// Keeps gradients apart that are summed afterwards, then those of 16 bits that their pass cannot store.
+pub(super) fn resolve(problem: &mut Problem<'_>) -> Result<Resolved> {
+    schedule::check_sizes(problem.geometry)?;
+    for output in 0..problem.outputs.len() {
+        let scope = problem.program.outputs[output].scope;
+        if !matches!(scope, Scope::Element | Scope::Row) {
+            continue;
+        }
+        let place = problem.outputs[output];
+        let broadcast = is_broadcast(problem.program, problem.geometry, scope, &place);
+        if let (true, Mode::InPlace(input)) = (broadcast, problem.modes[output]) {
+            let name = &problem.program.inputs[input].name;
+            let message = format!("an in-place gradient of `{name}`, which is broadcast");
+            return Err(Error::Unsupported { message });
+        }
+        if broadcast || (scope == Scope::Row && place.dtype.is_packed()) {
+            problem.keep(output);
+        }
+    }
+    for pass in &problem.program.passes {
+        let slots = tensors(problem.program, pass);
+        // Keeping one output may change how the others are reached.
+        while let Some(output) = {
+            let windows = problem.windows(&slots);
+            let odd = |slot: &&Slot| problem.place(**slot).dtype.is_packed() && !windows.vector(&slots, **slot);
+            slots.iter().find(|s| matches!(s, Slot::Output(_)) && odd(s)).copied()
+        } {
+            let Slot::Output(output) = output else { unreachable!("an output was looked for") };
+            problem.keep(output);
+        }
+    }
+    steps(problem)
+}
+
+fn steps(problem: &Problem<'_>) -> Result<Resolved> {
     let Problem { program, geometry, limits, .. } = problem;
-    schedule::check_sizes(geometry)?;
     let mut schedules = Vec::new();
     let mut variants = Vec::new();
     for pass in &program.passes {
-        let places: Vec<Place> = tensors(program, pass).iter().map(|slot| problem.place(*slot)).collect();
-        if places.len() > MAX_TENSORS {
-            let (needed, allowed) = (places.len() as u64, MAX_TENSORS as u64);
+        let slots = tensors(program, pass);
+        if slots.len() > MAX_TENSORS {
+            let (needed, allowed) = (slots.len() as u64, MAX_TENSORS as u64);
             return Err(Error::Limit { what: "tensors of a pass".into(), needed, allowed, limit: "wgloss" });
         }
-        let along: Vec<Along> = places.iter().map(|p| along(p.strides[3])).collect();
-        let vectors = tensors(program, pass).iter().zip(&places).all(|(slot, p)| problem.allows_vectors(*slot, p));
-        // A gradient that is summed afterwards is accumulated by that sum.
+        let windows = problem.windows(&slots);
+        // A gradient that is kept is accumulated where it settles.
         let mode = |&o: &usize| if problem.targets[o].is_some() { Mode::Write } else { problem.modes[o] };
         let modes: Vec<Mode> = pass.outputs.iter().map(mode).collect();
         let gathered_in_place =
             modes.iter().any(|m| matches!(m, Mode::InPlace(place) if schedule::is_gathered(program, *place)));
         let rows_innermost = geometry.axes[2] > 1
-            && tensors(program, pass)
-                .iter()
-                .zip(&places)
-                .any(|(slot, place)| problem.has_columns(*slot) && place.strides[2] == 1 && place.strides[3] > 1);
-        let shape =
-            schedule::Shape { rows: geometry.rows, cols: geometry.cols, vectors, rows_innermost, gathered_in_place };
+            && slots.iter().any(|slot| {
+                let place = problem.place(*slot);
+                problem.has_columns(*slot) && place.strides[2] == 1 && place.strides[3] > 1
+            });
+        let shape = schedule::Shape {
+            rows: geometry.rows,
+            cols: geometry.cols,
+            vectors: windows.width == 4,
+            masked: windows.aligned_to.is_some(),
+            rows_innermost,
+            gathered_in_place,
+        };
         schedules.push(schedule::schedule(program, pass, shape, limits, problem.force)?);
+        let Windows { access, aligned_to, .. } = windows;
         let axes = geometry.axes.map(|size| size > 1);
-        variants.push(Variant { along, axes, modes, pooled: problem.pooled });
+        variants.push(Variant { access, aligned_to, axes, modes, pooled: problem.pooled });
     }
-    let memory = problem.memory(&schedules)?;
+    let memory = problem.memory(&schedules, &variants)?;
     let mut steps = Vec::new();
     for (pass, (schedule, variant)) in schedules.iter().zip(&variants).enumerate() {
         let phases = match schedule.kernel {
@@ -120,15 +172,25 @@ pub(super) fn resolve(problem: &Problem<'_>) -> Result<Resolved> {
             let shape = problem.shape(pass, schedule, &memory);
             steps.push(Step::Kernel { source, grid: schedule.grid, shape, second: Second::Params });
         }
+        for output in edge_outputs(program, &program.passes[pass], variant, schedule.width) {
+            let workgroup = problem.reduce_lanes();
+            let source = stitch(program, pass, schedule, variant, output, workgroup);
+            let grid = [problem.groups_of(geometry.rows, workgroup), 1];
+            let shape = problem.shape(pass, schedule, &memory);
+            steps.push(Step::Kernel { source, grid, shape, second: Second::Params });
+        }
         problem.reductions(pass, schedule, &memory, &mut steps);
     }
     let mut work_words = memory.words;
     for (output, target) in problem.targets.iter().enumerate() {
         if let Some(target) = target {
-            work_words = work_words.max(problem.broadcast_sum(output, target, &mut steps));
+            work_words = work_words.max(problem.settle(output, target, &mut steps));
         }
     }
-    Ok(Resolved { steps, work_words, schedules })
+    let input_size = |place: usize| problem.inputs[place].map_or(4, |p| p.dtype.size());
+    let output_size = |o: usize| problem.targets[o].unwrap_or(problem.outputs[o]).dtype.size();
+    let bytes = schedule::bytes_moved(program, geometry, &input_size, &output_size);
+    Ok(Resolved { steps, work_words, schedules, bytes })
 }
 
 fn along(stride: u64) -> Along {
@@ -139,8 +201,22 @@ fn along(stride: u64) -> Along {
     }
 }
 
+/// How the windows of a pass lie.
+struct Windows {
+    width: u32,
+    access: Vec<Access>,
+    aligned_to: Option<usize>,
+}
+
+impl Windows {
+    fn vector(&self, slots: &[Slot], slot: Slot) -> bool {
+        slots.iter().zip(&self.access).any(|(s, access)| *s == slot && access.vector)
+    }
+}
+
 /// Regions of `work`, in words.
 struct Memory {
+    edge_base: u64,
     segments_base: u64,
     group_base: u64,
     groups: u64,
@@ -167,19 +243,55 @@ impl Problem<'_> {
         matches!(scope, Scope::Element | Scope::Column)
     }
 
-    /// Whether loads and stores of 16 bytes are aligned and inside a row.
-    fn allows_vectors(&self, slot: Slot, place: &Place) -> bool {
-        if !self.has_columns(slot) {
-            return true;
-        }
+    /// The gradient goes to a buffer of its own first.
+    fn keep(&mut self, output: usize) {
+        let scope = self.program.outputs[output].scope;
+        let kept = Place::kept(self.program, self.geometry, scope);
+        self.targets[output] = Some(std::mem::replace(&mut self.outputs[output], kept));
+    }
+
+    /// Where in a vector each row of a tensor begins, as remainders; `None` where a vector is never loaded.
+    fn remainders(&self, slot: Slot) -> Option<[u64; 4]> {
+        let place = self.place(slot);
         let axes = self.geometry.axes;
-        let outer_aligned = (0..3).all(|axis| axes[axis] == 1 || place.strides[axis].is_multiple_of(4));
-        match along(place.strides[3]) {
-            Along::Unit => axes[3].is_multiple_of(4) && outer_aligned && place.first.is_multiple_of(4),
-            // One value for the whole vector: its row may begin anywhere.
-            Along::Repeat => axes[3].is_multiple_of(4),
-            Along::Strided => false,
+        if !self.has_columns(slot) || along(place.strides[3]) != Along::Unit || !place.whole_vectors {
+            return None;
         }
+        let along = |axis: usize| if axes[axis] == 1 { 0 } else { place.strides[axis] % 4 };
+        Some([along(0), along(1), along(2), place.first % 4])
+    }
+
+    /// Windows of four columns wherever some tensor can be reached by vectors. They are aligned to the vectors of a
+    /// 16-bit output, else of any output, else of an input; rows that begin elsewhere in a vector each are masked.
+    fn windows(&self, slots: &[Slot]) -> Windows {
+        let axes = self.geometry.axes;
+        let single = |&slot: &Slot| {
+            let place = self.place(slot);
+            let along = if self.has_columns(slot) { along(place.strides[3]) } else { Along::Repeat };
+            Access { along, dtype: place.dtype, vector: false }
+        };
+        let mut access: Vec<Access> = slots.iter().map(single).collect();
+        let remainders: Vec<Option<[u64; 4]>> = slots.iter().map(|slot| self.remainders(*slot)).collect();
+        let scalars = |access| Windows { width: 1, access, aligned_to: None };
+        let packed = |k: &usize| matches!(slots[*k], Slot::Output(_)) && access[*k].dtype.is_packed();
+        let rank = |k: &usize| match slots[*k] {
+            Slot::Output(_) if access[*k].dtype.is_packed() => 0,
+            Slot::Output(_) => 1,
+            Slot::Input(place) if self.program.inputs[place].scope == Scope::Element => 2,
+            _ => 3,
+        };
+        let primary = (0..slots.len()).filter(|k| remainders[*k].is_some()).min_by_key(rank);
+        let Some(primary) = primary.filter(|_| self.force.width != Some(1)) else { return scalars(access) };
+        let aligned = axes[3].is_multiple_of(4) && remainders[primary] == Some([0; 4]);
+        let flat = self.program.has_rows() || axes[..3] == [1; 3];
+        let worth = axes[3] >= MASKED_COLS || (0..slots.len()).any(|k| packed(&k) && remainders[k].is_some());
+        if !(aligned || flat && worth) {
+            return scalars(access);
+        }
+        for (access, remainder) in access.iter_mut().zip(&remainders) {
+            access.vector = remainder.is_some() && *remainder == remainders[primary];
+        }
+        Windows { width: 4, access, aligned_to: (!aligned).then_some(primary) }
     }
 
     fn items(&self, schedule: &PassSchedule) -> u64 {
@@ -189,9 +301,10 @@ impl Problem<'_> {
         }
     }
 
-    fn memory(&self, schedules: &[PassSchedule]) -> Result<Memory> {
-        let (mut items, mut sums, mut states) = (0, 0, 0);
-        for (pass, schedule) in self.program.passes.iter().zip(schedules) {
+    fn memory(&self, schedules: &[PassSchedule], variants: &[Variant]) -> Result<Memory> {
+        let (mut items, mut sums, mut states, mut edges) = (0, 0, 0, 0);
+        for (pass, (schedule, variant)) in self.program.passes.iter().zip(schedules.iter().zip(variants)) {
+            edges = edges.max(edge_outputs(self.program, pass, variant, schedule.width).len() as u64);
             let totals = pass.totals.len() as u64;
             items = items.max(totals * self.items(schedule));
             sums = sums.max(totals);
@@ -204,13 +317,14 @@ impl Problem<'_> {
         let segments_base = items;
         let group_base = segments_base + sums * SEGMENTS;
         let state_base = group_base + group_slots(self.program).len() as u64 * groups;
-        let words = state_base + states;
+        let edge_base = state_base + states;
+        let words = edge_base + edges * 2 * self.geometry.rows;
         let allowed = self.limits.binding_bytes.min(self.limits.buffer_bytes);
         if 4 * words > allowed {
             let limit = "max_storage_buffer_binding_size";
             return Err(Error::Limit { what: "workspace".into(), needed: 4 * words, allowed, limit });
         }
-        Ok(Memory { segments_base, group_base, groups, state_base, words })
+        Ok(Memory { segments_base, group_base, groups, state_base, edge_base, words })
     }
 
     fn shape(&self, pass: usize, schedule: &PassSchedule, memory: &Memory) -> Box<ShapeUniform> {
@@ -225,6 +339,7 @@ impl Problem<'_> {
         shape.groups = memory.groups as u32;
         shape.splits = if let Kernel::RowSplit { splits } = schedule.kernel { splits } else { 1 };
         shape.state_base = memory.state_base as u32;
+        shape.edge_base = memory.edge_base as u32;
         shape.axes = geometry.axes.map(|size| size as u32);
         let mut set = |tensor: usize, place: Place| {
             shape.tensors[2 * tensor] = place.strides.map(|stride| stride as u32);
@@ -295,8 +410,65 @@ impl Problem<'_> {
         if self.limits.software { 32 } else { self.limits.workgroup_invocations.min(256) }
     }
 
+    /// Workgroups for so many items, one an invocation, inside the grid limit.
+    fn groups_of(&self, items: u64, workgroup: u32) -> u32 {
+        items.div_ceil(u64::from(workgroup)).min(u64::from(self.limits.workgroups)) as u32
+    }
+
+    /// Brings a kept gradient to its place; gives the words of `work` that it takes.
+    fn settle(&self, output: usize, target: &Place, steps: &mut Vec<Step>) -> u64 {
+        let scope = self.program.outputs[output].scope;
+        let kept = self.outputs[output];
+        let broadcast = is_broadcast(self.program, self.geometry, scope, target);
+        if !target.dtype.is_packed() {
+            return self.broadcast_sum(output, target, Slot::Output(output), steps);
+        }
+        if !broadcast {
+            self.narrow(output, Slot::Output(output), &kept, target, steps);
+            return 0;
+        }
+        // Summed to `work` first, values in order from the start; partial sums come after them.
+        let mut values = 1;
+        let mut summed = *target;
+        for axis in (0..4).rev().filter(|&axis| target.strides[axis] != 0) {
+            summed.strides[axis] = values;
+            values *= self.geometry.axes[axis];
+        }
+        summed.first = 0;
+        let words = self.broadcast_sum(output, &summed, Slot::Work, steps);
+        self.narrow(output, Slot::Work, &summed, target, steps);
+        words.max(values)
+    }
+
+    /// f32 values to 16-bit elements.
+    fn narrow(&self, output: usize, from: Slot, source: &Place, target: &Place, steps: &mut Vec<Step>) {
+        let mut axes = NarrowUniform::zeroed();
+        axes.sizes = [1; 4];
+        let mut values = 1;
+        for axis in (0..4).filter(|&axis| target.strides[axis] != 0) {
+            axes.sizes[axis] = self.geometry.axes[axis] as u32;
+            axes.strides[axis] = source.strides[axis] as u32;
+            axes.target_strides[axis] = target.strides[axis] as u32;
+            values *= self.geometry.axes[axis];
+        }
+        (axes.values, axes.elements_first, axes.target_first) =
+            (values as u32, source.first as u32, target.first as u32);
+        let workgroup = self.reduce_lanes();
+        let accumulate = self.modes[output] == Mode::Accumulate;
+        let dtype = target.dtype;
+        let constants = format!(
+            "const WG: u32 = {workgroup}u;\nconst ACCUMULATE: bool = {accumulate};\n\
+             fn widen(word: u32, index: u32) -> u32 {{ return widen_{dtype}(word, index); }}\n\
+             fn narrow(bits: u32) -> u32 {{ return narrow_{dtype}(bits); }}\n"
+        );
+        let title = format!("{}: gradient narrowed to {dtype}", self.program.name);
+        let source = after(&title, Skeleton::Narrow, constants, [from, Slot::Output(output)]);
+        let grid = [self.groups_of(values, workgroup), 1];
+        steps.push(Step::Settle { output, source, grid, uniform: bytemuck::bytes_of(&axes).to_vec() });
+    }
+
     /// Sums an output over its broadcast axes, in two steps where there is much to add; gives the words of `work`.
-    fn broadcast_sum(&self, output: usize, target: &Place, steps: &mut Vec<Step>) -> u64 {
+    fn broadcast_sum(&self, output: usize, target: &Place, to: Slot, steps: &mut Vec<Step>) -> u64 {
         let geometry = self.geometry;
         let scope = self.program.outputs[output].scope;
         let full = self.outputs[output];
@@ -323,22 +495,20 @@ impl Problem<'_> {
             let summed = u64::from(axes.repeats.div_ceil(axes.segments));
             let workgroup = (summed.div_ceil(8).next_power_of_two() as u32).clamp(8, self.reduce_lanes());
             let constants = format!("const WG: u32 = {workgroup}u;\nconst ACCUMULATE: bool = {accumulate};\n");
-            let hooks = BTreeMap::from([("constants".to_owned(), constants)]);
             let title = format!("{}: gradient summed over broadcast axes", self.program.name);
-            let wgsl = fill_hooks(&title, Skeleton::BroadcastSum, 0, Gather::Tree, &hooks);
-            let binding = |slot: Slot| Binding { slot, writes: true, tensor: None };
-            let source = KernelSource {
-                wgsl: wgsl.expect("the broadcast sum takes these hooks"),
-                bindings: vec![binding(from), binding(to)],
-            };
+            let source = after(&title, Skeleton::BroadcastSum, constants, [from, to]);
             let grid = [axes.values.min(self.limits.workgroups), axes.segments];
-            steps.push(Step::BroadcastSum { output, source, grid, axes });
+            steps.push(Step::Settle { output, source, grid, uniform: bytemuck::bytes_of(&axes).to_vec() });
         };
-        let accumulate = self.modes[output] == Mode::Accumulate;
+        let accumulate = self.modes[output] == Mode::Accumulate && to != Slot::Work;
         // Few values of many elements: more workgroups than values.
-        let segments = (repeats / ONE_STEP).min(SEGMENTS).min((1 << 16) / values);
+        let segments = match to {
+            // `work` cannot be bound twice in one dispatch: one step.
+            Slot::Work => 1,
+            _ => (repeats / ONE_STEP).min(SEGMENTS).min((1 << 16) / values),
+        };
         if segments <= 1 {
-            push(axes, [Slot::Output(output); 2], accumulate);
+            push(axes, [Slot::Output(output), to], accumulate);
             return 0;
         }
         let (mut first, mut second) = (axes, axes);
@@ -354,5 +524,16 @@ impl Problem<'_> {
         (second.repeats, second.elements_first) = (segments as u32, 0);
         push(second, [Slot::Work, Slot::Output(output)], accumulate);
         values * segments
+    }
+}
+
+/// A kernel that reads one buffer and writes another, after the passes.
+fn after(title: &str, skeleton: Skeleton, constants: String, [from, to]: [Slot; 2]) -> KernelSource {
+    let hooks = BTreeMap::from([("constants".to_owned(), constants)]);
+    let wgsl = fill_hooks(title, skeleton, 0, Gather::Tree, &hooks);
+    let binding = |slot: Slot| Binding { slot, writes: true, tensor: None };
+    KernelSource {
+        wgsl: wgsl.expect("the kernels after the passes take constants"),
+        bindings: vec![binding(from), binding(to)],
     }
 }

@@ -31,6 +31,7 @@ pub enum GradMode {
 pub struct PlanSpec {
     pub(super) inputs: Vec<(String, DType, Layout)>,
     pub(super) modes: Vec<(String, GradMode)>,
+    pub(super) grad_dtypes: Vec<(String, DType)>,
     pub(super) wanted: Wanted,
     pub(super) accumulate_loss: bool,
     pub(super) group_rows: Option<u64>,
@@ -77,6 +78,13 @@ impl PlanSpec {
     pub fn grad_mode(mut self, input: &str, mode: GradMode) -> PlanSpec {
         self.wanted.grads.push(input.to_owned());
         self.modes.push((input.to_owned(), mode));
+        self
+    }
+
+    /// How the gradient with respect to an input is stored; as the input itself, where nothing is said.
+    #[must_use]
+    pub fn grad_dtype(mut self, input: &str, dtype: DType) -> PlanSpec {
+        self.grad_dtypes.push((input.to_owned(), dtype));
         self
     }
 

@@ -31,7 +31,7 @@ impl Tensor {
             return Err(Error::Shape { input: "from_slice".to_owned(), expected, found: shape.to_vec() });
         }
         let tensor = Tensor::zeros(ctx, T::DTYPE, shape)?;
-        ctx.queue().write_buffer(&tensor.buffer, 0, bytemuck::cast_slice(values));
+        tensor.write(ctx, values)?;
         Ok(tensor)
     }
 
@@ -56,7 +56,9 @@ impl Tensor {
     /// [`Error::Limit`], [`Error::OutOfMemory`].
     pub fn zeros(ctx: &Context, dtype: DType, shape: &[usize]) -> Result<Tensor> {
         let layout = Layout::contiguous(shape);
-        let buffer = ctx.create_buffer("tensor", layout.len() as u64 * dtype.size(), USAGE)?;
+        // Whole vectors, so that the last one can be loaded and stored as one.
+        let bytes = (layout.len() as u64 * dtype.size()).next_multiple_of(16);
+        let buffer = ctx.create_buffer("tensor", bytes, USAGE)?;
         Ok(Tensor { buffer, offset: 0, dtype, layout, ctx: Some(ctx.clone()) })
     }
 
@@ -75,7 +77,7 @@ impl Tensor {
     /// # Errors
     /// As [`Tensor::from_buffer`].
     pub fn from_buffer_strided(buffer: wgpu::Buffer, offset: u64, dtype: DType, layout: Layout) -> Result<Tensor> {
-        let needed = (offset + layout.extent()) * dtype.size();
+        let needed = ((offset + layout.extent()) * dtype.size()).next_multiple_of(4);
         let fault = |message: String| Err(Error::Buffer { input: format!("{:?}", layout.shape), message });
         if needed > buffer.size() {
             return fault(format!("holds {} bytes, the tensor needs {needed}", buffer.size()));
@@ -132,10 +134,24 @@ impl Tensor {
         first..first + self.layout.extent() * self.dtype.size()
     }
 
+    /// The part of the buffer to bind: from an aligned offset to the end of the last whole vector, as far as the
+    /// buffer reaches.
+    pub(super) fn bound_range(&self, alignment: u64) -> std::ops::Range<u64> {
+        let range = self.byte_range();
+        let start = range.start - range.start % alignment;
+        start..range.end.next_multiple_of(16).min(self.buffer.size() - self.buffer.size() % 4)
+    }
+
+    /// Whether the last vector of four elements is whole in the buffer.
+    pub(super) fn has_whole_vectors(&self) -> bool {
+        self.byte_range().end.next_multiple_of(4 * self.dtype.size()) <= self.buffer.size()
+    }
+
     /// Copies host values into the tensor, which must be contiguous. Takes effect with the next submit.
     ///
     /// # Errors
-    /// [`Error::DType`], [`Error::Shape`], or [`Error::Buffer`] for strided tensors.
+    /// [`Error::DType`], [`Error::Shape`], or [`Error::Buffer`] for strided tensors, and for 16-bit ones that share a
+    /// 32-bit word with something else.
     pub fn write<T: Element>(&self, ctx: &Context, values: &[T]) -> Result<()> {
         self.check_dtype::<T>()?;
         if values.len() != self.layout.len() {
@@ -146,7 +162,19 @@ impl Tensor {
             let message = "a strided tensor cannot be written from the host".to_owned();
             return Err(Error::Buffer { input: "write".to_owned(), message });
         }
-        ctx.queue().write_buffer(&self.buffer, self.offset * self.dtype.size(), bytemuck::cast_slice(values));
+        let range = self.byte_range();
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        let is_whole = range.start == 0 && self.buffer.size() - range.end < 16;
+        if range.start.is_multiple_of(4) && range.end.is_multiple_of(4) {
+            ctx.queue().write_buffer(&self.buffer, range.start, bytes);
+        } else if is_whole {
+            let mut padded = bytes.to_vec();
+            padded.resize(bytes.len().next_multiple_of(4), 0);
+            ctx.queue().write_buffer(&self.buffer, 0, &padded);
+        } else {
+            let message = "shares a 32-bit word with its neighbour, which a write would change".to_owned();
+            return Err(Error::Buffer { input: "write".to_owned(), message });
+        }
         Ok(())
     }
 
@@ -184,8 +212,11 @@ impl Tensor {
         if range.is_empty() {
             return Ok(Vec::new());
         }
-        let bytes = ctx.read("tensor", &self.buffer, range.start, range.end - range.start).await?;
-        let all: Vec<T> = bytemuck::pod_collect_to_vec(&bytes);
+        // Copies are of whole words.
+        let first = range.start - range.start % 4;
+        let bytes = ctx.read("tensor", &self.buffer, first, range.end.next_multiple_of(4) - first).await?;
+        let bytes = &bytes[(range.start - first) as usize..(range.end - first) as usize];
+        let all: Vec<T> = bytemuck::pod_collect_to_vec(bytes);
         if self.layout == Layout::contiguous(&self.layout.shape) {
             return Ok(all);
         }

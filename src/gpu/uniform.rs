@@ -18,7 +18,8 @@ pub(super) struct ShapeUniform {
     pub groups: u32,
     pub splits: u32,
     pub state_base: u32,
-    pub reserved: [u32; 3],
+    pub edge_base: u32,
+    pub reserved: [u32; 2],
     pub axes: [u32; 4],
     /// Strides, then (first element, 0, 0, 0), of each tensor.
     pub tensors: [[u32; 4]; 2 * MAX_TENSORS],
@@ -54,6 +55,19 @@ pub(super) struct AxesUniform {
     pub reserved: [u32; 2],
 }
 
+/// `Axes` of `narrow.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub(super) struct NarrowUniform {
+    pub sizes: [u32; 4],
+    pub strides: [u32; 4],
+    pub target_strides: [u32; 4],
+    pub values: u32,
+    pub elements_first: u32,
+    pub target_first: u32,
+    pub reserved: u32,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +91,7 @@ mod tests {
             ("group_base", offset_of!(ShapeUniform, group_base)),
             ("splits", offset_of!(ShapeUniform, splits)),
             ("state_base", offset_of!(ShapeUniform, state_base)),
+            ("edge_base", offset_of!(ShapeUniform, edge_base)),
             ("reserved0", offset_of!(ShapeUniform, reserved)),
             ("axes", offset_of!(ShapeUniform, axes)),
             ("tensors", offset_of!(ShapeUniform, tensors)),
@@ -89,6 +104,9 @@ mod tests {
         assert!(axes.contains(&("values".to_owned(), offset_of!(AxesUniform, values) as u32)));
         assert!(axes.contains(&("segment_stride".to_owned(), offset_of!(AxesUniform, segment_stride) as u32)));
         assert_eq!(span as usize, size_of::<AxesUniform>());
+        let (axes, span) = naga_offsets(&stub(Skeleton::Narrow, Gather::Tree), "Axes");
+        assert!(axes.contains(&("target_first".to_owned(), offset_of!(NarrowUniform, target_first) as u32)));
+        assert_eq!(span as usize, size_of::<NarrowUniform>());
         let (members, _) = naga_offsets(&stub(Skeleton::Reduce, Gather::Tree), "Span");
         assert!(members.contains(&("results_base".to_owned(), offset_of!(SpanUniform, results_base) as u32)));
         let (scalars, _) = naga_offsets(&stub(Skeleton::Reduce, Gather::Tree), "Scalars");

@@ -1,0 +1,327 @@
+//! How a pass kernel reaches its tensors: bindings, addresses, loads and stores.
+//!
+//! A lane visits columns in *windows* of `WIDTH` elements. Where rows begin anywhere (odd column counts, views), the
+//! windows of a row are aligned to one tensor, begin up to three columns early, and hooks mask what lies outside.
+//! Tensors whose rows begin at the same place of a vector load and store vectors, others single elements.
+
+use super::emit::is_outer;
+use super::{Access, Along, Binding, Mode, Slot, Variant, tensors};
+use crate::dtype::DType;
+use crate::expr::{Node, NodeId, Scope};
+use crate::lower::{Pass, Program};
+use crate::schedule::{uses_scalars, uses_work};
+use std::fmt::Write;
+
+const COMPONENTS: [char; 4] = ['x', 'y', 'z', 'w'];
+
+/// Bindings and address arithmetic of a pass kernel.
+pub(super) struct Frame<'a> {
+    pub program: &'a Program,
+    pub pass: &'a Pass,
+    pub variant: &'a Variant,
+    pub width: u32,
+    pub slots: Vec<Slot>,
+}
+
+impl<'a> Frame<'a> {
+    pub fn new(program: &'a Program, pass: usize, variant: &'a Variant, width: u32) -> Frame<'a> {
+        let pass = &program.passes[pass];
+        Frame { program, pass, variant, width, slots: tensors(program, pass) }
+    }
+
+    /// Place in `shape.tensors` of a slot.
+    pub fn tensor(&self, slot: Slot) -> usize {
+        self.slots.iter().position(|s| *s == slot).expect("a tensor of the pass")
+    }
+
+    fn access(&self, slot: Slot) -> Access {
+        self.variant.access[self.tensor(slot)]
+    }
+
+    /// Whether columns begin up to three before the row, and are masked.
+    pub fn is_masked(&self) -> bool {
+        self.variant.aligned_to.is_some()
+    }
+
+    /// Whether loads and stores of the tensor are vectors.
+    pub fn is_vector(&self, slot: Slot) -> bool {
+        self.width == 4 && self.access(slot).vector
+    }
+
+    pub fn mode(&self, output: usize) -> Mode {
+        let place = self.pass.outputs.iter().position(|o| *o == output).expect("an output of the pass");
+        self.variant.modes[place]
+    }
+
+    /// The name of the buffer that holds a tensor.
+    pub fn buffer(&self, slot: Slot) -> String {
+        match slot {
+            Slot::Input(place) => format!("input{place}"),
+            Slot::Output(place) => match self.mode(place) {
+                Mode::InPlace(input) if self.slots.contains(&Slot::Input(input)) => format!("input{input}"),
+                _ => format!("output{place}"),
+            },
+            Slot::Work => "work".to_owned(),
+            Slot::Scalars => "scalars".to_owned(),
+        }
+    }
+
+    /// Storage bindings in order, and their declarations.
+    pub fn bindings(&self, params: &str) -> (Vec<Binding>, String) {
+        let mut all: Vec<Binding> = Vec::new();
+        let mut text = String::from("@group(0) @binding(0) var<uniform> shape: Shape;\n");
+        text.push_str(params);
+        let overwritten = |place: usize| self.pass.outputs.iter().any(|&o| self.mode(o) == Mode::InPlace(place));
+        for (tensor, &slot) in self.slots.iter().enumerate() {
+            let writes = match slot {
+                Slot::Input(place) => overwritten(place) || self.variant.pooled,
+                _ => true,
+            };
+            let name = self.buffer(slot);
+            if matches!(slot, Slot::Output(_)) && name.starts_with("input") {
+                continue;
+            }
+            all.push(Binding { slot, writes, tensor: Some(tensor) });
+            let element = match (self.is_vector(slot), self.access(slot).dtype.is_packed()) {
+                (true, true) => "vec2<u32>",
+                (true, false) => "vec4<u32>",
+                _ => "u32",
+            };
+            declare(&mut text, all.len() + 1, writes, &name, &format!("array<{element}>"));
+        }
+        let shared = [
+            (uses_work(self.program, self.pass), Slot::Work, "work", "array<u32>"),
+            (uses_scalars(self.program, self.pass), Slot::Scalars, "scalars", "Scalars"),
+        ];
+        for (_, slot, name, ty) in shared.into_iter().filter(|s| s.0) {
+            all.push(Binding { slot, writes: true, tensor: None });
+            declare(&mut text, all.len() + 1, true, name, ty);
+        }
+        if self.is_masked() {
+            text.push_str("fn near(col: u32) -> u32 { return u32(clamp(i32(col), 0, i32(shape.cols) - 1)); }\n");
+        }
+        (all, text)
+    }
+
+    /// Axes of rows (three), or of elements (four).
+    fn outer_axes(&self) -> usize {
+        if self.program.has_rows() { 3 } else { 4 }
+    }
+
+    /// Indices along the axes, `a0` to `a3`, from a row or element number.
+    pub fn coordinates(&self, index: &str) -> String {
+        let used: Vec<usize> = (0..self.outer_axes()).filter(|&axis| self.variant.axes[axis]).collect();
+        let mut text = String::new();
+        let mut rest = index.to_owned();
+        for (place, &axis) in used.iter().enumerate().rev() {
+            if place == 0 {
+                writeln!(text, "    let a{axis} = {rest};").expect("writing to a string");
+            } else {
+                writeln!(text, "    let a{axis} = {rest} % shape.axes[{axis}];").expect("writing to a string");
+                writeln!(text, "    let rest{axis} = {rest} / shape.axes[{axis}];").expect("writing to a string");
+                rest = format!("rest{axis}");
+            }
+        }
+        text
+    }
+
+    /// The tensor's first element at those indices, the innermost one left out.
+    ///
+    /// Where a tensor of elements begins was read before the loop: a CPU reads uniforms lane by lane inside one.
+    pub fn base(&self, slot: Slot) -> String {
+        let tensor = self.tensor(slot);
+        let mut text = match self.program.has_rows() {
+            true => format!("shape.tensors[{}].x", 2 * tensor + 1),
+            false => format!("o.first{tensor}"),
+        };
+        for axis in (0..3).filter(|&axis| self.variant.axes[axis]) {
+            write!(text, " + a{axis} * shape.tensors[{}][{axis}]", 2 * tensor).expect("writing to a string");
+        }
+        text
+    }
+
+    /// The column that [`Frame::load`] takes, among elements: the innermost index.
+    pub fn element_col(&self) -> &'static str {
+        if self.variant.axes[3] { "a3" } else { "0u" }
+    }
+
+    /// Address of a column, given the row's base.
+    pub fn at_col(&self, slot: Slot, base: &str, col: &str) -> String {
+        match self.access(slot).along {
+            Along::Unit => format!("{base} + {col}"),
+            Along::Repeat => base.to_owned(),
+            Along::Strided => format!("{base} + {col} * shape.tensors[{}].w", 2 * self.tensor(slot)),
+        }
+    }
+
+    /// f32 (or index) bits of the element, or of the window's elements, at a column.
+    pub fn load(&self, slot: Slot, base: &str, col: &str) -> String {
+        let name = self.buffer(slot);
+        if self.is_vector(slot) {
+            let vector = format!("{name}[({base} + {col}) / 4u]");
+            return match self.access(slot).dtype {
+                DType::F16 => format!("widen4_f16({vector})"),
+                DType::BF16 => format!("widen4_bf16({vector})"),
+                _ => vector,
+            };
+        }
+        if self.width == 1 {
+            return self.load_one(slot, &self.at_col(slot, base, col));
+        }
+        if self.access(slot).along == Along::Repeat {
+            return format!("U4({})", self.load_one(slot, base));
+        }
+        let each = |k: usize| {
+            let col = if self.is_masked() { format!("near({col} + {k}u)") } else { format!("({col} + {k}u)") };
+            self.load_one(slot, &self.at_col(slot, base, &col))
+        };
+        format!("U4({}, {}, {}, {})", each(0), each(1), each(2), each(3))
+    }
+
+    /// f32 (or index) bits of one element at an address.
+    pub fn load_one(&self, slot: Slot, address: &str) -> String {
+        let name = self.buffer(slot);
+        let dtype = self.access(slot).dtype;
+        let word = match (self.is_vector(slot), dtype.is_packed()) {
+            (true, true) => format!("{name}[({address}) / 4u][({address}) / 2u % 2u]"),
+            (true, false) => format!("{name}[({address}) / 4u][({address}) % 4u]"),
+            (false, true) => format!("{name}[({address}) / 2u]"),
+            (false, false) => format!("{name}[{address}]"),
+        };
+        match dtype {
+            DType::F16 => format!("widen_f16({word}, {address})"),
+            DType::BF16 => format!("widen_bf16({word}, {address})"),
+            _ => word,
+        }
+    }
+
+    /// Stores a value (or a window of values) at a column, added to what is there where the output accumulates.
+    pub fn store(&self, output: usize, base: &str, col: &str, value: &str, poison: &str) -> String {
+        let slot = Slot::Output(output);
+        let (w, ty) = if self.width == 4 { ("4", "F4") } else { ("", "f32") };
+        let value = match self.mode(output) {
+            Mode::Accumulate => format!("bitcast<{ty}>({}) + {value}", self.load(slot, base, col)),
+            _ => value.to_owned(),
+        };
+        let bits = format!("store_bits{w}({value}, {poison})");
+        let name = self.buffer(slot);
+        if self.width == 1 {
+            return format!("    {name}[{}] = {bits};\n", self.at_col(slot, base, col));
+        }
+        if !self.is_vector(slot) {
+            let mut text = format!("    let bits{output} = {bits};\n");
+            for (k, c) in COMPONENTS.into_iter().enumerate() {
+                let only = if self.is_masked() { format!("if (valid.{c}) ") } else { String::new() };
+                let address = self.at_col(slot, base, &format!("({col} + {k}u)"));
+                writeln!(text, "    {only}{{ {name}[{address}] = bits{output}.{c}; }}").expect("writing to a string");
+            }
+            return text;
+        }
+        let at = format!("{name}[({base} + {col}) / 4u]");
+        match (self.access(slot).dtype, self.is_masked()) {
+            (DType::F16, masked) => self.store_packed(output, &at, &format!("narrow4_f16({bits})"), masked),
+            (DType::BF16, masked) => self.store_packed(output, &at, &format!("narrow4_bf16({bits})"), masked),
+            (_, false) => format!("    {at} = {bits};\n"),
+            (_, true) => {
+                // A component is a store of its own 4 bytes: the other row's elements are not touched.
+                let mut text = format!("    let bits{output} = {bits};\n    if (all(valid)) {{\n");
+                write!(text, "        {at} = bits{output};\n    }} else {{\n").expect("writing to a string");
+                for c in COMPONENTS {
+                    writeln!(text, "        if (valid.{c}) {{ {at}.{c} = bits{output}.{c}; }}")
+                        .expect("writing to a string");
+                }
+                text.push_str("    }\n");
+                text
+            }
+        }
+    }
+
+    /// Stores the row's value, which is an f32, added to what is there where the output accumulates.
+    pub fn store_row(&self, output: usize, address: &str, value: &str) -> String {
+        let name = self.buffer(Slot::Output(output));
+        let value = match self.mode(output) {
+            Mode::Accumulate => format!("bitcast<f32>({name}[{address}]) + {value}"),
+            _ => value.to_owned(),
+        };
+        format!("    {name}[{address}] = store_bits({value}, r.bits > INF_BITS);\n")
+    }
+
+    /// Stores four 16-bit values to two words. Of a word that two rows share, the half goes to `work`, where
+    /// `stitch.wgsl` finds it; among elements nobody else writes the other half.
+    fn store_packed(&self, output: usize, at: &str, halves: &str, masked: bool) -> String {
+        let mut text = format!("    let half{output} = {halves};\n");
+        let h = |c: char| format!("half{output}.{c}");
+        let word = |low: char, high: char| format!("{} | ({} << 16u)", h(low), h(high));
+        let whole = format!("{at} = vec2<u32>({}, {});", word('x', 'y'), word('z', 'w'));
+        if !masked {
+            writeln!(text, "    {whole}").expect("writing to a string");
+            return text;
+        }
+        write!(text, "    if (all(valid)) {{\n        {whole}\n    }} else {{\n").expect("writing to a string");
+        for (place, low, high) in [('x', 'x', 'y'), ('y', 'z', 'w')] {
+            let (edges, both) = (format!("{at}.{place}"), word(low, high));
+            let (first, last) = if self.program.has_rows() {
+                let edge = self.edge(output);
+                let at = |side: u32| format!("work[shape.edge_base + ({edge}u * shape.rows + r.row) * 2u + {side}u]");
+                (format!("{} = {};", at(0), h(high)), format!("{} = {};", at(1), h(low)))
+            } else {
+                (
+                    format!("{edges} = ({edges} & 0xffffu) | ({} << 16u);", h(high)),
+                    format!("{edges} = ({edges} & 0xffff0000u) | {};", h(low)),
+                )
+            };
+            write!(
+                text,
+                "        if (valid.{low} && valid.{high}) {{ {edges} = {both}; }}\n        \
+                 else if (valid.{high}) {{ {first} }}\n        else if (valid.{low}) {{ {last} }}\n"
+            )
+            .expect("writing to a string");
+        }
+        text.push_str("    }\n");
+        text
+    }
+
+    /// Which of the pass's outputs that leave halves in `work` this one is.
+    pub fn edge(&self, output: usize) -> usize {
+        let edges = self.edge_outputs();
+        edges.iter().position(|o| *o == output).expect("an output that leaves halves")
+    }
+
+    /// Outputs whose rows may share words.
+    pub fn edge_outputs(&self) -> Vec<usize> {
+        edge_outputs(self.program, self.pass, self.variant, self.width)
+    }
+
+    /// The declaration of `valid` for a window that begins at `col`, where windows are masked.
+    pub fn valid(&self, col: &str) -> String {
+        if self.is_masked() {
+            format!("    let valid = (U4({col}) + U4(0u, 1u, 2u, 3u)) < U4(shape.cols);\n")
+        } else {
+            String::new()
+        }
+    }
+
+    /// Nodes further out than a row that something below the roots reads, in order.
+    pub fn outer_nodes(&self, roots: &[NodeId]) -> Vec<NodeId> {
+        let below = self.program.below(roots, |id| matches!(self.program.node(id), Node::SumOver(..)));
+        below.into_iter().filter(|&id| is_outer(self.program, id)).collect()
+    }
+}
+
+/// Outputs of a pass over masked windows that are stored two elements a word.
+pub fn edge_outputs(program: &Program, pass: &Pass, variant: &Variant, width: u32) -> Vec<usize> {
+    if variant.aligned_to.is_none() || !program.has_rows() || width == 1 {
+        return Vec::new();
+    }
+    let slots = tensors(program, pass);
+    let is_edge = |&output: &usize| {
+        let tensor = slots.iter().position(|s| *s == Slot::Output(output)).expect("an output of the pass");
+        program.outputs[output].scope == Scope::Element && variant.access[tensor].dtype.is_packed()
+    };
+    pass.outputs.iter().copied().filter(is_edge).collect()
+}
+
+fn declare(text: &mut String, binding: usize, writes: bool, name: &str, ty: &str) {
+    let access = if writes { "read_write" } else { "read" };
+    writeln!(text, "@group(0) @binding({binding}) var<storage, {access}> {name}: {ty};").expect("writing to a string");
+}

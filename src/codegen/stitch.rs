@@ -1,0 +1,41 @@
+//! Hooks of `stitch.wgsl`: words of 16-bit outputs that two rows share, put together after the pass.
+
+use super::access::Frame;
+use super::{Binding, KernelSource, Slot, Variant};
+use crate::lower::Program;
+use crate::schedule::PassSchedule;
+use crate::template::{Gather, Skeleton, fill_hooks};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// The kernel that stitches one output of a pass. Its uniform is the pass's.
+pub fn stitch(
+    program: &Program,
+    pass: usize,
+    schedule: &PassSchedule,
+    variant: &Variant,
+    output: usize,
+    workgroup: u32,
+) -> KernelSource {
+    let frame = Frame::new(program, pass, variant, schedule.width);
+    let mut text = String::new();
+    let _ = write!(
+        text,
+        "@group(0) @binding(0) var<uniform> shape: Shape;\n\
+         @group(0) @binding(2) var<storage, read_write> work: array<u32>;\n\
+         @group(0) @binding(3) var<storage, read_write> output: array<atomic<u32>>;\n\
+         const WG: u32 = {workgroup}u;\nconst EDGE: u32 = {}u;\n\
+         fn row_base(row: u32) -> u32 {{\n{}    return {};\n}}\n",
+        frame.edge(output),
+        frame.coordinates("row"),
+        frame.base(Slot::Output(output))
+    );
+    let hooks = BTreeMap::from([("rows".to_owned(), text)]);
+    let title = format!("{}: words that rows share, of output {output} of pass {pass}", program.name);
+    let wgsl = fill_hooks(&title, Skeleton::Stitch, 0, Gather::Tree, &hooks);
+    let binding = |slot: Slot| Binding { slot, writes: true, tensor: None };
+    KernelSource {
+        wgsl: wgsl.expect("the stitch skeleton takes these hooks"),
+        bindings: vec![binding(Slot::Work), binding(Slot::Output(output))],
+    }
+}
