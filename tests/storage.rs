@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::context;
+use common::golden::{self, Tolerance};
+use common::{context, loss_of, on_cpu, on_gpu_stored};
 use half::{bf16, f16};
 use wgloss::schedule::{Force, Kernel};
 use wgloss::{Bindings, Context, DType, Element, GradMode, HostTensor, Loss, PlanSpec, Tensor, cpu, losses};
@@ -214,6 +215,69 @@ fn half_elements_agree_with_the_cpu() {
         check_elements::<f16>(ctx, count, offset);
         check_elements::<bf16>(ctx, count, offset);
     }
+}
+
+/// The losses of rows: stored in every type. Of the others, every second one in each 16-bit type.
+const SOFTMAX: [&str; 11] = [
+    "cross_entropy",
+    "cross_entropy_prob",
+    "nll",
+    "kl_div",
+    "z_loss",
+    "softcap_cross_entropy",
+    "distillation",
+    "jsd",
+    "tvd",
+    "multiclass_focal",
+    "cross_entropy_temperature",
+];
+
+/// Golden cases with their numbers rounded to a 16-bit type: the GPU against the CPU's f64 path on the same.
+fn check_golden<T: Half>(ctx: &Context) {
+    let (relative, least) = T::ROUNDING;
+    let mut cases = 0;
+    for (place, path) in golden::files(&golden::folder()).into_iter().enumerate() {
+        let turn = place % 2 == usize::from(T::DTYPE == DType::F16);
+        if !turn && !SOFTMAX.contains(&golden::stem(&path).as_str()) {
+            continue;
+        }
+        for case in golden::load(&path) {
+            let mut problem = case.to_oracle();
+            for array in problem.arrays.values_mut() {
+                array.values.iter_mut().for_each(|x| *x = f64::from(T::of(*x as f32).wide()));
+            }
+            let Some(loss) = loss_of(&case.file, &problem) else { continue };
+            let grads = case.grads();
+            let what = format!("{}/{} in {}", case.file, case.name, T::DTYPE);
+            let want = on_cpu(&loss, &problem, &grads).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let got = on_gpu_stored::<T>(ctx, &loss, &problem, &grads, T::of, |x| f64::from(x.wide()));
+            let got = got.unwrap_or_else(|e| panic!("{what}: {e}"));
+            let tolerance = Tolerance::single(&case, "loss", &want.loss);
+            for (got, want) in got.loss.iter().zip(&want.loss) {
+                assert!(tolerance.units(*got, *want) <= 1.0, "{what}: loss {got}, want {want}");
+            }
+            for name in grads {
+                let want = &want.grads[name];
+                let single = Tolerance::single(&case, &format!("grad_{name}"), want);
+                let tolerance = Tolerance { rtol: single.rtol + relative, atol: single.atol + least };
+                for (place, (got, want)) in got.grads[name].iter().zip(want).enumerate() {
+                    // Beyond the largest half there is only ∞.
+                    let overflows = !T::of(*want as f32).wide().is_finite() && want.is_finite();
+                    let fits = if overflows { got.is_infinite() } else { tolerance.units(*got, *want) <= 1.0 };
+                    assert!(fits, "{what}: gradient of {name}[{place}] is {got}, want {want}");
+                }
+            }
+            cases += 1;
+        }
+    }
+    assert!(cases > 200, "only {cases} golden cases");
+}
+
+#[test]
+fn golden_cases_in_16_bits_are_one_rounding_away() {
+    let Some(ctx) = context() else { return };
+    check_golden::<f16>(ctx);
+    check_golden::<bf16>(ctx);
 }
 
 #[test]

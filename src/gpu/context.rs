@@ -48,7 +48,7 @@ impl Context {
         Context::request(None).await
     }
 
-    /// A device with these limits only, to test as on a smaller one. Blocks.
+    /// A device with these limits only, and no features, to test as on a smaller one. Blocks.
     ///
     /// # Errors
     /// As [`Context::new`]; [`Error::Device`] where the adapter allows less.
@@ -72,11 +72,12 @@ impl Context {
                  (`apt-get install mesa-vulkan-drivers` on Debian and Ubuntu)"
             ),
         })?;
+        let wanted = if limits.is_none() { wgpu::Features::SUBGROUP } else { wgpu::Features::empty() };
         let required_limits = limits.unwrap_or_else(|| adapter.limits());
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wgloss"),
             required_limits,
-            required_features: adapter.features() & wgpu::Features::SUBGROUP,
+            required_features: adapter.features() & wanted,
             ..wgpu::DeviceDescriptor::default()
         };
         let device = adapter.request_device(&descriptor).await;

@@ -113,9 +113,10 @@ pub(super) fn resolve(problem: &mut Problem<'_>) -> Result<Resolved> {
     }
     for pass in &problem.program.passes {
         let slots = tensors(problem.program, pass);
+        let columns = pass.columns;
         // Keeping one output may change how the others are reached.
         while let Some(output) = {
-            let windows = problem.windows(&slots);
+            let windows = problem.windows(&slots, columns);
             let odd = |slot: &&Slot| problem.place(**slot).dtype.is_packed() && !windows.vector(&slots, **slot);
             slots.iter().find(|s| matches!(s, Slot::Output(_)) && odd(s)).copied()
         } {
@@ -136,7 +137,7 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
             let (needed, allowed) = (slots.len() as u64, MAX_TENSORS as u64);
             return Err(Error::Limit { what: "tensors of a pass".into(), needed, allowed, limit: "wgloss" });
         }
-        let windows = problem.windows(&slots);
+        let windows = problem.windows(&slots, pass.columns);
         // A gradient that is kept is accumulated where it settles.
         let mode = |&o: &usize| if problem.targets[o].is_some() { Mode::Write } else { problem.modes[o] };
         let modes: Vec<Mode> = pass.outputs.iter().map(mode).collect();
@@ -263,7 +264,8 @@ impl Problem<'_> {
 
     /// Windows of four columns wherever some tensor can be reached by vectors. They are aligned to the vectors of a
     /// 16-bit output, else of any output, else of an input; rows that begin elsewhere in a vector each are masked.
-    fn windows(&self, slots: &[Slot]) -> Windows {
+    /// Rows by themselves, whose pass visits no columns, have none.
+    fn windows(&self, slots: &[Slot], columns: bool) -> Windows {
         let axes = self.geometry.axes;
         let single = |&slot: &Slot| {
             let place = self.place(slot);
@@ -280,8 +282,9 @@ impl Problem<'_> {
             Slot::Input(place) if self.program.inputs[place].scope == Scope::Element => 2,
             _ => 3,
         };
+        let visited = columns || !self.program.has_rows();
         let primary = (0..slots.len()).filter(|k| remainders[*k].is_some()).min_by_key(rank);
-        let Some(primary) = primary.filter(|_| self.force.width != Some(1)) else { return scalars(access) };
+        let Some(primary) = primary.filter(|_| visited && self.force.width != Some(1)) else { return scalars(access) };
         let aligned = axes[3].is_multiple_of(4) && remainders[primary] == Some([0; 4]);
         let flat = self.program.has_rows() || axes[..3] == [1; 3];
         let worth = axes[3] >= MASKED_COLS || (0..slots.len()).any(|k| packed(&k) && remainders[k].is_some());

@@ -8,7 +8,7 @@ pub mod oracle;
 use oracle::{Array, Case, Opt};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
-use wgloss::{Context, HostTensor, Loss, Reduction, Result, Scope, Tensor, Value, cpu, losses};
+use wgloss::{Context, Element, HostTensor, Loss, Reduction, Result, Scope, Tensor, Value, cpu, losses};
 
 /// What a path gives for a case.
 #[derive(Clone, Debug)]
@@ -117,21 +117,35 @@ pub fn hessian_on_cpu(loss: &Loss, case: &Case, wrt: &str) -> Result<Vec<f64>> {
 
 /// Runs a case on the GPU.
 pub fn on_gpu(ctx: &Context, loss: &Loss, case: &Case, grads: &[&str]) -> Result<Outcome> {
+    on_gpu_stored::<f32>(ctx, loss, case, grads, |x| x, f64::from)
+}
+
+/// Runs a case on the GPU with its numbers, and their gradients, stored as `T`.
+pub fn on_gpu_stored<T: Element>(
+    ctx: &Context,
+    loss: &Loss,
+    case: &Case,
+    grads: &[&str],
+    narrow: fn(f32) -> T,
+    widen: fn(T) -> f64,
+) -> Result<Outcome> {
     let owned = owned(case);
     let mut tensors: Vec<(&str, Tensor)> = Vec::new();
     for (name, shape, values) in &owned.numbers {
-        tensors.push((name, Tensor::from_slice(ctx, values, shape)?));
+        let values: Vec<T> = values.iter().map(|x| narrow(*x)).collect();
+        tensors.push((name, Tensor::from_slice(ctx, &values, shape)?));
     }
     if let Some((shape, labels)) = &owned.labels {
         tensors.push(("target", Tensor::from_slice(ctx, labels, shape)?));
     }
     let inputs: Vec<(&str, &Tensor)> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
     let out = loss.forward_backward_of(ctx, &inputs, grads)?;
-    let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<f64>>();
     let mut found = BTreeMap::new();
     for name in grads {
-        found.insert(name.to_string(), wide(out.grad(name)?.to_vec::<f32>()?));
+        let values = out.grad(name)?.to_vec::<T>()?;
+        found.insert(name.to_string(), values.into_iter().map(widen).collect());
     }
     let loss_shape = out.loss_tensor()?.shape().to_vec();
-    Ok(Outcome { loss: wide(out.loss_values()?), loss_shape, grads: found })
+    let loss = out.loss_values()?.into_iter().map(f64::from).collect();
+    Ok(Outcome { loss, loss_shape, grads: found })
 }
