@@ -122,6 +122,8 @@ fn resident_values(limits: &Limits) -> u32 {
     if limits.software { 128 } else { 32 }
 }
 
+/// Elements from which a software adapter holds long rows in registers.
+const SOFTWARE_RESIDENT: u64 = 1 << 20;
 /// Loop iterations of one invocation after which Mesa's software drivers stop a shader (65,535), with a margin.
 const SOFTWARE_ITERATIONS: u64 = 50_000;
 /// Rows from which a GPU is busy with a workgroup a row.
@@ -200,7 +202,10 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
         None if stops => {
             return fault(format!("{} columns on a software adapter, which stops long loops", shape.cols));
         }
-        None if fits => (Kernel::RowResident { trips: trips as u32 }, "the row fits in registers"),
+        // Mesa takes seconds to compile long unrolled rows: large tensors repay them.
+        None if fits && !(limits.software && shape.rows * shape.cols < SOFTWARE_RESIDENT && trips > 4) => {
+            (Kernel::RowResident { trips: trips as u32 }, "the row fits in registers")
+        }
         None => {
             (Kernel::Row, if limits.software { "streamed from the CPU's caches" } else { "longer than registers hold" })
         }
