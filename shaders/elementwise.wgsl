@@ -1,5 +1,5 @@
 // Elements (or rows by themselves): read once, write once, no reduction inside a row.
-// Grid: any number of workgroups; invocations stride over windows of WIDTH items. Reads the inputs at each item, writes the
+// Grid: any number of workgroups; each takes a run of windows of WIDTH items. Reads the inputs at each item, writes the
 // outputs there, and one partial of each sum a workgroup: work[sum * groups + group].
 
 // hook begin: bindings
@@ -44,12 +44,14 @@ fn main(
     let o = outer_begin();
     let count = windows(o);
     var s = sums_identity(o);
-    let step = groups.x * WG;
-    for (var first = group.x * WG + lane; first < count; first += BLOCK * step) {
+    // Each workgroup has a run of its own, so that neighbouring accesses follow each other.
+    let length = (count + groups.x - 1u) / groups.x;
+    let end = min((group.x + 1u) * length, count);
+    for (var first = group.x * length + lane; first < end; first += BLOCK * WG) {
         // Sums of short runs are added to each other: long runs would lose digits.
         var run = sums_identity(o);
-        let end = min(first + BLOCK * step, count);
-        for (var i = first; i < end; i += step) {
+        let stop = min(first + BLOCK * WG, end);
+        for (var i = first; i < stop; i += WG) {
             run = item(o, run, window_first(o, i));
         }
         s = sums_add(s, run);

@@ -145,7 +145,7 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
     if !program.has_rows() || !pass.columns {
         let width = if program.has_rows() { 1 } else { width };
         let items = if program.has_rows() { shape.rows } else { shape.cols }.div_ceil(u64::from(width));
-        let workgroup = force.workgroup.unwrap_or(if limits.software { 32 } else { most });
+        let workgroup = force.workgroup.unwrap_or(if limits.software { 8 } else { most });
         // Several items an invocation, so that its sums and constants are shared.
         let (per_invocation, busy) = if limits.software { (64, 256) } else { (4, 4096) };
         let groups = items.div_ceil(u64::from(workgroup) * per_invocation).clamp(1, busy);
@@ -230,7 +230,7 @@ fn row_lanes(vectors: u64, width: u32, shape: &Shape, stages: u64, limits: &Limi
     let most = limits.workgroup_invocations.min(1024);
     let lanes = force.lanes.or(force.workgroup);
     // Enough invocations for a busy workgroup: a vector of one core, or a few subgroups.
-    let least = if limits.software { 8 } else { 64.min(most) };
+    let least = if limits.software && !shape.rows_innermost { 8 } else { 64.min(most) };
     let lanes = lanes.unwrap_or_else(|| {
         let shared = u64::from(resident_values(limits) / width);
         if shape.rows_innermost && shape.rows >= 1024 {
