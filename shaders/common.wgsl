@@ -4,7 +4,8 @@
 struct Shape {
     rows: u32,
     cols: u32,
-    elements: u32,
+    // A number to divide by, which may be more than 32 bits hold.
+    elements: f32,
     batch: u32,
     group_rows: u32,
     // Where the sums of groups lie in `work`, and how many groups there are.
@@ -17,6 +18,11 @@ struct Shape {
     edge_base: u32,
     reserved0: u32,
     reserved1: u32,
+    // Rows (elements, without rows) of this dispatch, those before it, and the same of workgroups that leave sums.
+    items: u32,
+    first_item: u32,
+    first_group: u32,
+    sum_groups: u32,
     // Merged axes, outermost first; with rows, the last one is the columns.
     axes: vec4<u32>,
     // Of each tensor: its strides along the axes, then its first element in .x.

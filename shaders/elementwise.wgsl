@@ -1,6 +1,6 @@
 // Elements (or rows by themselves): read once, write once, no reduction inside a row.
 // Grid: any number of workgroups; each takes a run of windows of WIDTH items. Reads the inputs at each item, writes the
-// outputs there, and one partial of each sum a workgroup: work[sum * groups + group].
+// outputs there, and one partial of each sum a workgroup: work[sum * sum_groups + first_group + group].
 
 // hook begin: bindings
 @group(0) @binding(0) var<uniform> shape: Shape;
@@ -16,7 +16,7 @@ struct Outer { one: f32 }
 struct Sums { bits: u32, sum0: f32 }
 struct LaneSums { bits: u32, sum0: f32 }
 fn outer_begin() -> Outer { return Outer(1.0); }
-fn windows(o: Outer) -> u32 { return (shape.elements + WIDTH - 1u) / WIDTH; }
+fn windows(o: Outer) -> u32 { return (shape.items + WIDTH - 1u) / WIDTH; }
 fn window_first(o: Outer, window: u32) -> u32 { return window * WIDTH; }
 fn sums_identity(o: Outer) -> LaneSums { return LaneSums(0u, 0.0); }
 fn item(o: Outer, s: LaneSums, first: u32) -> LaneSums {
@@ -67,7 +67,7 @@ fn main(
             workgroupBarrier(); // this step is written before the next one reads it
         }
         if (lane == 0u) {
-            sums_store(lanes[0], group.x, groups.x);
+            sums_store(lanes[0], shape.first_group + group.x, shape.sum_groups);
         }
     }
 }

@@ -18,11 +18,11 @@ const MASKED: bool = false;
 // hook end
 
 // hook begin: row
-struct RowValues { bits: u32, base0: u32, early: u32, sum: f32 }
+struct RowValues { bits: u32, row: u32, base0: u32, early: u32, sum: f32 }
 struct Fetched { x0: u32 }
-fn outer_begin() -> RowValues { return RowValues(0u, 0u, 0u, 0.0); }
+fn outer_begin() -> RowValues { return RowValues(0u, 0u, 0u, 0u, 0.0); }
 fn row_begin(outer: RowValues, row: u32) -> RowValues {
-    return RowValues(outer.bits, row * shape.cols, 0u, 0.0);
+    return RowValues(outer.bits, shape.first_item + row, row * shape.cols, 0u, 0.0);
 }
 fn fetch(r: RowValues, col: u32) -> Fetched { return Fetched(input0[r.base0 + col]); }
 // hook end
@@ -38,7 +38,7 @@ fn stage0_step(s: LaneStage0, r: RowValues, f: Fetched, col: u32) -> LaneStage0 
 fn stage0_narrow(s: LaneStage0) -> Stage0 { return Stage0(s.bits, s.sum); }
 fn stage0_exchange(s: Stage0, step: u32) -> Stage0 { return s; }
 fn stage0_combine(a: Stage0, b: Stage0) -> Stage0 { return Stage0(max(a.bits, b.bits), a.sum + b.sum); }
-fn stage0_finish(r: RowValues, s: Stage0) -> RowValues { return RowValues(max(r.bits, s.bits), r.base0, r.early, s.sum); }
+fn stage0_finish(r: RowValues, s: Stage0) -> RowValues { return RowValues(max(r.bits, s.bits), r.row, r.base0, r.early, s.sum); }
 fn stage0_save(s: Stage0, first: u32) {
     work[first] = s.bits;
     work[first + 1u] = bitcast<u32>(s.sum);
@@ -53,8 +53,8 @@ const STAGE0_INDEX: u32 = 0u;
 fn write_elements(r: RowValues, f: Fetched, col: u32) {
     output0[r.base0 + col] = store_bits(r.sum, r.bits > INF_BITS);
 }
-fn write_row(r: RowValues, row: u32) {
-    work[row] = store_bits(r.sum, r.bits > INF_BITS);
+fn write_row(r: RowValues) {
+    work[r.row] = store_bits(r.sum, r.bits > INF_BITS);
 }
 // hook end
 

@@ -12,7 +12,7 @@ fn main(
 ) {
     let outer = outer_begin();
     let cols = i32(shape.cols);
-    let rows = shape.rows;
+    let rows = shape.items;
     let lane = thread % LANES;
     for (var first = group.x * ROWS; first < rows; first += groups.x * ROWS) {
         // Past the last row a lane repeats it, and writes nothing.
@@ -49,7 +49,7 @@ fn main(
                 }
             }
             if (lane == 0u) {
-                write_row(r, row);
+                write_row(r);
             }
         }
         if (!STRIDED) {

@@ -24,7 +24,7 @@ fn main(
     // Where rows begin anywhere, their windows may be one more.
     let windows = (shape.cols + select(WIDTH - 1u, 2u * (WIDTH - 1u), MASKED)) / WIDTH;
     let chunk = (windows + shape.splits - 1u) / shape.splits * WIDTH;
-    for (var row = group.y; row < shape.rows; row += groups.y) {
+    for (var row = group.y; row < shape.items; row += groups.y) {
         var r = row_begin(outer, row);
         let begin = select(0u, 0u - r.early, MASKED) + group.x * chunk;
         let end = min(i32(begin + chunk), cols);
@@ -57,7 +57,7 @@ fn main(
                 write_elements(r, fetch(r, col), col);
             }
             if (thread == 0u && group.x == 0u) {
-                write_row(r, row);
+                write_row(r);
             }
         }
         if (!STRIDED) {

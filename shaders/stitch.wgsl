@@ -14,10 +14,10 @@ fn row_base(row: u32) -> u32 { return row * shape.cols; }
 
 @compute @workgroup_size(WG)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    for (var row = id.x; row < shape.rows; row += groups.x * WG) {
+    for (var row = id.x; row < shape.items; row += groups.x * WG) {
         let first = row_base(row);
         let end = first + shape.cols;
-        let edges = shape.edge_base + (EDGE * shape.rows + row) * 2u;
+        let edges = shape.edge_base + (EDGE * shape.rows + shape.first_item + row) * 2u;
         // Each half has one writer; the atomics keep the other half, whoever's it is.
         if (first % 2u == 1u) {
             atomicAnd(&output[first / 2u], 0xffffu);

@@ -357,17 +357,20 @@ pub fn is_gathered(program: &Program, place: usize) -> bool {
     })
 }
 
-/// Checks that indices inside one problem fit 32 bits.
-pub fn check_sizes(geometry: &Geometry) -> Result<()> {
-    let largest = u64::from(u32::MAX);
-    let (needed, what) = (geometry.elements(), "elements of one problem");
-    if needed > largest {
-        return Err(Error::Limit { what: what.into(), needed, allowed: largest, limit: "32-bit indices" });
+/// Checks that row and column numbers fit 32 bits; there may be more elements.
+pub fn check_sizes(geometry: &Geometry, has_rows: bool) -> Result<()> {
+    let (rows, cols) = (u64::from(u32::MAX), i32::MAX as u64);
+    let limit = "32-bit indices";
+    if geometry.rows > rows {
+        return Err(Error::Limit { what: "rows".into(), needed: geometry.rows, allowed: rows, limit });
+    }
+    if has_rows && geometry.cols > cols {
+        return Err(Error::Limit { what: "columns".into(), needed: geometry.cols, allowed: cols, limit });
     }
     Ok(())
 }
 
-/// Bytes that a program must move, with the sizes of its tensors' elements: its inputs once for each stage and for the outputs, its outputs once.
+/// Bytes that a program must move, given the sizes of its tensors' elements: inputs once, outputs once.
 pub fn bytes_moved(
     program: &Program,
     geometry: &Geometry,

@@ -98,7 +98,9 @@ impl<'a> Frame<'a> {
             declare(&mut text, all.len() + 1, true, name, ty);
         }
         if self.is_masked() {
-            text.push_str("fn near(col: u32) -> u32 { return u32(clamp(i32(col), 0, i32(shape.cols) - 1)); }\n");
+            let cols = self.cols();
+            writeln!(text, "fn near(col: u32) -> u32 {{ return u32(clamp(i32(col), 0, i32({cols}) - 1)); }}")
+                .expect("writing to a string");
         }
         (all, text)
     }
@@ -292,10 +294,15 @@ impl<'a> Frame<'a> {
         edge_outputs(self.program, self.pass, self.variant, self.width)
     }
 
+    /// Columns of a row; elements of the dispatch, without rows.
+    fn cols(&self) -> &'static str {
+        if self.program.has_rows() { "shape.cols" } else { "shape.items" }
+    }
+
     /// The declaration of `valid` for a window that begins at `col`, where windows are masked.
     pub fn valid(&self, col: &str) -> String {
         if self.is_masked() {
-            format!("    let valid = (U4({col}) + U4(0u, 1u, 2u, 3u)) < U4(shape.cols);\n")
+            format!("    let valid = (U4({col}) + U4(0u, 1u, 2u, 3u)) < U4({});\n", self.cols())
         } else {
             String::new()
         }

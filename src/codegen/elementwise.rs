@@ -43,11 +43,10 @@ fn hook(frame: &Frame<'_>, lenient: bool) -> String {
     write!(text, "fn outer_begin() -> Outer {{\n    var o: Outer;\n    o.bits = 0u;\n{code}    return o;\n}}\n")
         .expect("writing to a string");
     // Windows of items: aligned to a tensor, the first one may begin before it.
-    let items = if program.has_rows() { "shape.rows" } else { "shape.cols" };
     let early = variant_phase(frame);
     let _ = writeln!(
         text,
-        "fn windows(o: Outer) -> u32 {{ return ({items} + {early} + WIDTH - 1u) / WIDTH; }}\n\
+        "fn windows(o: Outer) -> u32 {{ return (shape.items + {early} + WIDTH - 1u) / WIDTH; }}\n\
          fn window_first(o: Outer, window: u32) -> u32 {{ return window * WIDTH - {early}; }}"
     );
     text.push_str(&sums_text(frame));
@@ -60,7 +59,7 @@ fn hook(frame: &Frame<'_>, lenient: bool) -> String {
     text.push_str(&frame.valid("first"));
     let u = if width == 4 { "U4" } else { "U" };
     writeln!(text, "    var bits = {u}(0u);").expect("writing to a string");
-    let loads = emit.lets(&nodes, &|id| load(frame, id, "first", lenient));
+    let loads = emit.lets(&nodes, &|id| load(frame, id, "(shape.first_item + first)", lenient));
     text.push_str(&loads);
     // Where the loss is valid: NaN elsewhere is not looked at.
     let valid = program.valid.map(|v| emit.value(v));
@@ -76,7 +75,7 @@ fn hook(frame: &Frame<'_>, lenient: bool) -> String {
         let mut value = emit.value(operand);
         if program.scope(operand) == Scope::Group {
             // A group counts once, at its first row.
-            value = format!("select(0.0, {value}, first % shape.group_rows == 0u)");
+            value = format!("select(0.0, {value}, (shape.first_item + first) % shape.group_rows == 0u)");
         }
         if frame.is_masked() {
             value = format!("select(F4(0.0), {value}, valid)");

@@ -97,7 +97,7 @@ fn count(extent: Extent) -> String {
         Extent::Cols => "f32(shape.cols)".to_owned(),
         Extent::Rows => "f32(shape.rows)".to_owned(),
         Extent::GroupRows => "f32(shape.group_rows)".to_owned(),
-        Extent::Elements => "f32(shape.elements)".to_owned(),
+        Extent::Elements => "shape.elements".to_owned(),
         Extent::Batch => "f32(shape.batch)".to_owned(),
     }
 }

@@ -131,7 +131,7 @@ fn finish_text(program: &Program, sums: &[(usize, NodeId)], outputs: &[usize], m
             Node::Count(Extent::Cols) => "f32(shape.cols)".to_owned(),
             Node::Count(Extent::Rows) => "f32(shape.rows)".to_owned(),
             Node::Count(Extent::GroupRows) => "f32(shape.group_rows)".to_owned(),
-            Node::Count(Extent::Elements) => "f32(shape.elements)".to_owned(),
+            Node::Count(Extent::Elements) => "shape.elements".to_owned(),
             Node::Count(Extent::Batch) => "f32(shape.batch)".to_owned(),
             Node::Input(_) | Node::SumOver(..) => {
                 let _ = writeln!(text, "    let b{n} = scalars.values[{}];", slot(id));

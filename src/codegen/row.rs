@@ -150,7 +150,7 @@ impl<'f, 'a> Row<'f, 'a> {
         for slot in self.based() {
             writeln!(text, "    {} = {};", self.base_name(slot), frame.base(slot)).expect("writing to a string");
         }
-        text.push_str("    r.row = row;\n");
+        text.push_str("    r.row = shape.first_item + row;\n");
         if let Some(tensor) = frame.variant.aligned_to {
             writeln!(text, "    r.early = r.base{tensor} % 4u;").expect("writing to a string");
         }
@@ -187,10 +187,10 @@ impl<'f, 'a> Row<'f, 'a> {
                         _ => self.row_float(&mut text, id, &bits),
                     }
                 }
-                Node::SumOver(..) => self.row_float(&mut text, id, &group_load(program, id, "row")),
+                Node::SumOver(..) => self.row_float(&mut text, id, &group_load(program, id, "r.row")),
                 Node::At(x, label) => {
                     let label = outer_value(program, label, "r");
-                    text.push_str(&gather(self.frame, id, x, &label, "row", "r.bits", self.lenient));
+                    text.push_str(&gather(self.frame, id, x, &label, "r.row", "r.bits", self.lenient));
                     writeln!(text, "    r.n{n} = e{n};").expect("writing to a string");
                 }
                 Node::Reduce(..) => {} // set where its stage ends
@@ -378,15 +378,15 @@ impl<'f, 'a> Row<'f, 'a> {
                 text.push_str(&frame.store(output, &base, "col", &value, "poison"));
             }
         }
-        text.push_str("}\nfn write_row(r: RowValues, row: u32) {\n");
+        text.push_str("}\nfn write_row(r: RowValues) {\n");
         for (place, total) in frame.pass.totals.iter().enumerate() {
             let operand = program.node(*total).operands().next().expect("a sum has an operand");
             let mut value = outer_value(program, operand, "r");
             if program.scope(operand) == Scope::Group {
                 // A group counts once, at its first row.
-                value = format!("select(0.0, {value}, row % shape.group_rows == 0u)");
+                value = format!("select(0.0, {value}, r.row % shape.group_rows == 0u)");
             }
-            let _ = writeln!(text, "    work[{place}u * shape.rows + row] = store_bits({value}, r.bits > INF_BITS);");
+            let _ = writeln!(text, "    work[{place}u * shape.rows + r.row] = store_bits({value}, r.bits > INF_BITS);");
         }
         for &output in frame.pass.outputs.iter().filter(|&&o| program.outputs[o].scope == Scope::Row) {
             let slot = Slot::Output(output);

@@ -275,16 +275,25 @@ impl Maker<'_> {
             let (source, grid) = match step {
                 Step::Kernel { source, grid, .. } | Step::Settle { source, grid, .. } => (source, *grid),
             };
+            // A chunk's own bytes, where the step names them.
+            let part = |slot: Slot, buffer: &wgpu::Buffer| -> Option<(u64, u64)> {
+                let Step::Kernel { bytes, .. } = step else { return None };
+                let (_, bytes) = bytes.iter().find(|(named, _)| *named == slot)?;
+                Some((bytes.start, bytes.end.min(buffer.size() - buffer.size() % 4)))
+            };
             let storage = |place: usize, slot: Slot| match (step, slot) {
                 (Step::Settle { output, .. }, Slot::Output(_)) if place == 0 => {
                     whole[*output].as_ref().expect("a whole gradient").as_entire_binding()
                 }
-                (Step::Settle { .. }, Slot::Output(output)) => self.binding(&self.outputs[output]),
+                (Step::Settle { .. }, Slot::Output(output)) => self.binding(&self.outputs[output], None),
                 (_, Slot::Output(output)) => match &whole[output] {
-                    Some(buffer) => buffer.as_entire_binding(),
-                    None => self.binding(&self.outputs[output]),
+                    Some(buffer) => bytes_of(buffer, part(slot, buffer)),
+                    None => self.binding(&self.outputs[output], part(slot, self.outputs[output].buffer())),
                 },
-                (_, Slot::Input(input)) => self.binding(self.inputs[input].as_ref().expect("an input is bound")),
+                (_, Slot::Input(input)) => {
+                    let tensor = self.inputs[input].as_ref().expect("an input is bound");
+                    self.binding(tensor, part(slot, tensor.buffer()))
+                }
                 (_, Slot::Work) => work.as_entire_binding(),
                 (_, Slot::Scalars) => scalars.as_entire_binding(),
             };
@@ -354,15 +363,10 @@ impl Maker<'_> {
         Ok(group)
     }
 
-    /// The tensor's bytes, from an aligned offset.
-    fn binding<'t>(&self, tensor: &'t Tensor) -> wgpu::BindingResource<'t> {
-        let alignment = u64::from(self.inner.ctx.limits().offset_alignment);
-        let range = tensor.bound_range(alignment);
-        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-            buffer: tensor.buffer(),
-            offset: range.start,
-            size: wgpu::BufferSize::new(range.end - range.start),
-        })
+    /// The tensor's bytes, or a part of them, from an aligned offset.
+    fn binding<'t>(&self, tensor: &'t Tensor, part: Option<(u64, u64)>) -> wgpu::BindingResource<'t> {
+        let whole = tensor.bound_range(u64::from(self.inner.ctx.limits().offset_alignment));
+        bytes_of(tensor.buffer(), part.or(Some((whole.start, whole.end))))
     }
 
     fn params_bytes(&self) -> u64 {
@@ -403,6 +407,13 @@ impl Maker<'_> {
         self.inner.ctx.queue().write_buffer(&buffer, 0, &bytes);
         Ok((buffer, offsets))
     }
+}
+
+/// Those bytes of a buffer, or all of it.
+fn bytes_of(buffer: &wgpu::Buffer, part: Option<(u64, u64)>) -> wgpu::BindingResource<'_> {
+    let Some((start, end)) = part else { return buffer.as_entire_binding() };
+    let size = wgpu::BufferSize::new(end - start);
+    wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: start, size })
 }
 
 /// Offset and size of a dispatch's uniforms.

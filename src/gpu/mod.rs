@@ -1,6 +1,7 @@
 //! The only part that names wgpu: contexts, tensors, plans.
 
 mod bound;
+mod chunk;
 mod context;
 mod pipeline;
 mod plan;

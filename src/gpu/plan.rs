@@ -255,7 +255,7 @@ impl Inner {
     }
 
     fn check_bytes(&self, inputs: &[Option<Io>], outputs: &[Io]) -> Result<()> {
-        let allowed = self.ctx.limits().binding_bytes;
+        let allowed = self.ctx.limits().buffer_bytes;
         let names = self.program.inputs.iter().map(|i| i.name.clone());
         let inputs = names.zip(inputs).filter_map(|(name, io)| io.as_ref().map(|io| (name, io)));
         let outputs = outputs.iter().zip(&self.program.outputs);
@@ -264,7 +264,7 @@ impl Inner {
             let needed = io.dtype.size() * io.layout.extent();
             if needed > allowed {
                 let what = format!("tensor `{name}`");
-                return Err(Error::Limit { what, needed, allowed, limit: "max_storage_buffer_binding_size" });
+                return Err(Error::Limit { what, needed, allowed, limit: "max_buffer_size" });
             }
         }
         Ok(())
@@ -278,6 +278,7 @@ impl Inner {
         let alignment = u64::from(limits.offset_alignment);
         let mut place = |io: &Io| Place {
             strides: *strides.next().expect("a part"),
+            offset: io.offset,
             first: io.offset % (alignment / io.dtype.size()),
             dtype: io.dtype,
             whole_vectors: io.whole_vectors,

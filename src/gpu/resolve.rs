@@ -1,5 +1,6 @@
 //! Program, geometry and places of tensors to the dispatches of a bound plan. Pure: no device.
 
+use super::chunk::{Chunk, Cut};
 use super::uniform::{AxesUniform, MAX_TENSORS, NarrowUniform, ShapeUniform, SpanUniform};
 use crate::codegen::{
     Access, Along, Binding, KernelSource, Mode, ReduceKind, Slot, Variant, edge_outputs, group_slots, pass_kernel,
@@ -14,6 +15,7 @@ use crate::schedule::{self, Force, Kernel, Limits, PassSchedule};
 use crate::template::{Gather, Skeleton, fill_hooks};
 use bytemuck::Zeroable;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Items above which a sum takes two steps.
 const ONE_STEP: u64 = 1 << 14;
@@ -28,6 +30,9 @@ const MASKED_COLS: u64 = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub strides: [u64; 4],
+    /// First element in its buffer.
+    pub offset: u64,
+    /// First element in a binding of all of it.
     pub first: u64,
     pub dtype: DType,
     pub whole_vectors: bool,
@@ -41,7 +46,7 @@ impl Place {
             Scope::Row if program.has_rows() => [a1 * a2, a2, 1, 0],
             _ => [a1 * a2 * a3, a2 * a3, a3, 1],
         };
-        Place { strides, first: 0, dtype: DType::F32, whole_vectors: true }
+        Place { strides, offset: 0, first: 0, dtype: DType::F32, whole_vectors: true }
     }
 }
 
@@ -71,8 +76,14 @@ pub(super) enum Second {
 
 /// What a dispatch is.
 pub(super) enum Step {
-    /// A pass, or one reduction of its sums.
-    Kernel { source: KernelSource, grid: [u32; 2], shape: Box<ShapeUniform>, second: Second },
+    /// A pass over one chunk of its tensors, whose bytes are named, or one reduction of its sums.
+    Kernel {
+        source: KernelSource,
+        grid: [u32; 2],
+        shape: Box<ShapeUniform>,
+        second: Second,
+        bytes: Vec<(Slot, Range<u64>)>,
+    },
     /// What becomes of a gradient that its pass kept: summed over the axes that its input broadcasts along, narrowed.
     Settle { output: usize, source: KernelSource, grid: [u32; 2], uniform: Vec<u8> },
 }
@@ -94,7 +105,7 @@ fn is_broadcast(program: &Program, geometry: &Geometry, scope: Scope, target: &P
 
 /// Keeps gradients apart that are summed afterwards, then those of 16 bits that their pass cannot store.
 pub(super) fn resolve(problem: &mut Problem<'_>) -> Result<Resolved> {
-    schedule::check_sizes(problem.geometry)?;
+    schedule::check_sizes(problem.geometry, problem.program.has_rows())?;
     for output in 0..problem.outputs.len() {
         let scope = problem.program.outputs[output].scope;
         if !matches!(scope, Scope::Element | Scope::Row) {
@@ -131,6 +142,7 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
     let Problem { program, geometry, limits, .. } = problem;
     let mut schedules = Vec::new();
     let mut variants = Vec::new();
+    let mut chunks = Vec::new();
     for pass in &program.passes {
         let slots = tensors(program, pass);
         if slots.len() > MAX_TENSORS {
@@ -148,43 +160,56 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
                 let place = problem.place(*slot);
                 problem.has_columns(*slot) && place.strides[2] == 1 && place.strides[3] > 1
             });
+        let (cut, pieces) = problem.chunks(&slots)?;
+        let items = problem.items_of(&cut, pieces[0]);
         let shape = schedule::Shape {
-            rows: geometry.rows,
-            cols: geometry.cols,
+            rows: if program.has_rows() { items } else { 1 },
+            cols: if program.has_rows() { geometry.cols } else { items },
             vectors: windows.width == 4,
             masked: windows.aligned_to.is_some(),
             rows_innermost,
             gathered_in_place,
         };
+        chunks.push((cut, pieces));
         schedules.push(schedule::schedule(program, pass, shape, limits, problem.force)?);
         let Windows { access, aligned_to, .. } = windows;
         let axes = geometry.axes.map(|size| size > 1);
         variants.push(Variant { access, aligned_to, axes, modes, pooled: problem.pooled });
     }
-    let memory = problem.memory(&schedules, &variants)?;
+    let memory = problem.memory(&schedules, &variants, &chunks)?;
     let mut steps = Vec::new();
     for (pass, (schedule, variant)) in schedules.iter().zip(&variants).enumerate() {
         let phases = match schedule.kernel {
             Kernel::RowSplit { .. } => program.passes[pass].stages.len() as u32,
             _ => 0,
         };
-        for phase in 0..=phases {
-            let source = pass_kernel(program, pass, schedule, variant, phase);
-            let shape = problem.shape(pass, schedule, &memory);
-            steps.push(Step::Kernel { source, grid: schedule.grid, shape, second: Second::Params });
+        let (cut, pieces) = &chunks[pass];
+        for (place, &chunk) in pieces.iter().enumerate() {
+            let shape = || problem.chunk_shape(pass, schedule, &memory, cut, pieces, place);
+            let bytes = problem.chunk_bytes(pass, cut, chunk);
+            for phase in 0..=phases {
+                let source = pass_kernel(program, pass, schedule, variant, phase);
+                let (grid, second) = (schedule.grid, Second::Params);
+                steps.push(Step::Kernel { source, grid, shape: shape(), second, bytes: bytes.clone() });
+            }
+            for output in edge_outputs(program, &program.passes[pass], variant, schedule.width) {
+                let workgroup = problem.reduce_lanes();
+                let source = stitch(program, pass, schedule, variant, output, workgroup);
+                let grid = [problem.groups_of(problem.items_of(cut, chunk), workgroup), 1];
+                steps.push(Step::Kernel { source, grid, shape: shape(), second: Second::Params, bytes: bytes.clone() });
+            }
         }
-        for output in edge_outputs(program, &program.passes[pass], variant, schedule.width) {
-            let workgroup = problem.reduce_lanes();
-            let source = stitch(program, pass, schedule, variant, output, workgroup);
-            let grid = [problem.groups_of(geometry.rows, workgroup), 1];
-            let shape = problem.shape(pass, schedule, &memory);
-            steps.push(Step::Kernel { source, grid, shape, second: Second::Params });
-        }
-        problem.reductions(pass, schedule, &memory, &mut steps);
+        problem.reductions(pass, schedule, pieces.len() as u64, &memory, &mut steps);
     }
     let mut work_words = memory.words;
     for (output, target) in problem.targets.iter().enumerate() {
         if let Some(target) = target {
+            let (needed, allowed) = (4 * geometry.elements(), limits.binding_bytes);
+            if needed > allowed {
+                let what = "a gradient that is kept in f32 (broadcast, or 16 bits in an unusual layout)".to_owned();
+                let limit = "max_storage_buffer_binding_size";
+                return Err(Error::Limit { what, needed, allowed, limit });
+            }
             work_words = work_words.max(problem.settle(output, target, &mut steps));
         }
     }
@@ -297,19 +322,73 @@ impl Problem<'_> {
         Windows { width: 4, access, aligned_to: (!aligned).then_some(primary) }
     }
 
-    fn items(&self, schedule: &PassSchedule) -> u64 {
+    /// Axes that items lie along: of rows, or of elements.
+    fn item_axes(&self) -> usize {
+        if self.program.has_rows() { 3 } else { 4 }
+    }
+
+    /// How a pass is cut where a tensor is larger than a binding.
+    fn chunks(&self, slots: &[Slot]) -> Result<(Cut, Vec<Chunk>)> {
+        let alignment = u64::from(self.limits.offset_alignment);
+        let cut = Cut::new(self.geometry.axes, self.item_axes(), self.limits.binding_bytes, alignment);
+        let named = |slot: &Slot| match *slot {
+            Slot::Input(place) => (self.program.inputs[place].name.as_str(), self.place(*slot)),
+            _ => ("gradient", self.place(*slot)),
+        };
+        let pieces = cut.chunks(&slots.iter().map(named).collect::<Vec<_>>())?;
+        Ok((cut, pieces))
+    }
+
+    /// Rows (elements, without rows) of a chunk.
+    fn items_of(&self, cut: &Cut, chunk: Chunk) -> u64 {
+        chunk.len * self.geometry.axes[cut.axis + 1..self.item_axes()].iter().product::<u64>()
+    }
+
+    /// Where each tensor of a pass lies in its buffer, for one chunk.
+    fn chunk_bytes(&self, pass: usize, cut: &Cut, chunk: Chunk) -> Vec<(Slot, Range<u64>)> {
+        let slots = tensors(self.program, &self.program.passes[pass]);
+        slots.into_iter().map(|slot| (slot, cut.bytes(&self.place(slot), chunk))).collect()
+    }
+
+    fn chunk_shape(
+        &self,
+        pass: usize,
+        schedule: &PassSchedule,
+        memory: &Memory,
+        cut: &Cut,
+        pieces: &[Chunk],
+        place: usize,
+    ) -> Box<ShapeUniform> {
+        let mut shape = self.shape(pass, schedule, memory);
+        let chunk = pieces[place];
+        let per_index = self.items_of(cut, Chunk { first: 0, len: 1 });
+        shape.axes[cut.axis] = chunk.len as u32;
+        shape.items = (chunk.len * per_index) as u32;
+        // Elements by themselves are not counted across chunks.
+        shape.first_item = if self.program.has_rows() { (chunk.first * per_index) as u32 } else { 0 };
+        shape.first_group = place as u32 * schedule.grid[0];
+        shape.sum_groups = pieces.len() as u32 * schedule.grid[0];
+        for (tensor, slot) in tensors(self.program, &self.program.passes[pass]).into_iter().enumerate() {
+            shape.tensors[2 * tensor + 1][0] = cut.first(&self.place(slot), chunk) as u32;
+        }
+        shape
+    }
+
+    /// Partial sums that a pass over so many chunks leaves.
+    fn items(&self, schedule: &PassSchedule, chunks: u64) -> u64 {
         match schedule.kernel {
-            Kernel::Elementwise => u64::from(schedule.grid[0]),
+            Kernel::Elementwise => u64::from(schedule.grid[0]) * chunks,
             _ => self.geometry.rows,
         }
     }
 
-    fn memory(&self, schedules: &[PassSchedule], variants: &[Variant]) -> Result<Memory> {
+    fn memory(&self, schedules: &[PassSchedule], variants: &[Variant], chunks: &[(Cut, Vec<Chunk>)]) -> Result<Memory> {
         let (mut items, mut sums, mut states, mut edges) = (0, 0, 0, 0);
-        for (pass, (schedule, variant)) in self.program.passes.iter().zip(schedules.iter().zip(variants)) {
+        for (place, pass) in self.program.passes.iter().enumerate() {
+            let (schedule, variant) = (&schedules[place], &variants[place]);
             edges = edges.max(edge_outputs(self.program, pass, variant, schedule.width).len() as u64);
             let totals = pass.totals.len() as u64;
-            items = items.max(totals * self.items(schedule));
+            items = items.max(totals * self.items(schedule, chunks[place].1.len() as u64));
             sums = sums.max(totals);
             if let Kernel::RowSplit { splits } = schedule.kernel {
                 let words = u64::from(state_words(self.program, pass)) * u64::from(splits);
@@ -334,8 +413,9 @@ impl Problem<'_> {
         let mut shape = Box::new(ShapeUniform::zeroed());
         let geometry = self.geometry;
         shape.rows = geometry.rows as u32;
-        shape.cols = geometry.cols as u32;
-        shape.elements = geometry.elements() as u32;
+        shape.cols = u32::try_from(geometry.cols).unwrap_or(u32::MAX);
+        shape.elements = geometry.elements() as f32;
+        shape.items = if self.program.has_rows() { geometry.rows } else { geometry.cols } as u32;
         shape.batch = geometry.batch as u32;
         shape.group_rows = self.group_rows as u32;
         shape.group_base = memory.group_base as u32;
@@ -355,13 +435,13 @@ impl Problem<'_> {
         shape
     }
 
-    fn reductions(&self, pass: usize, schedule: &PassSchedule, memory: &Memory, steps: &mut Vec<Step>) {
+    fn reductions(&self, pass: usize, schedule: &PassSchedule, chunks: u64, memory: &Memory, steps: &mut Vec<Step>) {
         let program = self.program;
         let is_last = pass + 1 == program.passes.len();
         let outputs = if is_last { total_outputs(program) } else { Vec::new() };
         let totals = sums_to(program, pass, Scope::Total).len();
         let workgroup = |items: u64| (items.div_ceil(8).next_power_of_two() as u32).clamp(8, self.reduce_lanes());
-        let items = self.items(schedule);
+        let items = self.items(schedule, chunks);
         let mut push = |kind: ReduceKind, span: SpanUniform, length: u64| {
             let source = reduce(program, pass, &kind, workgroup(length));
             let mut shape = self.shape(pass, schedule, memory);
@@ -369,7 +449,7 @@ impl Problem<'_> {
                 shape.tensors[2 * place + 1][0] = self.outputs[output].first as u32;
             }
             let grid = [span.segments.clamp(1, self.limits.workgroups), 1];
-            steps.push(Step::Kernel { source, grid, shape, second: Second::Span(span) });
+            steps.push(Step::Kernel { source, grid, shape, second: Second::Span(span), bytes: Vec::new() });
         };
         if !sums_to(program, pass, Scope::Group).is_empty() {
             let span = SpanUniform {

@@ -11,7 +11,7 @@ pub(super) const MAX_TENSORS: usize = 16;
 pub(super) struct ShapeUniform {
     pub rows: u32,
     pub cols: u32,
-    pub elements: u32,
+    pub elements: f32,
     pub batch: u32,
     pub group_rows: u32,
     pub group_base: u32,
@@ -20,6 +20,10 @@ pub(super) struct ShapeUniform {
     pub state_base: u32,
     pub edge_base: u32,
     pub reserved: [u32; 2],
+    pub items: u32,
+    pub first_item: u32,
+    pub first_group: u32,
+    pub sum_groups: u32,
     pub axes: [u32; 4],
     /// Strides, then (first element, 0, 0, 0), of each tensor.
     pub tensors: [[u32; 4]; 2 * MAX_TENSORS],
@@ -93,6 +97,8 @@ mod tests {
             ("state_base", offset_of!(ShapeUniform, state_base)),
             ("edge_base", offset_of!(ShapeUniform, edge_base)),
             ("reserved0", offset_of!(ShapeUniform, reserved)),
+            ("items", offset_of!(ShapeUniform, items)),
+            ("sum_groups", offset_of!(ShapeUniform, sum_groups)),
             ("axes", offset_of!(ShapeUniform, axes)),
             ("tensors", offset_of!(ShapeUniform, tensors)),
         ];

@@ -1,0 +1,160 @@
+//! Tensors larger than a binding: for real on an adapter with 128 MiB bindings, and everywhere on a device whose
+//! bindings are made small.
+
+mod common;
+
+use common::context;
+use half::bf16;
+use std::sync::OnceLock;
+use wgloss::{Bindings, Context, DType, GradMode, HostTensor, Loss, PlanSpec, Reduction, Tensor, cpu, losses};
+
+fn random(count: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).max(1);
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state
+    };
+    (0..count).map(|_| (next() >> 8) as f32 / (1 << 24) as f32 * 8.0 - 4.0).collect()
+}
+
+/// A device with bindings of 64 KiB.
+fn small() -> Option<&'static Context> {
+    static SMALL: OnceLock<Option<Context>> = OnceLock::new();
+    context()?;
+    let limits = wgpu::Limits { max_storage_buffer_binding_size: 1 << 16, ..wgpu::Limits::default() };
+    SMALL.get_or_init(|| Some(Context::with_limits(limits).expect("a device with smaller limits"))).as_ref()
+}
+
+fn assert_close(what: &str, got: &[f32], want: &[f64], cols: usize) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (row, (got, want)) in got.chunks(cols).zip(want.chunks(cols)).enumerate() {
+        let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        for (col, (got, want)) in got.iter().zip(want).enumerate() {
+            let allowed = 2e-6 * largest + 1e-6 * want.abs() + 1e-37;
+            let off = (f64::from(*got) - want).abs();
+            assert!(off <= allowed, "{what} row {row} col {col}: got {got}, want {want}");
+        }
+    }
+}
+
+#[test]
+fn rows_are_cut_between_bindings() {
+    let Some(ctx) = small() else { return };
+    // 1001, 1000: rows that begin anywhere in a vector, and at one; 7: many short rows; labels ignored and not.
+    for (rows, cols) in [(100, 1001), (100, 1000), (9000, 7), (66, 3001)] {
+        let x = random(rows * cols, 3);
+        let y: Vec<i32> = (0..rows).map(|r| if r % 5 == 1 { -100 } else { (r * 7919 % cols) as i32 }).collect();
+        let w: Vec<f32> = random(cols, 4).iter().map(|v| v.abs()).collect();
+        let host = [
+            ("input", HostTensor::f32(&x, &[rows, cols])),
+            ("target", HostTensor::i32(&y, &[rows])),
+            ("weight", HostTensor::f32(&w, &[cols])),
+        ];
+        let ys = Tensor::from_slice(ctx, &y, &[rows]).unwrap();
+        let ws = Tensor::from_slice(ctx, &w, &[cols]).unwrap();
+        for loss in [losses::cross_entropy(), losses::cross_entropy().reduction(Reduction::None)] {
+            let want = cpu::forward_backward(&loss, &host, &["input"]).unwrap();
+            for mode in [GradMode::Write, GradMode::InPlace] {
+                let xs = Tensor::from_slice(ctx, &x, &[rows, cols]).unwrap();
+                let inputs = [("input", &xs), ("target", &ys), ("weight", &ws)];
+                let out = loss.run(ctx, &inputs, &PlanSpec::new().grad_mode("input", mode)).unwrap();
+                let what = format!("[{rows}, {cols}] {mode:?}");
+                for (got, want) in out.loss_values().unwrap().iter().zip(want.loss_values().unwrap()) {
+                    assert!((f64::from(*got) - want).abs() <= 3e-6 * want.abs() + 1e-6, "{what}: {got}, want {want}");
+                }
+                let got = out.grad("input").unwrap().to_vec().unwrap();
+                assert_close(&what, &got, want.grad("input").unwrap(), cols);
+            }
+        }
+    }
+}
+
+#[test]
+fn words_that_rows_of_two_chunks_share() {
+    let Some(ctx) = small() else { return };
+    let (rows, cols) = (300, 1001);
+    let x: Vec<bf16> = random(rows * cols, 5).iter().map(|v| bf16::from_f32(*v)).collect();
+    let x32: Vec<f32> = x.iter().map(|v| v.to_f32()).collect();
+    let y: Vec<i32> = (0..rows).map(|r| (r * 7919 % cols) as i32).collect();
+    let host = [("input", HostTensor::f32(&x32, &[rows, cols])), ("target", HostTensor::i32(&y, &[rows]))];
+    let want = cpu::forward_backward(&losses::cross_entropy(), &host, &["input"]).unwrap();
+    let ys = Tensor::from_slice(ctx, &y, &[rows]).unwrap();
+    for mode in [GradMode::Write, GradMode::InPlace] {
+        let xs = Tensor::from_slice(ctx, &x, &[rows, cols]).unwrap();
+        let inputs = [("input", &xs), ("target", &ys)];
+        let out = losses::cross_entropy().run(ctx, &inputs, &PlanSpec::new().grad_mode("input", mode)).unwrap();
+        let got: Vec<bf16> = out.grad("input").unwrap().to_vec().unwrap();
+        for (k, (got, want)) in got.iter().zip(want.grad("input").unwrap()).enumerate() {
+            let off = (f64::from(got.to_f32()) - want).abs();
+            assert!(off <= want.abs() / 255.0 + 1e-8, "{mode:?} element {k}: got {got}, want {want}");
+        }
+    }
+}
+
+#[test]
+fn elements_and_other_axes_are_cut_as_well() {
+    let Some(ctx) = small() else { return };
+    let check = |loss: &Loss, shape: &[usize], target: &[usize]| {
+        let (x, t) = (random(shape.iter().product(), 7), random(target.iter().product(), 8));
+        let host = [("input", HostTensor::f32(&x, shape)), ("target", HostTensor::f32(&t, target))];
+        let want = cpu::forward_backward(loss, &host, &["input"]).unwrap();
+        let (xs, ts) = (Tensor::from_slice(ctx, &x, shape).unwrap(), Tensor::from_slice(ctx, &t, target).unwrap());
+        let out = loss.forward_backward(ctx, &[("input", &xs), ("target", &ts)]).unwrap();
+        let (got, expected) = (f64::from(out.loss().unwrap()), want.loss().unwrap());
+        let what = format!("{} {shape:?}", loss.name());
+        assert!((got - expected).abs() <= 2e-6 * expected.abs(), "{what}: {got}, want {expected}");
+        assert_close(&what, &out.grad("input").unwrap().to_vec().unwrap(), want.grad("input").unwrap(), x.len());
+    };
+    for loss in [losses::mse(), losses::rmse(), losses::huber(0.7)] {
+        check(&loss, &[100_003], &[100_003]);
+        check(&loss, &[200, 12, 31], &[12, 1]);
+    }
+    // Classes at axis 1, cut between samples.
+    let shape = [40, 21, 60];
+    let x = random(40 * 21 * 60, 9);
+    let y: Vec<i32> = (0..40 * 60).map(|k| k % 21).collect();
+    let host = [("input", HostTensor::f32(&x, &shape)), ("target", HostTensor::i32(&y, &[40, 60]))];
+    let want = cpu::forward_backward(&losses::cross_entropy(), &host, &["input"]).unwrap();
+    let xs = Tensor::from_slice(ctx, &x, &shape).unwrap();
+    let ys = Tensor::from_slice(ctx, &y, &[40, 60]).unwrap();
+    let out = losses::cross_entropy().forward_backward(ctx, &[("input", &xs), ("target", &ys)]).unwrap();
+    assert!((f64::from(out.loss().unwrap()) - want.loss().unwrap()).abs() < 1e-5);
+    assert_close("axis 1", &out.grad("input").unwrap().to_vec().unwrap(), want.grad("input").unwrap(), x.len());
+}
+
+#[test]
+fn a_bad_label_of_a_later_chunk_names_its_row() {
+    let Some(ctx) = small() else { return };
+    let (rows, cols) = (100, 1001);
+    let xs = Tensor::from_slice(ctx, &random(rows * cols, 3), &[rows, cols]).unwrap();
+    let y: Vec<i32> = (0..rows).map(|r| if r == 77 { 5000 } else { r as i32 }).collect();
+    let ys = Tensor::from_slice(ctx, &y, &[rows]).unwrap();
+    let out = losses::cross_entropy().forward_backward(ctx, &[("input", &xs), ("target", &ys)]).unwrap();
+    assert_eq!(out.loss().unwrap_err(), wgloss::Error::LabelOutOfRange { row: 77, label: 5000, classes: 1001 });
+}
+
+#[test]
+fn three_hundred_mebibytes_of_logits() {
+    let Some(ctx) = context() else { return };
+    let (rows, cols) = (2400, 32768);
+    let bytes = (rows * cols * 4) as u64;
+    if bytes > ctx.limits().buffer_bytes {
+        eprintln!("skipped: a buffer holds {} bytes here, {bytes} are needed", ctx.limits().buffer_bytes);
+        return;
+    }
+    let x = random(rows * cols, 13);
+    let y: Vec<i32> = (0..rows).map(|r| (r * 7919 % cols) as i32).collect();
+    let host = [("input", HostTensor::f32(&x, &[rows, cols])), ("target", HostTensor::i32(&y, &[rows]))];
+    let want = cpu::forward_backward(&losses::cross_entropy(), &host, &["input"]).unwrap();
+    let xs = Tensor::from_slice(ctx, &x, &[rows, cols]).unwrap();
+    let ys = Tensor::from_slice(ctx, &y, &[rows]).unwrap();
+    let spec = PlanSpec::new().input("input", DType::F32, &[rows, cols]).input("target", DType::I32, &[rows]);
+    let plan = ctx.plan(&losses::cross_entropy(), &spec.grad_mode("input", GradMode::InPlace)).unwrap();
+    let bound = plan.bind(&Bindings::new().input("input", &xs).input("target", &ys)).unwrap();
+    bound.submit().unwrap();
+    let (got, expected) = (f64::from(bound.read_loss().unwrap()), want.loss().unwrap());
+    assert!((got - expected).abs() <= 2e-6 * expected, "{got}, want {expected}");
+    assert_close("300 MiB", &xs.to_vec().unwrap(), want.grad("input").unwrap(), cols);
+}
