@@ -3,7 +3,8 @@
 use super::context::Context;
 use super::pipeline::Pipeline;
 use super::plan::{Inner, Plan, output_name};
-use super::resolve::{Resolved, Second, Step};
+use super::problem::{Second, Step};
+use super::resolve::Resolved;
 use super::tensor::Tensor;
 use crate::codegen::{KernelSource, Slot, scalar_slots};
 use crate::dtype::DType;

@@ -1,6 +1,6 @@
 //! Tensors larger than a binding: a pass runs once for each chunk of the outermost axis. Pure numbers.
 
-use super::resolve::Place;
+use super::problem::Place;
 use crate::error::{Error, Result};
 use std::ops::Range;
 

@@ -5,12 +5,15 @@ mod chunk;
 mod context;
 mod pipeline;
 mod plan;
+mod problem;
 mod resolve;
 mod run;
+mod settle;
 mod spec;
 mod tensor;
 mod trusted;
 mod uniform;
+mod windows;
 
 pub use bound::Bound;
 pub use context::Context;

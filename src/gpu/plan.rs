@@ -3,7 +3,8 @@
 use super::bound::{Bound, Maker};
 use super::context::Context;
 use super::pipeline::Pipeline;
-use super::resolve::{Place, Problem, Resolved, Second, Step, resolve};
+use super::problem::{Place, Problem, Second, Step};
+use super::resolve::{Resolved, resolve};
 use super::spec::{Bindings, GradMode, PlanSpec};
 use super::tensor::Tensor;
 use crate::codegen::Mode;

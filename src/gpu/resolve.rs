@@ -1,92 +1,18 @@
 //! Program, geometry and places of tensors to the dispatches of a bound plan. Pure: no device.
 
 use super::chunk::{Chunk, Cut};
-use super::uniform::{AxesUniform, MAX_TENSORS, NarrowUniform, ShapeUniform, SpanUniform};
+use super::problem::{ONE_STEP, Place, Problem, SEGMENTS, Second, Step, is_broadcast};
+use super::uniform::{MAX_TENSORS, ShapeUniform, SpanUniform};
+use super::windows::Windows;
 use crate::codegen::{
-    Access, Along, Binding, KernelSource, Mode, ReduceKind, Slot, Variant, edge_outputs, group_slots, pass_kernel,
-    reduce, state_words, stitch, sums_to, tensors, total_outputs,
+    Mode, ReduceKind, Slot, Variant, edge_outputs, group_slots, pass_kernel, reduce, state_words, stitch, sums_to,
+    tensors, total_outputs,
 };
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::expr::Scope;
-use crate::geometry::Geometry;
-use crate::lower::Program;
-use crate::schedule::{self, Force, Kernel, Limits, PassSchedule};
-use crate::template::{Gather, Skeleton, fill_hooks};
+use crate::schedule::{self, Kernel, PassSchedule};
 use bytemuck::Zeroable;
-use std::collections::BTreeMap;
 use std::ops::Range;
-
-/// Items above which a sum takes two steps.
-const ONE_STEP: u64 = 1 << 14;
-/// Segments of the first of two steps.
-const SEGMENTS: u64 = 256;
-
-/// Columns from which masked windows beat single elements.
-const MASKED_COLS: u64 = 64;
-
-/// Where a tensor lies: strides along the merged axes, its first element in its binding, its type, and whether the
-/// last vector of four elements is whole in its buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub strides: [u64; 4],
-    /// First element in its buffer.
-    pub offset: u64,
-    /// First element in a binding of all of it.
-    pub first: u64,
-    pub dtype: DType,
-    pub whole_vectors: bool,
-}
-
-impl Place {
-    /// A gradient kept in a buffer of its own until its pass is done: f32, row-major over the merged axes.
-    fn kept(program: &Program, geometry: &Geometry, scope: Scope) -> Place {
-        let [_, a1, a2, a3] = geometry.axes;
-        let strides = match scope {
-            Scope::Row if program.has_rows() => [a1 * a2, a2, 1, 0],
-            _ => [a1 * a2 * a3, a2 * a3, a3, 1],
-        };
-        Place { strides, offset: 0, first: 0, dtype: DType::F32, whole_vectors: true }
-    }
-}
-
-/// Everything that the dispatches depend on.
-pub(super) struct Problem<'a> {
-    pub program: &'a Program,
-    pub geometry: &'a Geometry,
-    pub inputs: Vec<Option<Place>>,
-    /// Where each output is stored by its pass.
-    pub outputs: Vec<Place>,
-    /// Where a gradient goes in the end that its pass keeps in a buffer of its own: one that is summed over broadcast
-    /// axes, or 16-bit elements that the pass cannot store two at a time.
-    pub targets: Vec<Option<Place>>,
-    pub modes: Vec<Mode>,
-    pub pooled: bool,
-    pub group_rows: u64,
-    pub limits: &'a Limits,
-    pub force: Force,
-}
-
-/// The second uniform of a dispatch.
-pub(super) enum Second {
-    Params,
-    /// A span, with the parameters after the storage buffers.
-    Span(SpanUniform),
-}
-
-/// What a dispatch is.
-pub(super) enum Step {
-    /// A pass over one chunk of its tensors, whose bytes are named, or one reduction of its sums.
-    Kernel {
-        source: KernelSource,
-        grid: [u32; 2],
-        shape: Box<ShapeUniform>,
-        second: Second,
-        bytes: Vec<(Slot, Range<u64>)>,
-    },
-    /// What becomes of a gradient that its pass kept: summed over the axes that its input broadcasts along, narrowed.
-    Settle { output: usize, source: KernelSource, grid: [u32; 2], uniform: Vec<u8> },
-}
 
 /// Dispatches in order, the words of `work` they use, and what was chosen.
 pub(super) struct Resolved {
@@ -95,12 +21,6 @@ pub(super) struct Resolved {
     pub schedules: Vec<PassSchedule>,
     /// What must move: inputs once, outputs once.
     pub bytes: u64,
-}
-
-/// Whether a gradient of that scope has fewer values than the pass makes.
-fn is_broadcast(program: &Program, geometry: &Geometry, scope: Scope, target: &Place) -> bool {
-    let axes = if scope == Scope::Row && program.has_rows() { 0..3 } else { 0..4 };
-    axes.into_iter().any(|axis| geometry.axes[axis] > 1 && target.strides[axis] == 0)
 }
 
 /// Keeps gradients apart that are summed afterwards, then those of 16 bits that their pass cannot store.
@@ -219,27 +139,6 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
     Ok(Resolved { steps, work_words, schedules, bytes })
 }
 
-fn along(stride: u64) -> Along {
-    match stride {
-        0 => Along::Repeat,
-        1 => Along::Unit,
-        _ => Along::Strided,
-    }
-}
-
-/// How the windows of a pass lie.
-struct Windows {
-    width: u32,
-    access: Vec<Access>,
-    aligned_to: Option<usize>,
-}
-
-impl Windows {
-    fn vector(&self, slots: &[Slot], slot: Slot) -> bool {
-        slots.iter().zip(&self.access).any(|(s, access)| *s == slot && access.vector)
-    }
-}
-
 /// Regions of `work`, in words.
 struct Memory {
     edge_base: u64,
@@ -251,75 +150,11 @@ struct Memory {
 }
 
 impl Problem<'_> {
-    fn place(&self, slot: Slot) -> Place {
-        match slot {
-            Slot::Input(place) => self.inputs[place].expect("an input that the program reads is bound"),
-            Slot::Output(output) => self.outputs[output],
-            Slot::Work | Slot::Scalars => unreachable!("not a tensor"),
-        }
-    }
-
-    /// Whether a tensor has a value for every column.
-    fn has_columns(&self, slot: Slot) -> bool {
-        let scope = match slot {
-            Slot::Input(input) => self.program.inputs[input].scope,
-            Slot::Output(output) => self.program.outputs[output].scope,
-            Slot::Work | Slot::Scalars => return false,
-        };
-        matches!(scope, Scope::Element | Scope::Column)
-    }
-
     /// The gradient goes to a buffer of its own first.
     fn keep(&mut self, output: usize) {
         let scope = self.program.outputs[output].scope;
         let kept = Place::kept(self.program, self.geometry, scope);
         self.targets[output] = Some(std::mem::replace(&mut self.outputs[output], kept));
-    }
-
-    /// Where in a vector each row of a tensor begins, as remainders; `None` where a vector is never loaded.
-    fn remainders(&self, slot: Slot) -> Option<[u64; 4]> {
-        let place = self.place(slot);
-        let axes = self.geometry.axes;
-        if !self.has_columns(slot) || along(place.strides[3]) != Along::Unit || !place.whole_vectors {
-            return None;
-        }
-        let along = |axis: usize| if axes[axis] == 1 { 0 } else { place.strides[axis] % 4 };
-        Some([along(0), along(1), along(2), place.first % 4])
-    }
-
-    /// Windows of four columns wherever some tensor can be reached by vectors. They are aligned to the vectors of a
-    /// 16-bit output, else of any output, else of an input; rows that begin elsewhere in a vector each are masked.
-    /// Rows by themselves, whose pass visits no columns, have none.
-    fn windows(&self, slots: &[Slot], columns: bool) -> Windows {
-        let axes = self.geometry.axes;
-        let single = |&slot: &Slot| {
-            let place = self.place(slot);
-            let along = if self.has_columns(slot) { along(place.strides[3]) } else { Along::Repeat };
-            Access { along, dtype: place.dtype, vector: false }
-        };
-        let mut access: Vec<Access> = slots.iter().map(single).collect();
-        let remainders: Vec<Option<[u64; 4]>> = slots.iter().map(|slot| self.remainders(*slot)).collect();
-        let scalars = |access| Windows { width: 1, access, aligned_to: None };
-        let packed = |k: &usize| matches!(slots[*k], Slot::Output(_)) && access[*k].dtype.is_packed();
-        let rank = |k: &usize| match slots[*k] {
-            Slot::Output(_) if access[*k].dtype.is_packed() => 0,
-            Slot::Output(_) => 1,
-            Slot::Input(place) if self.program.inputs[place].scope == Scope::Element => 2,
-            _ => 3,
-        };
-        let visited = columns || !self.program.has_rows();
-        let primary = (0..slots.len()).filter(|k| remainders[*k].is_some()).min_by_key(rank);
-        let Some(primary) = primary.filter(|_| visited && self.force.width != Some(1)) else { return scalars(access) };
-        let aligned = axes[3].is_multiple_of(4) && remainders[primary] == Some([0; 4]);
-        let flat = self.program.has_rows() || axes[..3] == [1; 3];
-        let worth = axes[3] >= MASKED_COLS || (0..slots.len()).any(|k| packed(&k) && remainders[k].is_some());
-        if !(aligned || flat && worth) {
-            return scalars(access);
-        }
-        for (access, remainder) in access.iter_mut().zip(&remainders) {
-            access.vector = remainder.is_some() && *remainder == remainders[primary];
-        }
-        Windows { width: 4, access, aligned_to: (!aligned).then_some(primary) }
     }
 
     /// Axes that items lie along: of rows, or of elements.
@@ -487,136 +322,5 @@ impl Problem<'_> {
             ..SpanUniform::default()
         };
         push(ReduceKind::Finish(modes), span, count);
-    }
-
-    fn reduce_lanes(&self) -> u32 {
-        if self.limits.software { 32 } else { self.limits.workgroup_invocations.min(256) }
-    }
-
-    /// Workgroups for so many items, one an invocation, inside the grid limit.
-    fn groups_of(&self, items: u64, workgroup: u32) -> u32 {
-        items.div_ceil(u64::from(workgroup)).min(u64::from(self.limits.workgroups)) as u32
-    }
-
-    /// Brings a kept gradient to its place; gives the words of `work` that it takes.
-    fn settle(&self, output: usize, target: &Place, steps: &mut Vec<Step>) -> u64 {
-        let scope = self.program.outputs[output].scope;
-        let kept = self.outputs[output];
-        let broadcast = is_broadcast(self.program, self.geometry, scope, target);
-        if !target.dtype.is_packed() {
-            return self.broadcast_sum(output, target, Slot::Output(output), steps);
-        }
-        if !broadcast {
-            self.narrow(output, Slot::Output(output), &kept, target, steps);
-            return 0;
-        }
-        // Summed to `work` first, values in order from the start; partial sums come after them.
-        let mut values = 1;
-        let mut summed = *target;
-        for axis in (0..4).rev().filter(|&axis| target.strides[axis] != 0) {
-            summed.strides[axis] = values;
-            values *= self.geometry.axes[axis];
-        }
-        summed.first = 0;
-        let words = self.broadcast_sum(output, &summed, Slot::Work, steps);
-        self.narrow(output, Slot::Work, &summed, target, steps);
-        words.max(values)
-    }
-
-    /// f32 values to 16-bit elements.
-    fn narrow(&self, output: usize, from: Slot, source: &Place, target: &Place, steps: &mut Vec<Step>) {
-        let mut axes = NarrowUniform::zeroed();
-        axes.sizes = [1; 4];
-        let mut values = 1;
-        for axis in (0..4).filter(|&axis| target.strides[axis] != 0) {
-            axes.sizes[axis] = self.geometry.axes[axis] as u32;
-            axes.strides[axis] = source.strides[axis] as u32;
-            axes.target_strides[axis] = target.strides[axis] as u32;
-            values *= self.geometry.axes[axis];
-        }
-        (axes.values, axes.elements_first, axes.target_first) =
-            (values as u32, source.first as u32, target.first as u32);
-        let workgroup = self.reduce_lanes();
-        let accumulate = self.modes[output] == Mode::Accumulate;
-        let dtype = target.dtype;
-        let constants = format!(
-            "const WG: u32 = {workgroup}u;\nconst ACCUMULATE: bool = {accumulate};\n\
-             fn widen(word: u32, index: u32) -> u32 {{ return widen_{dtype}(word, index); }}\n\
-             fn narrow(bits: u32) -> u32 {{ return narrow_{dtype}(bits); }}\n"
-        );
-        let title = format!("{}: gradient narrowed to {dtype}", self.program.name);
-        let source = after(&title, Skeleton::Narrow, constants, [from, Slot::Output(output)]);
-        let grid = [self.groups_of(values, workgroup), 1];
-        steps.push(Step::Settle { output, source, grid, uniform: bytemuck::bytes_of(&axes).to_vec() });
-    }
-
-    /// Sums an output over its broadcast axes, in two steps where there is much to add; gives the words of `work`.
-    fn broadcast_sum(&self, output: usize, target: &Place, to: Slot, steps: &mut Vec<Step>) -> u64 {
-        let geometry = self.geometry;
-        let scope = self.program.outputs[output].scope;
-        let full = self.outputs[output];
-        let mut axes = AxesUniform::zeroed();
-        (axes.kept, axes.summed) = ([1; 4], [1; 4]);
-        let (mut values, mut repeats) = (1, 1);
-        for axis in 0..4 {
-            // A row value has no columns to sum over.
-            let size =
-                if axis == 3 && scope == Scope::Row && self.program.has_rows() { 1 } else { geometry.axes[axis] };
-            let stride = full.strides[axis] as u32;
-            if target.strides[axis] != 0 {
-                (axes.kept[axis], axes.kept_strides[axis]) = (size as u32, stride);
-                axes.target_strides[axis] = target.strides[axis] as u32;
-                values *= size;
-            } else {
-                (axes.summed[axis], axes.summed_strides[axis]) = (size as u32, stride);
-                repeats *= size;
-            }
-        }
-        (axes.values, axes.repeats, axes.segments) = (values as u32, repeats as u32, 1);
-        (axes.elements_first, axes.target_first) = (full.first as u32, target.first as u32);
-        let mut push = |axes: AxesUniform, [from, to]: [Slot; 2], accumulate: bool| {
-            let summed = u64::from(axes.repeats.div_ceil(axes.segments));
-            let workgroup = (summed.div_ceil(8).next_power_of_two() as u32).clamp(8, self.reduce_lanes());
-            let constants = format!("const WG: u32 = {workgroup}u;\nconst ACCUMULATE: bool = {accumulate};\n");
-            let title = format!("{}: gradient summed over broadcast axes", self.program.name);
-            let source = after(&title, Skeleton::BroadcastSum, constants, [from, to]);
-            let grid = [axes.values.min(self.limits.workgroups), axes.segments];
-            steps.push(Step::Settle { output, source, grid, uniform: bytemuck::bytes_of(&axes).to_vec() });
-        };
-        let accumulate = self.modes[output] == Mode::Accumulate && to != Slot::Work;
-        // Few values of many elements: more workgroups than values.
-        let segments = match to {
-            // `work` cannot be bound twice in one dispatch: one step.
-            Slot::Work => 1,
-            _ => (repeats / ONE_STEP).min(SEGMENTS).min((1 << 16) / values),
-        };
-        if segments <= 1 {
-            push(axes, [Slot::Output(output), to], accumulate);
-            return 0;
-        }
-        let (mut first, mut second) = (axes, axes);
-        let mut stride = 1;
-        for axis in (0..4).rev() {
-            first.target_strides[axis] = stride;
-            second.kept_strides[axis] = stride;
-            stride *= axes.kept[axis];
-        }
-        (first.segments, first.segment_stride, first.target_first) = (segments as u32, values as u32, 0);
-        push(first, [Slot::Output(output), Slot::Work], false);
-        (second.summed, second.summed_strides) = ([1, 1, 1, segments as u32], [0, 0, 0, values as u32]);
-        (second.repeats, second.elements_first) = (segments as u32, 0);
-        push(second, [Slot::Work, Slot::Output(output)], accumulate);
-        values * segments
-    }
-}
-
-/// A kernel that reads one buffer and writes another, after the passes.
-fn after(title: &str, skeleton: Skeleton, constants: String, [from, to]: [Slot; 2]) -> KernelSource {
-    let hooks = BTreeMap::from([("constants".to_owned(), constants)]);
-    let wgsl = fill_hooks(title, skeleton, 0, Gather::Tree, &hooks);
-    let binding = |slot: Slot| Binding { slot, writes: true, tensor: None };
-    KernelSource {
-        wgsl: wgsl.expect("the kernels after the passes take constants"),
-        bindings: vec![binding(from), binding(to)],
     }
 }

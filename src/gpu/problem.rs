@@ -1,0 +1,113 @@
+//! What the dispatches of a bound plan depend on, and what they are. Plain data.
+
+use super::uniform::{ShapeUniform, SpanUniform};
+use crate::codegen::{KernelSource, Mode, Slot};
+use crate::dtype::DType;
+use crate::expr::Scope;
+use crate::geometry::Geometry;
+use crate::lower::Program;
+use crate::schedule::{Force, Limits};
+use std::ops::Range;
+
+/// Items above which a sum takes two steps.
+pub(super) const ONE_STEP: u64 = 1 << 14;
+/// Segments of the first of two steps.
+pub(super) const SEGMENTS: u64 = 256;
+
+/// Where a tensor lies: strides along the merged axes, its first element in its binding, its type, and whether the
+/// last vector of four elements is whole in its buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub strides: [u64; 4],
+    /// First element in its buffer.
+    pub offset: u64,
+    /// First element in a binding of all of it.
+    pub first: u64,
+    pub dtype: DType,
+    pub whole_vectors: bool,
+}
+
+impl Place {
+    /// A gradient kept in a buffer of its own until its pass is done: f32, row-major over the merged axes.
+    pub fn kept(program: &Program, geometry: &Geometry, scope: Scope) -> Place {
+        let [_, a1, a2, a3] = geometry.axes;
+        let strides = match scope {
+            Scope::Row if program.has_rows() => [a1 * a2, a2, 1, 0],
+            _ => [a1 * a2 * a3, a2 * a3, a3, 1],
+        };
+        Place { strides, offset: 0, first: 0, dtype: DType::F32, whole_vectors: true }
+    }
+}
+
+/// Everything that the dispatches depend on.
+pub(super) struct Problem<'a> {
+    pub program: &'a Program,
+    pub geometry: &'a Geometry,
+    pub inputs: Vec<Option<Place>>,
+    /// Where each output is stored by its pass.
+    pub outputs: Vec<Place>,
+    /// Where a gradient goes in the end that its pass keeps in a buffer of its own: one that is summed over broadcast
+    /// axes, or 16-bit elements that the pass cannot store two at a time.
+    pub targets: Vec<Option<Place>>,
+    pub modes: Vec<Mode>,
+    pub pooled: bool,
+    pub group_rows: u64,
+    pub limits: &'a Limits,
+    pub force: Force,
+}
+
+/// The second uniform of a dispatch.
+pub(super) enum Second {
+    Params,
+    /// A span, with the parameters after the storage buffers.
+    Span(SpanUniform),
+}
+
+/// What a dispatch is.
+pub(super) enum Step {
+    /// A pass over one chunk of its tensors, whose bytes are named, or one reduction of its sums.
+    Kernel {
+        source: KernelSource,
+        grid: [u32; 2],
+        shape: Box<ShapeUniform>,
+        second: Second,
+        bytes: Vec<(Slot, Range<u64>)>,
+    },
+    /// What becomes of a gradient that its pass kept: summed over the axes that its input broadcasts along, narrowed.
+    Settle { output: usize, source: KernelSource, grid: [u32; 2], uniform: Vec<u8> },
+}
+
+/// Whether a gradient of that scope has fewer values than the pass makes.
+pub(super) fn is_broadcast(program: &Program, geometry: &Geometry, scope: Scope, target: &Place) -> bool {
+    let axes = if scope == Scope::Row && program.has_rows() { 0..3 } else { 0..4 };
+    axes.into_iter().any(|axis| geometry.axes[axis] > 1 && target.strides[axis] == 0)
+}
+
+impl Problem<'_> {
+    pub(super) fn place(&self, slot: Slot) -> Place {
+        match slot {
+            Slot::Input(place) => self.inputs[place].expect("an input that the program reads is bound"),
+            Slot::Output(output) => self.outputs[output],
+            Slot::Work | Slot::Scalars => unreachable!("not a tensor"),
+        }
+    }
+
+    /// Whether a tensor has a value for every column.
+    pub(super) fn has_columns(&self, slot: Slot) -> bool {
+        let scope = match slot {
+            Slot::Input(input) => self.program.inputs[input].scope,
+            Slot::Output(output) => self.program.outputs[output].scope,
+            Slot::Work | Slot::Scalars => return false,
+        };
+        matches!(scope, Scope::Element | Scope::Column)
+    }
+
+    pub(super) fn reduce_lanes(&self) -> u32 {
+        if self.limits.software { 32 } else { self.limits.workgroup_invocations.min(256) }
+    }
+
+    /// Workgroups for so many items, one an invocation, inside the grid limit.
+    pub(super) fn groups_of(&self, items: u64, workgroup: u32) -> u32 {
+        items.div_ceil(u64::from(workgroup)).min(u64::from(self.limits.workgroups)) as u32
+    }
+}
