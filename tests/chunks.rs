@@ -136,6 +136,22 @@ fn a_bad_label_of_a_later_chunk_names_its_row() {
 }
 
 #[test]
+fn ten_million_rows_of_two_columns() {
+    let Some(ctx) = context() else { return };
+    let (rows, cols) = (10_000_000, 2);
+    let x = random(rows * cols, 17);
+    let y: Vec<i32> = (0..rows).map(|r| (r % 2) as i32).collect();
+    let host = [("input", HostTensor::f32(&x, &[rows, cols])), ("target", HostTensor::i32(&y, &[rows]))];
+    let want = cpu::forward_backward(&losses::cross_entropy(), &host, &["input"]).unwrap();
+    let xs = Tensor::from_slice(ctx, &x, &[rows, cols]).unwrap();
+    let ys = Tensor::from_slice(ctx, &y, &[rows]).unwrap();
+    let out = losses::cross_entropy().forward_backward(ctx, &[("input", &xs), ("target", &ys)]).unwrap();
+    let (got, expected) = (f64::from(out.loss().unwrap()), want.loss().unwrap());
+    assert!((got - expected).abs() <= 2e-6 * expected, "{got}, want {expected}");
+    assert_close("10^7 rows", &out.grad("input").unwrap().to_vec().unwrap(), want.grad("input").unwrap(), cols);
+}
+
+#[test]
 fn three_hundred_mebibytes_of_logits() {
     let Some(ctx) = context() else { return };
     let (rows, cols) = (2400, 32768);

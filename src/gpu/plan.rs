@@ -244,7 +244,14 @@ impl Inner {
             let layout = || Layout::contiguous(&geometry.shape_of(decl.scope));
             io.get_or_insert_with(|| Io::planned(layout(), DType::F32));
         }
-        let output = |o: usize| Io::planned(Layout::contiguous(&self.shape_of(o, &geometry)), self.dtype_of(o));
+        let output = |o: usize| match mode_of(&self.program, &self.spec, o) {
+            // Where the input is, however that is laid out.
+            Mode::InPlace(place) => {
+                let input = inputs[place].as_ref().expect("every input has a layout by now");
+                Io::planned(input.layout.clone(), input.dtype)
+            }
+            _ => Io::planned(Layout::contiguous(&self.shape_of(o, &geometry)), self.dtype_of(o)),
+        };
         let outputs: Vec<Io> = (0..self.program.outputs.len()).map(output).collect();
         self.check_bytes(&inputs, &outputs)?;
         let (geometry, resolved) = self.resolve(&BoundIo { inputs, outputs }, false)?;
