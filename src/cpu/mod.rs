@@ -197,6 +197,7 @@ impl<T: HostFloat> CpuPlan<T> {
             let name = match output.target {
                 Target::Grad(place) | Target::HessianDiagonal(place) => self.program.inputs[place].name.clone(),
                 Target::Loss | Target::Denominator => String::new(),
+                Target::Extra(ref name) => name.clone(),
             };
             let count = if plan.fold.is_some() { plan.shape.iter().product() } else { plan.count };
             out.push(output.target.clone(), name, plan.shape.clone(), count, plan.broadcast());
@@ -389,7 +390,7 @@ fn place_outputs(program: &Program, parts: &[Part<'_>]) -> Result<(Geometry, Vec
         let count = shape.iter().product();
         let (shape, input) = match output.target {
             Target::Grad(place) | Target::HessianDiagonal(place) => (layouts[place].shape.clone(), Some(place)),
-            Target::Loss | Target::Denominator => (shape, None),
+            Target::Loss | Target::Denominator | Target::Extra(_) => (shape, None),
         };
         let smaller = input.filter(|place| output.scope > Scope::Total && layouts[*place].len() != count);
         if let (Some(place), Target::HessianDiagonal(_)) = (smaller, &output.target) {

@@ -107,6 +107,14 @@ impl<T: HostFloat> CpuOutput<T> {
         Ok(&self.item("Hessian diagonal", input, is)?.values)
     }
 
+    /// Another output of the loss, by name: a number a row, or one in all.
+    ///
+    /// Errors: as [`Self::loss`].
+    pub fn extra(&self, name: &str) -> Result<&[T]> {
+        let is = |item: &Item<T>| matches!(item.target, Target::Extra(_)) && item.name == name;
+        Ok(&self.item("extra output", name, is)?.values)
+    }
+
     /// What the mean divided by, where that was wanted.
     pub fn denominator(&self) -> Option<f64> {
         let item = self.items.iter().find(|item| item.target == Target::Denominator)?;

@@ -131,6 +131,14 @@ impl Bound {
         self.output(&Target::Denominator)
     }
 
+    /// Another output of the loss, by name.
+    ///
+    /// # Errors
+    /// [`Error::Name`] if the plan was made without it.
+    pub fn extra(&self, name: &str) -> Result<&Tensor> {
+        self.output(&Target::Extra(name.to_owned()))
+    }
+
     /// The gradient with respect to an input.
     ///
     /// # Errors

@@ -197,7 +197,7 @@ impl Inner {
     fn shape_of(&self, output: usize, geometry: &Geometry) -> Vec<usize> {
         let output = &self.program.outputs[output];
         match output.target {
-            Target::Loss => geometry.shape_of(output.scope),
+            Target::Loss | Target::Extra(_) => geometry.shape_of(output.scope),
             Target::Denominator => Vec::new(),
             Target::Grad(place) | Target::HessianDiagonal(place) => {
                 let name = &self.program.inputs[place].name;
@@ -221,6 +221,7 @@ impl Inner {
         for (output, io) in program.outputs.iter().zip(outputs) {
             let (name, scope) = match output.target {
                 Target::Loss => ("loss", output.scope),
+                Target::Extra(ref name) => (name.as_str(), output.scope),
                 Target::Denominator => ("denominator", Scope::Total),
                 Target::Grad(place) | Target::HessianDiagonal(place) => {
                     (program.inputs[place].name.as_str(), program.inputs[place].scope)
@@ -372,6 +373,7 @@ pub(super) fn output_name(program: &Program, target: &Target) -> String {
     match target {
         Target::Loss => "loss".to_owned(),
         Target::Denominator => "denominator".to_owned(),
+        Target::Extra(name) => format!("extra output {name}"),
         Target::Grad(place) => format!("gradient of {}", program.inputs[*place].name),
         Target::HessianDiagonal(place) => format!("Hessian diagonal of {}", program.inputs[*place].name),
     }
@@ -463,6 +465,10 @@ impl Plan {
                 return Err(Error::Name { what, name: name.clone(), known: planned.join(", ") });
             }
         }
+        if let Some((name, _)) = bindings.extras.iter().find(|(name, _)| !inner.spec.wanted.extras.contains(name)) {
+            let (what, known) = ("the plan makes no extra output".to_owned(), inner.spec.wanted.extras.join(", "));
+            return Err(Error::Name { what, name: name.clone(), known });
+        }
         let mut outputs = Vec::new();
         for (o, output) in program.outputs.iter().enumerate() {
             let name = output_name(program, &output.target);
@@ -470,6 +476,9 @@ impl Plan {
             let given = match output.target {
                 Target::Loss => bindings.loss.clone(),
                 Target::Denominator => None,
+                Target::Extra(ref name) => {
+                    bindings.extras.iter().find(|(known, _)| known == name).map(|(_, tensor)| tensor.clone())
+                }
                 Target::Grad(place) => match (find(&bindings.grads, place), mode) {
                     (None, Mode::InPlace(_)) => inputs[place].clone(),
                     (given, _) => given,

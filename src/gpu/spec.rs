@@ -109,6 +109,13 @@ impl PlanSpec {
         self
     }
 
+    /// Another output of the loss, by name (see [`Loss::extras`](crate::Loss::extras)).
+    #[must_use]
+    pub fn extra(mut self, name: &str) -> PlanSpec {
+        self.wanted.extras.push(name.to_owned());
+        self
+    }
+
     /// Gradients only: the backward half of a vector-Jacobian product.
     #[must_use]
     pub fn without_loss(mut self) -> PlanSpec {
@@ -144,6 +151,7 @@ pub struct Bindings {
     pub(super) inputs: Vec<(String, Tensor)>,
     pub(super) grads: Vec<(String, Tensor)>,
     pub(super) hessian_diagonals: Vec<(String, Tensor)>,
+    pub(super) extras: Vec<(String, Tensor)>,
     pub(super) loss: Option<Tensor>,
 }
 
@@ -181,6 +189,13 @@ impl Bindings {
     #[must_use]
     pub fn hessian_diagonal(mut self, input: &str, tensor: &Tensor) -> Bindings {
         self.hessian_diagonals.push((input.to_owned(), tensor.clone()));
+        self
+    }
+
+    /// Where another output of the loss goes.
+    #[must_use]
+    pub fn extra(mut self, name: &str, tensor: &Tensor) -> Bindings {
+        self.extras.push((name.to_owned(), tensor.clone()));
         self
     }
 

@@ -3,10 +3,11 @@
 use super::build::{Build, Unreduced};
 use super::declaration::{Domain, InputSpec, OptionDecl, RowAxis, Value, check_option};
 use crate::error::{Error, Result};
-use crate::expr::Scope;
+use crate::expr::{Expr, Scope};
 use crate::op::Kind;
 
 pub(super) type BuildFn = dyn for<'g> Fn(&Build<'g>) -> Unreduced<'g> + Send + Sync;
+pub(super) type ExtraFn = dyn for<'g> Fn(&Build<'g>) -> Expr<'g> + Send + Sync;
 
 /// What a loss is, apart from the values of its options.
 pub struct Definition {
@@ -14,6 +15,7 @@ pub struct Definition {
     pub(super) row_axis: RowAxis,
     pub(super) inputs: Vec<InputSpec>,
     pub(super) options: Vec<OptionDecl>,
+    pub(super) extras: Vec<(String, Box<ExtraFn>)>,
     pub(super) build: Box<BuildFn>,
 }
 
@@ -49,11 +51,18 @@ pub struct DefinitionBuilder {
     row_axis: RowAxis,
     inputs: Vec<InputSpec>,
     options: Vec<OptionDecl>,
+    extras: Vec<(String, Box<ExtraFn>)>,
 }
 
 impl DefinitionBuilder {
     pub(super) fn new(name: &str) -> DefinitionBuilder {
-        DefinitionBuilder { name: name.to_owned(), row_axis: RowAxis::None, inputs: Vec::new(), options: Vec::new() }
+        DefinitionBuilder {
+            name: name.to_owned(),
+            row_axis: RowAxis::None,
+            inputs: Vec::new(),
+            options: Vec::new(),
+            extras: Vec::new(),
+        }
     }
 
     fn with_input(mut self, name: &str, scope: Scope, kind: Kind, optional: bool) -> Self {
@@ -107,9 +116,18 @@ impl DefinitionBuilder {
         self.with_option(name, Value::Flag(default), Domain::Finite, &[])
     }
 
+    /// Another output, which a plan may ask for by name: one number a row, or one in all.
+    pub fn extra<F>(mut self, name: &str, build: F) -> Self
+    where
+        F: for<'g> Fn(&Build<'g>) -> Expr<'g> + Send + Sync + 'static,
+    {
+        self.extras.push((name.to_owned(), Box::new(build)));
+        self
+    }
+
     /// The definition with this expression.
     pub(super) fn finish(self, build: Box<BuildFn>) -> Definition {
-        let DefinitionBuilder { name, row_axis, inputs, options } = self;
-        Definition { name, row_axis, inputs, options, build }
+        let DefinitionBuilder { name, row_axis, inputs, options, extras } = self;
+        Definition { name, row_axis, inputs, options, extras, build }
     }
 }

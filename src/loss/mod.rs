@@ -272,6 +272,37 @@ impl Loss {
         graph.verify(&self.name())?;
         Ok(Built { loss: sum.expect("a loss has at least one term"), denominator })
     }
+
+    /// Names of the other outputs that a plan may ask for.
+    pub fn extras(&self) -> Vec<&str> {
+        self.terms.iter().flat_map(|t| &t.definition.extras).map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// The expression of another output, of the first term that has it.
+    pub(crate) fn extra<'g>(
+        &'g self,
+        graph: &'g Graph,
+        present: &'g dyn Fn(&str) -> Option<bool>,
+        name: &str,
+    ) -> Result<Expr<'g>> {
+        for (place, term) in self.terms.iter().enumerate() {
+            let Definition { name: loss, inputs, extras, .. } = &*term.definition;
+            let Some((_, build)) = extras.iter().find(|(known, _)| known == name) else { continue };
+            let prefix = self.prefix(place);
+            let b = Build { graph, loss, inputs, values: &term.values, prefix, present, fault: OnceCell::new() };
+            let extra = build(&b);
+            if let Some(error) = b.fault.into_inner() {
+                return Err(error);
+            }
+            if extra.kind() != Kind::Float || matches!(extra.scope(), Scope::Element | Scope::Column) {
+                let message = format!("the extra output `{name}` is not one number a row or in all");
+                return Err(Error::Expr { loss: loss.clone(), message });
+            }
+            return Ok(extra);
+        }
+        let what = format!("{} has no extra output", self.name());
+        Err(Error::Name { what, name: name.to_owned(), known: self.extras().join(", ") })
+    }
 }
 
 macro_rules! options {

@@ -18,6 +18,9 @@ use crate::loss::{Build, DefinitionBuilder, Denominator, Domain, Loss, RowAxis, 
 /// A logit of −∞ means probability zero, capped too.
 /// Options: `ignore_index` (−100), `label_smoothing` ε (0), `temperature` (1), `logit_scale` `s` (1), `softcap` `c`
 /// (0: none), `lse_square_scale` λ (0), `entropy_bonus` η (0).
+/// Extra outputs, in the same trip: `logsumexp` of `z`, `predicted` (the class of the largest `z`, the lowest of equal
+/// ones, as a number: exact below 2²⁴), `label_probability` (0 where ignored) and `entropy` in nats, all `[N, d1, …]`;
+/// `correct`, the number of rows not ignored whose label is `predicted`.
 /// Errors: `Error::Param` unless `label_smoothing` is in \[0, 1\], `temperature` and `logit_scale` are > 0, `softcap`
 /// and `lse_square_scale` ≥ 0 and `entropy_bonus` is finite; `Error::LabelOutOfRange` when a result with such a label
 /// is read.
@@ -42,7 +45,8 @@ pub fn cross_entropy() -> Loss {
     let definition = definition.structural_param("logit_scale", 1.0, Domain::Positive, &[1.0]);
     let definition = definition.structural_param("softcap", 0.0, Domain::NonNegative, &[0.0]);
     let definition = definition.structural_param("lse_square_scale", 0.0, Domain::NonNegative, &[0.0]);
-    definition.structural_param("entropy_bonus", 0.0, Domain::Finite, &[0.0]).unreduced(|b| {
+    let definition = definition.structural_param("entropy_bonus", 0.0, Domain::Finite, &[0.0]);
+    with_extras(definition).unreduced(|b| {
         let (z, offset) = scaled_logits(b);
         let y = b.input("target");
         let weight = b.optional("weight");
@@ -63,6 +67,32 @@ pub fn cross_entropy() -> Loss {
         }
         over_labels(b, value, label_weight)
     })
+}
+
+/// What a row's softmax knows besides its loss, of the logits as options scale and cap them.
+fn with_extras(definition: DefinitionBuilder) -> DefinitionBuilder {
+    definition
+        .extra("logsumexp", |b| {
+            let (z, offset) = scaled_logits(b);
+            offset.map_or(z.logsumexp(), |offset| z.logsumexp() + offset)
+        })
+        .extra("predicted", |b| scaled_logits(b).0.argmax().to_float())
+        .extra("correct", |b| {
+            let y = b.input("target");
+            kept(b, scaled_logits(b).0.argmax().equals(y).to_float()).sum_over(Scope::Total)
+        })
+        .extra("label_probability", |b| {
+            let y = b.input("target");
+            kept(b, (-label_nll(scaled_logits(b).0, y)).exp())
+        })
+        .extra("entropy", |b| entropy(scaled_logits(b).0))
+}
+
+/// The value in rows that are not ignored; 0 in the others.
+fn kept<'g>(b: &Build<'g>, value: Expr<'g>) -> Expr<'g> {
+    let valid = b.index("ignore_index").map(|index| !b.label_is("target", index));
+    // An index that no label of this type can have ignores nothing.
+    valid.filter(|valid| valid.scope() == Scope::Row).map_or(value, |valid| value.masked(valid))
 }
 
 /// Options of the losses of a softmax.

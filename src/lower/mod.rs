@@ -76,6 +76,9 @@ pub fn lower(loss: &Loss, wanted: &Wanted, present: &dyn Fn(&str) -> Option<bool
         let diagonal = grad.and_then(|grad| autodiff::diagonal(grad, node_of(place)));
         outputs.push((Target::HessianDiagonal(place), diagonal.unwrap_or_else(|| graph.constant(0.0)).id));
     }
+    for extra in &wanted.extras {
+        outputs.push((Target::Extra(extra.clone()), loss.extra(&graph, present, extra)?.id));
+    }
     if outputs.is_empty() {
         return Err(Error::Expr { loss: name, message: "no output was asked for".to_owned() });
     }

@@ -32,6 +32,8 @@ pub struct Wanted {
     pub hessian_diagonals: Vec<String>,
     /// What multiplies the gradients.
     pub upstream: Upstream,
+    /// Other outputs of the loss, by name.
+    pub extras: Vec<String>,
 }
 
 /// What an output is.
@@ -41,6 +43,8 @@ pub enum Target {
     Loss,
     /// What the mean divides by.
     Denominator,
+    /// Another output of the loss, by name.
+    Extra(String),
     /// Gradient with respect to the input of that place.
     Grad(usize),
     /// Diagonal of the Hessian with respect to the input of that place.

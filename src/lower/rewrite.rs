@@ -21,7 +21,7 @@ impl<'g> Lowered<'g> {
         for ((target, whole), root) in outputs.iter().zip(simple) {
             let scope = match target {
                 Target::Grad(place) | Target::HessianDiagonal(place) => inputs[*place].scope,
-                Target::Loss => self.graph.scope(*whole),
+                Target::Loss | Target::Extra(_) => self.graph.scope(*whole),
                 Target::Denominator => Scope::Total,
             };
             // A column's gradient is summed over the rows afterwards, from one value an element.
