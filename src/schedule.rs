@@ -163,7 +163,16 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
     }
     let early = if shape.masked { 3 } else { 0 };
     let vectors = (shape.cols + early).div_ceil(u64::from(width));
-    let (workgroup, lanes) = row_lanes(vectors, width, &shape, pass.stages.len() as u64, limits, force);
+    let (workgroup, lanes) = row_lanes(vectors, width, &shape, pass, limits, force);
+    let gathered = gathered_bytes(pass, workgroup);
+    if lanes > 1 && gathered > u64::from(limits.workgroup_bytes) {
+        return Err(Error::Limit {
+            what: format!("the row states of {workgroup} invocations"),
+            needed: gathered,
+            allowed: u64::from(limits.workgroup_bytes),
+            limit: "max_compute_workgroup_storage_size",
+        });
+    }
     if lanes == 0 || !lanes.is_power_of_two() || lanes > workgroup {
         return fault(format!("{lanes} lanes a row in a workgroup of {workgroup}"));
     }
@@ -225,9 +234,19 @@ fn busy_rows(limits: &Limits) -> u64 {
     if limits.software { 2 } else { BUSY_ROWS }
 }
 
+/// Workgroup memory in which invocations combine the states of all stages, at most (without subgroups).
+fn gathered_bytes(pass: &Pass, workgroup: u32) -> u64 {
+    let words: usize = pass.stages.iter().map(|stage| 1 + 2 * stage.reduces.len()).sum();
+    4 * words as u64 * u64::from(workgroup)
+}
+
 /// Invocations of a workgroup, and those that share a row.
-fn row_lanes(vectors: u64, width: u32, shape: &Shape, stages: u64, limits: &Limits, force: Force) -> (u32, u32) {
-    let most = limits.workgroup_invocations.min(1024);
+fn row_lanes(vectors: u64, width: u32, shape: &Shape, pass: &Pass, limits: &Limits, force: Force) -> (u32, u32) {
+    let stages = pass.stages.len() as u64;
+    let mut most = limits.workgroup_invocations.min(1024);
+    while most > 1 && gathered_bytes(pass, most) > u64::from(limits.workgroup_bytes) {
+        most /= 2;
+    }
     let lanes = force.lanes.or(force.workgroup);
     // Enough invocations for a busy workgroup: a vector of one core, or a few subgroups.
     let least = if limits.software && !shape.rows_innermost { 8 } else { 64.min(most) };
@@ -440,6 +459,27 @@ mod tests {
         assert_eq!(choose(1024, 32000, &cpu).workgroup, 8);
         assert_eq!(choose(1024, 32000, &cpu).kernel, Kernel::Row);
         assert_eq!((choose(65536, 10, &cpu).lanes, choose(65536, 10, &cpu).workgroup), (1, 8));
+    }
+
+    #[test]
+    fn long_rows_of_many_states_stay_inside_workgroup_memory() {
+        let loss = losses::cross_entropy().label_smoothing(0.1).entropy_bonus(0.1);
+        let program = program(&loss, &["input"]);
+        let large = Limits { workgroup_invocations: 1024, ..Limits::WEBGPU };
+        let shape = Shape {
+            rows: 8192,
+            cols: 1 << 20,
+            vectors: true,
+            masked: false,
+            rows_innermost: false,
+            gathered_in_place: false,
+        };
+        let pass = program.passes.last().unwrap();
+        let chosen = schedule(&program, pass, shape, &large, Force::default()).unwrap();
+        assert!(chosen.workgroup < 1024, "{chosen:?}");
+        assert!(gathered_bytes(pass, chosen.workgroup) <= u64::from(large.workgroup_bytes));
+        let force = Force { workgroup: Some(1024), ..Force::default() };
+        assert!(matches!(schedule(&program, pass, shape, &large, force), Err(Error::Limit { .. })));
     }
 
     #[test]
