@@ -4,10 +4,9 @@
 //! windows of a row are aligned to one tensor, begin up to three columns early, and hooks mask what lies outside.
 //! Tensors whose rows begin at the same place of a vector load and store vectors, others single elements.
 
-use super::emit::is_outer;
 use super::{Access, Along, Binding, Mode, Slot, Variant, tensors};
 use crate::dtype::DType;
-use crate::expr::{Node, NodeId, Scope};
+use crate::expr::Scope;
 use crate::lower::{Pass, Program};
 use crate::schedule::{uses_scalars, uses_work};
 use std::fmt::Write;
@@ -306,12 +305,6 @@ impl<'a> Frame<'a> {
         } else {
             String::new()
         }
-    }
-
-    /// Nodes further out than a row that something below the roots reads, in order.
-    pub fn outer_nodes(&self, roots: &[NodeId]) -> Vec<NodeId> {
-        let below = self.program.below(roots, |id| matches!(self.program.node(id), Node::SumOver(..)));
-        below.into_iter().filter(|&id| is_outer(self.program, id)).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Hooks of `elementwise.wgsl`: elements by themselves, or rows by themselves (with gathers, without their elements).
 
 use super::access::Frame;
-use super::emit::{Emit, group_load, is_literal, outer_code, outer_value, params, valid_first};
+use super::emit::{Emit, group_load, is_literal, outer_code, outer_nodes, outer_value, params, valid_first};
 use super::{KernelSource, Slot, Variant, is_read_later, scalar_type, structure, title};
 use crate::expr::{Node, NodeId, Scope};
 use crate::lower::Program;
@@ -31,7 +31,7 @@ fn hook(frame: &Frame<'_>, lenient: bool) -> String {
     let program = frame.program;
     let width = frame.width;
     let roots = roots(program, frame.pass);
-    let outer = frame.outer_nodes(&roots);
+    let outer = outer_nodes(program, &roots);
     let mut fields = vec![("bits".to_owned(), "u32".to_owned())];
     fields.extend(outer.iter().map(|id| (format!("n{}", id.0), scalar_type(program.kind(*id)).to_owned())));
     let mut code = outer_code(program, &outer, "o");

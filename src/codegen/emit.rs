@@ -24,6 +24,12 @@ pub(super) fn valid_first(program: &Program, roots: &[NodeId]) -> Vec<NodeId> {
     nodes
 }
 
+/// Nodes further out than a row that something below the roots reads, in order.
+pub(super) fn outer_nodes(program: &Program, roots: &[NodeId]) -> Vec<NodeId> {
+    let below = program.below(roots, |id| matches!(program.node(id), Node::SumOver(..)));
+    below.into_iter().filter(|&id| is_outer(program, id)).collect()
+}
+
 /// Whether a node has one value for the whole dispatch, and is not a literal.
 pub(super) fn is_outer(program: &Program, id: NodeId) -> bool {
     program.scope(id) <= Scope::Total && !is_literal(program.node(id))

@@ -2,9 +2,10 @@
 
 use super::context::Context;
 use super::pipeline::Pipeline;
-use super::plan::{Inner, Plan, output_name};
+use super::plan::{BoundIo, Inner, Io, Plan, output_name};
 use super::problem::{Second, Step};
 use super::resolve::Resolved;
+use super::spec::Bindings;
 use super::tensor::Tensor;
 use crate::codegen::{KernelSource, Slot, scalar_slots};
 use crate::dtype::DType;
@@ -48,6 +49,26 @@ pub struct Bound {
 impl std::fmt::Debug for Bound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Bound").field("plan", &self.plan).field("steps", &self.steps.len()).finish_non_exhaustive()
+    }
+}
+
+impl Plan {
+    /// Checks tensors, makes outputs that were not named, and makes the bind groups: once for each set of buffers.
+    ///
+    /// # Errors
+    /// [`Error::Name`], [`Error::DType`], [`Error::Shape`], [`Error::Buffer`], [`Error::Alias`], [`Error::Limit`],
+    /// [`Error::OutOfMemory`]. Nothing has been encoded then.
+    pub fn bind(&self, bindings: &Bindings) -> Result<Bound> {
+        let inner = &self.inner;
+        let inputs = self.bound_inputs(bindings)?;
+        let input_io: Vec<Option<Io>> = inputs.iter().map(|t| t.as_ref().map(Io::of)).collect();
+        let geometry = inner.geometry(&input_io, &[])?;
+        let outputs = self.bound_outputs(bindings, &inputs, &geometry)?;
+        let output_io: Vec<Io> = outputs.iter().map(Io::of).collect();
+        inner.check_bytes(&input_io, &output_io)?;
+        let pooled = self.check_aliases(&inputs, &outputs)?;
+        let (geometry, resolved) = inner.resolve(&BoundIo { inputs: input_io, outputs: output_io }, pooled)?;
+        Maker { inner, inputs: &inputs, outputs: &outputs, geometry: &geometry }.make(self, resolved)
     }
 }
 

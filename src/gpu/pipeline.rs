@@ -1,6 +1,5 @@
 //! Compute pipelines, made once for each source.
 
-use super::context::Context;
 use super::trusted;
 use crate::codegen::KernelSource;
 use crate::error::{Error, Result};
@@ -29,19 +28,18 @@ fn uniforms(source: &KernelSource, trailing: bool) -> Vec<u32> {
 
 impl PipelineCache {
     /// The pipeline of a source; `trailing` says that a uniform follows the storage buffers.
-    pub fn get(&self, ctx: &Context, source: &KernelSource, trailing: bool) -> Result<Arc<Pipeline>> {
+    pub fn get(&self, device: &wgpu::Device, source: &KernelSource, trailing: bool) -> Result<Arc<Pipeline>> {
         let poisoned = "the pipeline cache is only locked for map operations, which do not panic";
         if let Some(found) = self.known.lock().expect(poisoned).get(&source.wgsl) {
             return Ok(found.clone());
         }
-        let made = Arc::new(create(ctx, source, &uniforms(source, trailing))?);
+        let made = Arc::new(create(device, source, &uniforms(source, trailing))?);
         self.known.lock().expect(poisoned).insert(source.wgsl.clone(), made.clone());
         Ok(made)
     }
 }
 
-fn create(ctx: &Context, source: &KernelSource, uniforms: &[u32]) -> Result<Pipeline> {
-    let device = ctx.device();
+fn create(device: &wgpu::Device, source: &KernelSource, uniforms: &[u32]) -> Result<Pipeline> {
     let label = source.wgsl.lines().next().unwrap_or_default().trim_start_matches("// ");
     let entry = |binding: u32, ty: wgpu::BufferBindingType| wgpu::BindGroupLayoutEntry {
         binding,

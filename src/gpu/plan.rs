@@ -1,6 +1,5 @@
 //! Plans: what a loss is compiled to for shapes, and the host's checks of the tensors that are bound to it.
 
-use super::bound::{Bound, Maker};
 use super::context::Context;
 use super::pipeline::Pipeline;
 use super::problem::{Place, Problem, Second, Step};
@@ -41,7 +40,7 @@ impl std::fmt::Debug for Plan {
 }
 
 /// A tensor's part before it is bound: its layout, its type, and where it lies in its buffer.
-struct Io {
+pub(super) struct Io {
     layout: Layout,
     dtype: DType,
     /// First element in the buffer.
@@ -56,16 +55,16 @@ impl Io {
         Io { layout, dtype, offset: 0, whole_vectors: true }
     }
 
-    fn of(tensor: &Tensor) -> Io {
+    pub fn of(tensor: &Tensor) -> Io {
         let whole_vectors = tensor.has_whole_vectors();
         Io { layout: tensor.layout().clone(), dtype: tensor.dtype(), offset: tensor.offset(), whole_vectors }
     }
 }
 
 /// What is bound: by place in the program's inputs and outputs.
-struct BoundIo {
-    inputs: Vec<Option<Io>>,
-    outputs: Vec<Io>,
+pub(super) struct BoundIo {
+    pub inputs: Vec<Option<Io>>,
+    pub outputs: Vec<Io>,
 }
 
 impl Context {
@@ -210,7 +209,7 @@ impl Inner {
     }
 
     /// Geometry from the inputs' layouts, then from the outputs' as well.
-    fn geometry(&self, inputs: &[Option<Io>], outputs: &[Io]) -> Result<Geometry> {
+    pub fn geometry(&self, inputs: &[Option<Io>], outputs: &[Io]) -> Result<Geometry> {
         let program = &self.program;
         let mut parts = Vec::new();
         for (decl, io) in program.inputs.iter().zip(inputs) {
@@ -263,7 +262,7 @@ impl Inner {
         Ok(())
     }
 
-    fn check_bytes(&self, inputs: &[Option<Io>], outputs: &[Io]) -> Result<()> {
+    pub fn check_bytes(&self, inputs: &[Option<Io>], outputs: &[Io]) -> Result<()> {
         let allowed = self.ctx.limits().buffer_bytes;
         let names = self.program.inputs.iter().map(|i| i.name.clone());
         let inputs = names.zip(inputs).filter_map(|(name, io)| io.as_ref().map(|io| (name, io)));
@@ -279,7 +278,7 @@ impl Inner {
         Ok(())
     }
 
-    fn resolve(&self, io: &BoundIo, pooled: bool) -> Result<(Geometry, Resolved)> {
+    pub fn resolve(&self, io: &BoundIo, pooled: bool) -> Result<(Geometry, Resolved)> {
         let program = &self.program;
         let limits = self.ctx.limits();
         let geometry = self.geometry(&io.inputs, &io.outputs)?;
@@ -322,7 +321,7 @@ impl Inner {
             Step::Kernel { source, second, .. } => (source, matches!(second, Second::Span(_))),
             Step::Settle { source, .. } => (source, false),
         };
-        self.ctx.pipelines().get(&self.ctx, source, trailing)
+        self.ctx.pipelines().get(self.ctx.device(), source, trailing)
     }
 
     pub fn explain(&self, geometry: &Geometry, resolved: &Resolved) -> String {
@@ -385,25 +384,7 @@ impl Plan {
         &self.inner.explained
     }
 
-    /// Checks tensors, makes outputs that were not named, and makes the bind groups: once for each set of buffers.
-    ///
-    /// # Errors
-    /// [`Error::Name`], [`Error::DType`], [`Error::Shape`], [`Error::Buffer`], [`Error::Alias`], [`Error::Limit`],
-    /// [`Error::OutOfMemory`]. Nothing has been encoded then.
-    pub fn bind(&self, bindings: &Bindings) -> Result<Bound> {
-        let inner = &self.inner;
-        let inputs = self.bound_inputs(bindings)?;
-        let input_io: Vec<Option<Io>> = inputs.iter().map(|t| t.as_ref().map(Io::of)).collect();
-        let geometry = inner.geometry(&input_io, &[])?;
-        let outputs = self.bound_outputs(bindings, &inputs, &geometry)?;
-        let output_io: Vec<Io> = outputs.iter().map(Io::of).collect();
-        inner.check_bytes(&input_io, &output_io)?;
-        let pooled = self.check_aliases(&inputs, &outputs)?;
-        let (geometry, resolved) = inner.resolve(&BoundIo { inputs: input_io, outputs: output_io }, pooled)?;
-        Maker { inner, inputs: &inputs, outputs: &outputs, geometry: &geometry }.make(self, resolved)
-    }
-
-    fn bound_inputs(&self, bindings: &Bindings) -> Result<Vec<Option<Tensor>>> {
+    pub(super) fn bound_inputs(&self, bindings: &Bindings) -> Result<Vec<Option<Tensor>>> {
         let inner = &self.inner;
         let known = inner.loss.inputs();
         for (name, tensor) in &bindings.inputs {
@@ -446,7 +427,7 @@ impl Plan {
         Err(Error::Shape { input: decl.name.clone(), expected, found: shape.to_vec() })
     }
 
-    fn bound_outputs(
+    pub(super) fn bound_outputs(
         &self,
         bindings: &Bindings,
         inputs: &[Option<Tensor>],
@@ -532,7 +513,7 @@ impl Plan {
     }
 
     /// No written tensor may overlap another. Gives whether one buffer is both read and written at all.
-    fn check_aliases(&self, inputs: &[Option<Tensor>], outputs: &[Tensor]) -> Result<bool> {
+    pub(super) fn check_aliases(&self, inputs: &[Option<Tensor>], outputs: &[Tensor]) -> Result<bool> {
         let program = &self.inner.program;
         let mut pooled = false;
         let mut earlier: Vec<(String, &Tensor, Option<usize>)> = Vec::new();
