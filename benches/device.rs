@@ -168,6 +168,8 @@ impl Bench<'_> {
         let moved = |k: usize| if k == 0 { bound.bytes() } else { 2 * grad.buffer().size() };
         let all: Vec<(&str, Value)> =
             times.iter().enumerate().map(|(k, t)| (contenders[k].name, summary(t, moved(k)))).collect();
+        let copies: serde_json::Map<String, Value> =
+            all[1..].iter().map(|(name, v)| ((*name).to_owned(), v.clone())).collect();
         let rate = |k: usize| all[k].1["gb_per_s"].as_f64().expect("a rate is a number");
         let best = (1..all.len()).max_by(|a, b| rate(*a).total_cmp(&rate(*b))).expect("there are copies");
         let mut own = all[0].1.clone();
@@ -177,7 +179,8 @@ impl Bench<'_> {
         Ok(json!({
             "bytes": bound.bytes(),
             "copy": { "name": all[best].0, "gb_per_s": rate(best) },
-            "copies": all[1..].iter().map(|(name, v)| ((*name).to_owned(), v.clone())).collect::<serde_json::Map<_, _>>(),
+            "copies": copies,
+            "explain": bound.explain(),
             "runs": { "wgloss": own },
         }))
     }
