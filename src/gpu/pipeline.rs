@@ -2,7 +2,7 @@
 
 use super::trusted;
 use crate::codegen::KernelSource;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -76,7 +76,7 @@ fn create(device: &wgpu::Device, source: &KernelSource, uniforms: &[u32]) -> Res
     });
     #[cfg(not(target_arch = "wasm32"))]
     if let Some(error) = pollster::block_on(scope.pop()) {
-        return Err(Error::Device { message: format!("kernel `{label}`: {error}") });
+        return Err(crate::error::Error::Device { message: format!("kernel `{label}`: {error}") });
     }
     #[cfg(target_arch = "wasm32")]
     drop(scope.pop());

@@ -4,7 +4,7 @@ use super::context::Context;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::geometry::Layout;
-use ndarray::{ArrayBase, ArrayD, Data, Dimension, IxDyn};
+use ndarray::{ArrayBase, Data, Dimension};
 
 /// Usages of the buffers that wgloss makes for tensors.
 const USAGE: wgpu::BufferUsages =
@@ -197,9 +197,10 @@ impl Tensor {
     /// # Errors
     /// As [`Tensor::to_vec`].
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn to_array<T: Element>(&self) -> Result<ArrayD<T>> {
+    pub fn to_array<T: Element>(&self) -> Result<ndarray::ArrayD<T>> {
         let values = self.to_vec::<T>()?;
-        Ok(ArrayD::from_shape_vec(IxDyn(self.shape()), values).expect("as many values as the shape holds"))
+        let shape = ndarray::IxDyn(self.shape());
+        Ok(ndarray::ArrayD::from_shape_vec(shape, values).expect("as many values as the shape holds"))
     }
 
     /// Reads the tensor back, in row-major order.
