@@ -3,21 +3,11 @@
 
 mod common;
 
+use common::compare::{assert_grads, random};
 use common::context;
 use half::bf16;
 use std::sync::OnceLock;
 use wgloss::{Bindings, Context, DType, GradMode, HostTensor, Loss, PlanSpec, Reduction, Tensor, cpu, losses};
-
-fn random(count: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2_654_435_761).max(1);
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state
-    };
-    (0..count).map(|_| (next() >> 8) as f32 / (1 << 24) as f32 * 8.0 - 4.0).collect()
-}
 
 /// A device with bindings of 64 KiB.
 fn small() -> Option<&'static Context> {
@@ -25,18 +15,6 @@ fn small() -> Option<&'static Context> {
     context()?;
     let limits = wgpu::Limits { max_storage_buffer_binding_size: 1 << 16, ..wgpu::Limits::default() };
     SMALL.get_or_init(|| Some(Context::with_limits(limits).expect("a device with smaller limits"))).as_ref()
-}
-
-fn assert_close(what: &str, got: &[f32], want: &[f64], cols: usize) {
-    assert_eq!(got.len(), want.len(), "{what}");
-    for (row, (got, want)) in got.chunks(cols).zip(want.chunks(cols)).enumerate() {
-        let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-        for (col, (got, want)) in got.iter().zip(want).enumerate() {
-            let allowed = 2e-6 * largest + 1e-6 * want.abs() + 1e-37;
-            let off = (f64::from(*got) - want).abs();
-            assert!(off <= allowed, "{what} row {row} col {col}: got {got}, want {want}");
-        }
-    }
 }
 
 #[test]
@@ -65,7 +43,7 @@ fn rows_are_cut_between_bindings() {
                     assert!((f64::from(*got) - want).abs() <= 3e-6 * want.abs() + 1e-6, "{what}: {got}, want {want}");
                 }
                 let got = out.grad("input").unwrap().to_vec().unwrap();
-                assert_close(&what, &got, want.grad("input").unwrap(), cols);
+                assert_grads(&what, &got, want.grad("input").unwrap(), cols);
             }
         }
     }
@@ -105,7 +83,7 @@ fn elements_and_other_axes_are_cut_as_well() {
         let (got, expected) = (f64::from(out.loss().unwrap()), want.loss().unwrap());
         let what = format!("{} {shape:?}", loss.name());
         assert!((got - expected).abs() <= 2e-6 * expected.abs(), "{what}: {got}, want {expected}");
-        assert_close(&what, &out.grad("input").unwrap().to_vec().unwrap(), want.grad("input").unwrap(), x.len());
+        assert_grads(&what, &out.grad("input").unwrap().to_vec().unwrap(), want.grad("input").unwrap(), x.len());
     };
     for loss in [losses::mse(), losses::rmse(), losses::huber(0.7)] {
         check(&loss, &[100_003], &[100_003]);
@@ -121,7 +99,7 @@ fn elements_and_other_axes_are_cut_as_well() {
     let ys = Tensor::from_slice(ctx, &y, &[40, 60]).unwrap();
     let out = losses::cross_entropy().forward_backward(ctx, &[("input", &xs), ("target", &ys)]).unwrap();
     assert!((f64::from(out.loss().unwrap()) - want.loss().unwrap()).abs() < 1e-5);
-    assert_close("axis 1", &out.grad("input").unwrap().to_vec().unwrap(), want.grad("input").unwrap(), x.len());
+    assert_grads("axis 1", &out.grad("input").unwrap().to_vec().unwrap(), want.grad("input").unwrap(), x.len());
 }
 
 #[test]
@@ -148,7 +126,7 @@ fn ten_million_rows_of_two_columns() {
     let out = losses::cross_entropy().forward_backward(ctx, &[("input", &xs), ("target", &ys)]).unwrap();
     let (got, expected) = (f64::from(out.loss().unwrap()), want.loss().unwrap());
     assert!((got - expected).abs() <= 2e-6 * expected, "{got}, want {expected}");
-    assert_close("10^7 rows", &out.grad("input").unwrap().to_vec().unwrap(), want.grad("input").unwrap(), cols);
+    assert_grads("10^7 rows", &out.grad("input").unwrap().to_vec().unwrap(), want.grad("input").unwrap(), cols);
 }
 
 #[test]
@@ -172,5 +150,5 @@ fn three_hundred_mebibytes_of_logits() {
     bound.submit().unwrap();
     let (got, expected) = (f64::from(bound.read_loss().unwrap()), want.loss().unwrap());
     assert!((got - expected).abs() <= 2e-6 * expected, "{got}, want {expected}");
-    assert_close("300 MiB", &xs.to_vec().unwrap(), want.grad("input").unwrap(), cols);
+    assert_grads("300 MiB", &xs.to_vec().unwrap(), want.grad("input").unwrap(), cols);
 }

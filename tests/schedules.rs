@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::compare::{assert_grads, random};
 use common::context;
 use wgloss::lower::Wanted;
 use wgloss::schedule::{Force, Kernel};
@@ -12,17 +13,6 @@ const COLS: [usize; 10] = [1, 3, 4, 5, 255, 256, 257, 1000, 32000, 50257];
 
 const KERNELS: [Kernel; 4] =
     [Kernel::Row, Kernel::RowResident { trips: 0 }, Kernel::RowSplit { splits: 1 }, Kernel::RowSplit { splits: 5 }];
-
-fn random(count: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2_654_435_761).max(1);
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state
-    };
-    (0..count).map(|_| (next() >> 8) as f32 / (1 << 24) as f32 * 8.0 - 4.0).collect()
-}
 
 /// Two row reductions that depend on each other, and an argmax: more than one stage.
 fn staged() -> Loss {
@@ -58,18 +48,6 @@ fn forces(ctx: &Context) -> Vec<Force> {
         }
     }
     all
-}
-
-/// The contract: 2e-6 of the row's largest gradient plus 1e-6 relative.
-fn assert_grads(what: &str, got: &[f32], want: &[f64], cols: usize) {
-    for (row, (got, want)) in got.chunks(cols).zip(want.chunks(cols)).enumerate() {
-        let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-        for (col, (got, want)) in got.iter().zip(want).enumerate() {
-            let allowed = 2e-6 * largest + 1e-6 * want.abs() + 1e-37;
-            let off = (f64::from(*got) - want).abs();
-            assert!(off <= allowed, "{what} row {row} col {col}: got {got}, want {want}, off {off:e} of {allowed:e}");
-        }
-    }
 }
 
 fn check_columns(ctx: &Context, loss: &Loss, rows: usize, cols: usize, all: &[Force]) {

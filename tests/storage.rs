@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::compare;
 use common::golden::{self, Tolerance};
 use common::{context, loss_of, on_cpu, on_gpu_stored};
 use half::{bf16, f16};
@@ -38,14 +39,7 @@ impl Half for bf16 {
 }
 
 fn random<T: Half>(count: usize, seed: u32) -> Vec<T> {
-    let mut state = seed.wrapping_mul(2_654_435_761).max(1);
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state
-    };
-    (0..count).map(|_| T::of((next() >> 8) as f32 / (1 << 24) as f32 * 8.0 - 4.0)).collect()
+    compare::random(count, seed).into_iter().map(T::of).collect()
 }
 
 fn wide<T: Half>(values: &[T]) -> Vec<f32> {
