@@ -52,6 +52,8 @@ pub(super) fn infer(
         Node::At(x, label) => {
             let fault = if kind(label) != Kind::Int || scope(label) > Scope::Row {
                 Some("`at` takes one class index a row".to_owned())
+            } else if (scope(x), kind(x)) == (Scope::Column, Kind::Int) {
+                None // the column's own index at the label is the label
             } else {
                 no_int(x, "`at`")
             };

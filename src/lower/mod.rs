@@ -8,9 +8,12 @@
 //!    row reductions become stages by dependence.
 //!
 //! Each step is a file of its own (`check` before, `rewrite` for 1 and 2, `assign`); all use `program`, none another.
+//! Of a part of the columns (a shard of the classes, a part that fits a binding), `parts` turns gathers into sums
+//! between 2 and 3.
 
 mod assign;
 mod check;
+mod parts;
 mod program;
 mod rewrite;
 
@@ -24,10 +27,30 @@ use crate::loss::{Loss, RowAxis};
 use crate::op::Kind;
 use assign::assign;
 use check::{check_rows, valid_where};
+use parts::spread_gathers;
 use rewrite::Lowered;
 
 /// Lowers a loss for one problem. `present` says which inputs are there and, for labels, whether they are unsigned.
 pub fn lower(loss: &Loss, wanted: &Wanted, present: &dyn Fn(&str) -> Option<bool>) -> Result<Program> {
+    lower_columns(loss, wanted, present, Columns::Whole)
+}
+
+/// Which columns of a row one dispatch has before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Columns {
+    /// All of them.
+    Whole,
+    /// Some: no element of the row may be gathered, all that is known of it are its stages' states.
+    Part,
+}
+
+/// As [`lower`], for all columns or for a part of them.
+pub(crate) fn lower_columns(
+    loss: &Loss,
+    wanted: &Wanted,
+    present: &dyn Fn(&str) -> Option<bool>,
+    columns: Columns,
+) -> Result<Program> {
     let graph = Graph::new();
     let built = loss.build(&graph, present)?;
     let name = loss.name();
@@ -86,14 +109,23 @@ pub fn lower(loss: &Loss, wanted: &Wanted, present: &dyn Fn(&str) -> Option<bool
     let valid = valid_where(&graph, root.id);
     check_rows(&graph, &name, row_axis, &outputs)?;
     let lowered = Lowered { graph: &graph, has_rows: row_axis != RowAxis::None };
-    let outputs = lowered.outputs(&outputs, &inputs);
-    Ok(assign(&graph, name, row_axis, outputs, valid.map(|v| lowered.expand(v))))
+    let mut outputs = lowered.outputs(&outputs, &inputs);
+    let mut valid = valid.map(|v| lowered.expand(v));
+    if columns == Columns::Part {
+        let spread = |id: &mut NodeId| *id = spread_gathers(&graph, *id);
+        outputs.iter_mut().for_each(|output| {
+            spread(&mut output.node);
+            output.at_label.iter_mut().for_each(|(_, there)| spread(there));
+        });
+        valid.iter_mut().for_each(spread);
+    }
+    Ok(assign(&graph, name, row_axis, outputs, valid))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::expr::Extent;
+    use crate::expr::{Extent, Node};
     use crate::losses;
 
     fn lowered(loss: &Loss, grads: &[&str]) -> Program {
@@ -133,6 +165,17 @@ mod tests {
         let (_, there) = grad.at_label.expect("the label's gradient is a row value");
         assert_eq!(program.scope(there), Scope::Row);
         assert!(program.valid.is_some());
+    }
+
+    #[test]
+    fn a_part_of_the_columns_gathers_nothing() {
+        let wanted = Wanted { loss: true, grads: vec!["x".into()], ..Wanted::default() };
+        let program = lower_columns(&softmax_loss(), &wanted, &|_| Some(false), Columns::Part).unwrap();
+        let gathered = |node: &Node| matches!(node, Node::At(x, _) if *program.node(*x) != Node::ColIndex);
+        assert!(!program.nodes.iter().any(gathered));
+        assert!(program.nodes.iter().any(|node| matches!(node, Node::At(..))), "the label is checked");
+        assert_eq!(program.passes[1].stages.len(), 1);
+        assert_eq!(program.passes[1].stages[0].reduces.len(), 2, "softmax and the label's logit");
     }
 
     #[test]

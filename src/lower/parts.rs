@@ -1,0 +1,26 @@
+//! Programs for a part of the columns: a shard of the classes, or what fits a binding.
+
+use crate::expr::{Graph, Node, NodeId, Scope};
+use crate::simplify::simplify;
+use std::collections::HashMap;
+
+/// Gathers as sums over the columns, which parts can add up: the label's column lies in one of them only.
+///
+/// `x.at(label)` becomes the sum of `x` where the column is the label, else 0. What remains of the gather is
+/// `col_index().at(label)`, the label itself, which is checked as any label is.
+pub(super) fn spread_gathers(graph: &Graph, root: NodeId) -> NodeId {
+    let mut done: HashMap<NodeId, NodeId> = HashMap::new();
+    for id in graph.reachable(&[root]) {
+        let new = match graph.node(id) {
+            Node::At(x, label) if graph.node(x) != Node::ColIndex => {
+                let column = graph.col_index();
+                let here = column.equals(column.at(graph.expr(done[&label])));
+                here.select(graph.expr(done[&x]), 0.0).sum()
+            }
+            other => graph.add(other.map(|operand| done[&operand])),
+        };
+        done.insert(id, new.id);
+    }
+    debug_assert!(graph.scope(done[&root]) <= Scope::Element);
+    simplify(graph, &[done[&root]])[0]
+}
