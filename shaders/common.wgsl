@@ -11,13 +11,19 @@ struct Shape {
     // Where the sums of groups lie in `work`, and how many groups there are.
     group_base: u32,
     groups: u32,
-    // Workgroups that share a row, and where their states lie in `work`.
+    // Workgroups of this dispatch that share a row, and where the states lie in `work`: `slots` a row.
     splits: u32,
     state_base: u32,
     // Where `work` keeps the halves of words that two rows share.
     edge_base: u32,
     reserved0: u32,
-    reserved1: u32,
+    slots: u32,
+    // Of the columns of a whole row, those before this dispatch, and how many there are; of the workgroups that share
+    // a row, those before this dispatch; states of a row that wait to be combined.
+    first_col: u32,
+    classes: u32,
+    first_split: u32,
+    states: u32,
     // Rows (elements, without rows) of this dispatch, those before it, and the same of workgroups that leave sums.
     items: u32,
     first_item: u32,

@@ -1,7 +1,7 @@
-// A row shared by several workgroups: one dispatch for each stage leaves partial states in `work`; the next one
-// combines them, and the last one writes the outputs.
+// A row shared by several workgroups, and perhaps by several dispatches or devices: one dispatch for each stage
+// leaves partial states in `work`; the next one combines them, and the last one writes the outputs.
 // Grid: (splits, rows), rows strided past the grid limit. Reads a chunk of inputs[row, 0..cols]; writes
-// work[((stage · rows + row) · splits + split) · STATE_WORDS ..], and in the last dispatch the element outputs of
+// work[((stage · rows + row) · slots + split) · STATE_WORDS ..], and in the last dispatch the element outputs of
 // the chunk and, by the first workgroup of the row, the row's values at [row].
 
 // import row_hooks
@@ -11,6 +11,8 @@
 const PHASE: u32 = 0u;
 const STAGES: u32 = 1u;
 const STATE_WORDS: u32 = 2u;
+// Whether a value is written for every column.
+const ELEMENTS: bool = true;
 // hook end
 
 @compute @workgroup_size(WG)
@@ -29,7 +31,7 @@ fn main(
         let begin = select(0u, 0u - r.early, MASKED) + group.x * chunk;
         let end = min(i32(begin + chunk), cols);
         // repeat begin: stage
-        let state0 = shape.state_base + (STAGE0_INDEX * shape.rows + row) * shape.splits * STATE_WORDS;
+        let state0 = shape.state_base + (STAGE0_INDEX * shape.rows + r.row) * shape.slots * STATE_WORDS;
         if (PHASE == STAGE0_INDEX) {
             // Phase 1: this chunk's state.
             var stage0 = stage0_identity();
@@ -38,13 +40,13 @@ fn main(
             }
             let all = stage0_gather(stage0_narrow(stage0), thread);
             if (thread == 0u) {
-                stage0_save(all, state0 + group.x * STATE_WORDS);
+                stage0_save(all, state0 + (shape.first_split + group.x) * STATE_WORDS);
             }
         }
         if (PHASE > STAGE0_INDEX) {
-            // Phase 2: the row's state from its chunks', in a fixed order.
+            // Phase 2: the row's state from those of its parts, in a fixed order.
             var mine = stage0_narrow(stage0_identity());
-            for (var split = thread; split < shape.splits; split += WG) {
+            for (var split = thread; split < shape.states; split += WG) {
                 mine = stage0_combine(mine, stage0_load(state0 + split * STATE_WORDS));
             }
             r = stage0_finish(r, stage0_gather(mine, thread));
@@ -53,10 +55,12 @@ fn main(
         // Phase 3: outputs of this chunk.
         if (PHASE == STAGES) {
             storageBarrier(); // gathered before another lane stores a gradient in place
-            for (var col = begin + thread * WIDTH; i32(col) < end; col += WG * WIDTH) {
-                write_elements(r, fetch(r, col), col);
+            if (ELEMENTS) {
+                for (var col = begin + thread * WIDTH; i32(col) < end; col += WG * WIDTH) {
+                    write_elements(r, fetch(r, col), col);
+                }
             }
-            if (thread == 0u && group.x == 0u) {
+            if (thread == 0u && shape.first_split + group.x == 0u) {
                 write_row(r);
             }
         }

@@ -1,10 +1,13 @@
 //! How a pass runs: kernel, workgroup size, vector width, grid. Pure: shapes and limits in, numbers out.
 
+mod staged;
+
 use crate::error::{Error, Result};
 use crate::expr::{Node, NodeId, Scope};
 use crate::geometry::Geometry;
 use crate::lower::{Pass, Program, finish_pass};
 use crate::op::Kind;
+pub use staged::forward_and_backward;
 
 /// What a device allows and is, as plain numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -99,6 +102,18 @@ pub struct PassSchedule {
     pub why: &'static str,
 }
 
+/// Where the states of a row's stages come together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum States {
+    /// In the pass that makes them.
+    #[default]
+    Inside,
+    /// There, and kept for a later pass, where a row is read again anyway.
+    Kept,
+    /// With those of other shards, or of other chunks of the columns.
+    Shared,
+}
+
 /// What the choice depends on besides program and limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
@@ -114,6 +129,8 @@ pub struct Shape {
     pub rows_innermost: bool,
     /// Whether a gradient takes the place of an input that is gathered from as well.
     pub gathered_in_place: bool,
+    /// Where a row's states come together.
+    pub states: States,
 }
 
 /// Values a lane may hold in registers. A CPU spills them to its nearest cache, which is cheaper than Mesa's loads
@@ -181,9 +198,14 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
     let stages = pass.stages.len() as u64;
     let stops = limits.software && trips * (stages + 1) > SOFTWARE_ITERATIONS;
     let fits = trips * u64::from(width) <= u64::from(resident_values(limits));
-    let can_split = stages > 0 && !shape.gathered_in_place;
+    let shared = shape.states == States::Shared;
+    let can_split = (stages > 0 || shared) && !shape.gathered_in_place;
     let splits = limits.workgroups.min(64).min((shape.cols / 4096).max(1) as u32);
+    let few = shape.rows < busy_rows(limits) && shape.cols >= SPLIT_COLS;
     let (kernel, why) = match force.kernel {
+        Some(Kernel::Row | Kernel::RowResident { .. }) if shared => {
+            return fault("a kernel of whole rows for a part of their columns".to_owned());
+        }
         Some(Kernel::RowResident { .. }) if !fits => {
             return fault(format!("a resident row of {} columns over {lanes} lanes", shape.cols));
         }
@@ -204,7 +226,11 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
         }
         Some(Kernel::Elementwise) => return fault("the element-wise kernel for a pass with rows".to_owned()),
         Some(kernel) => (kernel, "asked for"),
-        None if can_split && splits > 1 && shape.cols >= SPLIT_COLS && shape.rows < busy_rows(limits) => {
+        None if shared => {
+            let splits = if few || stops { splits } else { 1 };
+            (Kernel::RowSplit { splits }, "other parts of the rows lie elsewhere")
+        }
+        None if can_split && splits > 1 && few => {
             (Kernel::RowSplit { splits }, "fewer long rows than the device has cores")
         }
         None if stops && can_split => (Kernel::RowSplit { splits }, "a software adapter stops long loops"),
@@ -214,6 +240,9 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
         // Mesa takes seconds to compile long unrolled rows: large tensors repay them.
         None if fits && !(limits.software && shape.rows * shape.cols < SOFTWARE_RESIDENT && trips > 4) => {
             (Kernel::RowResident { trips: trips as u32 }, "the row fits in registers")
+        }
+        None if shape.states == States::Kept && can_split => {
+            (Kernel::RowSplit { splits: 1 }, "longer than registers hold, and its states are kept")
         }
         None => {
             (Kernel::Row, if limits.software { "streamed from the CPU's caches" } else { "longer than registers hold" })
@@ -316,9 +345,10 @@ pub fn tensor_inputs(program: &Program, pass: &Pass) -> Vec<usize> {
     places
 }
 
-/// What a pass computes: operands of its sums, its outputs, and where they are valid.
+/// What a pass computes: operands of its sums, its stages, its outputs, and where they are valid.
 pub fn roots(program: &Program, pass: &Pass) -> Vec<NodeId> {
     let mut roots: Vec<NodeId> = pass.totals.iter().flat_map(|t| program.node(*t).operands()).collect();
+    roots.extend(pass.stages.iter().flat_map(|stage| stage.reduces.iter().copied()));
     for &output in &pass.outputs {
         let output = &program.outputs[output];
         roots.push(output.node);
@@ -440,6 +470,7 @@ mod tests {
             masked: false,
             rows_innermost: false,
             gathered_in_place: false,
+            states: States::Inside,
         };
         schedule(&program, program.passes.last().unwrap(), shape, limits, Force::default()).unwrap()
     }
@@ -473,6 +504,7 @@ mod tests {
             masked: false,
             rows_innermost: false,
             gathered_in_place: false,
+            states: States::Inside,
         };
         let pass = program.passes.last().unwrap();
         let chosen = schedule(&program, pass, shape, &large, Force::default()).unwrap();

@@ -48,6 +48,8 @@ pub enum Skeleton {
     RowResident,
     /// `row_split.wgsl`
     RowSplit,
+    /// `row_states.wgsl`
+    RowStates,
     /// `reduce.wgsl`
     Reduce,
     /// `broadcast_sum.wgsl`
@@ -60,11 +62,12 @@ pub enum Skeleton {
 
 impl Skeleton {
     /// Every skeleton.
-    pub const ALL: [Skeleton; 8] = [
+    pub const ALL: [Skeleton; 9] = [
         Skeleton::Elementwise,
         Skeleton::Row,
         Skeleton::RowResident,
         Skeleton::RowSplit,
+        Skeleton::RowStates,
         Skeleton::Reduce,
         Skeleton::BroadcastSum,
         Skeleton::Narrow,
@@ -77,6 +80,7 @@ impl Skeleton {
             Skeleton::Row => include_str!("../shaders/row.wgsl"),
             Skeleton::RowResident => include_str!("../shaders/row_resident.wgsl"),
             Skeleton::RowSplit => include_str!("../shaders/row_split.wgsl"),
+            Skeleton::RowStates => include_str!("../shaders/row_states.wgsl"),
             Skeleton::Reduce => include_str!("../shaders/reduce.wgsl"),
             Skeleton::BroadcastSum => include_str!("../shaders/broadcast_sum.wgsl"),
             Skeleton::Narrow => include_str!("../shaders/narrow.wgsl"),

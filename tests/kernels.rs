@@ -7,7 +7,7 @@ use wgloss::codegen::{
     Access, Along, Mode, ReduceKind, Slot, Variant, edge_outputs, pass_kernel, reduce, stitch, tensors,
 };
 use wgloss::lower::{Program, Wanted, lower};
-use wgloss::schedule::{Force, Kernel, Limits, PassSchedule, Shape, schedule};
+use wgloss::schedule::{Force, Kernel, Limits, PassSchedule, Shape, States, schedule};
 use wgloss::{Loss, Scope, losses};
 
 fn validate(source: &str) {
@@ -48,7 +48,7 @@ fn variant(program: &Program, pass: usize, mode: Mode, dtype: DType, masked: boo
     let aligned_to = slots.iter().position(|s| matches!(s, Slot::Output(_))).filter(|k| masked && access[*k].vector);
     let modes = pass.outputs.iter().map(|_| mode).collect();
     let axes = [false, false, program.has_rows() || !masked, true];
-    Variant { access, aligned_to, axes, modes, pooled: false }
+    Variant { access, aligned_to, axes, modes, pooled: false, part: false }
 }
 
 /// Vectors or not, stored as what, in masked windows or not.
@@ -78,6 +78,7 @@ fn every_generated_kernel_is_valid() {
                             masked,
                             rows_innermost: false,
                             gathered_in_place: false,
+                            states: States::Inside,
                         };
                         let force = Force { kernel, ..Force::default() };
                         let limits = Limits { subgroup: if vectors { 32 } else { 0 }, ..Limits::WEBGPU };

@@ -62,6 +62,7 @@ impl<'a> Frame<'a> {
             },
             Slot::Work => "work".to_owned(),
             Slot::Scalars => "scalars".to_owned(),
+            Slot::States(_) | Slot::Gathered(_) => unreachable!("states are no tensors of a pass"),
         }
     }
 
@@ -291,6 +292,16 @@ impl<'a> Frame<'a> {
     /// Outputs whose rows may share words.
     pub fn edge_outputs(&self) -> Vec<usize> {
         edge_outputs(self.program, self.pass, self.variant, self.width)
+    }
+
+    /// Indices of the columns of an access, in their row.
+    pub fn col_index(&self) -> &'static str {
+        match (self.variant.part, self.width) {
+            (false, 4) => "U4(col) + U4(0u, 1u, 2u, 3u)",
+            (false, _) => "col",
+            (true, 4) => "U4(shape.first_col + col) + U4(0u, 1u, 2u, 3u)",
+            (true, _) => "(shape.first_col + col)",
+        }
     }
 
     /// Columns of a row; elements of the dispatch, without rows.

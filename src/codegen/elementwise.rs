@@ -135,7 +135,7 @@ fn load(frame: &Frame<'_>, id: NodeId, item: &str, lenient: bool) -> String {
     }
 }
 
-/// `let eID` = the input at the label's column, and what a label out of range does: report the row and, in a pass
+/// `let eID` = the input (or the column's index) at the label's column, and what a label out of range does: report the row and, in a pass
 /// whose sums nobody reads before the gradients, poison it.
 pub(super) fn gather(
     frame: &Frame<'_>,
@@ -148,18 +148,30 @@ pub(super) fn gather(
 ) -> String {
     let program = frame.program;
     let n = id.0;
-    let Node::Input(place) = *program.node(x) else { unreachable!("gathers are of inputs after lowering") };
-    let slot = Slot::Input(place as usize);
-    let address = frame.at_col(slot, &format!("({})", frame.base(slot)), &format!("col{n}"));
-    let bits_here = frame.load_one(slot, &address);
     let valid = program.valid.filter(|v| program.scope(*v) <= Scope::Row);
     let valid = valid
         .map_or("true".to_owned(), |v| if bits == "bits" { format!("e{}", v.0) } else { outer_value(program, v, "r") });
-    let mut text = format!("    let col{n} = min({label}, shape.cols - 1u);\n    let b{n} = {bits_here};\n");
-    let bad = format!("{label} >= shape.cols && {valid}");
+    let mut text = String::new();
+    match *program.node(x) {
+        Node::Input(place) => {
+            let slot = Slot::Input(place as usize);
+            let address = frame.at_col(slot, &format!("({})", frame.base(slot)), &format!("col{n}"));
+            let here = frame.load_one(slot, &address);
+            let _ = write!(text, "    let col{n} = min({label}, shape.cols - 1u);\n    let b{n} = {here};\n");
+        }
+        Node::ColIndex => {}
+        ref other => unreachable!("{other:?} is gathered from after lowering"),
+    }
+    let bad = format!("{label} >= shape.classes && {valid}");
     writeln!(text, "    let bad{n} = {bad};").expect("writing to a string");
     writeln!(text, "    if (bad{n}) {{ atomicMin(&scalars.bad_row, {row}); }}").expect("writing to a string");
-    if lenient {
+    if *program.node(x) == Node::ColIndex {
+        // The label itself, which no column equals if it is out of range.
+        let _ = writeln!(text, "    let e{n} = {label};");
+        if !lenient {
+            let _ = writeln!(text, "    {bits} = max({bits}, select(0u, NAN_BITS, bad{n}));");
+        }
+    } else if lenient {
         writeln!(text, "    let e{n} = select(bitcast<f32>(b{n}), 0.0, bad{n});").expect("writing to a string");
         writeln!(text, "    {bits} = max({bits}, select(b{n} & MAGNITUDE, 0u, bad{n}));").expect("writing to a string");
     } else {

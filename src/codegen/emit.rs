@@ -98,9 +98,10 @@ pub(super) fn outer_value(program: &Program, id: NodeId, s: &str) -> String {
     if is_literal(program.node(id)) { literal(program.node(id), 1) } else { format!("{s}.n{}", id.0) }
 }
 
-fn count(extent: Extent) -> String {
+/// A size, as a number.
+pub(super) fn count(extent: Extent) -> String {
     match extent {
-        Extent::Cols => "f32(shape.cols)".to_owned(),
+        Extent::Cols => "f32(shape.classes)".to_owned(),
         Extent::Rows => "f32(shape.rows)".to_owned(),
         Extent::GroupRows => "f32(shape.group_rows)".to_owned(),
         Extent::Elements => "shape.elements".to_owned(),

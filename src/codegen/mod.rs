@@ -9,6 +9,7 @@ mod elementwise;
 mod emit;
 mod reduce;
 mod row;
+mod states;
 mod stitch;
 
 use crate::dtype::DType;
@@ -18,6 +19,8 @@ use crate::op::Kind;
 use crate::schedule::{Kernel, PassSchedule, tensor_inputs};
 pub use access::edge_outputs;
 pub use reduce::{ReduceKind, reduce, sums_to, total_outputs};
+pub use row::stage_words;
+pub use states::states;
 pub use stitch::stitch;
 
 /// How a tensor's address moves along the columns (along the elements, without rows).
@@ -65,6 +68,10 @@ pub enum Slot {
     Work,
     /// Scalar inputs, totals and the status word.
     Scalars,
+    /// States of a stage that leave this device, by the place of their exchange.
+    States(usize),
+    /// States of all shards that came to this device.
+    Gathered(usize),
 }
 
 /// One binding: uniforms are 0 (shape) and 1 (parameters, or the span of a reduction); these follow from 2.
@@ -98,6 +105,8 @@ pub struct Variant {
     pub axes: [bool; 4],
     /// What becomes of each output of the pass, in order.
     pub modes: Vec<Mode>,
+    /// Whether a dispatch has only some columns of a row before it: indices count from `shape.first_col`.
+    pub part: bool,
     /// Whether inputs and outputs share buffers, so that all must be declared read_write.
     pub pooled: bool,
 }
@@ -133,10 +142,9 @@ pub fn is_read_later(program: &Program, pass: usize) -> bool {
     })
 }
 
-/// Words of a stage's state.
+/// Words of the state of a pass's stages, at most.
 pub fn state_words(program: &Program, pass: &Pass) -> u32 {
-    let words = |stage: &crate::lower::Stage| 1 + 2 * stage.reduces.len() as u32;
-    pass.stages.iter().map(words).max().unwrap_or(1).max(u32::from(program.has_rows()))
+    (0..pass.stages.len()).map(|stage| stage_words(program, pass, stage)).max().unwrap_or(1)
 }
 
 /// The kernel of a pass. `phase` is the dispatch of a split row: one for each stage, then the outputs.

@@ -1,8 +1,8 @@
 //! Hooks of `reduce.wgsl`: partial sums of a pass to segments, groups, or scalars and outputs of the whole loss.
 
-use super::emit::{is_literal, literal, op_text, params};
+use super::emit::{count, is_literal, literal, op_text, params};
 use super::{Binding, KernelSource, Mode, Slot, group_slots, scalar_slots};
-use crate::expr::{Extent, Node, NodeId, Scope};
+use crate::expr::{Node, NodeId, Scope};
 use crate::lower::Program;
 use crate::op::Op;
 use crate::template::{Gather, Skeleton, fill_hooks};
@@ -26,7 +26,7 @@ pub fn sums_to(program: &Program, pass: usize, to: Scope) -> Vec<(usize, NodeId)
     totals.filter(|(_, id)| matches!(program.node(*id), Node::SumOver(s, _) if *s == to)).collect()
 }
 
-/// Outputs of scope `Total`: computed after the last pass.
+/// Outputs of scope `Total`: computed after the last sums.
 pub fn total_outputs(program: &Program) -> Vec<usize> {
     (0..program.outputs.len()).filter(|&o| program.outputs[o].scope == Scope::Total).collect()
 }
@@ -35,7 +35,7 @@ pub fn total_outputs(program: &Program) -> Vec<usize> {
 pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, workgroup: u32) -> KernelSource {
     let to = if *kind == ReduceKind::Groups { Scope::Group } else { Scope::Total };
     let sums = sums_to(program, pass, to);
-    let is_last = pass + 1 == program.passes.len();
+    let is_last = pass == program.finishing_pass();
     let outputs = match kind {
         ReduceKind::Finish(_) if is_last => total_outputs(program),
         _ => Vec::new(),
@@ -128,11 +128,7 @@ fn finish_text(program: &Program, sums: &[(usize, NodeId)], outputs: &[usize], m
             |id: NodeId| if is_literal(program.node(id)) { literal(program.node(id), 1) } else { format!("n{}", id.0) };
         let line = match *program.node(id) {
             Node::Param(place) => format!("params[{}][{}]", place / 4, place % 4),
-            Node::Count(Extent::Cols) => "f32(shape.cols)".to_owned(),
-            Node::Count(Extent::Rows) => "f32(shape.rows)".to_owned(),
-            Node::Count(Extent::GroupRows) => "f32(shape.group_rows)".to_owned(),
-            Node::Count(Extent::Elements) => "shape.elements".to_owned(),
-            Node::Count(Extent::Batch) => "f32(shape.batch)".to_owned(),
+            Node::Count(extent) => count(extent),
             Node::Input(_) | Node::SumOver(..) => {
                 let _ = writeln!(text, "    let b{n} = scalars.values[{}];", slot(id));
                 format!("bitcast<f32>(b{n})")

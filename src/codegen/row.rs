@@ -5,7 +5,7 @@ use super::elementwise::gather;
 use super::emit::{Emit, group_load, is_literal, is_outer, op_text, outer_code, outer_value, params, valid_first};
 use super::{KernelSource, Slot, Variant, is_read_later, scalar_type, state_words, structure, title};
 use crate::expr::{Node, NodeId, Reduce, Scope};
-use crate::lower::Program;
+use crate::lower::{Pass, Program};
 use crate::op::Kind;
 use crate::schedule::{Kernel, PassSchedule, roots, tensor_inputs};
 use crate::template::{Gather, Skeleton, fill_hooks};
@@ -48,8 +48,10 @@ pub(super) fn kernel(
         Kernel::RowResident { .. } => Skeleton::RowResident,
         Kernel::RowSplit { .. } => {
             let words = state_words(program, frame.pass);
+            let elements = frame.pass.outputs.iter().any(|&o| program.outputs[o].scope == Scope::Element);
             let phase = format!(
-                "const PHASE: u32 = {phase}u;\nconst STAGES: u32 = {stages}u;\nconst STATE_WORDS: u32 = {words}u;\n"
+                "const PHASE: u32 = {phase}u;\nconst STAGES: u32 = {stages}u;\nconst STATE_WORDS: u32 = {words}u;\n\
+                 const ELEMENTS: bool = {elements};\n"
             );
             hooks.insert("phase".to_owned(), phase);
             Skeleton::RowSplit
@@ -237,7 +239,7 @@ impl<'f, 'a> Row<'f, 'a> {
                 "    let e{n} = bitcast<{f}>(f.x{place});\n    {bits} = max({bits}, f.x{place} & {u}(MAGNITUDE));\n",
                 n = id.0
             ),
-            Node::ColIndex => format!("    let e{} = {};\n", id.0, col_index(frame.width)),
+            Node::ColIndex => format!("    let e{} = {};\n", id.0, frame.col_index()),
             ref other => unreachable!("{other:?} is no element value"),
         })
     }
@@ -252,14 +254,9 @@ impl<'f, 'a> Row<'f, 'a> {
         let states: Vec<State> = frame.pass.stages[stage].reduces.iter().map(|&id| State::new(program, id)).collect();
         let w = frame.width;
         let (f, u) = if w == 4 { ("F4", "U4") } else { ("F", "U") };
-        let fields = |f: &str, u: &str| -> Vec<(String, String)> {
-            let all = states.iter().flat_map(|s| s.fields.iter());
-            let all = all.map(|(name, kind)| (name.clone(), if *kind == Kind::Float { f } else { u }.to_owned()));
-            std::iter::once(("bits".to_owned(), u.to_owned())).chain(all).collect()
-        };
-        let names: Vec<(String, String)> = fields("f32", "u32");
-        let mut text = structure(&format!("Stage{stage}"), &fields("f32", "u32"));
-        text.push_str(&structure(&format!("LaneStage{stage}"), &fields(f, u)));
+        let names = fields(&states, "f32", "u32");
+        let mut text = structure(&format!("Stage{stage}"), &names);
+        text.push_str(&structure(&format!("LaneStage{stage}"), &fields(&states, f, u)));
         let identity: String = states.iter().map(|s| s.identity(f, u)).collect();
         let _ = write!(
             text,
@@ -279,7 +276,7 @@ impl<'f, 'a> Row<'f, 'a> {
         }
         text.push_str("    s.bits = max(s.bits, bits);\n");
         for state in &states {
-            text.push_str(&state.step(&self.element_value(state.operand), f, u, w));
+            text.push_str(&state.step(&self.element_value(state.operand), frame.col_index(), f, u, w));
         }
         if frame.is_masked() {
             text.push_str(&frame.valid("col"));
@@ -301,11 +298,7 @@ impl<'f, 'a> Row<'f, 'a> {
             format!("Stage{stage}({})", all.join(", "))
         };
         let _ = writeln!(text, "fn stage{stage}_narrow(s: LaneStage{stage}) -> Stage{stage} {{ return {narrow}; }}");
-        let combine: String = states.iter().map(State::combine).collect();
-        let _ = write!(
-            text,
-            "fn stage{stage}_combine(a: Stage{stage}, b: Stage{stage}) -> Stage{stage} {{\n    var s = a;\n    s.bits = max(a.bits, b.bits);\n{combine}    return s;\n}}\n"
-        );
+        text.push_str(&combine_text(stage, &states));
         if gather == Gather::Subgroup {
             let fields: Vec<String> =
                 names.iter().map(|(name, _)| format!("subgroupShuffleXor(s.{name}, step)")).collect();
@@ -327,18 +320,9 @@ impl<'f, 'a> Row<'f, 'a> {
         text.push_str(&self.settle_text(stage + 1));
         text.push_str("    return r;\n}\n");
         // To `work` and back, for split rows.
-        let _ = writeln!(text, "fn stage{stage}_save(s: Stage{stage}, first: u32) {{");
-        for (word, (name, ty)) in names.iter().enumerate() {
-            let value = if ty == "f32" { format!("bitcast<u32>(s.{name})") } else { format!("s.{name}") };
-            let _ = writeln!(text, "    work[first + {word}u] = {value};");
-        }
-        let _ = writeln!(text, "}}\nfn stage{stage}_load(first: u32) -> Stage{stage} {{\n    var s: Stage{stage};");
-        for (word, (name, ty)) in names.iter().enumerate() {
-            let value = format!("work[first + {word}u]");
-            let value = if ty == "f32" { format!("bitcast<f32>({value})") } else { value };
-            let _ = writeln!(text, "    s.{name} = {value};");
-        }
-        let _ = writeln!(text, "    return s;\n}}\nconst STAGE{stage}_INDEX: u32 = {stage}u;");
+        text.push_str(&save_text(stage, &names, "work"));
+        text.push_str(&load_text(stage, &names, "work"));
+        let _ = writeln!(text, "const STAGE{stage}_INDEX: u32 = {stage}u;");
         text
     }
 
@@ -366,7 +350,7 @@ impl<'f, 'a> Row<'f, 'a> {
             let _ = writeln!(text, "    let poison = {seen} > {u}(INF_BITS);");
             text.push_str(&frame.valid("col"));
             if elements.iter().any(|&o| program.outputs[o].at_label.is_some()) {
-                let _ = writeln!(text, "    let here = {};", col_index(frame.width));
+                let _ = writeln!(text, "    let here = {};", frame.col_index());
             }
             for &output in &elements {
                 let base = self.base_name(Slot::Output(output));
@@ -398,9 +382,58 @@ impl<'f, 'a> Row<'f, 'a> {
     }
 }
 
-/// The columns of an access.
-fn col_index(width: u32) -> &'static str {
-    if width == 4 { "U4(col) + U4(0u, 1u, 2u, 3u)" } else { "col" }
+/// Words of a stage's state: what has been seen as bits, then the fields of its reductions.
+pub fn stage_words(program: &Program, pass: &Pass, stage: usize) -> u32 {
+    let fields = |&id: &NodeId| State::new(program, id).fields.len() as u32;
+    1 + pass.stages[stage].reduces.iter().map(fields).sum::<u32>()
+}
+
+/// Fields of a stage's struct, with these types of numbers and bits.
+fn fields(states: &[State], f: &str, u: &str) -> Vec<(String, String)> {
+    let all = states.iter().flat_map(|s| s.fields.iter());
+    let all = all.map(|(name, kind)| (name.clone(), if *kind == Kind::Float { f } else { u }.to_owned()));
+    std::iter::once(("bits".to_owned(), u.to_owned())).chain(all).collect()
+}
+
+fn combine_text(stage: usize, states: &[State]) -> String {
+    let combine: String = states.iter().map(State::combine).collect();
+    format!(
+        "fn stage{stage}_combine(a: Stage{stage}, b: Stage{stage}) -> Stage{stage} {{\n    var s = a;\n    s.bits = max(a.bits, b.bits);\n{combine}    return s;\n}}\n"
+    )
+}
+
+/// Stores a stage's state, word by word.
+fn save_text(stage: usize, names: &[(String, String)], buffer: &str) -> String {
+    let mut text = format!("fn stage{stage}_save(s: Stage{stage}, first: u32) {{\n");
+    for (word, (name, ty)) in names.iter().enumerate() {
+        let value = if ty == "f32" { format!("bitcast<u32>(s.{name})") } else { format!("s.{name}") };
+        let _ = writeln!(text, "    {buffer}[first + {word}u] = {value};");
+    }
+    text.push_str("}\n");
+    text
+}
+
+fn load_text(stage: usize, names: &[(String, String)], buffer: &str) -> String {
+    let mut text = format!("fn stage{stage}_load(first: u32) -> Stage{stage} {{\n    var s: Stage{stage};\n");
+    for (word, (name, ty)) in names.iter().enumerate() {
+        let value = format!("{buffer}[first + {word}u]");
+        let value = if ty == "f32" { format!("bitcast<f32>({value})") } else { value };
+        let _ = writeln!(text, "    s.{name} = {value};");
+    }
+    text.push_str("    return s;\n}\n");
+    text
+}
+
+/// What a kernel needs that brings states of a stage together, `source` to `result`; its functions are named as
+/// those of stage 0.
+pub(super) fn state_text(program: &Program, pass: &Pass, stage: usize) -> String {
+    let states: Vec<State> = pass.stages[stage].reduces.iter().map(|&id| State::new(program, id)).collect();
+    let names = fields(&states, "f32", "u32");
+    let mut text = structure("Stage0", &names);
+    text.push_str(&combine_text(0, &states));
+    text.push_str(&load_text(0, &names, "source"));
+    text.push_str(&save_text(0, &names, "result"));
+    text
 }
 
 /// The state of one row reduction: its fields in the stage's struct, and its laws.
@@ -437,20 +470,17 @@ impl State {
         }
     }
 
-    fn step(&self, x: &str, f: &str, u: &str, width: u32) -> String {
+    fn step(&self, x: &str, col: &str, f: &str, u: &str, width: u32) -> String {
         let n = self.id.0;
         let w = if width == 4 { "4" } else { "" };
         match self.reduce {
             Reduce::Sum => format!("    s.sum{n} += {x};\n"),
             Reduce::Max => format!("    s.m{n} = max(s.m{n}, {x});\n"),
             Reduce::Min => format!("    s.m{n} = min(s.m{n}, {x});\n"),
-            Reduce::ArgMax => {
-                let col = col_index(width);
-                format!(
-                    "    let better{n} = ({x} > s.m{n}) | (s.at{n} == {u}(0xffffffffu));\n    \
-                     s.m{n} = select(s.m{n}, {x}, better{n});\n    s.at{n} = select(s.at{n}, {col}, better{n});\n"
-                )
-            }
+            Reduce::ArgMax => format!(
+                "    let better{n} = ({x} > s.m{n}) | (s.at{n} == {u}(0xffffffffu));\n    \
+                 s.m{n} = select(s.m{n}, {x}, better{n});\n    s.at{n} = select(s.at{n}, {col}, better{n});\n"
+            ),
             // One exponential: of the smaller by the larger, whichever is new.
             _ => format!(
                 "    let x{n} = {x};\n    let e{n} = math_exp_neg{w}(-abs(x{n} - s.m{n}));\n    \

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::pipeline::Pipeline;
 use super::plan::{BoundIo, Inner, Io, Plan, output_name};
-use super::problem::{Second, Step};
+use super::problem::{Exchange, Second, Step};
 use super::resolve::Resolved;
 use super::spec::Bindings;
 use super::tensor::Tensor;
@@ -22,18 +22,27 @@ const UNIFORM_STRIDE: u64 = 256;
 /// What the status word holds while no label was out of range.
 const NO_BAD_ROW: u32 = u32::MAX;
 
-struct BoundStep {
+pub(super) struct BoundStep {
     pipeline: Arc<Pipeline>,
     group: wgpu::BindGroup,
     grid: [u32; 2],
+}
+
+/// States of one exchange: this shard's, and room for those of all shards.
+pub(super) struct BoundExchange {
+    pub states: Tensor,
+    pub gathered: Tensor,
 }
 
 /// A plan with its buffers: records a step into any encoder of its device.
 ///
 /// Bound plans of one [`Plan`] share a workspace, so steps run in the order in which they are recorded.
 pub struct Bound {
-    plan: Plan,
-    steps: Vec<BoundStep>,
+    pub(super) plan: Plan,
+    pub(super) steps: Vec<BoundStep>,
+    /// Where the parts end that are encoded apart.
+    pub(super) parts: Vec<usize>,
+    pub(super) exchanges: Vec<BoundExchange>,
     /// Scalar inputs: buffer, offset there, offset in `scalars`.
     copies: Vec<(wgpu::Buffer, u64, u64)>,
     scalars: wgpu::Buffer,
@@ -76,18 +85,22 @@ impl Bound {
     /// Records the step: compute work only. No submit, no poll, no readback, no allocation of ours.
     ///
     /// # Errors
-    /// None today; the signature leaves room for checks that must wait until now.
+    /// [`Error::Unsupported`] for a shard of the classes: its states must be exchanged in between.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        if !self.exchanges.is_empty() {
+            let message = "encoding a shard in one go; exchange its states between its parts".to_owned();
+            return Err(Error::Unsupported { message });
+        }
+        self.encode_steps(encoder, &self.steps);
+        Ok(())
+    }
+
+    pub(super) fn encode_steps(&self, encoder: &mut wgpu::CommandEncoder, steps: &[BoundStep]) {
         for (buffer, from, to) in &self.copies {
             encoder.copy_buffer_to_buffer(buffer, *from, &self.scalars, *to, 4);
         }
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        self.encode_pass(&mut pass);
-        Ok(())
-    }
-
-    fn encode_pass(&self, pass: &mut wgpu::ComputePass<'_>) {
-        for step in &self.steps {
+        for step in steps {
             pass.set_pipeline(&step.pipeline.pipeline);
             pass.set_bind_group(0, &step.group, &[]);
             pass.dispatch_workgroups(step.grid[0], step.grid[1], 1);
@@ -298,13 +311,12 @@ impl Maker<'_> {
                 whole[*output] = Some(ctx.create_buffer("wgloss whole gradient", bytes, usage)?);
             }
         }
+        let exchanges = self.exchanges(&resolved)?;
         let (uniforms, offsets) = self.uniforms(&resolved.steps)?;
         let mut steps = Vec::new();
         for (step, offset) in resolved.steps.iter().zip(offsets) {
             let pipeline = inner.pipeline(step)?;
-            let (source, grid) = match step {
-                Step::Kernel { source, grid, .. } | Step::Settle { source, grid, .. } => (source, *grid),
-            };
+            let (source, grid) = (step.source(), step.grid());
             // A chunk's own bytes, where the step names them.
             let part = |slot: Slot, buffer: &wgpu::Buffer| -> Option<(u64, u64)> {
                 let Step::Kernel { bytes, .. } = step else { return None };
@@ -324,6 +336,8 @@ impl Maker<'_> {
                     let tensor = self.inputs[input].as_ref().expect("an input is bound");
                     self.binding(tensor, part(slot, tensor.buffer()))
                 }
+                (_, Slot::States(place)) => exchanges[place].states.buffer().as_entire_binding(),
+                (_, Slot::Gathered(place)) => exchanges[place].gathered.buffer().as_entire_binding(),
                 (_, Slot::Work) => work.as_entire_binding(),
                 (_, Slot::Scalars) => scalars.as_entire_binding(),
             };
@@ -338,7 +352,7 @@ impl Maker<'_> {
             let (second, trailing) = match step {
                 Step::Kernel { second: Second::Span(_), .. } => (offset.second, Some(params)),
                 Step::Kernel { .. } => (params, None),
-                Step::Settle { .. } => (offset.first, None),
+                Step::Settle { .. } | Step::States { .. } => (offset.first, None),
             };
             let mut entries = vec![
                 wgpu::BindGroupEntry { binding: 0, resource: uniform(offset.first) },
@@ -359,16 +373,29 @@ impl Maker<'_> {
         Ok(Bound {
             plan: plan.clone(),
             steps,
+            parts: resolved.parts.clone(),
+            exchanges,
             copies,
             scalars,
             uniforms,
             params: Mutex::new(program.params.iter().map(|p| p.1).collect()),
             labels: labels.and_then(|place| self.inputs[place].clone()),
-            classes: self.geometry.cols,
+            classes: inner.staging.shard.map_or(self.geometry.cols, |shard| shard.classes),
             outputs: self.outputs.to_vec(),
             bytes: resolved.bytes,
             explained: inner.explain(self.geometry, &resolved),
         })
+    }
+
+    fn exchanges(&self, resolved: &Resolved) -> Result<Vec<BoundExchange>> {
+        let shards = self.inner.staging.shard.map_or(0, |shard| shard.shards) as usize;
+        let rows = self.geometry.rows as usize;
+        let make = |exchange: &Exchange| {
+            let words = exchange.words as usize;
+            let zeros = |shape: &[usize]| Tensor::zeros(&self.inner.ctx, DType::U32, shape);
+            Ok(BoundExchange { states: zeros(&[rows, words])?, gathered: zeros(&[shards, rows, words])? })
+        };
+        resolved.exchanges.iter().map(make).collect()
     }
 
     fn bind_group(
@@ -426,10 +453,8 @@ impl Maker<'_> {
                     };
                     Offsets { first, second }
                 }
-                Step::Settle { uniform, .. } => {
-                    let first = push(uniform);
-                    Offsets { first, second: first }
-                }
+                Step::Settle { uniform, .. } => Offsets::both(push(uniform)),
+                Step::States { uniform, .. } => Offsets::both(push(bytemuck::bytes_of(uniform))),
             });
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
@@ -450,4 +475,11 @@ fn bytes_of(buffer: &wgpu::Buffer, part: Option<(u64, u64)>) -> wgpu::BindingRes
 struct Offsets {
     first: (u64, u64),
     second: (u64, u64),
+}
+
+impl Offsets {
+    /// Of a dispatch with one uniform.
+    fn both(first: (u64, u64)) -> Offsets {
+        Offsets { first, second: first }
+    }
 }

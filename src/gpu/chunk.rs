@@ -1,14 +1,17 @@
-//! Tensors larger than a binding: a pass runs once for each chunk of the outermost axis. Pure numbers.
+//! Tensors larger than a binding: a pass runs once for each chunk of the outermost axis, and of the columns where not
+//! even one row fits. Pure numbers.
 
 use super::problem::Place;
 use crate::error::{Error, Result};
 use std::ops::Range;
 
-/// Consecutive indices of the outermost axis.
+/// Consecutive indices of the cut axis, and consecutive columns of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Chunk {
     pub first: u64,
     pub len: u64,
+    pub first_col: u64,
+    pub cols: u64,
 }
 
 /// What decides how a pass is cut.
@@ -30,65 +33,98 @@ impl Cut {
         Cut { axes, axis, binding_bytes, alignment }
     }
 
+    /// All columns of so many indices.
+    pub fn all_columns(&self, first: u64, len: u64) -> Chunk {
+        Chunk { first, len, first_col: 0, cols: self.axes[3] }
+    }
+
     /// Elements from the first to the last of one index of the cut axis.
-    fn inner(&self, place: &Place) -> u64 {
-        let along = |axis: usize| (self.axes[axis] - 1) * place.strides[axis];
+    fn inner(&self, place: &Place, cols: u64) -> u64 {
+        let size = |axis: usize| if axis == 3 { cols } else { self.axes[axis] };
+        let along = |axis: usize| (size(axis) - 1) * place.strides[axis];
         1 + (0..4).filter(|&axis| axis != self.axis).map(along).sum::<u64>()
+    }
+
+    /// First element of a chunk in its buffer.
+    fn start(&self, place: &Place, chunk: Chunk) -> u64 {
+        // Where the columns are cut along, they are no columns of a row.
+        let columns = if self.axis == 3 { 0 } else { chunk.first_col * place.strides[3] };
+        place.offset + chunk.first * place.strides[self.axis] + columns
     }
 
     /// Bytes of a chunk in the tensor's buffer: from an aligned offset to the end of the last whole vector.
     pub fn bytes(&self, place: &Place, chunk: Chunk) -> Range<u64> {
         let size = place.dtype.size();
-        let first = place.offset + chunk.first * place.strides[self.axis];
-        let end = first + (chunk.len - 1) * place.strides[self.axis] + self.inner(place);
+        let first = self.start(place, chunk);
+        let end = first + (chunk.len - 1) * place.strides[self.axis] + self.inner(place, chunk.cols);
         let start = first * size;
         start - start % self.alignment..(end * size).next_multiple_of(16)
     }
 
     /// First element of a chunk in its binding.
     pub fn first(&self, place: &Place, chunk: Chunk) -> u64 {
-        let first = place.offset + chunk.first * place.strides[self.axis];
-        first % (self.alignment / place.dtype.size())
+        self.start(place, chunk) % (self.alignment / place.dtype.size())
     }
 
-    /// The fewest chunks of which each tensor's part fits a binding. All but the last are multiples of four where a
-    /// tensor's rows begin anywhere in a vector, so that one kernel serves them all.
-    pub fn chunks(&self, tensors: &[(&str, Place)]) -> Result<Vec<Chunk>> {
+    /// The fewest chunks of which each tensor's part fits a binding. `parts` says whether a row may be cut.
+    pub fn chunks(&self, tensors: &[(&str, Place)], parts: bool) -> Result<Vec<Chunk>> {
         let total = self.axes[self.axis];
         let mut len = total;
-        let mut step = 1;
         for (name, place) in tensors {
-            let whole = self.bytes(place, Chunk { first: 0, len: total });
+            let whole = self.bytes(place, self.all_columns(0, total));
             if whole.end - whole.start <= self.binding_bytes {
                 continue;
             }
-            let (size, stride) = (place.dtype.size(), place.strides[self.axis]);
-            // What an aligned offset and a whole last vector may add.
-            let spare = self.alignment + 16;
-            let room = (self.binding_bytes.saturating_sub(spare) / size).checked_sub(self.inner(place));
-            let fits = room.filter(|_| stride > 0).map_or(0, |room| room / stride + 1);
+            let stride = place.strides[self.axis];
+            let room = self.room(place).checked_sub(self.inner(place, self.axes[3]));
+            let fits = room.filter(|_| stride > 0 || total == 1).map_or(0, |room| room / stride.max(1) + 1);
+            if fits == 0 && parts && self.axis < 3 {
+                return self.column_chunks(tensors);
+            }
             if fits == 0 {
-                let what = format!("one row of tensor `{name}`");
-                let needed = size * self.inner(place);
-                let (allowed, limit) = (self.binding_bytes, "max_storage_buffer_binding_size");
-                return Err(Error::Limit { what, needed, allowed, limit });
+                return Err(self.too_large(name, place, self.axes[3]));
             }
             len = len.min(fits);
         }
-        if len < total && tensors.iter().any(|(_, place)| !place.strides[self.axis].is_multiple_of(4)) {
-            step = 4;
-        }
-        if len < step {
-            let what = "four rows of a tensor, whose rows begin anywhere in a vector,".to_owned();
-            let needed = tensors.iter().map(|(_, place)| place.dtype.size() * self.inner(place)).max().unwrap_or(0);
-            let (allowed, limit) = (self.binding_bytes, "max_storage_buffer_binding_size");
-            return Err(Error::Limit { what, needed: 4 * needed, allowed, limit });
-        }
-        if len < total {
-            len -= len % step;
+        if len < total && self.axis == 3 {
+            // Elements are cut at vectors, so that one kernel serves all chunks.
+            len -= len % 4;
         }
         let starts = (0..total).step_by(usize::try_from(len).unwrap_or(usize::MAX));
-        Ok(starts.map(|first| Chunk { first, len: len.min(total - first) }).collect())
+        Ok(starts.map(|first| self.all_columns(first, len.min(total - first))).collect())
+    }
+
+    /// Elements that fit a binding, wherever they begin.
+    fn room(&self, place: &Place) -> u64 {
+        // What an aligned offset and a whole last vector may add.
+        self.binding_bytes.saturating_sub(self.alignment + 16) / place.dtype.size()
+    }
+
+    fn too_large(&self, name: &str, place: &Place, cols: u64) -> Error {
+        let (what, needed) = (format!("one row of tensor `{name}`"), place.dtype.size() * self.inner(place, cols));
+        Error::Limit { what, needed, allowed: self.binding_bytes, limit: "max_storage_buffer_binding_size" }
+    }
+
+    /// Rows one by one, of each the fewest parts that fit, all but the last multiples of a few vectors.
+    fn column_chunks(&self, tensors: &[(&str, Place)]) -> Result<Vec<Chunk>> {
+        const STEP: u64 = 64;
+        let cols = self.axes[3];
+        let mut most = cols;
+        for (name, place) in tensors {
+            // One index of the cut axis may be more than a row, which is then not cut.
+            let fixed = self.inner(place, 1) - 1;
+            let room = self.room(place).saturating_sub(fixed);
+            let fits = if place.strides[3] == 0 { cols * u64::from(room > 0) } else { room / place.strides[3] };
+            if fits < cols.min(STEP) || fixed > 0 {
+                return Err(self.too_large(name, place, cols.min(STEP)));
+            }
+            most = most.min(fits);
+        }
+        let step = if most < cols { most - most % STEP } else { cols };
+        let chunk =
+            |row: u64, first_col: u64| Chunk { first: row, len: 1, first_col, cols: step.min(cols - first_col) };
+        let starts = || (0..cols).step_by(usize::try_from(step).unwrap_or(usize::MAX));
+        Ok((0..self.axes[self.axis]).flat_map(|row| starts().map(move |col| chunk(row, col))).collect())
     }
 }
 
@@ -106,18 +142,42 @@ mod tests {
     fn what_fits_is_one_chunk() {
         let cut = Cut::new([1, 1, 1024, 1000], 3, 128 << 20, 256);
         let x = place([0, 0, 1000, 1], 0, DType::F32);
-        assert_eq!(cut.chunks(&[("input", x)]).unwrap(), [Chunk { first: 0, len: 1024 }]);
+        assert_eq!(cut.chunks(&[("input", x)], true).unwrap(), [cut.all_columns(0, 1024)]);
     }
 
     #[test]
     fn a_row_larger_than_a_binding_is_named() {
         let cut = Cut::new([1, 1, 2, 1 << 20], 3, 1 << 20, 256);
         let x = place([0, 0, 1 << 20, 1], 0, DType::F32);
-        assert!(matches!(cut.chunks(&[("input", x)]), Err(Error::Limit { what, .. }) if what.contains("`input`")));
+        assert!(
+            matches!(cut.chunks(&[("input", x)], false), Err(Error::Limit { what, .. }) if what.contains("`input`"))
+        );
+    }
+
+    #[test]
+    fn a_row_larger_than_a_binding_is_cut_where_it_may_be() {
+        let cut = Cut::new([1, 1, 2, 1_000_003], 3, 1 << 20, 256);
+        let x = place([0, 0, 1_000_003, 1], 5, DType::F32);
+        let label = place([0, 0, 1, 0], 0, DType::I32);
+        let chunks = cut.chunks(&[("input", x), ("target", label)], true).unwrap();
+        let mut next = [0, 0];
+        for chunk in &chunks {
+            assert_eq!([chunk.first, chunk.first_col], next, "rows in order, columns without gaps");
+            assert_eq!(chunk.first_col % 4, 0, "vectors stay whole");
+            let bytes = cut.bytes(&x, *chunk);
+            assert!(bytes.end - bytes.start <= 1 << 20 && bytes.start % 256 == 0);
+            assert_eq!(bytes.start / 4 + cut.first(&x, *chunk), 5 + chunk.first * 1_000_003 + chunk.first_col);
+            next = [chunk.first, chunk.first_col + chunk.cols];
+            if next[1] == 1_000_003 {
+                next = [chunk.first + 1, 0];
+            }
+        }
+        assert_eq!(next, [2, 0]);
+        assert_eq!(chunks.len(), 8, "four parts a row");
     }
 
     proptest! {
-        /// Every index is in one chunk, every chunk's bytes fit the binding and begin at the phase of the first, also
+        /// Every index is in one chunk, every chunk's bytes fit the binding, also
         /// beyond 2³² elements.
         #[test]
         fn chunks_cover_and_fit(
@@ -132,8 +192,8 @@ mod tests {
             let cut = Cut::new([1, 1, rows, cols], 3, binding, 256);
             let x = place([0, 0, cols + pad, 1], offset, dtype);
             let label = place([0, 0, 1, 0], 0, DType::I32);
-            let Ok(chunks) = cut.chunks(&[("input", x), ("target", label)]) else {
-                prop_assert!(4 * (cols + pad) * dtype.size() + 512 > binding);
+            let Ok(chunks) = cut.chunks(&[("input", x), ("target", label)], false) else {
+                prop_assert!(cols * dtype.size() + 512 > binding);
                 return Ok(());
             };
             let mut next = 0;
@@ -143,7 +203,6 @@ mod tests {
                 for tensor in [&x, &label] {
                     let bytes = cut.bytes(tensor, *chunk);
                     prop_assert!(bytes.end - bytes.start <= binding && bytes.start.is_multiple_of(256));
-                    prop_assert_eq!(cut.first(tensor, *chunk) % 4, cut.first(tensor, chunks[0]) % 4);
                     // The chunk's first element lies where its binding says.
                     let first = tensor.offset + chunk.first * tensor.strides[2];
                     prop_assert_eq!(bytes.start / tensor.dtype.size() + cut.first(tensor, *chunk), first);

@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::pipeline::Pipeline;
-use super::problem::{Place, Problem, Second, Step};
+use super::problem::{Place, Problem, Second, Shard, Staging, Step};
 use super::resolve::{Resolved, resolve};
 use super::spec::{Bindings, GradMode, PlanSpec};
 use super::tensor::Tensor;
@@ -12,9 +12,9 @@ use crate::error::{Error, Result};
 use crate::expr::{InputDecl, Scope};
 use crate::geometry::{Geometry, Layout, Part};
 use crate::loss::Loss;
-use crate::lower::{Program, Target, UPSTREAM, lower};
+use crate::lower::{Columns, Program, Target, UPSTREAM, lower, lower_columns};
 use crate::op::Kind;
-use crate::schedule::split_outputs;
+use crate::schedule::{forward_and_backward, split_outputs};
 use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 
@@ -29,6 +29,7 @@ pub(super) struct Inner {
     pub loss: Loss,
     spec: PlanSpec,
     pub program: Program,
+    pub staging: Staging,
     work: Mutex<Option<wgpu::Buffer>>,
     explained: String,
 }
@@ -89,18 +90,21 @@ impl Context {
         for (input, dtype) in &spec.grad_dtypes {
             check_grad_dtype(spec, input, *dtype)?;
         }
-        let in_place: Vec<usize> =
-            (0..program.outputs.len()).filter(|&o| matches!(mode_of(&program, spec, o), Mode::InPlace(_))).collect();
-        let program = split_outputs(&program, self.limits(), &in_place)?;
-        check_in_place(&program, &in_place)?;
         let mut plan = Inner {
             ctx: self.clone(),
             loss: loss.clone(),
             spec: spec.clone(),
             program,
+            staging: Staging { shard: spec.shard, part: spec.shard.is_some(), forward: None },
             work: Mutex::new(None),
             explained: String::new(),
         };
+        plan.check_shard()?;
+        if plan.staging.part || plan.has_rows_larger_than_a_binding()? {
+            plan.program = lower_columns(loss, &spec.wanted, &present, Columns::Part)?;
+            plan.staging.part = true;
+        }
+        plan.arrange_passes()?;
         plan.warm()?;
         Ok(Plan { inner: Arc::new(plan) })
     }
@@ -184,6 +188,60 @@ fn check_in_place(program: &Program, in_place: &[usize]) -> Result<()> {
 }
 
 impl Inner {
+    fn check_shard(&self) -> Result<()> {
+        let Some(Shard { first, classes, shards }) = self.spec.shard else { return Ok(()) };
+        let name = &self.program.name;
+        if !self.program.has_rows() {
+            let message = format!("a shard of {name}, which has no classes");
+            return Err(Error::Unsupported { message });
+        }
+        let cols = self.geometry(&self.planned_inputs(), &[])?.cols;
+        let fits = first.checked_add(cols).is_some_and(|end| end <= classes) && classes <= i32::MAX as u64;
+        if fits && shards > 0 {
+            return Ok(());
+        }
+        let found = format!("{cols} classes from {first} of {classes} in {shards} shards");
+        let allowed = "columns inside the classes, at least one shard, at most 2³¹ − 1 classes".to_owned();
+        Err(Error::Param { loss: name.clone(), param: "shard".to_owned(), found, allowed })
+    }
+
+    /// Then no dispatch has a whole row before it.
+    fn has_rows_larger_than_a_binding(&self) -> Result<bool> {
+        let inputs = self.planned_inputs();
+        let geometry = self.geometry(&inputs, &[])?;
+        let limits = self.ctx.limits();
+        let tensors = self.program.inputs.iter().zip(&inputs).filter_map(|(decl, io)| Some((decl, io.as_ref()?)));
+        let is_larger = |((_, io), strides): ((_, &Io), &[u64; 4])| {
+            let row = io.dtype.size() * ((geometry.cols - 1) * strides[3] + 1);
+            row + u64::from(limits.offset_alignment) + 16 > limits.binding_bytes
+        };
+        Ok(self.program.has_rows() && tensors.zip(&geometry.strides).any(is_larger))
+    }
+
+    /// Passes as the device's limits and the plan's parts want them.
+    fn arrange_passes(&mut self) -> Result<()> {
+        let (program, limits) = (&self.program, self.ctx.limits());
+        let in_place: Vec<usize> = (0..program.outputs.len())
+            .filter(|&o| matches!(mode_of(program, &self.spec, o), Mode::InPlace(_)))
+            .collect();
+        if self.spec.shard.is_some() || self.spec.apart {
+            let (program, forward) = forward_and_backward(program, limits, &in_place)?;
+            (self.program, self.staging.forward) = (program, Some(forward));
+        } else {
+            self.program = split_outputs(program, limits, &in_place)?;
+        }
+        check_in_place(&self.program, &in_place)
+    }
+
+    /// The inputs that the specification describes, by their places in the program.
+    fn planned_inputs(&self) -> Vec<Option<Io>> {
+        let planned = |decl: &InputDecl| {
+            let given = self.spec.inputs.iter().find(|(name, ..)| *name == decl.name);
+            given.map(|(_, dtype, layout)| Io::planned(layout.clone(), *dtype))
+        };
+        self.program.inputs.iter().map(planned).collect()
+    }
+
     /// How an output is stored: a gradient as its input, or as the plan's specification says; the rest in f32.
     fn dtype_of(&self, output: usize) -> DType {
         let Target::Grad(place) = self.program.outputs[output].target else { return DType::F32 };
@@ -233,11 +291,7 @@ impl Inner {
 
     /// Pipelines of the shapes that the plan was made for, contiguous where nothing else was said.
     fn warm(&mut self) -> Result<()> {
-        let mut inputs: Vec<Option<Io>> = Vec::new();
-        for decl in &self.program.inputs {
-            let given = self.spec.inputs.iter().find(|(name, ..)| *name == decl.name);
-            inputs.push(given.map(|(_, dtype, layout)| Io::planned(layout.clone(), *dtype)));
-        }
+        let mut inputs = self.planned_inputs();
         let geometry = self.geometry(&inputs, &[])?;
         for (decl, io) in self.program.inputs.iter().zip(&mut inputs) {
             // The upstream gradient is shaped as the loss; it need not be described.
@@ -311,17 +365,15 @@ impl Inner {
             group_rows,
             limits,
             force: self.spec.force,
+            staging: self.staging,
         };
         let resolved = resolve(&mut problem)?;
         Ok((geometry, resolved))
     }
 
     pub fn pipeline(&self, step: &Step) -> Result<Arc<Pipeline>> {
-        let (source, trailing) = match step {
-            Step::Kernel { source, second, .. } => (source, matches!(second, Second::Span(_))),
-            Step::Settle { source, .. } => (source, false),
-        };
-        self.ctx.pipelines().get(self.ctx.device(), source, trailing)
+        let trailing = matches!(step, Step::Kernel { second: Second::Span(_), .. });
+        self.ctx.pipelines().get(self.ctx.device(), step.source(), trailing)
     }
 
     pub fn explain(&self, geometry: &Geometry, resolved: &Resolved) -> String {
@@ -353,9 +405,12 @@ impl Inner {
         text
     }
 
-    /// The shared workspace, grown where needed.
+    /// The shared workspace, grown where needed; one's own where it holds states between submits.
     pub fn workspace(&self, words: u64) -> Result<wgpu::Buffer> {
         let bytes = 4 * words;
+        if self.staging.forward.is_some() {
+            return self.ctx.create_buffer("wgloss workspace", bytes, wgpu::BufferUsages::STORAGE);
+        }
         let mut work = self.work.lock().expect("the workspace is only locked to be replaced, which does not panic");
         match &*work {
             Some(buffer) if buffer.size() >= bytes => Ok(buffer.clone()),

@@ -1,6 +1,6 @@
 //! What the dispatches of a bound plan depend on, and what they are. Plain data.
 
-use super::uniform::{ShapeUniform, SpanUniform};
+use super::uniform::{ShapeUniform, SpanUniform, StatesUniform};
 use crate::codegen::{KernelSource, Mode, Slot};
 use crate::dtype::DType;
 use crate::expr::Scope;
@@ -54,6 +54,7 @@ pub(super) struct Problem<'a> {
     pub group_rows: u64,
     pub limits: &'a Limits,
     pub force: Force,
+    pub staging: Staging,
 }
 
 /// The second uniform of a dispatch.
@@ -75,6 +76,55 @@ pub(super) enum Step {
     },
     /// What becomes of a gradient that its pass kept: summed over the axes that its input broadcasts along, narrowed.
     Settle { output: usize, source: KernelSource, grid: [u32; 2], uniform: Vec<u8> },
+    /// States of rows brought together, before or after an exchange.
+    States { source: KernelSource, grid: [u32; 2], uniform: StatesUniform },
+}
+
+impl Step {
+    pub fn source(&self) -> &KernelSource {
+        let (Step::Kernel { source, .. } | Step::Settle { source, .. } | Step::States { source, .. }) = self;
+        source
+    }
+
+    pub fn grid(&self) -> [u32; 2] {
+        let (Step::Kernel { grid, .. } | Step::Settle { grid, .. } | Step::States { grid, .. }) = self;
+        *grid
+    }
+}
+
+/// One shard of the classes, for vocabulary-parallel training: each device holds some columns of every row.
+///
+/// ```
+/// use wgloss::Shard;
+/// // The second of four shards of 32,000 classes.
+/// let shard = Shard { first: 8_000, classes: 32_000, shards: 4 };
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shard {
+    /// Class of this shard's first column.
+    pub first: u64,
+    /// Classes of all shards together.
+    pub classes: u64,
+    /// Number of shards.
+    pub shards: u32,
+}
+
+/// States that leave the device and come back together with those of the other shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Exchange {
+    /// Words of a row's state.
+    pub words: u32,
+}
+
+/// How a plan's steps are parted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Staging {
+    /// Passes before those of the gradients, where these come apart.
+    pub forward: Option<usize>,
+    /// The shard that the columns are.
+    pub shard: Option<Shard>,
+    /// Whether the program is one for a part of the columns.
+    pub part: bool,
 }
 
 /// Whether a gradient of that scope has fewer values than the pass makes.
@@ -88,7 +138,7 @@ impl Problem<'_> {
         match slot {
             Slot::Input(place) => self.inputs[place].expect("an input that the program reads is bound"),
             Slot::Output(output) => self.outputs[output],
-            Slot::Work | Slot::Scalars => unreachable!("not a tensor"),
+            Slot::Work | Slot::Scalars | Slot::States(_) | Slot::Gathered(_) => unreachable!("not a tensor"),
         }
     }
 
@@ -97,7 +147,7 @@ impl Problem<'_> {
         let scope = match slot {
             Slot::Input(input) => self.program.inputs[input].scope,
             Slot::Output(output) => self.program.outputs[output].scope,
-            Slot::Work | Slot::Scalars => return false,
+            Slot::Work | Slot::Scalars | Slot::States(_) | Slot::Gathered(_) => return false,
         };
         matches!(scope, Scope::Element | Scope::Column)
     }

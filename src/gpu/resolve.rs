@@ -1,7 +1,8 @@
 //! Program, geometry and places of tensors to the dispatches of a bound plan. Pure: no device.
 
 use super::chunk::{Chunk, Cut};
-use super::problem::{ONE_STEP, Place, Problem, SEGMENTS, Second, Step, is_broadcast};
+use super::problem::{Exchange, ONE_STEP, Place, Problem, SEGMENTS, Second, Staging, Step, is_broadcast};
+use super::stages::{RowStates, Steps};
 use super::uniform::{MAX_TENSORS, ShapeUniform, SpanUniform};
 use super::windows::Windows;
 use crate::codegen::{
@@ -10,13 +11,16 @@ use crate::codegen::{
 };
 use crate::error::{Error, Result};
 use crate::expr::Scope;
-use crate::schedule::{self, Kernel, PassSchedule};
+use crate::schedule::{self, Kernel, PassSchedule, States};
 use bytemuck::Zeroable;
 use std::ops::Range;
 
 /// Dispatches in order, the words of `work` they use, and what was chosen.
 pub(super) struct Resolved {
     pub steps: Vec<Step>,
+    /// Where the parts end that are encoded apart: one for each exchange, then forward and backward, or all in one.
+    pub parts: Vec<usize>,
+    pub exchanges: Vec<Exchange>,
     pub work_words: u64,
     pub schedules: Vec<PassSchedule>,
     /// What must move: inputs once, outputs once.
@@ -89,37 +93,53 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
             masked: windows.aligned_to.is_some(),
             rows_innermost,
             gathered_in_place,
+            states: match problem.staging {
+                Staging { part: true, .. } => States::Shared,
+                Staging { forward: Some(_), .. } => States::Kept,
+                _ => States::Inside,
+            },
         };
         chunks.push((cut, pieces));
         schedules.push(schedule::schedule(program, pass, shape, limits, problem.force)?);
         let Windows { access, aligned_to, .. } = windows;
         let axes = geometry.axes.map(|size| size > 1);
-        variants.push(Variant { access, aligned_to, axes, modes, pooled: problem.pooled });
+        variants.push(Variant { access, aligned_to, axes, modes, pooled: problem.pooled, part: problem.staging.part });
     }
-    let memory = problem.memory(&schedules, &variants, &chunks)?;
-    let mut steps = Vec::new();
+    let rows: Vec<RowStates> = problem.row_states(&schedules, &chunks);
+    let memory = problem.memory(&schedules, &variants, &chunks, &rows)?;
+    let mut plan = Steps::default();
     for (pass, (schedule, variant)) in schedules.iter().zip(&variants).enumerate() {
-        let phases = match schedule.kernel {
-            Kernel::RowSplit { .. } => program.passes[pass].stages.len() as u32,
-            _ => 0,
-        };
+        if problem.staging.forward == Some(pass) {
+            plan.end_part();
+        }
         let (cut, pieces) = &chunks[pass];
-        for (place, &chunk) in pieces.iter().enumerate() {
-            let shape = || problem.chunk_shape(pass, schedule, &memory, cut, pieces, place);
-            let bytes = problem.chunk_bytes(pass, cut, chunk);
-            for phase in 0..=phases {
+        let stages = if rows[pass].slots > 0 { program.passes[pass].stages.len() as u32 } else { 0 };
+        for phase in if rows[pass].known { stages } else { 0 }..=stages {
+            for place in 0..pieces.len() {
+                let shape = || problem.chunk_shape(pass, schedule, &memory, cut, pieces, place, &rows[pass]);
+                let bytes = problem.chunk_bytes(pass, cut, pieces[place]);
                 let source = pass_kernel(program, pass, schedule, variant, phase);
                 let (grid, second) = (schedule.grid, Second::Params);
-                steps.push(Step::Kernel { source, grid, shape: shape(), second, bytes: bytes.clone() });
+                plan.steps.push(Step::Kernel { source, grid, shape: shape(), second, bytes: bytes.clone() });
+                if phase < stages {
+                    continue;
+                }
+                for output in edge_outputs(program, &program.passes[pass], variant, schedule.width) {
+                    let workgroup = problem.reduce_lanes();
+                    let source = stitch(program, pass, schedule, variant, output, workgroup);
+                    let grid = [problem.groups_of(problem.items_of(cut, pieces[place]), workgroup), 1];
+                    let (shape, second) = (shape(), Second::Params);
+                    plan.steps.push(Step::Kernel { source, grid, shape, second, bytes: bytes.clone() });
+                }
             }
-            for output in edge_outputs(program, &program.passes[pass], variant, schedule.width) {
-                let workgroup = problem.reduce_lanes();
-                let source = stitch(program, pass, schedule, variant, output, workgroup);
-                let grid = [problem.groups_of(problem.items_of(cut, chunk), workgroup), 1];
-                steps.push(Step::Kernel { source, grid, shape: shape(), second: Second::Params, bytes: bytes.clone() });
+            if phase < stages && problem.staging.shard.is_some() {
+                problem.exchange(pass, phase as usize, &memory, &rows[pass], &mut plan);
             }
         }
-        problem.reductions(pass, schedule, pieces.len() as u64, &memory, &mut steps);
+        problem.reductions(pass, schedule, pieces.len() as u64, &memory, &mut plan.steps);
+    }
+    if problem.staging.forward == Some(program.passes.len()) {
+        plan.end_part(); // nothing follows in the backward part
     }
     let mut work_words = memory.words;
     for (output, target) in problem.targets.iter().enumerate() {
@@ -130,22 +150,24 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
                 let limit = "max_storage_buffer_binding_size";
                 return Err(Error::Limit { what, needed, allowed, limit });
             }
-            work_words = work_words.max(problem.settle(output, target, &mut steps));
+            work_words = work_words.max(problem.settle(output, target, &mut plan.steps));
         }
     }
     let input_size = |place: usize| problem.inputs[place].map_or(4, |p| p.dtype.size());
     let output_size = |o: usize| problem.targets[o].unwrap_or(problem.outputs[o]).dtype.size();
     let bytes = schedule::bytes_moved(program, geometry, &input_size, &output_size);
-    Ok(Resolved { steps, work_words, schedules, bytes })
+    plan.end_part();
+    let Steps { steps, parts, exchanges } = plan;
+    Ok(Resolved { steps, parts, exchanges, work_words, schedules, bytes })
 }
 
 /// Regions of `work`, in words.
-struct Memory {
+pub(super) struct Memory {
     edge_base: u64,
     segments_base: u64,
     group_base: u64,
     groups: u64,
-    state_base: u64,
+    pub state_base: u64,
     words: u64,
 }
 
@@ -170,7 +192,7 @@ impl Problem<'_> {
             Slot::Input(place) => (self.program.inputs[place].name.as_str(), self.place(*slot)),
             _ => ("gradient", self.place(*slot)),
         };
-        let pieces = cut.chunks(&slots.iter().map(named).collect::<Vec<_>>())?;
+        let pieces = cut.chunks(&slots.iter().map(named).collect::<Vec<_>>(), self.staging.part)?;
         Ok((cut, pieces))
     }
 
@@ -193,10 +215,18 @@ impl Problem<'_> {
         cut: &Cut,
         pieces: &[Chunk],
         place: usize,
+        rows: &RowStates,
     ) -> Box<ShapeUniform> {
         let mut shape = self.shape(pass, schedule, memory);
         let chunk = pieces[place];
-        let per_index = self.items_of(cut, Chunk { first: 0, len: 1 });
+        let per_index = self.items_of(cut, cut.all_columns(0, 1));
+        if chunk.cols < cut.axes[3] {
+            shape.cols = chunk.cols as u32;
+            shape.first_col += chunk.first_col as u32;
+            shape.first_split = (chunk.first_col / pieces[0].cols) as u32 * shape.splits;
+        }
+        shape.slots = rows.slots;
+        shape.states = if self.staging.shard.is_some() { 1 } else { rows.slots };
         shape.axes[cut.axis] = chunk.len as u32;
         shape.items = (chunk.len * per_index) as u32;
         // Elements by themselves are not counted across chunks.
@@ -217,7 +247,13 @@ impl Problem<'_> {
         }
     }
 
-    fn memory(&self, schedules: &[PassSchedule], variants: &[Variant], chunks: &[(Cut, Vec<Chunk>)]) -> Result<Memory> {
+    fn memory(
+        &self,
+        schedules: &[PassSchedule],
+        variants: &[Variant],
+        chunks: &[(Cut, Vec<Chunk>)],
+        rows: &[RowStates],
+    ) -> Result<Memory> {
         let (mut items, mut sums, mut states, mut edges) = (0, 0, 0, 0);
         for (place, pass) in self.program.passes.iter().enumerate() {
             let (schedule, variant) = (&schedules[place], &variants[place]);
@@ -225,10 +261,8 @@ impl Problem<'_> {
             let totals = pass.totals.len() as u64;
             items = items.max(totals * self.items(schedule, chunks[place].1.len() as u64));
             sums = sums.max(totals);
-            if let Kernel::RowSplit { splits } = schedule.kernel {
-                let words = u64::from(state_words(self.program, pass)) * u64::from(splits);
-                states = states.max(pass.stages.len() as u64 * self.geometry.rows * words);
-            }
+            let words = u64::from(state_words(self.program, pass)) * u64::from(rows[place].slots);
+            states = states.max(pass.stages.len() as u64 * self.geometry.rows * words);
         }
         let groups = self.geometry.rows.div_ceil(self.group_rows.max(1));
         let segments_base = items;
@@ -249,7 +283,11 @@ impl Problem<'_> {
         let geometry = self.geometry;
         shape.rows = geometry.rows as u32;
         shape.cols = u32::try_from(geometry.cols).unwrap_or(u32::MAX);
-        shape.elements = geometry.elements() as f32;
+        let classes = self.staging.shard.map_or(geometry.cols, |shard| shard.classes);
+        shape.classes = u32::try_from(classes).unwrap_or(u32::MAX);
+        shape.first_col = self.staging.shard.map_or(0, |shard| shard.first) as u32;
+        let elements = if self.staging.shard.is_some() { geometry.rows * classes } else { geometry.elements() };
+        shape.elements = elements as f32;
         shape.items = if self.program.has_rows() { geometry.rows } else { geometry.cols } as u32;
         shape.batch = geometry.batch as u32;
         shape.group_rows = self.group_rows as u32;
@@ -272,7 +310,7 @@ impl Problem<'_> {
 
     fn reductions(&self, pass: usize, schedule: &PassSchedule, chunks: u64, memory: &Memory, steps: &mut Vec<Step>) {
         let program = self.program;
-        let is_last = pass + 1 == program.passes.len();
+        let is_last = pass == program.finishing_pass();
         let outputs = if is_last { total_outputs(program) } else { Vec::new() };
         let totals = sums_to(program, pass, Scope::Total).len();
         let workgroup = |items: u64| (items.div_ceil(8).next_power_of_two() as u32).clamp(8, self.reduce_lanes());

@@ -1,5 +1,6 @@
 //! What a plan is for, and what a bound plan works on.
 
+use super::problem::Shard;
 use super::tensor::Tensor;
 use crate::dtype::DType;
 use crate::geometry::Layout;
@@ -36,6 +37,9 @@ pub struct PlanSpec {
     pub(super) accumulate_loss: bool,
     pub(super) group_rows: Option<u64>,
     pub(super) force: Force,
+    pub(super) shard: Option<Shard>,
+    /// Whether forward and backward are encoded apart.
+    pub(super) apart: bool,
 }
 
 impl PlanSpec {
@@ -134,6 +138,23 @@ impl PlanSpec {
     #[must_use]
     pub fn group_rows(mut self, rows: u64) -> PlanSpec {
         self.group_rows = Some(rows);
+        self
+    }
+
+    /// Forward and backward apart: [`Bound::encode_forward`](crate::Bound::encode_forward) writes the loss, and keeps
+    /// what it learned of long rows (in a workspace of the bound plan's own) for
+    /// [`Bound::encode_backward`](crate::Bound::encode_backward), whose upstream gradient may come from what was
+    /// computed in between. Rows that registers hold are read again and cost no trip more.
+    #[must_use]
+    pub fn apart(mut self) -> PlanSpec {
+        self.apart = true;
+        self
+    }
+
+    /// The columns are one shard of the classes: see [`Bound::encode_states`](crate::Bound::encode_states).
+    #[must_use]
+    pub fn shard(mut self, shard: Shard) -> PlanSpec {
+        self.shard = Some(shard);
         self
     }
 

@@ -19,7 +19,12 @@ pub(super) struct ShapeUniform {
     pub splits: u32,
     pub state_base: u32,
     pub edge_base: u32,
-    pub reserved: [u32; 2],
+    pub reserved: u32,
+    pub slots: u32,
+    pub first_col: u32,
+    pub classes: u32,
+    pub first_split: u32,
+    pub states: u32,
     pub items: u32,
     pub first_item: u32,
     pub first_group: u32,
@@ -57,6 +62,20 @@ pub(super) struct AxesUniform {
     pub segments: u32,
     pub segment_stride: u32,
     pub reserved: [u32; 2],
+}
+
+/// `Rows` of `row_states.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub(super) struct StatesUniform {
+    pub rows: u32,
+    pub count: u32,
+    pub source_first: u32,
+    pub source_row: u32,
+    pub source_state: u32,
+    pub result_first: u32,
+    pub result_row: u32,
+    pub reserved: u32,
 }
 
 /// `Axes` of `narrow.wgsl`.
@@ -97,6 +116,9 @@ mod tests {
             ("state_base", offset_of!(ShapeUniform, state_base)),
             ("edge_base", offset_of!(ShapeUniform, edge_base)),
             ("reserved0", offset_of!(ShapeUniform, reserved)),
+            ("slots", offset_of!(ShapeUniform, slots)),
+            ("first_col", offset_of!(ShapeUniform, first_col)),
+            ("states", offset_of!(ShapeUniform, states)),
             ("items", offset_of!(ShapeUniform, items)),
             ("sum_groups", offset_of!(ShapeUniform, sum_groups)),
             ("axes", offset_of!(ShapeUniform, axes)),
@@ -113,6 +135,10 @@ mod tests {
         let (axes, span) = naga_offsets(&stub(Skeleton::Narrow, Gather::Tree), "Axes");
         assert!(axes.contains(&("target_first".to_owned(), offset_of!(NarrowUniform, target_first) as u32)));
         assert_eq!(span as usize, size_of::<NarrowUniform>());
+        let (rows, span) = naga_offsets(&stub(Skeleton::RowStates, Gather::Tree), "Rows");
+        assert!(rows.contains(&("source_state".to_owned(), offset_of!(StatesUniform, source_state) as u32)));
+        assert!(rows.contains(&("result_row".to_owned(), offset_of!(StatesUniform, result_row) as u32)));
+        assert_eq!(span as usize, size_of::<StatesUniform>());
         let (members, _) = naga_offsets(&stub(Skeleton::Reduce, Gather::Tree), "Span");
         assert!(members.contains(&("results_base".to_owned(), offset_of!(SpanUniform, results_base) as u32)));
         let (scalars, _) = naga_offsets(&stub(Skeleton::Reduce, Gather::Tree), "Scalars");

@@ -148,6 +148,12 @@ impl Program {
         (0..self.nodes.len()).filter(|&place| wanted[place]).map(|place| NodeId(place as u32)).collect()
     }
 
+    /// The pass after whose sums the outputs of scope `Total` are known.
+    pub fn finishing_pass(&self) -> usize {
+        let last = self.passes.len().saturating_sub(1);
+        self.passes.iter().rposition(|pass| !pass.totals.is_empty()).unwrap_or(last)
+    }
+
     /// Place of an input by name.
     pub fn input(&self, name: &str) -> Option<usize> {
         self.inputs.iter().position(|i| i.name == name)
