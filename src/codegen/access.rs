@@ -9,7 +9,7 @@ use crate::dtype::DType;
 use crate::expr::Scope;
 use crate::lower::{Pass, Program};
 use crate::schedule::{uses_scalars, uses_work};
-use std::fmt::Write;
+use crate::text::{put, putln};
 
 const COMPONENTS: [char; 4] = ['x', 'y', 'z', 'w'];
 
@@ -98,8 +98,7 @@ impl<'a> Frame<'a> {
         }
         if self.is_masked() {
             let cols = self.cols();
-            writeln!(text, "fn near(col: u32) -> u32 {{ return u32(clamp(i32(col), 0, i32({cols}) - 1)); }}")
-                .expect("writing to a string");
+            putln!(text, "fn near(col: u32) -> u32 {{ return u32(clamp(i32(col), 0, i32({cols}) - 1)); }}");
         }
         (all, text)
     }
@@ -116,10 +115,10 @@ impl<'a> Frame<'a> {
         let mut rest = index.to_owned();
         for (place, &axis) in used.iter().enumerate().rev() {
             if place == 0 {
-                writeln!(text, "    let a{axis} = {rest};").expect("writing to a string");
+                putln!(text, "    let a{axis} = {rest};");
             } else {
-                writeln!(text, "    let a{axis} = {rest} % shape.axes[{axis}];").expect("writing to a string");
-                writeln!(text, "    let rest{axis} = {rest} / shape.axes[{axis}];").expect("writing to a string");
+                putln!(text, "    let a{axis} = {rest} % shape.axes[{axis}];");
+                putln!(text, "    let rest{axis} = {rest} / shape.axes[{axis}];");
                 rest = format!("rest{axis}");
             }
         }
@@ -136,7 +135,7 @@ impl<'a> Frame<'a> {
             false => format!("o.first{tensor}"),
         };
         for axis in (0..3).filter(|&axis| self.variant.axes[axis]) {
-            write!(text, " + a{axis} * shape.tensors[{}][{axis}]", 2 * tensor).expect("writing to a string");
+            put!(text, " + a{axis} * shape.tensors[{}][{axis}]", 2 * tensor);
         }
         text
     }
@@ -214,7 +213,7 @@ impl<'a> Frame<'a> {
             for (k, c) in COMPONENTS.into_iter().enumerate() {
                 let only = if self.is_masked() { format!("if (valid.{c}) ") } else { String::new() };
                 let address = self.at_col(slot, base, &format!("({col} + {k}u)"));
-                writeln!(text, "    {only}{{ {name}[{address}] = bits{output}.{c}; }}").expect("writing to a string");
+                putln!(text, "    {only}{{ {name}[{address}] = bits{output}.{c}; }}");
             }
             return text;
         }
@@ -226,10 +225,9 @@ impl<'a> Frame<'a> {
             (_, true) => {
                 // A component is a store of its own 4 bytes: the other row's elements are not touched.
                 let mut text = format!("    let bits{output} = {bits};\n    if (all(valid)) {{\n");
-                write!(text, "        {at} = bits{output};\n    }} else {{\n").expect("writing to a string");
+                put!(text, "        {at} = bits{output};\n    }} else {{\n");
                 for c in COMPONENTS {
-                    writeln!(text, "        if (valid.{c}) {{ {at}.{c} = bits{output}.{c}; }}")
-                        .expect("writing to a string");
+                    putln!(text, "        if (valid.{c}) {{ {at}.{c} = bits{output}.{c}; }}");
                 }
                 text.push_str("    }\n");
                 text
@@ -255,10 +253,10 @@ impl<'a> Frame<'a> {
         let word = |low: char, high: char| format!("{} | ({} << 16u)", h(low), h(high));
         let whole = format!("{at} = vec2<u32>({}, {});", word('x', 'y'), word('z', 'w'));
         if !masked {
-            writeln!(text, "    {whole}").expect("writing to a string");
+            putln!(text, "    {whole}");
             return text;
         }
-        write!(text, "    if (all(valid)) {{\n        {whole}\n    }} else {{\n").expect("writing to a string");
+        put!(text, "    if (all(valid)) {{\n        {whole}\n    }} else {{\n");
         for (place, low, high) in [('x', 'x', 'y'), ('y', 'z', 'w')] {
             let (edges, both) = (format!("{at}.{place}"), word(low, high));
             let (first, last) = if self.program.has_rows() {
@@ -271,12 +269,11 @@ impl<'a> Frame<'a> {
                     format!("{edges} = ({edges} & 0xffff0000u) | {};", h(low)),
                 )
             };
-            write!(
+            put!(
                 text,
                 "        if (valid.{low} && valid.{high}) {{ {edges} = {both}; }}\n        \
                  else if (valid.{high}) {{ {first} }}\n        else if (valid.{low}) {{ {last} }}\n"
-            )
-            .expect("writing to a string");
+            );
         }
         text.push_str("    }\n");
         text
@@ -323,5 +320,5 @@ pub fn edge_outputs(program: &Program, pass: &Pass, variant: &Variant, width: u3
 
 fn declare(text: &mut String, binding: usize, writes: bool, name: &str, ty: &str) {
     let access = if writes { "read_write" } else { "read" };
-    writeln!(text, "@group(0) @binding({binding}) var<storage, {access}> {name}: {ty};").expect("writing to a string");
+    putln!(text, "@group(0) @binding({binding}) var<storage, {access}> {name}: {ty};");
 }

@@ -5,7 +5,7 @@ use super::{group_slots, index_bits, scalar_slots};
 use crate::expr::{Extent, Node, NodeId, Reduce, Scope};
 use crate::lower::Program;
 use crate::op::{Kind, Op};
-use std::fmt::Write;
+use crate::text::putln;
 
 /// Declaration of the parameters' uniform; without parameters, one that nobody reads.
 pub(super) fn params(program: &Program, binding: usize) -> String {
@@ -74,8 +74,8 @@ pub(super) fn outer_code(program: &Program, nodes: &[NodeId], s: &str) -> String
             Node::Count(extent) => count(extent),
             Node::Input(_) | Node::SumOver(..) => {
                 let slot = slots.iter().position(|n| *n == id).expect("a scalar's slot");
-                writeln!(text, "    let b{} = scalars.values[{slot}];", id.0).expect("writing to a string");
-                writeln!(text, "    {s}.bits = max({s}.bits, b{} & MAGNITUDE);", id.0).expect("writing to a string");
+                putln!(text, "    let b{} = scalars.values[{slot}];", id.0);
+                putln!(text, "    {s}.bits = max({s}.bits, b{} & MAGNITUDE);", id.0);
                 format!("bitcast<f32>(b{})", id.0)
             }
             Node::Op(op, _) => {
@@ -89,7 +89,7 @@ pub(super) fn outer_code(program: &Program, nodes: &[NodeId], s: &str) -> String
             }
             ref other => unreachable!("{other:?} is not further out than a row"),
         };
-        writeln!(text, "    {name} = {value};").expect("writing to a string");
+        putln!(text, "    {name} = {value};");
     }
     text
 }
@@ -215,7 +215,7 @@ impl Emit<'_, '_> {
                     continue;
                 }
             };
-            writeln!(text, "    let e{} = {value};", id.0).expect("writing to a string");
+            putln!(text, "    let e{} = {value};", id.0);
         }
         text
     }

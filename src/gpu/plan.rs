@@ -15,7 +15,7 @@ use crate::loss::Loss;
 use crate::lower::{Program, Target, UPSTREAM, lower};
 use crate::op::Kind;
 use crate::schedule::split_outputs;
-use std::fmt::Write;
+use crate::text::putln;
 use std::sync::{Arc, Mutex};
 
 /// A loss compiled for shapes: program, pipelines, workspace. Made once, bound to as many buffers as you like.
@@ -328,7 +328,7 @@ impl Inner {
         let program = &self.program;
         let mut text = format!("{} over {} rows x {} columns\n", program.name, geometry.rows, geometry.cols);
         for (pass, (schedule, what)) in resolved.schedules.iter().zip(&program.passes).enumerate() {
-            let _ = writeln!(
+            putln!(
                 text,
                 "pass {pass}: {:?}, {} invocations, {} lanes a row, width {}, grid {}x{}, {} stages, {} sums, {} outputs ({})",
                 schedule.kernel,
@@ -343,7 +343,7 @@ impl Inner {
                 schedule.why
             );
         }
-        let _ = writeln!(
+        putln!(
             text,
             "{} dispatches, {} bytes of workspace, {} bytes must move",
             resolved.steps.len(),
