@@ -30,7 +30,7 @@ impl<'a> Frame<'a> {
 
     /// Place in `shape.tensors` of a slot.
     pub fn tensor(&self, slot: Slot) -> usize {
-        self.slots.iter().position(|s| *s == slot).expect("a tensor of the pass")
+        self.slots.iter().position(|s| *s == slot).expect("a slot that the pass reaches is among its tensors")
     }
 
     fn access(&self, slot: Slot) -> Access {
@@ -48,7 +48,8 @@ impl<'a> Frame<'a> {
     }
 
     pub fn mode(&self, output: usize) -> Mode {
-        let place = self.pass.outputs.iter().position(|o| *o == output).expect("an output of the pass");
+        let place =
+            self.pass.outputs.iter().position(|o| *o == output).expect("modes are asked of outputs of the pass");
         self.variant.modes[place]
     }
 
@@ -282,7 +283,7 @@ impl<'a> Frame<'a> {
     /// Which of the pass's outputs that leave halves in `work` this one is.
     pub fn edge(&self, output: usize) -> usize {
         let edges = self.edge_outputs();
-        edges.iter().position(|o| *o == output).expect("an output that leaves halves")
+        edges.iter().position(|o| *o == output).expect("only outputs that leave halves are stitched")
     }
 
     /// Outputs whose rows may share words.
@@ -312,7 +313,8 @@ pub fn edge_outputs(program: &Program, pass: &Pass, variant: &Variant, width: u3
     }
     let slots = tensors(program, pass);
     let is_edge = |&output: &usize| {
-        let tensor = slots.iter().position(|s| *s == Slot::Output(output)).expect("an output of the pass");
+        let tensor =
+            slots.iter().position(|s| *s == Slot::Output(output)).expect("outputs of a pass are among its tensors");
         program.outputs[output].scope == Scope::Element && variant.access[tensor].dtype.is_packed()
     };
     pass.outputs.iter().copied().filter(is_edge).collect()

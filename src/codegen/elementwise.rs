@@ -130,7 +130,7 @@ fn load(frame: &Frame<'_>, id: NodeId, item: &str, lenient: bool) -> String {
                 "    let b{n} = {load};\n    bits = max(bits, b{n} & MAGNITUDE);\n    let e{n} = bitcast<f32>(b{n});\n"
             )
         }
-        ref other => unreachable!("{other:?} in a pass that visits no columns"),
+        ref other => unreachable!("a pass that visits no columns holds no {other:?}"),
     }
 }
 

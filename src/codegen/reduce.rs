@@ -110,7 +110,7 @@ fn hook(program: &Program, kind: &ReduceKind, sums: &[(usize, NodeId)], outputs:
 
 fn finish_text(program: &Program, sums: &[(usize, NodeId)], outputs: &[usize], modes: &[Mode]) -> String {
     let slots = scalar_slots(program);
-    let slot = |id: NodeId| slots.iter().position(|s| *s == id).expect("a scalar's slot");
+    let slot = |id: NodeId| slots.iter().position(|s| *s == id).expect("every scalar has a slot");
     let mut text = String::new();
     for (k, (_, id)) in sums.iter().enumerate() {
         putln!(text, "    scalars.values[{}] = store_bits(s.sum{k}, s.bits{k} > INF_BITS);", slot(*id));
@@ -141,7 +141,7 @@ fn finish_text(program: &Program, sums: &[(usize, NodeId)], outputs: &[usize], m
                     _ => op_text(program, op, &operands, 1, &value),
                 }
             }
-            ref other => unreachable!("{other:?} in the value of a whole loss"),
+            ref other => unreachable!("the value of a whole loss holds no {other:?}"),
         };
         putln!(text, "    let n{n} = {line};");
     }

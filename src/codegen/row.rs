@@ -193,7 +193,7 @@ impl<'f, 'a> Row<'f, 'a> {
                     putln!(text, "    r.n{n} = e{n};");
                 }
                 Node::Reduce(..) => {} // set where its stage ends
-                ref other => unreachable!("{other:?} is no row value"),
+                ref other => unreachable!("row values hold no {other:?}"),
             }
         }
         text
@@ -236,7 +236,7 @@ impl<'f, 'a> Row<'f, 'a> {
                 n = id.0
             ),
             Node::ColIndex => format!("    let e{} = {};\n", id.0, col_index(frame.width)),
-            ref other => unreachable!("{other:?} is no element value"),
+            ref other => unreachable!("element values hold no {other:?}"),
         })
     }
 
@@ -418,7 +418,7 @@ impl State {
             Reduce::Max | Reduce::Min => vec![(format!("m{n}"), Kind::Float)],
             Reduce::ArgMax => vec![(format!("m{n}"), Kind::Float), (format!("at{n}"), Kind::Int)],
             Reduce::ExpSumRest => vec![(format!("m{n}"), Kind::Float), (format!("rest{n}"), Kind::Float)],
-            Reduce::LogSumExpShifted => unreachable!("lowered to log1p(ExpSumRest)"),
+            Reduce::LogSumExpShifted => unreachable!("lowering leaves log1p(ExpSumRest) of it"),
         };
         State { reduce, id, operand, fields }
     }

@@ -277,7 +277,7 @@ impl Maker<'_> {
         let mut copies = Vec::new();
         for (slot, id) in slots.iter().enumerate() {
             if let Node::Input(place) = *program.node(*id) {
-                let tensor = self.inputs[place as usize].as_ref().expect("a scalar input is bound");
+                let tensor = self.inputs[place as usize].as_ref().expect("every input of the program is bound");
                 if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_SRC) {
                     let message = "a scalar needs BufferUsages::COPY_SRC".to_owned();
                     return Err(Error::Buffer { input: program.inputs[place as usize].name.clone(), message });
@@ -321,7 +321,7 @@ impl Maker<'_> {
                     None => self.binding(&self.outputs[output], part(slot, self.outputs[output].buffer())),
                 },
                 (_, Slot::Input(input)) => {
-                    let tensor = self.inputs[input].as_ref().expect("an input is bound");
+                    let tensor = self.inputs[input].as_ref().expect("every input of the program is bound");
                     self.binding(tensor, part(slot, tensor.buffer()))
                 }
                 (_, Slot::Work) => work.as_entire_binding(),

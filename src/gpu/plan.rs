@@ -285,7 +285,7 @@ impl Inner {
         let mut strides = geometry.strides.iter();
         let alignment = u64::from(limits.offset_alignment);
         let mut place = |io: &Io| Place {
-            strides: *strides.next().expect("a part"),
+            strides: *strides.next().expect("every tensor has strides of the geometry"),
             offset: io.offset,
             first: io.offset % (alignment / io.dtype.size()),
             dtype: io.dtype,

@@ -88,7 +88,7 @@ impl Problem<'_> {
         match slot {
             Slot::Input(place) => self.inputs[place].expect("an input that the program reads is bound"),
             Slot::Output(output) => self.outputs[output],
-            Slot::Work | Slot::Scalars => unreachable!("not a tensor"),
+            Slot::Work | Slot::Scalars => unreachable!("only tensors have a place"),
         }
     }
 
