@@ -42,7 +42,7 @@ fn hook(frame: &Frame<'_>, lenient: bool) -> String {
     let mut text = structure("Outer", &fields);
     put!(text, "fn outer_begin() -> Outer {{\n    var o: Outer;\n    o.bits = 0u;\n{code}    return o;\n}}\n");
     // Windows of items: aligned to a tensor, the first one may begin before it.
-    let early = variant_phase(frame);
+    let early = early(frame);
     putln!(
         text,
         "fn windows(o: Outer) -> u32 {{ return (shape.items + {early} + WIDTH - 1u) / WIDTH; }}\n\
@@ -102,7 +102,7 @@ fn col_of(frame: &Frame<'_>) -> &'static str {
 }
 
 /// How many elements the first window begins early, as text.
-fn variant_phase(frame: &Frame<'_>) -> String {
+fn early(frame: &Frame<'_>) -> String {
     frame.variant.aligned_to.map_or("0u".to_owned(), |tensor| format!("o.first{tensor} % 4u"))
 }
 

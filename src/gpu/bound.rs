@@ -285,8 +285,8 @@ impl Maker<'_> {
                 copies.push((tensor.buffer().clone(), tensor.offset() * 4, 4 * (1 + slot as u64)));
             }
         }
-        // Gradients that are summed over broadcast axes afterwards are kept whole until then.
-        let mut whole: Vec<Option<wgpu::Buffer>> = vec![None; self.outputs.len()];
+        // Gradients that are settled after the passes are kept in f32 until then.
+        let mut kept: Vec<Option<wgpu::Buffer>> = vec![None; self.outputs.len()];
         for step in &resolved.steps {
             if let Step::Settle { output, .. } = step {
                 let values = match program.outputs[*output].scope {
@@ -295,7 +295,7 @@ impl Maker<'_> {
                 };
                 let usage = wgpu::BufferUsages::STORAGE;
                 let bytes = (4 * values).next_multiple_of(16);
-                whole[*output] = Some(ctx.create_buffer("wgloss whole gradient", bytes, usage)?);
+                kept[*output] = Some(ctx.create_buffer("wgloss kept gradient", bytes, usage)?);
             }
         }
         let (uniforms, offsets) = self.uniforms(&resolved.steps)?;
@@ -313,10 +313,10 @@ impl Maker<'_> {
             };
             let storage = |place: usize, slot: Slot| match (step, slot) {
                 (Step::Settle { output, .. }, Slot::Output(_)) if place == 0 => {
-                    whole[*output].as_ref().expect("a whole gradient").as_entire_binding()
+                    kept[*output].as_ref().expect("a gradient that is settled was kept").as_entire_binding()
                 }
                 (Step::Settle { .. }, Slot::Output(output)) => self.binding(&self.outputs[output], None),
-                (_, Slot::Output(output)) => match &whole[output] {
+                (_, Slot::Output(output)) => match &kept[output] {
                     Some(buffer) => bytes_of(buffer, part(slot, buffer)),
                     None => self.binding(&self.outputs[output], part(slot, self.outputs[output].buffer())),
                 },
