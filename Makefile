@@ -1,5 +1,5 @@
 # make demo: trains on MNIST, wholly on the GPU.   make test: the whole suite.   Both make sure of an adapter first.
-.PHONY: demo test bench adapter
+.PHONY: demo test bench bench-device adapter
 
 # A Vulkan driver, and a linker for Rust; on a fresh Debian or Ubuntu both come from apt.
 adapter:
@@ -25,3 +25,7 @@ test: adapter
 
 bench: adapter
 	cargo bench
+
+# Large losses on this machine's device: checked, then timed beside a copy and, where installed, PyTorch, Liger, QuACK.
+bench-device: adapter
+	benches/device.sh

@@ -32,16 +32,6 @@ const ACCUMULATE: bool = false;
 struct Sum { bits: u32, sum: f32 }
 var<workgroup> lanes: array<Sum, WG>;
 
-fn offset(index: u32, sizes: vec4<u32>, strides: vec4<u32>) -> u32 {
-    let k3 = index % sizes.w;
-    let rest3 = index / sizes.w;
-    let k2 = rest3 % sizes.z;
-    let rest2 = rest3 / sizes.z;
-    let k1 = rest2 % sizes.y;
-    let k0 = rest2 / sizes.y;
-    return k0 * strides.x + k1 * strides.y + k2 * strides.z + k3 * strides.w;
-}
-
 fn combine(a: Sum, b: Sum) -> Sum {
     return Sum(max(a.bits, b.bits), a.sum + b.sum);
 }

@@ -63,3 +63,14 @@ fn ratio(a: f32, b: f32) -> f32 {
     let by_zero = select(INF_BITS | sign, NAN_BITS, a == 0.0);
     return bitcast<f32>(select(bitcast<u32>(a / b), by_zero, b == 0.0));
 }
+
+// Where an element lies, by its number in row-major order of axes of these sizes.
+fn offset(index: u32, sizes: vec4<u32>, strides: vec4<u32>) -> u32 {
+    let k3 = index % sizes.w;
+    let rest3 = index / sizes.w;
+    let k2 = rest3 % sizes.z;
+    let rest2 = rest3 / sizes.z;
+    let k1 = rest2 % sizes.y;
+    let k0 = rest2 / sizes.y;
+    return k0 * strides.x + k1 * strides.y + k2 * strides.z + k3 * strides.w;
+}

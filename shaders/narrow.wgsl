@@ -23,21 +23,11 @@ fn widen(word: u32, index: u32) -> u32 { return widen_f16(word, index); }
 fn narrow(bits: u32) -> u32 { return narrow_f16(bits); }
 // hook end
 
-fn offset(index: u32, strides: vec4<u32>) -> u32 {
-    let k3 = index % axes.sizes.w;
-    let rest3 = index / axes.sizes.w;
-    let k2 = rest3 % axes.sizes.z;
-    let rest2 = rest3 / axes.sizes.z;
-    let k1 = rest2 % axes.sizes.y;
-    let k0 = rest2 / axes.sizes.y;
-    return k0 * strides.x + k1 * strides.y + k2 * strides.z + k3 * strides.w;
-}
-
 @compute @workgroup_size(WG)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     for (var value = id.x; value < axes.values; value += groups.x * WG) {
-        var bits = elements[axes.elements_first + offset(value, axes.strides)];
-        let place = axes.target_first + offset(value, axes.target_strides);
+        var bits = elements[axes.elements_first + offset(value, axes.sizes, axes.strides)];
+        let place = axes.target_first + offset(value, axes.sizes, axes.target_strides);
         let shift = 16u * (place % 2u);
         if (ACCUMULATE) {
             let old = widen(atomicLoad(&output[place / 2u]), place);

@@ -15,12 +15,11 @@ fn main(
     let rows = shape.items;
     let lane = thread % LANES;
     for (var first = group.x * ROWS; first < rows; first += groups.x * ROWS) {
-        // Past the last row a lane repeats it, and writes nothing.
-        let row = min(first + thread / LANES, rows - 1u);
-        let live = ROWS == 1u || first + thread / LANES < rows;
+        let row = row_of(first, thread, rows);
+        let live = is_live(first, thread, rows);
         // Phase 1: what the row knows before its elements, labels and gathers included.
         var r = row_begin(outer, row);
-        let begin = select(0u, 0u - r.early, MASKED);
+        let begin = first_col(r);
         storageBarrier(); // gathered before another lane stores a gradient in place
         // Phase 2: stages.
         // repeat begin: stage

@@ -60,3 +60,19 @@ fn write_row(r: RowValues) {
 
 // Rows that a workgroup has in hand at a time.
 const ROWS: u32 = WG / LANES;
+
+// The row of a lane, when the workgroup's first is `first`. Past the last row a lane repeats it, and writes nothing.
+// `rows` is `shape.items`, read before the loop.
+fn row_of(first: u32, thread: u32, rows: u32) -> u32 {
+    return min(first + thread / LANES, rows - 1u);
+}
+
+// Whether that lane has a row of its own, and writes.
+fn is_live(first: u32, thread: u32, rows: u32) -> bool {
+    return ROWS == 1u || first + thread / LANES < rows;
+}
+
+// Where the first window of a row begins: early, a column below 0 in two's complement.
+fn first_col(r: RowValues) -> u32 {
+    return select(0u, 0u - r.early, MASKED);
+}

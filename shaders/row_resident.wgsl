@@ -15,12 +15,11 @@ fn main(
     let rows = shape.items;
     let lane = thread % LANES;
     for (var first = group.x * ROWS; first < rows; first += groups.x * ROWS) {
-        // Past the last row a lane repeats it, and writes nothing.
-        let row = min(first + thread / LANES, rows - 1u);
-        let live = ROWS == 1u || first + thread / LANES < rows;
+        let row = row_of(first, thread, rows);
+        let live = is_live(first, thread, rows);
         // Phase 1: the row's own values, and its elements.
         var r = row_begin(outer, row);
-        let begin = select(0u, 0u - r.early, MASKED);
+        let begin = first_col(r);
         var held: array<Fetched, TRIPS>;
         for (var trip = 0u; trip < TRIPS; trip++) {
             let col = begin + (trip * LANES + lane) * WIDTH;

@@ -28,7 +28,7 @@ fn main(
     let chunk = (windows + shape.splits - 1u) / shape.splits * WIDTH;
     for (var row = group.y; row < shape.items; row += groups.y) {
         var r = row_begin(outer, row);
-        let begin = select(0u, 0u - r.early, MASKED) + group.x * chunk;
+        let begin = first_col(r) + group.x * chunk;
         let end = min(i32(begin + chunk), cols);
         // repeat begin: stage
         let state0 = shape.state_base + (STAGE0_INDEX * shape.rows + r.row) * shape.slots * STATE_WORDS;

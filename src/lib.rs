@@ -39,6 +39,7 @@ pub mod op;
 pub mod schedule;
 pub mod simplify;
 pub mod template;
+mod text;
 
 pub use cpu::{CpuOutput, CpuPlan, HostTensor};
 pub use dtype::{DType, Element, narrow_labels, widen_bf16, widen_f16};

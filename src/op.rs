@@ -175,7 +175,7 @@ impl Op {
     /// The value of a float operation (operands and result [`Kind::Float`]) on the host.
     ///
     /// NaN in, NaN out, for `Maximum`, `Minimum` and `Relu` too.
-    pub fn eval<T: Real>(self, a: T, b: T) -> T {
+    pub(crate) fn eval<T: Real>(self, a: T, b: T) -> T {
         let zero = T::zero();
         let one = T::one();
         match self {
@@ -210,7 +210,7 @@ impl Op {
             Op::Xlogy if a == zero && !b.is_nan() => zero,
             Op::Xlogy => a * b.ln(),
             Op::Not | Op::ToFloat | Op::Lt | Op::Le | Op::Eq | Op::And | Op::Or | Op::Select => {
-                unreachable!("{self:?} is not a float operation")
+                unreachable!("callers evaluate float operations alone, not {self:?}")
             }
         }
     }

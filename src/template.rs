@@ -4,8 +4,8 @@
 //! The skeletons are valid WGSL as they stand, with stubs in their hooks. Filling fails on a hook that nobody fills
 //! and on a filling that no hook takes.
 
+use crate::text::putln;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 
 const COMMON: &str = include_str!("../shaders/common.wgsl");
 const STORAGE: &str = include_str!("../shaders/storage.wgsl");
@@ -191,7 +191,7 @@ fn math_for(body: &str) -> String {
     let mut out = String::from("alias F = f32;\nalias U = u32;\nalias I = i32;\nalias B = bool;\n");
     out.push_str("alias F4 = vec4<f32>;\nalias U4 = vec4<u32>;\nalias I4 = vec4<i32>;\nalias B4 = vec4<bool>;\n");
     for constant in MATH.lines().filter(|line| line.starts_with("const ")) {
-        writeln!(out, "{constant}").expect("writing to a string");
+        putln!(out, "{constant}");
     }
     for (name, source) in &functions {
         for wide in [false, true] {

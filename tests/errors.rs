@@ -24,6 +24,14 @@ fn shapes_that_do_not_broadcast() {
 }
 
 #[test]
+fn an_empty_tensor_that_no_array_can_have_the_shape_of() {
+    let Some(ctx) = context() else { return };
+    let tensor = Tensor::zeros(ctx, DType::F32, &[0, 1 << 63]).unwrap();
+    assert!(tensor.to_vec::<f32>().unwrap().is_empty());
+    assert!(matches!(tensor.to_array::<f32>(), Err(Error::Shape { input, .. }) if input == "to_array"));
+}
+
+#[test]
 fn labels_that_are_numbers() {
     let Some(ctx) = context() else { return };
     let spec = PlanSpec::new().input("input", DType::F32, &[4, 3]).input("target", DType::F32, &[4]);

@@ -104,6 +104,12 @@ fn every_generated_kernel_is_valid() {
     assert!(count > 1000, "{count} kernels");
 }
 
+// Elsewhere they are compiled only where the benchmark runs.
+#[test]
+fn kernels_of_the_device_benchmark_are_valid() {
+    validate(include_str!("../benches/device/kernels.wgsl"));
+}
+
 /// The generated part: what is not skeleton, mathematics or helper.
 fn generated(source: &str) -> String {
     let begin = source.find("@group(0)").unwrap();

@@ -15,8 +15,15 @@ const SPAN: f32 = 6.0;
 @group(0) @binding(1) var<storage, read_write> sink: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read_write> count: atomic<u32>;
 
-fn place(group: vec3<u32>, groups: vec3<u32>, lane: u32, vectors: u32) -> u32 {
-  return (group.y * groups.x + group.x) * WG * vectors + lane;
+struct Invocation {
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+}
+
+// The first of an invocation's `vectors`; the others follow WG apart.
+fn place(who: Invocation, vectors: u32) -> u32 {
+  return (who.group.y * who.groups.x + who.group.x) * WG * vectors + who.lane;
 }
 
 // PCG, Jarzynski and Olano (2020).
@@ -31,12 +38,8 @@ fn uniform_bits(seed: vec4<u32>) -> vec4<u32> {
 }
 
 @compute @workgroup_size(WG)
-fn fill(
-  @builtin(workgroup_id) group: vec3<u32>,
-  @builtin(num_workgroups) groups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
-) {
-  let at = place(group, groups, lane, 1u);
+fn fill(who: Invocation) {
+  let at = place(who, 1u);
   if at < arrayLength(&sink) {
     let seed = hash(vec4(SEED)) ^ (4u * at + vec4(0u, 1u, 2u, 3u));
     let bits = uniform_bits(seed);
@@ -45,12 +48,8 @@ fn fill(
 }
 
 @compute @workgroup_size(WG)
-fn poison(
-  @builtin(workgroup_id) group: vec3<u32>,
-  @builtin(num_workgroups) groups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
-) {
-  let at = place(group, groups, lane, 1u);
+fn poison(who: Invocation) {
+  let at = place(who, 1u);
   if at < arrayLength(&sink) {
     sink[at] = vec4(POISON);
   }
@@ -58,12 +57,8 @@ fn poison(
 
 // Adds the vectors in which poison is left.
 @compute @workgroup_size(WG)
-fn count_poison(
-  @builtin(workgroup_id) group: vec3<u32>,
-  @builtin(num_workgroups) groups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
-) {
-  let at = place(group, groups, lane, 1u);
+fn count_poison(who: Invocation) {
+  let at = place(who, 1u);
   if at < arrayLength(&source) {
     let differs = source[at] ^ vec4(POISON);
     let is_half = any((differs & vec4(0xffffu)) == vec4(0u)) || any((differs >> vec4(16u)) == vec4(0u));
@@ -74,12 +69,8 @@ fn count_poison(
 }
 
 @compute @workgroup_size(WG)
-fn copy1(
-  @builtin(workgroup_id) group: vec3<u32>,
-  @builtin(num_workgroups) groups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
-) {
-  let at = place(group, groups, lane, 1u);
+fn copy1(who: Invocation) {
+  let at = place(who, 1u);
   if at < arrayLength(&sink) {
     sink[at] = source[at];
   }
@@ -87,12 +78,8 @@ fn copy1(
 
 // Four loads in flight an invocation.
 @compute @workgroup_size(WG)
-fn copy4(
-  @builtin(workgroup_id) group: vec3<u32>,
-  @builtin(num_workgroups) groups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
-) {
-  let at = place(group, groups, lane, 4u);
+fn copy4(who: Invocation) {
+  let at = place(who, 4u);
   let size = arrayLength(&sink);
   if at + 3u * WG < size {
     let a = source[at];

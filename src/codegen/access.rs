@@ -9,7 +9,7 @@ use crate::dtype::DType;
 use crate::expr::Scope;
 use crate::lower::{Pass, Program};
 use crate::schedule::{uses_scalars, uses_work};
-use std::fmt::Write;
+use crate::text::{put, putln};
 
 const COMPONENTS: [char; 4] = ['x', 'y', 'z', 'w'];
 
@@ -30,7 +30,7 @@ impl<'a> Frame<'a> {
 
     /// Place in `shape.tensors` of a slot.
     pub fn tensor(&self, slot: Slot) -> usize {
-        self.slots.iter().position(|s| *s == slot).expect("a tensor of the pass")
+        self.slots.iter().position(|s| *s == slot).expect("a slot that the pass reaches is among its tensors")
     }
 
     fn access(&self, slot: Slot) -> Access {
@@ -48,7 +48,8 @@ impl<'a> Frame<'a> {
     }
 
     pub fn mode(&self, output: usize) -> Mode {
-        let place = self.pass.outputs.iter().position(|o| *o == output).expect("an output of the pass");
+        let place =
+            self.pass.outputs.iter().position(|o| *o == output).expect("modes are asked of outputs of the pass");
         self.variant.modes[place]
     }
 
@@ -99,8 +100,7 @@ impl<'a> Frame<'a> {
         }
         if self.is_masked() {
             let cols = self.cols();
-            writeln!(text, "fn near(col: u32) -> u32 {{ return u32(clamp(i32(col), 0, i32({cols}) - 1)); }}")
-                .expect("writing to a string");
+            putln!(text, "fn near(col: u32) -> u32 {{ return u32(clamp(i32(col), 0, i32({cols}) - 1)); }}");
         }
         (all, text)
     }
@@ -117,10 +117,10 @@ impl<'a> Frame<'a> {
         let mut rest = index.to_owned();
         for (place, &axis) in used.iter().enumerate().rev() {
             if place == 0 {
-                writeln!(text, "    let a{axis} = {rest};").expect("writing to a string");
+                putln!(text, "    let a{axis} = {rest};");
             } else {
-                writeln!(text, "    let a{axis} = {rest} % shape.axes[{axis}];").expect("writing to a string");
-                writeln!(text, "    let rest{axis} = {rest} / shape.axes[{axis}];").expect("writing to a string");
+                putln!(text, "    let a{axis} = {rest} % shape.axes[{axis}];");
+                putln!(text, "    let rest{axis} = {rest} / shape.axes[{axis}];");
                 rest = format!("rest{axis}");
             }
         }
@@ -137,7 +137,7 @@ impl<'a> Frame<'a> {
             false => format!("o.first{tensor}"),
         };
         for axis in (0..3).filter(|&axis| self.variant.axes[axis]) {
-            write!(text, " + a{axis} * shape.tensors[{}][{axis}]", 2 * tensor).expect("writing to a string");
+            put!(text, " + a{axis} * shape.tensors[{}][{axis}]", 2 * tensor);
         }
         text
     }
@@ -215,7 +215,7 @@ impl<'a> Frame<'a> {
             for (k, c) in COMPONENTS.into_iter().enumerate() {
                 let only = if self.is_masked() { format!("if (valid.{c}) ") } else { String::new() };
                 let address = self.at_col(slot, base, &format!("({col} + {k}u)"));
-                writeln!(text, "    {only}{{ {name}[{address}] = bits{output}.{c}; }}").expect("writing to a string");
+                putln!(text, "    {only}{{ {name}[{address}] = bits{output}.{c}; }}");
             }
             return text;
         }
@@ -227,10 +227,9 @@ impl<'a> Frame<'a> {
             (_, true) => {
                 // A component is a store of its own 4 bytes: the other row's elements are not touched.
                 let mut text = format!("    let bits{output} = {bits};\n    if (all(valid)) {{\n");
-                write!(text, "        {at} = bits{output};\n    }} else {{\n").expect("writing to a string");
+                put!(text, "        {at} = bits{output};\n    }} else {{\n");
                 for c in COMPONENTS {
-                    writeln!(text, "        if (valid.{c}) {{ {at}.{c} = bits{output}.{c}; }}")
-                        .expect("writing to a string");
+                    putln!(text, "        if (valid.{c}) {{ {at}.{c} = bits{output}.{c}; }}");
                 }
                 text.push_str("    }\n");
                 text
@@ -256,10 +255,10 @@ impl<'a> Frame<'a> {
         let word = |low: char, high: char| format!("{} | ({} << 16u)", h(low), h(high));
         let whole = format!("{at} = vec2<u32>({}, {});", word('x', 'y'), word('z', 'w'));
         if !masked {
-            writeln!(text, "    {whole}").expect("writing to a string");
+            putln!(text, "    {whole}");
             return text;
         }
-        write!(text, "    if (all(valid)) {{\n        {whole}\n    }} else {{\n").expect("writing to a string");
+        put!(text, "    if (all(valid)) {{\n        {whole}\n    }} else {{\n");
         for (place, low, high) in [('x', 'x', 'y'), ('y', 'z', 'w')] {
             let (edges, both) = (format!("{at}.{place}"), word(low, high));
             let (first, last) = if self.program.has_rows() {
@@ -272,12 +271,11 @@ impl<'a> Frame<'a> {
                     format!("{edges} = ({edges} & 0xffff0000u) | {};", h(low)),
                 )
             };
-            write!(
+            put!(
                 text,
                 "        if (valid.{low} && valid.{high}) {{ {edges} = {both}; }}\n        \
                  else if (valid.{high}) {{ {first} }}\n        else if (valid.{low}) {{ {last} }}\n"
-            )
-            .expect("writing to a string");
+            );
         }
         text.push_str("    }\n");
         text
@@ -286,7 +284,7 @@ impl<'a> Frame<'a> {
     /// Which of the pass's outputs that leave halves in `work` this one is.
     pub fn edge(&self, output: usize) -> usize {
         let edges = self.edge_outputs();
-        edges.iter().position(|o| *o == output).expect("an output that leaves halves")
+        edges.iter().position(|o| *o == output).expect("only outputs that leave halves are stitched")
     }
 
     /// Outputs whose rows may share words.
@@ -326,7 +324,8 @@ pub fn edge_outputs(program: &Program, pass: &Pass, variant: &Variant, width: u3
     }
     let slots = tensors(program, pass);
     let is_edge = |&output: &usize| {
-        let tensor = slots.iter().position(|s| *s == Slot::Output(output)).expect("an output of the pass");
+        let tensor =
+            slots.iter().position(|s| *s == Slot::Output(output)).expect("outputs of a pass are among its tensors");
         program.outputs[output].scope == Scope::Element && variant.access[tensor].dtype.is_packed()
     };
     pass.outputs.iter().copied().filter(is_edge).collect()
@@ -334,5 +333,5 @@ pub fn edge_outputs(program: &Program, pass: &Pass, variant: &Variant, width: u3
 
 fn declare(text: &mut String, binding: usize, writes: bool, name: &str, ty: &str) {
     let access = if writes { "read_write" } else { "read" };
-    writeln!(text, "@group(0) @binding({binding}) var<storage, {access}> {name}: {ty};").expect("writing to a string");
+    putln!(text, "@group(0) @binding({binding}) var<storage, {access}> {name}: {ty};");
 }

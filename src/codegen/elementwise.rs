@@ -8,8 +8,8 @@ use crate::lower::Program;
 use crate::op::Kind;
 use crate::schedule::{PassSchedule, roots};
 use crate::template::{Gather, Skeleton, fill_hooks};
+use crate::text::{put, putln};
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, variant: &Variant) -> KernelSource {
     let frame = Frame::new(program, pass, variant, schedule.width);
@@ -37,14 +37,13 @@ fn hook(frame: &Frame<'_>, lenient: bool) -> String {
     let mut code = outer_code(program, &outer, "o");
     for tensor in (0..frame.slots.len()).filter(|_| !program.has_rows()) {
         fields.push((format!("first{tensor}"), "u32".to_owned()));
-        writeln!(code, "    o.first{tensor} = shape.tensors[{}].x;", 2 * tensor + 1).expect("writing to a string");
+        putln!(code, "    o.first{tensor} = shape.tensors[{}].x;", 2 * tensor + 1);
     }
     let mut text = structure("Outer", &fields);
-    write!(text, "fn outer_begin() -> Outer {{\n    var o: Outer;\n    o.bits = 0u;\n{code}    return o;\n}}\n")
-        .expect("writing to a string");
+    put!(text, "fn outer_begin() -> Outer {{\n    var o: Outer;\n    o.bits = 0u;\n{code}    return o;\n}}\n");
     // Windows of items: aligned to a tensor, the first one may begin before it.
-    let early = variant_phase(frame);
-    let _ = writeln!(
+    let early = early(frame);
+    putln!(
         text,
         "fn windows(o: Outer) -> u32 {{ return (shape.items + {early} + WIDTH - 1u) / WIDTH; }}\n\
          fn window_first(o: Outer, window: u32) -> u32 {{ return window * WIDTH - {early}; }}"
@@ -58,13 +57,13 @@ fn hook(frame: &Frame<'_>, lenient: bool) -> String {
     text.push_str(&frame.coordinates("first"));
     text.push_str(&frame.valid("first"));
     let u = if width == 4 { "U4" } else { "U" };
-    writeln!(text, "    var bits = {u}(0u);").expect("writing to a string");
+    putln!(text, "    var bits = {u}(0u);");
     let loads = emit.lets(&nodes, &|id| load(frame, id, "(shape.first_item + first)", lenient));
     text.push_str(&loads);
     // Where the loss is valid: NaN elsewhere is not looked at.
     let valid = program.valid.map(|v| emit.value(v));
     if let Some(valid) = &valid {
-        writeln!(text, "    bits = select({u}(0u), bits, {valid});").expect("writing to a string");
+        putln!(text, "    bits = select({u}(0u), bits, {valid});");
     }
     if frame.is_masked() {
         text.push_str("    bits = select(U4(0u), bits, valid);\n");
@@ -80,16 +79,16 @@ fn hook(frame: &Frame<'_>, lenient: bool) -> String {
         if frame.is_masked() {
             value = format!("select(F4(0.0), {value}, valid)");
         }
-        writeln!(text, "    s.sum{place} += {value};").expect("writing to a string");
+        putln!(text, "    s.sum{place} += {value};");
     }
     let mut seen = format!("max(bits, {u}(o.bits))");
     if let Some(valid) = &valid {
         seen = format!("select({u}(0u), {seen}, {valid})");
     }
-    writeln!(text, "    let poison = {seen} > {u}(INF_BITS);").expect("writing to a string");
+    putln!(text, "    let poison = {seen} > {u}(INF_BITS);");
     for &output in &frame.pass.outputs {
         let slot = Slot::Output(output);
-        writeln!(text, "    let to{output} = {};", frame.base(slot)).expect("writing to a string");
+        putln!(text, "    let to{output} = {};", frame.base(slot));
         let value = emit.value(program.outputs[output].node);
         text.push_str(&frame.store(output, &format!("to{output}"), col_of(frame), &value, "poison"));
     }
@@ -103,7 +102,7 @@ fn col_of(frame: &Frame<'_>) -> &'static str {
 }
 
 /// How many elements the first window begins early, as text.
-fn variant_phase(frame: &Frame<'_>) -> String {
+fn early(frame: &Frame<'_>) -> String {
     frame.variant.aligned_to.map_or("0u".to_owned(), |tensor| format!("o.first{tensor} % 4u"))
 }
 
@@ -131,12 +130,12 @@ fn load(frame: &Frame<'_>, id: NodeId, item: &str, lenient: bool) -> String {
                 "    let b{n} = {load};\n    bits = max(bits, b{n} & MAGNITUDE);\n    let e{n} = bitcast<f32>(b{n});\n"
             )
         }
-        ref other => unreachable!("{other:?} in a pass that visits no columns"),
+        ref other => unreachable!("a pass that visits no columns holds no {other:?}"),
     }
 }
 
-/// `let eID` = the input (or the column's index) at the label's column, and what a label out of range does: report the row and, in a pass
-/// whose sums nobody reads before the gradients, poison it.
+/// `let eID` = the input (or the column's index) at the label's column, and what a label out of range does: report the
+/// row and, in a pass whose sums nobody reads before the gradients, poison it.
 pub(super) fn gather(
     frame: &Frame<'_>,
     id: NodeId,
@@ -157,27 +156,26 @@ pub(super) fn gather(
             let slot = Slot::Input(place as usize);
             let address = frame.at_col(slot, &format!("({})", frame.base(slot)), &format!("col{n}"));
             let here = frame.load_one(slot, &address);
-            let _ = write!(text, "    let col{n} = min({label}, shape.cols - 1u);\n    let b{n} = {here};\n");
+            put!(text, "    let col{n} = min({label}, shape.cols - 1u);\n    let b{n} = {here};\n");
         }
         Node::ColIndex => {}
-        ref other => unreachable!("{other:?} is gathered from after lowering"),
+        ref other => unreachable!("gathers are of inputs or column indices after lowering, not of {other:?}"),
     }
     let bad = format!("{label} >= shape.classes && {valid}");
-    writeln!(text, "    let bad{n} = {bad};").expect("writing to a string");
-    writeln!(text, "    if (bad{n}) {{ atomicMin(&scalars.bad_row, {row}); }}").expect("writing to a string");
+    putln!(text, "    let bad{n} = {bad};");
+    putln!(text, "    if (bad{n}) {{ atomicMin(&scalars.bad_row, {row}); }}");
     if *program.node(x) == Node::ColIndex {
         // The label itself, which no column equals if it is out of range.
-        let _ = writeln!(text, "    let e{n} = {label};");
+        putln!(text, "    let e{n} = {label};");
         if !lenient {
-            let _ = writeln!(text, "    {bits} = max({bits}, select(0u, NAN_BITS, bad{n}));");
+            putln!(text, "    {bits} = max({bits}, select(0u, NAN_BITS, bad{n}));");
         }
     } else if lenient {
-        writeln!(text, "    let e{n} = select(bitcast<f32>(b{n}), 0.0, bad{n});").expect("writing to a string");
-        writeln!(text, "    {bits} = max({bits}, select(b{n} & MAGNITUDE, 0u, bad{n}));").expect("writing to a string");
+        putln!(text, "    let e{n} = select(bitcast<f32>(b{n}), 0.0, bad{n});");
+        putln!(text, "    {bits} = max({bits}, select(b{n} & MAGNITUDE, 0u, bad{n}));");
     } else {
-        writeln!(text, "    let e{n} = bitcast<f32>(b{n});").expect("writing to a string");
-        writeln!(text, "    {bits} = max({bits}, select(b{n} & MAGNITUDE, NAN_BITS, bad{n}));")
-            .expect("writing to a string");
+        putln!(text, "    let e{n} = bitcast<f32>(b{n});");
+        putln!(text, "    {bits} = max({bits}, select(b{n} & MAGNITUDE, NAN_BITS, bad{n}));");
     }
     text
 }
@@ -193,14 +191,12 @@ fn sums_text(frame: &Frame<'_>) -> String {
     let mut text = structure("Sums", &fields("u32", "f32"));
     text.push_str(&structure("LaneSums", &fields(u, f)));
     let identity = list(&|_| format!("{f}(0.0)"));
-    writeln!(text, "fn sums_identity(o: Outer) -> LaneSums {{ return LaneSums({u}(o.bits){identity}); }}")
-        .expect("writing");
+    putln!(text, "fn sums_identity(o: Outer) -> LaneSums {{ return LaneSums({u}(o.bits){identity}); }}");
     let added = list(&|k| format!("a.sum{k} + b.sum{k}"));
-    writeln!(
+    putln!(
         text,
         "fn sums_add(a: LaneSums, b: LaneSums) -> LaneSums {{ return LaneSums(max(a.bits, b.bits){added}); }}"
-    )
-    .expect("writing");
+    );
     let narrow = |name: &str, combine: &dyn Fn(&str, &str) -> String| match frame.width {
         4 => combine(
             &combine(&format!("s.{name}.x"), &format!("s.{name}.y")),
@@ -212,13 +208,12 @@ fn sums_text(frame: &Frame<'_>) -> String {
     let added = |a: &str, b: &str| format!("({a} + {b})");
     let narrowed = list(&|k| narrow(&format!("sum{k}"), &added));
     let bits = narrow("bits", &larger);
-    writeln!(text, "fn sums_narrow(s: LaneSums) -> Sums {{ return Sums({bits}{narrowed}); }}").expect("writing");
+    putln!(text, "fn sums_narrow(s: LaneSums) -> Sums {{ return Sums({bits}{narrowed}); }}");
     let combined = list(&|k| format!("a.sum{k} + b.sum{k}"));
-    writeln!(text, "fn sums_combine(a: Sums, b: Sums) -> Sums {{ return Sums(max(a.bits, b.bits){combined}); }}")
-        .expect("writing");
+    putln!(text, "fn sums_combine(a: Sums, b: Sums) -> Sums {{ return Sums(max(a.bits, b.bits){combined}); }}");
     text.push_str("fn sums_store(s: Sums, group: u32, groups: u32) {\n");
     for k in 0..count {
-        writeln!(text, "    work[{k}u * groups + group] = store_bits(s.sum{k}, s.bits > INF_BITS);").expect("writing");
+        putln!(text, "    work[{k}u * groups + group] = store_bits(s.sum{k}, s.bits > INF_BITS);");
     }
     text.push_str("}\n");
     text

@@ -5,7 +5,7 @@ use super::{group_slots, index_bits, scalar_slots};
 use crate::expr::{Extent, Node, NodeId, Reduce, Scope};
 use crate::lower::Program;
 use crate::op::{Kind, Op};
-use std::fmt::Write;
+use crate::text::putln;
 
 /// Declaration of the parameters' uniform; without parameters, one that nobody reads.
 pub(super) fn params(program: &Program, binding: usize) -> String {
@@ -45,7 +45,7 @@ pub(super) fn literal(node: &Node, width: u32) -> String {
         Node::Const(bits) => (float(f64::from_bits(*bits)), "F4"),
         Node::Int(value) => (format!("{}u", index_bits(*value)), "U4"),
         Node::Bool(value) => (format!("{value}"), "B4"),
-        other => unreachable!("{other:?} is not a literal"),
+        other => unreachable!("literals are spelled, not {other:?}"),
     };
     if width == 4 { format!("{ty}({text})") } else { text }
 }
@@ -73,9 +73,9 @@ pub(super) fn outer_code(program: &Program, nodes: &[NodeId], s: &str) -> String
             Node::Param(place) => format!("params[{}][{}]", place / 4, place % 4),
             Node::Count(extent) => count(extent),
             Node::Input(_) | Node::SumOver(..) => {
-                let slot = slots.iter().position(|n| *n == id).expect("a scalar's slot");
-                writeln!(text, "    let b{} = scalars.values[{slot}];", id.0).expect("writing to a string");
-                writeln!(text, "    {s}.bits = max({s}.bits, b{} & MAGNITUDE);", id.0).expect("writing to a string");
+                let slot = slots.iter().position(|n| *n == id).expect("every scalar has a slot");
+                putln!(text, "    let b{} = scalars.values[{slot}];", id.0);
+                putln!(text, "    {s}.bits = max({s}.bits, b{} & MAGNITUDE);", id.0);
                 format!("bitcast<f32>(b{})", id.0)
             }
             Node::Op(op, _) => {
@@ -87,9 +87,9 @@ pub(super) fn outer_code(program: &Program, nodes: &[NodeId], s: &str) -> String
                     _ => op_text(program, op, &operands, 1, &value),
                 }
             }
-            ref other => unreachable!("{other:?} is not further out than a row"),
+            ref other => unreachable!("no {other:?} is further out than a row"),
         };
-        writeln!(text, "    {name} = {value};").expect("writing to a string");
+        putln!(text, "    {name} = {value};");
     }
     text
 }
@@ -216,7 +216,7 @@ impl Emit<'_, '_> {
                     continue;
                 }
             };
-            writeln!(text, "    let e{} = {value};", id.0).expect("writing to a string");
+            putln!(text, "    let e{} = {value};", id.0);
         }
         text
     }
@@ -224,6 +224,6 @@ impl Emit<'_, '_> {
 
 /// Adds group sums to the values that a row can load.
 pub(super) fn group_load(program: &Program, id: NodeId, row: &str) -> String {
-    let slot = group_slots(program).iter().position(|n| *n == id).expect("a group sum's slot");
+    let slot = group_slots(program).iter().position(|n| *n == id).expect("every sum over groups has a slot");
     format!("work[shape.group_base + {slot}u * shape.groups + {row} / shape.group_rows]")
 }

@@ -6,8 +6,8 @@ use crate::expr::{Node, NodeId, Scope};
 use crate::lower::Program;
 use crate::op::Op;
 use crate::template::{Gather, Skeleton, fill_hooks};
+use crate::text::{put, putln};
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 /// Which sums a reduction takes, and where they go.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -54,14 +54,11 @@ pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, workgroup: u32)
     for &output in &outputs {
         bindings.push(Binding { slot: Slot::Output(output), writes: true, tensor: Some(bindings.len() - 2) });
         let binding = bindings.len() + 1;
-        let _ = writeln!(
-            declarations,
-            "@group(0) @binding({binding}) var<storage, read_write> output{output}: array<u32>;"
-        );
+        putln!(declarations, "@group(0) @binding({binding}) var<storage, read_write> output{output}: array<u32>;");
     }
     // Parameters come last: only finished losses read them.
     declarations.push_str(&params(program, bindings.len() + 2));
-    let _ = writeln!(declarations, "const WG: u32 = {workgroup}u;");
+    putln!(declarations, "const WG: u32 = {workgroup}u;");
     let modes = if let ReduceKind::Finish(modes) = kind { &modes[..] } else { &[] };
     let hooks = BTreeMap::from([
         ("bindings".to_owned(), declarations),
@@ -77,14 +74,14 @@ fn hook(program: &Program, kind: &ReduceKind, sums: &[(usize, NodeId)], outputs:
     let n = sums.len();
     let mut text = String::from("struct Sums {\n    none: u32,\n");
     for k in 0..n {
-        let _ = write!(text, "    bits{k}: u32,\n    sum{k}: f32,\n");
+        put!(text, "    bits{k}: u32,\n    sum{k}: f32,\n");
     }
     let zeros = ", 0u, 0.0".repeat(n);
-    let _ = write!(text, "}}\nfn sums_identity() -> Sums {{ return Sums(0u{zeros}); }}\n");
+    put!(text, "}}\nfn sums_identity() -> Sums {{ return Sums(0u{zeros}); }}\n");
     text.push_str("fn sums_step(before: Sums, i: u32) -> Sums {\n    var s = before;\n");
     for (k, (place, _)) in sums.iter().enumerate() {
         // A pass leaves its sums one after the other, those over everything first; segments leave theirs likewise.
-        let _ = write!(
+        put!(
             text,
             "    let b{k} = work[span.items_base + {place}u * span.count + i];\n    \
              s.bits{k} = max(s.bits{k}, b{k} & MAGNITUDE);\n    s.sum{k} += bitcast<f32>(b{k});\n"
@@ -92,12 +89,12 @@ fn hook(program: &Program, kind: &ReduceKind, sums: &[(usize, NodeId)], outputs:
     }
     text.push_str("    return s;\n}\nfn sums_combine(a: Sums, b: Sums) -> Sums {\n    return Sums(0u");
     for k in 0..n {
-        let _ = write!(text, ", max(a.bits{k}, b.bits{k}), a.sum{k} + b.sum{k}");
+        put!(text, ", max(a.bits{k}, b.bits{k}), a.sum{k} + b.sum{k}");
     }
     text.push_str(");\n}\nfn sums_store(s: Sums, segment: u32) {\n");
     for (k, (_, id)) in sums.iter().enumerate() {
         let slot = group_slots(program).iter().position(|s| s == id).unwrap_or(k);
-        let _ = writeln!(
+        putln!(
             text,
             "    work[span.results_base + {slot}u * span.segments + segment] = store_bits(s.sum{k}, s.bits{k} > INF_BITS);"
         );
@@ -107,16 +104,16 @@ fn hook(program: &Program, kind: &ReduceKind, sums: &[(usize, NodeId)], outputs:
     if is_finish {
         text.push_str(&finish_text(program, sums, outputs, modes));
     }
-    let _ = write!(text, "}}\nconst FINISH: bool = {is_finish};\n");
+    put!(text, "}}\nconst FINISH: bool = {is_finish};\n");
     text
 }
 
 fn finish_text(program: &Program, sums: &[(usize, NodeId)], outputs: &[usize], modes: &[Mode]) -> String {
     let slots = scalar_slots(program);
-    let slot = |id: NodeId| slots.iter().position(|s| *s == id).expect("a scalar's slot");
+    let slot = |id: NodeId| slots.iter().position(|s| *s == id).expect("every scalar has a slot");
     let mut text = String::new();
     for (k, (_, id)) in sums.iter().enumerate() {
-        let _ = writeln!(text, "    scalars.values[{}] = store_bits(s.sum{k}, s.bits{k} > INF_BITS);", slot(*id));
+        putln!(text, "    scalars.values[{}] = store_bits(s.sum{k}, s.bits{k} > INF_BITS);", slot(*id));
     }
     let roots: Vec<NodeId> = outputs.iter().map(|&o| program.outputs[o].node).collect();
     for id in program.below(&roots, |id| matches!(program.node(id), Node::SumOver(..))) {
@@ -130,7 +127,7 @@ fn finish_text(program: &Program, sums: &[(usize, NodeId)], outputs: &[usize], m
             Node::Param(place) => format!("params[{}][{}]", place / 4, place % 4),
             Node::Count(extent) => count(extent),
             Node::Input(_) | Node::SumOver(..) => {
-                let _ = writeln!(text, "    let b{n} = scalars.values[{}];", slot(id));
+                putln!(text, "    let b{n} = scalars.values[{}];", slot(id));
                 format!("bitcast<f32>(b{n})")
             }
             Node::Op(op, _) => {
@@ -140,9 +137,9 @@ fn finish_text(program: &Program, sums: &[(usize, NodeId)], outputs: &[usize], m
                     _ => op_text(program, op, &operands, 1, &value),
                 }
             }
-            ref other => unreachable!("{other:?} in the value of a whole loss"),
+            ref other => unreachable!("the value of a whole loss holds no {other:?}"),
         };
-        let _ = writeln!(text, "    let n{n} = {line};");
+        putln!(text, "    let n{n} = {line};");
     }
     for (place, &output) in outputs.iter().enumerate() {
         let root = program.outputs[output].node;
@@ -157,7 +154,7 @@ fn finish_text(program: &Program, sums: &[(usize, NodeId)], outputs: &[usize], m
             Some(Mode::Accumulate) => format!("bitcast<f32>(output{output}[{address}]) + {value}"),
             _ => value,
         };
-        let _ = writeln!(text, "    output{output}[{address}] = store_bits({added}, {bits} > INF_BITS);");
+        putln!(text, "    output{output}[{address}] = store_bits({added}, {bits} > INF_BITS);");
     }
     text
 }

@@ -9,8 +9,8 @@ use crate::lower::{Pass, Program};
 use crate::op::Kind;
 use crate::schedule::{Kernel, PassSchedule, roots, tensor_inputs};
 use crate::template::{Gather, Skeleton, fill_hooks};
+use crate::text::{put, putln};
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write;
 
 pub(super) fn kernel(
     program: &Program,
@@ -31,10 +31,10 @@ pub(super) fn kernel(
     };
     let constants = [("WG", workgroup), ("LANES", lanes), ("SUBGROUP", subgroup), ("WIDTH", width), ("TRIPS", trips)];
     for (name, value) in constants {
-        writeln!(declarations, "const {name}: u32 = {value}u;").expect("writing to a string");
+        putln!(declarations, "const {name}: u32 = {value}u;");
     }
     let masked = frame.is_masked();
-    writeln!(declarations, "const STRIDED: bool = {strided};\nconst MASKED: bool = {masked};").expect("writing");
+    putln!(declarations, "const STRIDED: bool = {strided};\nconst MASKED: bool = {masked};");
     let mut hooks = BTreeMap::from([
         ("bindings".to_owned(), declarations),
         ("row".to_owned(), row.begin_text()),
@@ -142,19 +142,18 @@ impl<'f, 'a> Row<'f, 'a> {
         loads.extend(self.fetched.iter().map(|place| (format!("x{place}"), u.to_owned())));
         text.push_str(&structure("Fetched", &loads));
         let code = outer_code(program, &outer, "r");
-        write!(
+        put!(
             text,
             "fn outer_begin() -> RowValues {{\n    var r: RowValues;\n    r.bits = 0u;\n{code}    return r;\n}}\n"
-        )
-        .expect("writing to a string");
+        );
         text.push_str("fn row_begin(outer: RowValues, row: u32) -> RowValues {\n    var r = outer;\n");
         text.push_str(&frame.coordinates("row"));
         for slot in self.based() {
-            writeln!(text, "    {} = {};", self.base_name(slot), frame.base(slot)).expect("writing to a string");
+            putln!(text, "    {} = {};", self.base_name(slot), frame.base(slot));
         }
         text.push_str("    r.row = shape.first_item + row;\n");
         if let Some(tensor) = frame.variant.aligned_to {
-            writeln!(text, "    r.early = r.base{tensor} % 4u;").expect("writing to a string");
+            putln!(text, "    r.early = r.base{tensor} % 4u;");
         }
         text.push_str(&self.row_lets(0));
         text.push_str(&self.settle_text(0));
@@ -163,7 +162,7 @@ impl<'f, 'a> Row<'f, 'a> {
         for &place in &self.fetched {
             let slot = Slot::Input(place);
             let bits = frame.load(slot, &self.base_name(slot), "col");
-            writeln!(text, "    f.x{place} = {bits};").expect("writing to a string");
+            putln!(text, "    f.x{place} = {bits};");
         }
         text.push_str("    return f;\n}\n");
         text
@@ -179,13 +178,13 @@ impl<'f, 'a> Row<'f, 'a> {
                 Node::Op(op, _) => {
                     let operands: Vec<NodeId> = program.node(id).operands().collect();
                     let value = op_text(program, op, &operands, 1, &|id| outer_value(program, id, "r"));
-                    writeln!(text, "    r.n{n} = {value};").expect("writing to a string");
+                    putln!(text, "    r.n{n} = {value};");
                 }
                 Node::Input(place) => {
                     let slot = Slot::Input(place as usize);
                     let bits = self.frame.load_one(slot, &self.frame.base(slot));
                     match program.kind(id) {
-                        Kind::Int => writeln!(text, "    r.n{n} = {bits};").expect("writing to a string"),
+                        Kind::Int => putln!(text, "    r.n{n} = {bits};"),
                         _ => self.row_float(&mut text, id, &bits),
                     }
                 }
@@ -193,10 +192,10 @@ impl<'f, 'a> Row<'f, 'a> {
                 Node::At(x, label) => {
                     let label = outer_value(program, label, "r");
                     text.push_str(&gather(self.frame, id, x, &label, "r.row", "r.bits", self.lenient));
-                    writeln!(text, "    r.n{n} = e{n};").expect("writing to a string");
+                    putln!(text, "    r.n{n} = e{n};");
                 }
                 Node::Reduce(..) => {} // set where its stage ends
-                ref other => unreachable!("{other:?} is no row value"),
+                ref other => unreachable!("row values hold no {other:?}"),
             }
         }
         text
@@ -204,11 +203,10 @@ impl<'f, 'a> Row<'f, 'a> {
 
     fn row_float(&self, text: &mut String, id: NodeId, bits: &str) {
         let n = id.0;
-        write!(
+        put!(
             text,
             "    let b{n} = {bits};\n    r.bits = max(r.bits, b{n} & MAGNITUDE);\n    r.n{n} = bitcast<f32>(b{n});\n"
-        )
-        .expect("writing to a string");
+        );
     }
 
     /// After the last stage: where the row is not valid, what it holds is not looked at.
@@ -240,7 +238,7 @@ impl<'f, 'a> Row<'f, 'a> {
                 n = id.0
             ),
             Node::ColIndex => format!("    let e{} = {};\n", id.0, frame.col_index()),
-            ref other => unreachable!("{other:?} is no element value"),
+            ref other => unreachable!("element values hold no {other:?}"),
         })
     }
 
@@ -258,7 +256,7 @@ impl<'f, 'a> Row<'f, 'a> {
         let mut text = structure(&format!("Stage{stage}"), &names);
         text.push_str(&structure(&format!("LaneStage{stage}"), &fields(&states, f, u)));
         let identity: String = states.iter().map(|s| s.identity(f, u)).collect();
-        let _ = write!(
+        put!(
             text,
             "fn stage{stage}_identity() -> LaneStage{stage} {{\n    var s: LaneStage{stage};\n    s.bits = {u}(0u);\n{identity}    return s;\n}}\n"
         );
@@ -266,13 +264,13 @@ impl<'f, 'a> Row<'f, 'a> {
         let roots: Vec<NodeId> =
             states.iter().map(|s| s.operand).chain(program.valid.filter(|v| self.is_element(*v))).collect();
         let nodes = self.element_nodes(&roots);
-        let _ = write!(
+        put!(
             text,
             "fn stage{stage}_step(before: LaneStage{stage}, r: RowValues, f: Fetched, col: u32) -> LaneStage{stage} {{\n    var s = before;\n    var bits = {u}(0u);\n"
         );
         text.push_str(&self.element_lets(&nodes, "bits"));
         if let Some(valid) = program.valid.filter(|v| self.is_element(*v)) {
-            let _ = writeln!(text, "    bits = select({u}(0u), bits, {});", self.element_value(valid));
+            putln!(text, "    bits = select({u}(0u), bits, {});", self.element_value(valid));
         }
         text.push_str("    s.bits = max(s.bits, bits);\n");
         for state in &states {
@@ -281,7 +279,7 @@ impl<'f, 'a> Row<'f, 'a> {
         if frame.is_masked() {
             text.push_str(&frame.valid("col"));
             for (name, _) in &names {
-                let _ = writeln!(text, "    s.{name} = select(before.{name}, s.{name}, valid);");
+                putln!(text, "    s.{name} = select(before.{name}, s.{name}, valid);");
             }
         }
         text.push_str("    return s;\n}\n");
@@ -297,19 +295,19 @@ impl<'f, 'a> Row<'f, 'a> {
             let all: Vec<String> = names.iter().map(|(name, _)| format!("s.{name}")).collect();
             format!("Stage{stage}({})", all.join(", "))
         };
-        let _ = writeln!(text, "fn stage{stage}_narrow(s: LaneStage{stage}) -> Stage{stage} {{ return {narrow}; }}");
+        putln!(text, "fn stage{stage}_narrow(s: LaneStage{stage}) -> Stage{stage} {{ return {narrow}; }}");
         text.push_str(&combine_text(stage, &states));
         if gather == Gather::Subgroup {
             let fields: Vec<String> =
                 names.iter().map(|(name, _)| format!("subgroupShuffleXor(s.{name}, step)")).collect();
             let all = fields.join(", ");
-            let _ = writeln!(
+            putln!(
                 text,
                 "fn stage{stage}_exchange(s: Stage{stage}, step: u32) -> Stage{stage} {{ return Stage{stage}({all}); }}"
             );
         }
         // The row's values.
-        let _ = write!(
+        put!(
             text,
             "fn stage{stage}_finish(before: RowValues, s: Stage{stage}) -> RowValues {{\n    var r = before;\n    r.bits = max(r.bits, s.bits);\n"
         );
@@ -322,7 +320,7 @@ impl<'f, 'a> Row<'f, 'a> {
         // To `work` and back, for split rows.
         text.push_str(&save_text(stage, &names, "work"));
         text.push_str(&load_text(stage, &names, "work"));
-        let _ = writeln!(text, "const STAGE{stage}_INDEX: u32 = {stage}u;");
+        putln!(text, "const STAGE{stage}_INDEX: u32 = {stage}u;");
         text
     }
 
@@ -337,7 +335,7 @@ impl<'f, 'a> Row<'f, 'a> {
         if !elements.is_empty() {
             let roots: Vec<NodeId> = elements.iter().map(|&o| program.outputs[o].node).chain(valid).collect();
             let nodes = self.element_nodes(&roots);
-            let _ = writeln!(text, "    var bits = {u}(0u);");
+            putln!(text, "    var bits = {u}(0u);");
             text.push_str(&self.element_lets(&nodes, "bits"));
             let mut seen = "bits".to_owned();
             if let Some(valid) = valid.filter(|v| !self.is_element(*v)) {
@@ -347,10 +345,10 @@ impl<'f, 'a> Row<'f, 'a> {
             if let Some(valid) = valid.filter(|v| self.is_element(*v)) {
                 seen = format!("select({u}(0u), {seen}, {})", self.element_value(valid));
             }
-            let _ = writeln!(text, "    let poison = {seen} > {u}(INF_BITS);");
+            putln!(text, "    let poison = {seen} > {u}(INF_BITS);");
             text.push_str(&frame.valid("col"));
             if elements.iter().any(|&o| program.outputs[o].at_label.is_some()) {
-                let _ = writeln!(text, "    let here = {};", frame.col_index());
+                putln!(text, "    let here = {};", frame.col_index());
             }
             for &output in &elements {
                 let base = self.base_name(Slot::Output(output));
@@ -370,7 +368,7 @@ impl<'f, 'a> Row<'f, 'a> {
                 // A group counts once, at its first row.
                 value = format!("select(0.0, {value}, r.row % shape.group_rows == 0u)");
             }
-            let _ = writeln!(text, "    work[{place}u * shape.rows + r.row] = store_bits({value}, r.bits > INF_BITS);");
+            putln!(text, "    work[{place}u * shape.rows + r.row] = store_bits({value}, r.bits > INF_BITS);");
         }
         for &output in frame.pass.outputs.iter().filter(|&&o| program.outputs[o].scope == Scope::Row) {
             let slot = Slot::Output(output);
@@ -407,7 +405,7 @@ fn save_text(stage: usize, names: &[(String, String)], buffer: &str) -> String {
     let mut text = format!("fn stage{stage}_save(s: Stage{stage}, first: u32) {{\n");
     for (word, (name, ty)) in names.iter().enumerate() {
         let value = if ty == "f32" { format!("bitcast<u32>(s.{name})") } else { format!("s.{name}") };
-        let _ = writeln!(text, "    {buffer}[first + {word}u] = {value};");
+        putln!(text, "    {buffer}[first + {word}u] = {value};");
     }
     text.push_str("}\n");
     text
@@ -418,7 +416,7 @@ fn load_text(stage: usize, names: &[(String, String)], buffer: &str) -> String {
     for (word, (name, ty)) in names.iter().enumerate() {
         let value = format!("{buffer}[first + {word}u]");
         let value = if ty == "f32" { format!("bitcast<f32>({value})") } else { value };
-        let _ = writeln!(text, "    s.{name} = {value};");
+        putln!(text, "    s.{name} = {value};");
     }
     text.push_str("    return s;\n}\n");
     text
@@ -453,7 +451,7 @@ impl State {
             Reduce::Max | Reduce::Min => vec![(format!("m{n}"), Kind::Float)],
             Reduce::ArgMax => vec![(format!("m{n}"), Kind::Float), (format!("at{n}"), Kind::Int)],
             Reduce::ExpSumRest => vec![(format!("m{n}"), Kind::Float), (format!("rest{n}"), Kind::Float)],
-            Reduce::LogSumExpShifted => unreachable!("lowered to log1p(ExpSumRest)"),
+            Reduce::LogSumExpShifted => unreachable!("lowering leaves log1p(ExpSumRest) of it"),
         };
         State { reduce, id, operand, fields }
     }
@@ -521,11 +519,11 @@ impl State {
                 let max = Node::Reduce(Reduce::Max, self.operand);
                 if let Some(place) = program.nodes.iter().position(|node| *node == max) {
                     if needed(NodeId(place as u32)) {
-                        let _ = writeln!(text, "    r.n{place} = s.m{n};");
+                        putln!(text, "    r.n{place} = s.m{n};");
                     }
                 }
                 // All −∞, or +∞ among the values: the softmax is not defined.
-                let _ = writeln!(
+                putln!(
                     text,
                     "    r.bits = select(r.bits, NAN_BITS, s.rest{n} < -0.5 || bitcast<u32>(s.m{n}) == INF_BITS);"
                 );

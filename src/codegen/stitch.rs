@@ -5,8 +5,8 @@ use super::{Binding, KernelSource, Slot, Variant};
 use crate::lower::Program;
 use crate::schedule::PassSchedule;
 use crate::template::{Gather, Skeleton, fill_hooks};
+use crate::text::put;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 /// The kernel that stitches one output of a pass. Its uniform is the pass's.
 pub fn stitch(
@@ -19,7 +19,7 @@ pub fn stitch(
 ) -> KernelSource {
     let frame = Frame::new(program, pass, variant, schedule.width);
     let mut text = String::new();
-    let _ = write!(
+    put!(
         text,
         "@group(0) @binding(0) var<uniform> shape: Shape;\n\
          @group(0) @binding(2) var<storage, read_write> work: array<u32>;\n\

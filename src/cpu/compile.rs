@@ -191,9 +191,9 @@ impl<'p> Builder<'p> {
             Action::Gather(place, _) => (Level::Row, self.program.inputs[place].kind, depth),
             Action::ColIndex => (Level::Element, Kind::Int, 0),
             Action::Op(op, _) => {
-                let level = operands().map(|v| v.level).max().expect("an operand");
+                let level = operands().map(|v| v.level).max().expect("every operation has an operand");
                 let kinds: Vec<Kind> = operands().map(|v| v.kind).collect();
-                (level, op.kind(&kinds).expect("the graph was verified"), depth)
+                (level, op.kind(&kinds).expect("operations of a verified graph take these kinds"), depth)
             }
             Action::Reduced(node, _) => (Level::Row, self.program.kind(node), self.stage_of(node) + 1),
         };
@@ -205,7 +205,7 @@ impl<'p> Builder<'p> {
     /// The stage that leaves a reduction, by itself or with its partner.
     fn stage_of(&self, id: NodeId) -> usize {
         let of = |id: NodeId| self.pass.stages.iter().position(|s| s.reduces.contains(&id));
-        of(id).or_else(|| of(self.program.online_partner(id)?)).expect("a stage for each reduction of a pass")
+        of(id).or_else(|| of(self.program.online_partner(id)?)).expect("a reduction of the pass has a stage")
     }
 
     fn staged(&mut self, id: NodeId) -> Staged {

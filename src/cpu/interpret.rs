@@ -119,7 +119,7 @@ fn tasks<'o, T>(
         tasks.iter_mut().for_each(|task| task.lines.push(Vec::new()));
         if inner == 1 {
             for (task, own) in tasks.iter_mut().zip(output.chunks_mut(task * cols)) {
-                task.lines.last_mut().expect("pushed above").push(own);
+                task.lines.last_mut().expect("every task has lines of this output").push(own);
             }
             continue;
         }
@@ -127,7 +127,7 @@ fn tasks<'o, T>(
         for (tasks, unit_values) in tasks.chunks_mut(tasks_of_unit).zip(output.chunks_mut(unit * cols)) {
             for column in unit_values.chunks_mut(unit) {
                 for (task, own) in tasks.iter_mut().zip(column.chunks_mut(task)) {
-                    task.lines.last_mut().expect("pushed above").push(own);
+                    task.lines.last_mut().expect("every task has lines of this output").push(own);
                 }
             }
         }
@@ -428,7 +428,7 @@ impl<T: HostFloat> State<T> {
             Reduce::Min => State::Min(values()),
             Reduce::ArgMax => State::ArgMax(values(), vec![0; LANES]),
             Reduce::ExpSumRest => State::ExpSumRest(values(), vec![0.0; LANES]),
-            Reduce::LogSumExpShifted => unreachable!("lowered to log1p(ExpSumRest)"),
+            Reduce::LogSumExpShifted => unreachable!("lowering leaves log1p(ExpSumRest) of it"),
         }
     }
 
@@ -466,7 +466,10 @@ impl<T: HostFloat> State<T> {
                 let best = lanes::max(values);
                 if best > max[row] {
                     max[row] = best;
-                    let place = values.iter().position(|x| *x == best).expect("one of them is the maximum");
+                    let place = values
+                        .iter()
+                        .position(|x| *x == best)
+                        .expect("a maximum above another number is one of the values");
                     at[row] = (col + place) as i64;
                 }
             }

@@ -138,7 +138,7 @@ vectorised! {
             Op::Lt => map2!(a, b, out, |a, b| a < b),
             Op::Le => map2!(a, b, out, |a, b| a <= b),
             Op::Eq => map2!(a, b, out, |a, b| a == b),
-            other => unreachable!("{other:?} is no comparison"),
+            other => unreachable!("comparisons compare, not {other:?}"),
         }
     }
 
@@ -246,7 +246,7 @@ pub fn logic(op: Op, a: Value<'_, bool>, b: Value<'_, bool>, out: &mut [bool]) {
         Op::Not => map1!(a, out, |a| !a),
         Op::And => map2!(a, b, out, |a, b| a & b),
         Op::Or => map2!(a, b, out, |a, b| a | b),
-        other => unreachable!("{other:?} takes no truth values"),
+        other => unreachable!("truth values go into not, and, or, not {other:?}"),
     }
 }
 

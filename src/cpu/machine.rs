@@ -184,7 +184,7 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
         match (&bank.registers[src.slot], bank.borrowed[src.slot]) {
             (_, Some(values)) => values[0],
             (Register::Float(values), None) => values[0],
-            _ => unreachable!("{src:?} is no number"),
+            _ => unreachable!("numbers lie in registers of numbers, not {src:?}"),
         }
     }
 
@@ -201,20 +201,20 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
         match (&bank.registers[src.slot], bank.borrowed[src.slot]) {
             (_, Some(values)) => Self::value(src, spot, values),
             (Register::Float(values), None) => Self::value(src, spot, values),
-            _ => unreachable!("{src:?} is no number"),
+            _ => unreachable!("numbers lie in registers of numbers, not {src:?}"),
         }
     }
 
     pub fn ints(&self, src: Src, spot: Spot) -> Value<'_, i64> {
         let Register::Int(values) = &self.banks[src.level as usize].registers[src.slot] else {
-            unreachable!("{src:?} is no index")
+            unreachable!("indices lie in registers of indices, not {src:?}")
         };
         Self::value(src, spot, values)
     }
 
     pub fn bools(&self, src: Src, spot: Spot) -> Value<'_, bool> {
         let Register::Bool(values) = &self.banks[src.level as usize].registers[src.slot] else {
-            unreachable!("{src:?} is no truth value")
+            unreachable!("truth values lie in registers of truth values, not {src:?}")
         };
         Self::value(src, spot, values)
     }
@@ -223,14 +223,16 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
     pub fn set_floats(&mut self, out: Src, values: impl Iterator<Item = T>) {
         let bank = &mut self.banks[out.level as usize];
         bank.borrowed[out.slot] = None;
-        let Register::Float(lanes) = &mut bank.registers[out.slot] else { unreachable!("{out:?} is no number") };
+        let Register::Float(lanes) = &mut bank.registers[out.slot] else {
+            unreachable!("numbers lie in registers of numbers, not {out:?}")
+        };
         lanes.iter_mut().zip(values).for_each(|(lane, value)| *lane = value);
     }
 
     /// Writes a row index that no step computes.
     pub fn set_ints(&mut self, out: Src, values: &[i64]) {
         let Register::Int(lanes) = &mut self.banks[out.level as usize].registers[out.slot] else {
-            unreachable!("{out:?} is no index")
+            unreachable!("indices lie in registers of indices, not {out:?}")
         };
         lanes[..values.len()].copy_from_slice(values);
     }
@@ -292,14 +294,14 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
                 None => out[..count].fill(spot.col as i64),
             },
             (Action::Op(op, operands), out) => self.operate(op, operands, spot, out),
-            (other, _) => unreachable!("{other:?} does not give what it is declared to give"),
+            (other, _) => unreachable!("the register of {other:?} is of the kind that it gives"),
         }
         None
     }
 
     fn operate(&self, op: Op, operands: [Option<Src>; 3], spot: Spot, out: &mut Register<T>) {
         let count = spot.count;
-        let operand = |place: usize| operands[place].expect("an operand");
+        let operand = |place: usize| operands[place].expect("an operation has as many operands as it takes");
         let float = |place: usize| self.floats(operand(place), spot);
         let int = |place: usize| self.ints(operand(place), spot);
         let truth = |place: usize| self.bools(operand(place), spot);
@@ -316,7 +318,7 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
             }
             Register::Int(out) => match op {
                 Op::Select => lanes::select(truth(0), int(1), int(2), &mut out[..count]),
-                other => unreachable!("{other:?} gives no index"),
+                other => unreachable!("selections alone give indices, not {other:?}"),
             },
             Register::Bool(out) => {
                 let out = &mut out[..count];
@@ -328,7 +330,7 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
                     _ => lanes::compare(op, float(0), float(1), out),
                 }
             }
-            Register::Taken => unreachable!("a step writes to its own register"),
+            Register::Taken => unreachable!("a step has its register while it computes"),
         }
     }
 
@@ -361,7 +363,7 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
                 (Some(values), _) => lanes::gather(values, offset, stride, out, |x| x),
                 (_, Data::F32(values)) => lanes::gather(values, offset, stride, out, |x| T::of(f64::from(x))),
                 (_, Data::F64(values)) => lanes::gather(values, offset, stride, out, T::of),
-                _ => unreachable!("types were checked"),
+                _ => unreachable!("inputs of numbers hold f32 or f64: the plan checked"),
             }
         });
         borrowed
@@ -373,7 +375,7 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
             match self.shared.inputs[place].data {
                 Data::I32(values) => lanes::gather(values, offset, stride, out, i64::from),
                 Data::U32(values) => lanes::gather(values, offset, stride, out, i64::from),
-                _ => unreachable!("types were checked"),
+                _ => unreachable!("inputs of indices hold i32 or u32: the plan checked"),
             }
         });
     }
@@ -385,7 +387,7 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
         let read = |at: usize| match data {
             Data::F32(values) => T::of(f64::from(values[at])),
             Data::F64(values) => T::of(values[at]),
-            _ => unreachable!("types were checked"),
+            _ => unreachable!("inputs of numbers hold f32 or f64: the plan checked"),
         };
         self.runs(place, Spot { col: 0, ..spot }, |lane, offset, stride, count| {
             for k in 0..count {

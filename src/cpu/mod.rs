@@ -237,7 +237,9 @@ impl<T: HostFloat> CpuPlan<T> {
             for store in &code.stores {
                 stores.push(match store.dest {
                     Dest::Output(place) => places[place].take().expect("an output is stored once"),
-                    Dest::GroupTerm(_) => free_terms.next().expect("made above").as_mut_slice(),
+                    Dest::GroupTerm(_) => {
+                        free_terms.next().expect("every store of group terms has terms").as_mut_slice()
+                    }
                 });
             }
             let take = |place: usize| places[place].take().expect("an output is stored once");
@@ -247,7 +249,7 @@ impl<T: HostFloat> CpuPlan<T> {
                 totals[sum.node] = *value;
             }
             for (store, terms) in code.stores.iter().filter(is_group).zip(&terms) {
-                let Dest::GroupTerm(node) = store.dest else { unreachable!("filtered") };
+                let Dest::GroupTerm(node) = store.dest else { unreachable!("only stores of group terms are left") };
                 let group = |terms: &[T]| terms.iter().map(|x| x.to()).sum();
                 group_sums[node] = terms.chunks(self.group_rows as usize).map(group).collect();
             }

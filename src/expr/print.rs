@@ -3,6 +3,7 @@
 use super::graph::Graph;
 use super::node::{Node, NodeId};
 use crate::op::Op;
+use crate::text::putln;
 use std::collections::HashMap;
 
 impl Graph {
@@ -22,7 +23,7 @@ impl Graph {
             let mut line = self.print_node(&node, &text);
             let leaf = node.operands().next().is_none();
             if !leaf && uses.get(&id).copied().unwrap_or(0) > 1 {
-                lines.push_str(&format!("{id:?} = {line}\n"));
+                putln!(lines, "{id:?} = {line}");
                 line = format!("{id:?}");
             }
             text.insert(id, line);

@@ -290,7 +290,7 @@ impl Maker<'_> {
         let mut copies = Vec::new();
         for (slot, id) in slots.iter().enumerate() {
             if let Node::Input(place) = *program.node(*id) {
-                let tensor = self.inputs[place as usize].as_ref().expect("a scalar input is bound");
+                let tensor = self.inputs[place as usize].as_ref().expect("every input of the program is bound");
                 if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_SRC) {
                     let message = "a scalar needs BufferUsages::COPY_SRC".to_owned();
                     return Err(Error::Buffer { input: program.inputs[place as usize].name.clone(), message });
@@ -298,8 +298,8 @@ impl Maker<'_> {
                 copies.push((tensor.buffer().clone(), tensor.offset() * 4, 4 * (1 + slot as u64)));
             }
         }
-        // Gradients that are summed over broadcast axes afterwards are kept whole until then.
-        let mut whole: Vec<Option<wgpu::Buffer>> = vec![None; self.outputs.len()];
+        // Gradients that are settled after the passes are kept in f32 until then.
+        let mut kept: Vec<Option<wgpu::Buffer>> = vec![None; self.outputs.len()];
         for step in &resolved.steps {
             if let Step::Settle { output, .. } = step {
                 let values = match program.outputs[*output].scope {
@@ -308,7 +308,7 @@ impl Maker<'_> {
                 };
                 let usage = wgpu::BufferUsages::STORAGE;
                 let bytes = (4 * values).next_multiple_of(16);
-                whole[*output] = Some(ctx.create_buffer("wgloss whole gradient", bytes, usage)?);
+                kept[*output] = Some(ctx.create_buffer("wgloss kept gradient", bytes, usage)?);
             }
         }
         let exchanges = self.exchanges(&resolved)?;
@@ -325,15 +325,15 @@ impl Maker<'_> {
             };
             let storage = |place: usize, slot: Slot| match (step, slot) {
                 (Step::Settle { output, .. }, Slot::Output(_)) if place == 0 => {
-                    whole[*output].as_ref().expect("a whole gradient").as_entire_binding()
+                    kept[*output].as_ref().expect("a gradient that is settled was kept").as_entire_binding()
                 }
                 (Step::Settle { .. }, Slot::Output(output)) => self.binding(&self.outputs[output], None),
-                (_, Slot::Output(output)) => match &whole[output] {
+                (_, Slot::Output(output)) => match &kept[output] {
                     Some(buffer) => bytes_of(buffer, part(slot, buffer)),
                     None => self.binding(&self.outputs[output], part(slot, self.outputs[output].buffer())),
                 },
                 (_, Slot::Input(input)) => {
-                    let tensor = self.inputs[input].as_ref().expect("an input is bound");
+                    let tensor = self.inputs[input].as_ref().expect("every input of the program is bound");
                     self.binding(tensor, part(slot, tensor.buffer()))
                 }
                 (_, Slot::States(place)) => exchanges[place].states.buffer().as_entire_binding(),

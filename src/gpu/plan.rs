@@ -15,7 +15,7 @@ use crate::loss::Loss;
 use crate::lower::{Columns, Program, Target, UPSTREAM, lower, lower_columns};
 use crate::op::Kind;
 use crate::schedule::{forward_and_backward, split_outputs};
-use std::fmt::Write;
+use crate::text::putln;
 use std::sync::{Arc, Mutex};
 
 /// A loss compiled for shapes: program, pipelines, workspace. Made once, bound to as many buffers as you like.
@@ -339,7 +339,7 @@ impl Inner {
         let mut strides = geometry.strides.iter();
         let alignment = u64::from(limits.offset_alignment);
         let mut place = |io: &Io| Place {
-            strides: *strides.next().expect("a part"),
+            strides: *strides.next().expect("every tensor has strides of the geometry"),
             offset: io.offset,
             first: io.offset % (alignment / io.dtype.size()),
             dtype: io.dtype,
@@ -380,7 +380,7 @@ impl Inner {
         let program = &self.program;
         let mut text = format!("{} over {} rows x {} columns\n", program.name, geometry.rows, geometry.cols);
         for (pass, (schedule, what)) in resolved.schedules.iter().zip(&program.passes).enumerate() {
-            let _ = writeln!(
+            putln!(
                 text,
                 "pass {pass}: {:?}, {} invocations, {} lanes a row, width {}, grid {}x{}, {} stages, {} sums, {} outputs ({})",
                 schedule.kernel,
@@ -395,7 +395,7 @@ impl Inner {
                 schedule.why
             );
         }
-        let _ = writeln!(
+        putln!(
             text,
             "{} dispatches, {} bytes of workspace, {} bytes must move",
             resolved.steps.len(),

@@ -138,7 +138,9 @@ impl Problem<'_> {
         match slot {
             Slot::Input(place) => self.inputs[place].expect("an input that the program reads is bound"),
             Slot::Output(output) => self.outputs[output],
-            Slot::Work | Slot::Scalars | Slot::States(_) | Slot::Gathered(_) => unreachable!("not a tensor"),
+            Slot::Work | Slot::Scalars | Slot::States(_) | Slot::Gathered(_) => {
+                unreachable!("only tensors have a place")
+            }
         }
     }
 

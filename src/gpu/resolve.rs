@@ -55,7 +55,7 @@ pub(super) fn resolve(problem: &mut Problem<'_>) -> Result<Resolved> {
             let odd = |slot: &&Slot| problem.place(**slot).dtype.is_packed() && !windows.vector(&slots, **slot);
             slots.iter().find(|s| matches!(s, Slot::Output(_)) && odd(s)).copied()
         } {
-            let Slot::Output(output) = output else { unreachable!("an output was looked for") };
+            let Slot::Output(output) = output else { unreachable!("only outputs were looked for") };
             problem.keep(output);
         }
     }

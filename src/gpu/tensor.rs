@@ -195,12 +195,15 @@ impl Tensor {
     /// Reads the tensor back as an array. Blocks.
     ///
     /// # Errors
-    /// As [`Tensor::to_vec`].
+    /// As [`Tensor::to_vec`]; [`Error::Shape`] where an array cannot have that shape, empty as the tensor may be.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn to_array<T: Element>(&self) -> Result<ndarray::ArrayD<T>> {
         let values = self.to_vec::<T>()?;
         let shape = ndarray::IxDyn(self.shape());
-        Ok(ndarray::ArrayD::from_shape_vec(shape, values).expect("as many values as the shape holds"))
+        ndarray::ArrayD::from_shape_vec(shape, values).map_err(|_| {
+            let expected = format!("axes whose product, zeros left out, is at most {}", isize::MAX);
+            Error::Shape { input: "to_array".to_owned(), expected, found: self.shape().to_vec() }
+        })
     }
 
     /// Reads the tensor back, in row-major order.
