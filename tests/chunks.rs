@@ -7,7 +7,7 @@ use common::compare::{assert_grads, random};
 use common::context;
 use half::bf16;
 use std::sync::OnceLock;
-use wgloss::{Bindings, Context, DType, GradMode, HostTensor, Loss, PlanSpec, Reduction, Tensor, cpu, losses};
+use wgloss::{Bindings, Context, DType, Element, GradMode, HostTensor, Loss, PlanSpec, Reduction, Tensor, cpu, losses};
 
 /// A device with bindings of 64 KiB.
 fn small() -> Option<&'static Context> {
@@ -151,4 +151,63 @@ fn three_hundred_mebibytes_of_logits() {
     let (got, expected) = (f64::from(bound.read_loss().unwrap()), want.loss().unwrap());
     assert!((got - expected).abs() <= 2e-6 * expected, "{got}, want {expected}");
     assert_grads("300 MiB", &xs.to_vec().unwrap(), want.grad("input").unwrap(), cols);
+}
+
+/// One loss whose rows no binding holds, on a device with bindings of 64 KiB: 16,384 columns of 32 bits.
+fn rows_in_parts<T: Element>(ctx: &Context, loss: &Loss, weighted: bool, narrow: fn(f32) -> T, widen: fn(T) -> f32) {
+    // 50,257: no multiple of anything; 49,152: three bindings but for what alignment takes.
+    for (rows, cols) in [(3, 50_257), (2, 49_152)] {
+        let stored: Vec<T> = random(rows * cols, 3).into_iter().map(narrow).collect();
+        let x: Vec<f32> = stored.iter().map(|v| widen(*v)).collect();
+        let ignores = loss.name() == "cross_entropy";
+        let y: Vec<i32> = (0..rows).map(|r| if r == 1 && ignores { -100 } else { (r * 20_011) as i32 }).collect();
+        let w: Vec<f32> = random(cols, 4).iter().map(|v| v.abs()).collect();
+        let mut host = vec![("input", HostTensor::f32(&x, &[rows, cols])), ("target", HostTensor::i32(&y, &[rows]))];
+        host.extend(weighted.then(|| ("weight", HostTensor::f32(&w, &[cols]))));
+        let want = cpu::forward_backward(loss, &host, &["input"]).unwrap();
+        let ys = Tensor::from_slice(ctx, &y, &[rows]).unwrap();
+        let ws = Tensor::from_slice(ctx, &w, &[cols]).unwrap();
+        for mode in [GradMode::Write, GradMode::InPlace] {
+            let xs = Tensor::from_slice(ctx, &stored, &[rows, cols]).unwrap();
+            let mut inputs = vec![("input", &xs), ("target", &ys)];
+            inputs.extend(weighted.then_some(("weight", &ws)));
+            let out = loss.run(ctx, &inputs, &PlanSpec::new().grad_mode("input", mode)).unwrap();
+            let what = format!("{} {} [{rows}, {cols}] {mode:?}", loss.name(), T::DTYPE);
+            for (got, want) in out.loss_values().unwrap().iter().zip(want.loss_values().unwrap()) {
+                assert!((f64::from(*got) - want).abs() <= 3e-6 * want.abs() + 1e-6, "{what}: {got}, want {want}");
+            }
+            let got: Vec<f32> = out.grad("input").unwrap().to_vec::<T>().unwrap().into_iter().map(widen).collect();
+            let want = want.grad("input").unwrap();
+            if T::DTYPE == DType::F32 {
+                assert_grads(&what, &got, want, cols);
+                continue;
+            }
+            for (k, (got, want)) in got.iter().zip(want).enumerate() {
+                let off = (f64::from(*got) - want).abs();
+                assert!(off <= want.abs() / 255.0 + 1e-8, "{what} element {k}: got {got}, want {want}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_larger_than_a_binding_are_cut_as_well() {
+    let Some(ctx) = small() else { return };
+    let ce = losses::cross_entropy;
+    for loss in [ce(), ce().reduction(Reduction::None), ce().label_smoothing(0.1).entropy_bonus(0.1)] {
+        rows_in_parts::<f32>(ctx, &loss, false, |x| x, |x| x);
+        rows_in_parts::<bf16>(ctx, &loss, false, bf16::from_f32, bf16::to_f32);
+    }
+    rows_in_parts::<f32>(ctx, &ce(), true, |x| x, |x| x);
+    rows_in_parts::<f32>(ctx, &losses::multiclass_focal(), false, |x| x, |x| x);
+}
+
+#[test]
+fn a_column_of_more_rows_than_a_binding_holds_is_an_error() {
+    let Some(ctx) = small() else { return };
+    // One sample of 30,000 pixels, classes at axis 1: a chunk of its columns would hold all rows.
+    let xs = Tensor::zeros(ctx, DType::F32, &[1, 4, 30_000]).unwrap();
+    let ys = Tensor::zeros(ctx, DType::I32, &[1, 30_000]).unwrap();
+    let result = losses::cross_entropy().forward_backward(ctx, &[("input", &xs), ("target", &ys)]);
+    assert!(matches!(result, Err(wgloss::Error::Limit { .. })), "{result:?}");
 }

@@ -114,7 +114,7 @@ impl Cut {
             // One index of the cut axis may be more than a row, which is then not cut.
             let fixed = self.inner(place, 1) - 1;
             let room = self.room(place).saturating_sub(fixed);
-            let fits = if place.strides[3] == 0 { cols * u64::from(room > 0) } else { room / place.strides[3] };
+            let fits = room.checked_div(place.strides[3]).unwrap_or(if room > 0 { cols } else { 0 });
             if fits < cols.min(STEP) || fixed > 0 {
                 return Err(self.too_large(name, place, cols.min(STEP)));
             }
@@ -165,7 +165,7 @@ mod tests {
             assert_eq!([chunk.first, chunk.first_col], next, "rows in order, columns without gaps");
             assert_eq!(chunk.first_col % 4, 0, "vectors stay whole");
             let bytes = cut.bytes(&x, *chunk);
-            assert!(bytes.end - bytes.start <= 1 << 20 && bytes.start % 256 == 0);
+            assert!(bytes.end - bytes.start <= 1 << 20 && bytes.start.is_multiple_of(256));
             assert_eq!(bytes.start / 4 + cut.first(&x, *chunk), 5 + chunk.first * 1_000_003 + chunk.first_col);
             next = [chunk.first, chunk.first_col + chunk.cols];
             if next[1] == 1_000_003 {

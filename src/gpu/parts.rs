@@ -73,7 +73,7 @@ impl Bound {
     /// Records the loss and what else is no gradient; of a shard, after its last exchange.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] unless the plan was made with [`PlanSpec::apart`](crate::PlanSpec::apart) or
+    /// [`Error::Unsupported`] unless the plan was made with [`PlanSpec::separate_backward`](crate::PlanSpec::separate_backward) or
     /// [`PlanSpec::shard`](crate::PlanSpec::shard).
     pub fn encode_forward(&self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
         self.encode_part(self.exchanges.len(), encoder)
@@ -89,7 +89,8 @@ impl Bound {
 
     fn encode_part(&self, part: usize, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
         if self.parts.len() < 2 {
-            let message = "a part of a plan that was made in one; see PlanSpec::apart and PlanSpec::shard".to_owned();
+            let message =
+                "a part of a plan that was made in one; see PlanSpec::separate_backward and PlanSpec::shard".to_owned();
             return Err(Error::Unsupported { message });
         }
         let first = if part == 0 { 0 } else { self.parts[part - 1] };

@@ -224,7 +224,7 @@ impl Inner {
         let in_place: Vec<usize> = (0..program.outputs.len())
             .filter(|&o| matches!(mode_of(program, &self.spec, o), Mode::InPlace(_)))
             .collect();
-        if self.spec.shard.is_some() || self.spec.apart {
+        if self.spec.shard.is_some() || self.spec.separate_backward {
             let (program, forward) = forward_and_backward(program, limits, &in_place)?;
             (self.program, self.staging.forward) = (program, Some(forward));
         } else {

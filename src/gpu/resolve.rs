@@ -88,7 +88,7 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
         let items = problem.items_of(&cut, pieces[0]);
         let shape = schedule::Shape {
             rows: if program.has_rows() { items } else { 1 },
-            cols: if program.has_rows() { geometry.cols } else { items },
+            cols: if program.has_rows() { pieces[0].cols } else { items },
             vectors: windows.width == 4,
             masked: windows.aligned_to.is_some(),
             rows_innermost,
@@ -99,7 +99,7 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
                 _ => States::Inside,
             },
         };
-        chunks.push((cut, pieces));
+        chunks.push(Pieces { cut, pieces });
         schedules.push(schedule::schedule(program, pass, shape, limits, problem.force)?);
         let Windows { access, aligned_to, .. } = windows;
         let axes = geometry.axes.map(|size| size > 1);
@@ -112,12 +112,12 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
         if problem.staging.forward == Some(pass) {
             plan.end_part();
         }
-        let (cut, pieces) = &chunks[pass];
+        let Pieces { cut, pieces } = &chunks[pass];
         let stages = if rows[pass].slots > 0 { program.passes[pass].stages.len() as u32 } else { 0 };
         for phase in if rows[pass].known { stages } else { 0 }..=stages {
-            for place in 0..pieces.len() {
-                let shape = || problem.chunk_shape(pass, schedule, &memory, cut, pieces, place, &rows[pass]);
-                let bytes = problem.chunk_bytes(pass, cut, pieces[place]);
+            for (place, &chunk) in pieces.iter().enumerate() {
+                let shape = || problem.chunk_shape(pass, schedule, &memory, &chunks[pass], place, &rows[pass]);
+                let bytes = problem.chunk_bytes(pass, cut, chunk);
                 let source = pass_kernel(program, pass, schedule, variant, phase);
                 let (grid, second) = (schedule.grid, Second::Params);
                 plan.steps.push(Step::Kernel { source, grid, shape: shape(), second, bytes: bytes.clone() });
@@ -127,7 +127,7 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
                 for output in edge_outputs(program, &program.passes[pass], variant, schedule.width) {
                     let workgroup = problem.reduce_lanes();
                     let source = stitch(program, pass, schedule, variant, output, workgroup);
-                    let grid = [problem.groups_of(problem.items_of(cut, pieces[place]), workgroup), 1];
+                    let grid = [problem.groups_of(problem.items_of(cut, chunk), workgroup), 1];
                     let (shape, second) = (shape(), Second::Params);
                     plan.steps.push(Step::Kernel { source, grid, shape, second, bytes: bytes.clone() });
                 }
@@ -159,6 +159,12 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
     plan.end_part();
     let Steps { steps, parts, exchanges } = plan;
     Ok(Resolved { steps, parts, exchanges, work_words, schedules, bytes })
+}
+
+/// How a pass is cut, and into what.
+pub(super) struct Pieces {
+    cut: Cut,
+    pub pieces: Vec<Chunk>,
 }
 
 /// Regions of `work`, in words.
@@ -212,8 +218,7 @@ impl Problem<'_> {
         pass: usize,
         schedule: &PassSchedule,
         memory: &Memory,
-        cut: &Cut,
-        pieces: &[Chunk],
+        Pieces { cut, pieces }: &Pieces,
         place: usize,
         rows: &RowStates,
     ) -> Box<ShapeUniform> {
@@ -251,7 +256,7 @@ impl Problem<'_> {
         &self,
         schedules: &[PassSchedule],
         variants: &[Variant],
-        chunks: &[(Cut, Vec<Chunk>)],
+        chunks: &[Pieces],
         rows: &[RowStates],
     ) -> Result<Memory> {
         let (mut items, mut sums, mut states, mut edges) = (0, 0, 0, 0);
@@ -259,7 +264,7 @@ impl Problem<'_> {
             let (schedule, variant) = (&schedules[place], &variants[place]);
             edges = edges.max(edge_outputs(self.program, pass, variant, schedule.width).len() as u64);
             let totals = pass.totals.len() as u64;
-            items = items.max(totals * self.items(schedule, chunks[place].1.len() as u64));
+            items = items.max(totals * self.items(schedule, chunks[place].pieces.len() as u64));
             sums = sums.max(totals);
             let words = u64::from(state_words(self.program, pass)) * u64::from(rows[place].slots);
             states = states.max(pass.stages.len() as u64 * self.geometry.rows * words);

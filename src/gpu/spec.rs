@@ -39,7 +39,7 @@ pub struct PlanSpec {
     pub(super) force: Force,
     pub(super) shard: Option<Shard>,
     /// Whether forward and backward are encoded apart.
-    pub(super) apart: bool,
+    pub(super) separate_backward: bool,
 }
 
 impl PlanSpec {
@@ -146,8 +146,8 @@ impl PlanSpec {
     /// [`Bound::encode_backward`](crate::Bound::encode_backward), whose upstream gradient may come from what was
     /// computed in between. Rows that registers hold are read again and cost no trip more.
     #[must_use]
-    pub fn apart(mut self) -> PlanSpec {
-        self.apart = true;
+    pub fn separate_backward(mut self) -> PlanSpec {
+        self.separate_backward = true;
         self
     }
 

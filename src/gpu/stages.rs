@@ -1,8 +1,7 @@
 //! States of the rows' stages between dispatches: kept for the gradients, or exchanged with other shards. Pure.
 
-use super::chunk::{Chunk, Cut};
 use super::problem::{Exchange, Problem, Step};
-use super::resolve::Memory;
+use super::resolve::{Memory, Pieces};
 use super::uniform::StatesUniform;
 use crate::codegen::{Slot, stage_words, state_words, states};
 use crate::schedule::{Kernel, PassSchedule};
@@ -31,9 +30,9 @@ impl Steps {
 }
 
 impl Problem<'_> {
-    pub(super) fn row_states(&self, schedules: &[PassSchedule], chunks: &[(Cut, Vec<Chunk>)]) -> Vec<RowStates> {
+    pub(super) fn row_states(&self, schedules: &[PassSchedule], chunks: &[Pieces]) -> Vec<RowStates> {
         let mut all: Vec<RowStates> = Vec::new();
-        for (pass, (schedule, (_, pieces))) in schedules.iter().zip(chunks).enumerate() {
+        for (pass, (schedule, Pieces { pieces, .. })) in schedules.iter().zip(chunks).enumerate() {
             let Kernel::RowSplit { splits } = schedule.kernel else {
                 all.push(RowStates { slots: 0, known: false });
                 continue;
