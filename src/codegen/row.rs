@@ -226,13 +226,27 @@ impl<'f, 'a> Row<'f, 'a> {
         below.into_iter().filter(|&id| self.is_element(id)).collect()
     }
 
-    /// `let`s of element nodes; bits of the fetched inputs among them go to `bits`.
-    fn element_lets(&self, nodes: &[NodeId], bits: &str) -> String {
+    /// Whether the stages before have looked at the bits of every input among these element nodes, all over the row.
+    fn is_seen(&self, nodes: &[NodeId], stages: usize) -> bool {
+        let (pass, program) = (self.frame.pass, self.frame.program);
+        if program.valid.is_some_and(|valid| self.is_element(valid)) {
+            return false; // they looked where the loss is valid
+        }
+        let reduces = pass.stages[..stages].iter().flat_map(|stage| &stage.reduces);
+        let operands: Vec<NodeId> = reduces.flat_map(|id| program.node(*id).operands()).collect();
+        let seen = self.element_nodes(&operands);
+        let is_input = |id: &&NodeId| matches!(program.node(**id), Node::Input(_));
+        nodes.iter().filter(is_input).all(|id| seen.contains(id))
+    }
+
+    /// `let`s of element nodes; bits of the fetched inputs among them go to `bits`, unless they are `seen` already.
+    fn element_lets(&self, nodes: &[NodeId], bits: &str, seen: bool) -> String {
         let (frame, program) = (self.frame, self.frame.program);
         let (f, u) = if frame.width == 4 { ("F4", "U4") } else { ("F", "U") };
         let here = |id: NodeId| self.is_element(id);
         let emit = Emit { frame, width: frame.width, outer: "r", here: &here };
         emit.lets(nodes, &|id| match *program.node(id) {
+            Node::Input(place) if seen => format!("    let e{} = bitcast<{f}>(f.x{place});\n", id.0),
             Node::Input(place) => format!(
                 "    let e{n} = bitcast<{f}>(f.x{place});\n    {bits} = max({bits}, f.x{place} & {u}(MAGNITUDE));\n",
                 n = id.0
@@ -264,15 +278,21 @@ impl<'f, 'a> Row<'f, 'a> {
         let roots: Vec<NodeId> =
             states.iter().map(|s| s.operand).chain(program.valid.filter(|v| self.is_element(*v))).collect();
         let nodes = self.element_nodes(&roots);
+        let seen = self.is_seen(&nodes, stage);
         put!(
             text,
-            "fn stage{stage}_step(before: LaneStage{stage}, r: RowValues, f: Fetched, col: u32) -> LaneStage{stage} {{\n    var s = before;\n    var bits = {u}(0u);\n"
+            "fn stage{stage}_step(before: LaneStage{stage}, r: RowValues, f: Fetched, col: u32) -> LaneStage{stage} {{\n    var s = before;\n"
         );
-        text.push_str(&self.element_lets(&nodes, "bits"));
+        if !seen {
+            putln!(text, "    var bits = {u}(0u);");
+        }
+        text.push_str(&self.element_lets(&nodes, "bits", seen));
         if let Some(valid) = program.valid.filter(|v| self.is_element(*v)) {
             putln!(text, "    bits = select({u}(0u), bits, {});", self.element_value(valid));
         }
-        text.push_str("    s.bits = max(s.bits, bits);\n");
+        if !seen {
+            text.push_str("    s.bits = max(s.bits, bits);\n");
+        }
         for state in &states {
             text.push_str(&state.step(&self.element_value(state.operand), frame.col_index(), f, u, w));
         }
@@ -335,13 +355,19 @@ impl<'f, 'a> Row<'f, 'a> {
         if !elements.is_empty() {
             let roots: Vec<NodeId> = elements.iter().map(|&o| program.outputs[o].node).chain(valid).collect();
             let nodes = self.element_nodes(&roots);
-            putln!(text, "    var bits = {u}(0u);");
-            text.push_str(&self.element_lets(&nodes, "bits"));
-            let mut seen = "bits".to_owned();
-            if let Some(valid) = valid.filter(|v| !self.is_element(*v)) {
+            let in_stages = self.is_seen(&nodes, frame.pass.stages.len());
+            let mut seen = format!("{u}(r.bits)");
+            if !in_stages {
+                putln!(text, "    var bits = {u}(0u);");
+                seen = "bits".to_owned();
+            }
+            text.push_str(&self.element_lets(&nodes, "bits", in_stages));
+            if let (false, Some(valid)) = (in_stages, valid.filter(|v| !self.is_element(*v))) {
                 seen = format!("select({u}(0u), {seen}, {})", self.element_value(valid));
             }
-            seen = format!("max({seen}, {u}(r.bits))");
+            if !in_stages {
+                seen = format!("max({seen}, {u}(r.bits))");
+            }
             if let Some(valid) = valid.filter(|v| self.is_element(*v)) {
                 seen = format!("select({u}(0u), {seen}, {})", self.element_value(valid));
             }
