@@ -28,6 +28,8 @@ pub struct Limits {
     pub offset_alignment: u32,
     /// Lanes of a subgroup, at least; 0 where there are no subgroup operations.
     pub subgroup: u32,
+    /// Whether softmax loops may use the adapter's exp2, which was measured to be accurate enough.
+    pub exp2: bool,
     /// Whether a CPU runs the kernels: short workgroups then, since each invocation is a lane of one core.
     pub software: bool,
 }
@@ -43,6 +45,7 @@ impl Limits {
         buffer_bytes: 256 << 20,
         offset_alignment: 256,
         subgroup: 0,
+        exp2: false,
         software: false,
     };
 }
@@ -79,6 +82,8 @@ pub struct Force {
     pub lanes: Option<u32>,
     /// Whether lanes combine by subgroup operations, where there are any.
     pub subgroups: Option<bool>,
+    /// Whether softmax loops use the adapter's exp2, whatever it is worth.
+    pub exp2: Option<bool>,
 }
 
 /// How one pass runs.
@@ -92,6 +97,8 @@ pub struct PassSchedule {
     pub lanes: u32,
     /// Lanes of a subgroup that may exchange values; 0 for none.
     pub subgroup: u32,
+    /// Whether exponentials of a softmax are the adapter's.
+    pub exp2: bool,
     /// Elements of a load or store.
     pub width: u32,
     /// Workgroups.
@@ -172,6 +179,7 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
             workgroup,
             lanes: 1,
             subgroup: 0,
+            exp2: false,
             width,
             grid: [groups as u32, 1],
             strided: true,
@@ -256,7 +264,8 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
         _ => [groups.min(u64::from(limits.workgroups)) as u32, 1],
     };
     let strided = groups > u64::from(limits.workgroups);
-    Ok(PassSchedule { kernel, workgroup, lanes, subgroup, width, grid, strided, why })
+    let exp2 = force.exp2.unwrap_or(limits.exp2);
+    Ok(PassSchedule { kernel, workgroup, lanes, subgroup, exp2, width, grid, strided, why })
 }
 
 fn busy_rows(limits: &Limits) -> u64 {

@@ -56,13 +56,15 @@ pub enum Skeleton {
     BroadcastSum,
     /// `narrow.wgsl`
     Narrow,
+    /// `probe.wgsl`
+    Probe,
     /// `stitch.wgsl`
     Stitch,
 }
 
 impl Skeleton {
     /// Every skeleton.
-    pub const ALL: [Skeleton; 9] = [
+    pub const ALL: [Skeleton; 10] = [
         Skeleton::Elementwise,
         Skeleton::Row,
         Skeleton::RowResident,
@@ -71,6 +73,7 @@ impl Skeleton {
         Skeleton::Reduce,
         Skeleton::BroadcastSum,
         Skeleton::Narrow,
+        Skeleton::Probe,
         Skeleton::Stitch,
     ];
 
@@ -83,6 +86,7 @@ impl Skeleton {
             Skeleton::RowStates => include_str!("../shaders/row_states.wgsl"),
             Skeleton::Reduce => include_str!("../shaders/reduce.wgsl"),
             Skeleton::BroadcastSum => include_str!("../shaders/broadcast_sum.wgsl"),
+            Skeleton::Probe => include_str!("../shaders/probe.wgsl"),
             Skeleton::Narrow => include_str!("../shaders/narrow.wgsl"),
             Skeleton::Stitch => include_str!("../shaders/stitch.wgsl"),
         }

@@ -127,6 +127,7 @@ fn generated_kernels_are_as_kept() {
             width,
             lanes: 64,
             subgroup: 0,
+            exp2: false,
             grid: [64, 1],
             strided: true,
             why: "",

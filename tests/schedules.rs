@@ -43,6 +43,8 @@ fn forces(ctx: &Context) -> Vec<Force> {
                     width,
                     lanes: Some(lanes),
                     subgroups,
+                    // The adapter's exponential with vectors, ours without.
+                    exp2: Some(width.is_none()),
                 }));
             }
         }

@@ -58,6 +58,9 @@ pub(super) fn kernel(
         }
         _ => Skeleton::Row,
     };
+    if schedule.exp2 {
+        hooks.values_mut().for_each(|hook| *hook = hook.replace("math_exp_neg", "math_exp2_neg"));
+    }
     let wgsl = fill_hooks(&title(program, pass, schedule), skeleton, stages, gather, &hooks);
     KernelSource { wgsl: wgsl.expect("the row skeletons take these hooks"), bindings }
 }

@@ -1,6 +1,7 @@
 //! A device to compute on: one of our own, or the caller's.
 
 use super::pipeline::PipelineCache;
+use super::probe::exp2_is_accurate;
 use crate::error::{Error, Result};
 use crate::schedule::Limits;
 use std::sync::Arc;
@@ -82,14 +83,32 @@ impl Context {
         };
         let device = adapter.request_device(&descriptor).await;
         let (device, queue) = device.map_err(|error| Error::Device { message: error.to_string() })?;
-        Context::from_wgpu(device, queue, Some(&adapter))
+        Context::probed(device, queue, Some(&adapter)).await
     }
 
-    /// Shares a device that the caller made. Give the adapter, where it is known, so that kernels suit it.
+    /// Shares a device that the caller made. Give the adapter, where it is known, so that kernels suit it: then one
+    /// small dispatch is submitted, and waited for, that measures the adapter's exponential (not in a browser).
     ///
     /// # Errors
     /// None today; a device that wgloss could not use would be [`Error::Device`].
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<&wgpu::Adapter>) -> Result<Context> {
+        #[cfg(not(target_arch = "wasm32"))]
+        return pollster::block_on(Context::probed(device, queue, adapter));
+        #[cfg(target_arch = "wasm32")]
+        Ok(Context::unprobed(device, queue, adapter))
+    }
+
+    async fn probed(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<&wgpu::Adapter>) -> Result<Context> {
+        let mut ctx = Context::unprobed(device, queue, adapter);
+        // A CPU gains nothing from its exp2.
+        let exp2 = adapter.is_some() && !ctx.limits().software && exp2_is_accurate(&ctx).await;
+        if let Some(inner) = Arc::get_mut(&mut ctx.inner) {
+            inner.limits.exp2 = exp2;
+        }
+        Ok(ctx)
+    }
+
+    fn unprobed(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<&wgpu::Adapter>) -> Context {
         let info = adapter.map(wgpu::Adapter::get_info);
         let software = info.as_ref().is_some_and(|info| {
             let name = format!("{} {}", info.name, info.driver).to_lowercase();
@@ -102,7 +121,7 @@ impl Context {
             |info| format!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info),
         );
         let inner = Inner { device, queue, adapter, limits, pipelines: PipelineCache::default() };
-        Ok(Context { inner: Arc::new(inner) })
+        Context { inner: Arc::new(inner) }
     }
 
     /// The device.
@@ -205,6 +224,7 @@ fn limits(of: &wgpu::Limits, software: bool) -> Limits {
         buffer_bytes: of.max_buffer_size,
         offset_alignment: of.min_storage_buffer_offset_alignment.max(16),
         subgroup: 0,
+        exp2: false,
         software,
     }
 }

@@ -6,6 +6,7 @@ mod context;
 mod parts;
 mod pipeline;
 mod plan;
+mod probe;
 mod problem;
 mod resolve;
 mod run;
