@@ -1,8 +1,9 @@
 //! Bound plans: buffers, bind groups, and the commands of a step.
 
 use super::context::Context;
+use super::explain::output_name;
 use super::pipeline::Pipeline;
-use super::plan::{BoundIo, Inner, Io, Plan, output_name};
+use super::plan::{BoundIo, Inner, Io, Plan};
 use super::problem::{Second, Step};
 use super::resolve::Resolved;
 use super::spec::Bindings;
@@ -199,7 +200,7 @@ impl Bound {
         self.bytes
     }
 
-    /// What was chosen for these tensors and why.
+    /// What was chosen for these tensors and why, as in [`Plan::explain`].
     pub fn explain(&self) -> &str {
         &self.explained
     }
@@ -366,7 +367,7 @@ impl Maker<'_> {
             labels: labels.and_then(|place| self.inputs[place].clone()),
             classes: self.geometry.cols,
             outputs: self.outputs.to_vec(),
-            bytes: resolved.bytes,
+            bytes: resolved.facts.bytes,
             explained: inner.explain(self.geometry, &resolved),
         })
     }

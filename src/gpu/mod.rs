@@ -3,6 +3,7 @@
 mod bound;
 mod chunk;
 mod context;
+mod explain;
 mod pipeline;
 mod plan;
 mod problem;

@@ -1,6 +1,7 @@
 //! Plans: what a loss is compiled to for shapes, and the host's checks of the tensors that are bound to it.
 
 use super::context::Context;
+use super::explain::output_name;
 use super::pipeline::Pipeline;
 use super::problem::{Place, Problem, Second, Step};
 use super::resolve::{Resolved, resolve};
@@ -15,7 +16,6 @@ use crate::loss::Loss;
 use crate::lower::{Program, Target, UPSTREAM, lower};
 use crate::op::Kind;
 use crate::schedule::split_outputs;
-use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 
 /// A loss compiled for shapes: program, pipelines, workspace. Made once, bound to as many buffers as you like.
@@ -325,32 +325,7 @@ impl Inner {
     }
 
     pub fn explain(&self, geometry: &Geometry, resolved: &Resolved) -> String {
-        let program = &self.program;
-        let mut text = format!("{} over {} rows x {} columns\n", program.name, geometry.rows, geometry.cols);
-        for (pass, (schedule, what)) in resolved.schedules.iter().zip(&program.passes).enumerate() {
-            let _ = writeln!(
-                text,
-                "pass {pass}: {:?}, {} invocations, {} lanes a row, width {}, grid {}x{}, {} stages, {} sums, {} outputs ({})",
-                schedule.kernel,
-                schedule.workgroup,
-                schedule.lanes,
-                schedule.width,
-                schedule.grid[0],
-                schedule.grid[1],
-                what.stages.len(),
-                what.totals.len(),
-                what.outputs.len(),
-                schedule.why
-            );
-        }
-        let _ = writeln!(
-            text,
-            "{} dispatches, {} bytes of workspace, {} bytes must move",
-            resolved.steps.len(),
-            4 * resolved.work_words,
-            resolved.bytes
-        );
-        text
+        resolved.facts.explain(&self.program, geometry, self.ctx.adapter_name(), resolved.work_words)
     }
 
     /// The shared workspace, grown where needed.
@@ -368,18 +343,9 @@ impl Inner {
     }
 }
 
-pub(super) fn output_name(program: &Program, target: &Target) -> String {
-    match target {
-        Target::Loss => "loss".to_owned(),
-        Target::Denominator => "denominator".to_owned(),
-        Target::Extra(name) => format!("extra output {name}"),
-        Target::Grad(place) => format!("gradient of {}", program.inputs[*place].name),
-        Target::HessianDiagonal(place) => format!("Hessian diagonal of {}", program.inputs[*place].name),
-    }
-}
-
 impl Plan {
-    /// What was chosen and why: kernels, grids, bytes.
+    /// What was chosen for the planned shapes and why: for each pass the schedule, how often it reads and writes each
+    /// tensor, and the dispatches; for the whole plan the bytes that must move, and those that do.
     pub fn explain(&self) -> &str {
         &self.inner.explained
     }

@@ -1,6 +1,7 @@
 //! Program, geometry and places of tensors to the dispatches of a bound plan. Pure: no device.
 
 use super::chunk::{Chunk, Cut};
+use super::explain::{Facts, PassFacts};
 use super::problem::{ONE_STEP, Place, Problem, SEGMENTS, Second, Step, is_broadcast};
 use super::uniform::{MAX_TENSORS, ShapeUniform, SpanUniform};
 use super::windows::Windows;
@@ -18,9 +19,7 @@ use std::ops::Range;
 pub(super) struct Resolved {
     pub steps: Vec<Step>,
     pub work_words: u64,
-    pub schedules: Vec<PassSchedule>,
-    /// What must move: inputs once, outputs once.
-    pub bytes: u64,
+    pub facts: Facts,
 }
 
 /// Keeps gradients apart that are summed afterwards, then those of 16 bits that their pass cannot store.
@@ -98,12 +97,14 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
     }
     let memory = problem.memory(&schedules, &variants, &chunks)?;
     let mut steps = Vec::new();
+    let mut facts = Vec::new();
     for (pass, (schedule, variant)) in schedules.iter().zip(&variants).enumerate() {
         let phases = match schedule.kernel {
             Kernel::RowSplit { .. } => program.passes[pass].stages.len() as u32,
             _ => 0,
         };
         let (cut, pieces) = &chunks[pass];
+        let before = steps.len();
         for (place, &chunk) in pieces.iter().enumerate() {
             let shape = || problem.chunk_shape(pass, schedule, &memory, cut, pieces, place);
             let bytes = problem.chunk_bytes(pass, cut, chunk);
@@ -119,7 +120,14 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
                 steps.push(Step::Kernel { source, grid, shape: shape(), second: Second::Params, bytes: bytes.clone() });
             }
         }
+        let own = steps.len() - before;
         problem.reductions(pass, schedule, pieces.len() as u64, &memory, &mut steps);
+        facts.push(PassFacts {
+            schedule: *schedule,
+            tensors: problem.traffic(pass, schedule.kernel),
+            chunks: pieces.len(),
+            dispatches: [own, steps.len() - before - own],
+        });
     }
     let mut work_words = memory.words;
     for (output, target) in problem.targets.iter().enumerate() {
@@ -133,10 +141,8 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
             work_words = work_words.max(problem.settle(output, target, &mut steps));
         }
     }
-    let input_size = |place: usize| problem.inputs[place].map_or(4, |p| p.dtype.size());
-    let output_size = |o: usize| problem.targets[o].unwrap_or(problem.outputs[o]).dtype.size();
-    let bytes = schedule::bytes_moved(program, geometry, &input_size, &output_size);
-    Ok(Resolved { steps, work_words, schedules, bytes })
+    let facts = problem.facts(facts, &steps);
+    Ok(Resolved { steps, work_words, facts })
 }
 
 /// Regions of `work`, in words.

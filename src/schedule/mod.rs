@@ -1,10 +1,13 @@
 //! How a pass runs: kernel, workgroup size, vector width, grid. Pure: shapes and limits in, numbers out.
 
+mod traffic;
+
+pub use traffic::{Footprint, TensorId, Traffic, bytes_moved, traffic};
+
 use crate::error::{Error, Result};
 use crate::expr::{Node, NodeId, Scope};
 use crate::geometry::Geometry;
 use crate::lower::{Pass, Program, finish_pass};
-use crate::op::Kind;
 
 /// What a device allows and is, as plain numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -387,37 +390,6 @@ pub fn check_sizes(geometry: &Geometry, has_rows: bool) -> Result<()> {
         return Err(Error::Limit { what: "columns".into(), needed: geometry.cols, allowed: cols, limit });
     }
     Ok(())
-}
-
-/// Bytes that a program must move, given the sizes of its tensors' elements: inputs once, outputs once.
-pub fn bytes_moved(
-    program: &Program,
-    geometry: &Geometry,
-    input_size: &dyn Fn(usize) -> u64,
-    output_size: &dyn Fn(usize) -> u64,
-) -> u64 {
-    let values = |scope: Scope| match scope {
-        Scope::Element => geometry.elements(),
-        Scope::Row => geometry.rows,
-        Scope::Column => geometry.cols,
-        _ => 1,
-    };
-    let read = |place: usize| {
-        let used = program.nodes.contains(&Node::Input(place as u32));
-        // Gathered only: one element a row.
-        let dense = program
-            .nodes
-            .iter()
-            .any(|n| !matches!(n, Node::At(..)) && n.operands().any(|o| *program.node(o) == Node::Input(place as u32)));
-        match (used, dense || program.inputs[place].kind == Kind::Int) {
-            (true, true) => values(program.inputs[place].scope),
-            (true, false) => geometry.rows,
-            _ => 0,
-        }
-    };
-    let inputs: u64 = (0..program.inputs.len()).map(|place| input_size(place) * read(place)).sum();
-    let outputs = program.outputs.iter().enumerate().map(|(o, output)| output_size(o) * values(output.scope));
-    inputs + outputs.sum::<u64>()
 }
 
 #[cfg(test)]
