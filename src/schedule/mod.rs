@@ -1,7 +1,9 @@
 //! How a pass runs: kernel, workgroup size, vector width, grid. Pure: shapes and limits in, numbers out.
 
+mod candidates;
 mod traffic;
 
+pub use candidates::candidates;
 pub use traffic::{Footprint, TensorId, Traffic, bytes_moved, traffic};
 
 use crate::error::{Error, Result};
@@ -66,7 +68,8 @@ pub enum Kernel {
     },
 }
 
-/// The kernel that a caller insists on, for tests and tuning; it holds for every pass that visits columns.
+/// The kernel that a caller insists on, for tests and tuning; it holds for every pass that visits columns, or for all
+/// passes where none does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Force {
     /// The kernel; a resident one that cannot hold the row, or a split that cannot be, is an error.
@@ -148,7 +151,10 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
     if !program.has_rows() || !pass.columns {
         let width = if program.has_rows() { 1 } else { width };
         let items = if program.has_rows() { shape.rows } else { shape.cols }.div_ceil(u64::from(width));
-        let workgroup = force.workgroup.unwrap_or(if limits.software { 8 } else { most });
+        // A pass over labels beside one over columns keeps its own.
+        let beside = program.has_rows() && program.passes.iter().any(|pass| pass.columns);
+        let asked = force.workgroup.filter(|_| !beside);
+        let workgroup = asked.unwrap_or(if limits.software { 8 } else { most });
         // Several items an invocation, so that its sums and constants are shared.
         let (per_invocation, busy) = if limits.software { (64, 256) } else { (4, 4096) };
         let groups = items.div_ceil(u64::from(workgroup) * per_invocation).clamp(1, busy);
