@@ -42,7 +42,7 @@ pub struct Bound {
     params: Mutex<Vec<f64>>,
     labels: Option<Tensor>,
     classes: u64,
-    outputs: Vec<Tensor>,
+    pub(super) outputs: Vec<Tensor>,
     bytes: u64,
     explained: String,
 }
@@ -79,15 +79,21 @@ impl Bound {
     /// # Errors
     /// None today; the signature leaves room for checks that must wait until now.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        for (buffer, from, to) in &self.copies {
-            encoder.copy_buffer_to_buffer(buffer, *from, &self.scalars, *to, 4);
-        }
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        self.encode_pass(&mut pass);
+        self.encode_timed(encoder, None);
         Ok(())
     }
 
-    fn encode_pass(&self, pass: &mut wgpu::ComputePass<'_>) {
+    /// Records the step, with a timestamp before its dispatches and one after.
+    pub(super) fn encode_timed(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        timestamp_writes: Option<wgpu::ComputePassTimestampWrites<'_>>,
+    ) {
+        for (buffer, from, to) in &self.copies {
+            encoder.copy_buffer_to_buffer(buffer, *from, &self.scalars, *to, 4);
+        }
+        let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+        let mut pass = encoder.begin_compute_pass(&descriptor);
         for step in &self.steps {
             pass.set_pipeline(&step.pipeline.pipeline);
             pass.set_bind_group(0, &step.group, &[]);

@@ -6,11 +6,13 @@ use crate::dtype::DType;
 use crate::expr::{Node, Scope};
 use crate::geometry::Geometry;
 use crate::lower::{Program, Target};
-use crate::schedule::{Footprint, Kernel, PassSchedule, TensorId, Traffic, bytes_moved, traffic};
+use crate::schedule::{Footprint, Kernel, PassSchedule, Shape, TensorId, Traffic, bytes_moved, traffic};
 use std::fmt::Write;
 
 /// What one pass does.
 pub(super) struct PassFacts {
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "for tuning, which is native only"))]
+    pub shape: Shape,
     pub schedule: PassSchedule,
     pub tensors: Vec<(Traffic, DType)>,
     /// Parts that it is cut into where a tensor is larger than a binding.

@@ -1,5 +1,7 @@
 //! The only part that names wgpu: contexts, tensors, plans.
 
+#[cfg(not(target_arch = "wasm32"))]
+mod agree;
 mod bound;
 mod chunk;
 mod context;
@@ -12,7 +14,14 @@ mod run;
 mod settle;
 mod spec;
 mod tensor;
+#[cfg(not(target_arch = "wasm32"))]
+mod trial;
 mod trusted;
+#[cfg(not(target_arch = "wasm32"))]
+mod tune;
+#[cfg(not(target_arch = "wasm32"))]
+mod tune_cache;
+mod tuning;
 mod uniform;
 mod windows;
 
@@ -22,3 +31,8 @@ pub use plan::Plan;
 pub use run::Output;
 pub use spec::{Bindings, GradMode, PlanSpec};
 pub use tensor::Tensor;
+#[cfg(not(target_arch = "wasm32"))]
+pub use tune::TuneOptions;
+#[cfg(not(target_arch = "wasm32"))]
+pub use tune_cache::TuneCache;
+pub use tuning::{TuneCandidate, TuneClock, Tuning};

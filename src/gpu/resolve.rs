@@ -20,6 +20,9 @@ pub(super) struct Resolved {
     pub steps: Vec<Step>,
     pub work_words: u64,
     pub facts: Facts,
+    /// How each pass reaches its tensors.
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "for tuning, which is native only"))]
+    pub variants: Vec<Variant>,
 }
 
 /// Keeps gradients apart that are summed afterwards, then those of 16 bits that their pass cannot store.
@@ -62,6 +65,7 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
     let mut schedules = Vec::new();
     let mut variants = Vec::new();
     let mut chunks = Vec::new();
+    let mut shapes = Vec::new();
     for pass in &program.passes {
         let slots = tensors(program, pass);
         if slots.len() > MAX_TENSORS {
@@ -90,6 +94,7 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
             gathered_in_place,
         };
         chunks.push((cut, pieces));
+        shapes.push(shape);
         schedules.push(schedule::schedule(program, pass, shape, limits, problem.force)?);
         let Windows { access, aligned_to, .. } = windows;
         let axes = geometry.axes.map(|size| size > 1);
@@ -123,6 +128,7 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
         let own = steps.len() - before;
         problem.reductions(pass, schedule, pieces.len() as u64, &memory, &mut steps);
         facts.push(PassFacts {
+            shape: shapes[pass],
             schedule: *schedule,
             tensors: problem.traffic(pass, schedule.kernel),
             chunks: pieces.len(),
@@ -142,7 +148,7 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
         }
     }
     let facts = problem.facts(facts, &steps);
-    Ok(Resolved { steps, work_words, facts })
+    Ok(Resolved { steps, work_words, facts, variants })
 }
 
 /// Regions of `work`, in words.
