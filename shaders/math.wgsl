@@ -70,7 +70,7 @@ fn math_exp_neg(x: F) -> F {
 }
 
 // e^x for x ≤ 0 by the adapter's exp2: 5 operations and one of the special function unit. The softmax loops have it
-// where a context has measured that it errs by 4e-7 at most on [−40, 0] (software adapters do by up to 2e-6, and gain
+// where a context has measured that it errs by 4e-7 at most on [−40, 0] (software adapters do by up to 3e-6, and gain
 // nothing). What lies below −40 adds nothing to a row that holds e^0. exp2_neg(±0) = 1 exactly; from −150 on 0; NaN may give anything, its bits are looked at.
 fn math_exp2_neg(x: F) -> F {
     let a = max(x, F(-150.0));

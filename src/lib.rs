@@ -45,6 +45,10 @@ pub use cpu::{CpuOutput, CpuPlan, HostTensor};
 pub use dtype::{DType, Element, narrow_labels, widen_bf16, widen_f16};
 pub use error::{Error, Result};
 pub use expr::{Expr, Extent, Graph, Scope};
-pub use gpu::{Bindings, Bound, Context, GradMode, Output, Plan, PlanSpec, Shard, Tensor};
+pub use gpu::{
+    Bindings, Bound, Context, GradMode, Output, Plan, PlanSpec, Shard, Tensor, TuneCandidate, TuneClock, Tuning,
+};
+#[cfg(not(target_arch = "wasm32"))]
+pub use gpu::{TuneCache, TuneOptions};
 pub use loss::{Domain, Loss, Reduction, RowAxis, Value};
 pub use op::Kind;

@@ -1,8 +1,9 @@
 //! Bound plans: buffers, bind groups, and the commands of a step.
 
 use super::context::Context;
+use super::explain::output_name;
 use super::pipeline::Pipeline;
-use super::plan::{BoundIo, Inner, Io, Plan, output_name};
+use super::plan::{BoundIo, Inner, Io, Plan};
 use super::problem::{Exchange, Second, Step};
 use super::resolve::Resolved;
 use super::spec::Bindings;
@@ -50,7 +51,7 @@ pub struct Bound {
     params: Mutex<Vec<f64>>,
     labels: Option<Tensor>,
     classes: u64,
-    outputs: Vec<Tensor>,
+    pub(super) outputs: Vec<Tensor>,
     bytes: u64,
     explained: String,
 }
@@ -91,15 +92,22 @@ impl Bound {
             let message = "encoding a shard in one go; exchange its states between its parts".to_owned();
             return Err(Error::Unsupported { message });
         }
-        self.encode_steps(encoder, &self.steps);
+        self.encode_timed(encoder, &self.steps, None);
         Ok(())
     }
 
-    pub(super) fn encode_steps(&self, encoder: &mut wgpu::CommandEncoder, steps: &[BoundStep]) {
+    /// Records those steps, with a timestamp before their dispatches and one after.
+    pub(super) fn encode_timed(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        steps: &[BoundStep],
+        timestamp_writes: Option<wgpu::ComputePassTimestampWrites<'_>>,
+    ) {
         for (buffer, from, to) in &self.copies {
             encoder.copy_buffer_to_buffer(buffer, *from, &self.scalars, *to, 4);
         }
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+        let mut pass = encoder.begin_compute_pass(&descriptor);
         for step in steps {
             pass.set_pipeline(&step.pipeline.pipeline);
             pass.set_bind_group(0, &step.group, &[]);
@@ -212,7 +220,7 @@ impl Bound {
         self.bytes
     }
 
-    /// What was chosen for these tensors and why.
+    /// What was chosen for these tensors and why, as in [`Plan::explain`].
     pub fn explain(&self) -> &str {
         &self.explained
     }
@@ -382,7 +390,7 @@ impl Maker<'_> {
             labels: labels.and_then(|place| self.inputs[place].clone()),
             classes: inner.staging.shard.map_or(self.geometry.cols, |shard| shard.classes),
             outputs: self.outputs.to_vec(),
-            bytes: resolved.bytes,
+            bytes: resolved.facts.bytes,
             explained: inner.explain(self.geometry, &resolved),
         })
     }

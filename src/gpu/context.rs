@@ -23,6 +23,8 @@ struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
     adapter: String,
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "for tuning, which is native only"))]
+    info: Option<wgpu::AdapterInfo>,
     limits: Limits,
     pipelines: PipelineCache,
 }
@@ -73,7 +75,9 @@ impl Context {
                  (`apt-get install mesa-vulkan-drivers` on Debian and Ubuntu)"
             ),
         })?;
-        let wanted = if limits.is_none() { wgpu::Features::SUBGROUP } else { wgpu::Features::empty() };
+        // Timestamps are for tuning alone.
+        let all = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+        let wanted = if limits.is_none() { all } else { wgpu::Features::empty() };
         let required_limits = limits.unwrap_or_else(|| adapter.limits());
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wgloss"),
@@ -116,11 +120,11 @@ impl Context {
             info.device_type == wgpu::DeviceType::Cpu || known.iter().any(|k| name.contains(k))
         });
         let limits = Limits { subgroup: subgroup(&device, info.as_ref()), ..limits(&device.limits(), software) };
-        let adapter = info.map_or_else(
+        let adapter = info.as_ref().map_or_else(
             || "adapter not given".to_owned(),
             |info| format!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info),
         );
-        let inner = Inner { device, queue, adapter, limits, pipelines: PipelineCache::default() };
+        let inner = Inner { device, queue, adapter, info, limits, pipelines: PipelineCache::default() };
         Context { inner: Arc::new(inner) }
     }
 
@@ -137,6 +141,14 @@ impl Context {
     /// Name, backend and driver of the adapter.
     pub fn adapter_name(&self) -> &str {
         &self.inner.adapter
+    }
+
+    /// What tells this adapter and its driver from others: name, backend, driver, version. Unknown for a device that
+    /// came without its adapter.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn adapter_key(&self) -> Option<[String; 4]> {
+        let info = self.inner.info.as_ref()?;
+        Some([info.name.clone(), format!("{:?}", info.backend), info.driver.clone(), info.driver_info.clone()])
     }
 
     /// What the device allows, as plain numbers.

@@ -1,8 +1,11 @@
 //! The only part that names wgpu: contexts, tensors, plans.
 
+#[cfg(not(target_arch = "wasm32"))]
+mod agree;
 mod bound;
 mod chunk;
 mod context;
+mod explain;
 mod parts;
 mod pipeline;
 mod plan;
@@ -14,7 +17,14 @@ mod settle;
 mod spec;
 mod stages;
 mod tensor;
+#[cfg(not(target_arch = "wasm32"))]
+mod trial;
 mod trusted;
+#[cfg(not(target_arch = "wasm32"))]
+mod tune;
+#[cfg(not(target_arch = "wasm32"))]
+mod tune_cache;
+mod tuning;
 mod uniform;
 mod windows;
 
@@ -25,3 +35,8 @@ pub use problem::Shard;
 pub use run::Output;
 pub use spec::{Bindings, GradMode, PlanSpec};
 pub use tensor::Tensor;
+#[cfg(not(target_arch = "wasm32"))]
+pub use tune::TuneOptions;
+#[cfg(not(target_arch = "wasm32"))]
+pub use tune_cache::TuneCache;
+pub use tuning::{TuneCandidate, TuneClock, Tuning};

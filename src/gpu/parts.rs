@@ -94,7 +94,7 @@ impl Bound {
             return Err(Error::Unsupported { message });
         }
         let first = if part == 0 { 0 } else { self.parts[part - 1] };
-        self.encode_steps(encoder, &self.steps[first..self.parts[part]]);
+        self.encode_timed(encoder, &self.steps[first..self.parts[part]], None);
         Ok(())
     }
 

@@ -1,11 +1,13 @@
 //! Plans: what a loss is compiled to for shapes, and the host's checks of the tensors that are bound to it.
 
 use super::context::Context;
+use super::explain::output_name;
 use super::pipeline::Pipeline;
 use super::problem::{Place, Problem, Second, Shard, Staging, Step};
 use super::resolve::{Resolved, resolve};
 use super::spec::{Bindings, GradMode, PlanSpec};
 use super::tensor::Tensor;
+use super::tuning::Tuning;
 use crate::codegen::Mode;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -14,8 +16,7 @@ use crate::geometry::{Geometry, Layout, Part};
 use crate::loss::Loss;
 use crate::lower::{Columns, Program, Target, UPSTREAM, lower, lower_columns};
 use crate::op::Kind;
-use crate::schedule::{forward_and_backward, split_outputs};
-use crate::text::putln;
+use crate::schedule::{Force, forward_and_backward, split_outputs};
 use std::sync::{Arc, Mutex};
 
 /// A loss compiled for shapes: program, pipelines, workspace. Made once, bound to as many buffers as you like.
@@ -27,10 +28,14 @@ pub struct Plan {
 pub(super) struct Inner {
     pub ctx: Context,
     pub loss: Loss,
-    spec: PlanSpec,
+    pub spec: PlanSpec,
     pub program: Program,
     pub staging: Staging,
-    work: Mutex<Option<wgpu::Buffer>>,
+    /// Shared with the plans that tuning made of this one.
+    work: Arc<Mutex<Option<wgpu::Buffer>>>,
+    /// What tuning chose, where the tensors allow it.
+    preferred: Option<Force>,
+    pub tuning: Option<Tuning>,
     explained: String,
 }
 
@@ -42,8 +47,8 @@ impl std::fmt::Debug for Plan {
 
 /// A tensor's part before it is bound: its layout, its type, and where it lies in its buffer.
 pub(super) struct Io {
-    layout: Layout,
-    dtype: DType,
+    pub layout: Layout,
+    pub dtype: DType,
     /// First element in the buffer.
     offset: u64,
     /// Whether the buffer holds the last vector of four elements.
@@ -96,7 +101,9 @@ impl Context {
             spec: spec.clone(),
             program,
             staging: Staging { shard: spec.shard, part: spec.shard.is_some(), forward: None },
-            work: Mutex::new(None),
+            work: Arc::default(),
+            preferred: None,
+            tuning: None,
             explained: String::new(),
         };
         plan.check_shard()?;
@@ -150,7 +157,7 @@ fn missing<'a>(loss: &str, input: &str, given: impl Iterator<Item = &'a str>) ->
     Error::Name { what, name: input.to_owned(), known: given.collect::<Vec<_>>().join(", ") }
 }
 
-fn mode_of(program: &Program, spec: &PlanSpec, output: usize) -> Mode {
+pub(super) fn mode_of(program: &Program, spec: &PlanSpec, output: usize) -> Mode {
     match &program.outputs[output].target {
         Target::Loss if spec.accumulate_loss => Mode::Accumulate,
         Target::Grad(place) => {
@@ -289,8 +296,27 @@ impl Inner {
         Geometry::new(program.row_axis, &parts)
     }
 
-    /// Pipelines of the shapes that the plan was made for, contiguous where nothing else was said.
-    fn warm(&mut self) -> Result<()> {
+    /// The same for another schedule: one that is insisted on, or what tuning found.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn scheduled(&self, insisted: Force, tuned: Option<(Force, Tuning)>) -> Result<Inner> {
+        let (preferred, tuning) = tuned.unzip();
+        let mut other = Inner {
+            ctx: self.ctx.clone(),
+            loss: self.loss.clone(),
+            spec: self.spec.clone().force(insisted),
+            program: self.program.clone(),
+            staging: self.staging,
+            work: self.work.clone(),
+            preferred,
+            tuning,
+            explained: String::new(),
+        };
+        other.warm()?;
+        Ok(other)
+    }
+
+    /// The tensors that the plan was made for, contiguous where nothing else was said.
+    pub fn planned(&self) -> Result<BoundIo> {
         let mut inputs = self.planned_inputs();
         let geometry = self.geometry(&inputs, &[])?;
         for (decl, io) in self.program.inputs.iter().zip(&mut inputs) {
@@ -308,7 +334,12 @@ impl Inner {
         };
         let outputs: Vec<Io> = (0..self.program.outputs.len()).map(output).collect();
         self.check_bytes(&inputs, &outputs)?;
-        let (geometry, resolved) = self.resolve(&BoundIo { inputs, outputs }, false)?;
+        Ok(BoundIo { inputs, outputs })
+    }
+
+    /// Pipelines of the shapes that the plan was made for.
+    fn warm(&mut self) -> Result<()> {
+        let (geometry, resolved) = self.resolve(&self.planned()?, false)?;
         for step in &resolved.steps {
             self.pipeline(step)?;
         }
@@ -332,7 +363,13 @@ impl Inner {
         Ok(())
     }
 
+    /// The dispatches for these tensors. Those that the tuned schedule cannot take get the default.
     pub fn resolve(&self, io: &BoundIo, pooled: bool) -> Result<(Geometry, Resolved)> {
+        let tuned = self.preferred.and_then(|force| self.resolve_with(io, pooled, force).ok());
+        tuned.map_or_else(|| self.resolve_with(io, pooled, self.spec.force), Ok)
+    }
+
+    fn resolve_with(&self, io: &BoundIo, pooled: bool, force: Force) -> Result<(Geometry, Resolved)> {
         let program = &self.program;
         let limits = self.ctx.limits();
         let geometry = self.geometry(&io.inputs, &io.outputs)?;
@@ -364,7 +401,7 @@ impl Inner {
             pooled,
             group_rows,
             limits,
-            force: self.spec.force,
+            force,
             staging: self.staging,
         };
         let resolved = resolve(&mut problem)?;
@@ -377,32 +414,8 @@ impl Inner {
     }
 
     pub fn explain(&self, geometry: &Geometry, resolved: &Resolved) -> String {
-        let program = &self.program;
-        let mut text = format!("{} over {} rows x {} columns\n", program.name, geometry.rows, geometry.cols);
-        for (pass, (schedule, what)) in resolved.schedules.iter().zip(&program.passes).enumerate() {
-            putln!(
-                text,
-                "pass {pass}: {:?}, {} invocations, {} lanes a row, width {}, grid {}x{}, {} stages, {} sums, {} outputs ({})",
-                schedule.kernel,
-                schedule.workgroup,
-                schedule.lanes,
-                schedule.width,
-                schedule.grid[0],
-                schedule.grid[1],
-                what.stages.len(),
-                what.totals.len(),
-                what.outputs.len(),
-                schedule.why
-            );
-        }
-        putln!(
-            text,
-            "{} dispatches, {} bytes of workspace, {} bytes must move",
-            resolved.steps.len(),
-            4 * resolved.work_words,
-            resolved.bytes
-        );
-        text
+        let chosen = resolved.facts.explain(&self.program, geometry, self.ctx.adapter_name(), resolved.work_words);
+        self.tuning.as_ref().map_or(chosen.clone(), |tuning| format!("{chosen}{tuning}"))
     }
 
     /// The shared workspace, grown where needed; one's own where it holds states between submits.
@@ -423,20 +436,17 @@ impl Inner {
     }
 }
 
-pub(super) fn output_name(program: &Program, target: &Target) -> String {
-    match target {
-        Target::Loss => "loss".to_owned(),
-        Target::Denominator => "denominator".to_owned(),
-        Target::Extra(name) => format!("extra output {name}"),
-        Target::Grad(place) => format!("gradient of {}", program.inputs[*place].name),
-        Target::HessianDiagonal(place) => format!("Hessian diagonal of {}", program.inputs[*place].name),
-    }
-}
-
 impl Plan {
-    /// What was chosen and why: kernels, grids, bytes.
+    /// What was chosen for the planned shapes and why: for each pass the schedule, how often it reads and writes each
+    /// tensor, and the dispatches; for the whole plan the bytes that must move, and those that do; of a tuned plan,
+    /// the candidates and their medians.
     pub fn explain(&self) -> &str {
         &self.inner.explained
+    }
+
+    /// What tuning found, if the plan comes from [`Plan::tune`].
+    pub fn tuning(&self) -> Option<&Tuning> {
+        self.inner.tuning.as_ref()
     }
 
     pub(super) fn bound_inputs(&self, bindings: &Bindings) -> Result<Vec<Option<Tensor>>> {

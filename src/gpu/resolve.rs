@@ -1,6 +1,7 @@
 //! Program, geometry and places of tensors to the dispatches of a bound plan. Pure: no device.
 
 use super::chunk::{Chunk, Cut};
+use super::explain::{Facts, PassFacts};
 use super::problem::{Exchange, ONE_STEP, Place, Problem, SEGMENTS, Second, Staging, Step, is_broadcast};
 use super::stages::{RowStates, Steps};
 use super::uniform::{MAX_TENSORS, ShapeUniform, SpanUniform};
@@ -22,9 +23,10 @@ pub(super) struct Resolved {
     pub parts: Vec<usize>,
     pub exchanges: Vec<Exchange>,
     pub work_words: u64,
-    pub schedules: Vec<PassSchedule>,
-    /// What must move: inputs once, outputs once.
-    pub bytes: u64,
+    pub facts: Facts,
+    /// How each pass reaches its tensors.
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "for tuning, which is native only"))]
+    pub variants: Vec<Variant>,
 }
 
 /// Keeps gradients apart that are summed afterwards, then those of 16 bits that their pass cannot store.
@@ -67,6 +69,7 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
     let mut schedules = Vec::new();
     let mut variants = Vec::new();
     let mut chunks = Vec::new();
+    let mut shapes = Vec::new();
     for pass in &program.passes {
         let slots = tensors(program, pass);
         if slots.len() > MAX_TENSORS {
@@ -100,6 +103,7 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
             },
         };
         chunks.push(Pieces { cut, pieces });
+        shapes.push(shape);
         schedules.push(schedule::schedule(program, pass, shape, limits, problem.force)?);
         let Windows { access, aligned_to, .. } = windows;
         let axes = geometry.axes.map(|size| size > 1);
@@ -108,11 +112,13 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
     let rows: Vec<RowStates> = problem.row_states(&schedules, &chunks);
     let memory = problem.memory(&schedules, &variants, &chunks, &rows)?;
     let mut plan = Steps::default();
+    let mut facts = Vec::new();
     for (pass, (schedule, variant)) in schedules.iter().zip(&variants).enumerate() {
         if problem.staging.forward == Some(pass) {
             plan.end_part();
         }
         let Pieces { cut, pieces } = &chunks[pass];
+        let before = plan.steps.len();
         let stages = if rows[pass].slots > 0 { program.passes[pass].stages.len() as u32 } else { 0 };
         for phase in if rows[pass].known { stages } else { 0 }..=stages {
             for (place, &chunk) in pieces.iter().enumerate() {
@@ -136,7 +142,15 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
                 problem.exchange(pass, phase as usize, &memory, &rows[pass], &mut plan);
             }
         }
+        let own = plan.steps.len() - before;
         problem.reductions(pass, schedule, pieces.len() as u64, &memory, &mut plan.steps);
+        facts.push(PassFacts {
+            shape: shapes[pass],
+            schedule: *schedule,
+            tensors: problem.traffic(pass, schedule.kernel, rows[pass].known),
+            chunks: pieces.len(),
+            dispatches: [own, plan.steps.len() - before - own],
+        });
     }
     if problem.staging.forward == Some(program.passes.len()) {
         plan.end_part(); // nothing follows in the backward part
@@ -153,12 +167,10 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
             work_words = work_words.max(problem.settle(output, target, &mut plan.steps));
         }
     }
-    let input_size = |place: usize| problem.inputs[place].map_or(4, |p| p.dtype.size());
-    let output_size = |o: usize| problem.targets[o].unwrap_or(problem.outputs[o]).dtype.size();
-    let bytes = schedule::bytes_moved(program, geometry, &input_size, &output_size);
     plan.end_part();
     let Steps { steps, parts, exchanges } = plan;
-    Ok(Resolved { steps, parts, exchanges, work_words, schedules, bytes })
+    let facts = problem.facts(facts, &steps);
+    Ok(Resolved { steps, parts, exchanges, work_words, facts, variants })
 }
 
 /// How a pass is cut, and into what.

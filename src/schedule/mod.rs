@@ -1,13 +1,17 @@
 //! How a pass runs: kernel, workgroup size, vector width, grid. Pure: shapes and limits in, numbers out.
 
+mod candidates;
 mod staged;
+mod traffic;
+
+pub use candidates::candidates;
+pub use staged::forward_and_backward;
+pub use traffic::{Footprint, TensorId, Traffic, bytes_moved, traffic};
 
 use crate::error::{Error, Result};
 use crate::expr::{Node, NodeId, Scope};
 use crate::geometry::Geometry;
 use crate::lower::{Pass, Program, finish_pass};
-use crate::op::Kind;
-pub use staged::forward_and_backward;
 
 /// What a device allows and is, as plain numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -69,7 +73,8 @@ pub enum Kernel {
     },
 }
 
-/// The kernel that a caller insists on, for tests and tuning; it holds for every pass that visits columns.
+/// The kernel that a caller insists on, for tests and tuning; it holds for every pass that visits columns, or for all
+/// passes where none does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Force {
     /// The kernel; a resident one that cannot hold the row, or a split that cannot be, is an error.
@@ -169,7 +174,10 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
     if !program.has_rows() || !pass.columns {
         let width = if program.has_rows() { 1 } else { width };
         let items = if program.has_rows() { shape.rows } else { shape.cols }.div_ceil(u64::from(width));
-        let workgroup = force.workgroup.unwrap_or(if limits.software { 8 } else { most });
+        // A pass over labels beside one over columns keeps its own.
+        let beside = program.has_rows() && program.passes.iter().any(|pass| pass.columns);
+        let asked = force.workgroup.filter(|_| !beside);
+        let workgroup = asked.unwrap_or(if limits.software { 8 } else { most });
         // Several items an invocation, so that its sums and constants are shared.
         let (per_invocation, busy) = if limits.software { (64, 256) } else { (4, 4096) };
         let groups = items.div_ceil(u64::from(workgroup) * per_invocation).clamp(1, busy);
@@ -426,37 +434,6 @@ pub fn check_sizes(geometry: &Geometry, has_rows: bool) -> Result<()> {
         return Err(Error::Limit { what: "columns".into(), needed: geometry.cols, allowed: cols, limit });
     }
     Ok(())
-}
-
-/// Bytes that a program must move, given the sizes of its tensors' elements: inputs once, outputs once.
-pub fn bytes_moved(
-    program: &Program,
-    geometry: &Geometry,
-    input_size: &dyn Fn(usize) -> u64,
-    output_size: &dyn Fn(usize) -> u64,
-) -> u64 {
-    let values = |scope: Scope| match scope {
-        Scope::Element => geometry.elements(),
-        Scope::Row => geometry.rows,
-        Scope::Column => geometry.cols,
-        _ => 1,
-    };
-    let read = |place: usize| {
-        let used = program.nodes.contains(&Node::Input(place as u32));
-        // Gathered only: one element a row.
-        let dense = program
-            .nodes
-            .iter()
-            .any(|n| !matches!(n, Node::At(..)) && n.operands().any(|o| *program.node(o) == Node::Input(place as u32)));
-        match (used, dense || program.inputs[place].kind == Kind::Int) {
-            (true, true) => values(program.inputs[place].scope),
-            (true, false) => geometry.rows,
-            _ => 0,
-        }
-    };
-    let inputs: u64 = (0..program.inputs.len()).map(|place| input_size(place) * read(place)).sum();
-    let outputs = program.outputs.iter().enumerate().map(|(o, output)| output_size(o) * values(output.scope));
-    inputs + outputs.sum::<u64>()
 }
 
 #[cfg(test)]

@@ -1,0 +1,228 @@
+//! Which schedules are worth measuring. Pure.
+
+use super::{Force, Kernel, Limits, PassSchedule, Shape, schedule};
+use crate::lower::{Pass, Program};
+
+/// Candidates of a device, at most.
+const MOST: usize = 24;
+/// Of a software adapter, which takes seconds to compile long rows in registers.
+const MOST_SOFTWARE: usize = 10;
+/// Invocations of its workgroups, at most: more are slower the more they are.
+const MOST_LANES_SOFTWARE: u32 = 64;
+/// Shared rows in flight, at most: each leaves states in memory.
+const MOST_SPLITS: u64 = 1 << 16;
+
+/// Schedules of a program that differ, the default first, at most 24: what a tuner measures.
+///
+/// `shapes` has one shape for each pass. Candidates vary the kernel, the invocations of a workgroup, the lanes of a row,
+/// the width of an access and subgroups, where `asked` leaves them open; those that [`schedule`] refuses for any pass
+/// are left out. The kernels take turns, and those nearest to the default come first.
+pub fn candidates(program: &Program, shapes: &[Shape], limits: &Limits, asked: Force) -> Vec<Force> {
+    let chosen = |force: Force| -> Option<Vec<PassSchedule>> {
+        let each = program.passes.iter().zip(shapes);
+        each.map(|(pass, shape)| schedule(program, pass, with_width(*shape, force), limits, force).ok()).collect()
+    };
+    let Some(default) = chosen(asked) else { return vec![asked] };
+    let columns = |(pass, shape): (&Pass, &Shape)| (program.has_rows() && pass.columns).then_some(*shape);
+    let shape = program.passes.iter().zip(shapes).filter_map(columns).next_back();
+    let mut groups = match shape {
+        Some(shape) => row_forces(shape, limits),
+        None => vec![element_forces(limits)],
+    };
+    groups
+        .push(vec![Force { width: Some(1), ..Force::default() }, Force { subgroups: Some(false), ..Force::default() }]);
+    let of = default.iter().zip(&program.passes).rev().find(|(_, pass)| pass.columns).map_or(default[0], |(s, _)| *s);
+    let (mut found, mut seen) = (vec![asked], vec![of_note(&default)]);
+    let mut turns: Vec<_> = groups
+        .into_iter()
+        .map(|mut group| {
+            group.sort_by_key(|force| distance(force, &of));
+            group.into_iter().map(|force| within(asked, force))
+        })
+        .collect();
+    let most = if limits.software { MOST_SOFTWARE } else { MOST };
+    while found.len() < most && !turns.is_empty() {
+        turns.retain_mut(|turn| {
+            let next = turn.find_map(|force| {
+                let note = of_note(&chosen(force)?);
+                (!seen.contains(&note)).then_some((force, note))
+            });
+            if let (Some((force, note)), true) = (&next, found.len() < most) {
+                found.push(*force);
+                seen.push(note.clone());
+            }
+            next.is_some()
+        });
+    }
+    found
+}
+
+/// Single accesses need no aligned windows.
+fn with_width(shape: Shape, force: Force) -> Shape {
+    Shape { masked: shape.masked && force.width != Some(1), ..shape }
+}
+
+/// A candidate where nothing was asked for; what was asked for stays.
+fn within(asked: Force, candidate: Force) -> Force {
+    Force {
+        kernel: asked.kernel.or(candidate.kernel),
+        workgroup: asked.workgroup.or(candidate.workgroup),
+        width: asked.width.or(candidate.width),
+        lanes: asked.lanes.or(candidate.lanes),
+        subgroups: asked.subgroups.or(candidate.subgroups),
+        exp2: asked.exp2.or(candidate.exp2),
+    }
+}
+
+/// What makes two schedules different: all but the reason.
+fn of_note(all: &[PassSchedule]) -> Vec<PassSchedule> {
+    all.iter().map(|schedule| PassSchedule { why: "", ..*schedule }).collect()
+}
+
+/// How far a candidate is from the default, in doublings.
+fn distance(force: &Force, default: &PassSchedule) -> u32 {
+    let doublings = |asked: Option<u32>, own: u32| asked.map_or(0, |asked| asked.ilog2().abs_diff(own.max(1).ilog2()));
+    doublings(force.workgroup, default.workgroup) + doublings(force.lanes, default.lanes)
+}
+
+fn powers(from: u32, to: u32) -> impl Iterator<Item = u32> {
+    (0..32).map(|power| 1 << power).filter(move |size| (from..=to).contains(size))
+}
+
+fn element_forces(limits: &Limits) -> Vec<Force> {
+    let (least, most) = if limits.software { (2, MOST_LANES_SOFTWARE) } else { (32, u32::MAX) };
+    let sized = |workgroup| Force { workgroup: Some(workgroup), ..Force::default() };
+    powers(least, limits.workgroup_invocations.min(most)).map(sized).collect()
+}
+
+/// One group for each kernel, over lanes and workgroups.
+fn row_forces(shape: Shape, limits: &Limits) -> Vec<Vec<Force>> {
+    let most = limits.workgroup_invocations.min(if limits.software { MOST_LANES_SOFTWARE } else { u32::MAX });
+    // Smaller workgroups than these leave a core idle: a vector of a CPU, a few subgroups.
+    let busy: &[u32] = if limits.software { &[8, 16] } else { &[64, 256] };
+    let wide = shape.cols.min(u64::from(most)) as u32;
+    let mut teams = Vec::new();
+    for lanes in powers(1, wide.next_power_of_two().min(most)) {
+        let sizes = busy.iter().map(|size| lanes.max(*size)).filter(|size| *size <= most);
+        teams.extend(sizes.map(|workgroup| (workgroup, lanes)));
+    }
+    teams.dedup();
+    let force = |kernel: Kernel, (workgroup, lanes): (u32, u32)| Force {
+        kernel: Some(kernel),
+        workgroup: Some(workgroup),
+        lanes: Some(lanes),
+        ..Force::default()
+    };
+    let resident = teams.iter().map(|team| force(Kernel::RowResident { trips: 0 }, *team)).collect();
+    let streamed = teams.iter().map(|team| force(Kernel::Row, *team)).collect();
+    let split = [4u32, 16, 64]
+        .into_iter()
+        .filter(|splits| shape.rows * u64::from(*splits) <= MOST_SPLITS && shape.cols / u64::from(*splits) >= 256)
+        .flat_map(|splits| {
+            let sizes: &[u32] = if limits.software { &[8] } else { &[128, 256] };
+            sizes.iter().map(move |size| (splits, *size))
+        })
+        .filter(|(_, size)| *size <= most)
+        .map(|(splits, size)| force(Kernel::RowSplit { splits }, (size, size)))
+        .collect();
+    vec![resident, streamed, split]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::losses;
+    use crate::lower::{Wanted, lower};
+    use crate::schedule::States;
+    use proptest::prelude::*;
+
+    fn program(loss: &crate::Loss) -> Program {
+        let wanted = Wanted { loss: true, grads: vec!["input".to_owned()], ..Wanted::default() };
+        lower(loss, &wanted, &|name| ["input", "target"].contains(&name).then_some(false)).unwrap()
+    }
+
+    fn shapes(program: &Program, rows: u64, cols: u64, masked: bool) -> Vec<Shape> {
+        let vectors = masked || cols.is_multiple_of(4);
+        let shape = Shape {
+            rows,
+            cols,
+            vectors,
+            masked,
+            rows_innermost: false,
+            gathered_in_place: false,
+            states: States::Inside,
+        };
+        vec![shape; program.passes.len()]
+    }
+
+    const GPU: Limits = Limits { workgroup_invocations: 1024, subgroup: 32, ..Limits::WEBGPU };
+
+    #[test]
+    fn every_kernel_has_its_turn() {
+        let program = program(&losses::cross_entropy());
+        let all = candidates(&program, &shapes(&program, 512, 8000, false), &GPU, Force::default());
+        let of = |is: fn(Kernel) -> bool| all.iter().filter(|force| force.kernel.is_some_and(is)).count();
+        assert!(of(|k| matches!(k, Kernel::RowResident { .. })) >= 2, "{all:?}");
+        assert!(of(|k| k == Kernel::Row) >= 4, "{all:?}");
+        assert!(of(|k| matches!(k, Kernel::RowSplit { .. })) >= 2, "{all:?}");
+        assert!(all.contains(&Force { width: Some(1), ..Force::default() }));
+        assert!(all.contains(&Force { subgroups: Some(false), ..Force::default() }));
+    }
+
+    #[test]
+    fn elements_by_themselves_vary_the_workgroup() {
+        let program = program(&losses::mse());
+        let all = candidates(&program, &shapes(&program, 1, 1 << 22, false), &Limits::WEBGPU, Force::default());
+        let sizes: Vec<u32> = all.iter().filter_map(|force| force.workgroup).collect();
+        assert_eq!(sizes, [128, 64, 32], "256 is the default");
+    }
+
+    #[test]
+    fn what_was_asked_for_stays() {
+        let program = program(&losses::cross_entropy());
+        let asked = Force { kernel: Some(Kernel::Row), width: Some(1), ..Force::default() };
+        let all = candidates(&program, &shapes(&program, 512, 1000, false), &GPU, asked);
+        assert!(all.len() > 2 && all.iter().all(|f| (f.kernel, f.width) == (asked.kernel, asked.width)), "{all:?}");
+        // What cannot be is left to the error that its plan gives.
+        let never = Force { kernel: Some(Kernel::RowSplit { splits: 0 }), ..Force::default() };
+        assert_eq!(candidates(&program, &shapes(&program, 512, 1000, false), &GPU, never), [never]);
+    }
+
+    proptest! {
+        /// Each candidate is valid for every pass and differs from all others; the default is the first; there are few.
+        #[test]
+        fn candidates_are_valid_and_distinct(
+            rows in 1u64..10_000_000,
+            cols in prop_oneof![1u64..2000, 1u64..2_000_000],
+            masked in any::<bool>(),
+            software in any::<bool>(),
+            subgroup in prop_oneof![Just(0u32), Just(32), Just(64)],
+            invocations in prop_oneof![Just(64u32), Just(256), Just(1024)],
+            which in 0usize..4,
+        ) {
+            let loss = [losses::cross_entropy(), losses::mse(), losses::nll(), losses::kl_div()][which].clone();
+            let program = program(&loss);
+            let shapes = shapes(&program, rows, cols, masked);
+            let limits = Limits { software, subgroup, workgroup_invocations: invocations, ..Limits::WEBGPU };
+            let all = candidates(&program, &shapes, &limits, Force::default());
+            prop_assert_eq!(all[0], Force::default());
+            let most = if software { MOST_SOFTWARE } else { MOST };
+            prop_assert!(all.len() <= most);
+            let mut seen: Vec<Vec<PassSchedule>> = Vec::new();
+            for force in all {
+                let mut each = Vec::new();
+                for (pass, shape) in program.passes.iter().zip(&shapes) {
+                    let chosen = schedule(&program, pass, with_width(*shape, force), &limits, force);
+                    prop_assert!(chosen.is_ok(), "{:?}: {:?}", force, chosen);
+                    let chosen = chosen.unwrap();
+                    prop_assert!(chosen.workgroup <= invocations && chosen.workgroup.is_multiple_of(chosen.lanes));
+                    prop_assert!(chosen.grid.iter().all(|g| (1..=limits.workgroups).contains(g)));
+                    each.push(chosen);
+                }
+                let each = of_note(&each);
+                prop_assert!(!seen.contains(&each), "{:?} twice", force);
+                seen.push(each);
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! How often a pass visits each of its tensors, and the bytes that this moves. Pure.
+
+use super::{Kernel, tensor_inputs};
+use crate::expr::{Node, NodeId, Scope};
+use crate::lower::{Pass, Program};
+use crate::op::Kind;
+
+/// A tensor of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TensorId {
+    /// The input of that place.
+    Input(usize),
+    /// The output of that place.
+    Output(usize),
+}
+
+/// What a tensor takes in memory; a value that is broadcast counts once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// Its values.
+    pub values: u64,
+    /// Bytes of one.
+    pub value_bytes: u64,
+}
+
+/// The visits of one pass to one tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// The tensor.
+    pub tensor: TensorId,
+    /// What one visit covers: of an input that is only gathered from, one value a row.
+    pub footprint: Footprint,
+    /// How often it is read.
+    pub reads: u32,
+    /// How often it is written.
+    pub writes: u32,
+}
+
+impl Traffic {
+    /// Bytes of all visits.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.reads + self.writes) * self.visit_bytes()
+    }
+
+    /// Bytes that are read after the first time: those that a cache may serve.
+    pub fn bytes_read_again(&self) -> u64 {
+        u64::from(self.reads.saturating_sub(1)) * self.visit_bytes()
+    }
+
+    fn visit_bytes(&self) -> u64 {
+        self.footprint.values * self.footprint.value_bytes
+    }
+}
+
+/// The visits of a pass to its tensors, inputs first.
+///
+/// A streamed or split row is loaded once for each stage that looks at the input, and once more where an element output
+/// does; rows in registers, and elements by themselves, once. Values of a row are loaded once a dispatch, of which a
+/// split row takes one a stage and one for the outputs. A compiler drops loads whose value is not used, so they are not
+/// counted. An output that is added to what its buffer holds is read as well as written.
+pub fn traffic(
+    program: &Program,
+    pass: &Pass,
+    kernel: Kernel,
+    rows: u64,
+    footprint: &dyn Fn(TensorId) -> Footprint,
+    accumulates: &dyn Fn(usize) -> bool,
+) -> Vec<Traffic> {
+    let stages = pass.stages.len() as u32;
+    let inputs = tensor_inputs(program, pass).into_iter().map(|place| {
+        let whole = footprint(TensorId::Input(place));
+        let is_element = matches!(program.inputs[place].scope, Scope::Element | Scope::Column);
+        let dense = loops(program, pass).iter().filter(|roots| visits(program, roots, place)).count() as u32;
+        let reads = match kernel {
+            Kernel::Row | Kernel::RowSplit { .. } if is_element && dense > 0 => dense,
+            Kernel::RowSplit { .. } => stages + 1,
+            _ => 1,
+        };
+        let values = if program.has_rows() && is_element && dense == 0 { rows } else { whole.values };
+        let footprint = Footprint { values, ..whole };
+        Traffic { tensor: TensorId::Input(place), footprint, reads, writes: 0 }
+    });
+    let outputs = pass.outputs.iter().map(|&output| {
+        let tensor = TensorId::Output(output);
+        Traffic { tensor, footprint: footprint(tensor), reads: u32::from(accumulates(output)), writes: 1 }
+    });
+    inputs.chain(outputs).collect()
+}
+
+/// What each loop over a row's columns computes: one loop a stage, one for the element outputs.
+fn loops(program: &Program, pass: &Pass) -> Vec<Vec<NodeId>> {
+    let is_element = |id: &NodeId| matches!(program.scope(*id), Scope::Element | Scope::Column);
+    let operand = |id: &NodeId| program.node(*id).operands().next().expect("a reduction has an operand");
+    let valid = program.valid.filter(is_element);
+    let stages = pass.stages.iter().map(|stage| stage.reduces.iter().map(operand).chain(valid).collect());
+    let elements: Vec<NodeId> = pass.outputs.iter().map(|&o| program.outputs[o].node).collect();
+    let written = pass.outputs.iter().any(|&o| program.outputs[o].scope == Scope::Element);
+    // The outputs of row values need no element.
+    let outputs = written.then(|| elements.into_iter().filter(is_element).chain(valid).collect());
+    stages.chain(outputs).collect()
+}
+
+/// Whether an input is read element by element below these roots, not only where a label points.
+fn visits(program: &Program, roots: &[NodeId], place: usize) -> bool {
+    let is_input = |id: NodeId| *program.node(id) == Node::Input(place as u32);
+    let is_element = |id: NodeId| matches!(program.scope(id), Scope::Element | Scope::Column);
+    program.below(roots, |id| !is_element(id)).into_iter().any(is_input)
+}
+
+/// Bytes that a program must move: inputs once, outputs once.
+pub fn bytes_moved(program: &Program, rows: u64, footprint: &dyn Fn(TensorId) -> Footprint) -> u64 {
+    let read = |place: usize| {
+        let is_input = |id: NodeId| *program.node(id) == Node::Input(place as u32);
+        let used = program.nodes.contains(&Node::Input(place as u32));
+        // Gathered only: one element a row.
+        let dense = program.nodes.iter().any(|n| !matches!(n, Node::At(..)) && n.operands().any(is_input))
+            || program.outputs.iter().any(|output| is_input(output.node));
+        let Footprint { values, value_bytes } = footprint(TensorId::Input(place));
+        match (used, dense || program.inputs[place].kind == Kind::Int) {
+            (true, true) => values * value_bytes,
+            (true, false) => rows * value_bytes,
+            _ => 0,
+        }
+    };
+    let written = |output: usize| {
+        let Footprint { values, value_bytes } = footprint(TensorId::Output(output));
+        values * value_bytes
+    };
+    (0..program.inputs.len()).map(read).sum::<u64>() + (0..program.outputs.len()).map(written).sum::<u64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::losses;
+    use crate::lower::{Wanted, lower};
+
+    const ROWS: u64 = 100;
+    const COLS: u64 = 1000;
+
+    fn program(loss: &crate::Loss, grads: &[&str], weighted: bool) -> Program {
+        let wanted = Wanted { loss: true, grads: grads.iter().map(|g| g.to_string()).collect(), ..Wanted::default() };
+        let present =
+            |name: &str| (["input", "target"].contains(&name) || weighted && name == "weight").then_some(false);
+        lower(loss, &wanted, &present).unwrap()
+    }
+
+    /// f32 values without broadcasting.
+    fn dense(program: &Program) -> impl Fn(TensorId) -> Footprint + '_ {
+        |tensor| {
+            let scope = match tensor {
+                TensorId::Input(place) => program.inputs[place].scope,
+                TensorId::Output(output) => program.outputs[output].scope,
+            };
+            let values = match scope {
+                Scope::Element => ROWS * COLS,
+                Scope::Row => ROWS,
+                Scope::Column => COLS,
+                _ => 1,
+            };
+            Footprint { values, value_bytes: 4 }
+        }
+    }
+
+    /// Reads and writes of the last pass, by name.
+    fn visits_of(program: &Program, kernel: Kernel) -> Vec<(String, u32, u32, u64)> {
+        let last = program.passes.last().unwrap();
+        let all = traffic(program, last, kernel, ROWS, &dense(program), &|_| false);
+        let name = |tensor| match tensor {
+            TensorId::Input(place) => program.inputs[place].name.clone(),
+            TensorId::Output(output) => format!("{:?}", program.outputs[output].target),
+        };
+        all.iter().map(|t| (name(t.tensor), t.reads, t.writes, t.bytes())).collect()
+    }
+
+    fn visit(name: &str, reads: u32, writes: u32, bytes: u64) -> (String, u32, u32, u64) {
+        (name.to_owned(), reads, writes, bytes)
+    }
+
+    const TENSOR: u64 = 4 * ROWS * COLS;
+
+    #[test]
+    fn streamed_logits_are_read_twice_and_resident_ones_once() {
+        let program = program(&losses::cross_entropy(), &["input"], false);
+        for (kernel, reads, labels) in
+            [(Kernel::Row, 2, 1), (Kernel::RowResident { trips: 8 }, 1, 1), (Kernel::RowSplit { splits: 4 }, 2, 2)]
+        {
+            let want = [
+                visit("input", reads, 0, u64::from(reads) * TENSOR),
+                visit("target", labels, 0, u64::from(labels) * 4 * ROWS),
+                visit("Grad(0)", 0, 1, TENSOR),
+            ];
+            assert_eq!(visits_of(&program, kernel), want, "{kernel:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_gradient_streamed_logits_are_read_once() {
+        let program = program(&losses::cross_entropy(), &[], false);
+        let want = [visit("input", 1, 0, TENSOR), visit("target", 1, 0, 4 * ROWS)];
+        assert_eq!(visits_of(&program, Kernel::Row), want);
+    }
+
+    #[test]
+    fn elements_by_themselves_are_read_and_written_once() {
+        let program = program(&losses::mse(), &["input"], false);
+        let want = [visit("input", 1, 0, TENSOR), visit("target", 1, 0, TENSOR), visit("Grad(0)", 0, 1, TENSOR)];
+        assert_eq!(visits_of(&program, Kernel::Elementwise), want);
+    }
+
+    #[test]
+    fn each_dependent_reduction_is_another_trip() {
+        let variance =
+            crate::Loss::define("variance").input("input", Scope::Element).row_axis(crate::RowAxis::Last).expr(|b| {
+                let r = b.input("input") - b.input("input").mean();
+                (r * r).mean()
+            });
+        let program = program(&variance, &["input"], false);
+        assert_eq!(visits_of(&program, Kernel::Row)[0], visit("input", 3, 0, 3 * TENSOR));
+        assert_eq!(visits_of(&program, Kernel::RowResident { trips: 8 })[0], visit("input", 1, 0, TENSOR));
+    }
+
+    #[test]
+    fn a_gathered_input_moves_one_value_a_row() {
+        let program = program(&losses::nll(), &[], true);
+        let want = [
+            visit("target", 1, 0, 4 * ROWS),
+            // One of the class weights for each row.
+            visit("weight", 1, 0, 4 * ROWS),
+            visit("input", 1, 0, 4 * ROWS),
+        ];
+        assert_eq!(visits_of(&program, Kernel::Elementwise), want);
+    }
+
+    #[test]
+    fn what_is_added_to_is_read_as_well() {
+        let program = program(&losses::mse(), &["input"], false);
+        let pass = program.passes.last().unwrap();
+        let all = traffic(&program, pass, Kernel::Elementwise, ROWS, &dense(&program), &|_| true);
+        assert_eq!((all[2].reads, all[2].writes, all[2].bytes()), (1, 1, 2 * TENSOR));
+    }
+
+    #[test]
+    fn what_must_move_counts_every_tensor_once() {
+        let ce = program(&losses::cross_entropy(), &["input"], false);
+        assert_eq!(bytes_moved(&ce, ROWS, &dense(&ce)), 2 * TENSOR + 4 * ROWS + 4);
+        let mse = program(&losses::mse(), &["input"], false);
+        assert_eq!(bytes_moved(&mse, 1, &dense(&mse)), 3 * TENSOR + 4);
+    }
+}
