@@ -3,30 +3,21 @@
 use super::context::Context;
 use super::explain::output_name;
 use super::pipeline::Pipeline;
-use super::plan::{BoundIo, Inner, Io, Plan};
-use super::problem::{Exchange, Second, Step};
-use super::resolve::Resolved;
-use super::spec::Bindings;
+use super::plan::Plan;
 use super::tensor::Tensor;
-use crate::codegen::{KernelSource, Slot, scalar_slots};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::expr::{Node, Scope};
-use crate::geometry::Geometry;
 use crate::loss::{Value, check_option};
 use crate::lower::Target;
-use crate::op::Kind;
 use std::sync::{Arc, Mutex};
 
-/// Alignment of uniforms in their buffer: the largest that WebGPU lets a device ask for.
-const UNIFORM_STRIDE: u64 = 256;
 /// What the status word holds while no label was out of range.
-const NO_BAD_ROW: u32 = u32::MAX;
+pub(super) const NO_BAD_ROW: u32 = u32::MAX;
 
 pub(super) struct BoundStep {
-    pipeline: Arc<Pipeline>,
-    group: wgpu::BindGroup,
-    grid: [u32; 2],
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) group: wgpu::BindGroup,
+    pub(super) grid: [u32; 2],
 }
 
 /// States of one exchange: this shard's, and room for those of all shards.
@@ -45,40 +36,20 @@ pub struct Bound {
     pub(super) parts: Vec<usize>,
     pub(super) exchanges: Vec<BoundExchange>,
     /// Scalar inputs: buffer, offset there, offset in `scalars`.
-    copies: Vec<(wgpu::Buffer, u64, u64)>,
-    scalars: wgpu::Buffer,
-    uniforms: wgpu::Buffer,
-    params: Mutex<Vec<f64>>,
-    labels: Option<Tensor>,
-    classes: u64,
+    pub(super) copies: Vec<(wgpu::Buffer, u64, u64)>,
+    pub(super) scalars: wgpu::Buffer,
+    pub(super) uniforms: wgpu::Buffer,
+    pub(super) params: Mutex<Vec<f64>>,
+    pub(super) labels: Option<Tensor>,
+    pub(super) classes: u64,
     pub(super) outputs: Vec<Tensor>,
-    bytes: u64,
-    explained: String,
+    pub(super) bytes: u64,
+    pub(super) explained: String,
 }
 
 impl std::fmt::Debug for Bound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Bound").field("plan", &self.plan).field("steps", &self.steps.len()).finish_non_exhaustive()
-    }
-}
-
-impl Plan {
-    /// Checks tensors, makes outputs that were not named, and makes the bind groups: once for each set of buffers.
-    ///
-    /// # Errors
-    /// [`Error::Name`], [`Error::DType`], [`Error::Shape`], [`Error::Buffer`], [`Error::Alias`], [`Error::Limit`],
-    /// [`Error::OutOfMemory`]. Nothing has been encoded then.
-    pub fn bind(&self, bindings: &Bindings) -> Result<Bound> {
-        let inner = &self.inner;
-        let inputs = self.bound_inputs(bindings)?;
-        let input_io: Vec<Option<Io>> = inputs.iter().map(|t| t.as_ref().map(Io::of)).collect();
-        let geometry = inner.geometry(&input_io, &[])?;
-        let outputs = self.bound_outputs(bindings, &inputs, &geometry)?;
-        let output_io: Vec<Io> = outputs.iter().map(Io::of).collect();
-        inner.check_bytes(&input_io, &output_io)?;
-        let pooled = self.check_aliases(&inputs, &outputs)?;
-        let (geometry, resolved) = inner.resolve(&BoundIo { inputs: input_io, outputs: output_io }, pooled)?;
-        Maker { inner, inputs: &inputs, outputs: &outputs, geometry: &geometry }.make(self, resolved)
     }
 }
 
@@ -274,220 +245,5 @@ impl Bound {
 
     pub(super) fn context(&self) -> &Context {
         &self.plan.inner.ctx
-    }
-}
-
-/// Makes what a bound plan holds.
-pub(super) struct Maker<'a> {
-    pub inner: &'a Inner,
-    pub inputs: &'a [Option<Tensor>],
-    pub outputs: &'a [Tensor],
-    pub geometry: &'a Geometry,
-}
-
-impl Maker<'_> {
-    pub fn make(&self, plan: &Plan, resolved: Resolved) -> Result<Bound> {
-        let Maker { inner, .. } = self;
-        let ctx = &inner.ctx;
-        let program = &inner.program;
-        let slots = scalar_slots(program);
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        let scalars = ctx.create_buffer("wgloss scalars", 4 * (1 + slots.len().max(1) as u64), usage)?;
-        ctx.queue().write_buffer(&scalars, 0, &NO_BAD_ROW.to_le_bytes());
-        let work = inner.workspace(resolved.work_words)?;
-        let mut copies = Vec::new();
-        for (slot, id) in slots.iter().enumerate() {
-            if let Node::Input(place) = *program.node(*id) {
-                let tensor = self.inputs[place as usize].as_ref().expect("every input of the program is bound");
-                if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_SRC) {
-                    let message = "a scalar needs BufferUsages::COPY_SRC".to_owned();
-                    return Err(Error::Buffer { input: program.inputs[place as usize].name.clone(), message });
-                }
-                copies.push((tensor.buffer().clone(), tensor.offset() * 4, 4 * (1 + slot as u64)));
-            }
-        }
-        // Gradients that are settled after the passes are kept in f32 until then.
-        let mut kept: Vec<Option<wgpu::Buffer>> = vec![None; self.outputs.len()];
-        for step in &resolved.steps {
-            if let Step::Settle { output, .. } = step {
-                let values = match program.outputs[*output].scope {
-                    Scope::Row => self.geometry.rows,
-                    _ => self.geometry.elements(),
-                };
-                let usage = wgpu::BufferUsages::STORAGE;
-                let bytes = (4 * values).next_multiple_of(16);
-                kept[*output] = Some(ctx.create_buffer("wgloss kept gradient", bytes, usage)?);
-            }
-        }
-        let exchanges = self.exchanges(&resolved)?;
-        let (uniforms, offsets) = self.uniforms(&resolved.steps)?;
-        let mut steps = Vec::new();
-        for (step, offset) in resolved.steps.iter().zip(offsets) {
-            let pipeline = inner.pipeline(step)?;
-            let (source, grid) = (step.source(), step.grid());
-            // A chunk's own bytes, where the step names them.
-            let part = |slot: Slot, buffer: &wgpu::Buffer| -> Option<(u64, u64)> {
-                let Step::Kernel { bytes, .. } = step else { return None };
-                let (_, bytes) = bytes.iter().find(|(named, _)| *named == slot)?;
-                Some((bytes.start, bytes.end.min(buffer.size() - buffer.size() % 4)))
-            };
-            let storage = |place: usize, slot: Slot| match (step, slot) {
-                (Step::Settle { output, .. }, Slot::Output(_)) if place == 0 => {
-                    kept[*output].as_ref().expect("a gradient that is settled was kept").as_entire_binding()
-                }
-                (Step::Settle { .. }, Slot::Output(output)) => self.binding(&self.outputs[output], None),
-                (_, Slot::Output(output)) => match &kept[output] {
-                    Some(buffer) => bytes_of(buffer, part(slot, buffer)),
-                    None => self.binding(&self.outputs[output], part(slot, self.outputs[output].buffer())),
-                },
-                (_, Slot::Input(input)) => {
-                    let tensor = self.inputs[input].as_ref().expect("every input of the program is bound");
-                    self.binding(tensor, part(slot, tensor.buffer()))
-                }
-                (_, Slot::States(place)) => exchanges[place].states.buffer().as_entire_binding(),
-                (_, Slot::Gathered(place)) => exchanges[place].gathered.buffer().as_entire_binding(),
-                (_, Slot::Work) => work.as_entire_binding(),
-                (_, Slot::Scalars) => scalars.as_entire_binding(),
-            };
-            let uniform = |(offset, bytes): (u64, u64)| {
-                wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: &uniforms,
-                    offset,
-                    size: wgpu::BufferSize::new(bytes),
-                })
-            };
-            let params = (0, self.params_bytes());
-            let (second, trailing) = match step {
-                Step::Kernel { second: Second::Span(_), .. } => (offset.second, Some(params)),
-                Step::Kernel { .. } => (params, None),
-                Step::Settle { .. } | Step::States { .. } => (offset.first, None),
-            };
-            let mut entries = vec![
-                wgpu::BindGroupEntry { binding: 0, resource: uniform(offset.first) },
-                wgpu::BindGroupEntry { binding: 1, resource: uniform(second) },
-            ];
-            for (place, binding) in source.bindings.iter().enumerate() {
-                let resource = storage(place, binding.slot);
-                entries.push(wgpu::BindGroupEntry { binding: place as u32 + 2, resource });
-            }
-            if let Some(params) = trailing {
-                let binding = source.bindings.len() as u32 + 2;
-                entries.push(wgpu::BindGroupEntry { binding, resource: uniform(params) });
-            }
-            let group = self.bind_group(source, &pipeline, &entries)?;
-            steps.push(BoundStep { pipeline, group, grid });
-        }
-        let labels = program.inputs.iter().position(|decl| decl.kind == Kind::Int);
-        Ok(Bound {
-            plan: plan.clone(),
-            steps,
-            parts: resolved.parts.clone(),
-            exchanges,
-            copies,
-            scalars,
-            uniforms,
-            params: Mutex::new(program.params.iter().map(|p| p.1).collect()),
-            labels: labels.and_then(|place| self.inputs[place].clone()),
-            classes: inner.staging.shard.map_or(self.geometry.cols, |shard| shard.classes),
-            outputs: self.outputs.to_vec(),
-            bytes: resolved.facts.bytes,
-            explained: inner.explain(self.geometry, &resolved),
-        })
-    }
-
-    fn exchanges(&self, resolved: &Resolved) -> Result<Vec<BoundExchange>> {
-        let shards = self.inner.staging.shard.map_or(0, |shard| shard.shards) as usize;
-        let rows = self.geometry.rows as usize;
-        let make = |exchange: &Exchange| {
-            let words = exchange.words as usize;
-            let zeros = |shape: &[usize]| Tensor::zeros(&self.inner.ctx, DType::U32, shape);
-            Ok(BoundExchange { states: zeros(&[rows, words])?, gathered: zeros(&[shards, rows, words])? })
-        };
-        resolved.exchanges.iter().map(make).collect()
-    }
-
-    fn bind_group(
-        &self,
-        source: &KernelSource,
-        pipeline: &Pipeline,
-        entries: &[wgpu::BindGroupEntry<'_>],
-    ) -> Result<wgpu::BindGroup> {
-        let device = self.inner.ctx.device();
-        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: source.wgsl.lines().next(),
-            layout: &pipeline.layout,
-            entries,
-        });
-        #[cfg(not(target_arch = "wasm32"))]
-        if let Some(error) = pollster::block_on(scope.pop()) {
-            return Err(Error::Device { message: error.to_string() });
-        }
-        #[cfg(target_arch = "wasm32")]
-        drop(scope.pop());
-        Ok(group)
-    }
-
-    /// The tensor's bytes, or a part of them, from an aligned offset.
-    fn binding<'t>(&self, tensor: &'t Tensor, part: Option<(u64, u64)>) -> wgpu::BindingResource<'t> {
-        let whole = tensor.bound_range(u64::from(self.inner.ctx.limits().offset_alignment));
-        bytes_of(tensor.buffer(), part.or(Some((whole.start, whole.end))))
-    }
-
-    fn params_bytes(&self) -> u64 {
-        16 * self.inner.program.params.len().div_ceil(4).max(1) as u64
-    }
-
-    /// One buffer with the parameters first, then each dispatch's uniforms.
-    fn uniforms(&self, steps: &[Step]) -> Result<(wgpu::Buffer, Vec<Offsets>)> {
-        let mut bytes: Vec<u8> = Vec::new();
-        let mut push = |data: &[u8]| {
-            let offset = bytes.len() as u64;
-            bytes.extend_from_slice(data);
-            bytes.resize(bytes.len().next_multiple_of(UNIFORM_STRIDE as usize), 0);
-            (offset, data.len() as u64)
-        };
-        let mut params: Vec<f32> = self.inner.program.params.iter().map(|p| p.1 as f32).collect();
-        params.resize(self.params_bytes() as usize / 4, 0.0);
-        push(bytemuck::cast_slice(&params));
-        let mut offsets = Vec::new();
-        for step in steps {
-            offsets.push(match step {
-                Step::Kernel { shape, second, .. } => {
-                    let first = push(bytemuck::bytes_of(&**shape));
-                    let second = match second {
-                        Second::Span(span) => push(bytemuck::bytes_of(span)),
-                        Second::Params => first,
-                    };
-                    Offsets { first, second }
-                }
-                Step::Settle { uniform, .. } => Offsets::both(push(uniform)),
-                Step::States { uniform, .. } => Offsets::both(push(bytemuck::bytes_of(uniform))),
-            });
-        }
-        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-        let buffer = self.inner.ctx.create_buffer("wgloss uniforms", bytes.len() as u64, usage)?;
-        self.inner.ctx.queue().write_buffer(&buffer, 0, &bytes);
-        Ok((buffer, offsets))
-    }
-}
-
-/// Those bytes of a buffer, or all of it.
-fn bytes_of(buffer: &wgpu::Buffer, part: Option<(u64, u64)>) -> wgpu::BindingResource<'_> {
-    let Some((start, end)) = part else { return buffer.as_entire_binding() };
-    let size = wgpu::BufferSize::new(end - start);
-    wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: start, size })
-}
-
-/// Offset and size of a dispatch's uniforms.
-struct Offsets {
-    first: (u64, u64),
-    second: (u64, u64),
-}
-
-impl Offsets {
-    /// Of a dispatch with one uniform.
-    fn both(first: (u64, u64)) -> Offsets {
-        Offsets { first, second: first }
     }
 }

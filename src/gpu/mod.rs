@@ -2,7 +2,9 @@
 
 #[cfg(not(target_arch = "wasm32"))]
 mod agree;
+mod bind;
 mod bound;
+mod check;
 mod chunk;
 mod context;
 mod explain;
@@ -17,6 +19,7 @@ mod settle;
 mod spec;
 mod stages;
 mod tensor;
+mod tensors;
 #[cfg(not(target_arch = "wasm32"))]
 mod trial;
 mod trusted;

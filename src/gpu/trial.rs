@@ -2,9 +2,10 @@
 
 use super::agree::{Measure, disagreement};
 use super::bound::Bound;
+use super::check::mode_of;
 use super::context::Context;
 use super::explain::output_name;
-use super::plan::{Inner, Io, mode_of};
+use super::plan::{Inner, Io};
 use super::spec::Bindings;
 use super::tensor::Tensor;
 use super::tuning::TuneClock;

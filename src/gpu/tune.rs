@@ -1,8 +1,9 @@
 //! The fastest of a plan's schedules, found by measuring.
 
 use super::bound::Bound;
+use super::check::mode_of;
 use super::explain::output_name;
-use super::plan::{Inner, Plan, mode_of};
+use super::plan::{Inner, Plan};
 use super::problem::Step;
 use super::resolve::Resolved;
 use super::trial::Trial;

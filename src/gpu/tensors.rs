@@ -1,0 +1,174 @@
+//! The tensors of a bound plan: found by name, checked against the plan, made where none was given.
+
+use super::check::{check_input, missing, mode_of};
+use super::explain::output_name;
+use super::plan::Plan;
+use super::spec::Bindings;
+use super::tensor::Tensor;
+use crate::codegen::Mode;
+use crate::error::{Error, Result};
+use crate::expr::InputDecl;
+use crate::geometry::Geometry;
+use crate::lower::Target;
+
+impl Plan {
+    pub(super) fn bound_inputs(&self, bindings: &Bindings) -> Result<Vec<Option<Tensor>>> {
+        let inner = &self.inner;
+        let known = inner.loss.inputs();
+        for (name, tensor) in &bindings.inputs {
+            check_input(&inner.program.name, &known, name, tensor.dtype())?;
+            if !inner.program.inputs.iter().any(|i| i.name == *name) {
+                let what = "the plan was made without the input".to_owned();
+                let planned: Vec<&str> = inner.program.inputs.iter().map(|i| i.name.as_str()).collect();
+                return Err(Error::Name { what, name: name.clone(), known: planned.join(", ") });
+            }
+        }
+        let mut all = Vec::new();
+        for decl in &inner.program.inputs {
+            let given = bindings.inputs.iter().find(|(name, _)| *name == decl.name);
+            let Some((_, tensor)) = given else {
+                let names = bindings.inputs.iter().map(|i| i.0.as_str());
+                return Err(missing(&inner.program.name, &decl.name, names));
+            };
+            self.check_capacity(decl, tensor)?;
+            all.push(Some(tensor.clone()));
+        }
+        Ok(all)
+    }
+
+    /// As planned, but for fewer along the first axis.
+    fn check_capacity(&self, decl: &InputDecl, tensor: &Tensor) -> Result<()> {
+        let Some((_, dtype, planned)) = self.inner.spec.inputs.iter().find(|(name, ..)| *name == decl.name) else {
+            return Ok(());
+        };
+        if *dtype != tensor.dtype() {
+            let (expected, found) = (format!("{dtype}, as planned"), tensor.dtype().to_string());
+            return Err(Error::DType { input: decl.name.clone(), expected, found });
+        }
+        let (shape, planned) = (tensor.shape(), &planned.shape);
+        let fits = shape.len() == planned.len()
+            && shape.iter().zip(planned).enumerate().all(|(axis, (a, b))| a == b || axis == 0 && a < b);
+        if fits {
+            return Ok(());
+        }
+        let expected = format!("{planned:?} as planned, or fewer along the first axis");
+        Err(Error::Shape { input: decl.name.clone(), expected, found: shape.to_vec() })
+    }
+
+    pub(super) fn bound_outputs(
+        &self,
+        bindings: &Bindings,
+        inputs: &[Option<Tensor>],
+        geometry: &Geometry,
+    ) -> Result<Vec<Tensor>> {
+        let inner = &self.inner;
+        let program = &inner.program;
+        let find = |all: &[(String, Tensor)], place: usize| {
+            all.iter().find(|(name, _)| *name == program.inputs[place].name).map(|(_, t)| t.clone())
+        };
+        for (name, _) in bindings.grads.iter().chain(&bindings.hessian_diagonals) {
+            let planned: Vec<String> = program.outputs.iter().map(|o| output_name(program, &o.target)).collect();
+            let asked = inner.spec.wanted.grads.contains(name) || inner.spec.wanted.hessian_diagonals.contains(name);
+            if !asked {
+                let what = "the plan makes no gradient of".to_owned();
+                return Err(Error::Name { what, name: name.clone(), known: planned.join(", ") });
+            }
+        }
+        if let Some((name, _)) = bindings.extras.iter().find(|(name, _)| !inner.spec.wanted.extras.contains(name)) {
+            let (what, known) = ("the plan makes no extra output".to_owned(), inner.spec.wanted.extras.join(", "));
+            return Err(Error::Name { what, name: name.clone(), known });
+        }
+        let mut outputs = Vec::new();
+        for (o, output) in program.outputs.iter().enumerate() {
+            let name = output_name(program, &output.target);
+            let mode = mode_of(program, &inner.spec, o);
+            let given = match output.target {
+                Target::Loss => bindings.loss.clone(),
+                Target::Denominator => None,
+                Target::Extra(ref name) => {
+                    bindings.extras.iter().find(|(known, _)| known == name).map(|(_, tensor)| tensor.clone())
+                }
+                Target::Grad(place) => match (find(&bindings.grads, place), mode) {
+                    (None, Mode::InPlace(_)) => inputs[place].clone(),
+                    (given, _) => given,
+                },
+                Target::HessianDiagonal(place) => find(&bindings.hessian_diagonals, place),
+            };
+            let shape = match output.target {
+                Target::Grad(place) | Target::HessianDiagonal(place) => match &inputs[place] {
+                    Some(input) => input.shape().to_vec(),
+                    None => inner.shape_of(o, geometry),
+                },
+                _ => inner.shape_of(o, geometry),
+            };
+            let Some(tensor) = given else {
+                if mode == Mode::Accumulate {
+                    let what = "an accumulated output must be bound".to_owned();
+                    return Err(Error::Name { what, name, known: "none given".to_owned() });
+                }
+                outputs.push(Tensor::zeros(&inner.ctx, inner.dtype_of(o), &shape)?);
+                continue;
+            };
+            if tensor.dtype() != inner.dtype_of(o) {
+                let (expected, found) = (inner.dtype_of(o).to_string(), tensor.dtype().to_string());
+                return Err(Error::DType { input: name, expected, found });
+            }
+            let one = shape.iter().product::<usize>() == 1 && tensor.layout().len() == 1;
+            if tensor.shape() != shape && !one {
+                return Err(Error::Shape {
+                    input: name,
+                    expected: format!("{shape:?}"),
+                    found: tensor.shape().to_vec(),
+                });
+            }
+            let repeats = tensor.shape().iter().zip(tensor.strides()).any(|(&size, &stride)| size > 1 && stride == 0);
+            if repeats {
+                let message = "is written, so none of its strides may be 0".to_owned();
+                return Err(Error::Buffer { input: name, message });
+            }
+            if let Mode::InPlace(place) = mode {
+                let input = inputs[place].as_ref().expect("an input that is overwritten is bound");
+                let same = input.buffer() == tensor.buffer()
+                    && (input.offset(), input.layout()) == (tensor.offset(), tensor.layout());
+                if !same {
+                    let message = "an in-place gradient goes where the input is; bind the same tensor, or none";
+                    return Err(Error::Buffer { input: name, message: message.to_owned() });
+                }
+            }
+            outputs.push(tensor);
+        }
+        Ok(outputs)
+    }
+
+    /// No written tensor may overlap another. Gives whether one buffer is both read and written at all.
+    pub(super) fn check_aliases(&self, inputs: &[Option<Tensor>], outputs: &[Tensor]) -> Result<bool> {
+        let program = &self.inner.program;
+        let mut pooled = false;
+        let mut earlier: Vec<(String, &Tensor, Option<usize>)> = Vec::new();
+        for (place, tensor) in inputs.iter().enumerate() {
+            if let Some(tensor) = tensor {
+                earlier.push((program.inputs[place].name.clone(), tensor, Some(place)));
+            }
+        }
+        for (o, tensor) in outputs.iter().enumerate() {
+            let name = output_name(program, &program.outputs[o].target);
+            let over = match mode_of(program, &self.inner.spec, o) {
+                Mode::InPlace(place) => Some(place),
+                _ => None,
+            };
+            for (first, other, place) in &earlier {
+                if other.buffer() != tensor.buffer() || (over.is_some() && *place == over) {
+                    continue;
+                }
+                pooled = true;
+                let (a, b) = (other.byte_range(), tensor.byte_range());
+                if a.start < b.end && b.start < a.end {
+                    let found = format!("{}..{} and {}..{}", a.start, a.end, b.start, b.end);
+                    return Err(Error::Alias { first: first.clone(), second: name, found });
+                }
+            }
+            earlier.push((name, tensor, None));
+        }
+        Ok(pooled)
+    }
+}
