@@ -254,7 +254,7 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
             return fault(format!("{} columns on a software adapter, which stops long loops", shape.cols));
         }
         // Mesa takes seconds to compile long unrolled rows: large tensors repay them.
-        None if fits && !(limits.software && shape.rows * shape.cols < SOFTWARE_RESIDENT && trips > 4) => {
+        None if fits && !(limits.software && shape.rows * shape.cols < SOFTWARE_RESIDENT && trips > 16) => {
             (Kernel::RowResident { trips: trips as u32 }, "the row fits in registers")
         }
         None if shape.states == States::Kept && can_split => {
