@@ -128,6 +128,19 @@ fn tensors_larger_than_the_device_allows() {
     let bytes = ctx.limits().buffer_bytes;
     let too_large = Tensor::zeros(ctx, DType::F32, &[usize::try_from(bytes / 4 + 1).unwrap()]);
     assert!(matches!(too_large, Err(Error::Limit { .. } | Error::OutOfMemory { .. })));
+    // Sizes that no 64-bit count holds.
+    let shapes = [&[1usize << 62][..], &[usize::MAX], &[1 << 40, 1 << 40]];
+    for shape in shapes {
+        for dtype in [DType::F32, DType::BF16] {
+            assert!(matches!(Tensor::zeros(ctx, dtype, shape), Err(Error::Limit { .. })), "{shape:?}");
+        }
+        assert!(matches!(Tensor::from_slice(ctx, &[1.0f32], shape), Err(Error::Shape { .. })), "{shape:?}");
+    }
+    let [x, _] = pair(ctx, &[4]);
+    assert!(matches!(x.view(u64::MAX, &[1], &[1]), Err(Error::Buffer { .. })));
+    assert!(matches!(x.view(1, &[2], &[usize::MAX]), Err(Error::Buffer { .. })));
+    let repeated = x.view(0, &[1 << 61], &[0]).unwrap();
+    assert!(matches!(repeated.to_vec::<f32>(), Err(Error::OutOfMemory { .. })));
     // The context goes on.
     let [x, t] = pair(ctx, &[4]);
     assert_eq!(losses::mse().forward(ctx, &[("input", &x), ("target", &t)]).unwrap().loss().unwrap(), 0.0);

@@ -226,11 +226,10 @@ fn shards_give_the_loss_and_gradient_of_the_whole() {
     let mut count = 0;
     // Two, three and eight shards, of even and of odd widths.
     for cuts in [&[100][..], &[64, 128], &[1, 2, 32, 63, 100, 144, 210]] {
-        for dtype in [DType::F32, DType::BF16] {
-            for problem in problems() {
-                check(&Problem { dtype, ..problem }, cuts, &mut complaints);
-                count += 1;
-            }
+        let dtypes = if cuts.len() == 2 { &[DType::F32, DType::BF16][..] } else { &[DType::F32] };
+        for (dtype, problem) in dtypes.iter().flat_map(|dtype| problems().into_iter().map(|p| (*dtype, p))) {
+            check(&Problem { dtype, ..problem }, cuts, &mut complaints);
+            count += 1;
         }
     }
     report(complaints, count);

@@ -162,7 +162,7 @@ impl Context {
 
     /// Makes a buffer; running out of memory is an error that the context survives.
     pub(super) fn create_buffer(&self, what: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
-        let bytes = bytes.max(16).next_multiple_of(4);
+        let bytes = bytes.max(16).checked_next_multiple_of(4).unwrap_or(u64::MAX);
         let allowed = self.inner.limits.buffer_bytes;
         if bytes > allowed {
             let what = what.to_owned();

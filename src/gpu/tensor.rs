@@ -26,7 +26,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] unless `shape` holds as many elements; [`Error::Limit`], [`Error::OutOfMemory`].
     pub fn from_slice<T: Element>(ctx: &Context, values: &[T], shape: &[usize]) -> Result<Tensor> {
-        if shape.iter().product::<usize>() != values.len() {
+        if Layout::contiguous(shape).len() != values.len() {
             let expected = format!("a shape of {} elements", values.len());
             return Err(Error::Shape { input: "from_slice".to_owned(), expected, found: shape.to_vec() });
         }
@@ -57,8 +57,8 @@ impl Tensor {
     pub fn zeros(ctx: &Context, dtype: DType, shape: &[usize]) -> Result<Tensor> {
         let layout = Layout::contiguous(shape);
         // Whole vectors, so that the last one can be loaded and stored as one.
-        let bytes = (layout.len() as u64 * dtype.size()).next_multiple_of(16);
-        let buffer = ctx.create_buffer("tensor", bytes, USAGE)?;
+        let bytes = (layout.len() as u64).saturating_mul(dtype.size());
+        let buffer = ctx.create_buffer("tensor", bytes.checked_next_multiple_of(16).unwrap_or(u64::MAX), USAGE)?;
         Ok(Tensor { buffer, offset: 0, dtype, layout, ctx: Some(ctx.clone()) })
     }
 
@@ -77,7 +77,8 @@ impl Tensor {
     /// # Errors
     /// As [`Tensor::from_buffer`].
     pub fn from_buffer_strided(buffer: wgpu::Buffer, offset: u64, dtype: DType, layout: Layout) -> Result<Tensor> {
-        let needed = ((offset + layout.extent()) * dtype.size()).next_multiple_of(4);
+        let elements = offset.saturating_add(layout.extent());
+        let needed = elements.saturating_mul(dtype.size()).checked_next_multiple_of(4).unwrap_or(u64::MAX);
         let fault = |message: String| Err(Error::Buffer { input: format!("{:?}", layout.shape), message });
         if needed > buffer.size() {
             return fault(format!("holds {} bytes, the tensor needs {needed}", buffer.size()));
@@ -95,7 +96,7 @@ impl Tensor {
     pub fn view(&self, offset: u64, shape: &[usize], strides: &[usize]) -> Result<Tensor> {
         let layout = Layout { shape: shape.to_vec(), strides: strides.to_vec() };
         let buffer = self.buffer.clone();
-        let view = Tensor::from_buffer_strided(buffer, self.offset + offset, self.dtype, layout)?;
+        let view = Tensor::from_buffer_strided(buffer, self.offset.saturating_add(offset), self.dtype, layout)?;
         Ok(Tensor { ctx: self.ctx.clone(), ..view })
     }
 
@@ -224,7 +225,11 @@ impl Tensor {
         if self.layout == Layout::contiguous(&self.layout.shape) {
             return Ok(all);
         }
-        let mut values = Vec::with_capacity(self.layout.len());
+        let mut values = Vec::new();
+        if values.try_reserve_exact(self.layout.len()).is_err() {
+            let bytes = (self.layout.len() as u64).saturating_mul(self.dtype.size());
+            return Err(Error::OutOfMemory { what: "a tensor read back to the host".to_owned(), bytes });
+        }
         let mut index = vec![0usize; self.layout.shape.len()];
         for _ in 0..self.layout.len() {
             let place: usize = index.iter().zip(&self.layout.strides).map(|(i, s)| i * s).sum();
