@@ -9,6 +9,7 @@ mod elementwise;
 mod emit;
 mod reduce;
 mod row;
+mod state;
 mod states;
 mod stitch;
 
@@ -19,7 +20,7 @@ use crate::op::Kind;
 use crate::schedule::{Kernel, PassSchedule, tensor_inputs};
 pub use access::edge_outputs;
 pub use reduce::{ReduceKind, reduce, sums_to, total_outputs};
-pub use row::stage_words;
+pub use state::stage_words;
 pub use states::states;
 pub use stitch::stitch;
 

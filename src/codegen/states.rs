@@ -1,6 +1,6 @@
 //! Hooks of `row_states.wgsl`: states of a stage brought together.
 
-use super::row::state_text;
+use super::state::state_text;
 use super::{Binding, KernelSource, Slot};
 use crate::lower::Program;
 use crate::template::{Gather, Skeleton, fill_hooks};

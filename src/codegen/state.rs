@@ -1,0 +1,160 @@
+//! States of row reductions as WGSL: their fields, and the laws by which they are made and combined.
+
+use super::structure;
+use crate::expr::{Node, NodeId, Reduce};
+use crate::lower::{Pass, Program};
+use crate::op::Kind;
+use crate::text::putln;
+
+/// Words of a stage's state: what has been seen as bits, then the fields of its reductions.
+pub fn stage_words(program: &Program, pass: &Pass, stage: usize) -> u32 {
+    let fields = |&id: &NodeId| State::new(program, id).fields.len() as u32;
+    1 + pass.stages[stage].reduces.iter().map(fields).sum::<u32>()
+}
+
+/// Fields of a stage's struct, with these types of numbers and bits.
+pub(super) fn fields(states: &[State], f: &str, u: &str) -> Vec<(String, String)> {
+    let all = states.iter().flat_map(|s| s.fields.iter());
+    let all = all.map(|(name, kind)| (name.clone(), if *kind == Kind::Float { f } else { u }.to_owned()));
+    std::iter::once(("bits".to_owned(), u.to_owned())).chain(all).collect()
+}
+
+pub(super) fn combine_text(stage: usize, states: &[State]) -> String {
+    let combine: String = states.iter().map(State::combine).collect();
+    format!(
+        "fn stage{stage}_combine(a: Stage{stage}, b: Stage{stage}) -> Stage{stage} {{\n    var s = a;\n    s.bits = max(a.bits, b.bits);\n{combine}    return s;\n}}\n"
+    )
+}
+
+/// Stores a stage's state, word by word.
+pub(super) fn save_text(stage: usize, names: &[(String, String)], buffer: &str) -> String {
+    let mut text = format!("fn stage{stage}_save(s: Stage{stage}, first: u32) {{\n");
+    for (word, (name, ty)) in names.iter().enumerate() {
+        let value = if ty == "f32" { format!("bitcast<u32>(s.{name})") } else { format!("s.{name}") };
+        putln!(text, "    {buffer}[first + {word}u] = {value};");
+    }
+    text.push_str("}\n");
+    text
+}
+
+pub(super) fn load_text(stage: usize, names: &[(String, String)], buffer: &str) -> String {
+    let mut text = format!("fn stage{stage}_load(first: u32) -> Stage{stage} {{\n    var s: Stage{stage};\n");
+    for (word, (name, ty)) in names.iter().enumerate() {
+        let value = format!("{buffer}[first + {word}u]");
+        let value = if ty == "f32" { format!("bitcast<f32>({value})") } else { value };
+        putln!(text, "    s.{name} = {value};");
+    }
+    text.push_str("    return s;\n}\n");
+    text
+}
+
+/// What a kernel needs that brings states of a stage together, `source` to `result`; its functions are named as
+/// those of stage 0.
+pub(super) fn state_text(program: &Program, pass: &Pass, stage: usize) -> String {
+    let states: Vec<State> = pass.stages[stage].reduces.iter().map(|&id| State::new(program, id)).collect();
+    let names = fields(&states, "f32", "u32");
+    let mut text = structure("Stage0", &names);
+    text.push_str(&combine_text(0, &states));
+    text.push_str(&load_text(0, &names, "source"));
+    text.push_str(&save_text(0, &names, "result"));
+    text
+}
+
+/// The state of one row reduction: its fields in the stage's struct, and its laws.
+pub(super) struct State {
+    reduce: Reduce,
+    id: NodeId,
+    pub operand: NodeId,
+    fields: Vec<(String, Kind)>,
+}
+
+impl State {
+    pub fn new(program: &Program, id: NodeId) -> State {
+        let Node::Reduce(reduce, operand) = *program.node(id) else { unreachable!("a stage holds reductions") };
+        let n = id.0;
+        let fields = match reduce {
+            Reduce::Sum => vec![(format!("sum{n}"), Kind::Float)],
+            Reduce::Max | Reduce::Min => vec![(format!("m{n}"), Kind::Float)],
+            Reduce::ArgMax => vec![(format!("m{n}"), Kind::Float), (format!("at{n}"), Kind::Int)],
+            Reduce::ExpSumRest => vec![(format!("m{n}"), Kind::Float), (format!("rest{n}"), Kind::Float)],
+            Reduce::LogSumExpShifted => unreachable!("lowering leaves log1p(ExpSumRest) of it"),
+        };
+        State { reduce, id, operand, fields }
+    }
+
+    pub fn identity(&self, f: &str, u: &str) -> String {
+        let n = self.id.0;
+        match self.reduce {
+            Reduce::Sum => format!("    s.sum{n} = {f}(0.0);\n"),
+            Reduce::Max => format!("    s.m{n} = bitcast<{f}>({u}(shape.reserved0 | 0xff800000u));\n"),
+            Reduce::Min => format!("    s.m{n} = bitcast<{f}>({u}(shape.reserved0 | INF_BITS));\n"),
+            Reduce::ArgMax => format!("    s.m{n} = {f}(LOWEST);\n    s.at{n} = {u}(0xffffffffu);\n"),
+            // The empty state: 1 + rest, the sum of exponentials, is 0.
+            _ => format!("    s.m{n} = {f}(LOWEST);\n    s.rest{n} = {f}(-1.0);\n"),
+        }
+    }
+
+    pub fn step(&self, x: &str, col: &str, f: &str, u: &str, width: u32) -> String {
+        let n = self.id.0;
+        let w = if width == 4 { "4" } else { "" };
+        match self.reduce {
+            Reduce::Sum => format!("    s.sum{n} += {x};\n"),
+            Reduce::Max => format!("    s.m{n} = max(s.m{n}, {x});\n"),
+            Reduce::Min => format!("    s.m{n} = min(s.m{n}, {x});\n"),
+            Reduce::ArgMax => format!(
+                "    let better{n} = ({x} > s.m{n}) | (s.at{n} == {u}(0xffffffffu));\n    \
+                 s.m{n} = select(s.m{n}, {x}, better{n});\n    s.at{n} = select(s.at{n}, {col}, better{n});\n"
+            ),
+            // One exponential: of the smaller by the larger, whichever is new.
+            _ => format!(
+                "    let x{n} = {x};\n    let e{n} = math_exp_neg{w}(-abs(x{n} - s.m{n}));\n    \
+                 s.rest{n} = select(s.rest{n} + e{n}, s.rest{n} * e{n} + e{n}, x{n} > s.m{n});\n    \
+                 s.m{n} = max(s.m{n}, x{n});\n"
+            )
+            .replace("F4", f),
+        }
+    }
+
+    pub fn combine(&self) -> String {
+        let n = self.id.0;
+        match self.reduce {
+            Reduce::Sum => format!("    s.sum{n} = a.sum{n} + b.sum{n};\n"),
+            Reduce::Max => format!("    s.m{n} = max(a.m{n}, b.m{n});\n"),
+            Reduce::Min => format!("    s.m{n} = min(a.m{n}, b.m{n});\n"),
+            Reduce::ArgMax => format!(
+                "    let better{n} = (b.m{n} > a.m{n} && b.at{n} != 0xffffffffu) || a.at{n} == 0xffffffffu || \
+                 (b.m{n} == a.m{n} && b.at{n} < a.at{n});\n    \
+                 s.m{n} = select(a.m{n}, b.m{n}, better{n});\n    s.at{n} = select(a.at{n}, b.at{n}, better{n});\n"
+            ),
+            _ => format!(
+                "    let e{n} = math_exp_neg(-abs(a.m{n} - b.m{n}));\n    let b_wins{n} = b.m{n} > a.m{n};\n    \
+                 s.m{n} = max(a.m{n}, b.m{n});\n    \
+                 s.rest{n} = select(a.rest{n} + e{n} * (1.0 + b.rest{n}), b.rest{n} + e{n} * (1.0 + a.rest{n}), b_wins{n});\n"
+            ),
+        }
+    }
+
+    pub fn finish(&self, program: &Program, needed: &dyn Fn(NodeId) -> bool) -> String {
+        let n = self.id.0;
+        match self.reduce {
+            Reduce::Sum => format!("    r.n{n} = s.sum{n};\n"),
+            Reduce::Max | Reduce::Min => format!("    r.n{n} = s.m{n};\n"),
+            Reduce::ArgMax => format!("    r.n{n} = s.at{n};\n"),
+            _ => {
+                let mut text = format!("    r.n{n} = s.rest{n};\n");
+                let max = Node::Reduce(Reduce::Max, self.operand);
+                if let Some(place) = program.nodes.iter().position(|node| *node == max) {
+                    if needed(NodeId(place as u32)) {
+                        putln!(text, "    r.n{place} = s.m{n};");
+                    }
+                }
+                // All −∞, or +∞ among the values: the softmax is not defined.
+                putln!(
+                    text,
+                    "    r.bits = select(r.bits, NAN_BITS, s.rest{n} < -0.5 || bitcast<u32>(s.m{n}) == INF_BITS);"
+                );
+                text
+            }
+        }
+    }
+}
