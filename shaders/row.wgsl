@@ -12,6 +12,7 @@ fn main(
 ) {
     let outer = outer_begin();
     let cols = i32(shape.cols);
+    let last = cols - i32(WIDTH);
     let rows = shape.items;
     let lane = thread % LANES;
     for (var first = group.x * ROWS; first < rows; first += groups.x * ROWS) {
@@ -19,20 +20,32 @@ fn main(
         let live = is_live(first, thread, rows);
         // Phase 1: what the row knows before its elements, labels and gathers included.
         var r = row_begin(outer, row);
-        let begin = first_col(r);
+        let begin = first_whole(r) + lane * WIDTH;
         storageBarrier(); // gathered before another lane stores a gradient in place
         // Phase 2: stages.
         // repeat begin: stage
         var stage0 = stage0_identity();
-        for (var col = begin + lane * WIDTH; i32(col) < cols; col += LANES * WIDTH) {
+        for (var col = begin; i32(col) <= last; col += LANES * WIDTH) {
             stage0 = stage0_step(stage0, r, fetch(r, col), col);
+        }
+        for (var end = lane; end < ENDS; end += LANES) {
+            let col = end_col(r, end);
+            if (i32(col) < cols) {
+                stage0 = stage0_end(stage0, r, fetch_end(r, col), col);
+            }
         }
         r = stage0_finish(r, stage0_gather(stage0_narrow(stage0), thread));
         // repeat end
         // Phase 3: outputs.
         if (live) {
-            for (var col = begin + lane * WIDTH; i32(col) < cols; col += LANES * WIDTH) {
+            for (var col = begin; i32(col) <= last; col += LANES * WIDTH) {
                 write_elements(r, fetch(r, col), col);
+            }
+            for (var end = lane; end < ENDS; end += LANES) {
+                let col = end_col(r, end);
+                if (i32(col) < cols) {
+                    write_end(r, fetch_end(r, col), col);
+                }
             }
             if (lane == 0u) {
                 write_row(r);

@@ -13,8 +13,10 @@ const WIDTH: u32 = 1u;
 const TRIPS: u32 = 4u;
 // Whether a workgroup takes more than one row: on a CPU the loop alone costs 8% of a cross-entropy.
 const STRIDED: bool = true;
-// Whether windows begin before the row, aligned to a vector of memory, and hooks mask what is not the row's.
+// Whether windows begin before the row, aligned to a vector of memory; then its first and its last one, which may not
+// be wholly the row's, have hooks of their own, that mask.
 const MASKED: bool = false;
+const ENDS: u32 = 0u;
 // hook end
 
 // hook begin: row
@@ -25,6 +27,7 @@ fn row_begin(outer: RowValues, row: u32) -> RowValues {
     return RowValues(outer.bits, shape.first_item + row, row * shape.cols, 0u, 0.0);
 }
 fn fetch(r: RowValues, col: u32) -> Fetched { return Fetched(input0[r.base0 + col]); }
+fn fetch_end(r: RowValues, col: u32) -> Fetched { return fetch(r, col); }
 // hook end
 
 // repeat begin: stage
@@ -35,6 +38,7 @@ fn stage0_identity() -> LaneStage0 { return LaneStage0(0u, 0.0); }
 fn stage0_step(s: LaneStage0, r: RowValues, f: Fetched, col: u32) -> LaneStage0 {
     return LaneStage0(max(s.bits, f.x0 & MAGNITUDE), s.sum + bitcast<f32>(f.x0));
 }
+fn stage0_end(s: LaneStage0, r: RowValues, f: Fetched, col: u32) -> LaneStage0 { return stage0_step(s, r, f, col); }
 fn stage0_narrow(s: LaneStage0) -> Stage0 { return Stage0(s.bits, s.sum); }
 fn stage0_exchange(s: Stage0, step: u32) -> Stage0 { return s; }
 fn stage0_combine(a: Stage0, b: Stage0) -> Stage0 { return Stage0(max(a.bits, b.bits), a.sum + b.sum); }
@@ -53,6 +57,7 @@ const STAGE0_INDEX: u32 = 0u;
 fn write_elements(r: RowValues, f: Fetched, col: u32) {
     output0[r.base0 + col] = store_bits(r.sum, r.bits > INF_BITS);
 }
+fn write_end(r: RowValues, f: Fetched, col: u32) { write_elements(r, f, col); }
 fn write_row(r: RowValues) {
     work[r.row] = store_bits(r.sum, r.bits > INF_BITS);
 }
@@ -75,4 +80,18 @@ fn is_live(first: u32, thread: u32, rows: u32) -> bool {
 // Where the first window of a row begins: early, a column below 0 in two's complement.
 fn first_col(r: RowValues) -> u32 {
     return select(0u, 0u - r.early, MASKED);
+}
+
+// Where its first whole window begins.
+fn first_whole(r: RowValues) -> u32 {
+    return select(0u, (0u - r.early) % 4u, MASKED);
+}
+
+// Where the window at one of its ends begins, the first or the last; past all columns where that window is whole, or
+// the row has but one.
+fn end_col(r: RowValues, end: u32) -> u32 {
+    let last = (shape.cols + r.early) / 4u * 4u - r.early;
+    let none = 0x7fffffffu;
+    let first = select(none, 0u - r.early, r.early > 0u);
+    return select(first, select(last, none, r.early > 0u && last == first), end == 1u);
 }

@@ -1,6 +1,6 @@
 // Rows held in registers by LANES lanes each: one trip over memory in, one out.
-// Grid: ROWS rows a workgroup, strided past the grid limit. Reads inputs[row, 0..cols] once,
-// cols ≤ LANES·WIDTH·TRIPS; writes the element outputs there and the row's values at [row].
+// Grid: ROWS rows a workgroup, strided past the grid limit. Reads inputs[row, 0..cols] once (windows at the ends of a
+// row, where they are masked, for each stage), cols ≤ LANES·WIDTH·TRIPS; writes the element outputs there and the row's values at [row].
 
 // import row_hooks
 
@@ -12,6 +12,7 @@ fn main(
 ) {
     let outer = outer_begin();
     let cols = i32(shape.cols);
+    let last = cols - i32(WIDTH);
     let rows = shape.items;
     let lane = thread % LANES;
     for (var first = group.x * ROWS; first < rows; first += groups.x * ROWS) {
@@ -19,11 +20,11 @@ fn main(
         let live = is_live(first, thread, rows);
         // Phase 1: the row's own values, and its elements.
         var r = row_begin(outer, row);
-        let begin = first_col(r);
+        let begin = first_whole(r);
         var held: array<Fetched, TRIPS>;
         for (var trip = 0u; trip < TRIPS; trip++) {
             let col = begin + (trip * LANES + lane) * WIDTH;
-            if (i32(col) < cols) {
+            if (i32(col) <= last) {
                 held[trip] = fetch(r, col);
             }
         }
@@ -33,8 +34,14 @@ fn main(
         var stage0 = stage0_identity();
         for (var trip = 0u; trip < TRIPS; trip++) {
             let col = begin + (trip * LANES + lane) * WIDTH;
-            if (i32(col) < cols) {
+            if (i32(col) <= last) {
                 stage0 = stage0_step(stage0, r, held[trip], col);
+            }
+        }
+        for (var end = lane; end < ENDS; end += LANES) {
+            let col = end_col(r, end);
+            if (i32(col) < cols) {
+                stage0 = stage0_end(stage0, r, fetch_end(r, col), col);
             }
         }
         r = stage0_finish(r, stage0_gather(stage0_narrow(stage0), thread));
@@ -43,8 +50,14 @@ fn main(
         if (live) {
             for (var trip = 0u; trip < TRIPS; trip++) {
                 let col = begin + (trip * LANES + lane) * WIDTH;
-                if (i32(col) < cols) {
+                if (i32(col) <= last) {
                     write_elements(r, held[trip], col);
+                }
+            }
+            for (var end = lane; end < ENDS; end += LANES) {
+                let col = end_col(r, end);
+                if (i32(col) < cols) {
+                    write_end(r, fetch_end(r, col), col);
                 }
             }
             if (lane == 0u) {

@@ -29,14 +29,21 @@ fn main(
     for (var row = group.y; row < shape.items; row += groups.y) {
         var r = row_begin(outer, row);
         let begin = first_col(r) + group.x * chunk;
-        let end = min(i32(begin + chunk), cols);
+        let stop = min(i32(begin + chunk), cols);
+        let whole = u32(max(i32(begin), i32(first_whole(r)))) + thread * WIDTH;
         // repeat begin: stage
         let state0 = shape.state_base + (STAGE0_INDEX * shape.rows + r.row) * shape.slots * STATE_WORDS;
         if (PHASE == STAGE0_INDEX) {
             // Phase 1: this chunk's state.
             var stage0 = stage0_identity();
-            for (var col = begin + thread * WIDTH; i32(col) < end; col += WG * WIDTH) {
+            for (var col = whole; i32(col + WIDTH) <= stop; col += WG * WIDTH) {
                 stage0 = stage0_step(stage0, r, fetch(r, col), col);
+            }
+            for (var end = thread; end < ENDS; end += WG) {
+                let col = end_col(r, end);
+                if (i32(col) >= i32(begin) && i32(col) < stop) {
+                    stage0 = stage0_end(stage0, r, fetch_end(r, col), col);
+                }
             }
             let all = stage0_gather(stage0_narrow(stage0), thread);
             if (thread == 0u) {
@@ -56,8 +63,14 @@ fn main(
         if (PHASE == STAGES) {
             storageBarrier(); // gathered before another lane stores a gradient in place
             if (ELEMENTS) {
-                for (var col = begin + thread * WIDTH; i32(col) < end; col += WG * WIDTH) {
+                for (var col = whole; i32(col + WIDTH) <= stop; col += WG * WIDTH) {
                     write_elements(r, fetch(r, col), col);
+                }
+                for (var end = thread; end < ENDS; end += WG) {
+                    let col = end_col(r, end);
+                    if (i32(col) >= i32(begin) && i32(col) < stop) {
+                        write_end(r, fetch_end(r, col), col);
+                    }
                 }
             }
             if (thread == 0u && shape.first_split + group.x == 0u) {

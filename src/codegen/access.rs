@@ -1,7 +1,8 @@
 //! How a pass kernel reaches its tensors: bindings, addresses, loads and stores.
 //!
 //! A lane visits columns in *windows* of `WIDTH` elements. Where rows begin anywhere (odd column counts, views), the
-//! windows of a row are aligned to one tensor, begin up to three columns early, and hooks mask what lies outside.
+//! windows of a row are aligned to one tensor and begin up to three columns early; its first and its last window have
+//! hooks of their own, which mask what lies outside.
 //! Tensors whose rows begin at the same place of a vector load and store vectors, others single elements.
 
 use super::{Access, Along, Binding, Mode, Slot, Variant, tensors};
@@ -20,12 +21,22 @@ pub(super) struct Frame<'a> {
     pub variant: &'a Variant,
     pub width: u32,
     pub slots: Vec<Slot>,
+    /// Whether a window may reach past the ends of its row (of the elements, without rows), and is masked.
+    pub masked: bool,
 }
 
 impl<'a> Frame<'a> {
     pub fn new(program: &'a Program, pass: usize, variant: &'a Variant, width: u32) -> Frame<'a> {
         let pass = &program.passes[pass];
-        Frame { program, pass, variant, width, slots: tensors(program, pass) }
+        // Rows have other hooks for their ends; elements have one for all windows.
+        let masked = variant.aligned_to.is_some() && !program.has_rows();
+        Frame { program, pass, variant, width, slots: tensors(program, pass), masked }
+    }
+
+    /// The same for windows at the ends of a row, where they are not whole.
+    pub fn at_ends(&self) -> Frame<'a> {
+        let Frame { program, pass, variant, width, ref slots, .. } = *self;
+        Frame { program, pass, variant, width, slots: slots.clone(), masked: self.has_ends() }
     }
 
     /// Place in `shape.tensors` of a slot.
@@ -37,9 +48,14 @@ impl<'a> Frame<'a> {
         self.variant.access[self.tensor(slot)]
     }
 
-    /// Whether columns begin up to three before the row, and are masked.
-    pub fn is_masked(&self) -> bool {
+    /// Whether windows begin up to three columns before the row.
+    pub fn has_ends(&self) -> bool {
         self.variant.aligned_to.is_some()
+    }
+
+    /// Whether columns outside the row are masked.
+    pub fn is_masked(&self) -> bool {
+        self.masked
     }
 
     /// Whether loads and stores of the tensor are vectors.
@@ -98,7 +114,7 @@ impl<'a> Frame<'a> {
             all.push(Binding { slot, writes: true, tensor: None });
             declare(&mut text, all.len() + 1, true, name, ty);
         }
-        if self.is_masked() {
+        if self.has_ends() {
             let cols = self.cols();
             putln!(text, "fn near(col: u32) -> u32 {{ return u32(clamp(i32(col), 0, i32({cols}) - 1)); }}");
         }

@@ -21,7 +21,8 @@ pub(super) fn kernel(
     phase: u32,
 ) -> KernelSource {
     let frame = Frame::new(program, pass, variant, schedule.width);
-    let row = Row::new(&frame, is_read_later(program, pass));
+    let ends = frame.at_ends();
+    let row = Row::new(&frame, &ends, is_read_later(program, pass));
     let (bindings, mut declarations) = frame.bindings(&params(program, 1));
     let PassSchedule { workgroup, lanes, subgroup, width, kernel, strided, .. } = *schedule;
     let trips = if let Kernel::RowResident { trips } = kernel { trips } else { 1 };
@@ -34,8 +35,12 @@ pub(super) fn kernel(
     for (name, value) in constants {
         putln!(declarations, "const {name}: u32 = {value}u;");
     }
-    let masked = frame.is_masked();
-    putln!(declarations, "const STRIDED: bool = {strided};\nconst MASKED: bool = {masked};");
+    let masked = frame.has_ends();
+    let ends = if masked { 2 } else { 0 };
+    putln!(
+        declarations,
+        "const STRIDED: bool = {strided};\nconst MASKED: bool = {masked};\nconst ENDS: u32 = {ends}u;"
+    );
     let mut hooks = BTreeMap::from([
         ("bindings".to_owned(), declarations),
         ("row".to_owned(), row.begin_text()),
@@ -68,6 +73,8 @@ pub(super) fn kernel(
 
 struct Row<'f, 'a> {
     frame: &'f Frame<'a>,
+    /// For windows that are not wholly the row's.
+    ends: &'f Frame<'a>,
     lenient: bool,
     /// Everything the pass needs, operands first.
     nodes: Vec<NodeId>,
@@ -78,7 +85,7 @@ struct Row<'f, 'a> {
 }
 
 impl<'f, 'a> Row<'f, 'a> {
-    fn new(frame: &'f Frame<'a>, lenient: bool) -> Row<'f, 'a> {
+    fn new(frame: &'f Frame<'a>, ends: &'f Frame<'a>, lenient: bool) -> Row<'f, 'a> {
         let program = frame.program;
         let nodes = valid_first(program, &roots(program, frame.pass));
         let mut depth: HashMap<NodeId, usize> = HashMap::new();
@@ -105,7 +112,7 @@ impl<'f, 'a> Row<'f, 'a> {
             (read || is_output) && matches!(program.inputs[*place].scope, Scope::Element | Scope::Column)
         };
         let fetched = tensor_inputs(program, frame.pass).into_iter().filter(is_fetched).collect();
-        Row { frame, lenient, nodes, depth, fetched }
+        Row { frame, ends, lenient, nodes, depth, fetched }
     }
 
     fn is_row(&self, id: NodeId) -> bool {
@@ -162,13 +169,19 @@ impl<'f, 'a> Row<'f, 'a> {
         text.push_str(&self.row_lets(0));
         text.push_str(&self.settle_text(0));
         text.push_str("    return r;\n}\n");
-        text.push_str("fn fetch(r: RowValues, col: u32) -> Fetched {\n    var f: Fetched;\n");
-        for &place in &self.fetched {
-            let slot = Slot::Input(place);
-            let bits = frame.load(slot, &self.base_name(slot), "col");
-            putln!(text, "    f.x{place} = {bits};");
+        for (name, frame) in [("fetch", self.frame), ("fetch_end", self.ends)] {
+            if name == "fetch_end" && !frame.has_ends() {
+                text.push_str("fn fetch_end(r: RowValues, col: u32) -> Fetched { return fetch(r, col); }\n");
+                continue;
+            }
+            putln!(text, "fn {name}(r: RowValues, col: u32) -> Fetched {{\n    var f: Fetched;");
+            for &place in &self.fetched {
+                let slot = Slot::Input(place);
+                let bits = frame.load(slot, &self.base_name(slot), "col");
+                putln!(text, "    f.x{place} = {bits};");
+            }
+            text.push_str("    return f;\n}\n");
         }
-        text.push_str("    return f;\n}\n");
         text
     }
 
@@ -278,35 +291,13 @@ impl<'f, 'a> Row<'f, 'a> {
             text,
             "fn stage{stage}_identity() -> LaneStage{stage} {{\n    var s: LaneStage{stage};\n    s.bits = {u}(0u);\n{identity}    return s;\n}}\n"
         );
-        // One step.
-        let roots: Vec<NodeId> =
-            states.iter().map(|s| s.operand).chain(program.valid.filter(|v| self.is_element(*v))).collect();
-        let nodes = self.element_nodes(&roots);
-        let seen = self.is_seen(&nodes, stage);
-        put!(
-            text,
-            "fn stage{stage}_step(before: LaneStage{stage}, r: RowValues, f: Fetched, col: u32) -> LaneStage{stage} {{\n    var s = before;\n"
-        );
-        if !seen {
-            putln!(text, "    var bits = {u}(0u);");
-        }
-        text.push_str(&self.element_lets(&nodes, "bits", seen));
-        if let Some(valid) = program.valid.filter(|v| self.is_element(*v)) {
-            putln!(text, "    bits = select({u}(0u), bits, {});", self.element_value(valid));
-        }
-        if !seen {
-            text.push_str("    s.bits = max(s.bits, bits);\n");
-        }
-        for state in &states {
-            text.push_str(&state.step(&self.element_value(state.operand), frame.col_index(), f, u, w));
-        }
-        if frame.is_masked() {
-            text.push_str(&frame.valid("col"));
-            for (name, _) in &names {
-                putln!(text, "    s.{name} = select(before.{name}, s.{name}, valid);");
-            }
-        }
-        text.push_str("    return s;\n}\n");
+        text.push_str(&self.step_text(stage, &states, self.frame, "step"));
+        text.push_str(&match self.ends.has_ends() {
+            true => self.step_text(stage, &states, self.ends, "end"),
+            false => format!(
+                "fn stage{stage}_end(s: LaneStage{stage}, r: RowValues, f: Fetched, col: u32) -> LaneStage{stage} {{ return s; }}\n"
+            ),
+        });
         // Lanes of a vector, then lanes of a workgroup.
         let component = |c: &str| {
             let all: Vec<String> = names.iter().map(|(name, _)| format!("s.{name}.{c}")).collect();
@@ -348,14 +339,75 @@ impl<'f, 'a> Row<'f, 'a> {
         text
     }
 
+    /// One window of a stage: a whole one, or one at an end of the row.
+    fn step_text(&self, stage: usize, states: &[State], frame: &Frame<'_>, name: &str) -> String {
+        let program = frame.program;
+        let w = frame.width;
+        let (f, u) = if w == 4 { ("F4", "U4") } else { ("F", "U") };
+        let valid = program.valid.filter(|v| self.is_element(*v));
+        let roots: Vec<NodeId> = states.iter().map(|s| s.operand).chain(valid).collect();
+        let nodes = self.element_nodes(&roots);
+        let seen = self.is_seen(&nodes, stage);
+        let mut text = format!(
+            "fn stage{stage}_{name}(before: LaneStage{stage}, r: RowValues, f: Fetched, col: u32) -> LaneStage{stage} {{\n    var s = before;\n"
+        );
+        if !seen {
+            putln!(text, "    var bits = {u}(0u);");
+        }
+        text.push_str(&self.element_lets(&nodes, "bits", seen));
+        if let Some(valid) = valid {
+            putln!(text, "    bits = select({u}(0u), bits, {});", self.element_value(valid));
+        }
+        if !seen {
+            text.push_str("    s.bits = max(s.bits, bits);\n");
+        }
+        for state in states {
+            text.push_str(&state.step(&self.element_value(state.operand), frame.col_index(), f, u, w));
+        }
+        if frame.is_masked() {
+            text.push_str(&frame.valid("col"));
+            for (name, _) in fields(states, f, u) {
+                putln!(text, "    s.{name} = select(before.{name}, s.{name}, valid);");
+            }
+        }
+        text.push_str("    return s;\n}\n");
+        text
+    }
+
     fn outputs_text(&self) -> String {
         let (frame, program) = (self.frame, self.frame.program);
+        let mut text = self.elements_text(self.frame, "write_elements");
+        text.push_str(&match self.ends.has_ends() {
+            true => self.elements_text(self.ends, "write_end"),
+            false => "fn write_end(r: RowValues, f: Fetched, col: u32) {}\n".to_owned(),
+        });
+        text.push_str("fn write_row(r: RowValues) {\n");
+        for (place, total) in frame.pass.totals.iter().enumerate() {
+            let operand = program.node(*total).operands().next().expect("a sum has an operand");
+            let mut value = outer_value(program, operand, "r");
+            if program.scope(operand) == Scope::Group {
+                // A group counts once, at its first row.
+                value = format!("select(0.0, {value}, r.row % shape.group_rows == 0u)");
+            }
+            putln!(text, "    work[{place}u * shape.rows + r.row] = store_bits({value}, r.bits > INF_BITS);");
+        }
+        for &output in frame.pass.outputs.iter().filter(|&&o| program.outputs[o].scope == Scope::Row) {
+            let slot = Slot::Output(output);
+            let value = outer_value(program, program.outputs[output].node, "r");
+            text.push_str(&frame.store_row(output, &self.base_name(slot), &value));
+        }
+        text.push_str("}\n");
+        text
+    }
+
+    /// The element outputs of one window: a whole one, or one at an end of the row.
+    fn elements_text(&self, frame: &Frame<'_>, name: &str) -> String {
+        let program = frame.program;
         let u = if frame.width == 4 { "U4" } else { "U" };
         let is_element_output = |&&o: &&usize| program.outputs[o].scope == Scope::Element;
         let elements: Vec<usize> = frame.pass.outputs.iter().filter(is_element_output).copied().collect();
         let valid = program.valid;
-        // Elements.
-        let mut text = String::from("fn write_elements(r: RowValues, f: Fetched, col: u32) {\n");
+        let mut text = format!("fn {name}(r: RowValues, f: Fetched, col: u32) {{\n");
         if !elements.is_empty() {
             let roots: Vec<NodeId> = elements.iter().map(|&o| program.outputs[o].node).chain(valid).collect();
             let nodes = self.element_nodes(&roots);
@@ -389,21 +441,6 @@ impl<'f, 'a> Row<'f, 'a> {
                 }
                 text.push_str(&frame.store(output, &base, "col", &value, "poison"));
             }
-        }
-        text.push_str("}\nfn write_row(r: RowValues) {\n");
-        for (place, total) in frame.pass.totals.iter().enumerate() {
-            let operand = program.node(*total).operands().next().expect("a sum has an operand");
-            let mut value = outer_value(program, operand, "r");
-            if program.scope(operand) == Scope::Group {
-                // A group counts once, at its first row.
-                value = format!("select(0.0, {value}, r.row % shape.group_rows == 0u)");
-            }
-            putln!(text, "    work[{place}u * shape.rows + r.row] = store_bits({value}, r.bits > INF_BITS);");
-        }
-        for &output in frame.pass.outputs.iter().filter(|&&o| program.outputs[o].scope == Scope::Row) {
-            let slot = Slot::Output(output);
-            let value = outer_value(program, program.outputs[output].node, "r");
-            text.push_str(&frame.store_row(output, &self.base_name(slot), &value));
         }
         text.push_str("}\n");
         text
