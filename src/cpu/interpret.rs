@@ -147,7 +147,7 @@ struct Worker<'r, 'a, T> {
     /// For each row of the tile: whether NaN is to be stored, and whether it is looked at.
     poison: Vec<bool>,
     valid: Vec<bool>,
-    /// Whether there is a row to poison, once that is settled.
+    /// Whether there may be a row to poison; once that is settled, whether there is.
     any_poison: bool,
     scratch: Vec<T>,
 }
@@ -179,9 +179,9 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
             _ => Vec::new(),
         });
         let states = states.collect();
-        let (poison, valid) = (vec![false; LANES], vec![true; LANES]);
+        let (poison, valid) = (vec![poisoned; LANES], vec![matches!(code.valid, Valid::Always); LANES]);
         let scratch = vec![T::zero(); LANES];
-        Worker { machine, code, tiling, poisoned, states, poison, valid, any_poison: false, scratch }
+        Worker { machine, code, tiling, poisoned, states, poison, valid, any_poison: poisoned, scratch }
     }
 
     fn run(&mut self, mut task: Task<'_, T>) -> PassResult {
@@ -204,9 +204,15 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
     }
 
     fn run_phases(&mut self, tile: Tile) {
-        self.poison[..tile.rows].fill(self.poisoned);
-        self.valid[..tile.rows].fill(false);
         let code = self.code;
+        // Most tiles have nothing to poison and leave these as they are.
+        if self.poisoned || self.any_poison {
+            self.poison.fill(self.poisoned);
+            self.any_poison = self.poisoned;
+        }
+        if let Valid::Element(_) = code.valid {
+            self.valid[..tile.rows].fill(false);
+        }
         for (place, phase) in code.phases.iter().enumerate() {
             match phase {
                 Phase::Rows(steps) => {
@@ -224,7 +230,7 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
                         }
                     });
                     for (reduction, state) in trip.reductions.iter().zip(&states) {
-                        state.finish(reduction, tile.rows, &mut self.machine, &mut self.poison);
+                        self.any_poison |= state.finish(reduction, tile.rows, &mut self.machine, &mut self.poison);
                     }
                     self.states[place] = states;
                 }
@@ -235,6 +241,7 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
                         worker.valid[row] |= values.at(lane);
                         worker.poison[row] |= values.at(lane) && worker.machine.nan[lane];
                     }
+                    worker.any_poison |= worker.machine.any_nan;
                     worker.machine.clear_nan();
                 }),
             }
@@ -273,6 +280,7 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
             Some(row) => self.poison[row] = true,
             None => self.poison.iter_mut().zip(&self.machine.nan).for_each(|(poison, nan)| *poison |= nan),
         }
+        self.any_poison = true;
         self.machine.clear_nan();
     }
 
@@ -280,11 +288,8 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
     fn settle(&mut self, tile: Tile) -> Option<(u64, i64)> {
         let spot = tile.spot();
         let (poison, valid) = (&mut self.poison[..tile.rows], &mut self.valid[..tile.rows]);
-        match self.code.valid {
-            Valid::Always => valid.fill(true),
-            Valid::Never => valid.fill(false),
-            Valid::Row(src) => self.machine.bools(src, spot).copy_to(valid),
-            Valid::Element(_) => {}
+        if let Valid::Row(src) = self.code.valid {
+            self.machine.bools(src, spot).copy_to(valid);
         }
         let mut first: Option<(usize, i64)> = None;
         let cols = self.machine.shared.cols() as i64;
@@ -296,13 +301,16 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
                     continue;
                 }
                 poison[lane] |= !self.code.lenient;
+                self.any_poison |= !self.code.lenient;
                 if first.is_none_or(|(row, _)| lane < row) {
                     first = Some((lane, label));
                 }
             }
         }
-        poison.iter_mut().zip(valid).for_each(|(poison, valid)| *poison &= *valid);
-        self.any_poison = poison.iter().fold(false, |any, poison| any | poison);
+        if self.any_poison {
+            poison.iter_mut().zip(valid).for_each(|(poison, valid)| *poison &= *valid);
+            self.any_poison = poison.iter().any(|poison| *poison);
+        }
         first.map(|(lane, label)| (tile.first + lane as u64, label))
     }
 
@@ -495,7 +503,14 @@ impl<T: HostFloat> State<T> {
         }
     }
 
-    fn finish(&self, reduction: &Reduction, rows: usize, machine: &mut Machine<'_, '_, T>, poison: &mut [bool]) {
+    /// Leaves the values in their registers; whether a row has none and is poisoned.
+    fn finish(
+        &self,
+        reduction: &Reduction,
+        rows: usize,
+        machine: &mut Machine<'_, '_, T>,
+        poison: &mut [bool],
+    ) -> bool {
         let out = reduction.out;
         match self {
             State::Sum(sum) => machine.set_floats(out, sum[..rows].iter().map(|s| T::of(*s))),
@@ -509,7 +524,9 @@ impl<T: HostFloat> State<T> {
                     machine.set_floats(max_out, (0..rows).map(|lane| value(lane, max[lane])));
                 }
                 poison[..rows].iter_mut().enumerate().for_each(|(lane, poison)| *poison |= !defined(lane));
+                return (0..rows).any(|lane| !defined(lane));
             }
         }
+        false
     }
 }

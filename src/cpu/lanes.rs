@@ -80,13 +80,17 @@ macro_rules! accumulate {
     }};
 }
 
-/// Functions that are compiled for AVX2 as well, and run so where the processor has it. Both give the same bits:
-/// nothing is contracted or reordered.
+/// Functions that are compiled for AVX2 with FMA as well, and run so where the processor has them. Nothing is
+/// reordered or contracted but what says so by `FMA`, in transcendental functions: those have other bits there.
 macro_rules! vectorised {
     ($($(#[$doc:meta])* pub fn $name:ident<$t:ident: $bound:ident>($($arg:ident: $ty:ty),*) $(-> $result:ty)? $body:block)*) => {$(
         $(#[$doc])*
-        #[multiversion::multiversion(targets("x86_64+avx2"))]
-        pub fn $name<$t: $bound>($($arg: $ty),*) $(-> $result)? $body
+        #[multiversion::multiversion(targets("x86_64+avx2+fma"))]
+        pub fn $name<$t: $bound>($($arg: $ty),*) $(-> $result)? {
+            #[allow(dead_code, reason = "few of the functions have a use for it")]
+            const FMA: bool = multiversion::target::target_cfg_f!(target_feature = "fma");
+            $body
+        }
     )*};
 }
 
@@ -96,14 +100,14 @@ vectorised! {
         match op {
             Op::Neg => map1!(a, out, |a| -a),
             Op::Abs => map1!(a, out, |a| a.abs()),
-            Op::Exp => map1!(a, out, |a| a.exp_lane()),
-            Op::Log => map1!(a, out, |a| a.ln_lane()),
-            Op::Log1p => map1!(a, out, |a| a.ln_1p_lane()),
+            Op::Exp => map1!(a, out, |a| a.exp_lane::<FMA>()),
+            Op::Log => map1!(a, out, |a| a.ln_lane::<FMA>()),
+            Op::Log1p => map1!(a, out, |a| a.ln_1p_lane::<FMA>()),
             Op::Sqrt => map1!(a, out, |a| a.sqrt()),
-            Op::Tanh => map1!(a, out, |a| a.tanh_lane()),
-            Op::Sigmoid => map1!(a, out, |a| a.sigmoid_lane()),
-            Op::Softplus => map1!(a, out, |a| a.softplus_lane()),
-            Op::LogSigmoid => map1!(a, out, |a| -(-a).softplus_lane()),
+            Op::Tanh => map1!(a, out, |a| a.tanh_lane::<FMA>()),
+            Op::Sigmoid => map1!(a, out, |a| a.sigmoid_lane::<FMA>()),
+            Op::Softplus => map1!(a, out, |a| a.softplus_lane::<FMA>()),
+            Op::LogSigmoid => map1!(a, out, |a| -(-a).softplus_lane::<FMA>()),
             // Comparisons are false for NaN, which then passes through.
             Op::Relu => map1!(a, out, |a| if a < T::zero() { T::zero() } else { a }),
             Op::Sign => map1!(a, out, |a| {
@@ -125,7 +129,7 @@ vectorised! {
             Op::Maximum => map2!(a, b, out, |a, b| if a.is_nan() | b.is_nan() { a + b } else if a > b { a } else { b }),
             Op::Minimum => map2!(a, b, out, |a, b| if a.is_nan() | b.is_nan() { a + b } else if a < b { a } else { b }),
             Op::Xlogy => map2!(a, b, out, |a, b| {
-                let product = a * b.ln_lane();
+                let product = a * b.ln_lane::<FMA>();
                 if (a == T::zero()) & !b.is_nan() { T::zero() } else { product }
             }),
             _ => map2!(a, b, out, |a, b| op.eval(a, b)),
@@ -180,7 +184,7 @@ vectorised! {
     /// Σ exp(xⱼ − max) over the values less than the maximum, and how many are equal to it.
     pub fn exp_sum_below<T: Math>(values: &[T], max: T) -> (f64, f64) {
         let (zero, one) = (T::zero(), T::one());
-        let below = accumulate!(values, zero, |sum, x| sum + if x == max { zero } else { (x - max).exp_lane() });
+        let below = accumulate!(values, zero, |sum, x| sum + if x == max { zero } else { (x - max).exp_lane::<FMA>() });
         let equal = accumulate!(values, zero, |count, x| count + if x == max { one } else { zero });
         (below.map(T::to).sum(), equal.map(T::to).sum())
     }
@@ -188,7 +192,7 @@ vectorised! {
     /// One more value for each lane's online softmax.
     pub fn online_step<T: Math>(values: &[T], max: &mut [T], rest: &mut [f64]) {
         for (&x, (m, r)) in values.iter().zip(max.iter_mut().zip(rest)) {
-            let e = (-(x - *m).abs()).exp_lane().to();
+            let e = (-(x - *m).abs()).exp_lane::<FMA>().to();
             *r = if x > *m { (*r + 1.0) * e } else { *r + e };
             *m = if x > *m { x } else { *m };
         }
