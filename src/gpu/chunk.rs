@@ -26,6 +26,12 @@ pub(super) struct Cut {
     pub alignment: u64,
 }
 
+/// How a pass is cut, and into what.
+pub(super) struct Pieces {
+    pub cut: Cut,
+    pub pieces: Vec<Chunk>,
+}
+
 impl Cut {
     /// The outermost axis with more than one index, of the axes that items lie along.
     pub fn new(axes: [u64; 4], items: usize, binding_bytes: u64, alignment: u64) -> Cut {

@@ -57,6 +57,16 @@ pub(super) struct Problem<'a> {
     pub staging: Staging,
 }
 
+/// Regions of `work`, in words.
+pub(super) struct Memory {
+    pub edge_base: u64,
+    pub segments_base: u64,
+    pub group_base: u64,
+    pub groups: u64,
+    pub state_base: u64,
+    pub words: u64,
+}
+
 /// The second uniform of a dispatch.
 pub(super) enum Second {
     Params,

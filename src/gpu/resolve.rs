@@ -1,8 +1,8 @@
 //! Program, geometry and places of tensors to the dispatches of a bound plan. Pure: no device.
 
-use super::chunk::{Chunk, Cut};
+use super::chunk::{Chunk, Cut, Pieces};
 use super::explain::{Facts, PassFacts};
-use super::problem::{Exchange, ONE_STEP, Place, Problem, SEGMENTS, Second, Staging, Step, is_broadcast};
+use super::problem::{Exchange, Memory, ONE_STEP, Place, Problem, SEGMENTS, Second, Staging, Step, is_broadcast};
 use super::stages::{RowStates, Steps};
 use super::uniform::{MAX_TENSORS, ShapeUniform, SpanUniform};
 use super::windows::Windows;
@@ -171,22 +171,6 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
     let Steps { steps, parts, exchanges } = plan;
     let facts = problem.facts(facts, &steps);
     Ok(Resolved { steps, parts, exchanges, work_words, facts, variants })
-}
-
-/// How a pass is cut, and into what.
-pub(super) struct Pieces {
-    cut: Cut,
-    pub pieces: Vec<Chunk>,
-}
-
-/// Regions of `work`, in words.
-pub(super) struct Memory {
-    edge_base: u64,
-    segments_base: u64,
-    group_base: u64,
-    groups: u64,
-    pub state_base: u64,
-    words: u64,
 }
 
 impl Problem<'_> {
