@@ -1,5 +1,6 @@
 //! The only part that names wgpu: contexts, tensors, plans.
 
+mod adapter;
 #[cfg(not(target_arch = "wasm32"))]
 mod agree;
 mod bind;
