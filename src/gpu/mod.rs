@@ -5,6 +5,8 @@ mod adapter;
 mod agree;
 mod bind;
 mod bound;
+#[cfg(feature = "cli")]
+mod broken;
 mod check;
 mod chunk;
 mod context;
