@@ -20,8 +20,8 @@ demo: adapter
 
 # The suite twice: with all that the adapter has, and with no more than every WebGPU device has.
 test: adapter
-	WGLOSS_REQUIRE_ADAPTER=1 cargo test
-	WGLOSS_REQUIRE_ADAPTER=1 WGLOSS_TEST_LIMITS=webgpu cargo test --tests
+	WGLOSS_REQUIRE_ADAPTER=1 cargo test --features cli
+	WGLOSS_REQUIRE_ADAPTER=1 WGLOSS_TEST_LIMITS=webgpu cargo test --features cli --tests
 
 bench: adapter
 	cargo bench

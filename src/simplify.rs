@@ -231,15 +231,28 @@ fn softmax_minus_one<'g>(at: &At<'g>) -> Option<Expr<'g>> {
     };
     for (place, &(term, sign)) in terms.iter().enumerate() {
         let Some((factor, x)) = of_softmax(term) else { continue };
-        let Some(other) = terms.iter().position(|t| *t == (factor, !sign)) else { continue };
+        // The factor itself, or a term of it: of (a + b)·p − a, a·(p − 1) + b·p is left.
+        let parts = signed_terms(graph, factor).unwrap_or_default();
+        let own = [(factor, true)].into_iter().chain(parts.iter().copied());
+        let cancels = |(part, plus): (NodeId, bool)| {
+            let other = terms.iter().position(|t| *t == (part, sign != plus));
+            other.map(|other| (part, plus, other))
+        };
+        let Some((part, plus, other)) = own.map(cancels).find_map(|found| found) else { continue };
         let minus_one = graph.add(Node::SoftmaxMinusOne(x));
-        let factor = graph.expr(factor);
-        let product = if at.is(factor.id, 1.0) { minus_one } else { factor * minus_one };
-        let mut sum = if sign { product } else { -product };
+        let product = if at.is(part, 1.0) { minus_one } else { graph.expr(part) * minus_one };
+        let mut sum = if sign == plus { product } else { -product };
+        let mut add = |term: Expr<'g>, sign: bool| sum = if sign { sum + term } else { sum - term };
+        if part != factor {
+            // It may be there more than once; one of them is used up.
+            let used = parts.iter().position(|t| *t == (part, plus)).expect("a part of the factor");
+            for (_, &(rest, plus)) in parts.iter().enumerate().filter(|(k, _)| *k != used) {
+                add(graph.expr(rest) * graph.add(Node::Softmax(x)), sign == plus);
+            }
+        }
         for (k, &(rest, sign)) in terms.iter().enumerate() {
             if k != place && k != other {
-                let rest = graph.expr(rest);
-                sum = if sign { sum + rest } else { sum - rest };
+                add(graph.expr(rest), sign);
             }
         }
         return Some(sum);
@@ -311,6 +324,10 @@ mod tests {
         assert_eq!(simplified(|g, x| g.param("a", 1.0) * x.softmax() + -g.param("a", 1.0)), "a * softmax_minus_one(x)");
         assert_eq!(simplified(|_, x| x.softmax() - 1.0), "softmax_minus_one(x)");
         assert_eq!(simplified(|_, x| -1.0 + x.softmax()), "softmax_minus_one(x)");
+        assert_eq!(
+            simplified(|g, x| (g.param("b", 1.0) + g.param("a", 1.0)) * x.softmax() - g.param("a", 1.0)),
+            "(a * softmax_minus_one(x) + b * softmax(x))"
+        );
         assert_eq!(simplified(|_, x| (-0.5 + x) + 0.5 * x.softmax()), "(0.5 * softmax_minus_one(x) + x)");
         assert_eq!(
             simplified(|g, x| (g.param("a", 1.0) * x.softmax() + x) - g.param("a", 1.0)),

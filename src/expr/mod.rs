@@ -14,6 +14,7 @@ mod print;
 pub use graph::Graph;
 pub use handle::{Expr, IntoExpr};
 pub use node::{Extent, InputDecl, Node, NodeId, Reduce, Scope};
+pub(crate) use print::print_nodes;
 
 #[cfg(test)]
 mod tests {

@@ -59,12 +59,32 @@ impl Bound {
     /// # Errors
     /// [`Error::Unsupported`] for a shard of the classes: its states must be exchanged in between.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        if !self.exchanges.is_empty() {
-            let message = "encoding a shard in one go; exchange its states between its parts".to_owned();
-            return Err(Error::Unsupported { message });
-        }
+        self.check_whole()?;
         self.encode_timed(encoder, &self.steps, None);
         Ok(())
+    }
+
+    /// As [`Bound::encode`], with timestamps before the step's dispatches and after them: what the GPU took, where the
+    /// device has `Features::TIMESTAMP_QUERY`.
+    ///
+    /// # Errors
+    /// As [`Bound::encode`].
+    pub fn encode_with_timestamps(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        writes: wgpu::ComputePassTimestampWrites<'_>,
+    ) -> Result<()> {
+        self.check_whole()?;
+        self.encode_timed(encoder, &self.steps, Some(writes));
+        Ok(())
+    }
+
+    fn check_whole(&self) -> Result<()> {
+        if self.exchanges.is_empty() {
+            return Ok(());
+        }
+        let message = "encoding a shard in one go; exchange its states between its parts".to_owned();
+        Err(Error::Unsupported { message })
     }
 
     /// Records those steps, with a timestamp before their dispatches and one after.

@@ -1,5 +1,8 @@
 //! A device to compute on: one of our own, or the caller's.
 
+#[cfg(not(target_arch = "wasm32"))]
+use super::adapter::find;
+use super::adapter::find_by_env;
 use super::pipeline::PipelineCache;
 use super::probe::exp2_is_accurate;
 use crate::error::{Error, Result};
@@ -23,7 +26,6 @@ struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
     adapter: String,
-    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "for tuning, which is native only"))]
     info: Option<wgpu::AdapterInfo>,
     limits: Limits,
     pipelines: PipelineCache,
@@ -46,9 +48,24 @@ impl Context {
         pollster::block_on(Context::new_async())
     }
 
+    /// The best adapter of those backends, or the first one whose name contains `name` (case does not count), with all
+    /// its limits. Blocks.
+    ///
+    /// ```no_run
+    /// let ctx = wgloss::Context::choose(wgpu::Backends::VULKAN, Some("llvmpipe"))?;
+    /// # Ok::<(), wgloss::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Context::new`]; of a name that no adapter has, [`Error::NoAdapter`] lists those that there are.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn choose(backends: wgpu::Backends, name: Option<&str>) -> Result<Context> {
+        pollster::block_on(async { Context::request(find(backends, name).await?, None).await })
+    }
+
     /// As [`Context::new`], without blocking.
     pub async fn new_async() -> Result<Context> {
-        Context::request(None).await
+        Context::request(find_by_env().await?, None).await
     }
 
     /// A device with these limits only, and no features, to test as on a smaller one. Blocks.
@@ -57,25 +74,11 @@ impl Context {
     /// As [`Context::new`]; [`Error::Device`] where the adapter allows less.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn with_limits(limits: wgpu::Limits) -> Result<Context> {
-        pollster::block_on(Context::request(Some(limits)))
+        pollster::block_on(async { Context::request(find_by_env().await?, Some(limits)).await })
     }
 
-    async fn request(limits: Option<wgpu::Limits>) -> Result<Context> {
-        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-        descriptor.backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all());
-        let backends = descriptor.backends;
-        let instance = wgpu::Instance::new(descriptor);
-        let options = wgpu::RequestAdapterOptions {
-            power_preference: wgpu::PowerPreference::HighPerformance,
-            ..wgpu::RequestAdapterOptions::default()
-        };
-        let adapter = instance.request_adapter(&options).await.map_err(|error| Error::NoAdapter {
-            message: format!(
-                "looked for {backends:?}: {error}. A software adapter will do: Mesa's llvmpipe \
-                 (`apt-get install mesa-vulkan-drivers` on Debian and Ubuntu)"
-            ),
-        })?;
-        // Timestamps are for tuning alone.
+    async fn request(adapter: wgpu::Adapter, limits: Option<wgpu::Limits>) -> Result<Context> {
+        // Timestamps are for tuning and benchmarks.
         let all = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
         let wanted = if limits.is_none() { all } else { wgpu::Features::empty() };
         let required_limits = limits.unwrap_or_else(|| adapter.limits());
@@ -141,6 +144,11 @@ impl Context {
     /// Name, backend and driver of the adapter.
     pub fn adapter_name(&self) -> &str {
         &self.inner.adapter
+    }
+
+    /// What the adapter says of itself; unknown for a device that came without its adapter.
+    pub fn adapter_info(&self) -> Option<&wgpu::AdapterInfo> {
+        self.inner.info.as_ref()
     }
 
     /// What tells this adapter and its driver from others: name, backend, driver, version. Unknown for a device that

@@ -1,9 +1,12 @@
 //! The only part that names wgpu: contexts, tensors, plans.
 
+mod adapter;
 #[cfg(not(target_arch = "wasm32"))]
 mod agree;
 mod bind;
 mod bound;
+#[cfg(feature = "cli")]
+mod broken;
 mod check;
 mod chunk;
 mod context;

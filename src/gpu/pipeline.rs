@@ -15,6 +15,9 @@ pub(super) struct Pipeline {
 #[derive(Default)]
 pub(super) struct PipelineCache {
     known: Mutex<HashMap<String, Arc<Pipeline>>>,
+    /// Kernels to break, by their titles.
+    #[cfg(feature = "cli")]
+    broken: std::sync::OnceLock<String>,
 }
 
 /// Uniforms of a kernel: binding 0 and 1, and for reductions one after the storage buffers.
@@ -30,12 +33,31 @@ impl PipelineCache {
     /// The pipeline of a source; `trailing` says that a uniform follows the storage buffers.
     pub fn get(&self, device: &wgpu::Device, source: &KernelSource, trailing: bool) -> Result<Arc<Pipeline>> {
         let poisoned = "the pipeline cache is only locked for map operations, which do not panic";
-        if let Some(found) = self.known.lock().expect(poisoned).get(&source.wgsl) {
+        let key = &source.wgsl;
+        if let Some(found) = self.known.lock().expect(poisoned).get(key) {
             return Ok(found.clone());
         }
+        #[cfg(feature = "cli")]
+        let source = &self.broken(source);
         let made = Arc::new(create(device, source, &uniforms(source, trailing))?);
-        self.known.lock().expect(poisoned).insert(source.wgsl.clone(), made.clone());
+        self.known.lock().expect(poisoned).insert(key.clone(), made.clone());
         Ok(made)
+    }
+
+    #[cfg(feature = "cli")]
+    pub fn break_titled(&self, title: &str) {
+        self.broken.get_or_init(|| title.to_owned());
+    }
+
+    #[cfg(feature = "cli")]
+    fn broken(&self, source: &KernelSource) -> KernelSource {
+        let title = source.wgsl.lines().next().unwrap_or_default();
+        match self.broken.get() {
+            Some(part) if title.contains(part.as_str()) => {
+                KernelSource { wgsl: super::broken::without_last_column(&source.wgsl), ..source.clone() }
+            }
+            _ => source.clone(),
+        }
     }
 }
 

@@ -367,6 +367,23 @@ impl Plan {
         &self.inner.explained
     }
 
+    /// WGSL of the kernels that run for the planned shapes, each once, in the order of their first dispatch. The first
+    /// line of each says what it is.
+    ///
+    /// # Errors
+    /// None for a plan that could be made.
+    pub fn kernels(&self) -> Result<Vec<String>> {
+        let (_, resolved) = self.inner.resolve(&self.inner.planned()?, false)?;
+        let mut kernels: Vec<String> = Vec::new();
+        for step in &resolved.steps {
+            let wgsl = &step.source().wgsl;
+            if !kernels.contains(wgsl) {
+                kernels.push(wgsl.clone());
+            }
+        }
+        Ok(kernels)
+    }
+
     /// What tuning found, if the plan comes from [`Plan::tune`].
     pub fn tuning(&self) -> Option<&Tuning> {
         self.inner.tuning.as_ref()

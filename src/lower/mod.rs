@@ -9,16 +9,18 @@
 //!
 //! Each step is a file of its own (`check` before, `rewrite` for 1 and 2, `assign`); all use `program`, none another.
 //! Of a part of the columns (a shard of the classes, a part that fits a binding), `parts` turns gathers into sums
-//! between 2 and 3.
+//! between 2 and 3. `text` prints what went in and what came out.
 
 mod assign;
 mod check;
 mod parts;
 mod program;
 mod rewrite;
+mod text;
 
 pub(crate) use assign::finish_pass;
 pub use program::{Output, Pass, Program, Stage, Target, UPSTREAM, Upstream, Wanted};
+pub use text::{Expressions, expressions};
 
 use crate::autodiff;
 use crate::error::{Error, Result};

@@ -1,0 +1,292 @@
+//! `wgloss bench`
+
+use crate::clock::{Clock, Copy, Encode, Times};
+use crate::contract::{Reference, shown};
+use crate::device::DeviceArgs;
+use crate::problem::{Problem, Storage, loss_names};
+use crate::record::{self, Measurement, Record, Work};
+use crate::text::{self, Align};
+use crate::works::Suite;
+use crate::{Fallible, Verdict};
+use std::time::{Duration, Instant};
+use wgloss::{Context, CpuPlan, Error};
+
+/// Interleaved runs of everything, at least and at most; in between, a budget of time decides.
+const RUNS: [usize; 2] = [5, 101];
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Losses to measure [default: the suite's]
+    #[arg(value_name = "LOSS", value_parser = loss_names())]
+    losses: Vec<String>,
+    /// Which losses and shapes
+    #[arg(long, value_enum, default_value_t = Suite::Quick)]
+    suite: Suite,
+    /// Rows, instead of the suite's shapes
+    #[arg(long, requires = "cols", value_parser = clap::value_parser!(u32).range(1..))]
+    rows: Option<u32>,
+    /// Columns (classes, where there are labels), instead of the suite's shapes
+    #[arg(long, requires = "rows", value_parser = clap::value_parser!(u32).range(1..))]
+    cols: Option<u32>,
+    /// How numbers are stored [default: f32; f32,bf16 in the full suite]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "TYPE")]
+    dtype: Vec<Storage>,
+    /// What is computed [default: forward_backward; both in the full suite]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WORK")]
+    work: Vec<Work>,
+    /// Print JSON: the record that `wgloss report` reads
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
+    /// Print comma-separated values
+    #[arg(long)]
+    csv: bool,
+}
+
+impl Args {
+    fn dtypes(&self) -> Vec<Storage> {
+        match (self.dtype.is_empty(), self.suite) {
+            (false, _) => self.dtype.clone(),
+            (true, Suite::Quick) => vec![Storage::F32],
+            (true, Suite::Full) => vec![Storage::F32, Storage::Bf16],
+        }
+    }
+
+    fn works(&self) -> Vec<Work> {
+        match (self.work.is_empty(), self.suite) {
+            (false, _) => self.work.clone(),
+            (true, Suite::Quick) => vec![Work::ForwardBackward],
+            (true, Suite::Full) => vec![Work::Forward, Work::ForwardBackward],
+        }
+    }
+
+    /// Time for the runs of one work.
+    fn budget(&self) -> Duration {
+        Duration::from_millis(if self.suite == Suite::Quick { 1000 } else { 2000 })
+    }
+}
+
+/// What one run of everything took; the best of the copies.
+#[derive(Default)]
+struct Rounds {
+    gpu: Times,
+    wall: Times,
+    cpu: Times,
+    copy_gpu: Vec<Times>,
+    copy_wall: Vec<Times>,
+}
+
+struct Bench<'a> {
+    ctx: &'a Context,
+    clock: Clock<'a>,
+    budget: Duration,
+}
+
+/// Why a work has no numbers.
+enum Missing {
+    /// It was off by more than the contract allows.
+    Wrong(String),
+    /// It does not fit the device.
+    TooLarge(Error),
+}
+
+impl Bench<'_> {
+    /// Checks, then times.
+    fn measure(&self, problem: &Problem, work: Work) -> Fallible<Result<(Vec<Measurement>, f64), Missing>> {
+        let ctx = self.ctx;
+        let made = ctx.plan(&problem.loss, &problem.spec(work)).and_then(|plan| {
+            let tensors = problem.upload(ctx)?;
+            let bound = tensors.bind(&plan, work)?;
+            Ok((tensors, bound))
+        });
+        let (tensors, bound) = match made {
+            Err(error @ (Error::Limit { .. } | Error::OutOfMemory { .. })) => return Ok(Err(Missing::TooLarge(error))),
+            other => other?,
+        };
+        let reference = Reference::new(problem, work)?;
+        let (loss, grad) = tensors.run(ctx, &bound, work)?;
+        let off = reference.worst(loss, grad.as_deref());
+        if off.units > 1.0 {
+            return Ok(Err(Missing::Wrong(off.to_string())));
+        }
+        // The CPU computes in f32 whatever the storage: it is beside f32 alone.
+        let host = problem.host();
+        let cpu = (problem.storage == Storage::F32)
+            .then(|| CpuPlan::<f32>::new(&problem.loss, &host, &problem.wanted(work)))
+            .transpose()?;
+        let mut cpu = cpu.map(|plan| (plan.output(), plan));
+        let mut cpu_error = None;
+        if let Some((out, plan)) = &mut cpu {
+            plan.run(&host, out)?;
+            let grad = if work == Work::Forward { None } else { Some(out.grad(&problem.wrt)?) };
+            let off = reference.worst(out.loss()?, grad);
+            if off.units > 1.0 {
+                return Ok(Err(Missing::Wrong(format!("on the CPU: {off}"))));
+            }
+            cpu_error = Some(off.units);
+        }
+        drop((reference, grad));
+
+        let copy = Copy::new(ctx, bound.bytes());
+        let step: Box<Encode<'_>> = Box::new(|encoder, writes| match writes {
+            Some(writes) => bound.encode_with_timestamps(encoder, writes),
+            None => bound.encode(encoder),
+        });
+        let mut rounds = Rounds::default();
+        // The first round warms everything up, and is forgotten.
+        let mut begin = Instant::now();
+        for round in 0..=RUNS[1] {
+            if round > RUNS[0] && begin.elapsed() > self.budget {
+                break;
+            }
+            self.round(&step, &copy, &mut rounds)?;
+            if let Some((out, plan)) = &mut cpu {
+                let begin = Instant::now();
+                plan.run(&host, out)?;
+                rounds.cpu.push(begin.elapsed().as_secs_f64() * 1e3);
+            }
+            if round == 0 {
+                (rounds, begin) = (Rounds::default(), Instant::now());
+            }
+        }
+
+        let bytes = bound.bytes();
+        let rate = |times: &Times, bytes: u64| bytes as f64 / times.median() / 1e6;
+        let best = |copies: &[Times]| {
+            copies.iter().filter(|times| times.runs() > 0).map(|times| rate(times, copy.bytes)).reduce(f64::max)
+        };
+        let (copy_gpu, copy_wall) = (best(&rounds.copy_gpu), best(&rounds.copy_wall));
+        let line = |by: &str, clock, times: &Times, copy: Option<f64>, error| Measurement {
+            loss: problem.name.clone(),
+            rows: problem.rows,
+            cols: problem.cols,
+            dtype: problem.storage.name(),
+            work,
+            by: by.to_owned(),
+            clock,
+            bytes,
+            median_ms: times.median(),
+            min_ms: times.quantile(0.0),
+            max_ms: times.quantile(1.0),
+            runs: times.runs(),
+            gb_per_s: rate(times, bytes),
+            share_of_copy: copy.map(|copy| rate(times, bytes) / copy),
+            error,
+        };
+        let mut lines = Vec::new();
+        if rounds.gpu.runs() > 0 {
+            lines.push(line("wgloss", record::Clock::Gpu, &rounds.gpu, copy_gpu, Some(off.units)));
+        }
+        lines.push(line("wgloss", record::Clock::Wall, &rounds.wall, copy_wall, Some(off.units)));
+        if rounds.cpu.runs() > 0 {
+            lines.push(line("wgloss-cpu", record::Clock::Wall, &rounds.cpu, None, cpu_error));
+        }
+        let copied = copy_gpu.or(copy_wall).ok_or("no copy was timed")?;
+        Ok(Ok((lines, copied)))
+    }
+
+    /// One run of the step and of each copy, by each clock.
+    fn round(&self, step: &Encode<'_>, copy: &Copy, rounds: &mut Rounds) -> Fallible<()> {
+        if let Some(ms) = self.clock.by_gpu(step)? {
+            rounds.gpu.push(ms);
+        }
+        rounds.wall.push(self.clock.by_wall(step)?);
+        for (place, way) in copy.ways().enumerate() {
+            if rounds.copy_wall.len() <= place {
+                rounds.copy_gpu.push(Times::default());
+                rounds.copy_wall.push(Times::default());
+            }
+            if let Some(ms) = self.clock.by_gpu(&*way)? {
+                rounds.copy_gpu[place].push(ms);
+            }
+            rounds.copy_wall[place].push(self.clock.by_wall(&*way)?);
+        }
+        Ok(())
+    }
+}
+
+/// A line for each result; what cannot be had is a dash.
+fn table(record: &Record) -> String {
+    let head = ["loss", "shape", "dtype", "work", "by", "clock", "median ms", "min", "max", "GB/s", "of copy", "error"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for m in &record.results {
+        rows.push(vec![
+            m.loss.clone(),
+            format!("{}x{}", m.rows, m.cols),
+            m.dtype.clone(),
+            m.work.name().to_owned(),
+            m.by.clone(),
+            m.clock.name().to_owned(),
+            format!("{:.3}", m.median_ms),
+            format!("{:.3}", m.min_ms),
+            format!("{:.3}", m.max_ms),
+            format!("{:.1}", m.gb_per_s),
+            m.share_of_copy.map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
+            m.error.map_or_else(|| "-".to_owned(), shown),
+        ]);
+    }
+    let mut aligns = vec![Align::Left; 6];
+    aligns.resize(head.len(), Align::Right);
+    text::columns(&aligns, &rows)
+}
+
+pub fn run(device: &DeviceArgs, args: &Args) -> Fallible<Verdict> {
+    let ctx = device.open()?;
+    let bench = Bench { ctx: &ctx, clock: Clock::new(&ctx), budget: args.budget() };
+    if !bench.clock.has_stamps() {
+        eprintln!("this adapter has no timestamps: calls are timed by wall clock, kernels are not");
+    }
+    if !args.dtypes().contains(&Storage::F32) {
+        eprintln!("the CPU path computes in f32: with --dtype f32 it is measured as well");
+    }
+    let mut problems = Vec::new();
+    for loss in args.suite.losses(&args.losses) {
+        let asked = args.rows.zip(args.cols).map(|(rows, cols)| [rows as usize, cols as usize]);
+        let shapes = asked.map_or_else(|| args.suite.shapes(&loss).to_vec(), |shape| vec![shape]);
+        for (shape, dtype) in
+            shapes.iter().flat_map(|shape| args.dtypes().into_iter().map(move |dtype| (*shape, dtype)))
+        {
+            problems.push((loss.clone(), shape, dtype));
+        }
+    }
+    let works = args.works();
+    let bar = text::progress(problems.len() * works.len());
+    let mut record = Record::new(&ctx);
+    let mut wrong = 0;
+    for (loss, [rows, cols], dtype) in problems {
+        let what = format!("{} {rows}x{cols} {}", loss.name(), dtype.name());
+        bar.set_message(what.clone());
+        let problem = Problem::new(&loss, rows, cols, dtype);
+        for &work in &works {
+            match bench.measure(&problem, work)? {
+                Ok((lines, copied)) => {
+                    record.results.extend(lines);
+                    record.copy_gb_per_s = Some(record.copy_gb_per_s.map_or(copied, |known| known.max(copied)));
+                }
+                Err(Missing::TooLarge(error)) => bar.suspend(|| eprintln!("{what}: left out: {error}")),
+                Err(Missing::Wrong(why)) => {
+                    wrong += 1;
+                    bar.suspend(|| eprintln!("{what} {}: WRONG, and not timed: {why}", work.name()));
+                }
+            }
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    let text = if args.json {
+        serde_json::to_string_pretty(&record)? + "\n"
+    } else if args.csv {
+        record.csv()
+    } else {
+        let copy = record.copy_gb_per_s.map_or_else(String::new, |copy| format!("; copy {copy:.1} GB/s"));
+        format!(
+            "adapter: {}{copy}\ncpu: {}, {} threads\n\ngpu: kernels by GPU timestamps; wall: whole calls; error in \
+             units of the contract\n\n{}",
+            ctx.adapter_name(),
+            record.cpu,
+            record.threads,
+            table(&record)
+        )
+    };
+    text::print(&text)?;
+    Ok(if wrong == 0 { Verdict::Right } else { Verdict::Wrong })
+}

@@ -1,0 +1,101 @@
+//! `wgloss explain`
+
+use crate::device::DeviceArgs;
+use crate::problem::{Problem, Storage, loss_names};
+use crate::record::Work;
+use crate::{Fallible, Verdict, text};
+use std::fmt::Write;
+use wgloss::lower::{Program, expressions, lower};
+use wgloss::{Loss, Value, losses};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The loss
+    #[arg(value_name = "LOSS", value_parser = loss_names())]
+    loss: String,
+    /// Rows of the input
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    rows: u32,
+    /// Columns of the input: classes, where there are labels
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    cols: u32,
+    /// How numbers are stored
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t = Storage::F32)]
+    dtype: Storage,
+    /// An option of the loss; may be repeated
+    #[arg(short = 'O', long = "option", value_name = "NAME=VALUE")]
+    options: Vec<String>,
+    /// Print the kernels as well
+    #[arg(long)]
+    wgsl: bool,
+}
+
+/// Sets an option as it is written on the command line; what it may be depends on the loss.
+fn with_option(loss: Loss, text: &str) -> Fallible<Loss> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("--option {text}: write NAME=VALUE"))?;
+    let default = loss.options().iter().find(|option| option.name == name).map(|option| option.default);
+    let wrong = |what: &str| format!("--option {text}: {name} is {what}");
+    let value = match default {
+        Some(Value::Flag(_)) => Value::Flag(value.parse().map_err(|_| wrong("true or false"))?),
+        Some(Value::Index(_)) if value == "none" => Value::Index(None),
+        Some(Value::Index(_)) => Value::Index(Some(value.parse().map_err(|_| wrong("a class index, or none"))?)),
+        // A name that is not known is complained of by the loss, which knows the others.
+        Some(Value::Num(_)) | None => Value::Num(value.parse().map_err(|_| wrong("a number"))?),
+    };
+    let loss = loss.option(name, value);
+    loss.check()?;
+    Ok(loss)
+}
+
+/// The row stages of each pass: reductions that run in one trip over a row.
+fn stages(program: &Program) -> String {
+    let mut text = String::new();
+    for (place, pass) in program.passes.iter().enumerate() {
+        let over = if pass.columns { "every element" } else { "rows alone" };
+        let _ = writeln!(text, "pass {place}, over {over}");
+        for (stage, reduces) in pass.stages.iter().enumerate() {
+            for reduce in &reduces.reduces {
+                let _ = writeln!(text, "    stage {stage}: {}", indented(&program.print(*reduce)));
+            }
+        }
+        for total in &pass.totals {
+            let _ = writeln!(text, "    sum: {}", indented(&program.print(*total)));
+        }
+    }
+    text
+}
+
+fn indented(text: &str) -> String {
+    text.replace('\n', "\n        ")
+}
+
+pub fn run(device: &DeviceArgs, args: &Args) -> Fallible<Verdict> {
+    let loss = losses::by_name(&args.loss).ok_or("the parser knows the catalogue")?;
+    let loss = args.options.iter().try_fold(loss, |loss, option| with_option(loss, option))?;
+    let work = Work::ForwardBackward;
+    // Only what is there matters, not what is in it.
+    let problem = Problem::shaped(&loss, args.rows as usize, args.cols as usize, args.dtype);
+    let present = |name: &str| problem.present(name);
+    let told = expressions(&loss, &[&problem.wrt], &present)?;
+    let program = lower(&loss, &problem.wanted(work), &present)?;
+    let mut out = format!("loss\n    {}\n", indented(&told.loss));
+    for (input, grad) in &told.grads {
+        let _ = writeln!(out, "gradient of {input}\n    {}", indented(grad));
+    }
+    let plan = device.open()?.plan(&loss, &problem.spec(work))?;
+    let stages = stages(&program);
+    let _ = write!(out, "\n{stages}");
+    if stages.contains("row_expsumrest") {
+        out.push_str(
+            "(row_expsumrest: the sum of exp(x - max) over all but the maximum, and the maximum, in one trip)\n",
+        );
+    }
+    let _ = write!(out, "\n{}", plan.explain());
+    if args.wgsl {
+        for kernel in plan.kernels()? {
+            let _ = write!(out, "\n{}\n", kernel.trim_end());
+        }
+    }
+    text::print(&out)?;
+    Ok(Verdict::Right)
+}

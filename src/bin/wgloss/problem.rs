@@ -1,0 +1,259 @@
+//! Inputs for any loss of the catalogue, of any shape and element type, the same on every machine.
+
+use crate::record::Work;
+use clap::ValueEnum;
+use half::{bf16, f16};
+use rayon::prelude::*;
+use wgloss::lower::Wanted;
+use wgloss::{
+    Bindings, Bound, Context, DType, HostTensor, Kind, Loss, Plan, PlanSpec, Result, RowAxis, Scope, Tensor, Value,
+    losses,
+};
+
+/// How numbers are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Storage {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Storage {
+    pub const ALL: [Storage; 3] = [Storage::F32, Storage::F16, Storage::Bf16];
+
+    pub fn dtype(self) -> DType {
+        match self {
+            Storage::F32 => DType::F32,
+            Storage::F16 => DType::F16,
+            Storage::Bf16 => DType::BF16,
+        }
+    }
+
+    pub fn name(self) -> String {
+        self.dtype().to_string()
+    }
+
+    /// The nearest number that it holds.
+    fn round(self, x: f32) -> f32 {
+        match self {
+            Storage::F32 => x,
+            Storage::F16 => f16::from_f32(x).to_f32(),
+            Storage::Bf16 => bf16::from_f32(x).to_f32(),
+        }
+    }
+
+    /// A tensor of numbers, rounded where they have to be.
+    pub fn tensor(self, ctx: &Context, values: &[f32], shape: &[usize]) -> Result<Tensor> {
+        match self {
+            Storage::F32 => Tensor::from_slice(ctx, values, shape),
+            Storage::F16 => {
+                Tensor::from_slice(ctx, &values.iter().map(|x| f16::from_f32(*x)).collect::<Vec<_>>(), shape)
+            }
+            Storage::Bf16 => {
+                Tensor::from_slice(ctx, &values.iter().map(|x| bf16::from_f32(*x)).collect::<Vec<_>>(), shape)
+            }
+        }
+    }
+
+    /// A tensor's numbers, widened.
+    pub fn read(self, tensor: &Tensor) -> Result<Vec<f32>> {
+        Ok(match self {
+            Storage::F32 => tensor.to_vec()?,
+            Storage::F16 => wgloss::widen_f16(&tensor.to_vec()?),
+            Storage::Bf16 => wgloss::widen_bf16(&tensor.to_vec()?),
+        })
+    }
+}
+
+enum Values {
+    Numbers(Vec<f32>),
+    Labels(Vec<i32>),
+}
+
+struct Input {
+    name: String,
+    shape: Vec<usize>,
+    values: Values,
+}
+
+/// A loss with the inputs that it must have; the optional ones are absent.
+pub struct Problem {
+    pub loss: Loss,
+    pub name: String,
+    /// The input that gradients are taken of.
+    pub wrt: String,
+    pub rows: usize,
+    pub cols: usize,
+    pub storage: Storage,
+    inputs: Vec<Input>,
+}
+
+impl Problem {
+    pub fn new(loss: &Loss, rows: usize, cols: usize, storage: Storage) -> Problem {
+        let mut problem = Problem::shaped(loss, rows, cols, storage);
+        let ignored = loss.options().iter().find(|option| option.name == "ignore_index").map(|option| option.default);
+        for (place, input) in problem.inputs.iter_mut().enumerate() {
+            match &mut input.values {
+                Values::Labels(labels) => labels.extend((0..rows).map(|row| label(row, rows, cols, ignored))),
+                Values::Numbers(values) => {
+                    let (count, range) = (input.shape.iter().product::<usize>(), range(&problem.name, &input.name));
+                    let number = |k| storage.round(range.number(mixed(k as u64 ^ ((place as u64 + 1) << 56))));
+                    *values = (0..count).into_par_iter().map(number).collect();
+                }
+            }
+        }
+        problem
+    }
+
+    /// Inputs without values: for what looks at shapes only.
+    pub fn shaped(loss: &Loss, rows: usize, cols: usize, storage: Storage) -> Problem {
+        let input = |spec: wgloss::loss::InputSpec| {
+            let shape = match spec.scope {
+                Scope::Element => vec![rows, cols],
+                Scope::Row => vec![rows],
+                Scope::Column => vec![cols],
+                Scope::Group | Scope::Total | Scope::Scalar | Scope::Param => Vec::new(),
+            };
+            let values = match spec.kind {
+                Kind::Int => Values::Labels(Vec::new()),
+                Kind::Float | Kind::Bool => Values::Numbers(Vec::new()),
+            };
+            Input { name: spec.name, shape, values }
+        };
+        let inputs = loss.inputs().into_iter().filter(|spec| !spec.optional).map(input).collect();
+        let wrt = loss.differentiable().unwrap_or_default();
+        Problem { loss: loss.clone(), name: loss.name(), wrt, rows, cols, storage, inputs }
+    }
+
+    /// Whether elements are grouped in rows.
+    pub fn has_rows(&self) -> bool {
+        self.loss.row_axis() != RowAxis::None
+    }
+
+    pub fn host(&self) -> Vec<(&str, HostTensor<'_>)> {
+        let mut host = Vec::new();
+        for Input { name, shape, values } in &self.inputs {
+            host.push(match values {
+                Values::Numbers(values) => (name.as_str(), HostTensor::f32(values, shape)),
+                Values::Labels(labels) => (name.as_str(), HostTensor::i32(labels, shape)),
+            });
+        }
+        host
+    }
+
+    pub fn wanted(&self, work: Work) -> Wanted {
+        let grads = if work == Work::Forward { Vec::new() } else { vec![self.wrt.clone()] };
+        Wanted { loss: true, grads, ..Wanted::default() }
+    }
+
+    pub fn spec(&self, work: Work) -> PlanSpec {
+        let dtype = |input: &Input| match input.values {
+            Values::Numbers(_) => self.storage.dtype(),
+            Values::Labels(_) => DType::I32,
+        };
+        let inputs = self.inputs.iter();
+        let spec = inputs.fold(PlanSpec::new(), |spec, input| spec.input(&input.name, dtype(input), &input.shape));
+        if work == Work::Forward { spec } else { spec.grad(&self.wrt) }
+    }
+
+    /// Which inputs are there, as lowering asks; labels are signed.
+    pub fn present(&self, name: &str) -> Option<bool> {
+        self.inputs.iter().any(|input| input.name == name).then_some(false)
+    }
+
+    pub fn upload(&self, ctx: &Context) -> Result<OnDevice> {
+        let tensor = |input: &Input| {
+            let made = match &input.values {
+                Values::Numbers(values) => self.storage.tensor(ctx, values, &input.shape),
+                Values::Labels(labels) => Tensor::from_slice(ctx, labels, &input.shape),
+            };
+            made.map(|tensor| (input.name.clone(), tensor))
+        };
+        let inputs = self.inputs.iter().map(tensor).collect::<Result<_>>()?;
+        let grad = Tensor::zeros(ctx, self.storage.dtype(), &[self.rows, self.cols])?;
+        Ok(OnDevice { inputs, grad, wrt: self.wrt.clone(), storage: self.storage })
+    }
+}
+
+/// The tensors of a problem, and one for its gradient.
+pub struct OnDevice {
+    inputs: Vec<(String, Tensor)>,
+    grad: Tensor,
+    wrt: String,
+    storage: Storage,
+}
+
+impl OnDevice {
+    pub fn bind(&self, plan: &Plan, work: Work) -> Result<Bound> {
+        let inputs = self.inputs.iter();
+        let bindings = inputs.fold(Bindings::new(), |bindings, (name, tensor)| bindings.input(name, tensor));
+        plan.bind(&if work == Work::Forward { bindings } else { bindings.grad(&self.wrt, &self.grad) })
+    }
+
+    /// Runs once over a gradient that holds NaN, so that an element left unwritten is seen. Loss and gradient.
+    pub fn run(&self, ctx: &Context, bound: &Bound, work: Work) -> Result<(f64, Option<Vec<f32>>)> {
+        if work == Work::Forward {
+            bound.submit()?;
+            return Ok((f64::from(bound.read_loss()?), None));
+        }
+        let count = self.grad.shape().iter().product();
+        match self.storage {
+            Storage::F32 => self.grad.write(ctx, &vec![f32::NAN; count])?,
+            Storage::F16 => self.grad.write(ctx, &vec![f16::NAN; count])?,
+            Storage::Bf16 => self.grad.write(ctx, &vec![bf16::NAN; count])?,
+        }
+        bound.submit()?;
+        Ok((f64::from(bound.read_loss()?), Some(self.storage.read(&self.grad)?)))
+    }
+}
+
+/// The catalogue's names, for arguments.
+pub fn loss_names() -> clap::builder::PossibleValuesParser {
+    clap::builder::PossibleValuesParser::new(losses::CATALOGUE.iter().map(|(name, _)| *name))
+}
+
+/// Where an input's numbers lie: inside the loss's domain, and clear of where it has no finite value.
+enum Range {
+    Between(f32, f32),
+    /// −1 or 1.
+    Signs,
+}
+
+fn range(loss: &str, input: &str) -> Range {
+    match (loss, input) {
+        ("hinge" | "squared_hinge", "y_true") => Range::Signs,
+        ("bce" | "tvd", "input") => Range::Between(0.02, 0.98),
+        ("bce" | "bce_with_logits" | "tvd" | "kl_div" | "cross_entropy_prob", "target") => Range::Between(0.02, 0.98),
+        ("sigmoid_focal", "targets") => Range::Between(0.02, 0.98),
+        // Logarithms of probabilities.
+        ("kl_div" | "nll", "input") | ("jsd", _) => Range::Between(-6.0, -0.1),
+        ("poisson_nll", "target") => Range::Between(0.1, 4.0),
+        _ => Range::Between(-4.0, 4.0),
+    }
+}
+
+impl Range {
+    fn number(&self, bits: u64) -> f32 {
+        match *self {
+            Range::Signs => [-1.0, 1.0][(bits >> 63) as usize],
+            Range::Between(low, high) => low + (high - low) * (bits >> 40) as f32 / (1 << 24) as f32,
+        }
+    }
+}
+
+/// The last class in the first row, an ignored one in the second where that is allowed, then any.
+fn label(row: usize, rows: usize, cols: usize, ignored: Option<Value>) -> i32 {
+    match (row, ignored) {
+        (0, _) => cols as i32 - 1,
+        (1, Some(Value::Index(Some(index)))) if rows > 2 => index as i32,
+        _ => (mixed(row as u64) % cols as u64) as i32,
+    }
+}
+
+/// Bits that look random: the finaliser of splitmix64.
+fn mixed(key: u64) -> u64 {
+    let z = key.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

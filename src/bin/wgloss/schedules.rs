@@ -1,0 +1,55 @@
+//! The schedules that are verified: each kernel, with rows of one lane, a few, a workgroup; vectors and scalars.
+
+use wgloss::schedule::{Force, Kernel, Limits};
+
+/// A schedule to insist on, and what it is called.
+pub struct Forced {
+    pub name: &'static str,
+    pub force: Force,
+    /// Whether a quick run has it.
+    quick: bool,
+}
+
+/// What is chosen where nothing is insisted on.
+pub const CHOSEN: &str = "as chosen";
+
+/// Those of a loss with or without rows; what a shape cannot take is left out when it is planned.
+pub fn schedules(has_rows: bool, limits: &Limits, quick: bool) -> Vec<Forced> {
+    let mut all = vec![Forced { name: CHOSEN, force: Force::default(), quick: true }];
+    let mut add = |name, quick, force: Force| {
+        let fits = force.workgroup.is_none_or(|workgroup| workgroup <= limits.workgroup_invocations);
+        let differs = force.subgroups.is_none() || limits.subgroup > 0;
+        all.extend((fits && differs).then_some(Forced { name, force, quick }));
+    };
+    let plain = Force::default();
+    if !has_rows {
+        add("elements, width 1", true, Force { width: Some(1), ..plain });
+        add("elements, workgroup of 8", false, Force { workgroup: Some(8), ..plain });
+        add("elements, workgroup of 256", false, Force { workgroup: Some(256), ..plain });
+    } else {
+        let team = |kernel, workgroup, lanes| Force {
+            kernel: Some(kernel),
+            workgroup: Some(workgroup),
+            lanes: Some(lanes),
+            ..plain
+        };
+        let scalar = |force| Force { width: Some(1), ..force };
+        let alone = |force| Force { subgroups: Some(false), ..force };
+        let (row, resident, split) = (Kernel::Row, Kernel::RowResident { trips: 0 }, Kernel::RowSplit { splits: 3 });
+        add("row, 1 lane", false, team(row, 8, 1));
+        add("row, 8 lanes", true, team(row, 8, 8));
+        add("row, 64 lanes, width 1", false, scalar(team(row, 64, 64)));
+        add("row, 256 lanes", false, team(row, 256, 256));
+        add("row, 64 lanes, no subgroups", false, alone(team(row, 64, 64)));
+        add("resident, 1 lane", false, team(resident, 8, 1));
+        add("resident, 16 lanes", true, team(resident, 64, 16));
+        add("resident, 64 lanes, width 1", false, scalar(team(resident, 64, 64)));
+        add("resident, 256 lanes", false, team(resident, 256, 256));
+        add("resident, 64 lanes, no subgroups", false, alone(team(resident, 64, 64)));
+        add("split in 3", true, team(split, 64, 64));
+        add("split in 3, width 1", true, scalar(team(split, 8, 8)));
+        add("split in 3, no subgroups", false, alone(team(split, 64, 64)));
+    }
+    all.retain(|forced| forced.quick || !quick);
+    all
+}

@@ -1,0 +1,234 @@
+//! `wgloss verify`
+
+use crate::contract::{Off, Reference, shown};
+use crate::device::DeviceArgs;
+use crate::problem::{Problem, Storage, loss_names};
+use crate::record::Work;
+use crate::schedules::{CHOSEN, Forced, schedules};
+use crate::text::{self, Align};
+use crate::{Fallible, Verdict};
+use serde_json::{Value, json};
+use wgloss::{Context, Error, Loss, Reduction, losses};
+
+/// 255 to 257: around a workgroup; 1, 3, 4, 5: around a vector. Then streams, aligned and not; rows beyond one grid. Of
+/// shapes that are equally wrong the first is told.
+const SHAPES: [[usize; 2]; 11] =
+    [[5, 257], [5, 256], [5, 255], [5, 5], [5, 4], [5, 3], [5, 1], [1, 1], [3, 1000], [2, 50_257], [70_000, 3]];
+/// An odd row of several vectors; whole vectors; one element a row.
+const QUICK: [[usize; 2]; 3] = [[3, 257], [5, 8], [3, 1]];
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Losses to verify [default: the whole catalogue]
+    #[arg(value_name = "LOSS", value_parser = loss_names())]
+    losses: Vec<String>,
+    /// Fewer shapes and schedules
+    #[arg(long)]
+    quick: bool,
+    /// Element types to verify
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "TYPE", default_values_t = Storage::ALL)]
+    dtype: Vec<Storage>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Leave the last column out in kernels with this in their title, to see that it is found
+    #[arg(long, hide = true, value_name = "TITLE")]
+    break_kernels: Option<String>,
+}
+
+/// What was found for one loss, schedule and element type over all shapes.
+struct Line {
+    loss: String,
+    schedule: &'static str,
+    storage: Storage,
+    /// Shapes that the schedule could take.
+    shapes: usize,
+    /// The worst value, and the shape it was found in.
+    worst: Option<(Off, [usize; 2])>,
+    /// What went wrong before there were values.
+    error: Option<String>,
+}
+
+impl Line {
+    fn is_right(&self) -> bool {
+        self.error.is_none() && self.worst.as_ref().is_none_or(|(off, _)| off.units <= 1.0)
+    }
+
+    /// What failed, in a line.
+    fn complaint(&self) -> String {
+        let what = format!("{}, {}, {}", self.loss, self.schedule, self.storage.name());
+        match (&self.error, &self.worst) {
+            (Some(error), _) => format!("{what}: {error}"),
+            (None, Some((off, [rows, cols]))) => format!("{what}, shape [{rows}, {cols}]: {off}"),
+            (None, None) => what,
+        }
+    }
+
+    fn json(&self) -> Value {
+        let worst = self.worst.as_ref().map(|(off, shape)| {
+            json!({
+                "shape": shape, "output": off.output, "index": off.index,
+                "got": number(off.got), "want": number(off.want),
+            })
+        });
+        json!({
+            "loss": self.loss,
+            "schedule": self.schedule,
+            "dtype": self.storage.name(),
+            "shapes": self.shapes,
+            "units": self.worst.as_ref().map(|(off, _)| number(off.units)),
+            "worst": worst,
+            "error": self.error,
+            "passed": self.is_right(),
+        })
+    }
+}
+
+/// JSON has no NaN and no infinity: they are told as text.
+fn number(x: f64) -> Value {
+    if x.is_finite() { json!(x) } else { json!(x.to_string()) }
+}
+
+/// A mean, and in 16 bits a sum: the gradients of a mean are small, and f16 has few digits for small numbers.
+fn reduced(loss: Loss, storage: Storage) -> Loss {
+    loss.reduction(if storage == Storage::F32 { Reduction::Mean } else { Reduction::Sum })
+}
+
+fn verify(ctx: &Context, loss: &Loss, args: &Args, step: &mut dyn FnMut(&str)) -> Fallible<Vec<Line>> {
+    let name = loss.name();
+    let shapes = if args.quick { &QUICK[..] } else { &SHAPES };
+    let has_rows = loss.row_axis() != wgloss::RowAxis::None;
+    let mut lines = Vec::new();
+    for &storage in &args.dtype {
+        let forced = schedules(has_rows, ctx.limits(), args.quick);
+        let line = |forced: &Forced| Line {
+            loss: name.clone(),
+            schedule: forced.name,
+            storage,
+            shapes: 0,
+            worst: None,
+            error: None,
+        };
+        let mut own: Vec<Line> = forced.iter().map(line).collect();
+        for &[rows, cols] in shapes {
+            let problem = Problem::new(&reduced(loss.clone(), storage), rows, cols, storage);
+            let reference = Reference::new(&problem, Work::ForwardBackward)?;
+            for (line, forced) in own.iter_mut().zip(&forced) {
+                step(&format!("{name} {} {}", storage.name(), forced.name));
+                match try_schedule(ctx, &problem, &reference, forced) {
+                    Ok(Some(off)) => {
+                        line.shapes += 1;
+                        if line.worst.as_ref().is_none_or(|(worst, _)| off.units > worst.units) {
+                            line.worst = Some((off, [rows, cols]));
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        line.error.get_or_insert_with(|| format!("shape [{rows}, {cols}]: {error}"));
+                    }
+                }
+            }
+        }
+        lines.extend(own);
+    }
+    Ok(lines)
+}
+
+/// The worst value; none where the schedule cannot take the shape.
+fn try_schedule(
+    ctx: &Context,
+    problem: &Problem,
+    reference: &Reference,
+    forced: &Forced,
+) -> wgloss::Result<Option<Off>> {
+    let work = Work::ForwardBackward;
+    let plan = match ctx.plan(&problem.loss, &problem.spec(work).force(forced.force)) {
+        // A row that registers cannot hold, or one that has nothing to share.
+        Err(Error::Unsupported { .. } | Error::Limit { .. }) if forced.name != CHOSEN => return Ok(None),
+        other => other?,
+    };
+    let tensors = problem.upload(ctx)?;
+    let bound = tensors.bind(&plan, work)?;
+    let (loss, grad) = tensors.run(ctx, &bound, work)?;
+    Ok(Some(reference.worst(loss, grad.as_deref())))
+}
+
+/// A line for each loss and schedule, a column for each element type.
+fn table(lines: &[Line], dtypes: &[Storage]) -> String {
+    let mut rows = vec![vec!["loss".to_owned(), "schedule".to_owned()]];
+    rows[0].extend(dtypes.iter().map(|storage| storage.name()));
+    rows[0].push("shapes".to_owned());
+    let firsts = lines.iter().filter(|line| line.storage == dtypes[0]);
+    for first in firsts {
+        let mut row = vec![first.loss.clone(), first.schedule.to_owned()];
+        for storage in dtypes {
+            let is_here =
+                |line: &&Line| (&line.loss, line.schedule, line.storage) == (&first.loss, first.schedule, *storage);
+            let cell = lines.iter().find(is_here).map_or_else(String::new, |line| match (&line.error, &line.worst) {
+                (Some(_), _) => "error".to_owned(),
+                (None, Some((off, _))) => shown(off.units) + if line.is_right() { "" } else { " WRONG" },
+                (None, None) => "-".to_owned(),
+            });
+            row.push(cell);
+        }
+        row.push(first.shapes.to_string());
+        rows.push(row);
+    }
+    let mut aligns = vec![Align::Left, Align::Left];
+    aligns.resize(rows[0].len(), Align::Right);
+    text::columns(&aligns, &rows)
+}
+
+fn verify_all(ctx: &Context, args: &Args) -> Fallible<Vec<Line>> {
+    let chosen: Vec<Loss> = losses::CATALOGUE
+        .iter()
+        .filter(|(name, _)| args.losses.is_empty() || args.losses.iter().any(|asked| asked == name))
+        .map(|(_, make)| make())
+        .collect();
+    let shapes = if args.quick { QUICK.len() } else { SHAPES.len() };
+    let of = |loss: &Loss| schedules(loss.row_axis() != wgloss::RowAxis::None, ctx.limits(), args.quick).len();
+    let steps = chosen.iter().map(of).sum::<usize>() * args.dtype.len() * shapes;
+    let bar = text::progress(steps);
+    let mut lines = Vec::new();
+    for loss in &chosen {
+        let found = verify(ctx, loss, args, &mut |what| {
+            bar.set_message(what.to_owned());
+            bar.inc(1);
+        })?;
+        // As soon as they are known.
+        for line in found.iter().filter(|line| !line.is_right()) {
+            bar.suspend(|| eprintln!("WRONG {}", line.complaint()));
+        }
+        lines.extend(found);
+    }
+    bar.finish_and_clear();
+    Ok(lines)
+}
+
+pub fn run(device: &DeviceArgs, args: &Args) -> Fallible<Verdict> {
+    let ctx = device.open()?;
+    if let Some(title) = &args.break_kernels {
+        ctx.break_kernels(title);
+    }
+    let lines = verify_all(&ctx, args)?;
+    let wrong = lines.iter().filter(|line| !line.is_right()).count();
+    if args.json {
+        let all: Vec<Value> = lines.iter().map(Line::json).collect();
+        let record = json!({ "adapter": ctx.adapter_name(), "passed": wrong == 0, "results": all });
+        text::print(&(serde_json::to_string_pretty(&record)? + "\n"))?;
+    } else {
+        let known: usize = lines.iter().map(|line| line.shapes).sum();
+        let verdict = match wrong {
+            0 => format!("all right: {known} results are within the contract"),
+            _ => format!("WRONG: {wrong} of {} combinations of loss, schedule and element type", lines.len()),
+        };
+        let text = format!(
+            "adapter: {}\nworst error, in units of what the contract allows (1 is as much as may be; - cannot run so)\n\
+             \n{}\n{verdict}\n",
+            ctx.adapter_name(),
+            table(&lines, &args.dtype)
+        );
+        text::print(&text)?;
+    }
+    Ok(if wrong == 0 { Verdict::Right } else { Verdict::Wrong })
+}

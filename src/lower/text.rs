@@ -1,0 +1,89 @@
+//! A loss and its gradients as text, and the row stages that they were lowered to.
+
+use super::program::Program;
+use crate::autodiff;
+use crate::error::{Error, Result};
+use crate::expr::{Graph, Node, NodeId, print_nodes};
+use crate::loss::Loss;
+use crate::op::Kind;
+use crate::simplify::simplify;
+
+/// The expressions of a loss. A node that is used more than once has a line of its own, before the last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expressions {
+    /// The loss, reduced as it is asked for.
+    pub loss: String,
+    /// Its gradient with respect to each input that was named, as reverse mode gives it.
+    pub grads: Vec<(String, String)>,
+}
+
+/// What a loss and its gradients are, before they are lowered. `present` is that of [`lower`](super::lower).
+///
+/// ```
+/// use wgloss::{lower::expressions, losses};
+/// let text = expressions(&losses::mse(), &["input"], &|name| (name != "weight").then_some(false))?;
+/// assert!(text.loss.ends_with("/ elements)"), "{}", text.loss);
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Name`] for an input that has no gradient, and what [`Loss::check`] finds.
+pub fn expressions(loss: &Loss, grads: &[&str], present: &dyn Fn(&str) -> Option<bool>) -> Result<Expressions> {
+    let graph = Graph::new();
+    let root = loss.build(&graph, present)?.loss;
+    let inputs = graph.inputs();
+    let of_input = |name: &&str| {
+        let found = inputs.iter().find(|input| input.name == *name && input.kind == Kind::Float);
+        let known = || inputs.iter().map(|input| input.name.as_str()).collect::<Vec<_>>().join(", ");
+        let what = || format!("{} has no gradient for", loss.name());
+        found.map(|input| graph.input(&input.name, input.scope, input.kind).id).ok_or_else(|| Error::Name {
+            what: what(),
+            name: (*name).to_owned(),
+            known: known(),
+        })
+    };
+    let wanted = grads.iter().map(of_input).collect::<Result<Vec<NodeId>>>()?;
+    let found = autodiff::gradients(root, graph.constant(1.0), &wanted);
+    let zero = graph.constant(0.0);
+    let mut roots = vec![root.id];
+    roots.extend(found.iter().map(|grad| grad.unwrap_or(zero).id));
+    let texts: Vec<String> = simplify(&graph, &roots).into_iter().map(|root| graph.print(root)).collect();
+    let grads = grads.iter().map(|name| (*name).to_owned()).zip(texts[1..].iter().cloned()).collect();
+    Ok(Expressions { loss: texts[0].clone(), grads })
+}
+
+impl Program {
+    /// A node as text, each shared one below it on a line of its own.
+    pub fn print(&self, id: NodeId) -> String {
+        let order: Vec<(NodeId, Node)> =
+            self.below(&[id], |_| false).into_iter().map(|id| (id, *self.node(id))).collect();
+        print_nodes(&order, &self.params, &self.inputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::losses;
+    use crate::lower::{Wanted, lower};
+
+    fn present(name: &str) -> Option<bool> {
+        ["input", "target"].contains(&name).then_some(false)
+    }
+
+    #[test]
+    fn a_gradient_is_told_by_name() {
+        let text = expressions(&losses::huber(1.0), &["input"], &present).unwrap();
+        assert_eq!(text.grads.len(), 1);
+        assert!(text.grads[0].1.contains("delta"), "{}", text.grads[0].1);
+        assert!(matches!(expressions(&losses::mse(), &["q"], &present), Err(Error::Name { .. })));
+    }
+
+    #[test]
+    fn stages_are_told_by_their_reductions() {
+        let wanted = Wanted { loss: true, ..Wanted::default() };
+        let program = lower(&losses::cross_entropy(), &wanted, &present).unwrap();
+        let stage = &program.passes.last().unwrap().stages[0];
+        assert_eq!(program.print(stage.reduces[0]), "row_expsumrest(input)");
+    }
+}

@@ -1,0 +1,200 @@
+//! The binary: each subcommand, bad arguments, and a broken kernel that `verify` must find.
+
+use serde_json::Value;
+use std::process::{Command, Output};
+
+fn wgloss(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_wgloss")).args(args).output().expect("the binary runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Exits with 0, and prints what is returned.
+fn right(args: &[&str]) -> String {
+    let output = wgloss(args);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {}{}", stdout(&output), stderr(&output));
+    stdout(&output)
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// Whether there is an adapter to run on. The binary always takes all that it has: with the limits of
+/// `WGLOSS_TEST_LIMITS` there is nothing else to see.
+fn has_adapter() -> bool {
+    if std::env::var_os("WGLOSS_TEST_LIMITS").is_some() {
+        return false;
+    }
+    let found = wgloss::Context::new();
+    assert!(found.is_ok() || std::env::var_os("WGLOSS_REQUIRE_ADAPTER").is_none(), "{found:?}");
+    found.is_ok()
+}
+
+#[test]
+fn help_names_every_subcommand_and_hides_the_test_hook() {
+    let help = right(&["--help"]);
+    for word in ["adapters", "verify", "bench", "explain", "--adapter", "--backend", "Exit codes"] {
+        assert!(help.contains(word), "{word} in {help}");
+    }
+    assert!(!right(&["verify", "--help"]).contains("break"));
+}
+
+#[test]
+fn arguments_that_make_no_sense_exit_with_2_and_a_suggestion() {
+    let cases: [(&[&str], &str); 6] = [
+        (&["verify", "cross_entrpy"], "'cross_entropy'"),
+        (&["bench", "mse1"], "'mse'"),
+        (&["explain", "hubr"], "'huber'"),
+        (&["verfy"], "'verify'"),
+        (&["bench", "--rows", "3"], "--cols"),
+        (&["bench", "--dtype", "f23"], "f32"),
+    ];
+    for (args, told) in cases {
+        let output = wgloss(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr(&output).contains(told), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn without_an_adapter_the_way_to_get_one_is_told() {
+    // No Linux has this backend.
+    let output = wgloss(&["adapters", "--backend", "dx12"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = stderr(&output);
+    assert!(told.contains("no GPU adapter") && told.contains("apt-get install mesa-vulkan-drivers"), "{told}");
+}
+
+#[test]
+fn an_adapter_that_is_not_there_is_told_with_those_that_are() {
+    if !has_adapter() {
+        return;
+    }
+    let output = wgloss(&["adapters", "--adapter", "no such adapter"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("there are `"), "{}", stderr(&output));
+}
+
+#[test]
+fn adapters_marks_the_one_that_is_picked() {
+    if !has_adapter() {
+        return;
+    }
+    let all = json(&right(&["adapters", "--json"]));
+    let picked: Vec<&Value> = all.as_array().expect("a list").iter().filter(|one| one["picked"] == true).collect();
+    assert_eq!(picked.len(), 1, "{all}");
+    assert!(picked[0]["max_storage_buffer_binding_size"].as_u64().is_some_and(|bytes| bytes >= 1 << 27));
+    let text = right(&["adapters"]);
+    assert_eq!(text.matches("<- picked").count(), 1, "{text}");
+}
+
+#[test]
+fn verify_finds_nothing_wrong_with_whole_kernels() {
+    if !has_adapter() {
+        return;
+    }
+    let found = json(&right(&["verify", "--quick", "--json", "mse", "nll"]));
+    assert_eq!(found["passed"], true);
+    let results = found["results"].as_array().expect("a list");
+    for dtype in ["f32", "f16", "bf16"] {
+        let lines: Vec<&Value> = results.iter().filter(|line| line["dtype"] == dtype).collect();
+        assert!(lines.iter().any(|line| line["schedule"] == "split in 3"), "{found}");
+        for line in lines.iter().filter(|line| line["shapes"] != 0) {
+            assert!(line["units"].as_f64().is_some_and(|units| units <= 1.0), "{line}");
+        }
+    }
+    let text = right(&["verify", "--quick", "mse", "--dtype", "f32"]);
+    assert!(text.contains("elements, width 1") && text.contains("all right"), "{text}");
+}
+
+#[test]
+fn verify_finds_a_kernel_that_drops_the_last_column() {
+    if !has_adapter() {
+        return;
+    }
+    let args = ["verify", "--quick", "--dtype", "f32", "--break-kernels"];
+    // Of one kernel alone: the others stay right.
+    let output = wgloss(&[&args[..], &["RowSplit", "cross_entropy"]].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    let wrong: Vec<String> =
+        stderr(&output).lines().filter(|line| line.starts_with("WRONG")).map(str::to_owned).collect();
+    let told = "WRONG cross_entropy, split in 3, f32, shape [3, 257]: gradient of input at [0, 256]: got NaN, want ";
+    assert!(wrong.iter().any(|line| line.starts_with(told)), "{wrong:?}");
+    assert!(wrong.iter().all(|line| line.contains(", split in 3")), "{wrong:?}");
+    let told = stdout(&output);
+    assert!(told.contains("WRONG: 2 of "), "{told}");
+    // The same as JSON, of a loss without rows.
+    let output = wgloss(&[&args[..], &["Elementwise", "huber", "--json"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let found = json(&stdout(&output));
+    let line = &found["results"][0];
+    assert_eq!((&found["passed"], &line["passed"]), (&Value::from(false), &Value::from(false)));
+    assert_eq!(line["worst"]["got"], "NaN");
+    assert_eq!(line["worst"]["shape"], serde_json::json!([3, 257]));
+    assert_eq!(line["worst"]["index"], serde_json::json!([2, 254]), "the last vector, from element 768: {line}");
+}
+
+#[test]
+fn bench_gives_one_record_for_gpu_and_cpu() {
+    if !has_adapter() {
+        return;
+    }
+    let args = ["bench", "mse", "cross_entropy", "--rows", "32", "--cols", "33"];
+    let record = json(&right(&[&args[..], &["--json"]].concat()));
+    assert_eq!(record["format"], 1);
+    assert_eq!(record["wgloss"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(record["date"].as_str().map(str::len), Some(10));
+    for key in ["name", "backend", "driver", "type"] {
+        assert!(record["adapter"][key].is_string(), "{key}");
+    }
+    assert!(record["cpu"].is_string() && record["threads"].as_u64().is_some_and(|threads| threads > 0));
+    assert!(record["copy_gb_per_s"].as_f64().is_some_and(|rate| rate > 0.0));
+    let results = record["results"].as_array().expect("a list");
+    let of = |loss: &str, by: &str| results.iter().find(|r| r["loss"] == loss && r["by"] == by && r["clock"] == "wall");
+    for loss in ["mse", "cross_entropy"] {
+        for by in ["wgloss", "wgloss-cpu"] {
+            let line = of(loss, by).unwrap_or_else(|| panic!("{loss} by {by}: {record}"));
+            let number = |key: &str| line[key].as_f64().unwrap_or_else(|| panic!("{key} of {line}"));
+            assert!(number("min_ms") <= number("median_ms") && number("median_ms") <= number("max_ms"));
+            assert!(number("error") <= 1.0 && number("runs") >= 5.0);
+            let rate = number("bytes") / number("median_ms") / 1e6;
+            assert!((number("gb_per_s") / rate - 1.0).abs() < 1e-9);
+        }
+        assert!(of(loss, "wgloss").unwrap()["share_of_copy"].is_f64());
+        assert!(of(loss, "wgloss-cpu").unwrap()["share_of_copy"].is_null(), "it is not the device's copy");
+    }
+    // Input, target and gradient of 4 bytes, and the loss.
+    assert_eq!(of("mse", "wgloss").unwrap()["bytes"], 3 * 4 * 32 * 33 + 4);
+
+    let args = ["bench", "mse", "--rows", "8", "--cols", "8", "--dtype", "f16", "--work", "forward", "--csv"];
+    let csv = right(&args);
+    let mut lines = csv.lines();
+    let columns = lines.next().expect("a line of names").split(',').count();
+    assert_eq!(columns, 16);
+    assert!(lines.all(|line| line.contains(",mse,8,8,f16,forward,wgloss,")), "{csv}");
+}
+
+#[test]
+fn explain_tells_expression_gradient_stages_and_bytes() {
+    if !has_adapter() {
+        return;
+    }
+    let text = right(&["explain", "cross_entropy", "--rows", "64", "--cols", "1000", "-O", "label_smoothing=0.1"]);
+    for part in ["gradient of input", "softmax(input)", "label_smoothing", "stage 0", "must move", "64 rows of 1000"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(!text.contains("@compute"));
+    let kernels = right(&["explain", "huber", "--rows", "4", "--cols", "4", "--dtype", "bf16", "--wgsl"]);
+    assert!(kernels.contains("@compute") && kernels.contains("// huber: pass 0"), "{kernels}");
+    let output = wgloss(&["explain", "huber", "--option", "beta=1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("known here: delta"), "{}", stderr(&output));
+}
