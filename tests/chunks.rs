@@ -203,9 +203,28 @@ fn rows_larger_than_a_binding_are_cut_as_well() {
 }
 
 #[test]
+fn classes_at_axis_1_are_cut_between_classes() {
+    let Some(ctx) = small() else { return };
+    // One sample of 150 classes, of which a binding holds 64 and some more.
+    let (classes, pixels) = (150, 200);
+    let shape = [1, classes, pixels];
+    let x = random(classes * pixels, 3);
+    let y: Vec<i32> = (0..pixels).map(|p| (p * 7 % classes) as i32).collect();
+    let host = [("input", HostTensor::f32(&x, &shape)), ("target", HostTensor::i32(&y, &[1, pixels]))];
+    let want = cpu::forward_backward(&losses::cross_entropy(), &host, &["input"]).unwrap();
+    let xs = Tensor::from_slice(ctx, &x, &shape).unwrap();
+    let ys = Tensor::from_slice(ctx, &y, &[1, pixels]).unwrap();
+    let out = losses::cross_entropy().forward_backward(ctx, &[("input", &xs), ("target", &ys)]).unwrap();
+    assert!((f64::from(out.loss().unwrap()) - want.loss().unwrap()).abs() < 1e-5);
+    assert_grads("axis 1", &out.grad("input").unwrap().to_vec().unwrap(), want.grad("input").unwrap(), x.len());
+    let dispatches = out.bound().explain().lines().filter(|line| line.contains("chunks")).count();
+    assert!(dispatches > 0, "{}", out.bound().explain());
+}
+
+#[test]
 fn a_column_of_more_rows_than_a_binding_holds_is_an_error() {
     let Some(ctx) = small() else { return };
-    // One sample of 30,000 pixels, classes at axis 1: a chunk of its columns would hold all rows.
+    // One sample of 30,000 pixels, classes at axis 1: not even one class of them fits beside another.
     let xs = Tensor::zeros(ctx, DType::F32, &[1, 4, 30_000]).unwrap();
     let ys = Tensor::zeros(ctx, DType::I32, &[1, 30_000]).unwrap();
     let result = losses::cross_entropy().forward_backward(ctx, &[("input", &xs), ("target", &ys)]);

@@ -4,6 +4,7 @@ mod common;
 
 use common::compare::{assert_grads, mismatch, random};
 use common::context;
+use half::bf16;
 use wgloss::lower::{Upstream, Wanted};
 use wgloss::schedule::{Force, Kernel};
 use wgloss::{Bindings, Bound, Context, Error, GradMode, HostTensor, Loss, PlanSpec, Reduction, Tensor, cpu, losses};
@@ -68,6 +69,75 @@ fn the_upstream_may_be_made_of_the_loss() {
             }
         }
     }
+}
+
+/// A row's sums may hold the upstream gradient itself, which is not known yet when the loss is computed.
+#[test]
+fn the_upstream_is_read_by_the_backward_part() {
+    let Some(ctx) = context() else { return };
+    let (rows, cols) = (3, 5000);
+    let (x, t) = (random(rows * cols, 3), random(rows * cols, 4));
+    let t: Vec<f32> = t.iter().map(|t| t.abs() / cols as f32).collect();
+    let y: Vec<i32> = (0..rows).map(|r| (r * 7919 % cols) as i32).collect();
+    let up = [1.0f32, -2.0, 0.5];
+    let losses = [
+        ("input", None, losses::cross_entropy_prob()),
+        ("input", Some("target"), losses::cross_entropy().entropy_bonus(0.1)),
+        ("student_logits", Some("target"), losses::distillation(0.3, 2.0)),
+    ];
+    for (name, label, loss) in losses {
+        let loss = loss.reduction(Reduction::None);
+        let other = if name == "input" { "target" } else { "teacher_logits" };
+        let shape = [rows, cols];
+        let mut host = vec![(name, HostTensor::f32(&x, &shape)), ("upstream", HostTensor::f32(&up, &shape[..1]))];
+        let elements = label.is_none() || other != "target";
+        host.extend(elements.then(|| (other, HostTensor::f32(&t, &shape))));
+        host.extend(label.map(|label| (label, HostTensor::i32(&y, &shape[..1]))));
+        let grads = vec![name.to_owned()];
+        let wanted = Wanted { loss: true, grads, upstream: Upstream::PerLoss, ..Wanted::default() };
+        let want = cpu::run::<f64>(&loss, &host, &wanted).unwrap();
+        let tensor = |values: &[f32]| Tensor::from_slice(ctx, values, &shape).unwrap();
+        let (xs, ts, ys) = (tensor(&x), tensor(&t), Tensor::from_slice(ctx, &y, &shape[..1]).unwrap());
+        let ups = Tensor::from_slice(ctx, &[7.0f32; 3], &shape[..1]).unwrap();
+        let mut inputs = vec![(name, &xs), ("upstream", &ups)];
+        inputs.extend(elements.then_some((other, &ts)));
+        inputs.extend(label.map(|label| (label, &ys)));
+        for kernel in [Kernel::Row, Kernel::RowSplit { splits: 2 }] {
+            let spec = PlanSpec::new().like(&inputs).grad(name).upstream(Upstream::PerLoss).separate_backward();
+            let force = Force { kernel: Some(kernel), ..Force::default() };
+            let plan = ctx.plan(&loss, &spec.force(force)).unwrap();
+            let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
+            ups.write(ctx, &[7.0f32; 3]).unwrap();
+            forward(ctx, &bound);
+            ups.write(ctx, &up).unwrap();
+            backward(ctx, &bound);
+            let got = bound.grad(name).unwrap().to_vec().unwrap();
+            assert_grads(&format!("{} {kernel:?}", loss.name()), &got, want.grad(name).unwrap(), cols);
+        }
+    }
+}
+
+#[test]
+fn a_gradient_that_settles_leaves_the_states_to_the_next_backward() {
+    let Some(ctx) = context() else { return };
+    let (rows, cols) = (4, 5000);
+    let xs = Tensor::from_slice(ctx, &random(rows * cols, 5), &[rows, cols]).unwrap();
+    let ys = Tensor::from_slice(ctx, &[1i32, 2, 3, 4], &[rows]).unwrap();
+    let w: Vec<bf16> = random(cols, 6).iter().map(|w| bf16::from_f32(w.abs() + 0.1)).collect();
+    let ws = Tensor::from_slice(ctx, &w, &[cols]).unwrap();
+    let inputs = [("input", &xs), ("target", &ys), ("weight", &ws)];
+    let force = Force { kernel: Some(Kernel::RowSplit { splits: 2 }), ..Force::default() };
+    let spec = PlanSpec::new().like(&inputs).grad("input").grad("weight").separate_backward().force(force);
+    let bound = ctx.plan(&losses::cross_entropy(), &spec).unwrap().bind(&Bindings::new().inputs(&inputs)).unwrap();
+    forward(ctx, &bound);
+    let both = || {
+        backward(ctx, &bound);
+        let d_weight: Vec<bf16> = bound.grad("weight").unwrap().to_vec().unwrap();
+        (bound.grad("input").unwrap().to_vec::<f32>().unwrap(), d_weight)
+    };
+    let first = both();
+    assert!(first.0.iter().any(|g| *g != 0.0) && first.1.iter().any(|g| g.to_f32() != 0.0));
+    assert!(both() == first, "the second backward finds what the first one found");
 }
 
 #[test]

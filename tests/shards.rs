@@ -5,7 +5,7 @@ mod common;
 use common::compare::{assert_grads, mismatch, random, report};
 use common::context;
 use half::bf16;
-use wgloss::lower::Wanted;
+use wgloss::lower::{Upstream, Wanted};
 use wgloss::{
     Bindings, Bound, Context, CpuOutput, DType, Error, HostTensor, Loss, PlanSpec, Reduction, Shard, Tensor, cpu,
     losses,
@@ -283,6 +283,30 @@ fn nan_in_one_shard_is_nan_in_all() {
         let grad = grad_of(shard, "input");
         assert!(grad[..5].iter().all(|g| g.is_finite()) && grad[5..].iter().all(|g| g.is_nan()), "{grad:?}");
     }
+}
+
+#[test]
+fn nan_that_the_loss_does_not_depend_on_is_not_looked_at() {
+    let Some(ctx) = context() else { return };
+    let mut problem = Problem::new(losses::nll().reduction(Reduction::None), 2, 10);
+    problem.labels = Some(vec![1, 7]);
+    (problem.elements[0].1[3], problem.elements[0].1[17]) = (f32::NAN, f32::NAN);
+    let shards = [problem.shard(ctx, 0..5, 2).unwrap(), problem.shard(ctx, 5..10, 2).unwrap()];
+    step(ctx, &shards);
+    for shard in &shards {
+        let loss = shard.loss().unwrap().to_vec::<f32>().unwrap();
+        assert!(loss[0].is_finite() && loss[1].is_nan(), "{loss:?}");
+    }
+}
+
+#[test]
+fn a_shard_whose_sums_hold_the_upstream_gradient() {
+    let Some(ctx) = context() else { return };
+    let spec = PlanSpec::new().input("input", DType::F32, &[4, 6]).input("target", DType::I32, &[4]).grad("input");
+    let spec = spec.upstream(Upstream::Scalar).shard(Shard { first: 0, classes: 12, shards: 2 });
+    assert!(ctx.plan(&losses::cross_entropy(), &spec).is_ok());
+    let error = ctx.plan(&losses::cross_entropy().entropy_bonus(0.1), &spec).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
 }
 
 #[test]

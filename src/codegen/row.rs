@@ -7,7 +7,7 @@ use super::state::{State, combine_text, fields, load_text, save_text};
 use super::{KernelSource, Slot, Variant, is_read_later, scalar_type, state_words, structure, title};
 use crate::expr::{Node, NodeId, Scope};
 use crate::lower::Program;
-use crate::op::Kind;
+use crate::op::{Kind, Op};
 use crate::schedule::{Kernel, PassSchedule, roots, tensor_inputs};
 use crate::template::{Gather, Skeleton, fill_hooks};
 use crate::text::{put, putln};
@@ -251,9 +251,20 @@ impl<'f, 'a> Row<'f, 'a> {
         }
         let reduces = pass.stages[..stages].iter().flat_map(|stage| &stage.reduces);
         let operands: Vec<NodeId> = reduces.flat_map(|id| program.node(*id).operands()).collect();
+        let operands: Vec<NodeId> = operands.into_iter().filter(|id| self.pick(*id).is_none()).collect();
         let seen = self.element_nodes(&operands);
         let is_input = |id: &&NodeId| matches!(program.node(**id), Node::Input(_));
         nodes.iter().filter(is_input).all(|id| seen.contains(id))
+    }
+
+    /// An input at one column, 0 at all others: where it counts, and the input. What it holds elsewhere is not looked at.
+    fn pick(&self, operand: NodeId) -> Option<(NodeId, NodeId)> {
+        let program = self.frame.program;
+        let Node::Op(Op::Select, [here, x, zero]) = *program.node(operand) else { return None };
+        let is_label =
+            matches!(program.node(here), Node::Op(Op::Eq, [col, ..]) if *program.node(*col) == Node::ColIndex);
+        let is_pick = is_label && matches!(program.node(x), Node::Input(_)) && *program.node(zero) == Node::Const(0);
+        is_pick.then_some((here, x))
     }
 
     /// `let`s of element nodes; bits of the fetched inputs among them go to `bits`, unless they are `seen` already.
@@ -354,7 +365,21 @@ impl<'f, 'a> Row<'f, 'a> {
         if !seen {
             putln!(text, "    var bits = {u}(0u);");
         }
-        text.push_str(&self.element_lets(&nodes, "bits", seen));
+        let (picks, others): (Vec<NodeId>, Vec<NodeId>) =
+            states.iter().map(|s| s.operand).partition(|operand| self.pick(*operand).is_some());
+        let looked_at = self.element_nodes(&others.into_iter().chain(valid).collect::<Vec<_>>());
+        let (open, picked): (Vec<NodeId>, Vec<NodeId>) =
+            nodes.iter().partition(|id| !matches!(program.node(**id), Node::Input(_)) || looked_at.contains(id));
+        text.push_str(&self.element_lets(&picked, "bits", true));
+        text.push_str(&self.element_lets(&open, "bits", seen));
+        if !seen {
+            for (here, x) in picks.iter().filter_map(|operand| self.pick(*operand)).filter(|(_, x)| picked.contains(x))
+            {
+                let Node::Input(place) = *program.node(x) else { unreachable!("a pick is of an input") };
+                let here = self.element_value(here);
+                putln!(text, "    bits = max(bits, select({u}(0u), f.x{place} & {u}(MAGNITUDE), {here}));");
+            }
+        }
         if let Some(valid) = valid {
             putln!(text, "    bits = select({u}(0u), bits, {});", self.element_value(valid));
         }

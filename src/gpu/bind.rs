@@ -159,8 +159,15 @@ impl Maker<'_> {
     fn exchanges(&self, resolved: &Resolved) -> Result<Vec<BoundExchange>> {
         let shards = self.inner.staging.shard.map_or(0, |shard| shard.shards) as usize;
         let rows = self.geometry.rows as usize;
+        let limits = self.inner.ctx.limits();
+        let allowed = limits.binding_bytes.min(limits.buffer_bytes);
         let make = |exchange: &Exchange| {
             let words = exchange.words as usize;
+            let needed = 4 * (words * shards) as u64 * self.geometry.rows;
+            if needed > allowed {
+                let (what, limit) = ("the states of all shards".to_owned(), "max_storage_buffer_binding_size");
+                return Err(Error::Limit { what, needed, allowed, limit });
+            }
             let zeros = |shape: &[usize]| Tensor::zeros(&self.inner.ctx, DType::U32, shape);
             Ok(BoundExchange { states: zeros(&[rows, words])?, gathered: zeros(&[shards, rows, words])? })
         };

@@ -111,26 +111,42 @@ impl Cut {
         Error::Limit { what, needed, allowed: self.binding_bytes, limit: "max_storage_buffer_binding_size" }
     }
 
-    /// Rows one by one, of each the fewest parts that fit, all but the last multiples of a few vectors.
+    /// The fewest parts of the columns that fit, all but the last multiples of a few vectors: of all rows, where that
+    /// is possible (classes at axis 1), else of rows one by one.
     fn column_chunks(&self, tensors: &[(&str, Place)]) -> Result<Vec<Chunk>> {
         const STEP: u64 = 64;
-        let cols = self.axes[3];
-        let mut most = cols;
-        for (name, place) in tensors {
-            // One index of the cut axis may be more than a row, which is then not cut.
-            let fixed = self.inner(place, 1) - 1;
+        const MOST: u64 = 1 << 16;
+        let (total, cols) = (self.axes[self.axis], self.axes[3]);
+        // Columns of a tensor that fit beside so many rows.
+        let fits = |place: &Place, rows: u64| {
+            let fixed = self.inner(place, 1) - 1 + (rows - 1) * place.strides[self.axis];
             let room = self.room(place).saturating_sub(fixed);
-            let fits = room.checked_div(place.strides[3]).unwrap_or(if room > 0 { cols } else { 0 });
-            if fits < cols.min(STEP) || fixed > 0 {
-                return Err(self.too_large(name, place, cols.min(STEP)));
-            }
-            most = most.min(fits);
+            room.checked_div(place.strides[3]).unwrap_or(if room > 0 { cols } else { 0 })
+        };
+        let most = |rows: u64| tensors.iter().map(|(_, place)| fits(place, rows)).min().unwrap_or(0).min(cols);
+        let least = cols.min(STEP);
+        let rows = if most(total) >= least { total } else { 1 };
+        let most = most(rows);
+        if most < least {
+            let worst = tensors.iter().find(|(_, place)| fits(place, rows) < least);
+            let (name, place) = worst.expect("a tensor that does not fit");
+            return Err(self.too_large(name, place, least));
         }
         let step = if most < cols { most - most % STEP } else { cols };
-        let chunk =
-            |row: u64, first_col: u64| Chunk { first: row, len: 1, first_col, cols: step.min(cols - first_col) };
-        let starts = || (0..cols).step_by(usize::try_from(step).unwrap_or(usize::MAX));
-        Ok((0..self.axes[self.axis]).flat_map(|row| starts().map(move |col| chunk(row, col))).collect())
+        let needed = total.div_ceil(rows) * cols.div_ceil(step);
+        if needed > MOST {
+            let what = "dispatches of parts of rows that no binding holds".to_owned();
+            return Err(Error::Limit { what, needed, allowed: MOST, limit: "wgloss" });
+        }
+        let chunk = |row: u64, first_col: u64| Chunk {
+            first: row,
+            len: rows.min(total - row),
+            first_col,
+            cols: step.min(cols - first_col),
+        };
+        let by = |step: u64| usize::try_from(step).unwrap_or(usize::MAX);
+        let starts = (0..total).step_by(by(rows));
+        Ok(starts.flat_map(|row| (0..cols).step_by(by(step)).map(move |col| chunk(row, col))).collect())
     }
 }
 

@@ -5,7 +5,8 @@ use super::tensor::Tensor;
 use crate::error::{Error, Result};
 
 impl Bound {
-    /// How often the shards exchange states in one step: 1 for most losses, 0 for a plan that is no shard.
+    /// How often the shards exchange states in one step: 1 for most losses, once more for a mean over class weights, 0
+    /// for a plan that is no shard.
     pub fn exchanges(&self) -> usize {
         self.exchanges.len()
     }
@@ -79,7 +80,8 @@ impl Bound {
         self.encode_part(self.exchanges.len(), encoder)
     }
 
-    /// Records the gradients, from the inputs and what [`Bound::encode_forward`] kept of them; any number of times.
+    /// Records the gradients, from the inputs and what [`Bound::encode_forward`] kept of them; again and again, unless
+    /// they take the place of an input (accumulated, they are added each time). The upstream gradient is read now.
     ///
     /// # Errors
     /// As [`Bound::encode_forward`].

@@ -137,11 +137,11 @@ impl Inner {
 
     /// Then no dispatch has a whole row before it.
     fn has_rows_larger_than_a_binding(&self) -> Result<bool> {
-        let inputs = self.planned_inputs();
-        let geometry = self.geometry(&inputs, &[])?;
+        let BoundIo { inputs, outputs } = self.planned()?;
+        let geometry = self.geometry(&inputs, &outputs)?;
         let limits = self.ctx.limits();
-        let tensors = self.program.inputs.iter().zip(&inputs).filter_map(|(decl, io)| Some((decl, io.as_ref()?)));
-        let is_larger = |((_, io), strides): ((_, &Io), &[u64; 4])| {
+        let tensors = inputs.iter().flatten().chain(&outputs);
+        let is_larger = |(io, strides): (&Io, &[u64; 4])| {
             let row = io.dtype.size() * ((geometry.cols - 1) * strides[3] + 1);
             row + u64::from(limits.offset_alignment) + 16 > limits.binding_bytes
         };
@@ -155,7 +155,7 @@ impl Inner {
             .filter(|&o| matches!(mode_of(program, &self.spec, o), Mode::InPlace(_)))
             .collect();
         if self.spec.shard.is_some() || self.spec.separate_backward {
-            let (program, forward) = forward_and_backward(program, limits, &in_place)?;
+            let (program, forward) = forward_and_backward(program, limits, &in_place, self.spec.shard.is_some())?;
             (self.program, self.staging.forward) = (program, Some(forward));
         } else {
             self.program = split_outputs(program, limits, &in_place)?;

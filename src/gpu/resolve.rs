@@ -156,6 +156,8 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
         plan.end_part(); // nothing follows in the backward part
     }
     let mut work_words = memory.words;
+    // States that are kept for another backward part are not written over.
+    let base = if problem.staging.forward.is_some() { memory.words } else { 0 };
     for (output, target) in problem.targets.iter().enumerate() {
         if let Some(target) = target {
             let (needed, allowed) = (4 * geometry.elements(), limits.binding_bytes);
@@ -164,9 +166,10 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
                 let limit = "max_storage_buffer_binding_size";
                 return Err(Error::Limit { what, needed, allowed, limit });
             }
-            work_words = work_words.max(problem.settle(output, target, &mut plan.steps));
+            work_words = work_words.max(base + problem.settle(output, target, base, &mut plan.steps));
         }
     }
+    problem.check_workspace(work_words)?;
     plan.end_part();
     let Steps { steps, parts, exchanges } = plan;
     let facts = problem.facts(facts, &steps);
@@ -192,7 +195,7 @@ impl Problem<'_> {
         let cut = Cut::new(self.geometry.axes, self.item_axes(), self.limits.binding_bytes, alignment);
         let named = |slot: &Slot| match *slot {
             Slot::Input(place) => (self.program.inputs[place].name.as_str(), self.place(*slot)),
-            _ => ("gradient", self.place(*slot)),
+            _ => ("an output", self.place(*slot)),
         };
         let pieces = cut.chunks(&slots.iter().map(named).collect::<Vec<_>>(), self.staging.part)?;
         Ok((cut, pieces))
@@ -271,12 +274,17 @@ impl Problem<'_> {
         let state_base = group_base + group_slots(self.program).len() as u64 * groups;
         let edge_base = state_base + states;
         let words = edge_base + edges * 2 * self.geometry.rows;
+        self.check_workspace(words)?;
+        Ok(Memory { segments_base, group_base, groups, state_base, edge_base, words })
+    }
+
+    fn check_workspace(&self, words: u64) -> Result<()> {
         let allowed = self.limits.binding_bytes.min(self.limits.buffer_bytes);
         if 4 * words > allowed {
             let limit = "max_storage_buffer_binding_size";
             return Err(Error::Limit { what: "workspace".into(), needed: 4 * words, allowed, limit });
         }
-        Ok(Memory { segments_base, group_base, groups, state_base, edge_base, words })
+        Ok(())
     }
 
     fn shape(&self, pass: usize, schedule: &PassSchedule, memory: &Memory) -> Box<ShapeUniform> {

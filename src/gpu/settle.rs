@@ -9,13 +9,13 @@ use bytemuck::Zeroable;
 use std::collections::BTreeMap;
 
 impl Problem<'_> {
-    /// Brings a kept gradient to its place; gives the words of `work` that it takes.
-    pub(super) fn settle(&self, output: usize, target: &Place, steps: &mut Vec<Step>) -> u64 {
+    /// Brings a kept gradient to its place, by words of `work` from `base` on; gives how many it takes.
+    pub(super) fn settle(&self, output: usize, target: &Place, base: u64, steps: &mut Vec<Step>) -> u64 {
         let scope = self.program.outputs[output].scope;
         let kept = self.outputs[output];
         let broadcast = is_broadcast(self.program, self.geometry, scope, target);
         if !target.dtype.is_packed() {
-            return self.broadcast_sum(output, target, Slot::Output(output), steps);
+            return self.broadcast_sum(output, target, Slot::Output(output), base, steps);
         }
         if !broadcast {
             self.narrow(output, Slot::Output(output), &kept, target, steps);
@@ -28,8 +28,8 @@ impl Problem<'_> {
             summed.strides[axis] = values;
             values *= self.geometry.axes[axis];
         }
-        summed.first = 0;
-        let words = self.broadcast_sum(output, &summed, Slot::Work, steps);
+        summed.first = base;
+        let words = self.broadcast_sum(output, &summed, Slot::Work, base, steps);
         self.narrow(output, Slot::Work, &summed, target, steps);
         words.max(values)
     }
@@ -62,7 +62,7 @@ impl Problem<'_> {
     }
 
     /// Sums an output over its broadcast axes, in two steps where there is much to add; gives the words of `work`.
-    fn broadcast_sum(&self, output: usize, target: &Place, to: Slot, steps: &mut Vec<Step>) -> u64 {
+    fn broadcast_sum(&self, output: usize, target: &Place, to: Slot, base: u64, steps: &mut Vec<Step>) -> u64 {
         let geometry = self.geometry;
         let scope = self.program.outputs[output].scope;
         let full = self.outputs[output];
@@ -112,10 +112,10 @@ impl Problem<'_> {
             second.kept_strides[axis] = stride;
             stride *= axes.kept[axis];
         }
-        (first.segments, first.segment_stride, first.target_first) = (segments as u32, values as u32, 0);
+        (first.segments, first.segment_stride, first.target_first) = (segments as u32, values as u32, base as u32);
         push(first, [Slot::Output(output), Slot::Work], false);
         (second.summed, second.summed_strides) = ([1, 1, 1, segments as u32], [0, 0, 0, values as u32]);
-        (second.repeats, second.elements_first) = (segments as u32, 0);
+        (second.repeats, second.elements_first) = (segments as u32, base as u32);
         push(second, [Slot::Work, Slot::Output(output)], accumulate);
         values * segments
     }

@@ -148,10 +148,9 @@ impl Program {
         (0..self.nodes.len()).filter(|&place| wanted[place]).map(|place| NodeId(place as u32)).collect()
     }
 
-    /// The pass after whose sums the outputs of scope `Total` are known.
+    /// The pass after whose sums the outputs of scope `Total` are known: the first, if nothing is summed.
     pub fn finishing_pass(&self) -> usize {
-        let last = self.passes.len().saturating_sub(1);
-        self.passes.iter().rposition(|pass| !pass.totals.is_empty()).unwrap_or(last)
+        self.passes.iter().rposition(|pass| !pass.totals.is_empty()).unwrap_or(0)
     }
 
     /// Place of an input by name.

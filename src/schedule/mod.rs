@@ -425,7 +425,8 @@ pub fn is_gathered(program: &Program, place: usize) -> bool {
 
 /// Checks that row and column numbers fit 32 bits; there may be more elements.
 pub fn check_sizes(geometry: &Geometry, has_rows: bool) -> Result<()> {
-    let (rows, cols) = (u64::from(u32::MAX), i32::MAX as u64);
+    // A loop over columns may count a few of its steps further.
+    let (rows, cols) = (u64::from(u32::MAX), i32::MAX as u64 - (1 << 16));
     let limit = "32-bit indices";
     if geometry.rows > rows {
         return Err(Error::Limit { what: "rows".into(), needed: geometry.rows, allowed: rows, limit });

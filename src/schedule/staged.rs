@@ -2,14 +2,20 @@
 
 use super::bindings;
 use crate::error::{Error, Result};
-use crate::expr::Scope;
-use crate::lower::{Pass, Program, Target};
+use crate::expr::{Node, NodeId, Scope};
+use crate::lower::{Pass, Program, Target, UPSTREAM, finish_pass};
 use crate::schedule::Limits;
 
 /// Gradients move to passes after all others, with the same stages. Gives the number of passes before them.
 ///
-/// `last` names outputs that overwrite an input; they come after all others.
-pub fn forward_and_backward(program: &Program, limits: &Limits, last: &[usize]) -> Result<(Program, usize)> {
+/// `last` names outputs that overwrite an input; they come after all others. `shared` says that states are exchanged
+/// with other shards.
+pub fn forward_and_backward(
+    program: &Program,
+    limits: &Limits,
+    last: &[usize],
+    shared: bool,
+) -> Result<(Program, usize)> {
     let is_grad =
         |&output: &usize| matches!(program.outputs[output].target, Target::Grad(_) | Target::HessianDiagonal(_));
     if let Some(output) = (0..program.outputs.len()).find(|o| is_grad(o) && program.outputs[*o].scope == Scope::Total) {
@@ -17,6 +23,23 @@ pub fn forward_and_backward(program: &Program, limits: &Limits, last: &[usize]) 
         let name = &program.inputs[place].name;
         let message =
             format!("the gradient of the scalar `{name}` apart from the loss: it is a sum of the forward pass");
+        return Err(Error::Unsupported { message });
+    }
+    let upstream = program.input(UPSTREAM).map(|place| Node::Input(place as u32));
+    let holds_upstream = |id: &NodeId| {
+        let below = program.below(&[*id], |_| false);
+        upstream.is_some_and(|upstream| below.iter().any(|id| *program.node(*id) == upstream))
+    };
+    if program.passes.iter().flat_map(|pass| &pass.totals).any(holds_upstream) {
+        let message =
+            format!("gradients of {} apart from the loss: they hold a sum of upstream gradients", program.name);
+        return Err(Error::Unsupported { message });
+    }
+    // Reductions of upstream gradients belong to the backward part, which then makes all of its states itself.
+    let mut reduces = program.passes.iter().flat_map(|pass| &pass.stages).flat_map(|stage| &stage.reduces);
+    let own_stages = reduces.any(holds_upstream);
+    if own_stages && shared {
+        let message = format!("a shard of {} with an upstream gradient: its rows' sums hold it", program.name);
         return Err(Error::Unsupported { message });
     }
     let fits = |pass: &Pass| bindings(program, pass) <= limits.storage_buffers as usize;
@@ -29,20 +52,24 @@ pub fn forward_and_backward(program: &Program, limits: &Limits, last: &[usize]) 
     let mut backward: Vec<Pass> = Vec::new();
     for pass in &program.passes {
         let (mut grads, others): (Vec<usize>, Vec<usize>) = pass.outputs.iter().partition(|o| is_grad(o));
-        let ahead = Pass { outputs: others, ..pass.clone() };
+        let stages_of = |totals: &[NodeId], outputs: Vec<usize>| match own_stages {
+            true => finish_pass(program, totals.to_vec(), outputs),
+            false => Pass { totals: totals.to_vec(), outputs, ..pass.clone() },
+        };
+        let ahead = stages_of(&pass.totals, others);
         if !fits(&ahead) {
             return fault(&ahead);
         }
         forward.push(ahead);
         grads.sort_by_key(|output| last.contains(output));
-        let alone = |output: usize| Pass { totals: Vec::new(), outputs: vec![output], ..pass.clone() };
         let mut open: Option<Pass> = None;
         for output in grads {
-            let mut wider = open.clone().unwrap_or_else(|| Pass { outputs: Vec::new(), ..alone(output) });
-            wider.outputs.push(output);
+            let mut outputs = open.as_ref().map_or(Vec::new(), |pass| pass.outputs.clone());
+            outputs.push(output);
+            let mut wider = stages_of(&[], outputs);
             if !fits(&wider) {
                 backward.extend(open.take());
-                wider = alone(output);
+                wider = stages_of(&[], vec![output]);
             }
             if !fits(&wider) {
                 return fault(&wider);
@@ -67,7 +94,7 @@ mod tests {
         let wanted = Wanted { loss: true, grads: vec!["input".into()], ..Wanted::default() };
         let program =
             lower(&losses::cross_entropy(), &wanted, &|name| ["input", "target"].contains(&name).then_some(false));
-        let (program, ahead) = forward_and_backward(&program.unwrap(), &Limits::WEBGPU, &[]).unwrap();
+        let (program, ahead) = forward_and_backward(&program.unwrap(), &Limits::WEBGPU, &[], false).unwrap();
         assert_eq!((program.passes.len(), ahead), (3, 2));
         assert!(program.passes[1].outputs.is_empty() && program.passes[2].totals.is_empty());
         assert_eq!(program.passes[1].stages, program.passes[2].stages);

@@ -11,6 +11,7 @@ mod device;
 mod explain;
 mod problem;
 mod record;
+mod report;
 mod schedules;
 mod text;
 mod verify;
@@ -44,6 +45,8 @@ enum Command {
     Bench(bench::Args),
     /// Show a loss's expression, gradient, stages, schedule and bytes
     Explain(explain::Args),
+    /// Make one page of records: plots, ratios, errors, adapters
+    Report(report::Args),
 }
 
 /// What a subcommand found.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&device, &args),
         Command::Bench(args) => bench::run(&device, &args),
         Command::Explain(args) => explain::run(&device, &args),
+        Command::Report(args) => report::run(&args),
     };
     match verdict {
         Ok(Verdict::Right) => ExitCode::SUCCESS,

@@ -1,0 +1,154 @@
+//! Plots of a record as SVG that takes the page's text colour.
+
+use crate::Fallible;
+use crate::record::{Clock, Measurement, Record};
+use plotters::coord::Shift;
+use plotters::element::DashedPathElement;
+use plotters::prelude::*;
+use std::collections::BTreeMap;
+
+const SIZE: (u32, u32) = (720, 440);
+/// Okabe and Ito (2008): told apart by colour-blind readers, on light and on dark.
+const COLOURS: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(140, 140, 140),
+];
+/// Stands for the page's text colour until the picture is drawn.
+const INK: RGBColor = RGBColor(1, 2, 3);
+
+/// Whose time a series is, in words: kernels by timestamps and calls by wall clock are different things.
+pub fn series_name(m: &Measurement) -> String {
+    match m.clock {
+        Clock::Gpu => format!("{}, kernels", m.by),
+        Clock::Wall => format!("{}, call", m.by),
+    }
+}
+
+/// A series: its points, in megabytes that must move and gigabytes a second.
+type Series = BTreeMap<String, Vec<(f64, f64)>>;
+
+fn series<'a>(measurements: impl Iterator<Item = &'a Measurement>, name: impl Fn(&Measurement) -> String) -> Series {
+    let mut all = Series::new();
+    for m in measurements {
+        all.entry(name(m)).or_default().push((m.bytes as f64 / 1e6, m.gb_per_s));
+    }
+    all.values_mut().for_each(|points| points.sort_by(|a, b| a.0.total_cmp(&b.0)));
+    all
+}
+
+/// What the adapter reaches for every loss and size, under the roof of a copy measured in the same run.
+pub fn roofline(record: &Record) -> Fallible<Option<String>> {
+    let clock =
+        if record.results.iter().any(|m| m.by == "wgloss" && m.clock == Clock::Gpu) { Clock::Gpu } else { Clock::Wall };
+    let own = record.results.iter().filter(|m| m.by == "wgloss" && m.clock == clock);
+    let all = series(own, |m| format!("{} {}", m.dtype, m.work.name().replace('_', " + ")));
+    if all.is_empty() {
+        return Ok(None);
+    }
+    draw(&all, record.copy_gb_per_s, false).map(Some)
+}
+
+/// Throughput against size of one loss: the GPU, the CPU, and peers.
+pub fn throughput(measurements: &[&Measurement]) -> Fallible<String> {
+    draw(&series(measurements.iter().copied(), series_name), None, true)
+}
+
+fn draw(all: &Series, roof: Option<f64>, lines: bool) -> Fallible<String> {
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        draw_on(&area, all, roof, lines).map_err(|error| format!("a plot: {error}"))?;
+    }
+    // As wide as the page, in the page's colours.
+    let svg = svg.replace("#010203", "currentColor");
+    let sized = format!("width=\"{}\" height=\"{}\"", SIZE.0, SIZE.1);
+    Ok(svg.replacen(&sized, "class=\"plot\" aria-hidden=\"true\" focusable=\"false\"", 1))
+}
+
+/// A range on a logarithmic axis with some room around the values.
+fn room(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (mut low, mut high) = (f64::INFINITY, 0.0f64);
+    for value in values.filter(|value| *value > 0.0) {
+        (low, high) = (low.min(value), high.max(value));
+    }
+    if high == 0.0 { (1.0, 10.0) } else { (low / 2.0, high * 2.0) }
+}
+
+/// At most three digits that say something.
+fn number(value: &f64) -> String {
+    match *value {
+        v if v >= 1000.0 => format!("{v:.0}"),
+        v if v >= 10.0 => format!("{v:.0}"),
+        v if v >= 1.0 => format!("{v}"),
+        v => format!("{v:.2}"),
+    }
+}
+
+fn draw_on(
+    area: &DrawingArea<SVGBackend<'_>, Shift>,
+    all: &Series,
+    roof: Option<f64>,
+    lines: bool,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let points = || all.values().flatten();
+    let (left, right) = room(points().map(|p| p.0));
+    let (bottom, top) = room(points().map(|p| p.1).chain(roof));
+    // The legend stands below the plot, two names a line, where it covers nothing.
+    let names = all.len() + usize::from(roof.is_some());
+    let legend = 26 * names.div_ceil(2) as i32 + 8;
+    let (upper, lower) = area.split_vertically(SIZE.1 as i32 - legend);
+    let mut chart = ChartBuilder::on(&upper)
+        .margin(12)
+        .margin_right(24)
+        .x_label_area_size(46)
+        .y_label_area_size(64)
+        .build_cartesian_2d((left..right).log_scale(), (bottom..top).log_scale())?;
+    let text = ("sans-serif", 15).into_font().color(&INK);
+    chart
+        .configure_mesh()
+        .axis_style(INK)
+        .bold_line_style(INK.mix(0.25))
+        .light_line_style(INK.mix(0.08))
+        .label_style(text.clone())
+        .axis_desc_style(text.clone())
+        .x_desc("bytes that must move (MB)")
+        .y_desc("throughput (GB/s)")
+        .x_label_formatter(&number)
+        .y_label_formatter(&number)
+        .draw()?;
+    if let Some(roof) = roof {
+        let path = [(left, roof), (right, roof)];
+        chart.draw_series([DashedPathElement::new(path, 8, 6, INK.stroke_width(2))])?;
+    }
+    for (place, points) in all.values().enumerate() {
+        let colour = COLOURS[place % COLOURS.len()];
+        if lines {
+            chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
+        }
+        chart.draw_series(points.iter().map(|point| mark(place, *point, colour)))?;
+    }
+    for (place, name) in
+        all.keys().cloned().chain(roof.map(|_| "copy, measured in the same run".to_owned())).enumerate()
+    {
+        let (x, y) = (76 + (place % 2) as i32 * 320, 14 + 26 * (place / 2) as i32);
+        if place < all.len() {
+            lower.draw(&mark(place, (x, y), COLOURS[place % COLOURS.len()]))?;
+        } else {
+            lower.draw(&PathElement::new([(x - 10, y), (x + 10, y)], INK.stroke_width(2)))?;
+        }
+        lower.draw(&Text::new(name, (x + 16, y - 8), text.clone()))?;
+    }
+    area.present()?;
+    Ok(())
+}
+
+/// A mark by the series' place: filled or hollow, larger or smaller, not only coloured.
+fn mark<C>(place: usize, at: C, colour: RGBColor) -> Circle<C, i32> {
+    let style = if place.is_multiple_of(2) { colour.filled() } else { colour.stroke_width(2) };
+    Circle::new(at, 4 + (place / 2 % 3) as i32 * 2, style)
+}
