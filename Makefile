@@ -1,5 +1,5 @@
 # make demo: trains on MNIST, wholly on the GPU.   make test: the whole suite.   Both make sure of an adapter first.
-.PHONY: demo test bench bench-device adapter
+.PHONY: demo test bench bench-device bench-peers adapter
 
 # A Vulkan driver, and a linker for Rust; on a fresh Debian or Ubuntu both come from apt.
 adapter:
@@ -29,3 +29,8 @@ bench: adapter
 # Large losses on this machine's device: checked, then timed beside a copy and, where installed, PyTorch, Liger, QuACK.
 bench-device: adapter
 	benches/device.sh
+
+# wgloss beside PyTorch, candle and Burn, whichever this machine has: interleaved, same numbers; ratios and a record.
+# BURN=1 builds Burn first (13 minutes on 2 cores); PYTHON=... is the interpreter that has torch.
+bench-peers: adapter
+	BURN=$(BURN) PYTHON=$(or $(PYTHON),python3) benches/peers/run
