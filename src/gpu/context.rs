@@ -1,10 +1,6 @@
 //! A device to compute on: one of our own, or the caller's.
 
-#[cfg(not(target_arch = "wasm32"))]
-use super::adapter::find;
-use super::adapter::find_by_env;
 use super::pipeline::PipelineCache;
-use super::probe::exp2_is_accurate;
 use crate::error::{Error, Result};
 use crate::schedule::Limits;
 use std::sync::Arc;
@@ -38,84 +34,8 @@ impl std::fmt::Debug for Context {
 }
 
 impl Context {
-    /// The best adapter there is, with all its limits. `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` choose as elsewhere
-    /// in wgpu. Blocks.
-    ///
-    /// # Errors
-    /// [`Error::NoAdapter`], which says how to get a software adapter; [`Error::Device`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn new() -> Result<Context> {
-        pollster::block_on(Context::new_async())
-    }
-
-    /// The best adapter of those backends, or the first one whose name contains `name` (case does not count), with all
-    /// its limits. Blocks.
-    ///
-    /// ```no_run
-    /// let ctx = wgloss::Context::choose(wgpu::Backends::VULKAN, Some("llvmpipe"))?;
-    /// # Ok::<(), wgloss::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`Context::new`]; of a name that no adapter has, [`Error::NoAdapter`] lists those that there are.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn choose(backends: wgpu::Backends, name: Option<&str>) -> Result<Context> {
-        pollster::block_on(async { Context::request(find(backends, name).await?, None).await })
-    }
-
-    /// As [`Context::new`], without blocking.
-    pub async fn new_async() -> Result<Context> {
-        Context::request(find_by_env().await?, None).await
-    }
-
-    /// A device with these limits only, and no features, to test as on a smaller one. Blocks.
-    ///
-    /// # Errors
-    /// As [`Context::new`]; [`Error::Device`] where the adapter allows less.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn with_limits(limits: wgpu::Limits) -> Result<Context> {
-        pollster::block_on(async { Context::request(find_by_env().await?, Some(limits)).await })
-    }
-
-    async fn request(adapter: wgpu::Adapter, limits: Option<wgpu::Limits>) -> Result<Context> {
-        // Timestamps are for tuning and benchmarks.
-        let all = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
-        let wanted = if limits.is_none() { all } else { wgpu::Features::empty() };
-        let required_limits = limits.unwrap_or_else(|| adapter.limits());
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("wgloss"),
-            required_limits,
-            required_features: adapter.features() & wanted,
-            ..wgpu::DeviceDescriptor::default()
-        };
-        let device = adapter.request_device(&descriptor).await;
-        let (device, queue) = device.map_err(|error| Error::Device { message: error.to_string() })?;
-        Context::probed(device, queue, Some(&adapter)).await
-    }
-
-    /// Shares a device that the caller made. Give the adapter, where it is known, so that kernels suit it: then one
-    /// small dispatch is submitted, and waited for, that measures the adapter's exponential (not in a browser).
-    ///
-    /// # Errors
-    /// None today; a device that wgloss could not use would be [`Error::Device`].
-    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<&wgpu::Adapter>) -> Result<Context> {
-        #[cfg(not(target_arch = "wasm32"))]
-        return pollster::block_on(Context::probed(device, queue, adapter));
-        #[cfg(target_arch = "wasm32")]
-        Ok(Context::unprobed(device, queue, adapter))
-    }
-
-    async fn probed(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<&wgpu::Adapter>) -> Result<Context> {
-        let mut ctx = Context::unprobed(device, queue, adapter);
-        // A CPU gains nothing from its exp2.
-        let exp2 = adapter.is_some() && !ctx.limits().software && exp2_is_accurate(&ctx).await;
-        if let Some(inner) = Arc::get_mut(&mut ctx.inner) {
-            inner.limits.exp2 = exp2;
-        }
-        Ok(ctx)
-    }
-
-    fn unprobed(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<&wgpu::Adapter>) -> Context {
+    /// A context of that device whose exponential was not measured.
+    pub(super) fn unprobed(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<&wgpu::Adapter>) -> Context {
         let info = adapter.map(wgpu::Adapter::get_info);
         let software = info.as_ref().is_some_and(|info| {
             let name = format!("{} {}", info.name, info.driver).to_lowercase();
@@ -129,6 +49,13 @@ impl Context {
         );
         let inner = Inner { device, queue, adapter, info, limits, pipelines: PipelineCache::default() };
         Context { inner: Arc::new(inner) }
+    }
+
+    /// Says that softmax loops may use the adapter's exponential. Nobody else has the context yet.
+    pub(super) fn allow_exp2(&mut self) {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.limits.exp2 = true;
+        }
     }
 
     /// The device.

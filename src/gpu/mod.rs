@@ -11,6 +11,7 @@ mod check;
 mod chunk;
 mod context;
 mod explain;
+mod open;
 mod parts;
 mod pipeline;
 mod plan;
