@@ -1,22 +1,11 @@
 //! Kernels broken on purpose, so that a test can see them caught: only the binary's hidden option asks for them.
 
-use super::context::Context;
-
 /// Where kernels count their columns, or their items, and what leaves the last ones out. Loops only get shorter, so that
 /// what makes trusted modules sound (`super::trusted`) still holds.
 const EDITS: [(&str, &str); 2] = [
     ("let cols = i32(shape.cols);", "let cols = i32(shape.cols) - i32(WIDTH);"),
     ("WIDTH - 1u) / WIDTH; }\nfn window_first", "WIDTH - 1u) / WIDTH - 1u; }\nfn window_first"),
 ];
-
-impl Context {
-    /// From now on, new kernels whose first line contains `title` leave the last column out: the last vector of columns
-    /// where they load vectors, the last item where there are no rows. For tests of what checks kernels.
-    #[doc(hidden)]
-    pub fn break_kernels(&self, title: &str) {
-        self.pipelines().break_titled(title);
-    }
-}
 
 /// The kernel without its last column.
 pub(super) fn without_last_column(wgsl: &str) -> String {
