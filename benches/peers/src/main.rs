@@ -113,9 +113,6 @@ fn run(work: &Work, peers: &mut [Running], options: &Options) -> Fallible<(Vec<L
             Reply::Ms(_) => return Err(format!("{}: a time where a result was due", peer.name).into()),
         }
     }
-    for Left { by, reason, .. } in &left {
-        println!("skip {work} {by}: {reason}");
-    }
     let begin = Instant::now();
     for round in 0..=options.rounds {
         if round > LEAST_ROUNDS && begin.elapsed().as_secs_f64() > options.seconds {
@@ -123,6 +120,7 @@ fn run(work: &Work, peers: &mut [Running], options: &Options) -> Fallible<(Vec<L
         }
         // Who begins rotates; the first round warms up.
         let count = ready.len();
+        let mut ended = Vec::new();
         for turn in 0..count {
             let (place, line) = &mut ready[(turn + round) % count];
             // The threads of the one before go to sleep first.
@@ -130,9 +128,17 @@ fn run(work: &Work, peers: &mut [Running], options: &Options) -> Fallible<(Vec<L
             match peers[*place].ask("time")? {
                 Reply::Ms(ms) if round > 0 => line.ms.push(ms),
                 Reply::Ms(_) => {}
-                _ => return Err(format!("{}: no time where one was due", line.by).into()),
+                Reply::Skip(reason) => ended.push((*place, reason)),
+                Reply::Ready(_) => return Err(format!("{}: no time where one was due", line.by).into()),
             }
         }
+        for (place, reason) in ended {
+            ready.retain(|(other, _)| *other != place);
+            left.push(Left { by: peers[place].name.clone(), reason, wrong: false });
+        }
+    }
+    for Left { by, reason, .. } in &left {
+        println!("skip {work} {by}: {reason}");
     }
     Ok((ready.into_iter().map(|(_, line)| line).collect(), left))
 }

@@ -40,10 +40,13 @@ impl Running {
         }
     }
 
+    /// A peer that ends answers nothing more: that is a reason to leave it out, not to stop the others.
     pub fn ask(&mut self, line: &str) -> Fallible<Reply> {
-        writeln!(self.to, "{line}")?;
-        self.to.flush()?;
-        let answer = self.line()?;
+        let told = writeln!(self.to, "{line}").and_then(|()| self.to.flush());
+        let answer = match told.map_err(Into::into).and_then(|()| self.line()) {
+            Ok(answer) => answer,
+            Err(error) => return Ok(Reply::Skip(format!("ended: {error}"))),
+        };
         let number = |word: Option<&str>| -> Fallible<f64> { Ok(word.ok_or("a number is missing")?.parse()?) };
         match answer.split_once(' ') {
             Some(("skip", reason)) => Ok(Reply::Skip(reason.to_owned())),
