@@ -93,6 +93,7 @@ impl Context {
 
     /// From now on, new kernels whose first line contains `title` leave the last column out: the last vector of columns
     /// where they load vectors, the last item where there are no rows. For tests of what checks kernels.
+    #[cfg(feature = "cli")]
     #[doc(hidden)]
     pub fn break_kernels(&self, title: &str) {
         self.pipelines().break_titled(title);
