@@ -10,6 +10,18 @@ pub struct Forced {
     quick: bool,
 }
 
+impl Forced {
+    /// Whether a shape is worth its time. A CPU takes half a minute for many short rows of many lanes, of which few have
+    /// anything to do. A long row is never given to one lane: its sum, term by term, would lose digits.
+    pub fn is_worth(&self, [rows, cols]: [usize; 2], limits: &Limits) -> bool {
+        let lanes = self.force.lanes.unwrap_or(0) as usize;
+        (!limits.software || rows * lanes <= 1 << 21) && (lanes != 1 || cols <= LONG)
+    }
+}
+
+/// Columns beyond which a row of one lane is long.
+const LONG: usize = 4096;
+
 /// What is chosen where nothing is insisted on.
 pub const CHOSEN: &str = "as chosen";
 

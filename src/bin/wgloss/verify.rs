@@ -134,13 +134,16 @@ fn verify(ctx: &Context, loss: &Loss, args: &Args, step: &mut dyn FnMut(&str)) -
     Ok(lines)
 }
 
-/// The worst value; none where the schedule cannot take the shape.
+/// The worst value; none where the schedule cannot take the shape, or should not.
 fn try_schedule(
     ctx: &Context,
     problem: &Problem,
     reference: &Reference,
     forced: &Forced,
 ) -> wgloss::Result<Option<Off>> {
+    if !forced.is_worth([problem.rows, problem.cols], ctx.limits()) {
+        return Ok(None);
+    }
     let work = Work::ForwardBackward;
     let plan = match ctx.plan(&problem.loss, &problem.spec(work).force(forced.force)) {
         // A row that registers cannot hold, or one that has nothing to share.
