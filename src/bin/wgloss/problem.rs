@@ -12,7 +12,7 @@ use wgloss::{
 
 /// Rows after which numbers repeat: a prime, so that rows that are mixed up differ. Among many more random rows there is
 /// one of which the whole gradient cancels (predicted as wanted), where f32 has no digits left to judge.
-const PERIOD: usize = 251;
+const PERIOD: usize = 61;
 
 /// How numbers are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
