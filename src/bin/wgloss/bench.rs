@@ -71,8 +71,9 @@ struct Rounds {
     gpu: Times,
     wall: Times,
     cpu: Times,
-    copy_gpu: Vec<Times>,
-    copy_wall: Vec<Times>,
+    copy_gpu: [Times; 2],
+    /// The same kernels, and the device's own copy.
+    copy_wall: [Times; 3],
 }
 
 struct Bench<'a> {
@@ -191,15 +192,12 @@ impl Bench<'_> {
         }
         rounds.wall.push(self.clock.by_wall(step)?);
         for (place, way) in copy.ways().enumerate() {
-            if rounds.copy_wall.len() <= place {
-                rounds.copy_gpu.push(Times::default());
-                rounds.copy_wall.push(Times::default());
-            }
             if let Some(ms) = self.clock.by_gpu(&*way)? {
                 rounds.copy_gpu[place].push(ms);
             }
             rounds.copy_wall[place].push(self.clock.by_wall(&*way)?);
         }
+        rounds.copy_wall[2].push(self.clock.by_wall(&*copy.command())?);
         Ok(())
     }
 }

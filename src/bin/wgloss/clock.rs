@@ -123,6 +123,7 @@ impl<'a> Clock<'a> {
 pub struct Copy {
     /// One vector an invocation, and four.
     kernels: Vec<(wgpu::ComputePipeline, wgpu::BindGroup, [u32; 2])>,
+    buffers: [wgpu::Buffer; 2],
     /// Bytes read and bytes written.
     pub bytes: u64,
 }
@@ -134,7 +135,7 @@ impl Copy {
         let (device, limits) = (ctx.device(), ctx.limits());
         let most = limits.binding_bytes.min(limits.buffer_bytes);
         let size = (bytes / 2).next_multiple_of(256).min(most - most % 256).max(256);
-        let usage = wgpu::BufferUsages::STORAGE;
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let buffers = [buffer(ctx, "copy source", size, usage), buffer(ctx, "copy sink", size, usage)];
         let module = device.create_shader_module(wgpu::include_wgsl!("copy.wgsl"));
         let kernel = |vectors: u32| {
@@ -159,10 +160,18 @@ impl Copy {
             let across = groups.min(1 << 15);
             (pipeline, group, [across as u32, groups.div_ceil(across) as u32])
         };
-        Copy { kernels: COPY_VECTORS.map(kernel).into(), bytes: 2 * size }
+        Copy { kernels: COPY_VECTORS.map(kernel).into(), buffers, bytes: 2 * size }
     }
 
-    /// The ways to copy, to be timed each.
+    /// The device's own copy. It is no compute pass: only the wall clock can time it.
+    pub fn command(&self) -> Box<Encode<'_>> {
+        Box::new(|encoder, _| {
+            encoder.copy_buffer_to_buffer(&self.buffers[0], 0, &self.buffers[1], 0, self.bytes / 2);
+            Ok(())
+        })
+    }
+
+    /// The kernels that copy, to be timed each.
     pub fn ways(&self) -> impl Iterator<Item = Box<Encode<'_>>> {
         self.kernels.iter().map(|(pipeline, group, [x, y])| -> Box<Encode<'_>> {
             Box::new(move |encoder, timestamp_writes| {
