@@ -21,7 +21,8 @@ pub struct Expressions {
 ///
 /// ```
 /// use wgloss::{lower::expressions, losses};
-/// let text = expressions(&losses::mse(), &["input"], &|name| (name != "weight").then_some(false))?;
+/// let given = |name: &str| ["input", "target"].contains(&name).then_some(false);
+/// let text = expressions(&losses::mse(), &["input"], &given)?;
 /// assert!(text.loss.ends_with("/ elements)"), "{}", text.loss);
 /// # Ok::<(), wgloss::Error>(())
 /// ```
