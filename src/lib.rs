@@ -26,6 +26,7 @@
 
 pub mod autodiff;
 pub mod codegen;
+mod count;
 pub mod cpu;
 mod dtype;
 mod error;
@@ -41,6 +42,7 @@ pub mod simplify;
 pub mod template;
 mod text;
 
+pub use count::{Count, Formula, Operator};
 pub use cpu::{CpuOutput, CpuPlan, HostTensor};
 pub use dtype::{DType, Element, narrow_labels, widen_bf16, widen_f16};
 pub use error::{Error, Result};

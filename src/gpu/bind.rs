@@ -1,9 +1,10 @@
 //! A plan and tensors to a bound plan: checks, buffers, uniforms, bind groups.
 
 use super::bound::{Bound, BoundExchange, BoundStep, NO_BAD_ROW};
+use super::compiled::{BoundIo, Io};
 use super::pipeline::Pipeline;
-use super::plan::{BoundIo, Inner, Io, Plan};
-use super::problem::{Exchange, Second, Step};
+use super::plan::{Inner, Plan};
+use super::problem::{Exchange, Resource, Step};
 use super::resolve::Resolved;
 use super::spec::Bindings;
 use super::tensor::Tensor;
@@ -28,10 +29,10 @@ impl Plan {
         let inner = &self.inner;
         let inputs = self.bound_inputs(bindings)?;
         let input_io: Vec<Option<Io>> = inputs.iter().map(|t| t.as_ref().map(Io::of)).collect();
-        let geometry = inner.geometry(&input_io, &[])?;
+        let geometry = inner.compiled.geometry(&input_io, &[])?;
         let outputs = self.bound_outputs(bindings, &inputs, &geometry)?;
         let output_io: Vec<Io> = outputs.iter().map(Io::of).collect();
-        inner.check_bytes(&input_io, &output_io)?;
+        inner.compiled.check_bytes(&input_io, &output_io)?;
         let pooled = self.check_aliases(&inputs, &outputs)?;
         let (geometry, resolved) = inner.resolve(&BoundIo { inputs: input_io, outputs: output_io }, pooled)?;
         Maker { inner, inputs: &inputs, outputs: &outputs, geometry: &geometry }.make(self, resolved)
@@ -50,7 +51,7 @@ impl Maker<'_> {
     pub fn make(&self, plan: &Plan, resolved: Resolved) -> Result<Bound> {
         let Maker { inner, .. } = self;
         let ctx = &inner.ctx;
-        let program = &inner.program;
+        let program = &inner.compiled.program;
         let slots = scalar_slots(program);
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let scalars = ctx.create_buffer("wgloss scalars", 4 * (1 + slots.len().max(1) as u64), usage)?;
@@ -117,24 +118,14 @@ impl Maker<'_> {
                     size: wgpu::BufferSize::new(bytes),
                 })
             };
-            let params = (0, self.params_bytes());
-            let (second, trailing) = match step {
-                Step::Kernel { second: Second::Span(_), .. } => (offset.second, Some(params)),
-                Step::Kernel { .. } => (params, None),
-                Step::Settle { .. } | Step::States { .. } => (offset.first, None),
+            let resource = |what: Resource| match what {
+                Resource::Shape => uniform(offset.first),
+                Resource::Span => uniform(offset.span.unwrap_or(offset.first)),
+                Resource::Params => uniform((0, self.inner.compiled.params_bytes())),
+                Resource::Storage(place) => storage(place, source.bindings[place].slot),
             };
-            let mut entries = vec![
-                wgpu::BindGroupEntry { binding: 0, resource: uniform(offset.first) },
-                wgpu::BindGroupEntry { binding: 1, resource: uniform(second) },
-            ];
-            for (place, binding) in source.bindings.iter().enumerate() {
-                let resource = storage(place, binding.slot);
-                entries.push(wgpu::BindGroupEntry { binding: place as u32 + 2, resource });
-            }
-            if let Some(params) = trailing {
-                let binding = source.bindings.len() as u32 + 2;
-                entries.push(wgpu::BindGroupEntry { binding, resource: uniform(params) });
-            }
+            let entry = |(binding, what)| wgpu::BindGroupEntry { binding, resource: resource(what) };
+            let entries: Vec<wgpu::BindGroupEntry<'_>> = step.resources().into_iter().map(entry).collect();
             let group = self.bind_group(source, &pipeline, &entries)?;
             steps.push(BoundStep { pipeline, group, grid });
         }
@@ -149,7 +140,7 @@ impl Maker<'_> {
             uniforms,
             params: Mutex::new(program.params.iter().map(|p| p.1).collect()),
             labels: labels.and_then(|place| self.inputs[place].clone()),
-            classes: inner.staging.shard.map_or(self.geometry.cols, |shard| shard.classes),
+            classes: inner.compiled.staging.shard.map_or(self.geometry.cols, |shard| shard.classes),
             outputs: self.outputs.to_vec(),
             bytes: resolved.facts.bytes,
             explained: inner.explain(self.geometry, &resolved),
@@ -157,7 +148,7 @@ impl Maker<'_> {
     }
 
     fn exchanges(&self, resolved: &Resolved) -> Result<Vec<BoundExchange>> {
-        let shards = self.inner.staging.shard.map_or(0, |shard| shard.shards) as usize;
+        let shards = self.inner.compiled.staging.shard.map_or(0, |shard| shard.shards) as usize;
         let rows = self.geometry.rows as usize;
         let limits = self.inner.ctx.limits();
         let allowed = limits.binding_bytes.min(limits.buffer_bytes);
@@ -202,10 +193,6 @@ impl Maker<'_> {
         bytes_of(tensor.buffer(), part.or(Some((whole.start, whole.end))))
     }
 
-    fn params_bytes(&self) -> u64 {
-        16 * self.inner.program.params.len().div_ceil(4).max(1) as u64
-    }
-
     /// One buffer with the parameters first, then each dispatch's uniforms.
     fn uniforms(&self, steps: &[Step]) -> Result<(wgpu::Buffer, Vec<Offsets>)> {
         let mut bytes: Vec<u8> = Vec::new();
@@ -215,22 +202,18 @@ impl Maker<'_> {
             bytes.resize(bytes.len().next_multiple_of(UNIFORM_STRIDE as usize), 0);
             (offset, data.len() as u64)
         };
-        let mut params: Vec<f32> = self.inner.program.params.iter().map(|p| p.1 as f32).collect();
-        params.resize(self.params_bytes() as usize / 4, 0.0);
+        let mut params: Vec<f32> = self.inner.compiled.program.params.iter().map(|p| p.1 as f32).collect();
+        params.resize(self.inner.compiled.params_bytes() as usize / 4, 0.0);
         push(bytemuck::cast_slice(&params));
         let mut offsets = Vec::new();
         for step in steps {
             offsets.push(match step {
-                Step::Kernel { shape, second, .. } => {
+                Step::Kernel { shape, span, .. } => {
                     let first = push(bytemuck::bytes_of(&**shape));
-                    let second = match second {
-                        Second::Span(span) => push(bytemuck::bytes_of(span)),
-                        Second::Params => first,
-                    };
-                    Offsets { first, second }
+                    Offsets { first, span: span.as_ref().map(|span| push(bytemuck::bytes_of(span))) }
                 }
-                Step::Settle { uniform, .. } => Offsets::both(push(uniform)),
-                Step::States { uniform, .. } => Offsets::both(push(bytemuck::bytes_of(uniform))),
+                Step::Settle { uniform, .. } => Offsets { first: push(uniform), span: None },
+                Step::States { uniform, .. } => Offsets { first: push(bytemuck::bytes_of(uniform)), span: None },
             });
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
@@ -250,12 +233,5 @@ fn bytes_of(buffer: &wgpu::Buffer, part: Option<(u64, u64)>) -> wgpu::BindingRes
 /// Offset and size of a dispatch's uniforms.
 struct Offsets {
     first: (u64, u64),
-    second: (u64, u64),
-}
-
-impl Offsets {
-    /// Of a dispatch with one uniform.
-    fn both(first: (u64, u64)) -> Offsets {
-        Offsets { first, second: first }
-    }
+    span: Option<(u64, u64)>,
 }

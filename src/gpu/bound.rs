@@ -125,14 +125,14 @@ impl Bound {
     /// new plan).
     pub fn set_param(&self, name: &str, value: f64) -> Result<()> {
         let inner = &self.plan.inner;
-        let program = &inner.program;
+        let program = &inner.compiled.program;
         let Some(place) = program.params.iter().position(|p| p.0 == name) else {
             let known: Vec<&str> = program.params.iter().map(|p| p.0.as_str()).collect();
             let what = format!("{} has no parameter", program.name);
             return Err(Error::Name { what, name: name.to_owned(), known: known.join(", ") });
         };
         let mut params = self.params.lock().expect("parameters are only locked to be set, which does not panic");
-        if let Some((loss, decl)) = inner.loss.param_decl(name) {
+        if let Some((loss, decl)) = inner.compiled.loss.param_decl(name) {
             check_option(&loss, &decl, Value::Num(value))?;
             let class = |x: f64| decl.structural.iter().position(|s| *s == x);
             if class(value) != class(params[place]) {
@@ -189,7 +189,7 @@ impl Bound {
     }
 
     fn place(&self, input: &str) -> Result<usize> {
-        let program = &self.plan.inner.program;
+        let program = &self.plan.inner.compiled.program;
         program.input(input).ok_or_else(|| {
             let known: Vec<&str> = program.inputs.iter().map(|i| i.name.as_str()).collect();
             Error::Name { what: "the plan has no input".into(), name: input.to_owned(), known: known.join(", ") }
@@ -197,7 +197,7 @@ impl Bound {
     }
 
     fn output(&self, target: &Target) -> Result<&Tensor> {
-        let program = &self.plan.inner.program;
+        let program = &self.plan.inner.compiled.program;
         let found = program.outputs.iter().position(|o| o.target == *target);
         found.map(|o| &self.outputs[o]).ok_or_else(|| {
             let known: Vec<String> = program.outputs.iter().map(|o| output_name(program, &o.target)).collect();

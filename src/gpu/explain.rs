@@ -11,7 +11,7 @@ use std::fmt::Write;
 
 /// What one pass does.
 pub(super) struct PassFacts {
-    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "for tuning, which is native only"))]
+    /// What its schedule was chosen for.
     pub shape: Shape,
     pub schedule: PassSchedule,
     pub tensors: Vec<(Traffic, DType)>,
@@ -94,8 +94,8 @@ impl Problem<'_> {
         }
     }
 
-    /// The visits of a pass to its tensors. Outputs that are kept are written where they are kept.
-    /// The visits of a pass; `known` says that the states of its stages are there already.
+    /// The visits of a pass to its tensors; `known` says that the states of its stages are there already. Outputs that
+    /// are kept are written where they are kept.
     pub(super) fn traffic(&self, pass: usize, kernel: Kernel, known: bool) -> Vec<(Traffic, DType)> {
         let place = |tensor| self.tensor(tensor).expect("a tensor of the pass is bound");
         let print = |tensor| footprint(self.geometry, &place(tensor));

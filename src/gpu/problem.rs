@@ -11,7 +11,7 @@ use std::ops::Range;
 
 /// Items above which a sum takes two steps.
 pub(super) const ONE_STEP: u64 = 1 << 14;
-/// Segments of the first of two steps.
+/// Segments of the first of two steps, at most.
 pub(super) const SEGMENTS: u64 = 256;
 
 /// Where a tensor lies: strides along the merged axes, its first element in its binding, its type, and whether the
@@ -57,21 +57,39 @@ pub(super) struct Problem<'a> {
     pub staging: Staging,
 }
 
-/// Regions of `work`, in words.
-pub(super) struct Memory {
-    pub edge_base: u64,
-    pub segments_base: u64,
-    pub group_base: u64,
-    pub groups: u64,
-    pub state_base: u64,
-    pub words: u64,
+/// What a kernel does for its pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It is the pass, over one chunk of its tensors, or one phase of it.
+    Pass,
+    /// It puts the words that two rows share where they belong.
+    Stitch,
+    /// It adds up the pass's sums.
+    Sums(Sums),
 }
 
-/// The second uniform of a dispatch.
-pub(super) enum Second {
+/// What a reduction adds up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sums {
+    /// The rows of each group.
+    Groups,
+    /// Segments, the first of two steps.
+    Segments,
+    /// What is left.
+    Finish,
+}
+
+/// What is bound at a number of a dispatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resource {
+    /// The first uniform: the shape, or what the step's kernel has instead.
+    Shape,
+    /// The span of a reduction.
+    Span,
+    /// The loss's parameters.
     Params,
-    /// A span, with the parameters after the storage buffers.
-    Span(SpanUniform),
+    /// A storage buffer, by its place among the kernel's bindings.
+    Storage(usize),
 }
 
 /// What a dispatch is.
@@ -80,8 +98,11 @@ pub(super) enum Step {
     Kernel {
         source: KernelSource,
         grid: [u32; 2],
+        pass: usize,
+        role: Role,
         shape: Box<ShapeUniform>,
-        second: Second,
+        /// Of a reduction.
+        span: Option<SpanUniform>,
         bytes: Vec<(Slot, Range<u64>)>,
     },
     /// What becomes of a gradient that its pass kept: summed over the axes that its input broadcasts along, narrowed.
@@ -99,6 +120,24 @@ impl Step {
     pub fn grid(&self) -> [u32; 2] {
         let (Step::Kernel { grid, .. } | Step::Settle { grid, .. } | Step::States { grid, .. }) = self;
         *grid
+    }
+
+    /// Whether it is a reduction.
+    pub fn has_span(&self) -> bool {
+        matches!(self, Step::Kernel { span: Some(_), .. })
+    }
+
+    /// What it binds, by number.
+    pub fn resources(&self) -> Vec<(u32, Resource)> {
+        let (second, last) = match self {
+            Step::Kernel { span: Some(_), .. } => (Resource::Span, Some(Resource::Params)),
+            Step::Kernel { .. } => (Resource::Params, None),
+            // Their layout has a second uniform, which they do not read.
+            Step::Settle { .. } | Step::States { .. } => (Resource::Shape, None),
+        };
+        let storage = (0..self.source().bindings.len()).map(Resource::Storage);
+        let all = [Resource::Shape, second].into_iter().chain(storage).chain(last);
+        (0..).zip(all).collect()
     }
 }
 
@@ -137,6 +176,11 @@ pub(super) struct Staging {
     pub part: bool,
 }
 
+/// Invocations that add up sums, and that stitch rows, at most.
+pub(super) fn reduce_lanes(limits: &Limits) -> u32 {
+    if limits.software { 32 } else { limits.workgroup_invocations.min(256) }
+}
+
 /// Whether a gradient of that scope has fewer values than the pass makes.
 pub(super) fn is_broadcast(program: &Program, geometry: &Geometry, scope: Scope, target: &Place) -> bool {
     let axes = if scope == Scope::Row && program.has_rows() { 0..3 } else { 0..4 };
@@ -165,7 +209,7 @@ impl Problem<'_> {
     }
 
     pub(super) fn reduce_lanes(&self) -> u32 {
-        if self.limits.software { 32 } else { self.limits.workgroup_invocations.min(256) }
+        reduce_lanes(self.limits)
     }
 
     /// Workgroups for so many items, one an invocation, inside the grid limit.

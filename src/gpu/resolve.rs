@@ -2,7 +2,8 @@
 
 use super::chunk::{Chunk, Cut, Pieces};
 use super::explain::{Facts, PassFacts};
-use super::problem::{Exchange, Memory, ONE_STEP, Place, Problem, SEGMENTS, Second, Staging, Step, is_broadcast};
+use super::layout::{Leaves, Memory, Span, takes_two_steps};
+use super::problem::{Exchange, Place, Problem, Role, Staging, Step, Sums, is_broadcast};
 use super::stages::{RowStates, Steps};
 use super::uniform::{MAX_TENSORS, ShapeUniform, SpanUniform};
 use super::windows::Windows;
@@ -25,7 +26,6 @@ pub(super) struct Resolved {
     pub work_words: u64,
     pub facts: Facts,
     /// How each pass reaches its tensors.
-    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "for tuning, which is native only"))]
     pub variants: Vec<Variant>,
 }
 
@@ -125,8 +125,16 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
                 let shape = || problem.chunk_shape(pass, schedule, &memory, &chunks[pass], place, &rows[pass]);
                 let bytes = problem.chunk_bytes(pass, cut, chunk);
                 let source = pass_kernel(program, pass, schedule, variant, phase);
-                let (grid, second) = (schedule.grid, Second::Params);
-                plan.steps.push(Step::Kernel { source, grid, shape: shape(), second, bytes: bytes.clone() });
+                let step = |source, grid, role| Step::Kernel {
+                    source,
+                    grid,
+                    pass,
+                    role,
+                    shape: shape(),
+                    span: None,
+                    bytes: bytes.clone(),
+                };
+                plan.steps.push(step(source, schedule.grid, Role::Pass));
                 if phase < stages {
                     continue;
                 }
@@ -134,8 +142,7 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
                     let workgroup = problem.reduce_lanes();
                     let source = stitch(program, pass, schedule, variant, output, workgroup);
                     let grid = [problem.groups_of(problem.items_of(cut, chunk), workgroup), 1];
-                    let (shape, second) = (shape(), Second::Params);
-                    plan.steps.push(Step::Kernel { source, grid, shape, second, bytes: bytes.clone() });
+                    plan.steps.push(step(source, grid, Role::Stitch));
                 }
             }
             if phase < stages && problem.staging.shard.is_some() {
@@ -258,24 +265,21 @@ impl Problem<'_> {
         chunks: &[Pieces],
         rows: &[RowStates],
     ) -> Result<Memory> {
-        let (mut items, mut sums, mut states, mut edges) = (0, 0, 0, 0);
-        for (place, pass) in self.program.passes.iter().enumerate() {
+        let leaves = self.program.passes.iter().enumerate().map(|(place, pass)| {
             let (schedule, variant) = (&schedules[place], &variants[place]);
-            edges = edges.max(edge_outputs(self.program, pass, variant, schedule.width).len() as u64);
-            let totals = pass.totals.len() as u64;
-            items = items.max(totals * self.items(schedule, chunks[place].pieces.len() as u64));
-            sums = sums.max(totals);
-            let words = u64::from(state_words(self.program, pass)) * u64::from(rows[place].slots);
-            states = states.max(pass.stages.len() as u64 * self.geometry.rows * words);
-        }
+            let slots = u64::from(rows[place].slots);
+            Leaves {
+                sums: pass.totals.len() as u64,
+                items: self.items(schedule, chunks[place].pieces.len() as u64),
+                states: pass.stages.len() as u64 * slots * u64::from(state_words(self.program, pass)),
+                edges: edge_outputs(self.program, pass, variant, schedule.width).len() as u64,
+            }
+        });
+        let leaves: Vec<Leaves> = leaves.collect();
         let groups = self.geometry.rows.div_ceil(self.group_rows.max(1));
-        let segments_base = items;
-        let group_base = segments_base + sums * SEGMENTS;
-        let state_base = group_base + group_slots(self.program).len() as u64 * groups;
-        let edge_base = state_base + states;
-        let words = edge_base + edges * 2 * self.geometry.rows;
-        self.check_workspace(words)?;
-        Ok(Memory { segments_base, group_base, groups, state_base, edge_base, words })
+        let memory = Memory::new(&leaves, &self.geometry.rows, group_slots(self.program).len() as u64, groups);
+        self.check_workspace(memory.words)?;
+        Ok(memory)
     }
 
     fn check_workspace(&self, words: u64) -> Result<()> {
@@ -324,50 +328,33 @@ impl Problem<'_> {
         let totals = sums_to(program, pass, Scope::Total).len();
         let workgroup = |items: u64| (items.div_ceil(8).next_power_of_two() as u32).clamp(8, self.reduce_lanes());
         let items = self.items(schedule, chunks);
-        let mut push = |kind: ReduceKind, span: SpanUniform, length: u64| {
-            let source = reduce(program, pass, &kind, workgroup(length));
+        let mut push = |kind: ReduceKind, span: &Span| {
+            let source = reduce(program, pass, &kind, workgroup(span.length));
             let mut shape = self.shape(pass, schedule, memory);
-            for (place, &output) in outputs.iter().enumerate().filter(|_| matches!(kind, ReduceKind::Finish(_))) {
+            let sums = match kind {
+                ReduceKind::Groups => Sums::Groups,
+                ReduceKind::Segments => Sums::Segments,
+                ReduceKind::Finish(_) => Sums::Finish,
+            };
+            for (place, &output) in outputs.iter().enumerate().filter(|_| sums == Sums::Finish) {
                 shape.tensors[2 * place + 1][0] = self.outputs[output].first as u32;
             }
-            let grid = [span.segments.clamp(1, self.limits.workgroups), 1];
-            steps.push(Step::Kernel { source, grid, shape, second: Second::Span(span), bytes: Vec::new() });
+            let grid = [span.workgroups(self.limits.workgroups) as u32, 1];
+            let (role, span) = (Role::Sums(sums), Some(SpanUniform::from(span)));
+            steps.push(Step::Kernel { source, grid, pass, role, shape, span, bytes: Vec::new() });
         };
         if !sums_to(program, pass, Scope::Group).is_empty() {
-            let span = SpanUniform {
-                count: items as u32,
-                length: self.group_rows as u32,
-                segments: memory.groups as u32,
-                results_base: memory.group_base as u32,
-                ..SpanUniform::default()
-            };
-            push(ReduceKind::Groups, span, self.group_rows);
+            push(ReduceKind::Groups, &Span::groups(items, self.group_rows, memory));
         }
         if totals == 0 && outputs.is_empty() {
             return;
         }
-        let (mut count, mut items_base) = (if totals == 0 { 0 } else { items }, 0);
-        if count > ONE_STEP {
-            let length = count.div_ceil(SEGMENTS);
-            let segments = count.div_ceil(length);
-            let span = SpanUniform {
-                count: count as u32,
-                length: length as u32,
-                segments: segments as u32,
-                results_base: memory.segments_base as u32,
-                ..SpanUniform::default()
-            };
-            push(ReduceKind::Segments, span, length);
-            (count, items_base) = (segments, memory.segments_base);
+        let items = if totals == 0 { 0 } else { items };
+        let segments = takes_two_steps(items).then(|| Span::segments(items, memory));
+        if let Some(first) = &segments {
+            push(ReduceKind::Segments, first);
         }
         let modes = outputs.iter().map(|&o| self.modes[o]).collect();
-        let span = SpanUniform {
-            count: count as u32,
-            length: count.max(1) as u32,
-            segments: 1,
-            items_base: items_base as u32,
-            ..SpanUniform::default()
-        };
-        push(ReduceKind::Finish(modes), span, count);
+        push(ReduceKind::Finish(modes), &Span::finish(items, segments.as_ref()));
     }
 }

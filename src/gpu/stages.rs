@@ -1,7 +1,8 @@
 //! States of the rows' stages between dispatches: kept for the gradients, or exchanged with other shards. Pure.
 
 use super::chunk::Pieces;
-use super::problem::{Exchange, Memory, Problem, Step};
+use super::layout::Memory;
+use super::problem::{Exchange, Problem, Step};
 use super::uniform::StatesUniform;
 use crate::codegen::{Slot, stage_words, state_words, states};
 use crate::schedule::{Kernel, PassSchedule};

@@ -1,6 +1,7 @@
 //! The tensors of a bound plan: found by name, checked against the plan, made where none was given.
 
 use super::check::{check_input, missing, mode_of};
+use super::compiled::Io;
 use super::explain::output_name;
 use super::plan::Plan;
 use super::spec::Bindings;
@@ -11,24 +12,31 @@ use crate::expr::InputDecl;
 use crate::geometry::Geometry;
 use crate::lower::Target;
 
+impl Io {
+    pub(super) fn of(tensor: &Tensor) -> Io {
+        let whole_vectors = tensor.has_whole_vectors();
+        Io { layout: tensor.layout().clone(), dtype: tensor.dtype(), offset: tensor.offset(), whole_vectors }
+    }
+}
+
 impl Plan {
     pub(super) fn bound_inputs(&self, bindings: &Bindings) -> Result<Vec<Option<Tensor>>> {
         let inner = &self.inner;
-        let known = inner.loss.inputs();
+        let known = inner.compiled.loss.inputs();
         for (name, tensor) in &bindings.inputs {
-            check_input(&inner.program.name, &known, name, tensor.dtype())?;
-            if !inner.program.inputs.iter().any(|i| i.name == *name) {
+            check_input(&inner.compiled.program.name, &known, name, tensor.dtype())?;
+            if !inner.compiled.program.inputs.iter().any(|i| i.name == *name) {
                 let what = "the plan was made without the input".to_owned();
-                let planned: Vec<&str> = inner.program.inputs.iter().map(|i| i.name.as_str()).collect();
+                let planned: Vec<&str> = inner.compiled.program.inputs.iter().map(|i| i.name.as_str()).collect();
                 return Err(Error::Name { what, name: name.clone(), known: planned.join(", ") });
             }
         }
         let mut all = Vec::new();
-        for decl in &inner.program.inputs {
+        for decl in &inner.compiled.program.inputs {
             let given = bindings.inputs.iter().find(|(name, _)| *name == decl.name);
             let Some((_, tensor)) = given else {
                 let names = bindings.inputs.iter().map(|i| i.0.as_str());
-                return Err(missing(&inner.program.name, &decl.name, names));
+                return Err(missing(&inner.compiled.program.name, &decl.name, names));
             };
             self.check_capacity(decl, tensor)?;
             all.push(Some(tensor.clone()));
@@ -38,7 +46,8 @@ impl Plan {
 
     /// As planned, but for fewer along the first axis.
     fn check_capacity(&self, decl: &InputDecl, tensor: &Tensor) -> Result<()> {
-        let Some((_, dtype, planned)) = self.inner.spec.inputs.iter().find(|(name, ..)| *name == decl.name) else {
+        let Some((_, dtype, planned)) = self.inner.compiled.spec.inputs.iter().find(|(name, ..)| *name == decl.name)
+        else {
             return Ok(());
         };
         if *dtype != tensor.dtype() {
@@ -62,26 +71,30 @@ impl Plan {
         geometry: &Geometry,
     ) -> Result<Vec<Tensor>> {
         let inner = &self.inner;
-        let program = &inner.program;
+        let program = &inner.compiled.program;
         let find = |all: &[(String, Tensor)], place: usize| {
             all.iter().find(|(name, _)| *name == program.inputs[place].name).map(|(_, t)| t.clone())
         };
         for (name, _) in bindings.grads.iter().chain(&bindings.hessian_diagonals) {
             let planned: Vec<String> = program.outputs.iter().map(|o| output_name(program, &o.target)).collect();
-            let asked = inner.spec.wanted.grads.contains(name) || inner.spec.wanted.hessian_diagonals.contains(name);
+            let asked = inner.compiled.spec.wanted.grads.contains(name)
+                || inner.compiled.spec.wanted.hessian_diagonals.contains(name);
             if !asked {
                 let what = "the plan makes no gradient of".to_owned();
                 return Err(Error::Name { what, name: name.clone(), known: planned.join(", ") });
             }
         }
-        if let Some((name, _)) = bindings.extras.iter().find(|(name, _)| !inner.spec.wanted.extras.contains(name)) {
-            let (what, known) = ("the plan makes no extra output".to_owned(), inner.spec.wanted.extras.join(", "));
+        if let Some((name, _)) =
+            bindings.extras.iter().find(|(name, _)| !inner.compiled.spec.wanted.extras.contains(name))
+        {
+            let (what, known) =
+                ("the plan makes no extra output".to_owned(), inner.compiled.spec.wanted.extras.join(", "));
             return Err(Error::Name { what, name: name.clone(), known });
         }
         let mut outputs = Vec::new();
         for (o, output) in program.outputs.iter().enumerate() {
             let name = output_name(program, &output.target);
-            let mode = mode_of(program, &inner.spec, o);
+            let mode = mode_of(program, &inner.compiled.spec, o);
             let given = match output.target {
                 Target::Loss => bindings.loss.clone(),
                 Target::Denominator => None,
@@ -97,20 +110,20 @@ impl Plan {
             let shape = match output.target {
                 Target::Grad(place) | Target::HessianDiagonal(place) => match &inputs[place] {
                     Some(input) => input.shape().to_vec(),
-                    None => inner.shape_of(o, geometry),
+                    None => inner.compiled.shape_of(o, geometry),
                 },
-                _ => inner.shape_of(o, geometry),
+                _ => inner.compiled.shape_of(o, geometry),
             };
             let Some(tensor) = given else {
                 if mode == Mode::Accumulate {
                     let what = "an accumulated output must be bound".to_owned();
                     return Err(Error::Name { what, name, known: "none given".to_owned() });
                 }
-                outputs.push(Tensor::zeros(&inner.ctx, inner.dtype_of(o), &shape)?);
+                outputs.push(Tensor::zeros(&inner.ctx, inner.compiled.dtype_of(o), &shape)?);
                 continue;
             };
-            if tensor.dtype() != inner.dtype_of(o) {
-                let (expected, found) = (inner.dtype_of(o).to_string(), tensor.dtype().to_string());
+            if tensor.dtype() != inner.compiled.dtype_of(o) {
+                let (expected, found) = (inner.compiled.dtype_of(o).to_string(), tensor.dtype().to_string());
                 return Err(Error::DType { input: name, expected, found });
             }
             let one = shape.iter().product::<usize>() == 1 && tensor.layout().len() == 1;
@@ -142,7 +155,7 @@ impl Plan {
 
     /// No written tensor may overlap another. Gives whether one buffer is both read and written at all.
     pub(super) fn check_aliases(&self, inputs: &[Option<Tensor>], outputs: &[Tensor]) -> Result<bool> {
-        let program = &self.inner.program;
+        let program = &self.inner.compiled.program;
         let mut pooled = false;
         let mut earlier: Vec<(String, &Tensor, Option<usize>)> = Vec::new();
         for (place, tensor) in inputs.iter().enumerate() {
@@ -152,7 +165,7 @@ impl Plan {
         }
         for (o, tensor) in outputs.iter().enumerate() {
             let name = output_name(program, &program.outputs[o].target);
-            let over = match mode_of(program, &self.inner.spec, o) {
+            let over = match mode_of(program, &self.inner.compiled.spec, o) {
                 Mode::InPlace(place) => Some(place),
                 _ => None,
             };

@@ -3,9 +3,10 @@
 use super::agree::{Measure, disagreement};
 use super::bound::Bound;
 use super::check::mode_of;
+use super::compiled::Io;
 use super::context::Context;
 use super::explain::output_name;
-use super::plan::{Inner, Io};
+use super::plan::Inner;
 use super::spec::Bindings;
 use super::tensor::Tensor;
 use super::tuning::TuneClock;
@@ -57,9 +58,9 @@ impl<'a> Trial<'a> {
             accumulated: Vec::new(),
             stamps: stamps.transpose()?,
         };
-        let planned = inner.planned()?;
-        let program = &inner.program;
-        let modes: Vec<Mode> = (0..program.outputs.len()).map(|o| mode_of(program, &inner.spec, o)).collect();
+        let planned = inner.compiled.planned()?;
+        let program = &inner.compiled.program;
+        let modes: Vec<Mode> = (0..program.outputs.len()).map(|o| mode_of(program, &inner.compiled.spec, o)).collect();
         let mut encoder = trial.encoder();
         for (place, decl) in program.inputs.iter().enumerate() {
             let io = planned.inputs[place].as_ref().expect("every input of a plan is planned");
@@ -161,7 +162,7 @@ impl<'a> Trial<'a> {
     fn ends(&self, tensor: &Tensor) -> Result<Vec<f32>> {
         let (size, elements) = (tensor.dtype().size(), tensor.layout().extent());
         // Whole rows, and whole words.
-        let step = if self.inner.program.has_rows() { 2 * self.cols as u64 } else { 2 };
+        let step = if self.inner.compiled.program.has_rows() { 2 * self.cols as u64 } else { 2 };
         let part = (COMPARED / size).next_multiple_of(step);
         let tail = elements.saturating_sub(part) / step * step;
         let pieces = match elements > 2 * part {
@@ -185,7 +186,7 @@ impl<'a> Trial<'a> {
 
     /// What differs between the default's outputs and a candidate's.
     pub fn disagreement(&self, bound: &Bound, want: &[Vec<f32>], got: &[Vec<f32>]) -> Option<String> {
-        let program = &self.inner.program;
+        let program = &self.inner.compiled.program;
         (0..want.len()).find_map(|output| {
             let (target, tensor) = (&program.outputs[output].target, &bound.outputs[output]);
             let is_gradient = matches!(target, Target::Grad(_) | Target::HessianDiagonal(_));

@@ -2,6 +2,7 @@
 
 use super::bound::Bound;
 use super::check::mode_of;
+use super::compiled::Compiled;
 use super::explain::output_name;
 use super::plan::{Inner, Plan};
 use super::problem::Step;
@@ -127,19 +128,19 @@ impl Plan {
     /// [`Error::Unsupported`](crate::Error::Unsupported) for a shard of the classes, which does not run by itself.
     pub fn tune(&self, options: &TuneOptions) -> Result<Plan> {
         let inner = &self.inner;
-        if inner.staging.shard.is_some() {
+        if inner.compiled.staging.shard.is_some() {
             let message = "tuning a shard of the classes, which does not run by itself".to_owned();
             return Err(Error::Unsupported { message });
         }
         // As it was before it was tuned, if it was.
-        let plain = Plan { inner: Arc::new(inner.scheduled(inner.spec.force, None)?) };
-        let (geometry, resolved) = plain.inner.resolve(&plain.inner.planned()?, false)?;
+        let plain = Plan { inner: Arc::new(inner.scheduled(inner.compiled.spec.force, None)?) };
+        let (geometry, resolved) = plain.inner.resolve(&plain.inner.compiled.planned()?, false)?;
         let kept_in = options.cache.as_ref().zip(plain.key(&geometry, &resolved));
         if let Some(plan) = kept_in.as_ref().and_then(|(cache, key)| plain.known(cache, key)) {
             return Ok(plan);
         }
         let shapes: Vec<Shape> = resolved.facts.passes.iter().map(|facts| facts.shape).collect();
-        let forces = candidates(&inner.program, &shapes, inner.ctx.limits(), inner.spec.force);
+        let forces = candidates(&inner.compiled.program, &shapes, inner.ctx.limits(), inner.compiled.spec.force);
         let most = (KEPT_BYTES / plain.kept_bytes(&geometry, &resolved).max(1)).clamp(2, forces.len().max(2) as u64);
         let forces = &forces[..forces.len().min(most as usize).min(options.most.saturating_add(1))];
         drop(resolved);
@@ -151,15 +152,15 @@ impl Plan {
             let kept = Kept { force, default_ms: ms(0), ms: ms(tuning.chosen) };
             tuning.not_kept = cache.put(&key, &kept).err().map(|error| format!("{}: {error}", cache.path().display()));
         }
-        Ok(Plan { inner: Arc::new(inner.scheduled(inner.spec.force, Some((force, tuning)))?) })
+        Ok(Plan { inner: Arc::new(inner.scheduled(inner.compiled.spec.force, Some((force, tuning)))?) })
     }
 
     /// The plan as an earlier run found it best; a schedule that these shapes cannot take is not taken.
     fn known(&self, cache: &TuneCache, key: &Key) -> Option<Plan> {
         let Kept { force, default_ms, ms } = cache.get(key)?;
         let inner = &self.inner;
-        let mut all = vec![(inner.spec.force, default_ms)];
-        all.extend((force != inner.spec.force).then_some((force, ms)));
+        let mut all = vec![(inner.compiled.spec.force, default_ms)];
+        all.extend((force != inner.compiled.spec.force).then_some((force, ms)));
         let candidate = |(force, ms): &(Force, f64)| {
             let passes =
                 inner.scheduled(*force, None).and_then(|other| Plan { inner: Arc::new(other) }.schedules()).ok()?;
@@ -174,12 +175,12 @@ impl Plan {
         };
         let candidates: Vec<TuneCandidate> = all.iter().map(candidate).collect::<Option<_>>()?;
         let tuning = Tuning { clock: TuneClock::Cache, chosen: candidates.len() - 1, candidates, not_kept: None };
-        let inner = inner.scheduled(inner.spec.force, Some((force, tuning))).ok()?;
+        let inner = inner.scheduled(inner.compiled.spec.force, Some((force, tuning))).ok()?;
         Some(Plan { inner: Arc::new(inner) })
     }
 
     fn schedules(&self) -> Result<Vec<PassSchedule>> {
-        let (_, resolved) = self.inner.resolve(&self.inner.planned()?, false)?;
+        let (_, resolved) = self.inner.resolve(&self.inner.compiled.planned()?, false)?;
         Ok(resolved.facts.passes.iter().map(|facts| facts.schedule).collect())
     }
 
@@ -191,8 +192,9 @@ impl Plan {
 
     /// What the outcome depends on; none where the adapter is not known.
     fn key(&self, geometry: &Geometry, resolved: &Resolved) -> Option<Key> {
-        let Inner { ctx, program, spec, .. } = &*self.inner;
-        let planned = self.inner.planned().ok()?;
+        let Inner { ctx, compiled, .. } = &*self.inner;
+        let Compiled { program, spec, .. } = compiled;
+        let planned = compiled.planned().ok()?;
         let inputs = program.inputs.iter().zip(&planned.inputs);
         let inputs = inputs.filter_map(|(decl, io)| Some(format!("{} {}", decl.name, io.as_ref()?.dtype)));
         let outputs = planned.outputs.iter().enumerate().map(|(output, io)| {

@@ -1,5 +1,6 @@
 //! The uniform structs that kernels share, as bytes. Offsets are compared with naga's in the tests.
 
+use super::layout::Span;
 use bytemuck::{Pod, Zeroable};
 
 /// Tensors of one dispatch, at most.
@@ -44,6 +45,19 @@ pub(super) struct SpanUniform {
     pub items_base: u32,
     pub results_base: u32,
     pub padding: [u32; 3],
+}
+
+impl From<&Span> for SpanUniform {
+    fn from(span: &Span) -> SpanUniform {
+        SpanUniform {
+            count: span.count as u32,
+            length: span.length as u32,
+            segments: span.segments as u32,
+            items_base: span.items_base as u32,
+            results_base: span.results_base as u32,
+            padding: [0; 3],
+        }
+    }
 }
 
 /// `Axes` of `broadcast_sum.wgsl`.

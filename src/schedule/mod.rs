@@ -1,10 +1,12 @@
 //! How a pass runs: kernel, workgroup size, vector width, grid. Pure: shapes and limits in, numbers out.
 
 mod candidates;
+mod spread;
 mod staged;
 mod traffic;
 
 pub use candidates::candidates;
+pub use spread::Spread;
 pub use staged::forward_and_backward;
 pub use traffic::{Footprint, TensorId, Traffic, bytes_moved, traffic};
 
@@ -173,14 +175,12 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
     let width = if shape.vectors && force.width != Some(1) { 4 } else { 1 };
     if !program.has_rows() || !pass.columns {
         let width = if program.has_rows() { 1 } else { width };
-        let items = if program.has_rows() { shape.rows } else { shape.cols }.div_ceil(u64::from(width));
+        let items = if program.has_rows() { shape.rows } else { shape.cols };
         // A pass over labels beside one over columns keeps its own.
         let beside = program.has_rows() && program.passes.iter().any(|pass| pass.columns);
         let asked = force.workgroup.filter(|_| !beside);
         let workgroup = asked.unwrap_or(if limits.software { 8 } else { most });
-        // Several items an invocation, so that its sums and constants are shared.
-        let (per_invocation, busy) = if limits.software { (64, 256) } else { (4, 4096) };
-        let groups = items.div_ceil(u64::from(workgroup) * per_invocation).clamp(1, busy);
+        let grid = Spread::new(Kernel::Elementwise, workgroup, 1, width, limits).grid(items);
         let why = if program.has_rows() { "no element is read" } else { "no row reduction" };
         return Ok(PassSchedule {
             kernel: Kernel::Elementwise,
@@ -189,7 +189,7 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
             subgroup: 0,
             exp2: false,
             width,
-            grid: [groups as u32, 1],
+            grid: grid.map(|groups| groups as u32),
             strided: true,
             why,
         });
@@ -266,12 +266,9 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
     };
     // A split row takes the whole workgroup.
     let lanes = if matches!(kernel, Kernel::RowSplit { .. }) { workgroup } else { lanes };
-    let groups = shape.rows.div_ceil(u64::from(workgroup / lanes));
-    let grid = match kernel {
-        Kernel::RowSplit { splits } => [splits, shape.rows.min(u64::from(limits.workgroups)) as u32],
-        _ => [groups.min(u64::from(limits.workgroups)) as u32, 1],
-    };
-    let strided = groups > u64::from(limits.workgroups);
+    let spread = Spread::new(kernel, workgroup, lanes, width, limits);
+    let grid = spread.grid(shape.rows).map(|groups| groups as u32);
+    let strided = shape.rows.div_ceil(spread.each) > spread.most;
     let exp2 = force.exp2.unwrap_or(limits.exp2);
     Ok(PassSchedule { kernel, workgroup, lanes, subgroup, exp2, width, grid, strided, why })
 }
@@ -460,6 +457,12 @@ mod tests {
             states: States::Inside,
         };
         schedule(&program, program.passes.last().unwrap(), shape, limits, Force::default()).unwrap()
+    }
+
+    #[test]
+    fn gathered_inputs_are_known() {
+        let program = program(&losses::nll(), &[]);
+        assert!(is_gathered(&program, program.input("input").unwrap()));
     }
 
     #[test]

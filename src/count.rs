@@ -1,0 +1,238 @@
+//! Counts of rows, words and workgroups: as numbers, or as formulas of a shape that is not known yet.
+
+use std::fmt;
+
+/// A count. What is computed over any `Count` gives numbers to those who have a shape, and a formula to the rest.
+pub trait Count: Clone {
+    /// That number.
+    fn of(value: u64) -> Self;
+    /// The sum.
+    fn plus(self, other: Self) -> Self;
+    /// The product.
+    fn times(self, other: Self) -> Self;
+    /// The quotient, rounded up.
+    fn div_ceil(self, other: Self) -> Self;
+    /// The smaller of the two.
+    fn at_most(self, other: Self) -> Self;
+    /// The larger of the two.
+    fn at_least(self, other: Self) -> Self;
+}
+
+impl Count for u64 {
+    fn of(value: u64) -> u64 {
+        value
+    }
+
+    fn plus(self, other: u64) -> u64 {
+        self + other
+    }
+
+    fn times(self, other: u64) -> u64 {
+        self * other
+    }
+
+    fn div_ceil(self, other: u64) -> u64 {
+        u64::div_ceil(self, other)
+    }
+
+    fn at_most(self, other: u64) -> u64 {
+        self.min(other)
+    }
+
+    fn at_least(self, other: u64) -> u64 {
+        self.max(other)
+    }
+}
+
+/// A count of a shape's rows and columns, or a condition on them.
+///
+/// ```
+/// use wgloss::{Count, Formula};
+/// let groups = Formula::Rows.div_ceil(Formula::of(8)).at_most(Formula::of(65_535));
+/// assert_eq!(groups.to_string(), "min(ceil(rows / 8), 65535)");
+/// assert_eq!(groups.at(1000, 10), 125);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Formula {
+    /// A number.
+    Number(u64),
+    /// The rows of the shape.
+    Rows,
+    /// Its columns.
+    Cols,
+    /// Two formulas put together.
+    Of(Operator, Box<[Formula; 2]>),
+}
+
+/// How a [`Formula`] is put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Operator {
+    /// `a + b`
+    Add,
+    /// `a · b`
+    Mul,
+    /// `a / b`, rounded up.
+    DivCeil,
+    /// The remainder of `a / b`.
+    Rem,
+    /// The smaller.
+    Min,
+    /// The larger.
+    Max,
+    /// 1 where `a = b`, else 0.
+    Equal,
+    /// 1 where `a ≤ b`, else 0.
+    AtMost,
+}
+
+impl Operator {
+    fn apply(self, a: u64, b: u64) -> u64 {
+        match self {
+            Operator::Add => a + b,
+            Operator::Mul => a * b,
+            Operator::DivCeil => u64::div_ceil(a, b),
+            Operator::Rem => a % b,
+            Operator::Min => a.min(b),
+            Operator::Max => a.max(b),
+            Operator::Equal => u64::from(a == b),
+            Operator::AtMost => u64::from(a <= b),
+        }
+    }
+}
+
+impl Formula {
+    /// Its value for a shape. Products of what a device can hold fit 64 bits; a divisor of 0 is a mistake of the
+    /// formula's author.
+    pub fn at(&self, rows: u64, cols: u64) -> u64 {
+        match self {
+            Formula::Number(value) => *value,
+            Formula::Rows => rows,
+            Formula::Cols => cols,
+            Formula::Of(operator, both) => operator.apply(both[0].at(rows, cols), both[1].at(rows, cols)),
+        }
+    }
+
+    /// The remainder.
+    #[must_use]
+    pub fn remainder(self, other: Formula) -> Formula {
+        self.with(Operator::Rem, other)
+    }
+
+    /// 1 where they are equal, else 0.
+    #[must_use]
+    pub fn equals(self, other: Formula) -> Formula {
+        self.with(Operator::Equal, other)
+    }
+
+    /// 1 where this is no more than the other, else 0.
+    #[must_use]
+    pub fn is_at_most(self, other: Formula) -> Formula {
+        self.with(Operator::AtMost, other)
+    }
+
+    fn with(self, operator: Operator, other: Formula) -> Formula {
+        use Formula::Number;
+        match (operator, self, other) {
+            (_, Number(a), Number(b)) => Number(operator.apply(a, b)),
+            (Operator::Add, Number(0), x) | (Operator::Add | Operator::Max, x, Number(0)) => x,
+            (Operator::Mul, Number(1), x) | (Operator::Mul | Operator::DivCeil, x, Number(1)) => x,
+            (Operator::Mul, Number(0), _) | (Operator::Mul, _, Number(0)) => Number(0),
+            (Operator::Max, Number(0), x) => x,
+            (Operator::Min | Operator::Max, a, b) if a == b => a,
+            (_, a, b) => Formula::Of(operator, Box::new([a, b])),
+        }
+    }
+}
+
+impl Count for Formula {
+    fn of(value: u64) -> Formula {
+        Formula::Number(value)
+    }
+
+    fn plus(self, other: Formula) -> Formula {
+        self.with(Operator::Add, other)
+    }
+
+    fn times(self, other: Formula) -> Formula {
+        self.with(Operator::Mul, other)
+    }
+
+    fn div_ceil(self, other: Formula) -> Formula {
+        self.with(Operator::DivCeil, other)
+    }
+
+    fn at_most(self, other: Formula) -> Formula {
+        self.with(Operator::Min, other)
+    }
+
+    fn at_least(self, other: Formula) -> Formula {
+        self.with(Operator::Max, other)
+    }
+}
+
+impl fmt::Display for Formula {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (operator, [a, b]) = match self {
+            Formula::Number(value) => return write!(f, "{value}"),
+            Formula::Rows => return f.write_str("rows"),
+            Formula::Cols => return f.write_str("cols"),
+            Formula::Of(operator, both) => (operator, &**both),
+        };
+        // Sums are bracketed inside of products; the rest brackets itself.
+        let factor = |x: &Formula| match x {
+            Formula::Of(Operator::Add | Operator::Rem | Operator::Equal | Operator::AtMost, _) => format!("({x})"),
+            _ => x.to_string(),
+        };
+        match operator {
+            Operator::Add => write!(f, "{a} + {b}"),
+            Operator::Mul => write!(f, "{} * {}", factor(a), factor(b)),
+            Operator::DivCeil => write!(f, "ceil({} / {})", factor(a), factor(b)),
+            Operator::Rem => write!(f, "{} % {}", factor(a), factor(b)),
+            Operator::Min => write!(f, "min({a}, {b})"),
+            Operator::Max => write!(f, "max({a}, {b})"),
+            Operator::Equal => write!(f, "{a} == {b}"),
+            Operator::AtMost => write!(f, "{a} <= {b}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The same steps over numbers and over formulas.
+    fn steps<N: Count>(rows: N, cols: N, operations: &[(u8, u64)]) -> N {
+        operations.iter().fold(rows, |so_far, (operation, number)| {
+            let other = if number % 3 == 0 { cols.clone() } else { N::of(*number) };
+            match operation % 5 {
+                0 => so_far.plus(other),
+                1 => so_far.at_most(N::of(1 << 20)).times(other),
+                2 => so_far.div_ceil(other),
+                3 => so_far.at_most(other),
+                _ => so_far.at_least(other),
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_formula_at_a_shape_is_what_numbers_give(
+            rows in 1u64..100_000,
+            cols in 1u64..1000,
+            operations in proptest::collection::vec((0u8..5, 1u64..50), 0..8),
+        ) {
+            let formula = steps(Formula::Rows, Formula::Cols, &operations);
+            prop_assert_eq!(formula.at(rows, cols), steps(rows, cols, &operations), "{}", formula);
+        }
+    }
+
+    #[test]
+    fn a_product_brackets_its_sums() {
+        let sum = || Formula::Rows.plus(Formula::of(3));
+        assert_eq!(sum().times(sum()).to_string(), "(rows + 3) * (rows + 3)");
+        assert_eq!(sum().div_ceil(Formula::of(4)).to_string(), "ceil((rows + 3) / 4)");
+        assert_eq!(Formula::Rows.times(Formula::Cols).remainder(Formula::of(4)).equals(Formula::of(0)).at(3, 4), 1);
+    }
+}
