@@ -48,7 +48,7 @@ pub use dtype::{DType, Element, narrow_labels, widen_bf16, widen_f16};
 pub use error::{Error, Result};
 pub use expr::{Expr, Extent, Graph, Scope};
 pub use gpu::{
-    Bindings, Bound, Context, GradMode, Output, Plan, PlanSpec, Shard, Tensor, TuneCandidate, TuneClock, Tuning,
+    Bindings, Bound, Context, GradMode, Output, Plan, PlanSpec, Shard, Tensor, TuneCandidate, TuneClock, Tuning, export,
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub use gpu::{TuneCache, TuneOptions};

@@ -40,7 +40,7 @@ fn has_adapter() -> bool {
 #[test]
 fn help_names_every_subcommand_and_hides_the_test_hook() {
     let help = right(&["--help"]);
-    for word in ["adapters", "verify", "bench", "explain", "--adapter", "--backend", "Exit codes"] {
+    for word in ["adapters", "verify", "bench", "explain", "export", "report", "--adapter", "--backend", "Exit codes"] {
         assert!(help.contains(word), "{word} in {help}");
     }
     assert!(!right(&["verify", "--help"]).contains("break"));

@@ -12,6 +12,7 @@ mod chunk;
 mod compiled;
 mod context;
 mod explain;
+pub mod export;
 mod layout;
 mod open;
 mod parts;

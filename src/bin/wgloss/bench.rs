@@ -3,7 +3,8 @@
 use crate::clock::{Clock, Copy, Encode, Times};
 use crate::contract::{Reference, shown};
 use crate::device::DeviceArgs;
-use crate::problem::{Problem, Storage, loss_names};
+use crate::options::loss_names;
+use crate::problem::{Problem, Storage};
 use crate::record::{self, Measurement, Record, Work};
 use crate::text::{self, Align};
 use crate::works::Suite;

@@ -1,12 +1,12 @@
 //! `wgloss explain`
 
 use crate::device::DeviceArgs;
-use crate::problem::{Problem, Storage, loss_names};
+use crate::options::{loss_names, with_options};
+use crate::problem::{Problem, Storage};
 use crate::record::Work;
 use crate::{Fallible, Verdict, text};
 use std::fmt::Write;
 use wgloss::lower::{Program, expressions, lower};
-use wgloss::{Loss, Value, losses};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -28,23 +28,6 @@ pub struct Args {
     /// Print the kernels as well
     #[arg(long)]
     wgsl: bool,
-}
-
-/// Sets an option as it is written on the command line; what it may be depends on the loss.
-fn with_option(loss: Loss, text: &str) -> Fallible<Loss> {
-    let (name, value) = text.split_once('=').ok_or_else(|| format!("--option {text}: write NAME=VALUE"))?;
-    let default = loss.options().iter().find(|option| option.name == name).map(|option| option.default);
-    let wrong = |what: &str| format!("--option {text}: {name} is {what}");
-    let value = match default {
-        Some(Value::Flag(_)) => Value::Flag(value.parse().map_err(|_| wrong("true or false"))?),
-        Some(Value::Index(_)) if value == "none" => Value::Index(None),
-        Some(Value::Index(_)) => Value::Index(Some(value.parse().map_err(|_| wrong("a class index, or none"))?)),
-        // A name that is not known is complained of by the loss, which knows the others.
-        Some(Value::Num(_)) | None => Value::Num(value.parse().map_err(|_| wrong("a number"))?),
-    };
-    let loss = loss.option(name, value);
-    loss.check()?;
-    Ok(loss)
 }
 
 /// The row stages of each pass: reductions that run in one trip over a row.
@@ -70,8 +53,7 @@ fn indented(text: &str) -> String {
 }
 
 pub fn run(device: &DeviceArgs, args: &Args) -> Fallible<Verdict> {
-    let loss = losses::by_name(&args.loss).ok_or("the parser knows the catalogue")?;
-    let loss = args.options.iter().try_fold(loss, |loss, option| with_option(loss, option))?;
+    let loss = with_options(&args.loss, &args.options)?;
     let work = Work::ForwardBackward;
     // Only what is there matters, not what is in it.
     let problem = Problem::shaped(&loss, args.rows as usize, args.cols as usize, args.dtype);

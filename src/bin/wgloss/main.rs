@@ -9,6 +9,8 @@ mod clock;
 mod contract;
 mod device;
 mod explain;
+mod export;
+mod options;
 mod problem;
 mod record;
 mod report;
@@ -23,7 +25,7 @@ use std::process::ExitCode;
 /// What a subcommand may fail with: it is printed, and the exit code is 1.
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// Loss functions and their gradients on the GPU: look at adapters, verify kernels on them, measure, explain.
+/// Loss functions and their gradients on the GPU: look at adapters, verify kernels on them, measure, explain, export.
 ///
 /// Exit codes: 0, 1 where something failed or was found wrong, 2 for arguments that make no sense.
 #[derive(Parser)]
@@ -45,6 +47,8 @@ enum Command {
     Bench(bench::Args),
     /// Show a loss's expression, gradient, stages, schedule and bytes
     Explain(explain::Args),
+    /// Write a loss's kernels and a manifest, for any WebGPU host; needs no adapter
+    Export(export::Args),
     /// Make one page of records: plots, ratios, errors, adapters
     Report(report::Args),
 }
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&device, &args),
         Command::Bench(args) => bench::run(&device, &args),
         Command::Explain(args) => explain::run(&device, &args),
+        Command::Export(args) => export::run(&args),
         Command::Report(args) => report::run(&args),
     };
     match verdict {

@@ -7,7 +7,6 @@ use rayon::prelude::*;
 use wgloss::lower::Wanted;
 use wgloss::{
     Bindings, Bound, Context, DType, HostTensor, Kind, Loss, Plan, PlanSpec, Result, RowAxis, Scope, Tensor, Value,
-    losses,
 };
 
 /// Rows after which numbers repeat: a prime, so that rows that are mixed up differ. Among many more random rows there is
@@ -210,11 +209,6 @@ impl OnDevice {
         bound.submit()?;
         Ok((f64::from(bound.read_loss()?), Some(self.storage.read(&self.grad)?)))
     }
-}
-
-/// The catalogue's names, for arguments.
-pub fn loss_names() -> clap::builder::PossibleValuesParser {
-    clap::builder::PossibleValuesParser::new(losses::CATALOGUE.iter().map(|(name, _)| *name))
 }
 
 /// Where an input's numbers lie: inside the loss's domain, and clear of where it has no finite value.

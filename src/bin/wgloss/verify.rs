@@ -2,7 +2,8 @@
 
 use crate::contract::{Off, Reference, shown};
 use crate::device::DeviceArgs;
-use crate::problem::{Problem, Storage, loss_names};
+use crate::options::loss_names;
+use crate::problem::{Problem, Storage};
 use crate::record::Work;
 use crate::schedules::{CHOSEN, Forced, schedules};
 use crate::text::{self, Align};
