@@ -6,12 +6,14 @@
 //! who is wrong is not timed, and where that is wgloss, the exit status is 1. `FOLDER/<date>-<adapter>.json` is what
 //! `wgloss report` reads.
 
+// The same for every record.
+#[path = "../../../src/bin/wgloss/machine.rs"]
 mod machine;
 mod peer;
 
 use peer::{Reply, Running};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use wgloss_peers::{DType, Fallible, LossName, Summary, Work, reference};
 
@@ -235,7 +237,7 @@ fn main() -> Fallible<()> {
         let record = json!({
             "format": 1,
             "wgloss": peers[0].version,
-            "commit": machine::commit(),
+            "commit": machine::commit(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))),
             "date": machine::date(),
             "adapter": { "name": part(0), "backend": part(1), "driver": part(2), "type": part(3) },
             "cpu": machine::cpu(),

@@ -10,6 +10,7 @@ mod contract;
 mod device;
 mod explain;
 mod export;
+mod machine;
 mod options;
 mod problem;
 mod record;

@@ -1,8 +1,7 @@
 //! The one format of measurements: `wgloss bench --json` and the peers' benchmark write it, `wgloss report` reads it.
 
+use crate::machine;
 use serde::{Deserialize, Serialize};
-use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
 use wgloss::Context;
 
 /// The version of the format that this program writes.
@@ -109,15 +108,15 @@ impl Record {
         Record {
             format: FORMAT,
             wgloss: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: commit(),
-            date: date(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400)),
+            commit: machine::commit(std::path::Path::new(env!("CARGO_MANIFEST_DIR"))),
+            date: machine::date(),
             adapter: Adapter {
                 name: text(|info| info.name.clone()),
                 backend: text(|info| format!("{:?}", info.backend)),
                 driver: text(|info| format!("{} {}", info.driver, info.driver_info).trim().to_owned()),
                 r#type: text(|info| format!("{:?}", info.device_type)),
             },
-            cpu: cpu(),
+            cpu: machine::cpu(),
             threads: rayon::current_num_threads(),
             copy_gb_per_s: None,
             results: Vec::new(),
@@ -156,59 +155,9 @@ impl Record {
     }
 }
 
-fn said(program: &str, args: &[&str]) -> Option<String> {
-    let out = Command::new(program).args(args).output().ok()?;
-    let text = String::from_utf8(out.stdout).ok()?.trim().to_owned();
-    (out.status.success() && !text.is_empty()).then_some(text)
-}
-
-/// `WGLOSS_COMMIT`, or what git says of the checkout that this was built in.
-fn commit() -> Option<String> {
-    let given = std::env::var("WGLOSS_COMMIT").ok().filter(|commit| !commit.is_empty());
-    let checkout = env!("CARGO_MANIFEST_DIR");
-    let ask = || {
-        // Not a repository around a registry's copy.
-        std::path::Path::new(checkout).join(".git").exists().then_some(())?;
-        let hash = said("git", &["-C", checkout, "rev-parse", "--short=12", "HEAD"])?;
-        let changed = said("git", &["-C", checkout, "status", "--porcelain", "--untracked-files=no"]).is_some();
-        Some(if changed { hash + "-dirty" } else { hash })
-    };
-    given.or_else(ask)
-}
-
-fn cpu() -> String {
-    let linux = || {
-        let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-        let line = text.lines().find(|line| line.starts_with("model name"))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
-    let mac = || cfg!(target_os = "macos").then(|| said("sysctl", &["-n", "machdep.cpu.brand_string"])).flatten();
-    let windows = || std::env::var("PROCESSOR_IDENTIFIER").ok();
-    linux().or_else(mac).or_else(windows).unwrap_or_else(|| std::env::consts::ARCH.to_owned())
-}
-
-/// The day so many days after 1970-01-01. Source: Hinnant, "chrono-compatible low-level date algorithms".
-fn date(days: u64) -> String {
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = era * 400 + year + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn days_are_dates() {
-        let days = [0, 59, 19_782, 20_088, 20_778];
-        assert_eq!(days.map(date), ["1970-01-01", "1970-03-01", "2024-02-29", "2024-12-31", "2026-11-21"]);
-    }
 
     #[test]
     fn names_in_the_format_are_fixed() {
