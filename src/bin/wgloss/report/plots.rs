@@ -79,14 +79,17 @@ fn room(values: impl Iterator<Item = f64>) -> (f64, f64) {
     if high == 0.0 { (1.0, 10.0) } else { (low / 2.0, high * 2.0) }
 }
 
-/// At most three digits that say something.
+/// Values to be named on a logarithmic axis: 1, 2 and 5 of each decade, or the decades alone of a long one.
+fn named((low, high): (f64, f64)) -> Vec<f64> {
+    let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
+    let steps: &[f64] = if high / low > 1e4 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+    let all = decades.flat_map(|decade| steps.iter().map(move |step| step * 10f64.powi(decade)));
+    all.filter(|value| (low..=high).contains(value)).collect()
+}
+
+/// As short as it can be told.
 fn number(value: &f64) -> String {
-    match *value {
-        v if v >= 1000.0 => format!("{v:.0}"),
-        v if v >= 10.0 => format!("{v:.0}"),
-        v if v >= 1.0 => format!("{v}"),
-        v => format!("{v:.2}"),
-    }
+    format!("{}", (value * 1e6).round() / 1e6)
 }
 
 fn draw_on(
@@ -98,6 +101,7 @@ fn draw_on(
     let points = || all.values().flatten();
     let (left, right) = room(points().map(|p| p.0));
     let (bottom, top) = room(points().map(|p| p.1).chain(roof));
+    let axis = |(low, high): (f64, f64)| (low..high).log_scale().with_key_points(named((low, high)));
     // The legend stands below the plot, two names a line, where it covers nothing.
     let names = all.len() + usize::from(roof.is_some());
     let legend = 26 * names.div_ceil(2) as i32 + 8;
@@ -107,7 +111,7 @@ fn draw_on(
         .margin_right(24)
         .x_label_area_size(46)
         .y_label_area_size(64)
-        .build_cartesian_2d((left..right).log_scale(), (bottom..top).log_scale())?;
+        .build_cartesian_2d(axis((left, right)), axis((bottom, top)))?;
     let text = ("sans-serif", 15).into_font().color(&INK);
     chart
         .configure_mesh()
