@@ -2,10 +2,13 @@
 //! are those that must move: inputs once, outputs once.
 
 mod common;
+#[path = "common/step.rs"]
+mod step;
 
-use common::{Reference, context, group, labels, logits, random, step};
+use common::{Reference, context, group, labels, logits, random};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
+use step::step;
 use wgloss::lower::Wanted;
 use wgloss::{Bindings, CpuPlan, DType, HostTensor, Loss, PlanSpec, Tensor, losses};
 

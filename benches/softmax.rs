@@ -7,12 +7,18 @@
 mod common;
 #[path = "softmax/plain.rs"]
 mod plain;
+#[path = "common/step.rs"]
+mod step;
 
-use common::{Reference, context, group, labels, logits, step, stored, wait};
+use common::{Reference, context, group, labels, logits};
 use criterion::{Criterion, criterion_group, criterion_main};
+use half::{bf16, f16};
 use plain::Plain;
+use step::{step, wait};
 use wgloss::schedule::{Force, Kernel};
-use wgloss::{Bindings, Bound, Context, DType, HostTensor, Loss, PlanSpec, Reduction, Tensor, losses};
+use wgloss::{
+    Bindings, Bound, Context, DType, HostTensor, Loss, PlanSpec, Reduction, Tensor, losses, widen_bf16, widen_f16,
+};
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
@@ -27,6 +33,22 @@ const KERNELS: [(&str, Option<Kernel>); 4] = [
 fn cross_entropy(dtype: DType) -> Loss {
     let reduction = if dtype == DType::F16 { Reduction::Sum } else { Reduction::Mean };
     losses::cross_entropy().reduction(reduction)
+}
+
+/// Values rounded to how the device stores them, and the tensor that holds them.
+fn stored(ctx: &Context, values: &[f32], shape: &[usize], dtype: DType) -> (Vec<f32>, Tensor) {
+    let made = match dtype {
+        DType::F16 => {
+            let values: Vec<f16> = values.iter().map(|v| f16::from_f32(*v)).collect();
+            (widen_f16(&values), Tensor::from_slice(ctx, &values, shape))
+        }
+        DType::BF16 => {
+            let values: Vec<bf16> = values.iter().map(|v| bf16::from_f32(*v)).collect();
+            (widen_bf16(&values), Tensor::from_slice(ctx, &values, shape))
+        }
+        _ => (values.to_vec(), Tensor::from_slice(ctx, values, shape)),
+    };
+    (made.0, made.1.expect("a tensor of these values"))
 }
 
 /// Logits and labels of one shape on the device, and what they must give. Classes are at axis 1.

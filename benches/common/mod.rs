@@ -1,10 +1,7 @@
 //! What the Criterion benchmarks share: numbers, and the check that comes before every timing.
 
-#![allow(dead_code, reason = "no benchmark uses all of it")]
-
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use half::{bf16, f16};
 use std::time::Duration;
 use wgloss::{Bound, Context, DType, HostTensor, Loss, Tensor, cpu, widen_bf16, widen_f16};
 
@@ -39,22 +36,6 @@ pub fn logits(count: usize) -> Vec<f32> {
 
 pub fn labels(rows: usize, cols: usize) -> Vec<i32> {
     (0..rows).map(|row| (row * 7919 % cols) as i32).collect()
-}
-
-/// Values rounded to how the device stores them, and the tensor that holds them.
-pub fn stored(ctx: &Context, values: &[f32], shape: &[usize], dtype: DType) -> (Vec<f32>, Tensor) {
-    let made = match dtype {
-        DType::F16 => {
-            let values: Vec<f16> = values.iter().map(|v| f16::from_f32(*v)).collect();
-            (widen_f16(&values), Tensor::from_slice(ctx, &values, shape))
-        }
-        DType::BF16 => {
-            let values: Vec<bf16> = values.iter().map(|v| bf16::from_f32(*v)).collect();
-            (widen_bf16(&values), Tensor::from_slice(ctx, &values, shape))
-        }
-        _ => (values.to_vec(), Tensor::from_slice(ctx, values, shape)),
-    };
-    (made.0, made.1.expect("a tensor of these values"))
 }
 
 /// A tensor's values, widened.
@@ -107,16 +88,6 @@ impl Reference {
         let grad = bound.grad("input").expect("gradient");
         self.check(what, loss, &read(grad), grad.dtype());
     }
-}
-
-/// Submits a step and waits for it.
-pub fn step(ctx: &Context, bound: &Bound) {
-    bound.submit().expect("submit");
-    wait(ctx);
-}
-
-pub fn wait(ctx: &Context) {
-    ctx.device().poll(wgpu::PollType::wait_indefinitely()).expect("poll");
 }
 
 /// A group of short measurements: a step takes milliseconds, and there are many.
