@@ -3,11 +3,12 @@
 
 mod common;
 
-use common::cases::{Family, SMALL_SHAPES, case, extras_of, family, for_each_case, names};
+use common::cases::{Family, Options, SMALL_SHAPES, case, extras_of, family, for_each_case, names};
 use common::cases::{option_sets, optional_inputs, reductions_of};
 use common::compare::{largest, mismatch, report};
 use common::oracle::{self, Case};
 use common::{Outcome, context, golden, hessian_on_cpu, loss_of, on_cpu, on_gpu};
+use rayon::prelude::*;
 use wgloss::losses::CATALOGUE;
 use wgloss::{HostTensor, Reduction, cpu, losses};
 
@@ -235,26 +236,33 @@ fn gpu_agrees_with_the_cpu_path() {
     if context().is_none() {
         return;
     }
+    // Side by side: pipelines are what this costs.
+    let each = |name: &'static str| option_sets(name).into_iter().map(move |options| (name, options));
+    let all: Vec<_> = CATALOGUE.iter().flat_map(|(name, _)| each(name)).collect();
+    let found: Vec<(Vec<String>, usize)> =
+        all.into_par_iter().with_max_len(1).map(|(name, options)| gpu_mismatches(name, &options)).collect();
+    let cases = found.iter().map(|(_, cases)| cases).sum();
+    report(found.into_iter().flat_map(|(complaints, _)| complaints).collect(), cases);
+}
+
+/// What differs from the CPU path over a loss's inputs and reductions, and how many cases there were.
+fn gpu_mismatches(name: &str, options: &Options) -> (Vec<String>, usize) {
     let (mut complaints, mut cases) = (Vec::new(), 0);
-    for (name, _) in CATALOGUE {
-        for options in option_sets(name) {
-            for (which, extras) in extras_of(name).into_iter().enumerate() {
-                let reductions = reductions_of(name, &extras);
-                // Every reduction with the plain inputs, one with each other set: pipelines are what this costs.
-                let some = if which == 0 { &reductions[..] } else { &reductions[which % reductions.len()..][..1] };
-                for reduction in some {
-                    // 257: a row longer than a workgroup of 256, with an odd end.
-                    for shape in [&[3, 5][..], &[2, 4, 3], &[3, 257]] {
-                        let case = case(name, &options, shape, &extras, reduction, 3.0);
-                        cases += 1;
-                        let label = format!("{name} {options:?} with {extras:?}, {reduction}, {shape:?}");
-                        complaints.extend(gpu_mismatch(name, &case).map(|off| format!("{label}: {off}")));
-                    }
-                }
+    for (which, extras) in extras_of(name).into_iter().enumerate() {
+        let reductions = reductions_of(name, &extras);
+        // Every reduction with the plain inputs, one with each other set.
+        let some = if which == 0 { &reductions[..] } else { &reductions[which % reductions.len()..][..1] };
+        for reduction in some {
+            // 257: a row longer than a workgroup of 256, with an odd end.
+            for shape in [&[3, 5][..], &[2, 4, 3], &[3, 257]] {
+                let case = case(name, options, shape, &extras, reduction, 3.0);
+                cases += 1;
+                let label = format!("{name} {options:?} with {extras:?}, {reduction}, {shape:?}");
+                complaints.extend(gpu_mismatch(name, &case).map(|off| format!("{label}: {off}")));
             }
         }
     }
-    report(complaints, cases);
+    (complaints, cases)
 }
 
 #[test]

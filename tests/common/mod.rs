@@ -8,7 +8,6 @@ pub mod oracle;
 
 use oracle::{Array, Case, Opt};
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 use wgloss::{Context, Element, HostTensor, Loss, Reduction, Result, Scope, Tensor, Value, cpu, losses};
 
 /// What a path gives for a case.
@@ -20,20 +19,25 @@ pub struct Outcome {
 }
 
 /// The GPU, where there is one. Without one, tests of the GPU path are skipped, unless `WGLOSS_REQUIRE_ADAPTER` is set.
+/// A device for each thread: software drivers compile kernels in a thread of the device's, and that is what tests cost.
 pub fn context() -> Option<&'static Context> {
-    static CONTEXT: OnceLock<Option<Context>> = OnceLock::new();
+    thread_local! {
+        static CONTEXT: Option<&'static Context> = open().map(|ctx| &*Box::leak(Box::new(ctx)));
+    }
+    CONTEXT.with(|ctx| *ctx)
+}
+
+fn open() -> Option<Context> {
     // `WGLOSS_TEST_LIMITS=webgpu`: a device with no more than every WebGPU device has.
     let smallest = std::env::var("WGLOSS_TEST_LIMITS").is_ok_and(|limits| limits == "webgpu");
-    let open = || if smallest { Context::with_limits(wgpu::Limits::default()) } else { Context::new() };
-    let make = || match open() {
+    match if smallest { Context::with_limits(wgpu::Limits::default()) } else { Context::new() } {
         Ok(ctx) => Some(ctx),
         Err(error) if std::env::var_os("WGLOSS_REQUIRE_ADAPTER").is_none() => {
             eprintln!("GPU path skipped: {error}");
             None
         }
         Err(error) => panic!("WGLOSS_REQUIRE_ADAPTER is set, but {error}"),
-    };
-    CONTEXT.get_or_init(make).as_ref()
+    }
 }
 
 /// The loss that a case is about, with its options and reduction; `None` for a name that is not known.
