@@ -245,7 +245,7 @@ fn softmax_minus_one<'g>(at: &At<'g>) -> Option<Expr<'g>> {
         let mut add = |term: Expr<'g>, sign: bool| sum = if sign { sum + term } else { sum - term };
         if part != factor {
             // It may be there more than once; one of them is used up.
-            let used = parts.iter().position(|t| *t == (part, plus)).expect("a part of the factor");
+            let used = parts.iter().position(|t| *t == (part, plus)).expect("cancels() gives one of the parts");
             for (_, &(rest, plus)) in parts.iter().enumerate().filter(|(k, _)| *k != used) {
                 add(graph.expr(rest) * graph.add(Node::Softmax(x)), sign == plus);
             }

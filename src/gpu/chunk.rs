@@ -129,7 +129,7 @@ impl Cut {
         let most = most(rows);
         if most < least {
             let worst = tensors.iter().find(|(_, place)| fits(place, rows) < least);
-            let (name, place) = worst.expect("a tensor that does not fit");
+            let (name, place) = worst.expect("most is the least that fits of any tensor");
             return Err(self.too_large(name, place, least));
         }
         let step = if most < cols { most - most % STEP } else { cols };

@@ -90,7 +90,7 @@ impl<'a> Trial<'a> {
                 Target::Extra(extra) => bindings.extra(extra, &tensor),
                 Target::Grad(place) => bindings.grad(name(*place), &tensor),
                 Target::HessianDiagonal(place) => bindings.hessian_diagonal(name(*place), &tensor),
-                Target::Denominator => unreachable!("left out above"),
+                Target::Denominator => unreachable!("a denominator was passed over: no tensor is bound to it"),
             };
         }
         Ok(trial)
