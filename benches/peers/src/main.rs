@@ -81,17 +81,17 @@ impl Line {
     }
 }
 
-/// The largest relative error of loss, gradient norm and projection (of which the gradient's norm is the measure);
-/// an error of its own where that is too much. NaN is.
+/// The larger error of loss and of gradient norm and projection (of which the gradient's norm is the measure), as a part
+/// of what is allowed; an error of its own where that is too much. NaN is.
 fn compare(work: &Work, got: Summary, want: Summary) -> Result<f64, String> {
     let loss = (got.loss - want.loss).abs() / want.loss.abs();
     let gradient = (got.norm - want.norm).abs().max((got.projection - want.projection).abs()) / want.norm;
     // In bf16 a peer may round its loss, and each gradient by 2^-9 of it, which the projection weighs by up to 4.
     let (loss_allowed, gradient_allowed) = if work.dtype == DType::F32 { (1e-4, 1e-4) } else { (1e-2, 2e-2) };
     if loss <= loss_allowed && gradient <= gradient_allowed {
-        return Ok(loss.max(gradient));
+        return Ok((loss / loss_allowed).max(gradient / gradient_allowed));
     }
-    Err(format!("wrong: loss {} of {}, gradient off by {gradient:.1e} of its norm", got.loss, want.loss))
+    Err(format!("wrong: loss {:.6} of {:.6}, gradient off by {gradient:.1e} of its norm", got.loss, want.loss))
 }
 
 /// Who was not timed, and why.
@@ -243,6 +243,7 @@ fn main() -> Fallible<()> {
             "cpu": machine::cpu(),
             "threads": std::thread::available_parallelism().map_or(1, usize::from),
             "copy_gb_per_s": copy,
+            "copy_clock": "wall",
             "notes": options.note,
             "peers": versions,
             "results": results,

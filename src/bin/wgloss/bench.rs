@@ -5,7 +5,7 @@ use crate::contract::{Reference, shown};
 use crate::device::DeviceArgs;
 use crate::options::loss_names;
 use crate::problem::{Problem, Storage};
-use crate::record::{self, Measurement, Record, Work};
+use crate::record::{self, Measurement, NotTimed, Record, Work};
 use crate::text::{self, Align};
 use crate::works::Suite;
 use crate::{Fallible, Verdict};
@@ -83,6 +83,9 @@ struct Bench<'a> {
     budget: Duration,
 }
 
+/// What a work has to show, and the fastest copy of as many bytes, by what clock.
+type Measured = (Vec<Measurement>, (record::Clock, f64));
+
 /// Why a work has no numbers.
 enum Missing {
     /// It was off by more than the contract allows.
@@ -93,7 +96,7 @@ enum Missing {
 
 impl Bench<'_> {
     /// Checks, then times.
-    fn measure(&self, problem: &Problem, work: Work) -> Fallible<Result<(Vec<Measurement>, f64), Missing>> {
+    fn measure(&self, problem: &Problem, work: Work) -> Fallible<Result<Measured, Missing>> {
         let ctx = self.ctx;
         let made = ctx.plan(&problem.loss, &problem.spec(work)).and_then(|plan| {
             let tensors = problem.upload(ctx)?;
@@ -182,7 +185,8 @@ impl Bench<'_> {
         if rounds.cpu.runs() > 0 {
             lines.push(line("wgloss-cpu", record::Clock::Wall, &rounds.cpu, None, cpu_error));
         }
-        let copied = copy_gpu.or(copy_wall).ok_or("no copy was timed")?;
+        let copied = copy_gpu.map(|rate| (record::Clock::Gpu, rate));
+        let copied = copied.or(copy_wall.map(|rate| (record::Clock::Wall, rate))).ok_or("no copy was timed")?;
         Ok(Ok((lines, copied)))
     }
 
@@ -257,14 +261,22 @@ pub fn run(device: &DeviceArgs, args: &Args) -> Fallible<Verdict> {
         let problem = Problem::new(&loss, rows, cols, dtype);
         for &work in &works {
             match bench.measure(&problem, work)? {
-                Ok((lines, copied)) => {
+                Ok((lines, (clock, copied))) => {
                     record.results.extend(lines);
                     record.copy_gb_per_s = Some(record.copy_gb_per_s.map_or(copied, |known| known.max(copied)));
+                    record.copy_clock = Some(clock);
                 }
-                Err(Missing::TooLarge(error)) => bar.suspend(|| eprintln!("{what}: left out: {error}")),
-                Err(Missing::Wrong(why)) => {
-                    wrong += 1;
-                    bar.suspend(|| eprintln!("{what} {}: WRONG, and not timed: {why}", work.name()));
+                Err(missing) => {
+                    let reason = match missing {
+                        Missing::TooLarge(error) => format!("left out: {error}"),
+                        Missing::Wrong(why) => {
+                            wrong += 1;
+                            format!("WRONG, and not timed: {why}")
+                        }
+                    };
+                    let work = format!("{what} {}", work.name());
+                    bar.suspend(|| eprintln!("{work}: {reason}"));
+                    record.not_timed.push(NotTimed { work, by: "wgloss".to_owned(), reason });
                 }
             }
             bar.inc(1);

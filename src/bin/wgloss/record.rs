@@ -25,7 +25,33 @@ pub struct Record {
     pub threads: usize,
     /// The fastest copy on the adapter in this run: bytes read and bytes written.
     pub copy_gb_per_s: Option<f64>,
+    /// What it was: kernels that copy, by timestamps, or calls of whatever copies fastest. On a software adapter, whose
+    /// own copy is the host's, they are far apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_clock: Option<Clock>,
+    /// Who was measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<Peer>,
     pub results: Vec<Measurement>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_timed: Vec<NotTimed>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    pub by: String,
+    pub version: String,
+    /// What it ran on, in its own words.
+    pub device: String,
+}
+
+/// What was to be measured and was not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NotTimed {
+    /// Loss, shape and element type.
+    pub work: String,
+    pub by: String,
+    pub reason: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,7 +84,7 @@ pub struct Measurement {
     pub gb_per_s: f64,
     /// Of a copy on the same adapter, in the same run, by the same clock.
     pub share_of_copy: Option<f64>,
-    /// Worst error in units of the contract: 1 is as much as is allowed.
+    /// Worst error: 1 is as much as is allowed, by the numerics contract or by a comparison with peers.
     pub error: Option<f64>,
 }
 
@@ -98,6 +124,14 @@ impl Clock {
             Clock::Wall => "wall",
         }
     }
+
+    /// What it times.
+    pub fn what(self) -> &'static str {
+        match self {
+            Clock::Gpu => "kernels",
+            Clock::Wall => "calls",
+        }
+    }
 }
 
 impl Record {
@@ -119,7 +153,10 @@ impl Record {
             cpu: machine::cpu(),
             threads: rayon::current_num_threads(),
             copy_gb_per_s: None,
+            copy_clock: None,
+            peers: Vec::new(),
             results: Vec::new(),
+            not_timed: Vec::new(),
         }
     }
 

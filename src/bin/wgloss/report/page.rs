@@ -1,8 +1,8 @@
 //! The page: plots with the tables behind them, errors, ratios, adapters.
 
-use super::plots::{roofline, series_name, throughput};
+use super::plots::{Palette, roofline, series_name, throughput};
 use crate::Fallible;
-use crate::record::{Clock, Measurement, Record, Work};
+use crate::record::{Clock, Measurement, NotTimed, Peer, Record, Work};
 use std::collections::BTreeMap;
 
 const STYLE: &str = include_str!("page.css");
@@ -13,11 +13,12 @@ pub fn page(records: &[Record]) -> Fallible<String> {
     body.push_str(
         "<p>Every time is a median. <em>Kernels</em> are GPU timestamps around the work, <em>calls</em> are wall clock \
          from encoding to idle; the two are never compared. Throughput counts what must move, inputs once and outputs \
-         once. An error of 1 is as much as the numerics contract allows.</p>\n",
+         once. An error of 1 is as much as is allowed, by the numerics contract or by the comparison with peers.</p>\n",
     );
     body.push_str(&adapters(records));
+    let palette = Palette::new(records.iter().flat_map(|record| &record.results).map(series_name));
     for (place, record) in records.iter().enumerate() {
-        body.push_str(&section(record, place)?);
+        body.push_str(&section(record, place, &palette)?);
     }
     Ok(format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -65,6 +66,12 @@ fn optional(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), digits)
 }
 
+/// How fast the adapter copied, and by whose clock.
+fn copied(record: &Record) -> String {
+    let rate = optional(record.copy_gb_per_s);
+    record.copy_clock.map_or(rate.clone(), |clock| format!("{rate}, {}", clock.what()))
+}
+
 fn adapters(records: &[Record]) -> String {
     let row = |record: &Record| {
         let adapter = &record.adapter;
@@ -72,7 +79,7 @@ fn adapters(records: &[Record]) -> String {
             adapter.name.clone(),
             adapter.r#type.clone(),
             format!("{}, {}", adapter.backend, adapter.driver),
-            optional(record.copy_gb_per_s),
+            copied(record),
             format!("{}, {} threads", record.cpu, record.threads),
             record.date.clone(),
             format!("{} ({})", record.wgloss, record.commit.as_deref().unwrap_or("commit not known")),
@@ -82,7 +89,7 @@ fn adapters(records: &[Record]) -> String {
     format!("<h2>Adapters</h2>\n{}", table("Adapters", &heads, &records.iter().map(row).collect::<Vec<_>>()))
 }
 
-fn section(record: &Record, place: usize) -> Fallible<String> {
+fn section(record: &Record, place: usize, palette: &Palette) -> Fallible<String> {
     let name = escaped(&record.adapter.name);
     let mut text =
         format!("<section aria-labelledby=\"record{place}\">\n<h2 id=\"record{place}\">{name}, {}</h2>\n", record.date);
@@ -98,18 +105,24 @@ fn section(record: &Record, place: usize) -> Fallible<String> {
     for ((loss, dtype, work), measurements) in &groups {
         let what = format!("{loss}, {dtype}, {}", work.replace('_', " + "));
         text.push_str(&format!("<h3>{}</h3>\n", escaped(&what)));
-        text.push_str(&figure(&throughput(measurements)?, &format!("Throughput against size: {what}")));
+        text.push_str(&figure(&throughput(measurements, palette)?, &format!("Throughput against size: {what}")));
         text.push_str(&format!("<details><summary>Numbers of {}</summary>\n", escaped(&what)));
         text.push_str(&numbers(&what, measurements));
         text.push_str("</details>\n");
     }
     text.push_str(&errors(record));
+    text.push_str(&not_timed(record));
+    text.push_str(&measured(record));
     text.push_str("</section>\n");
     Ok(text)
 }
 
 fn figure(svg: &str, caption: &str) -> String {
-    format!("<figure>\n{svg}\n<figcaption>{}</figcaption>\n</figure>\n", escaped(caption))
+    let caption = escaped(caption);
+    format!(
+        "<figure>\n<div class=\"scroll\" role=\"region\" aria-label=\"{caption}\" tabindex=\"0\">\n{svg}\n</div>\n\
+         <figcaption>{caption}</figcaption>\n</figure>\n"
+    )
 }
 
 fn numbers(what: &str, measurements: &[&Measurement]) -> String {
@@ -175,8 +188,25 @@ fn errors(record: &Record) -> String {
     let rows: Vec<Vec<String>> = worst.iter().map(row).collect();
     format!(
         "<h3>Worst errors</h3>\n{}",
-        table("Worst errors; 1 is what the contract allows", &["loss", "by", "error", "at"], &rows)
+        table("Worst errors; 1 is as much as is allowed", &["loss", "by", "error", "at"], &rows)
     )
+}
+
+/// What was to be measured and was not.
+fn not_timed(record: &Record) -> String {
+    let row = |left: &NotTimed| vec![left.work.clone(), left.by.clone(), left.reason.clone()];
+    titled("Not timed", &["work", "by", "why"], record.not_timed.iter().map(row).collect())
+}
+
+/// Versions and devices of who was measured.
+fn measured(record: &Record) -> String {
+    let row = |peer: &Peer| vec![peer.by.clone(), peer.version.clone(), peer.device.clone()];
+    titled("Who was measured", &["by", "version", "device"], record.peers.iter().map(row).collect())
+}
+
+/// A table under a heading of its own; nothing where it would be empty.
+fn titled(title: &str, heads: &[&str], rows: Vec<Vec<String>>) -> String {
+    if rows.is_empty() { String::new() } else { format!("<h3>{title}</h3>\n{}", table(title, heads, &rows)) }
 }
 
 #[cfg(test)]
@@ -221,6 +251,9 @@ mod tests {
             cpu: text("a CPU"),
             threads: 2,
             copy_gb_per_s: Some(20.0),
+            copy_clock: Some(Clock::Gpu),
+            peers: vec![Peer { by: text("burn"), version: text("0.22"), device: text("a <device>") }],
+            not_timed: vec![NotTimed { work: text("mse 8x8 bf16"), by: text("burn"), reason: text("it is f32") }],
             results: vec![
                 measurement("wgloss", 1000, Clock::Gpu, 2.0),
                 measurement("wgloss", 1000, Clock::Wall, 3.0),
@@ -236,7 +269,19 @@ mod tests {
         let page = page(&[record()]).unwrap();
         assert!(page.contains("<td>burn</td><td>3.00</td><td>30.0</td><td>10.0</td>"), "ten times faster");
         assert!(page.contains("<td>pytorch-cpu</td><td>90.0</td><td>45.0</td><td>0.50</td>"), "half as fast");
-        assert_eq!(page.matches("<td>burn</td>").count(), 2, "one ratio, one error: {page}");
+        assert_eq!(page.matches("<td>burn</td>").count(), 3, "a ratio, an error, what was left out: {page}");
+    }
+
+    #[test]
+    fn a_record_tells_what_is_missing_and_whose_clock() {
+        let page = page(&[record()]).unwrap();
+        assert!(page.contains("<td>20.0, kernels</td>"), "{page}");
+        assert!(page.contains("<th scope=\"row\">mse 8x8 bf16</th><td>burn</td><td>it is f32</td>"), "{page}");
+        assert!(page.contains("<td>0.22</td><td>a &lt;device&gt;</td>"), "{page}");
+        let silent = super::page(&[Record { peers: vec![], not_timed: vec![], copy_clock: None, ..record() }]).unwrap();
+        assert!(
+            silent.contains("<td>20.0</td>") && !silent.contains("Not timed") && !silent.contains("Who was measured")
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::Fallible;
 use crate::record::{Clock, Measurement, Record};
-use plotters::coord::Shift;
+use plotters::coord::{CoordTranslate, Shift};
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use std::collections::BTreeMap;
@@ -23,9 +23,23 @@ const INK: RGBColor = RGBColor(1, 2, 3);
 
 /// Whose time a series is, in words: kernels by timestamps and calls by wall clock are different things.
 pub fn series_name(m: &Measurement) -> String {
-    match m.clock {
-        Clock::Gpu => format!("{}, kernels", m.by),
-        Clock::Wall => format!("{}, call", m.by),
+    format!("{}, {}", m.by, m.clock.what())
+}
+
+/// Which colour and mark a name has: the same in every plot of a page. Names it does not know come after all it does.
+pub struct Palette(Vec<String>);
+
+impl Palette {
+    pub fn new(names: impl Iterator<Item = String>) -> Palette {
+        // wgloss first: its look does not depend on who was measured beside it.
+        let mut names: Vec<String> = names.collect();
+        names.sort_by_key(|name| (!name.starts_with("wgloss"), name.clone()));
+        names.dedup();
+        Palette(names)
+    }
+
+    fn place(&self, name: &str) -> usize {
+        self.0.iter().position(|known| known == name).unwrap_or(self.0.len())
     }
 }
 
@@ -50,19 +64,29 @@ pub fn roofline(record: &Record) -> Fallible<Option<String>> {
     if all.is_empty() {
         return Ok(None);
     }
-    draw(&all, record.copy_gb_per_s, false).map(Some)
+    let palette = Palette::new(all.keys().cloned());
+    let roof = record.copy_gb_per_s.map(|rate| {
+        let what = record.copy_clock.map_or_else(String::new, |clock| format!(" ({})", clock.what()));
+        Roof { rate, name: format!("copy in the same run{what}") }
+    });
+    draw(&all, &palette, roof.as_ref(), false).map(Some)
+}
+
+struct Roof {
+    rate: f64,
+    name: String,
 }
 
 /// Throughput against size of one loss: the GPU, the CPU, and peers.
-pub fn throughput(measurements: &[&Measurement]) -> Fallible<String> {
-    draw(&series(measurements.iter().copied(), series_name), None, true)
+pub fn throughput(measurements: &[&Measurement], palette: &Palette) -> Fallible<String> {
+    draw(&series(measurements.iter().copied(), series_name), palette, None, true)
 }
 
-fn draw(all: &Series, roof: Option<f64>, lines: bool) -> Fallible<String> {
+fn draw(all: &Series, palette: &Palette, roof: Option<&Roof>, lines: bool) -> Fallible<String> {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        draw_on(&area, all, roof, lines).map_err(|error| format!("a plot: {error}"))?;
+        draw_on(&area, all, palette, roof, lines).map_err(|error| format!("a plot: {error}"))?;
     }
     // As wide as the page, in the page's colours.
     let svg = svg.replace("#010203", "currentColor");
@@ -95,12 +119,13 @@ fn number(value: &f64) -> String {
 fn draw_on(
     area: &DrawingArea<SVGBackend<'_>, Shift>,
     all: &Series,
-    roof: Option<f64>,
+    palette: &Palette,
+    roof: Option<&Roof>,
     lines: bool,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let points = || all.values().flatten();
     let (left, right) = room(points().map(|p| p.0));
-    let (bottom, top) = room(points().map(|p| p.1).chain(roof));
+    let (bottom, top) = room(points().map(|p| p.1).chain(roof.map(|roof| roof.rate)));
     let axis = |(low, high): (f64, f64)| (low..high).log_scale().with_key_points(named((low, high)));
     // The legend stands below the plot, two names a line, where it covers nothing.
     let names = all.len() + usize::from(roof.is_some());
@@ -126,33 +151,69 @@ fn draw_on(
         .y_label_formatter(&number)
         .draw()?;
     if let Some(roof) = roof {
-        let path = [(left, roof), (right, roof)];
-        chart.draw_series([DashedPathElement::new(path, 8, 6, INK.stroke_width(2))])?;
+        chart.draw_series([dashed([(left, roof.rate), (right, roof.rate)])])?;
     }
-    for (place, points) in all.values().enumerate() {
-        let colour = COLOURS[place % COLOURS.len()];
+    for (name, points) in all {
+        let look = palette.place(name);
         if lines {
-            chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
+            let line = LineSeries::new(points.iter().copied(), COLOURS[look % COLOURS.len()].stroke_width(2));
+            chart.draw_series(line)?;
         }
-        chart.draw_series(points.iter().map(|point| mark(place, *point, colour)))?;
+        points.iter().try_for_each(|point| mark(chart.plotting_area(), look, *point))?;
     }
-    for (place, name) in
-        all.keys().cloned().chain(roof.map(|_| "copy, measured in the same run".to_owned())).enumerate()
-    {
-        let (x, y) = (76 + (place % 2) as i32 * 320, 14 + 26 * (place / 2) as i32);
-        if place < all.len() {
-            lower.draw(&mark(place, (x, y), COLOURS[place % COLOURS.len()]))?;
-        } else {
-            lower.draw(&PathElement::new([(x - 10, y), (x + 10, y)], INK.stroke_width(2)))?;
-        }
-        lower.draw(&Text::new(name, (x + 16, y - 8), text.clone()))?;
+    let at = |place: usize| (76 + (place % 2) as i32 * 320, 14 + 26 * (place / 2) as i32);
+    let name = |name: &str, (x, y)| Text::new(name.to_owned(), (x + 16, y - 8), text.clone());
+    // As in the plot, whatever the order: by the palette.
+    let mut known: Vec<&String> = all.keys().collect();
+    known.sort_by_key(|name| palette.place(name));
+    for (place, series) in known.iter().enumerate() {
+        mark(&lower, palette.place(series), at(place))?;
+        lower.draw(&name(series, at(place)))?;
+    }
+    if let Some(roof) = roof {
+        let (x, y) = at(known.len());
+        lower.draw(&dashed([(x - 11, y), (x + 11, y)]))?;
+        lower.draw(&name(&roof.name, (x, y)))?;
     }
     area.present()?;
     Ok(())
 }
 
-/// A mark by the series' place: filled or hollow, larger or smaller, not only coloured.
-fn mark<C>(place: usize, at: C, colour: RGBColor) -> Circle<C, i32> {
-    let style = if place.is_multiple_of(2) { colour.filled() } else { colour.stroke_width(2) };
-    Circle::new(at, 4 + (place / 2 % 3) as i32 * 2, style)
+/// Looks like nothing that is measured.
+fn dashed<C: Clone>(path: [C; 2]) -> DashedPathElement<std::array::IntoIter<C, 2>, i32> {
+    DashedPathElement::new(path, 8, 6, INK.stroke_width(2))
+}
+
+/// A mark of a series: told by its shape, not only by its colour.
+fn mark<C>(area: &DrawingArea<SVGBackend<'_>, C>, look: usize, at: C::From) -> Result<(), Box<dyn std::error::Error>>
+where
+    C: CoordTranslate<From: Clone + 'static>,
+{
+    let colour = COLOURS[look % COLOURS.len()];
+    let (filled, hollow) = (colour.filled(), colour.stroke_width(2));
+    let square = |style| EmptyElement::at(at.clone()) + Rectangle::new([(-5, -5), (5, 5)], style);
+    match look % 6 {
+        0 => area.draw(&Circle::new(at, 6, filled)),
+        1 => area.draw(&Circle::new(at, 6, hollow)),
+        2 => area.draw(&square(filled)),
+        3 => area.draw(&TriangleMarker::new(at, 7, filled)),
+        4 => area.draw(&square(hollow)),
+        _ => area.draw(&Cross::new(at, 6, hollow)),
+    }?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_looks_the_same_whoever_else_is_in_the_plot() {
+        let names = ["burn, calls", "wgloss, calls", "burn, calls", "wgloss, kernels"].map(str::to_owned);
+        let palette = Palette::new(names.into_iter());
+        assert_eq!(
+            ["wgloss, calls", "wgloss, kernels", "burn, calls", "else"].map(|name| palette.place(name)),
+            [0, 1, 2, 3]
+        );
+    }
 }
