@@ -8,6 +8,7 @@ use crate::record::Work;
 use crate::schedules::{CHOSEN, Forced, schedules};
 use crate::text::{self, Align};
 use crate::{Fallible, Verdict};
+use rayon::prelude::*;
 use serde_json::{Value, json};
 use wgloss::{Context, Error, Loss, Reduction, losses};
 
@@ -95,44 +96,47 @@ fn reduced(loss: Loss, storage: Storage) -> Loss {
     loss.reduction(if storage == Storage::F32 { Reduction::Mean } else { Reduction::Sum })
 }
 
-fn verify(ctx: &Context, loss: &Loss, args: &Args, step: &mut dyn FnMut(&str)) -> Fallible<Vec<Line>> {
+/// A loss in one element type: a line for each schedule.
+fn verify(ctx: &Context, loss: &Loss, storage: Storage, quick: bool, step: &dyn Fn(&str)) -> Fallible<Vec<Line>> {
     let name = loss.name();
-    let shapes = if args.quick { &QUICK[..] } else { &SHAPES };
-    let has_rows = loss.row_axis() != wgloss::RowAxis::None;
-    let mut lines = Vec::new();
-    for &storage in &args.dtype {
-        let forced = schedules(has_rows, ctx.limits(), args.quick);
-        let line = |forced: &Forced| Line {
-            loss: name.clone(),
-            schedule: forced.name,
-            storage,
-            shapes: 0,
-            worst: None,
-            error: None,
-        };
-        let mut own: Vec<Line> = forced.iter().map(line).collect();
-        for &[rows, cols] in shapes {
-            let problem = Problem::new(&reduced(loss.clone(), storage), rows, cols, storage);
-            let reference = Reference::new(&problem, Work::ForwardBackward)?;
-            for (line, forced) in own.iter_mut().zip(&forced) {
-                step(&format!("{name} {} {}", storage.name(), forced.name));
-                match try_schedule(ctx, &problem, &reference, forced) {
-                    Ok(Some(off)) => {
-                        line.shapes += 1;
-                        if line.worst.as_ref().is_none_or(|(worst, _)| off.units > worst.units) {
-                            line.worst = Some((off, [rows, cols]));
-                        }
+    let forced = forced(loss, ctx, quick);
+    let line = |forced: &Forced| Line {
+        loss: name.clone(),
+        schedule: forced.name,
+        storage,
+        shapes: 0,
+        worst: None,
+        error: None,
+    };
+    let mut lines: Vec<Line> = forced.iter().map(line).collect();
+    for &[rows, cols] in shapes(quick) {
+        let problem = Problem::new(&reduced(loss.clone(), storage), rows, cols, storage);
+        let reference = Reference::new(&problem, Work::ForwardBackward)?;
+        for (line, forced) in lines.iter_mut().zip(&forced) {
+            step(&format!("{name} {} {}", storage.name(), forced.name));
+            match try_schedule(ctx, &problem, &reference, forced) {
+                Ok(Some(off)) => {
+                    line.shapes += 1;
+                    if line.worst.as_ref().is_none_or(|(worst, _)| off.units > worst.units) {
+                        line.worst = Some((off, [rows, cols]));
                     }
-                    Ok(None) => {}
-                    Err(error) => {
-                        line.error.get_or_insert_with(|| format!("shape [{rows}, {cols}]: {error}"));
-                    }
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    line.error.get_or_insert_with(|| format!("shape [{rows}, {cols}]: {error}"));
                 }
             }
         }
-        lines.extend(own);
     }
     Ok(lines)
+}
+
+fn shapes(quick: bool) -> &'static [[usize; 2]] {
+    if quick { &QUICK } else { &SHAPES }
+}
+
+fn forced(loss: &Loss, ctx: &Context, quick: bool) -> Vec<Forced> {
+    schedules(loss.row_axis() != wgloss::RowAxis::None, ctx.limits(), quick)
 }
 
 /// The worst value; none where the schedule cannot take the shape, or should not.
@@ -183,38 +187,46 @@ fn table(lines: &[Line], dtypes: &[Storage]) -> String {
     text::columns(&aligns, &rows)
 }
 
-fn verify_all(ctx: &Context, args: &Args) -> Fallible<Vec<Line>> {
+/// Every loss in every element type on a device of its own: side by side, as drivers compile the kernels of a device one
+/// by one; and when the device goes, so do its kernels, thousands in all.
+fn verify_all(ctx: &Context, open: impl Fn() -> wgloss::Result<Context> + Sync, args: &Args) -> Fallible<Vec<Line>> {
     let chosen: Vec<Loss> = losses::CATALOGUE
         .iter()
         .filter(|(name, _)| args.losses.is_empty() || args.losses.iter().any(|asked| asked == name))
         .map(|(_, make)| make())
         .collect();
-    let shapes = if args.quick { QUICK.len() } else { SHAPES.len() };
-    let of = |loss: &Loss| schedules(loss.row_axis() != wgloss::RowAxis::None, ctx.limits(), args.quick).len();
-    let steps = chosen.iter().map(of).sum::<usize>() * args.dtype.len() * shapes;
+    let works: Vec<(&Loss, Storage)> =
+        chosen.iter().flat_map(|loss| args.dtype.iter().map(move |storage| (loss, *storage))).collect();
+    let steps = works.iter().map(|(loss, _)| forced(loss, ctx, args.quick).len() * shapes(args.quick).len()).sum();
     let bar = text::progress(steps);
-    let mut lines = Vec::new();
-    for loss in &chosen {
-        let found = verify(ctx, loss, args, &mut |what| {
-            bar.set_message(what.to_owned());
-            bar.inc(1);
-        })?;
+    let step = |what: &str| {
+        bar.set_message(what.to_owned());
+        bar.inc(1);
+    };
+    let of = |(loss, storage): &(&Loss, Storage)| -> Result<Vec<Line>, String> {
+        let ctx = open().map_err(|error| error.to_string())?;
+        let lines = verify(&ctx, loss, *storage, args.quick, &step).map_err(|error| error.to_string())?;
         // As soon as they are known.
-        for line in found.iter().filter(|line| !line.is_right()) {
+        for line in lines.iter().filter(|line| !line.is_right()) {
             bar.suspend(|| eprintln!("WRONG {}", line.complaint()));
         }
-        lines.extend(found);
-    }
+        Ok(lines)
+    };
+    let lines: Vec<Vec<Line>> = works.par_iter().map(of).collect::<Result<_, String>>()?;
     bar.finish_and_clear();
-    Ok(lines)
+    Ok(lines.into_iter().flatten().collect())
 }
 
 pub fn run(device: &DeviceArgs, args: &Args) -> Fallible<Verdict> {
-    let ctx = device.open()?;
-    if let Some(title) = &args.break_kernels {
-        ctx.break_kernels(title);
-    }
-    let lines = verify_all(&ctx, args)?;
+    let open = || {
+        let ctx = device.open()?;
+        if let Some(title) = &args.break_kernels {
+            ctx.break_kernels(title);
+        }
+        Ok(ctx)
+    };
+    let ctx = open()?;
+    let lines = verify_all(&ctx, open, args)?;
     let wrong = lines.iter().filter(|line| !line.is_right()).count();
     if args.json {
         let all: Vec<Value> = lines.iter().map(Line::json).collect();
