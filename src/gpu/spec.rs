@@ -77,11 +77,16 @@ impl PlanSpec {
         self.grad_mode(input, GradMode::Write)
     }
 
-    /// The gradient with respect to an input, to where `mode` says.
+    /// The gradient with respect to an input, to where `mode` says; the last word on it counts.
     #[must_use]
     pub fn grad_mode(mut self, input: &str, mode: GradMode) -> PlanSpec {
-        self.wanted.grads.push(input.to_owned());
-        self.modes.push((input.to_owned(), mode));
+        match self.modes.iter_mut().find(|known| known.0 == input) {
+            Some(known) => known.1 = mode,
+            None => {
+                self.wanted.grads.push(input.to_owned());
+                self.modes.push((input.to_owned(), mode));
+            }
+        }
         self
     }
 
