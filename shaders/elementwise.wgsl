@@ -1,6 +1,7 @@
 // Elements (or rows by themselves): read once, write once, no reduction inside a row.
-// Grid: any number of workgroups; each takes a run of windows of WIDTH items. Reads the inputs at each item, writes the
-// outputs there, and one partial of each sum a workgroup: work[sum * sum_groups + first_group + group].
+// Grid: any number of workgroups; each takes a run of steps of WIDTH items, the first one also what is left at the ends.
+// Reads the inputs at each item, writes the outputs there, and one partial of each sum a workgroup:
+// work[sum * sum_groups + first_group + group].
 
 // hook begin: bindings
 @group(0) @binding(0) var<uniform> shape: Shape;
@@ -9,6 +10,8 @@
 const WG: u32 = 64u;
 const WIDTH: u32 = 1u;
 const SUMS: u32 = 1u;
+// Windows of steps that may not be wholly inside: of the first one, which then begins early, and of the last one.
+const ENDS: u32 = 0u;
 // hook end
 
 // hook begin: items
@@ -16,13 +19,13 @@ struct Outer { one: f32 }
 struct Sums { bits: u32, sum0: f32 }
 struct LaneSums { bits: u32, sum0: f32 }
 fn outer_begin() -> Outer { return Outer(1.0); }
-fn windows(o: Outer) -> u32 { return (shape.items + WIDTH - 1u) / WIDTH; }
-fn window_first(o: Outer, window: u32) -> u32 { return window * WIDTH; }
+fn early(o: Outer) -> u32 { return 0u; }
 fn sums_identity(o: Outer) -> LaneSums { return LaneSums(0u, 0.0); }
 fn item(o: Outer, s: LaneSums, first: u32) -> LaneSums {
     output0[first] = bitcast<u32>(o.one);
     return LaneSums(s.bits, s.sum0 + o.one);
 }
+fn item_end(o: Outer, s: LaneSums, first: u32) -> LaneSums { return item(o, s, first); }
 fn sums_add(a: LaneSums, b: LaneSums) -> LaneSums { return LaneSums(max(a.bits, b.bits), a.sum0 + b.sum0); }
 fn sums_narrow(s: LaneSums) -> Sums { return Sums(s.bits, s.sum0); }
 fn sums_combine(a: Sums, b: Sums) -> Sums { return Sums(max(a.bits, b.bits), a.sum0 + b.sum0); }
@@ -30,6 +33,8 @@ fn sums_store(s: Sums, group: u32, groups: u32) {
     work[group] = store_bits(s.sum0, s.bits > INF_BITS);
 }
 // hook end
+
+// import ends
 
 const BLOCK: u32 = 32u;
 var<workgroup> lanes: array<Sums, WG>;
@@ -42,7 +47,10 @@ fn main(
 ) {
     // Phase 1: items.
     let o = outer_begin();
-    let count = windows(o);
+    // What is not whole steps comes last.
+    let ahead = early(o);
+    let begin = min(whole_from(ahead), shape.items);
+    let count = (shape.items - begin) / WIDTH;
     var s = sums_identity(o);
     // Each workgroup has a run of its own, so that neighbouring accesses follow each other.
     let length = (count + groups.x - 1u) / groups.x;
@@ -52,9 +60,17 @@ fn main(
         var run = sums_identity(o);
         let stop = min(first + BLOCK * WG, end);
         for (var i = first; i < stop; i += WG) {
-            run = item(o, run, window_first(o, i));
+            run = item(o, run, begin + i * WIDTH);
         }
         s = sums_add(s, run);
+    }
+    if (group.x == 0u) {
+        for (var k = lane; k < ENDS; k += WG) {
+            let first = window_at_end(ahead, shape.items, k);
+            if (i32(first) < i32(shape.items)) {
+                s = item_end(o, s, first);
+            }
+        }
     }
     // Phase 2: this workgroup's partial sums, in a fixed order.
     if (SUMS > 0u) {

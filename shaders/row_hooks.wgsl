@@ -13,9 +13,9 @@ const WIDTH: u32 = 1u;
 const TRIPS: u32 = 4u;
 // Whether a workgroup takes more than one row: on a CPU the loop alone costs 8% of a cross-entropy.
 const STRIDED: bool = true;
-// Whether windows begin before the row, aligned to a vector of memory; then its first and its last one, which may not
-// be wholly the row's, have hooks of their own, that mask.
-const MASKED: bool = false;
+// Whether what a lane takes begins before the row, aligned to as much memory; then the windows of what is not wholly
+// the row's, at its beginning and its end, have hooks of their own, that mask.
+const EARLY: bool = false;
 const ENDS: u32 = 0u;
 // hook end
 
@@ -77,21 +77,19 @@ fn is_live(first: u32, thread: u32, rows: u32) -> bool {
     return ROWS == 1u || first + thread / LANES < rows;
 }
 
-// Where the first window of a row begins: early, a column below 0 in two's complement.
+// Where the first step of a row begins: early, a column below 0 in two's complement.
 fn first_col(r: RowValues) -> u32 {
-    return select(0u, 0u - r.early, MASKED);
+    return select(0u, 0u - r.early, EARLY);
 }
 
-// Where its first whole window begins.
+// Where its first whole step begins.
 fn first_whole(r: RowValues) -> u32 {
-    return select(0u, (0u - r.early) % 4u, MASKED);
+    return select(0u, whole_from(r.early), EARLY);
 }
 
-// Where the window at one of its ends begins, the first or the last; past all columns where that window is whole, or
-// the row has but one.
+// Where a window at one of its ends begins.
 fn end_col(r: RowValues, end: u32) -> u32 {
-    let last = (shape.cols + r.early) / 4u * 4u - r.early;
-    let none = 0x7fffffffu;
-    let first = select(none, 0u - r.early, r.early > 0u);
-    return select(first, select(last, none, r.early > 0u && last == first), end == 1u);
+    return window_at_end(r.early, shape.cols, end);
 }
+
+// import ends

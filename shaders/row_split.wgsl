@@ -24,7 +24,7 @@ fn main(
     let outer = outer_begin();
     let cols = i32(shape.cols);
     // Where rows begin anywhere, their windows may be one more.
-    let windows = (shape.cols + select(WIDTH - 1u, 2u * (WIDTH - 1u), MASKED)) / WIDTH;
+    let windows = (shape.cols + select(WIDTH - 1u, 2u * (WIDTH - 1u), EARLY)) / WIDTH;
     let chunk = (windows + shape.splits - 1u) / shape.splits * WIDTH;
     for (var row = group.y; row < shape.items; row += groups.y) {
         var r = row_begin(outer, row);

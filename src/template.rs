@@ -11,6 +11,7 @@ const COMMON: &str = include_str!("../shaders/common.wgsl");
 const STORAGE: &str = include_str!("../shaders/storage.wgsl");
 const MATH: &str = include_str!("../shaders/math.wgsl");
 const ROW_HOOKS: &str = include_str!("../shaders/row_hooks.wgsl");
+const ENDS: &str = include_str!("../shaders/ends.wgsl");
 
 /// How the lanes of a row combine their states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -142,7 +143,8 @@ fn assemble(title: &str, body: &str) -> String {
 }
 
 fn import(text: &str, gather: Gather) -> String {
-    text.replace("// import row_hooks\n", ROW_HOOKS).replace("// import gather\n", gather.text())
+    let text = text.replace("// import row_hooks\n", ROW_HOOKS).replace("// import ends\n", ENDS);
+    text.replace("// import gather\n", gather.text())
 }
 
 /// `// repeat begin: stage` … `// repeat end`, once a stage, with its number in place of 0.

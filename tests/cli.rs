@@ -126,9 +126,12 @@ fn verify_finds_a_kernel_that_drops_the_last_column() {
     assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
     let wrong: Vec<String> =
         stderr(&output).lines().filter(|line| line.starts_with("WRONG")).map(str::to_owned).collect();
-    // The last whole vector of columns is left out, and the end of the row after it.
-    let told = "WRONG cross_entropy, split in 3, f32, shape [3, 257]: gradient of input at [0, 252]: got NaN, want ";
-    assert!(wrong.iter().any(|line| line.starts_with(told)), "{wrong:?}");
+    // The last vector of columns, or pair of them, is left out, and the end of the row after it.
+    let told = |col: usize| {
+        let line = "WRONG cross_entropy, split in 3, f32, shape [3, 257]: gradient of input at";
+        format!("{line} [0, {col}]: got NaN, want ")
+    };
+    assert!(wrong.iter().any(|line| [252, 248].iter().any(|col| line.starts_with(&told(*col)))), "{wrong:?}");
     assert!(wrong.iter().all(|line| line.contains(", split in 3")), "{wrong:?}");
     let told = stdout(&output);
     assert!(told.contains("WRONG: 2 of "), "{told}");
@@ -140,7 +143,9 @@ fn verify_finds_a_kernel_that_drops_the_last_column() {
     assert_eq!((&found["passed"], &line["passed"]), (&Value::from(false), &Value::from(false)));
     assert_eq!(line["worst"]["got"], "NaN");
     assert_eq!(line["worst"]["shape"], serde_json::json!([3, 257]));
-    assert_eq!(line["worst"]["index"], serde_json::json!([2, 254]), "the last vector, from element 768: {line}");
+    // The last whole vector, from element 764, or pair of them, from element 760.
+    let found = [[2, 250], [2, 246]].map(|index| serde_json::json!(index));
+    assert!(found.contains(&line["worst"]["index"]), "{line}");
 }
 
 #[test]

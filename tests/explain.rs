@@ -52,7 +52,8 @@ fn streamed_rows_are_read_twice_and_resident_ones_once() {
     let labels = 4 * ROWS;
     let must = 2 * TENSOR + labels + 4;
     for (kernel, reads) in [(Kernel::Row, 2), (Kernel::RowResident { trips: 0 }, 1)] {
-        let force = Force { kernel: Some(kernel), workgroup: Some(64), lanes: Some(64), ..Force::default() };
+        let (workgroup, lanes, width) = (Some(64), Some(64), Some(4));
+        let force = Force { kernel: Some(kernel), workgroup, lanes, width, ..Force::default() };
         let text = explained(ctx, &losses::cross_entropy(), &classes(force).grad("input"));
         let trips = if reads == 1 { "f32 1 read" } else { "f32 2 reads" };
         assert_eq!(line(&text, "input"), (trips.to_owned(), reads * TENSOR), "{text}");

@@ -11,9 +11,13 @@ use wgloss::schedule::{Force, Kernel, Limits, PassSchedule, Shape, States, sched
 use wgloss::{Loss, Scope, losses};
 
 fn validate(source: &str) {
+    validate_with(source, Capabilities::empty());
+}
+
+fn validate_with(source: &str, more: Capabilities) {
     let module = naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{}", e.emit_to_string(source)));
     let flags = naga::valid::ValidationFlags::all();
-    let capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32 | more;
     let mut validator = naga::valid::Validator::new(flags, capabilities);
     validator.validate(&module).unwrap_or_else(|e| panic!("{}", e.emit_to_string(source)));
     assert!(!source.contains("hook begin"), "an unfilled hook");
@@ -42,22 +46,26 @@ fn variant(program: &Program, pass: usize, mode: Mode, dtype: DType, masked: boo
         // Columns' values begin at a vector of their own.
         let vector = scope == Scope::Element || (scope == Scope::Column && !masked);
         let dtype = if is_float { dtype } else { DType::I32 };
-        Access { along, dtype, vector }
+        Access { along, dtype, vector, wide: vector && matches!(slot, Slot::Input(_)) }
     };
     let access: Vec<Access> = slots.iter().map(access).collect();
     let aligned_to = slots.iter().position(|s| matches!(s, Slot::Output(_))).filter(|k| masked && access[*k].vector);
     let modes = pass.outputs.iter().map(|_| mode).collect();
     let axes = [false, false, program.has_rows() || !masked, true];
-    Variant { access, aligned_to, axes, modes, pooled: false, part: false }
+    Variant { access, aligned_to, masked, axes, modes, pooled: false, part: false }
 }
 
-/// Vectors or not, stored as what, in masked windows or not.
-const STORAGE: [(bool, DType, bool); 5] = [
-    (false, DType::F32, false),
-    (true, DType::F32, false),
-    (true, DType::F32, true),
-    (true, DType::F16, true),
-    (true, DType::BF16, false),
+/// Elements that a lane takes at a time, stored as what, in masked windows or not.
+const STORAGE: [(u32, DType, bool); 9] = [
+    (1, DType::F32, false),
+    (4, DType::F32, false),
+    (4, DType::F32, true),
+    (4, DType::F16, true),
+    (4, DType::BF16, false),
+    (8, DType::F32, false),
+    (8, DType::F32, true),
+    (8, DType::F16, true),
+    (8, DType::BF16, false),
 ];
 
 #[test]
@@ -69,25 +77,27 @@ fn every_generated_kernel_is_valid() {
         let program = program(&make());
         for (p, pass) in program.passes.iter().enumerate() {
             for kernel in kernels {
-                for (vectors, dtype, masked) in STORAGE {
+                for (width, dtype, masked) in STORAGE {
                     for mode in [Mode::Write, Mode::Accumulate] {
                         let shape = Shape {
                             rows: 64,
                             cols: 512,
-                            vectors,
+                            width,
                             masked,
                             rows_innermost: false,
                             gathered_in_place: false,
                             states: States::Inside,
                         };
                         let force = Force { kernel, ..Force::default() };
-                        let limits = Limits { subgroup: if vectors { 32 } else { 0 }, ..Limits::WEBGPU };
+                        let limits = Limits { subgroup: if width == 1 { 0 } else { 32 }, ..Limits::WEBGPU };
                         let Ok(chosen) = schedule(&program, pass, shape, &limits, force) else { continue };
-                        let variant = variant(&program, p, mode, dtype, masked && chosen.width == 4);
+                        let variant = variant(&program, p, mode, dtype, masked && chosen.width > 1);
                         let phases =
                             if let Kernel::RowSplit { .. } = chosen.kernel { pass.stages.len() as u32 } else { 0 };
+                        // 64-bit integers are no part of WebGPU.
+                        let more = if chosen.width == 8 { Capabilities::SHADER_INT64 } else { Capabilities::empty() };
                         for phase in 0..=phases {
-                            validate(&pass_kernel(&program, p, &chosen, &variant, phase).wgsl);
+                            validate_with(&pass_kernel(&program, p, &chosen, &variant, phase).wgsl, more);
                             count += 1;
                         }
                         for output in edge_outputs(&program, pass, &variant, chosen.width) {
@@ -138,6 +148,8 @@ fn generated_kernels_are_as_kept() {
     };
     snapshot("mse_elementwise_vec4", &losses::mse(), Kernel::Elementwise, 4);
     snapshot("cross_entropy_row_vec4", &losses::cross_entropy(), Kernel::Row, 4);
+    snapshot("mse_elementwise_pairs", &losses::mse(), Kernel::Elementwise, 8);
+    snapshot("cross_entropy_row_pairs", &losses::cross_entropy(), Kernel::Row, 8);
     snapshot("cross_entropy_split_scalar", &losses::cross_entropy(), Kernel::RowSplit { splits: 4 }, 1);
     let finish = reduce(&program(&losses::rmse()), 1, &ReduceKind::Finish(vec![Mode::Write]), 64).wgsl;
     insta::assert_snapshot!("rmse_finish", generated(&finish));

@@ -8,8 +8,9 @@ use wgloss::lower::Wanted;
 use wgloss::schedule::{Force, Kernel};
 use wgloss::{Bindings, Context, DType, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, cpu, losses};
 
-// 1, 3, 4, 5: around one vector; 255 to 257: around one workgroup; then streams, aligned and not.
-const COLS: [usize; 10] = [1, 3, 4, 5, 255, 256, 257, 1000, 32000, 50257];
+// 1, 3, 4, 5: around one vector; 255 to 257: around one workgroup; then streams: of vectors, but not of pairs of them;
+// of pairs; of neither.
+const COLS: [usize; 10] = [1, 3, 4, 5, 255, 256, 257, 1004, 32000, 50257];
 
 const KERNELS: [Kernel; 4] =
     [Kernel::Row, Kernel::RowResident { trips: 0 }, Kernel::RowSplit { splits: 1 }, Kernel::RowSplit { splits: 5 }];
@@ -34,7 +35,11 @@ fn forces(ctx: &Context) -> Vec<Force> {
             if matches!(kernel, Kernel::RowSplit { .. }) && lanes < workgroup {
                 continue;
             }
-            for width in [None, Some(1)] {
+            for width in [None, Some(1), Some(4)] {
+                // Only some adapters load more than vectors.
+                if width == Some(4) && !(ctx.limits().wide && lanes == 16) {
+                    continue;
+                }
                 // Without subgroups where there are any: every other one.
                 let off = [None, Some(false)].into_iter().skip(usize::from(width.is_some() && lanes == 1));
                 all.extend(off.map(|subgroups| Force {
@@ -44,7 +49,7 @@ fn forces(ctx: &Context) -> Vec<Force> {
                     lanes: Some(lanes),
                     subgroups,
                     // The adapter's exponential with vectors, ours without.
-                    exp2: Some(width.is_none()),
+                    exp2: Some(width != Some(1)),
                 }));
             }
         }

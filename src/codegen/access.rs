@@ -1,9 +1,10 @@
 //! How a pass kernel reaches its tensors: bindings, addresses, loads and stores.
 //!
-//! A lane visits columns in *windows* of `WIDTH` elements. Where rows begin anywhere (odd column counts, views), the
-//! windows of a row are aligned to one tensor and begin up to three columns early; its first and its last window have
-//! hooks of their own, which mask what lies outside.
-//! Tensors whose rows begin at the same place of a vector load and store vectors, others single elements.
+//! A lane visits columns in *windows* of one element or four, one at a time or two (`WIDTH` in all). Where rows begin
+//! anywhere (odd column counts, views), what a lane takes is aligned to one tensor and begins up to `WIDTH` - 1 columns
+//! early; windows at the ends of a row (of the elements) have hooks of their own, which mask what lies outside.
+//! Tensors whose rows begin at the same place of a vector load and store vectors, others single elements. Two windows
+//! at a time are for loads of 64-bit integers: each is one half of a vector of them.
 
 use super::{Access, Along, Binding, Mode, Slot, Variant, tensors};
 use crate::dtype::DType;
@@ -14,29 +15,41 @@ use crate::text::{put, putln};
 
 const COMPONENTS: [char; 4] = ['x', 'y', 'z', 'w'];
 
+/// Elements of a window that vectors are loaded for.
+pub(super) const WINDOW: u32 = 4;
+
+/// 64-bit integers to the words they hold, lower half first.
+const WORDS: &str = "\
+fn words2(pair: u64) -> vec2<u32> { return vec2<u32>(u32(pair), u32(pair >> 32u)); }
+fn words4(a: u64, b: u64) -> vec4<u32> { return vec4<u32>(words2(a), words2(b)); }
+";
+
 /// Bindings and address arithmetic of a pass kernel.
 pub(super) struct Frame<'a> {
     pub program: &'a Program,
     pub pass: &'a Pass,
     pub variant: &'a Variant,
+    /// Elements of a window.
     pub width: u32,
+    /// Elements that a lane takes at a time.
+    pub step: u32,
     pub slots: Vec<Slot>,
     /// Whether a window may reach past the ends of its row (of the elements, without rows), and is masked.
     pub masked: bool,
 }
 
 impl<'a> Frame<'a> {
-    pub fn new(program: &'a Program, pass: usize, variant: &'a Variant, width: u32) -> Frame<'a> {
+    /// `step` is the schedule's width.
+    pub fn new(program: &'a Program, pass: usize, variant: &'a Variant, step: u32) -> Frame<'a> {
         let pass = &program.passes[pass];
-        // Rows have other hooks for their ends; elements have one for all windows.
-        let masked = variant.aligned_to.is_some() && !program.has_rows();
-        Frame { program, pass, variant, width, slots: tensors(program, pass), masked }
+        let slots = tensors(program, pass);
+        Frame { program, pass, variant, width: step.min(WINDOW), step, slots, masked: false }
     }
 
-    /// The same for windows at the ends of a row, where they are not whole.
+    /// The same for windows at the ends of a row (of the elements), where they may not be whole.
     pub fn at_ends(&self) -> Frame<'a> {
-        let Frame { program, pass, variant, width, ref slots, .. } = *self;
-        Frame { program, pass, variant, width, slots: slots.clone(), masked: self.has_ends() }
+        let Frame { program, pass, variant, width, step, ref slots, .. } = *self;
+        Frame { program, pass, variant, width, step, slots: slots.clone(), masked: variant.masked }
     }
 
     /// Place in `shape.tensors` of a slot.
@@ -48,7 +61,12 @@ impl<'a> Frame<'a> {
         self.variant.access[self.tensor(slot)]
     }
 
-    /// Whether windows begin up to three columns before the row.
+    /// Whether a lane takes two windows at a time.
+    pub fn is_paired(&self) -> bool {
+        self.step > WINDOW
+    }
+
+    /// Whether what a lane takes at a time may begin before the row.
     pub fn has_ends(&self) -> bool {
         self.variant.aligned_to.is_some()
     }
@@ -60,7 +78,12 @@ impl<'a> Frame<'a> {
 
     /// Whether loads and stores of the tensor are vectors.
     pub fn is_vector(&self, slot: Slot) -> bool {
-        self.width == 4 && self.access(slot).vector
+        self.width == WINDOW && self.access(slot).vector
+    }
+
+    /// Whether two windows are loaded as one vector of 64-bit integers.
+    pub fn is_wide(&self, slot: Slot) -> bool {
+        self.is_paired() && self.access(slot).wide
     }
 
     pub fn mode(&self, output: usize) -> Mode {
@@ -99,9 +122,12 @@ impl<'a> Frame<'a> {
                 continue;
             }
             all.push(Binding { slot, writes, tensor: Some(tensor) });
-            let element = match (self.is_vector(slot), self.access(slot).dtype.is_packed()) {
-                (true, true) => "vec2<u32>",
-                (true, false) => "vec4<u32>",
+            let is_packed = self.access(slot).dtype.is_packed();
+            let element = match (self.is_wide(slot), self.is_vector(slot), is_packed) {
+                (true, _, true) => "vec2<u64>",
+                (true, _, false) => "vec4<u64>",
+                (false, true, true) => "vec2<u32>",
+                (false, true, false) => "vec4<u32>",
                 _ => "u32",
             };
             declare(&mut text, all.len() + 1, writes, &name, &format!("array<{element}>"));
@@ -114,7 +140,10 @@ impl<'a> Frame<'a> {
             all.push(Binding { slot, writes: true, tensor: None });
             declare(&mut text, all.len() + 1, true, name, ty);
         }
-        if self.has_ends() {
+        if self.is_paired() {
+            text.push_str(WORDS);
+        }
+        if self.variant.masked {
             let cols = self.cols();
             putln!(text, "fn near(col: u32) -> u32 {{ return u32(clamp(i32(col), 0, i32({cols}) - 1)); }}");
         }
@@ -175,13 +204,16 @@ impl<'a> Frame<'a> {
     /// f32 (or index) bits of the element, or of the window's elements, at a column.
     pub fn load(&self, slot: Slot, base: &str, col: &str) -> String {
         let name = self.buffer(slot);
-        if self.is_vector(slot) {
-            let vector = format!("{name}[({base} + {col}) / 4u]");
-            return match self.access(slot).dtype {
-                DType::F16 => format!("widen4_f16({vector})"),
-                DType::BF16 => format!("widen4_bf16({vector})"),
-                _ => vector,
+        if self.is_wide(slot) {
+            let at = format!("({base} + {col})");
+            let half = |words: &str| format!("{name}[{at} / 8u][{at} / 4u % 2u{words}]");
+            return match self.access(slot).dtype.is_packed() {
+                true => self.widened(slot, &format!("words2({})", half(""))),
+                false => format!("words4({}, {})", half(" * 2u"), half(" * 2u + 1u")),
             };
+        }
+        if self.is_vector(slot) {
+            return self.widened(slot, &format!("{name}[({base} + {col}) / 4u]"));
         }
         if self.width == 1 {
             return self.load_one(slot, &self.at_col(slot, base, col));
@@ -196,15 +228,44 @@ impl<'a> Frame<'a> {
         format!("U4({}, {}, {}, {})", each(0), each(1), each(2), each(3))
     }
 
+    /// The same of two windows, the first at that column, which begins a pair; and what to write before.
+    pub fn load_pair(&self, slot: Slot, base: &str, col: &str) -> (String, [String; 2]) {
+        if !self.is_wide(slot) {
+            return (String::new(), [self.load(slot, base, col), self.load(slot, base, &format!("({col} + 4u)"))]);
+        }
+        let w = format!("w{}", self.tensor(slot));
+        let before = format!("    let {w} = {}[({base} + {col}) / 8u];\n", self.buffer(slot));
+        let halves = match self.access(slot).dtype.is_packed() {
+            true => ["x", "y"].map(|c| self.widened(slot, &format!("words2({w}.{c})"))),
+            false => [("x", "y"), ("z", "w")].map(|(low, high)| format!("words4({w}.{low}, {w}.{high})")),
+        };
+        (before, halves)
+    }
+
+    /// f32 (or index) bits of a window's words.
+    fn widened(&self, slot: Slot, words: &str) -> String {
+        match self.access(slot).dtype {
+            DType::F16 => format!("widen4_f16({words})"),
+            DType::BF16 => format!("widen4_bf16({words})"),
+            _ => words.to_owned(),
+        }
+    }
+
     /// f32 (or index) bits of one element at an address.
     pub fn load_one(&self, slot: Slot, address: &str) -> String {
         let name = self.buffer(slot);
         let dtype = self.access(slot).dtype;
-        let word = match (self.is_vector(slot), dtype.is_packed()) {
-            (true, true) => format!("{name}[({address}) / 4u][({address}) / 2u % 2u]"),
-            (true, false) => format!("{name}[({address}) / 4u][({address}) % 4u]"),
-            (false, true) => format!("{name}[({address}) / 2u]"),
-            (false, false) => format!("{name}[{address}]"),
+        let word = match (self.is_wide(slot), self.is_vector(slot), dtype.is_packed()) {
+            (true, _, true) => {
+                format!("u32({name}[({address}) / 8u][({address}) / 4u % 2u] >> (({address}) / 2u % 2u * 32u))")
+            }
+            (true, _, false) => {
+                format!("u32({name}[({address}) / 8u][({address}) / 2u % 4u] >> (({address}) % 2u * 32u))")
+            }
+            (false, true, true) => format!("{name}[({address}) / 4u][({address}) / 2u % 2u]"),
+            (false, true, false) => format!("{name}[({address}) / 4u][({address}) % 4u]"),
+            (false, false, true) => format!("{name}[({address}) / 2u]"),
+            (false, false, false) => format!("{name}[{address}]"),
         };
         match dtype {
             DType::F16 => format!("widen_f16({word}, {address})"),
@@ -335,7 +396,7 @@ impl<'a> Frame<'a> {
 
 /// Outputs of a pass over masked windows that are stored two elements a word.
 pub fn edge_outputs(program: &Program, pass: &Pass, variant: &Variant, width: u32) -> Vec<usize> {
-    if variant.aligned_to.is_none() || !program.has_rows() || width == 1 {
+    if !variant.masked || !program.has_rows() || width == 1 {
         return Vec::new();
     }
     let slots = tensors(program, pass);

@@ -6,7 +6,7 @@ use super::{KernelSource, Slot, Variant, is_read_later, scalar_type, structure, 
 use crate::expr::{Node, NodeId, Scope};
 use crate::lower::Program;
 use crate::op::Kind;
-use crate::schedule::{PassSchedule, roots};
+use crate::schedule::{PassSchedule, roots, visited_inputs};
 use crate::template::{Gather, Skeleton, fill_hooks};
 use crate::text::{put, putln};
 use std::collections::BTreeMap;
@@ -17,8 +17,10 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
     let (bindings, declarations) = frame.bindings(&params(program, 1));
     let sums = frame.pass.totals.len();
     let PassSchedule { workgroup, width, .. } = schedule;
-    let constants =
-        format!("const WG: u32 = {workgroup}u;\nconst WIDTH: u32 = {width}u;\nconst SUMS: u32 = {sums}u;\n");
+    let ends = if frame.has_ends() { 2 * width / frame.width } else { 0 };
+    let constants = format!(
+        "const WG: u32 = {workgroup}u;\nconst WIDTH: u32 = {width}u;\nconst SUMS: u32 = {sums}u;\nconst ENDS: u32 = {ends}u;\n"
+    );
     let hooks = BTreeMap::from([
         ("bindings".to_owned(), declarations + &constants),
         ("items".to_owned(), hook(&frame, lenient)),
@@ -29,7 +31,6 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
 
 fn hook(frame: &Frame<'_>, lenient: bool) -> String {
     let program = frame.program;
-    let width = frame.width;
     let roots = roots(program, frame.pass);
     let outer = outer_nodes(program, &roots);
     let mut fields = vec![("bits".to_owned(), "u32".to_owned())];
@@ -41,24 +42,54 @@ fn hook(frame: &Frame<'_>, lenient: bool) -> String {
     }
     let mut text = structure("Outer", &fields);
     put!(text, "fn outer_begin() -> Outer {{\n    var o: Outer;\n    o.bits = 0u;\n{code}    return o;\n}}\n");
-    // Windows of items: aligned to a tensor, the first one may begin before it.
-    let early = early(frame);
-    putln!(
-        text,
-        "fn windows(o: Outer) -> u32 {{ return (shape.items + {early} + WIDTH - 1u) / WIDTH; }}\n\
-         fn window_first(o: Outer, window: u32) -> u32 {{ return window * WIDTH - {early}; }}"
-    );
+    let early = frame.variant.aligned_to.map_or("0u".to_owned(), |tensor| format!("o.first{tensor} % WIDTH"));
+    putln!(text, "fn early(o: Outer) -> u32 {{ return {early}; }}");
     text.push_str(&sums_text(frame));
-    // One item, or a window of them.
+    if frame.is_paired() {
+        let is_wide = |place: &usize| frame.is_wide(Slot::Input(*place));
+        let fetched: Vec<usize> = visited_inputs(program, frame.pass).into_iter().filter(is_wide).collect();
+        text.push_str(&item_text(frame, &roots, lenient, "window", &fetched));
+        text.push_str(&pair_text(frame, &fetched));
+    } else {
+        text.push_str(&item_text(frame, &roots, lenient, "item", &[]));
+    }
+    text.push_str(&match frame.has_ends() {
+        true => item_text(&frame.at_ends(), &roots, lenient, "item_end", &[]),
+        false => "fn item_end(o: Outer, s: LaneSums, first: u32) -> LaneSums { return s; }\n".to_owned(),
+    });
+    text
+}
+
+/// Two windows, from one load of each wide input.
+fn pair_text(frame: &Frame<'_>, fetched: &[usize]) -> String {
+    let mut text = "fn item(o: Outer, sums: LaneSums, first: u32) -> LaneSums {\n".to_owned();
+    text.push_str(&frame.coordinates("first"));
+    let (mut low, mut high) = (String::new(), String::new());
+    for &place in fetched {
+        let slot = Slot::Input(place);
+        let (before, [a, b]) = frame.load_pair(slot, &format!("({})", frame.base(slot)), frame.element_col());
+        text.push_str(&before);
+        put!(low, ", {a}");
+        put!(high, ", {b}");
+    }
+    putln!(text, "    return window(o, window(o, sums, first{low}), first + 4u{high});\n}}");
+    text
+}
+
+/// One item, or a window of them. Bits of the inputs that are `fetched` are given, those of others are loaded.
+fn item_text(frame: &Frame<'_>, roots: &[NodeId], lenient: bool, name: &str, fetched: &[usize]) -> String {
+    let (program, width) = (frame.program, frame.width);
+    let mut text = String::new();
     let here = |id: NodeId| program.scope(id) > Scope::Total && !is_literal(program.node(id));
     let emit = Emit { frame, width, outer: "o", here: &here };
-    let nodes = valid_first(program, &roots);
-    text.push_str("fn item(o: Outer, sums: LaneSums, first: u32) -> LaneSums {\n    var s = sums;\n");
+    let nodes = valid_first(program, roots);
+    let given: String = fetched.iter().map(|place| format!(", x{place}: U4")).collect();
+    putln!(text, "fn {name}(o: Outer, sums: LaneSums, first: u32{given}) -> LaneSums {{\n    var s = sums;");
     text.push_str(&frame.coordinates("first"));
     text.push_str(&frame.valid("first"));
     let u = if width == 4 { "U4" } else { "U" };
     putln!(text, "    var bits = {u}(0u);");
-    let loads = emit.lets(&nodes, &|id| load(frame, id, "(shape.first_item + first)", lenient));
+    let loads = emit.lets(&nodes, &|id| load(frame, id, "(shape.first_item + first)", lenient, fetched));
     text.push_str(&loads);
     // Where the loss is valid: NaN elsewhere is not looked at.
     let valid = program.valid.map(|v| emit.value(v));
@@ -101,20 +132,18 @@ fn col_of(frame: &Frame<'_>) -> &'static str {
     if frame.program.has_rows() { "0u" } else { frame.element_col() }
 }
 
-/// How many elements the first window begins early, as text.
-fn early(frame: &Frame<'_>) -> String {
-    frame.variant.aligned_to.map_or("0u".to_owned(), |tensor| format!("o.first{tensor} % 4u"))
-}
-
 /// Loads of inputs and gathers of one item, their bits added to `bits`.
-fn load(frame: &Frame<'_>, id: NodeId, item: &str, lenient: bool) -> String {
+fn load(frame: &Frame<'_>, id: NodeId, item: &str, lenient: bool, fetched: &[usize]) -> String {
     let program = frame.program;
     let n = id.0;
     let f = if frame.width == 4 { "F4" } else { "F" };
     match *program.node(id) {
         Node::Input(place) => {
             let slot = Slot::Input(place as usize);
-            let bits = frame.load(slot, &frame.base(slot), col_of(frame));
+            let bits = match fetched.contains(&(place as usize)) {
+                true => format!("x{place}"),
+                false => frame.load(slot, &frame.base(slot), col_of(frame)),
+            };
             match program.kind(id) {
                 Kind::Int => format!("    let e{n} = {bits};\n"),
                 _ => format!(

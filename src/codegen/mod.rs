@@ -44,6 +44,8 @@ pub struct Access {
     pub dtype: DType,
     /// Whether windows of four columns are loaded and stored as vectors.
     pub vector: bool,
+    /// Whether two of them are loaded as one, where a lane takes two at a time.
+    pub wide: bool,
 }
 
 /// What becomes of an output.
@@ -100,8 +102,10 @@ pub struct KernelSource {
 pub struct Variant {
     /// For each tensor of the pass (inputs, then outputs): how it is reached.
     pub access: Vec<Access>,
-    /// The tensor, by its place there, that the windows of a row are aligned to, where rows begin anywhere.
+    /// The tensor, by its place there, that what a lane takes at a time is aligned to, where rows begin anywhere.
     pub aligned_to: Option<usize>,
+    /// Whether windows at the ends of a row may reach past them.
+    pub masked: bool,
     /// Axes that are more than one index long, outermost first: of rows (three), or of elements (four).
     pub axes: [bool; 4],
     /// What becomes of each output of the pass, in order.

@@ -8,7 +8,7 @@ use super::{KernelSource, Slot, Variant, is_read_later, scalar_type, state_words
 use crate::expr::{Node, NodeId, Scope};
 use crate::lower::Program;
 use crate::op::{Kind, Op};
-use crate::schedule::{Kernel, PassSchedule, roots, tensor_inputs};
+use crate::schedule::{Kernel, PassSchedule, roots, visited_inputs};
 use crate::template::{Gather, Skeleton, fill_hooks};
 use crate::text::{put, putln};
 use std::collections::{BTreeMap, HashMap};
@@ -35,12 +35,9 @@ pub(super) fn kernel(
     for (name, value) in constants {
         putln!(declarations, "const {name}: u32 = {value}u;");
     }
-    let masked = frame.has_ends();
-    let ends = if masked { 2 } else { 0 };
-    putln!(
-        declarations,
-        "const STRIDED: bool = {strided};\nconst MASKED: bool = {masked};\nconst ENDS: u32 = {ends}u;"
-    );
+    let early = frame.has_ends();
+    let ends = if early { 2 * width / frame.width } else { 0 };
+    putln!(declarations, "const STRIDED: bool = {strided};\nconst EARLY: bool = {early};\nconst ENDS: u32 = {ends}u;");
     let mut hooks = BTreeMap::from([
         ("bindings".to_owned(), declarations),
         ("row".to_owned(), row.begin_text()),
@@ -80,7 +77,7 @@ struct Row<'f, 'a> {
     nodes: Vec<NodeId>,
     /// Stage after which a node is known.
     depth: HashMap<NodeId, usize>,
-    /// Element and column inputs, loaded in `fetch`.
+    /// Inputs that are read at every column, loaded in `fetch`.
     fetched: Vec<usize>,
 }
 
@@ -102,16 +99,7 @@ impl<'f, 'a> Row<'f, 'a> {
             };
             depth.insert(id, known);
         }
-        let is_fetched = |place: &usize| {
-            let dense = |id: &NodeId| *program.node(*id) == Node::Input(*place as u32);
-            // Read as an element, not only through a gather.
-            let read = nodes
-                .iter()
-                .any(|&n| !matches!(program.node(n), Node::At(..)) && program.node(n).operands().any(|o| dense(&o)));
-            let is_output = frame.pass.outputs.iter().any(|&o| dense(&program.outputs[o].node));
-            (read || is_output) && matches!(program.inputs[*place].scope, Scope::Element | Scope::Column)
-        };
-        let fetched = tensor_inputs(program, frame.pass).into_iter().filter(is_fetched).collect();
+        let fetched = visited_inputs(program, frame.pass);
         Row { frame, ends, lenient, nodes, depth, fetched }
     }
 
@@ -151,7 +139,10 @@ impl<'f, 'a> Row<'f, 'a> {
         let u = if frame.width == 4 { "U4" } else { "U" };
         let mut loads = vec![("none".to_owned(), "u32".to_owned())];
         loads.extend(self.fetched.iter().map(|place| (format!("x{place}"), u.to_owned())));
-        text.push_str(&structure("Fetched", &loads));
+        text.push_str(&structure(self.window(), &loads));
+        if frame.is_paired() {
+            text.push_str("struct Fetched {\n    a: Window,\n    b: Window,\n}\n");
+        }
         let code = outer_code(program, &outer, "r");
         put!(
             text,
@@ -164,24 +155,44 @@ impl<'f, 'a> Row<'f, 'a> {
         }
         text.push_str("    r.row = shape.first_item + row;\n");
         if let Some(tensor) = frame.variant.aligned_to {
-            putln!(text, "    r.early = r.base{tensor} % 4u;");
+            putln!(text, "    r.early = r.base{tensor} % WIDTH;");
         }
         text.push_str(&self.row_lets(0));
         text.push_str(&self.settle_text(0));
         text.push_str("    return r;\n}\n");
-        for (name, frame) in [("fetch", self.frame), ("fetch_end", self.ends)] {
-            if name == "fetch_end" && !frame.has_ends() {
-                text.push_str("fn fetch_end(r: RowValues, col: u32) -> Fetched { return fetch(r, col); }\n");
-                continue;
-            }
-            putln!(text, "fn {name}(r: RowValues, col: u32) -> Fetched {{\n    var f: Fetched;");
-            for &place in &self.fetched {
-                let slot = Slot::Input(place);
-                let bits = frame.load(slot, &self.base_name(slot), "col");
-                putln!(text, "    f.x{place} = {bits};");
-            }
-            text.push_str("    return f;\n}\n");
+        text.push_str(&if frame.is_paired() { self.fetch_pair() } else { self.fetch_window(frame, "fetch") });
+        text.push_str(&match self.ends.has_ends() {
+            true => self.fetch_window(self.ends, "fetch_end"),
+            false => "fn fetch_end(r: RowValues, col: u32) -> Fetched { return fetch(r, col); }\n".to_owned(),
+        });
+        text
+    }
+
+    /// What the inputs of a window are kept in; what a lane takes at a time is `Fetched`.
+    fn window(&self) -> &'static str {
+        if self.frame.is_paired() { "Window" } else { "Fetched" }
+    }
+
+    fn fetch_window(&self, frame: &Frame<'_>, name: &str) -> String {
+        let window = self.window();
+        let mut text = format!("fn {name}(r: RowValues, col: u32) -> {window} {{\n    var f: {window};\n");
+        for &place in &self.fetched {
+            let slot = Slot::Input(place);
+            let bits = frame.load(slot, &self.base_name(slot), "col");
+            putln!(text, "    f.x{place} = {bits};");
         }
+        text.push_str("    return f;\n}\n");
+        text
+    }
+
+    fn fetch_pair(&self) -> String {
+        let mut text = "fn fetch(r: RowValues, col: u32) -> Fetched {\n    var f: Fetched;\n".to_owned();
+        for &place in &self.fetched {
+            let slot = Slot::Input(place);
+            let (before, [a, b]) = self.frame.load_pair(slot, &self.base_name(slot), "col");
+            putln!(text, "{before}    f.a.x{place} = {a};\n    f.b.x{place} = {b};");
+        }
+        text.push_str("    return f;\n}\n");
         text
     }
 
@@ -302,12 +313,25 @@ impl<'f, 'a> Row<'f, 'a> {
             text,
             "fn stage{stage}_identity() -> LaneStage{stage} {{\n    var s: LaneStage{stage};\n    s.bits = {u}(0u);\n{identity}    return s;\n}}\n"
         );
-        text.push_str(&self.step_text(stage, &states, self.frame, "step"));
+        let lane = format!("LaneStage{stage}");
+        if frame.is_paired() {
+            text.push_str(&self.step_text(stage, &states, self.frame, "window"));
+            let window = |s: &str, half: &str, col: &str| format!("stage{stage}_window({s}, r, f.{half}, {col})");
+            putln!(
+                text,
+                "fn stage{stage}_step(s: {lane}, r: RowValues, f: Fetched, col: u32) -> {lane} {{ return {}; }}",
+                window(&window("s", "a", "col"), "b", "col + 4u")
+            );
+        } else {
+            text.push_str(&self.step_text(stage, &states, self.frame, "step"));
+        }
         text.push_str(&match self.ends.has_ends() {
             true => self.step_text(stage, &states, self.ends, "end"),
-            false => format!(
-                "fn stage{stage}_end(s: LaneStage{stage}, r: RowValues, f: Fetched, col: u32) -> LaneStage{stage} {{ return s; }}\n"
-            ),
+            false => {
+                format!(
+                    "fn stage{stage}_end(s: {lane}, r: RowValues, f: Fetched, col: u32) -> {lane} {{ return s; }}\n"
+                )
+            }
         });
         // Lanes of a vector, then lanes of a workgroup.
         let component = |c: &str| {
@@ -360,7 +384,8 @@ impl<'f, 'a> Row<'f, 'a> {
         let nodes = self.element_nodes(&roots);
         let seen = self.is_seen(&nodes, stage);
         let mut text = format!(
-            "fn stage{stage}_{name}(before: LaneStage{stage}, r: RowValues, f: Fetched, col: u32) -> LaneStage{stage} {{\n    var s = before;\n"
+            "fn stage{stage}_{name}(before: LaneStage{stage}, r: RowValues, f: {}, col: u32) -> LaneStage{stage} {{\n    var s = before;\n",
+            self.window()
         );
         if !seen {
             putln!(text, "    var bits = {u}(0u);");
@@ -401,7 +426,14 @@ impl<'f, 'a> Row<'f, 'a> {
 
     fn outputs_text(&self) -> String {
         let (frame, program) = (self.frame, self.frame.program);
-        let mut text = self.elements_text(self.frame, "write_elements");
+        let mut text = match frame.is_paired() {
+            true => {
+                let pair = "fn write_elements(r: RowValues, f: Fetched, col: u32) {\n    write_window(r, f.a, col);\n    \
+                            write_window(r, f.b, col + 4u);\n}\n";
+                self.elements_text(self.frame, "write_window") + pair
+            }
+            false => self.elements_text(self.frame, "write_elements"),
+        };
         text.push_str(&match self.ends.has_ends() {
             true => self.elements_text(self.ends, "write_end"),
             false => "fn write_end(r: RowValues, f: Fetched, col: u32) {}\n".to_owned(),
@@ -432,7 +464,7 @@ impl<'f, 'a> Row<'f, 'a> {
         let is_element_output = |&&o: &&usize| program.outputs[o].scope == Scope::Element;
         let elements: Vec<usize> = frame.pass.outputs.iter().filter(is_element_output).copied().collect();
         let valid = program.valid;
-        let mut text = format!("fn {name}(r: RowValues, f: Fetched, col: u32) {{\n");
+        let mut text = format!("fn {name}(r: RowValues, f: {}, col: u32) {{\n", self.window());
         if !elements.is_empty() {
             let roots: Vec<NodeId> = elements.iter().map(|&o| program.outputs[o].node).chain(valid).collect();
             let nodes = self.element_nodes(&roots);

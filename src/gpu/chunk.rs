@@ -26,6 +26,9 @@ pub(super) struct Cut {
     pub alignment: u64,
 }
 
+/// Bytes of the longest vector that kernels load.
+const LONGEST: u64 = 32;
+
 /// How a pass is cut, and into what.
 pub(super) struct Pieces {
     pub cut: Cut,
@@ -58,18 +61,20 @@ impl Cut {
         place.offset + chunk.first * place.strides[self.axis] + columns
     }
 
-    /// Bytes of a chunk in the tensor's buffer: from an aligned offset to the end of the last whole vector.
+    /// Bytes of a chunk in the tensor's buffer: from an aligned offset to the end of the last whole vector, and no fewer
+    /// than the longest vector has that kernels load, where there are as many before.
     pub fn bytes(&self, place: &Place, chunk: Chunk) -> Range<u64> {
         let size = place.dtype.size();
         let first = self.start(place, chunk);
         let end = first + (chunk.len - 1) * place.strides[self.axis] + self.inner(place, chunk.cols);
-        let start = first * size;
-        start - start % self.alignment..(end * size).next_multiple_of(16)
+        let (start, end) = (first * size, (end * size).next_multiple_of(16));
+        let begin = start - start % self.alignment;
+        if end - begin < LONGEST { begin.saturating_sub(self.alignment)..end } else { begin..end }
     }
 
     /// First element of a chunk in its binding.
     pub fn first(&self, place: &Place, chunk: Chunk) -> u64 {
-        self.start(place, chunk) % (self.alignment / place.dtype.size())
+        self.start(place, chunk) - self.bytes(place, chunk).start / place.dtype.size()
     }
 
     /// The fewest chunks of which each tensor's part fits a binding. `parts` says whether a row may be cut.
@@ -93,8 +98,8 @@ impl Cut {
             len = len.min(fits);
         }
         if len < total && self.axis == 3 {
-            // Elements are cut at vectors, so that one kernel serves all chunks.
-            len -= len % 4;
+            // Elements are cut at pairs of vectors, so that one kernel serves all chunks.
+            len -= len % 8;
         }
         let starts = (0..total).step_by(usize::try_from(len).unwrap_or(usize::MAX));
         Ok(starts.map(|first| self.all_columns(first, len.min(total - first))).collect())
@@ -196,6 +201,21 @@ mod tests {
         }
         assert_eq!(next, [2, 0]);
         assert_eq!(chunks.len(), 8, "four parts a row");
+    }
+
+    #[test]
+    fn a_last_chunk_of_one_element_is_bound_with_what_lies_before() {
+        let len = 262_072;
+        let cut = Cut::new([1, 1, 1, 8 * len + 1], 4, 1 << 20, 256);
+        let x = place([0, 0, 0, 1], 0, DType::F32);
+        let chunks = cut.chunks(&[("input", x)], true).unwrap();
+        assert_eq!(
+            (chunks.len(), chunks[0].len, chunks[8].len),
+            (9, len, 1),
+            "the last one begins at an aligned offset"
+        );
+        assert_eq!(cut.bytes(&x, chunks[8]), 4 * 8 * len - 256..4 * 8 * len + 16);
+        assert_eq!(cut.first(&x, chunks[8]), 64);
     }
 
     proptest! {

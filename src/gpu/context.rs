@@ -42,7 +42,12 @@ impl Context {
             let known = ["llvmpipe", "lavapipe", "swiftshader", "softpipe", "basic render"];
             info.device_type == wgpu::DeviceType::Cpu || known.iter().any(|k| name.contains(k))
         });
-        let limits = Limits { subgroup: subgroup(&device, info.as_ref()), ..limits(&device.limits(), software) };
+        let limits = Limits {
+            subgroup: subgroup(&device, info.as_ref()),
+            // Elsewhere a vector of 16 bytes is one load.
+            wide: software && device.features().contains(wgpu::Features::SHADER_INT64),
+            ..limits(&device.limits(), software)
+        };
         let adapter = info.as_ref().map_or_else(
             || "adapter not given".to_owned(),
             |info| format!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info),
@@ -181,6 +186,7 @@ fn limits(of: &wgpu::Limits, software: bool) -> Limits {
         subgroup: 0,
         exp2: false,
         software,
+        wide: false,
     }
 }
 

@@ -48,8 +48,8 @@ impl Context {
     }
 
     async fn request(adapter: wgpu::Adapter, limits: Option<wgpu::Limits>) -> Result<Context> {
-        // Timestamps are for tuning and benchmarks.
-        let all = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+        // Timestamps are for tuning and benchmarks, 64-bit integers for software adapters.
+        let all = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_INT64;
         let wanted = if limits.is_none() { all } else { wgpu::Features::empty() };
         let required_limits = limits.unwrap_or_else(|| adapter.limits());
         let descriptor = wgpu::DeviceDescriptor {
@@ -65,6 +65,9 @@ impl Context {
 
     /// Shares a device that the caller made. Give the adapter, where it is known, so that kernels suit it: then one
     /// small dispatch is submitted, and waited for, that measures the adapter's exponential (not in a browser).
+    ///
+    /// No feature is needed. `SUBGROUP` is used where the device has it, on software adapters `SHADER_INT64`, and
+    /// `TIMESTAMP_QUERY` to tune.
     ///
     /// # Errors
     /// None today; a device that wgloss could not use would be [`Error::Device`].

@@ -50,10 +50,9 @@ pub(super) fn resolve(problem: &mut Problem<'_>) -> Result<Resolved> {
     }
     for pass in &problem.program.passes {
         let slots = tensors(problem.program, pass);
-        let columns = pass.columns;
         // Keeping one output may change how the others are reached.
         while let Some(output) = {
-            let windows = problem.windows(&slots, columns);
+            let windows = problem.windows(&slots, pass);
             let odd = |slot: &&Slot| problem.place(**slot).dtype.is_packed() && !windows.vector(&slots, **slot);
             slots.iter().find(|s| matches!(s, Slot::Output(_)) && odd(s)).copied()
         } {
@@ -76,7 +75,7 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
             let (needed, allowed) = (slots.len() as u64, MAX_TENSORS as u64);
             return Err(Error::Limit { what: "tensors of a pass".into(), needed, allowed, limit: "wgloss" });
         }
-        let windows = problem.windows(&slots, pass.columns);
+        let windows = problem.windows(&slots, pass);
         // A gradient that is kept is accumulated where it settles.
         let mode = |&o: &usize| if problem.targets[o].is_some() { Mode::Write } else { problem.modes[o] };
         let modes: Vec<Mode> = pass.outputs.iter().map(mode).collect();
@@ -92,7 +91,7 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
         let shape = schedule::Shape {
             rows: if program.has_rows() { items } else { 1 },
             cols: if program.has_rows() { pieces[0].cols } else { items },
-            vectors: windows.width == 4,
+            width: windows.width,
             masked: windows.aligned_to.is_some(),
             rows_innermost,
             gathered_in_place,
@@ -105,9 +104,10 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
         chunks.push(Pieces { cut, pieces });
         shapes.push(shape);
         schedules.push(schedule::schedule(program, pass, shape, limits, problem.force)?);
-        let Windows { access, aligned_to, .. } = windows;
+        let Windows { access, aligned_to, masked, .. } = windows;
         let axes = geometry.axes.map(|size| size > 1);
-        variants.push(Variant { access, aligned_to, axes, modes, pooled: problem.pooled, part: problem.staging.part });
+        let (pooled, part) = (problem.pooled, problem.staging.part);
+        variants.push(Variant { access, aligned_to, masked, axes, modes, pooled, part });
     }
     let rows: Vec<RowStates> = problem.row_states(&schedules, &chunks);
     let memory = problem.memory(&schedules, &variants, &chunks, &rows)?;

@@ -211,9 +211,9 @@ impl Plan {
         });
         let kernels: Vec<String> = kernels.collect();
         let alignment = resolved.facts.passes.iter().map(|facts| {
-            let Shape { vectors, masked, rows_innermost, gathered_in_place, .. } = facts.shape;
-            let flags = [vectors, masked, rows_innermost, gathered_in_place].map(|flag| if flag { 'y' } else { 'n' });
-            format!("aligned {}", flags.iter().collect::<String>())
+            let Shape { width, masked, rows_innermost, gathered_in_place, .. } = facts.shape;
+            let flags = [masked, rows_innermost, gathered_in_place].map(|flag| if flag { 'y' } else { 'n' });
+            format!("aligned {width}{}", flags.iter().collect::<String>())
         });
         Some(Key {
             adapter: ctx.adapter_key()?,

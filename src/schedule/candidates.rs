@@ -29,8 +29,8 @@ pub fn candidates(program: &Program, shapes: &[Shape], limits: &Limits, asked: F
         Some(shape) => row_forces(shape, limits),
         None => vec![element_forces(limits)],
     };
-    groups
-        .push(vec![Force { width: Some(1), ..Force::default() }, Force { subgroups: Some(false), ..Force::default() }]);
+    let narrower = [4, 1].map(|width| Force { width: Some(width), ..Force::default() });
+    groups.push(narrower.into_iter().chain([Force { subgroups: Some(false), ..Force::default() }]).collect());
     let of = default.iter().zip(&program.passes).rev().find(|(_, pass)| pass.columns).map_or(default[0], |(s, _)| *s);
     let (mut found, mut seen) = (vec![asked], vec![of_note(&default)]);
     let mut turns: Vec<_> = groups
@@ -146,7 +146,7 @@ mod tests {
         let shape = Shape {
             rows,
             cols,
-            vectors,
+            width: if vectors { 4 } else { 1 },
             masked,
             rows_innermost: false,
             gathered_in_place: false,
@@ -167,6 +167,11 @@ mod tests {
         assert!(of(|k| matches!(k, Kernel::RowSplit { .. })) >= 2, "{all:?}");
         assert!(all.contains(&Force { width: Some(1), ..Force::default() }));
         assert!(all.contains(&Force { subgroups: Some(false), ..Force::default() }));
+        let narrower = Force { width: Some(4), ..Force::default() };
+        assert!(!all.contains(&narrower), "vectors are the default");
+        let pairs: Vec<Shape> =
+            shapes(&program, 512, 8000, false).into_iter().map(|shape| Shape { width: 8, ..shape }).collect();
+        assert!(candidates(&program, &pairs, &GPU, Force::default()).contains(&narrower));
     }
 
     #[test]

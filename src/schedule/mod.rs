@@ -38,6 +38,9 @@ pub struct Limits {
     pub exp2: bool,
     /// Whether a CPU runs the kernels: short workgroups then, since each invocation is a lane of one core.
     pub software: bool,
+    /// Whether words are best loaded two at a time, as 64-bit integers: what the loads of Mesa's software drivers cost
+    /// is counted in lanes, not in bytes.
+    pub wide: bool,
 }
 
 impl Limits {
@@ -53,6 +56,7 @@ impl Limits {
         subgroup: 0,
         exp2: false,
         software: false,
+        wide: false,
     };
 }
 
@@ -83,7 +87,7 @@ pub struct Force {
     pub kernel: Option<Kernel>,
     /// Invocations of a workgroup, a power of two.
     pub workgroup: Option<u32>,
-    /// 1 for scalar accesses.
+    /// Elements of an access, at most: 1 for scalars, 4 for vectors without wide loads.
     pub width: Option<u32>,
     /// Lanes of a row, a power of two.
     pub lanes: Option<u32>,
@@ -106,7 +110,7 @@ pub struct PassSchedule {
     pub subgroup: u32,
     /// Whether exponentials of a softmax are the adapter's.
     pub exp2: bool,
-    /// Elements of a load or store.
+    /// Elements that a lane takes at a time: 1, a vector of 4, or 8, two vectors that are loaded as one.
     pub width: u32,
     /// Workgroups.
     pub grid: [u32; 2],
@@ -135,9 +139,10 @@ pub struct Shape {
     pub rows: u64,
     /// Columns.
     pub cols: u64,
-    /// Whether some tensor is loaded or stored by vectors of four elements.
-    pub vectors: bool,
-    /// Whether rows begin anywhere in a vector: their windows begin up to three columns early.
+    /// Elements that a lane may take at a time: 4 where some tensor is loaded or stored by vectors, 8 where some are
+    /// loaded two at a time.
+    pub width: u32,
+    /// Whether rows begin anywhere in as many elements: up to so many less one, they are taken early.
     pub masked: bool,
     /// Whether neighbouring rows lie next to each other in memory, and neighbouring columns do not.
     pub rows_innermost: bool,
@@ -157,6 +162,8 @@ fn resident_values(limits: &Limits) -> u32 {
 const SOFTWARE_RESIDENT: u64 = 1 << 20;
 /// Loop iterations of one invocation after which Mesa's software drivers stop a shader (65,535), with a margin.
 const SOFTWARE_ITERATIONS: u64 = 50_000;
+/// Steps of a resident row that compile soon.
+const SHORT_TRIPS: u64 = 16;
 /// Rows from which a GPU is busy with a workgroup a row.
 const BUSY_ROWS: u64 = 128;
 /// Columns from which sharing a row pays.
@@ -172,7 +179,7 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
             return fault(format!("a workgroup of {workgroup} invocations; a power of two up to {allowed}"));
         }
     }
-    let width = if shape.vectors && force.width != Some(1) { 4 } else { 1 };
+    let width = shape.width.min(force.width.unwrap_or(u32::MAX));
     if !program.has_rows() || !pass.columns {
         let width = if program.has_rows() { 1 } else { width };
         let items = if program.has_rows() { shape.rows } else { shape.cols };
@@ -194,7 +201,7 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
             why,
         });
     }
-    let early = if shape.masked { 3 } else { 0 };
+    let early = if shape.masked { u64::from(width) - 1 } else { 0 };
     let vectors = (shape.cols + early).div_ceil(u64::from(width));
     let (workgroup, lanes) = row_lanes(vectors, width, &shape, pass, limits, force);
     let gathered = gathered_bytes(pass, workgroup);
@@ -254,7 +261,7 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
             return fault(format!("{} columns on a software adapter, which stops long loops", shape.cols));
         }
         // Mesa takes seconds to compile long unrolled rows: large tensors repay them.
-        None if fits && !(limits.software && shape.rows * shape.cols < SOFTWARE_RESIDENT && trips > 16) => {
+        None if fits && !(limits.software && shape.rows * shape.cols < SOFTWARE_RESIDENT && trips > SHORT_TRIPS) => {
             (Kernel::RowResident { trips: trips as u32 }, "the row fits in registers")
         }
         None if shape.states == States::Kept && can_split => {
@@ -359,6 +366,19 @@ pub fn tensor_inputs(program: &Program, pass: &Pass) -> Vec<usize> {
     places
 }
 
+/// Of these, those that are read at every column (at every element), not only at a label's.
+pub fn visited_inputs(program: &Program, pass: &Pass) -> Vec<usize> {
+    let nodes = program.below(&roots(program, pass), |id| matches!(program.node(id), Node::SumOver(..)));
+    let is_visited = |place: &usize| {
+        let is_input = |id: &NodeId| *program.node(*id) == Node::Input(*place as u32);
+        let visits = |id: &NodeId| !matches!(program.node(*id), Node::At(..));
+        nodes.iter().filter(|id| visits(id)).any(|id| program.node(*id).operands().any(|operand| is_input(&operand)))
+            || roots(program, pass).iter().any(is_input)
+    };
+    let spans = |place: &usize| matches!(program.inputs[*place].scope, Scope::Element | Scope::Column);
+    tensor_inputs(program, pass).into_iter().filter(|place| spans(place) && is_visited(place)).collect()
+}
+
 /// What a pass computes: operands of its sums, its stages, its outputs, and where they are valid.
 pub fn roots(program: &Program, pass: &Pass) -> Vec<NodeId> {
     let mut roots: Vec<NodeId> = pass.totals.iter().flat_map(|t| program.node(*t).operands()).collect();
@@ -450,7 +470,7 @@ mod tests {
         let shape = Shape {
             rows,
             cols,
-            vectors: cols.is_multiple_of(4),
+            width: if cols.is_multiple_of(4) { 4 } else { 1 },
             masked: false,
             rows_innermost: false,
             gathered_in_place: false,
@@ -490,7 +510,7 @@ mod tests {
         let shape = Shape {
             rows: 8192,
             cols: 1 << 20,
-            vectors: true,
+            width: 4,
             masked: false,
             rows_innermost: false,
             gathered_in_place: false,

@@ -30,12 +30,13 @@ pub fn schedules(has_rows: bool, limits: &Limits, quick: bool) -> Vec<Forced> {
     let mut all = vec![Forced { name: CHOSEN, force: Force::default(), quick: true }];
     let mut add = |name, quick, force: Force| {
         let fits = force.workgroup.is_none_or(|workgroup| workgroup <= limits.workgroup_invocations);
-        let differs = force.subgroups.is_none() || limits.subgroup > 0;
+        let differs = (force.subgroups.is_none() || limits.subgroup > 0) && (force.width != Some(4) || limits.wide);
         all.extend((fits && differs).then_some(Forced { name, force, quick }));
     };
     let plain = Force::default();
     if !has_rows {
         add("elements, width 1", true, Force { width: Some(1), ..plain });
+        add("elements, width 4", false, Force { width: Some(4), ..plain });
         add("elements, workgroup of 8", false, Force { workgroup: Some(8), ..plain });
         add("elements, workgroup of 256", false, Force { workgroup: Some(256), ..plain });
     } else {
@@ -50,11 +51,13 @@ pub fn schedules(has_rows: bool, limits: &Limits, quick: bool) -> Vec<Forced> {
         let (row, resident, split) = (Kernel::Row, Kernel::RowResident { trips: 0 }, Kernel::RowSplit { splits: 3 });
         add("row, 1 lane", false, team(row, 8, 1));
         add("row, 8 lanes", true, team(row, 8, 8));
+        add("row, 8 lanes, width 4", false, Force { width: Some(4), ..team(row, 8, 8) });
         add("row, 64 lanes, width 1", false, scalar(team(row, 64, 64)));
         add("row, 256 lanes", false, team(row, 256, 256));
         add("row, 64 lanes, no subgroups", false, alone(team(row, 64, 64)));
         add("resident, 1 lane", false, team(resident, 8, 1));
         add("resident, 16 lanes", true, team(resident, 64, 16));
+        add("resident, 16 lanes, width 4", false, Force { width: Some(4), ..team(resident, 64, 16) });
         add("resident, 64 lanes, width 1", false, scalar(team(resident, 64, 64)));
         add("resident, 256 lanes", false, team(resident, 256, 256));
         add("resident, 64 lanes, no subgroups", false, alone(team(resident, 64, 64)));
