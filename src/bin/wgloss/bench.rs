@@ -72,9 +72,9 @@ struct Rounds {
     gpu: Times,
     wall: Times,
     cpu: Times,
-    copy_gpu: [Times; 2],
+    copy_gpu: Vec<Times>,
     /// The same kernels, and the device's own copy.
-    copy_wall: [Times; 3],
+    copy_wall: Vec<Times>,
 }
 
 struct Bench<'a> {
@@ -196,13 +196,16 @@ impl Bench<'_> {
             rounds.gpu.push(ms);
         }
         rounds.wall.push(self.clock.by_wall(step)?);
+        let ways = copy.ways().count();
+        rounds.copy_gpu.resize_with(ways, Times::default);
+        rounds.copy_wall.resize_with(ways + 1, Times::default);
         for (place, way) in copy.ways().enumerate() {
             if let Some(ms) = self.clock.by_gpu(&*way)? {
                 rounds.copy_gpu[place].push(ms);
             }
             rounds.copy_wall[place].push(self.clock.by_wall(&*way)?);
         }
-        rounds.copy_wall[2].push(self.clock.by_wall(&*copy.command())?);
+        rounds.copy_wall[ways].push(self.clock.by_wall(&*copy.command())?);
         Ok(())
     }
 }

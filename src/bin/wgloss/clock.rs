@@ -121,14 +121,12 @@ impl<'a> Clock<'a> {
 
 /// A copy of as many bytes as a work moves, half of them read and half written; of fewer, where a binding holds fewer.
 pub struct Copy {
-    /// One vector an invocation, and four.
+    /// One vector an invocation, and four; of 64-bit integers too, where the losses' kernels load those.
     kernels: Vec<(wgpu::ComputePipeline, wgpu::BindGroup, [u32; 2])>,
     buffers: [wgpu::Buffer; 2],
     /// Bytes read and bytes written.
     pub bytes: u64,
 }
-
-const COPY_VECTORS: [u32; 2] = [1, 4];
 
 impl Copy {
     pub fn new(ctx: &Context, bytes: u64) -> Copy {
@@ -137,8 +135,14 @@ impl Copy {
         let size = (bytes / 2).next_multiple_of(256).min(most - most % 256).max(256);
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let buffers = [buffer(ctx, "copy source", size, usage), buffer(ctx, "copy sink", size, usage)];
-        let module = device.create_shader_module(wgpu::include_wgsl!("copy.wgsl"));
-        let kernel = |vectors: u32| {
+        let source = include_str!("copy.wgsl");
+        let kernel = |vectors: u32, wide: bool| {
+            let source = if wide { source.replace("vec4<u32>", "vec4<u64>") } else { source.to_owned() };
+            let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+                label: Some("copy"),
+                source: wgpu::ShaderSource::Wgsl(source.into()),
+            });
+            let vector_bytes = if wide { 32 } else { 16 };
             let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some("copy"),
                 layout: None,
@@ -156,11 +160,15 @@ impl Copy {
                 layout: &pipeline.get_bind_group_layout(0),
                 entries: &[entry(0), entry(1)],
             });
-            let groups = (size / 16).div_ceil(256 * u64::from(vectors));
+            let groups = (size / vector_bytes).div_ceil(256 * u64::from(vectors));
             let across = groups.min(1 << 15);
             (pipeline, group, [across as u32, groups.div_ceil(across) as u32])
         };
-        Copy { kernels: COPY_VECTORS.map(kernel).into(), buffers, bytes: 2 * size }
+        let mut kernels = vec![kernel(1, false), kernel(4, false)];
+        if limits.wide {
+            kernels.extend([kernel(1, true), kernel(4, true)]);
+        }
+        Copy { kernels, buffers, bytes: 2 * size }
     }
 
     /// The device's own copy. It is no compute pass: only the wall clock can time it.
