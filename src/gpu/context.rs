@@ -37,15 +37,17 @@ impl Context {
     /// A context of that device whose exponential was not measured.
     pub(super) fn unprobed(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<&wgpu::Adapter>) -> Context {
         let info = adapter.map(wgpu::Adapter::get_info);
-        let software = info.as_ref().is_some_and(|info| {
-            let name = format!("{} {}", info.name, info.driver).to_lowercase();
-            let known = ["llvmpipe", "lavapipe", "swiftshader", "softpipe", "basic render"];
-            info.device_type == wgpu::DeviceType::Cpu || known.iter().any(|k| name.contains(k))
-        });
+        let name =
+            info.as_ref().map_or_else(String::new, |info| format!("{} {}", info.name, info.driver).to_lowercase());
+        let is = |known: &[&str]| known.iter().any(|known| name.contains(known));
+        let mesa = is(&["llvmpipe", "lavapipe"]);
+        let software = mesa
+            || is(&["swiftshader", "softpipe", "basic render"])
+            || info.as_ref().is_some_and(|info| info.device_type == wgpu::DeviceType::Cpu);
         let limits = Limits {
             subgroup: subgroup(&device, info.as_ref()),
-            // Elsewhere a vector of 16 bytes is one load.
-            wide: software && device.features().contains(wgpu::Features::SHADER_INT64),
+            // Measured there; on a GPU a vector of 16 bytes is one load.
+            wide: mesa && device.features().contains(wgpu::Features::SHADER_INT64),
             ..limits(&device.limits(), software)
         };
         let adapter = info.as_ref().map_or_else(

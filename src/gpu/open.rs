@@ -48,7 +48,7 @@ impl Context {
     }
 
     async fn request(adapter: wgpu::Adapter, limits: Option<wgpu::Limits>) -> Result<Context> {
-        // Timestamps are for tuning and benchmarks, 64-bit integers for software adapters.
+        // Timestamps are for tuning and benchmarks, 64-bit integers for Mesa's software driver.
         let all = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_INT64;
         let wanted = if limits.is_none() { all } else { wgpu::Features::empty() };
         let required_limits = limits.unwrap_or_else(|| adapter.limits());
@@ -66,7 +66,7 @@ impl Context {
     /// Shares a device that the caller made. Give the adapter, where it is known, so that kernels suit it: then one
     /// small dispatch is submitted, and waited for, that measures the adapter's exponential (not in a browser).
     ///
-    /// No feature is needed. `SUBGROUP` is used where the device has it, on software adapters `SHADER_INT64`, and
+    /// No feature is needed. `SUBGROUP` is used where the device has it, on Mesa's software driver `SHADER_INT64`, and
     /// `TIMESTAMP_QUERY` to tune.
     ///
     /// # Errors
