@@ -67,7 +67,7 @@ fn main(
     if (group.x == 0u) {
         for (var k = lane; k < ENDS; k += WG) {
             let first = window_at_end(ahead, shape.items, k);
-            if (i32(first) < i32(shape.items)) {
+            if (first != shape.items) {
                 s = item_end(o, s, first);
             }
         }

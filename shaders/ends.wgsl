@@ -6,8 +6,8 @@ fn whole_from(early: u32) -> u32 {
     return (0u - early) % WIDTH;
 }
 
-// Where the window at an end begins, of the first step and then of the last; past all columns where that step is whole,
-// or the only one, or where the window has no column.
+// Where the window at an end begins, of the first step and then of the last; `size` where that step is whole, or the
+// only one, or where the window has no column.
 fn window_at_end(early: u32, size: u32, end: u32) -> u32 {
     let windows = max(ENDS / 2u, 1u);
     let first = 0u - early;
@@ -15,5 +15,6 @@ fn window_at_end(early: u32, size: u32, end: u32) -> u32 {
     let is_last = end >= windows;
     let is_done = select(early == 0u, early > 0u && last == first, is_last);
     let col = select(first, last, is_last) + end % windows * 4u;
-    return select(col, 0x7fffffffu, is_done || i32(col) <= -4);
+    // From -3 on, in two's complement.
+    return select(size, col, !is_done && col + 3u < size + 3u);
 }

@@ -8,7 +8,8 @@ use wgloss::schedule::{Force, Kernel};
 use wgloss::{Bindings, DType, GradMode, Loss, PlanSpec, Tensor, losses};
 
 const ROWS: usize = 7;
-const COLS: usize = 20;
+// Enough for pairs of vectors to be loaded, and not a multiple of them.
+const COLS: usize = 68;
 const MARGIN: usize = 64;
 const CANARY: f32 = 123.5;
 
@@ -20,7 +21,7 @@ fn hostile_labels_change_nothing_but_their_row() {
     let all: [fn() -> Loss; 2] = [losses::cross_entropy, losses::multiclass_focal];
     for loss in all {
         for kernel in kernels {
-            for width in [1, 4] {
+            for width in [1, 4, 8] {
                 for mode in [GradMode::Write, GradMode::InPlace, GradMode::Accumulate] {
                     let split = matches!(kernel, Kernel::RowSplit { .. });
                     if split && mode == GradMode::InPlace {

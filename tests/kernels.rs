@@ -7,7 +7,7 @@ use wgloss::codegen::{
     Access, Along, Mode, ReduceKind, Slot, Variant, edge_outputs, pass_kernel, reduce, stitch, tensors,
 };
 use wgloss::lower::{Program, Wanted, lower};
-use wgloss::schedule::{Force, Kernel, Limits, PassSchedule, Shape, States, schedule};
+use wgloss::schedule::{Force, Kernel, Limits, PassSchedule, Shape, States, schedule, visited_inputs};
 use wgloss::{Loss, Scope, losses};
 
 fn validate(source: &str) {
@@ -32,9 +32,12 @@ fn program(loss: &Loss) -> Program {
 }
 
 /// A dense problem: every tensor with columns is reached by vectors, unless `masked` windows begin elsewhere in one.
-fn variant(program: &Program, pass: usize, mode: Mode, dtype: DType, masked: bool) -> Variant {
+/// Of pairs of vectors that begin elsewhere, windows may be whole: then they are aligned to an input, `early`.
+fn variant(program: &Program, pass: usize, mode: Mode, dtype: DType, masked: bool, early: bool) -> Variant {
     let pass = &program.passes[pass];
     let slots = tensors(program, pass);
+    let visited = visited_inputs(program, pass);
+    let is_visited = |slot: &Slot| matches!(slot, Slot::Input(place) if visited.contains(place));
     let access = |slot: &Slot| {
         let (scope, is_float) = match slot {
             Slot::Input(place) => (program.inputs[*place].scope, program.inputs[*place].kind == wgloss::Kind::Float),
@@ -46,10 +49,11 @@ fn variant(program: &Program, pass: usize, mode: Mode, dtype: DType, masked: boo
         // Columns' values begin at a vector of their own.
         let vector = scope == Scope::Element || (scope == Scope::Column && !masked);
         let dtype = if is_float { dtype } else { DType::I32 };
-        Access { along, dtype, vector, wide: vector && matches!(slot, Slot::Input(_)) }
+        Access { along, dtype, vector, wide: vector && is_visited(slot) }
     };
     let access: Vec<Access> = slots.iter().map(access).collect();
     let aligned_to = slots.iter().position(|s| matches!(s, Slot::Output(_))).filter(|k| masked && access[*k].vector);
+    let aligned_to = if early { access.iter().position(|access| access.wide) } else { aligned_to };
     let modes = pass.outputs.iter().map(|_| mode).collect();
     let axes = [false, false, program.has_rows() || !masked, true];
     Variant { access, aligned_to, masked, axes, modes, pooled: false, part: false }
@@ -91,7 +95,9 @@ fn every_generated_kernel_is_valid() {
                         let force = Force { kernel, ..Force::default() };
                         let limits = Limits { subgroup: if width == 1 { 0 } else { 32 }, ..Limits::WEBGPU };
                         let Ok(chosen) = schedule(&program, pass, shape, &limits, force) else { continue };
-                        let variant = variant(&program, p, mode, dtype, masked && chosen.width > 1);
+                        // Where windows are whole, in every second mode.
+                        let early = chosen.width == 8 && (masked || mode == Mode::Write);
+                        let variant = variant(&program, p, mode, dtype, masked && chosen.width > 1, early);
                         let phases =
                             if let Kernel::RowSplit { .. } = chosen.kernel { pass.stages.len() as u32 } else { 0 };
                         // 64-bit integers are no part of WebGPU.
@@ -143,7 +149,8 @@ fn generated_kernels_are_as_kept() {
             why: "",
         };
         let source =
-            pass_kernel(&program, last, &chosen, &variant(&program, last, Mode::Write, DType::F32, false), 0).wgsl;
+            pass_kernel(&program, last, &chosen, &variant(&program, last, Mode::Write, DType::F32, false, false), 0)
+                .wgsl;
         insta::assert_snapshot!(name, generated(&source));
     };
     snapshot("mse_elementwise_vec4", &losses::mse(), Kernel::Elementwise, 4);

@@ -37,7 +37,7 @@ fn forces(ctx: &Context) -> Vec<Force> {
             }
             for width in [None, Some(1), Some(4)] {
                 // Only some adapters load more than vectors.
-                if width == Some(4) && !(ctx.limits().wide && lanes == 16) {
+                if width == Some(4) && !(ctx.limits().wide && [16, 64].contains(&lanes) && workgroup == 64) {
                     continue;
                 }
                 // Without subgroups where there are any: every other one.
@@ -130,7 +130,7 @@ fn element_kernels_agree_at_every_workgroup_and_width() {
         for loss in [losses::mse(), losses::huber(0.7), losses::rmse()] {
             let want = cpu::forward_backward(&loss, &host, &["input"]).unwrap();
             for workgroup in [None, Some(8), Some(256)] {
-                for width in [None, Some(1)] {
+                for width in [None, Some(4), Some(1)].into_iter().skip(usize::from(workgroup == Some(256))) {
                     let force = Force { workgroup, width, ..Force::default() };
                     let spec = PlanSpec::new().grad("input").force(force);
                     let out = loss.run(ctx, &inputs, &spec).unwrap();
@@ -140,6 +140,35 @@ fn element_kernels_agree_at_every_workgroup_and_width() {
                     let got = out.grad("input").unwrap().to_vec::<f32>().unwrap();
                     assert_grads(&what, &got, want.grad("input").unwrap(), count);
                 }
+            }
+        }
+    }
+}
+
+/// Views of both inputs, each so many elements further than a pair of vectors begins.
+#[test]
+fn elements_that_begin_anywhere_agree_with_the_cpu() {
+    let Some(ctx) = context() else { return };
+    for count in [64usize, 65, 68, 71, 1000, 1003] {
+        let (x, t) = (random(count, 1), random(count, 2));
+        let host = [("input", HostTensor::f32(&x, &[count])), ("target", HostTensor::f32(&t, &[count]))];
+        let want = cpu::forward_backward(&losses::mse(), &host, &["input"]).unwrap();
+        let view = |values: &[f32], first: usize| {
+            let mut all = vec![f32::NAN; first];
+            all.extend(values.iter().copied().chain([f32::NAN; 9]));
+            let whole = Tensor::from_slice(ctx, &all, &[all.len()]).unwrap();
+            whole.view(first as u64, &[count], &[1]).unwrap()
+        };
+        for first in 0..9 {
+            // Together; half a pair apart; a column apart.
+            for apart in [0, 4, 1] {
+                let (xs, ts) = (view(&x, first), view(&t, first + apart));
+                let out = losses::mse().forward_backward(ctx, &[("input", &xs), ("target", &ts)]).unwrap();
+                let what = format!("{count} elements from {first}, target from {}", first + apart);
+                let (got, want_loss) = (f64::from(out.loss().unwrap()), want.loss().unwrap());
+                assert!((got - want_loss).abs() <= 2e-6 * want_loss, "{what}: {got}, want {want_loss}");
+                let got = out.grad("input").unwrap().to_vec::<f32>().unwrap();
+                assert_grads(&what, &got, want.grad("input").unwrap(), count);
             }
         }
     }

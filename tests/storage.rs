@@ -360,7 +360,7 @@ fn special_halves_are_what_they_are() {
 #[test]
 fn no_word_is_torn_in_fifty_repetitions() {
     let Some(ctx) = context() else { return };
-    let (rows, cols) = (300, 33);
+    let (rows, cols) = (300, 67);
     let x = random::<bf16>(rows * cols, 11);
     let y: Vec<i32> = (0..rows).map(|row| (row % cols) as i32).collect();
     let ys = Tensor::from_slice(ctx, &y, &[rows]).unwrap();

@@ -145,7 +145,10 @@ impl<'a> Frame<'a> {
         }
         if self.variant.masked {
             let cols = self.cols();
-            putln!(text, "fn near(col: u32) -> u32 {{ return u32(clamp(i32(col), 0, i32({cols}) - 1)); }}");
+            putln!(
+                text,
+                "fn near(col: u32) -> u32 {{ return select(min(col, {cols} - 1u), 0u, col >= 0xfffffff8u); }}"
+            );
         }
         (all, text)
     }

@@ -98,8 +98,8 @@ impl Context {
         &self.inner.limits
     }
 
-    /// From now on, new kernels whose first line contains `title` leave the last column out: the last vector of columns
-    /// where they load vectors, the last item where there are no rows. For tests of what checks kernels.
+    /// From now on, new kernels whose first line contains `title` leave the last column out: all columns that a lane takes
+    /// last, where it takes several; the last whole step, where there are no rows. For tests of what checks kernels.
     #[cfg(feature = "cli")]
     #[doc(hidden)]
     pub fn break_kernels(&self, title: &str) {
@@ -184,7 +184,7 @@ fn limits(of: &wgpu::Limits, software: bool) -> Limits {
         workgroup_bytes: of.max_compute_workgroup_storage_size,
         binding_bytes: of.max_storage_buffer_binding_size,
         buffer_bytes: of.max_buffer_size,
-        offset_alignment: of.min_storage_buffer_offset_alignment.max(16),
+        offset_alignment: of.min_storage_buffer_offset_alignment.max(32),
         subgroup: 0,
         exp2: false,
         software,

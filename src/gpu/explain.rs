@@ -48,7 +48,7 @@ fn kernel_name(kernel: Kernel) -> String {
     match kernel {
         Kernel::Elementwise => "element-wise".to_owned(),
         Kernel::Row => "streamed rows".to_owned(),
-        Kernel::RowResident { trips } => format!("resident rows, {trips} vectors a lane"),
+        Kernel::RowResident { trips } => format!("resident rows, {trips} loads a lane"),
         Kernel::RowSplit { splits } => format!("rows split over {splits} workgroups"),
     }
 }

@@ -116,7 +116,7 @@ mod tests {
         let want = "\
 tuned: medians by wall clock (no GPU timestamps here); shares of the default's
         2.000 ms  100%  9 runs   default: streamed rows; workgroup 64, 32 lanes a row, width 4, no subgroups, grid 7 x 1
-  >     1.500 ms   75%  9 runs   resident rows, 8 vectors a lane; workgroup 64, 32 lanes a row, width 4, no subgroups, grid 7 x 1
+  >     1.500 ms   75%  9 runs   resident rows, 8 loads a lane; workgroup 64, 32 lanes a row, width 4, no subgroups, grid 7 x 1
                -        0 runs   rows split over 4 workgroups; workgroup 64, 32 lanes a row, width 4, no subgroups, grid 7 x 1 (dropped: the loss is 3, the default's 2)
   the outcome could not be kept: disk full
 ";

@@ -5,7 +5,7 @@ use super::problem::Problem;
 use crate::codegen::{Access, Along, Mode, Slot};
 use crate::expr::Scope;
 use crate::lower::Pass;
-use crate::schedule::visited_inputs;
+use crate::schedule::{visited_inputs, width};
 
 /// Columns from which masked windows beat single elements.
 const MASKED_COLS: u64 = 64;
@@ -68,7 +68,7 @@ impl Problem<'_> {
         };
         let visited = pass.columns || !self.program.has_rows();
         let primary = (0..slots.len()).filter(|k| remainders[*k].is_some()).min_by_key(rank);
-        let Some(primary) = primary.filter(|_| visited && self.force.width != Some(1)) else { return scalars(access) };
+        let Some(primary) = primary.filter(|_| visited && width(4, self.force) == 4) else { return scalars(access) };
         let aligned = axes[3].is_multiple_of(4) && remainders[primary] == Some([0; 4]);
         let flat = self.program.has_rows() || axes[..3] == [1; 3];
         let worth = axes[3] >= MASKED_COLS || (0..slots.len()).any(|k| packed(&k) && remainders[k].is_some());
@@ -87,7 +87,7 @@ impl Problem<'_> {
     fn paired(&self, slots: &[Slot], pass: &Pass, windows: Windows) -> Windows {
         let axes = self.geometry.axes;
         let flat = self.program.has_rows() || axes[..3] == [1; 3];
-        let asked = self.force.width.is_none_or(|width| width >= 8);
+        let asked = width(8, self.force) == 8;
         let visited = visited_inputs(self.program, pass);
         let is_loaded = |place: usize| visited.contains(&place) && !self.modes.contains(&Mode::InPlace(place));
         let is_wide =

@@ -67,9 +67,9 @@ pub enum Kernel {
     Elementwise,
     /// Streamed rows, of one lane, a few, or a workgroup.
     Row,
-    /// Rows in registers, this many vectors a lane.
+    /// Rows in registers, this many loads a lane.
     RowResident {
-        /// Vectors an invocation holds.
+        /// Loads an invocation holds: elements, vectors, or pairs of them.
         trips: u32,
     },
     /// A row shared by this many workgroups.
@@ -162,8 +162,8 @@ fn resident_values(limits: &Limits) -> u32 {
 const SOFTWARE_RESIDENT: u64 = 1 << 20;
 /// Loop iterations of one invocation after which Mesa's software drivers stop a shader (65,535), with a margin.
 const SOFTWARE_ITERATIONS: u64 = 50_000;
-/// Steps of a resident row that compile soon.
-const SHORT_TRIPS: u64 = 16;
+/// Windows of a resident row that compile soon.
+const SHORT_WINDOWS: u64 = 16;
 /// Rows from which a GPU is busy with a workgroup a row.
 const BUSY_ROWS: u64 = 128;
 /// Columns from which sharing a row pays.
@@ -179,7 +179,10 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
             return fault(format!("a workgroup of {workgroup} invocations; a power of two up to {allowed}"));
         }
     }
-    let width = shape.width.min(force.width.unwrap_or(u32::MAX));
+    if force.width == Some(0) {
+        return fault("accesses of 0 elements; 1, 4 or 8".to_owned());
+    }
+    let width = width(shape.width, force);
     if !program.has_rows() || !pass.columns {
         let width = if program.has_rows() { 1 } else { width };
         let items = if program.has_rows() { shape.rows } else { shape.cols };
@@ -218,6 +221,7 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
     }
     let subgroup = if force.subgroups == Some(false) { 0 } else { limits.subgroup };
     let trips = vectors.div_ceil(u64::from(lanes));
+    let windows = trips * u64::from(width.div_ceil(4));
     let stages = pass.stages.len() as u64;
     let stops = limits.software && trips * (stages + 1) > SOFTWARE_ITERATIONS;
     let fits = trips * u64::from(width) <= u64::from(resident_values(limits));
@@ -261,7 +265,9 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
             return fault(format!("{} columns on a software adapter, which stops long loops", shape.cols));
         }
         // Mesa takes seconds to compile long unrolled rows: large tensors repay them.
-        None if fits && !(limits.software && shape.rows * shape.cols < SOFTWARE_RESIDENT && trips > SHORT_TRIPS) => {
+        None if fits
+            && !(limits.software && shape.rows * shape.cols < SOFTWARE_RESIDENT && windows > SHORT_WINDOWS) =>
+        {
             (Kernel::RowResident { trips: trips as u32 }, "the row fits in registers")
         }
         None if shape.states == States::Kept && can_split => {
@@ -278,6 +284,12 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
     let strided = shape.rows.div_ceil(spread.each) > spread.most;
     let exp2 = force.exp2.unwrap_or(limits.exp2);
     Ok(PassSchedule { kernel, workgroup, lanes, subgroup, exp2, width, grid, strided, why })
+}
+
+/// The most elements of an access that are not more than can be, nor than were asked for.
+pub fn width(most: u32, force: Force) -> u32 {
+    let most = most.min(force.width.unwrap_or(u32::MAX));
+    [8, 4].into_iter().find(|width| *width <= most).unwrap_or(1)
 }
 
 fn busy_rows(limits: &Limits) -> u64 {
@@ -500,6 +512,29 @@ mod tests {
         assert_eq!(choose(1024, 32000, &cpu).workgroup, 8);
         assert_eq!(choose(1024, 32000, &cpu).kernel, Kernel::Row);
         assert_eq!((choose(65536, 10, &cpu).lanes, choose(65536, 10, &cpu).workgroup), (1, 8));
+    }
+
+    #[test]
+    fn an_access_is_no_wider_than_asked_for() {
+        let of = |most, asked| width(most, Force { width: asked, ..Force::default() });
+        assert_eq!(
+            [None, Some(9), Some(8), Some(7), Some(4), Some(3), Some(1)].map(|asked| of(8, asked)),
+            [8, 8, 8, 4, 4, 1, 1]
+        );
+        assert_eq!((of(4, None), of(4, Some(8)), of(1, Some(4))), (4, 4, 1));
+        let program = program(&losses::mse(), &["input"]);
+        let shape = Shape {
+            rows: 1,
+            cols: 64,
+            width: 4,
+            masked: true,
+            rows_innermost: false,
+            gathered_in_place: false,
+            states: States::Inside,
+        };
+        let force = Force { width: Some(0), ..Force::default() };
+        let chosen = schedule(&program, &program.passes[0], shape, &Limits::WEBGPU, force);
+        assert!(matches!(chosen, Err(Error::Unsupported { message }) if message.contains("0 elements")));
     }
 
     #[test]

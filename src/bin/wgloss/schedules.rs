@@ -63,6 +63,7 @@ pub fn schedules(has_rows: bool, limits: &Limits, quick: bool) -> Vec<Forced> {
         add("resident, 64 lanes, no subgroups", false, alone(team(resident, 64, 64)));
         add("split in 3", true, team(split, 64, 64));
         add("split in 3, width 1", true, scalar(team(split, 64, 64)));
+        add("split in 3, width 4", false, Force { width: Some(4), ..team(split, 64, 64) });
         add("split in 3, no subgroups", false, alone(team(split, 64, 64)));
     }
     all.retain(|forced| forced.quick || !quick);
