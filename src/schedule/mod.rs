@@ -1,17 +1,19 @@
 //! How a pass runs: kernel, workgroup size, vector width, grid. Pure: shapes and limits in, numbers out.
 
 mod candidates;
+mod reads;
 mod spread;
 mod staged;
 mod traffic;
 
 pub use candidates::candidates;
+use reads::bindings;
+pub use reads::{is_gathered, roots, tensor_inputs, uses_scalars, uses_work, visited_inputs};
 pub use spread::Spread;
 pub use staged::forward_and_backward;
 pub use traffic::{Footprint, TensorId, Traffic, bytes_moved, traffic};
 
 use crate::error::{Error, Result};
-use crate::expr::{Node, NodeId, Scope};
 use crate::geometry::Geometry;
 use crate::lower::{Pass, Program, finish_pass};
 
@@ -335,75 +337,6 @@ fn row_lanes(vectors: u64, width: u32, shape: &Shape, pass: &Pass, limits: &Limi
     (force.workgroup.unwrap_or(lanes.max(least)), lanes)
 }
 
-/// Storage buffers that a pass binds: its inputs and outputs, and of `work` and `scalars` what it uses.
-fn bindings(program: &Program, pass: &Pass) -> usize {
-    let shared = usize::from(uses_work(program, pass)) + usize::from(uses_scalars(program, pass));
-    shared + tensor_inputs(program, pass).len() + pass.outputs.len()
-}
-
-fn reads(program: &Program, pass: &Pass, wanted: impl Fn(&Node, Scope) -> bool) -> bool {
-    let below = program.below(&roots(program, pass), |id| matches!(program.node(id), Node::SumOver(..)));
-    below.into_iter().any(|id| wanted(program.node(id), program.scope(id)))
-}
-
-/// Whether a pass leaves sums or states in `work`, or reads sums over groups there.
-pub fn uses_work(program: &Program, pass: &Pass) -> bool {
-    let groups = |node: &Node, _| matches!(node, Node::SumOver(Scope::Group, _));
-    // A row's elements may share 16-bit words with the next row's.
-    let edges = program.has_rows() && pass.outputs.iter().any(|&o| program.outputs[o].scope == Scope::Element);
-    !pass.totals.is_empty() || !pass.stages.is_empty() || edges || reads(program, pass, groups)
-}
-
-/// Whether a pass reads scalars, or may have a label to report.
-pub fn uses_scalars(program: &Program, pass: &Pass) -> bool {
-    reads(program, pass, |node, scope| match node {
-        Node::At(..) | Node::SumOver(Scope::Total, _) => true,
-        Node::Input(_) => scope == Scope::Scalar,
-        _ => false,
-    })
-}
-
-/// Inputs that a pass reads from tensors of their own (scalars lie in one buffer together).
-pub fn tensor_inputs(program: &Program, pass: &Pass) -> Vec<usize> {
-    let mut places = Vec::new();
-    for id in program.below(&roots(program, pass), |id| matches!(program.node(id), Node::SumOver(..))) {
-        if let Node::Input(place) = *program.node(id) {
-            if program.scope(id) > Scope::Total {
-                places.push(place as usize);
-            }
-        }
-    }
-    places.sort_unstable();
-    places.dedup();
-    places
-}
-
-/// Of these, those that are read at every column (at every element), not only at a label's.
-pub fn visited_inputs(program: &Program, pass: &Pass) -> Vec<usize> {
-    let nodes = program.below(&roots(program, pass), |id| matches!(program.node(id), Node::SumOver(..)));
-    let is_visited = |place: &usize| {
-        let is_input = |id: &NodeId| *program.node(*id) == Node::Input(*place as u32);
-        let visits = |id: &NodeId| !matches!(program.node(*id), Node::At(..));
-        nodes.iter().filter(|id| visits(id)).any(|id| program.node(*id).operands().any(|operand| is_input(&operand)))
-            || roots(program, pass).iter().any(is_input)
-    };
-    let spans = |place: &usize| matches!(program.inputs[*place].scope, Scope::Element | Scope::Column);
-    tensor_inputs(program, pass).into_iter().filter(|place| spans(place) && is_visited(place)).collect()
-}
-
-/// What a pass computes: operands of its sums, its stages, its outputs, and where they are valid.
-pub fn roots(program: &Program, pass: &Pass) -> Vec<NodeId> {
-    let mut roots: Vec<NodeId> = pass.totals.iter().flat_map(|t| program.node(*t).operands()).collect();
-    roots.extend(pass.stages.iter().flat_map(|stage| stage.reduces.iter().copied()));
-    for &output in &pass.outputs {
-        let output = &program.outputs[output];
-        roots.push(output.node);
-        roots.extend(output.at_label.iter().flat_map(|(label, value)| [*label, *value]));
-    }
-    roots.extend(program.valid);
-    roots
-}
-
 /// Splits passes until none binds more storage buffers than the device allows: outputs move to passes of their own.
 ///
 /// `last` names outputs that overwrite an input; they come after all others.
@@ -442,14 +375,6 @@ pub fn split_outputs(program: &Program, limits: &Limits, last: &[usize]) -> Resu
     }
     program.passes = passes;
     Ok(program)
-}
-
-/// Whether the labels of a row choose elements of this input.
-pub fn is_gathered(program: &Program, place: usize) -> bool {
-    program.nodes.iter().any(|node| match node {
-        Node::At(x, _) => *program.node(*x) == Node::Input(place as u32),
-        _ => false,
-    })
 }
 
 /// Checks that row and column numbers fit 32 bits; there may be more elements.
