@@ -19,7 +19,7 @@ demo: adapter
 	cargo run --release --example train_mnist
 
 # The suite with all that the adapter has; then, with no more than every WebGPU device has, what depends on that.
-# GALLIVM_PERF: Mesa's compiler as it is, and without its optimizer, which takes longer than these kernels run.
+# GALLIVM_PERF: without Mesa's optimizer, which takes longer than these kernels run; the first pass has it.
 # Others are not among it: golden data is there for every loss, the kernels of shards are forced in schedules, and
 # kernels are slow to compile.
 LIMITED = chunks embedding errors explain extras golden schedules separate_backward softmax storage
