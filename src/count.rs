@@ -87,6 +87,20 @@ pub enum Operator {
 }
 
 impl Operator {
+    /// What a manifest calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operator::Add => "add",
+            Operator::Mul => "mul",
+            Operator::DivCeil => "div_ceil",
+            Operator::Rem => "rem",
+            Operator::Min => "min",
+            Operator::Max => "max",
+            Operator::Equal => "equal",
+            Operator::AtMost => "at_most",
+        }
+    }
+
     fn apply(self, a: u64, b: u64) -> u64 {
         match self {
             Operator::Add => a + b,

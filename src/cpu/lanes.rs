@@ -81,14 +81,14 @@ macro_rules! accumulate {
 }
 
 /// Functions that are compiled for AVX2 with FMA as well, and run so where the processor has them. Nothing is
-/// reordered or contracted but what says so by `FMA`, in transcendental functions: those have other bits there.
+/// reordered or contracted but in transcendental functions, which have other bits there: who calls those asks for
+/// `const FMA`, whether the processor has it.
 macro_rules! vectorised {
-    ($($(#[$doc:meta])* pub fn $name:ident<$t:ident: $bound:ident>($($arg:ident: $ty:ty),*) $(-> $result:ty)? $body:block)*) => {$(
+    ($($(#[$doc:meta])* pub fn $name:ident<$t:ident: $bound:ident $(, const $fma:ident)?>($($arg:ident: $ty:ty),*) $(-> $result:ty)? $body:block)*) => {$(
         $(#[$doc])*
         #[multiversion::multiversion(targets("x86_64+avx2+fma"))]
         pub fn $name<$t: $bound>($($arg: $ty),*) $(-> $result)? {
-            #[allow(dead_code, reason = "few of the functions have a use for it")]
-            const FMA: bool = multiversion::target::target_cfg_f!(target_feature = "fma");
+            $(const $fma: bool = multiversion::target::target_cfg_f!(target_feature = "fma");)?
             $body
         }
     )*};
@@ -96,7 +96,7 @@ macro_rules! vectorised {
 
 vectorised! {
     /// An operation of one number.
-    pub fn unary<T: Math>(op: Op, a: Value<'_, T>, out: &mut [T]) {
+    pub fn unary<T: Math, const FMA>(op: Op, a: Value<'_, T>, out: &mut [T]) {
         match op {
             Op::Neg => map1!(a, out, |a| -a),
             Op::Abs => map1!(a, out, |a| a.abs()),
@@ -119,7 +119,7 @@ vectorised! {
     }
 
     /// An operation of two numbers.
-    pub fn binary<T: Math>(op: Op, a: Value<'_, T>, b: Value<'_, T>, out: &mut [T]) {
+    pub fn binary<T: Math, const FMA>(op: Op, a: Value<'_, T>, b: Value<'_, T>, out: &mut [T]) {
         match op {
             Op::Add => map2!(a, b, out, |a, b| a + b),
             Op::Sub => map2!(a, b, out, |a, b| a - b),
@@ -182,7 +182,7 @@ vectorised! {
     }
 
     /// Σ exp(xⱼ − max) over the values less than the maximum, and how many are equal to it.
-    pub fn exp_sum_below<T: Math>(values: &[T], max: T) -> (f64, f64) {
+    pub fn exp_sum_below<T: Math, const FMA>(values: &[T], max: T) -> (f64, f64) {
         let (zero, one) = (T::zero(), T::one());
         let below = accumulate!(values, zero, |sum, x| sum + if x == max { zero } else { (x - max).exp_lane::<FMA>() });
         let equal = accumulate!(values, zero, |count, x| count + if x == max { one } else { zero });
@@ -190,7 +190,7 @@ vectorised! {
     }
 
     /// One more value for each lane's online softmax.
-    pub fn online_step<T: Math>(values: &[T], max: &mut [T], rest: &mut [f64]) {
+    pub fn online_step<T: Math, const FMA>(values: &[T], max: &mut [T], rest: &mut [f64]) {
         for (&x, (m, r)) in values.iter().zip(max.iter_mut().zip(rest)) {
             let e = (-(x - *m).abs()).exp_lane::<FMA>().to();
             *r = if x > *m { (*r + 1.0) * e } else { *r + e };

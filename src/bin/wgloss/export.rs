@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use wgloss::export::{Export, ExportBuffer, ExportResource, ExportTensor, ExportUniform};
 use wgloss::loss::{InputSpec, MASK, SAMPLE_WEIGHT};
 use wgloss::lower::{UPSTREAM, Upstream, expressions};
-use wgloss::{DType, Formula, Kind, Loss, Operator, PlanSpec, Reduction, Scope};
+use wgloss::{DType, Formula, Kind, Loss, PlanSpec, Reduction, Scope};
 
 /// Raised when a host that reads the old form would go wrong.
 const FORMAT: &str = "wgloss manifest 1";
@@ -105,22 +105,8 @@ fn formula(formula: &Formula) -> Value {
         Formula::Rows => json!("rows"),
         Formula::Cols => json!("cols"),
         Formula::Of(operator, both) => {
-            json!([operator_name(*operator), self::formula(&both[0]), self::formula(&both[1])])
+            json!([operator.name(), self::formula(&both[0]), self::formula(&both[1])])
         }
-    }
-}
-
-fn operator_name(operator: Operator) -> &'static str {
-    match operator {
-        Operator::Add => "add",
-        Operator::Mul => "mul",
-        Operator::DivCeil => "div_ceil",
-        Operator::Rem => "rem",
-        Operator::Min => "min",
-        Operator::Max => "max",
-        Operator::Equal => "equal",
-        Operator::AtMost => "at_most",
-        other => unreachable!("{other:?} has no name in manifests yet"),
     }
 }
 
