@@ -11,25 +11,27 @@ use wgloss::{Bindings, Context, DType, Element, GradMode, HostTensor, Loss, Plan
 
 /// A device with bindings of 64 KiB; with 64-bit integers where the other tests have them, for kernels load otherwise then.
 fn small() -> Option<&'static Context> {
-    static SMALL: OnceLock<Option<Context>> = OnceLock::new();
-    let wide = context()?.limits().wide;
+    static SMALL: OnceLock<Context> = OnceLock::new();
+    let whole = context()?;
     let limits = wgpu::Limits { max_storage_buffer_binding_size: 1 << 16, ..wgpu::Limits::default() };
-    let open =
-        || if wide { wide_device(limits) } else { Context::with_limits(limits).expect("a device with smaller limits") };
-    SMALL.get_or_init(|| Some(open())).as_ref()
+    Some(SMALL.get_or_init(|| match whole.adapter_info().filter(|_| whole.limits().wide) {
+        Some(adapter) => wide_device(adapter, limits),
+        None => Context::with_limits(limits).expect("a device with smaller limits"),
+    }))
 }
 
-fn wide_device(required_limits: wgpu::Limits) -> Context {
+/// A device of that adapter with 64-bit integers.
+fn wide_device(of: &wgpu::AdapterInfo, required_limits: wgpu::Limits) -> Context {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all());
+    descriptor.backends = of.backend.into();
     let instance = wgpu::Instance::new(descriptor);
-    let required_features = wgpu::Features::SHADER_INT64;
     let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
-    let adapter = adapters.into_iter().find(|adapter| adapter.features().contains(required_features));
+    let adapter = adapters.into_iter().find(|adapter| adapter.get_info().name == of.name);
     let adapter = adapter.expect("the adapter of the other tests");
+    let required_features = wgpu::Features::SHADER_INT64;
     let descriptor = wgpu::DeviceDescriptor { required_limits, required_features, ..wgpu::DeviceDescriptor::default() };
-    let (device, queue) =
-        pollster::block_on(adapter.request_device(&descriptor)).expect("a device with smaller limits");
+    let device = pollster::block_on(adapter.request_device(&descriptor));
+    let (device, queue) = device.expect("a device with smaller limits");
     let ctx = Context::from_wgpu(device, queue, Some(&adapter)).expect("a context of that device");
     assert!(ctx.limits().wide, "{:?}", ctx.limits());
     ctx
