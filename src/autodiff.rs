@@ -1,9 +1,11 @@
 //! Reverse mode on the expression graph, one arm for each operation, and the diagonal of the Hessian.
 //!
-//! Where a function has a kink, the subgradient is stated at its arm. A [`Node::Masked`] value gives gradient 0
-//! by selection, never by multiplication, so that NaN in a masked row stays there.
+//! Where a function has a kink, the subgradient is stated at its arm. What a selection or a mask does not take gives
+//! gradient 0 by selection, never by multiplication: below it each adjoint knows where it counts ([`Taken`]), and
+//! where contributions meet that count in different places, each is set to 0 elsewhere.
 
 use crate::expr::{Expr, Extent, Graph, Node, NodeId, Reduce, Scope};
+use crate::lower::not;
 use crate::op::{Kind, Op};
 use std::collections::HashMap;
 
@@ -13,7 +15,7 @@ use std::collections::HashMap;
 /// that of a column input still has one value an element, to be summed over the rows.
 pub fn gradients<'g>(root: Expr<'g>, upstream: Expr<'g>, inputs: &[NodeId]) -> Vec<Option<Expr<'g>>> {
     let reverse = Reverse { graph: root.graph(), active: dependents(root, inputs) };
-    let found = reverse.region(root, upstream, None);
+    let found = reverse.run(root, upstream);
     inputs.iter().map(|id| found.get(id).copied()).collect()
 }
 
@@ -50,6 +52,12 @@ fn element_tangent<'g>(out: Expr<'g>, tangent: &HashMap<NodeId, Expr<'g>>, input
         (a, b) => a.or(b),
     };
     match graph.node(out.id) {
+        Node::Op(Op::Select, [condition, yes, no]) => {
+            let of = |operand: NodeId| tangent.get(&operand).copied();
+            let (yes, no) = (of(yes), of(no));
+            let zero = graph.constant(0.0);
+            (yes.or(no).is_some()).then(|| graph.expr(condition).select(yes.unwrap_or(zero), no.unwrap_or(zero)))
+        }
         // A scalar operation's tangent is its adjoint's arm applied to the operand's tangent: both multiply by ∂.
         Node::Op(op, operands) => {
             let mut total = None;
@@ -108,116 +116,253 @@ fn dependents(root: Expr<'_>, inputs: &[NodeId]) -> Vec<bool> {
     active
 }
 
+/// Where an adjoint counts.
+#[derive(Clone, Debug, PartialEq)]
+enum Taken {
+    /// Everywhere.
+    Always,
+    /// Where these conditions hold, each asked where those before it hold; elsewhere it has no meaning, and may be NaN.
+    Where(Vec<NodeId>),
+    /// Where it is not 0: it is exactly 0 where nothing was taken.
+    NotZero,
+}
+
 struct Reverse<'g> {
     graph: &'g Graph,
     active: Vec<bool>,
 }
 
+/// Parts of an adjoint, and where each counts.
+type Contributions<'g> = Vec<(Expr<'g>, Taken)>;
+
 impl<'g> Reverse<'g> {
-    /// Gradients of the inputs below `root`, whose adjoint is `upstream`; `mask` holds for all of it.
-    fn region(&self, root: Expr<'g>, upstream: Expr<'g>, mask: Option<Expr<'g>>) -> HashMap<NodeId, Expr<'g>> {
+    /// Gradients of the inputs below `root`, whose adjoint is `upstream`.
+    fn run(&self, root: Expr<'g>, upstream: Expr<'g>) -> HashMap<NodeId, Expr<'g>> {
         let graph = self.graph;
-        let mut adjoints: HashMap<NodeId, Expr<'g>> = HashMap::from([(root.id, upstream)]);
+        let mut open: HashMap<NodeId, Contributions<'g>> = HashMap::from([(root.id, vec![(upstream, Taken::Always)])]);
         let mut found = HashMap::new();
         for id in graph.reachable(&[root.id]).into_iter().rev() {
-            let Some(&adjoint) = adjoints.get(&id) else { continue };
             if !self.active[id.index()] {
                 continue;
             }
-            let out = graph.expr(id);
+            let Some(contributions) = open.remove(&id) else { continue };
+            let (adjoint, taken) = self.meet(contributions);
             if let Node::Input(_) = graph.node(id) {
-                let masked = match mask {
-                    Some(mask) if reaches(mask, graph.scope(id)) => mask.select(adjoint, 0.0),
-                    _ => adjoint,
-                };
-                found.entry(id).and_modify(|sum| *sum = *sum + masked).or_insert(masked);
-            } else if let Node::Masked(condition, x) = graph.node(id) {
-                let condition = graph.expr(condition);
-                let inner = mask.map_or(condition, |mask| mask.and(condition));
-                let adjoint = self.sum_to(graph.scope(x), adjoint, out.scope(), Some(inner));
-                for (input, part) in self.region(graph.expr(x), adjoint, Some(inner)) {
-                    found.entry(input).and_modify(|sum: &mut Expr<'g>| *sum = *sum + part).or_insert(part);
-                }
-            } else {
-                self.propagate(out, adjoint, &mut |operand, contribution, multiplicity| {
-                    if !self.active[operand.index()] {
-                        return;
-                    }
-                    let part = self.sum_to(graph.scope(operand), contribution, multiplicity, mask);
-                    adjoints.entry(operand).and_modify(|sum| *sum = *sum + part).or_insert(part);
-                });
+                found.insert(id, self.zero_elsewhere(adjoint, &taken));
+                continue;
             }
+            self.propagate(graph.expr(id), adjoint, taken, &mut |operand, part, taken| {
+                if self.active[operand.index()] {
+                    open.entry(operand).or_default().push((part, taken));
+                }
+            });
         }
         found
     }
 
-    /// Calls `add(operand, contribution, multiplicity)`: the contribution has one value for each value of that scope.
-    fn propagate(&self, out: Expr<'g>, adjoint: Expr<'g>, add: &mut dyn FnMut(NodeId, Expr<'g>, Scope)) {
+    /// The sum of contributions, and where it counts: what their conditions have in common is left to be asked later.
+    fn meet(&self, mut parts: Contributions<'g>) -> (Expr<'g>, Taken) {
+        // Both branches of a selection meet again: one selection between them.
+        while let Some((a, b)) = self.branches(&parts) {
+            let (no, _) = parts.remove(b);
+            let (yes, taken) = &mut parts[a];
+            let Taken::Where(conditions) = taken else { unreachable!("branches have conditions") };
+            let condition = conditions.pop().expect("branches have conditions");
+            *yes = self.graph.expr(condition).select(*yes, no);
+            if conditions.is_empty() {
+                *taken = Taken::Always;
+            }
+        }
+        let conditions = |taken: &Taken| match taken {
+            Taken::Where(conditions) => conditions.clone(),
+            Taken::Always | Taken::NotZero => Vec::new(),
+        };
+        let mut shared = conditions(&parts[0].1);
+        for (_, taken) in &parts[1..] {
+            let common = shared.iter().zip(conditions(taken)).take_while(|(a, b)| **a == *b).count();
+            shared.truncate(common);
+        }
+        let rest = |(part, taken): &(Expr<'g>, Taken)| match taken {
+            Taken::Where(conditions) => self.zero_unless(*part, &conditions[shared.len()..]),
+            Taken::Always | Taken::NotZero => *part,
+        };
+        let sum = parts.iter().map(rest).reduce(|a, b| a + b).expect("a value with an adjoint has a contribution");
+        let taken = match shared.is_empty() {
+            false => Taken::Where(shared),
+            true if parts.iter().any(|(_, taken)| *taken == Taken::Always) => Taken::Always,
+            true => Taken::NotZero,
+        };
+        (sum, taken)
+    }
+
+    /// Two contributions that count where the same conditions hold, but for the last one, which one needs to hold and
+    /// the other not to.
+    fn branches(&self, parts: &Contributions<'g>) -> Option<(usize, usize)> {
+        let last = |taken: &Taken| match taken {
+            Taken::Where(conditions) => conditions.split_last().map(|(last, before)| (*last, before.to_vec())),
+            Taken::Always | Taken::NotZero => None,
+        };
+        let all: Vec<_> = parts.iter().map(|(_, taken)| last(taken)).collect();
+        let is_other = |a: usize, b: usize| match (&all[a], &all[b]) {
+            (Some((yes, before)), Some((no, other))) => before == other && *no == not(self.graph, *yes),
+            _ => false,
+        };
+        (0..parts.len()).find_map(|a| (a + 1..parts.len()).find(|b| is_other(a, *b)).map(|b| (a, b)))
+    }
+
+    /// A value that is exactly 0 unless all of these hold.
+    fn zero_unless(&self, value: Expr<'g>, conditions: &[NodeId]) -> Expr<'g> {
+        conditions.iter().rev().fold(value, |value, condition| self.graph.expr(*condition).select(value, 0.0))
+    }
+
+    /// A value that is exactly 0 where it does not count.
+    fn zero_elsewhere(&self, value: Expr<'g>, taken: &Taken) -> Expr<'g> {
+        match taken {
+            Taken::Where(conditions) => self.zero_unless(value, conditions),
+            Taken::Always | Taken::NotZero => value,
+        }
+    }
+
+    /// Calls `add(operand, contribution, taken)` for each operand; contributions are summed to its scope.
+    fn propagate(&self, out: Expr<'g>, adjoint: Expr<'g>, taken: Taken, add: &mut dyn FnMut(NodeId, Expr<'g>, Taken)) {
         let graph = self.graph;
+        // A contribution with one value for each value of scope `from`.
+        let mut give = |operand: NodeId, part: Expr<'g>, from: Scope, taken: Taken| {
+            let to = graph.scope(operand);
+            // Summed with others, it is 0 where it does not count.
+            let (part, taken) = if self.reach(&taken, to) {
+                (part, taken)
+            } else {
+                (self.zero_elsewhere(part, &taken), Taken::NotZero)
+            };
+            add(operand, self.sum_to(to, part, from), taken);
+        };
+        // What chooses by itself leaves 0 where it does not.
+        let chosen = |part: Expr<'g>| {
+            let part = nothing_of_zero(part, adjoint, &taken);
+            (self.zero_elsewhere(part, &taken), Taken::NotZero)
+        };
+        let under = |condition: NodeId| match &taken {
+            Taken::Where(before) if before.contains(&condition) => (adjoint, taken.clone()),
+            Taken::Where(before) => {
+                let all = before.iter().copied().chain([condition]);
+                (adjoint, Taken::Where(all.collect()))
+            }
+            Taken::Always => (adjoint, Taken::Where(vec![condition])),
+            Taken::NotZero => (graph.expr(condition).select(adjoint, 0.0), Taken::NotZero),
+        };
         match graph.node(out.id) {
+            Node::Op(Op::Select, [condition, yes, no]) => {
+                for (operand, condition) in [(yes, condition), (no, not(graph, condition))] {
+                    let (part, taken) = under(condition);
+                    give(operand, part, out.scope(), taken);
+                }
+            }
+            Node::Masked(condition, x) => {
+                let (part, taken) = under(condition);
+                give(x, part, out.scope(), taken);
+            }
             Node::Op(op, operands) => {
                 for (place, operand) in operands.iter().enumerate().take(op.arity()) {
-                    if self.active[operand.index()] {
-                        if let Some(part) = vjp(op, place, &operands, out, adjoint) {
-                            add(*operand, part, out.scope());
-                        }
+                    if !self.active[operand.index()] {
+                        continue;
                     }
+                    let Some(part) = vjp(op, place, &operands, out, adjoint) else { continue };
+                    let (part, taken) = match op {
+                        Op::Relu | Op::Maximum | Op::Minimum => chosen(part),
+                        _ => (self.exact(op, place, &operands, part, adjoint, &taken), taken.clone()),
+                    };
+                    give(*operand, part, out.scope(), taken);
                 }
             }
             Node::Reduce(reduce, x) => {
                 let value = graph.expr(x);
-                let part = match reduce {
-                    Reduce::Sum => Some(adjoint),
+                match reduce {
+                    Reduce::Sum => give(x, adjoint, Scope::Element, taken),
                     // Ties share the gradient equally.
                     Reduce::Max | Reduce::Min => {
                         let tie = value.equals(out);
                         let count = tie.select(1.0, 0.0).sum();
-                        Some(tie.select(adjoint / count, 0.0))
+                        let (part, taken) = chosen(tie.select(adjoint / count, 0.0));
+                        give(x, part, Scope::Element, taken);
                     }
-                    Reduce::ArgMax => None,
+                    Reduce::ArgMax => {}
                     // The shift is taken to carry no gradient, so the maximum's own term counts as well.
-                    Reduce::ExpSumRest => Some(adjoint * (value - value.max().detach()).exp()),
-                    Reduce::LogSumExpShifted => Some(adjoint * value.softmax()),
-                };
-                if let Some(part) = part {
-                    add(x, part, Scope::Element);
+                    Reduce::ExpSumRest => {
+                        let part = adjoint * (value - value.max().detach()).exp();
+                        give(x, nothing_of_zero(part, adjoint, &taken), Scope::Element, taken);
+                    }
+                    Reduce::LogSumExpShifted => {
+                        give(x, nothing_of_zero(adjoint * value.softmax(), adjoint, &taken), Scope::Element, taken);
+                    }
                 }
             }
-            Node::SumOver(_, x) => add(x, adjoint, graph.scope(x)),
+            Node::SumOver(_, x) => give(x, adjoint, graph.scope(x), taken),
             Node::At(x, label) => {
                 let here = graph.col_index().equals(graph.expr(label));
-                add(x, here.select(adjoint, 0.0), Scope::Element);
+                let (part, taken) = under(here.id);
+                give(x, part, Scope::Element, taken);
             }
             Node::Softmax(x) | Node::SoftmaxMinusOne(x) => {
                 let p = graph.expr(x).softmax();
-                let along = self.sum_to(Scope::Row, adjoint * p, Scope::Element, None);
-                add(x, p * (adjoint - along), Scope::Element);
+                // The sum over the row reaches where single elements count: what does not count is 0 in it.
+                let (adjoint, taken) = if self.reach(&taken, Scope::Row) {
+                    (adjoint, taken)
+                } else {
+                    (self.zero_elsewhere(adjoint, &taken), Taken::NotZero)
+                };
+                let along = self.sum_to(Scope::Row, adjoint * p, Scope::Element);
+                let part = nothing_of_zero(p * (adjoint - along), adjoint - along, &taken);
+                give(x, part, Scope::Element, taken);
             }
-            Node::StraightThrough(_, gradient_of) => add(gradient_of, adjoint, graph.scope(gradient_of)),
+            Node::StraightThrough(_, gradient_of) => give(gradient_of, adjoint, graph.scope(gradient_of), taken),
             Node::WithGradient(value, wrt, gradient) => {
-                add(wrt, adjoint * graph.expr(gradient), out.scope());
+                let part = nothing_of_zero(adjoint * graph.expr(gradient), adjoint, &taken);
+                give(wrt, part, out.scope(), taken.clone());
                 if let Node::WithGradient(..) = graph.node(value) {
-                    add(value, adjoint, out.scope());
+                    give(value, adjoint, out.scope(), taken);
                 }
             }
-            Node::Masked(..) => unreachable!("masked regions are handled by `region`"),
             Node::Const(_) | Node::Int(_) | Node::Bool(_) | Node::Param(_) | Node::Input(_) => {}
             Node::ColIndex | Node::Count(_) | Node::Detach(_) => {}
         }
     }
 
+    /// Whether the conditions choose among values of that scope.
+    fn reach(&self, taken: &Taken, scope: Scope) -> bool {
+        match taken {
+            Taken::Where(conditions) => conditions.iter().all(|id| reaches(self.graph.expr(*id), scope)),
+            Taken::Always | Taken::NotZero => true,
+        }
+    }
+
+    /// An operation's contribution, exactly 0 where the adjoint is, if its derivative may be infinite there.
+    fn exact(
+        &self,
+        op: Op,
+        place: usize,
+        operands: &[NodeId; 3],
+        part: Expr<'g>,
+        adjoint: Expr<'g>,
+        taken: &Taken,
+    ) -> Expr<'g> {
+        let may_be_infinite = match op {
+            Op::Mul => self.graph.scope(operands[1 - place]) > Scope::Param,
+            Op::Div => self.graph.scope(operands[1]) > Scope::Param,
+            Op::Exp | Op::Expm1 | Op::Log | Op::Log1p | Op::Sqrt | Op::Pow | Op::Xlogy => true,
+            _ => false,
+        };
+        if may_be_infinite { nothing_of_zero(part, adjoint, taken) } else { part }
+    }
+
     /// Sums a contribution with one value for each value of `from` to the scope `to` of its operand.
-    fn sum_to(&self, to: Scope, contribution: Expr<'g>, from: Scope, mask: Option<Expr<'g>>) -> Expr<'g> {
+    fn sum_to(&self, to: Scope, contribution: Expr<'g>, from: Scope) -> Expr<'g> {
         let graph = self.graph;
         let multiplicity = |scope: Scope| if scope == Scope::Column { Scope::Element } else { scope };
         let (to, from) = (multiplicity(to), multiplicity(from));
         if to >= from || to == Scope::Param {
             return contribution;
         }
-        let contribution = match mask {
-            Some(mask) if mask.scope() > to && reaches(mask, from) => mask.select(contribution, 0.0),
-            _ => contribution,
-        };
         let inner = multiplicity(contribution.scope());
         let count = |extent: Extent| graph.count(extent);
         // Elements to their row first, unless everything goes into one total.
@@ -227,8 +372,8 @@ impl<'g> Reverse<'g> {
                 _ => contribution * count(Extent::Cols),
             },
             (Scope::Group, Scope::Element) => {
-                let rows = self.sum_to(Scope::Row, contribution, Scope::Element, None);
-                self.sum_to(Scope::Group, rows, Scope::Row, None)
+                let rows = self.sum_to(Scope::Row, contribution, Scope::Element);
+                self.sum_to(Scope::Group, rows, Scope::Row)
             }
             (Scope::Group, _) => match inner {
                 Scope::Row => contribution.sum_over(Scope::Group),
@@ -238,7 +383,7 @@ impl<'g> Reverse<'g> {
                 Scope::Element => contribution.sum_over(Scope::Total),
                 Scope::Row | Scope::Group => {
                     let rows = contribution * count(Extent::Cols);
-                    self.sum_to(to, rows, Scope::Row, None)
+                    self.sum_to(to, rows, Scope::Row)
                 }
                 _ => contribution * count(Extent::Elements),
             },
@@ -256,8 +401,13 @@ impl<'g> Reverse<'g> {
     }
 }
 
-/// Whether a mask chooses among values of that scope. Values further out than the mask are sums that it was applied
-/// to, term by term.
+/// A multiple of an adjoint, exactly 0 where that is: what it is multiplied by may be infinite there.
+fn nothing_of_zero<'g>(part: Expr<'g>, adjoint: Expr<'g>, taken: &Taken) -> Expr<'g> {
+    if *taken == Taken::NotZero { adjoint.equals(0.0).select(0.0, part) } else { part }
+}
+
+/// Whether a condition chooses among values of that scope. Values further out are sums that it is applied to, term by
+/// term.
 fn reaches(mask: Expr<'_>, scope: Scope) -> bool {
     let scope = if scope == Scope::Column { Scope::Element } else { scope };
     mask.scope().join(scope) == scope
@@ -306,8 +456,6 @@ fn vjp<'g>(op: Op, place: usize, operands: &[NodeId; 3], out: Expr<'g>, adjoint:
         }
         Op::Xlogy if place == 0 => adjoint * operand(1).log(),
         Op::Xlogy => adjoint * (a / operand(1)),
-        Op::Select if place == 1 => a.select(adjoint, 0.0),
-        Op::Select if place == 2 => a.select(0.0, adjoint),
         Op::Sign | Op::Not | Op::ToFloat | Op::Lt | Op::Le | Op::Eq | Op::And | Op::Or | Op::Select => return None,
     })
 }

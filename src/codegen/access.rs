@@ -318,13 +318,13 @@ impl<'a> Frame<'a> {
     }
 
     /// Stores the row's value, which is an f32, added to what is there where the output accumulates.
-    pub fn store_row(&self, output: usize, address: &str, value: &str) -> String {
+    pub fn store_row(&self, output: usize, address: &str, value: &str, poison: &str) -> String {
         let name = self.buffer(Slot::Output(output));
         let value = match self.mode(output) {
             Mode::Accumulate => format!("bitcast<f32>({name}[{address}]) + {value}"),
             _ => value.to_owned(),
         };
-        format!("    {name}[{address}] = store_bits({value}, r.bits > INF_BITS);\n")
+        format!("    {name}[{address}] = store_bits({value}, {poison});\n")
     }
 
     /// Stores four 16-bit values to two words. Of a word that two rows share, the half goes to `work`, where

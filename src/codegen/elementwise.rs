@@ -1,10 +1,11 @@
 //! Hooks of `elementwise.wgsl`: elements by themselves, or rows by themselves (with gathers, without their elements).
 
 use super::access::Frame;
-use super::emit::{Emit, group_load, is_literal, outer_code, outer_nodes, outer_value, params, valid_first};
-use super::{KernelSource, Slot, Variant, is_read_later, scalar_type, structure, title};
+use super::emit::{Emit, below, group_load, is_literal, outer_code, outer_nodes, params};
+use super::poison::{bits, bits_of_value, is_bad, is_poisoned, labels, largest, lenient_value, looking_at, poisons_of};
+use super::{KernelSource, Slot, Variant, scalar_type, structure, title};
 use crate::expr::{Node, NodeId, Scope};
-use crate::lower::Program;
+use crate::lower::{Consumer, Look, LookKind, LookPlace, Poison, Program};
 use crate::op::Kind;
 use crate::schedule::{PassSchedule, roots, visited_inputs};
 use crate::template::{Gather, Skeleton, fill_hooks};
@@ -13,7 +14,6 @@ use std::collections::BTreeMap;
 
 pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, variant: &Variant) -> KernelSource {
     let frame = Frame::new(program, pass, variant, schedule.width);
-    let lenient = is_read_later(program, pass);
     let (bindings, declarations) = frame.bindings(&params(program, 1));
     let sums = frame.pass.totals.len();
     let PassSchedule { workgroup, width, .. } = schedule;
@@ -21,40 +21,48 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
     let constants = format!(
         "const WG: u32 = {workgroup}u;\nconst WIDTH: u32 = {width}u;\nconst SUMS: u32 = {sums}u;\nconst ENDS: u32 = {ends}u;\n"
     );
-    let hooks = BTreeMap::from([
-        ("bindings".to_owned(), declarations + &constants),
-        ("items".to_owned(), hook(&frame, lenient)),
-    ]);
+    let hooks =
+        BTreeMap::from([("bindings".to_owned(), declarations + &constants), ("items".to_owned(), hook(&frame))]);
     let wgsl = fill_hooks(&title(program, pass, schedule), Skeleton::Elementwise, 0, Gather::Tree, &hooks);
     KernelSource { wgsl: wgsl.expect("the element-wise skeleton takes these hooks"), bindings }
 }
 
-fn hook(frame: &Frame<'_>, lenient: bool) -> String {
+fn hook(frame: &Frame<'_>) -> String {
     let program = frame.program;
     let roots = roots(program, frame.pass);
     let outer = outer_nodes(program, &roots);
-    let mut fields = vec![("bits".to_owned(), "u32".to_owned())];
+    let poisons = 0..frame.pass.poison.len();
+    let mut fields: Vec<(String, String)> = poisons.clone().map(|k| (bits(k), "u32".to_owned())).collect();
     fields.extend(outer.iter().map(|id| (format!("n{}", id.0), scalar_type(program.kind(*id)).to_owned())));
-    let mut code = outer_code(program, &outer, "o");
+    let looking = |id: NodeId| {
+        let mut poisons = looking_at(frame.pass, LookKind::Value, id);
+        poisons.retain(|k| outer_looks(frame, &frame.pass.poison[*k]).any(|look| look.node == id));
+        poisons
+    };
+    let mut code = outer_code(program, &outer, "o", &looking);
     for tensor in (0..frame.slots.len()).filter(|_| !program.has_rows()) {
         fields.push((format!("first{tensor}"), "u32".to_owned()));
         putln!(code, "    o.first{tensor} = shape.tensors[{}].x;", 2 * tensor + 1);
     }
+    if fields.is_empty() {
+        fields.push(("none".to_owned(), "u32".to_owned()));
+    }
     let mut text = structure("Outer", &fields);
-    put!(text, "fn outer_begin() -> Outer {{\n    var o: Outer;\n    o.bits = 0u;\n{code}    return o;\n}}\n");
+    let unseen: String = poisons.map(|k| format!("    o.{} = 0u;\n", bits(k))).collect();
+    put!(text, "fn outer_begin() -> Outer {{\n    var o: Outer;\n{unseen}{code}    return o;\n}}\n");
     let early = frame.variant.aligned_to.map_or("0u".to_owned(), |tensor| format!("o.first{tensor} % WIDTH"));
     putln!(text, "fn early(o: Outer) -> u32 {{ return {early}; }}");
     text.push_str(&sums_text(frame));
     if frame.is_paired() {
         let is_wide = |place: &usize| frame.is_wide(Slot::Input(*place));
         let fetched: Vec<usize> = visited_inputs(program, frame.pass).into_iter().filter(is_wide).collect();
-        text.push_str(&item_text(frame, &roots, lenient, "window", &fetched));
+        text.push_str(&item_text(frame, &roots, "window", &fetched));
         text.push_str(&pair_text(frame, &fetched));
     } else {
-        text.push_str(&item_text(frame, &roots, lenient, "item", &[]));
+        text.push_str(&item_text(frame, &roots, "item", &[]));
     }
     text.push_str(&match frame.has_ends() {
-        true => item_text(&frame.at_ends(), &roots, lenient, "item_end", &[]),
+        true => item_text(&frame.at_ends(), &roots, "item_end", &[]),
         false => "fn item_end(o: Outer, s: LaneSums, first: u32) -> LaneSums { return s; }\n".to_owned(),
     });
     text
@@ -76,55 +84,113 @@ fn pair_text(frame: &Frame<'_>, fetched: &[usize]) -> String {
     text
 }
 
+/// Looks at values of the whole dispatch, wherever their item is: they are made once.
+fn outer_looks<'p>(frame: &'p Frame<'_>, poison: &'p Poison) -> impl Iterator<Item = &'p Look> {
+    let is_outer = |look: &&Look| frame.program.scope(look.node) <= Scope::Total;
+    let looks = poison.at(LookPlace::Row).filter(is_outer);
+    looks.filter(|look| poison.row.is_none() && look.row.is_none() && look.element.is_none())
+}
+
 /// One item, or a window of them. Bits of the inputs that are `fetched` are given, those of others are loaded.
-fn item_text(frame: &Frame<'_>, roots: &[NodeId], lenient: bool, name: &str, fetched: &[usize]) -> String {
-    let (program, width) = (frame.program, frame.width);
+fn item_text(frame: &Frame<'_>, roots: &[NodeId], name: &str, fetched: &[usize]) -> String {
+    let (program, pass, width) = (frame.program, frame.pass, frame.width);
     let mut text = String::new();
     let here = |id: NodeId| program.scope(id) > Scope::Total && !is_literal(program.node(id));
     let emit = Emit { frame, width, outer: "o", here: &here };
-    let nodes = valid_first(program, roots);
+    let nodes = below(program, roots);
     let given: String = fetched.iter().map(|place| format!(", x{place}: U4")).collect();
     putln!(text, "fn {name}(o: Outer, sums: LaneSums, first: u32{given}) -> LaneSums {{\n    var s = sums;");
     text.push_str(&frame.coordinates("first"));
     text.push_str(&frame.valid("first"));
     let u = if width == 4 { "U4" } else { "U" };
-    putln!(text, "    var bits = {u}(0u);");
-    let loads = emit.lets(&nodes, &|id| load(frame, id, "(shape.first_item + first)", lenient, fetched));
-    text.push_str(&loads);
-    // Where the loss is valid: NaN elsewhere is not looked at.
-    let valid = program.valid.map(|v| emit.value(v));
-    if let Some(valid) = &valid {
-        putln!(text, "    bits = select({u}(0u), bits, {valid});");
+    let item = "(shape.first_item + first)";
+    text.push_str(&emit.lets(&nodes, &|id| load(frame, id, item, fetched)));
+    for (label, row) in labels(program, pass) {
+        let counts = row.map_or(String::new(), |row| format!(" && {}", emit.value(row)));
+        let bad = is_bad(&emit.value(label));
+        putln!(text, "    if ({bad}{counts}) {{ atomicMin(&scalars.bad_row, {item}); }}");
     }
-    if frame.is_masked() {
-        text.push_str("    bits = select(U4(0u), bits, valid);\n");
+    for (k, poison) in pass.poison.iter().enumerate() {
+        let outer: Vec<&Look> = outer_looks(frame, poison).collect();
+        let looks = poison.at(LookPlace::Row).filter(|look| !outer.contains(look)).map(|look| seen(&emit, look));
+        let mut all = largest(looks, &format!("{u}(0u)"));
+        // Of the row or element: NaN elsewhere is not looked at.
+        if let Some(row) = poison.row {
+            all = format!("select({u}(0u), {all}, {})", emit.value(row));
+        }
+        if frame.is_masked() {
+            all = format!("select(U4(0u), {all}, valid)");
+        }
+        putln!(text, "    let {} = {all};", bits(k));
     }
-    text.push_str("    s.bits = max(s.bits, bits);\n");
-    for (place, total) in frame.pass.totals.iter().enumerate() {
+    for k in summed_poisons(frame) {
+        let bits = bits(k);
+        putln!(text, "    s.{bits} = max(s.{bits}, {bits});");
+    }
+    for (place, total) in pass.totals.iter().enumerate() {
         let operand = program.node(*total).operands().next().expect("a sum has an operand");
         let mut value = emit.value(operand);
         if program.scope(operand) == Scope::Group {
             // A group counts once, at its first row.
             value = format!("select(0.0, {value}, (shape.first_item + first) % shape.group_rows == 0u)");
         }
+        value = lenient_value(program, pass, *total, value, &|id| emit.value(id));
         if frame.is_masked() {
             value = format!("select(F4(0.0), {value}, valid)");
         }
         putln!(text, "    s.sum{place} += {value};");
     }
-    let mut seen = format!("max(bits, {u}(o.bits))");
-    if let Some(valid) = &valid {
-        seen = format!("select({u}(0u), {seen}, {valid})");
+    let mut consumers: Vec<Consumer> = pass.outputs.iter().map(|&output| program.consumer_of(output)).collect();
+    consumers.sort_unstable();
+    consumers.dedup();
+    for consumer in consumers {
+        let all = poisons_of(pass, consumer).into_iter().map(|k| format!("max({}, {u}(o.{}))", bits(k), bits(k)));
+        putln!(text, "    let {} = {} > {u}(INF_BITS);", poison_name(consumer), largest(all, &format!("{u}(0u)")));
     }
-    putln!(text, "    let poison = {seen} > {u}(INF_BITS);");
-    for &output in &frame.pass.outputs {
+    for &output in &pass.outputs {
         let slot = Slot::Output(output);
         putln!(text, "    let to{output} = {};", frame.base(slot));
         let value = emit.value(program.outputs[output].node);
-        text.push_str(&frame.store(output, &format!("to{output}"), col_of(frame), &value, "poison"));
+        let poison = poison_name(program.consumer_of(output));
+        text.push_str(&frame.store(output, &format!("to{output}"), col_of(frame), &value, poison));
     }
     text.push_str("    return s;\n}\n");
     text
+}
+
+/// The poisons of the pass's sums, by number.
+fn summed_poisons(frame: &Frame<'_>) -> Vec<usize> {
+    let is_summed = |k: &usize| {
+        let consumers = &frame.pass.poison[*k].consumers;
+        consumers.iter().any(|consumer| matches!(consumer, Consumer::Sum(_)))
+    };
+    (0..frame.pass.poison.len()).filter(is_summed).collect()
+}
+
+/// The bits that a look at an item sees: none, where its condition does not hold.
+fn seen(emit: &Emit<'_, '_>, look: &Look) -> String {
+    let (frame, program) = (emit.frame, emit.frame.program);
+    let (u, b) = if frame.width == 4 { ("U4", "B4") } else { ("U", "B") };
+    let id = look.node;
+    let is_loaded = (emit.here)(id);
+    let seen = match (look.kind, program.node(id)) {
+        (LookKind::Label, Node::At(_, label)) => {
+            format!("select(0u, NAN_BITS, {})", is_bad(&emit.value(*label)))
+        }
+        (_, Node::At(_, label)) => format!("select(b{} & MAGNITUDE, 0u, {})", id.0, is_bad(&emit.value(*label))),
+        _ if is_loaded => format!("b{} & {u}(MAGNITUDE)", id.0),
+        _ => format!("{u}({})", bits_of_value(&format!("o.n{}", id.0))),
+    };
+    let conditions = [look.row, look.element].into_iter().flatten().map(|id| emit.value(id));
+    match conditions.reduce(|a, b| format!("({a} & {b})")) {
+        Some(condition) => format!("select({u}(0u), {seen}, {b}({condition}))"),
+        None => seen,
+    }
+}
+
+/// What says that an item of such an output is NaN.
+fn poison_name(consumer: Consumer) -> &'static str {
+    if consumer == Consumer::Gradient { "poison" } else { "loss_poison" }
 }
 
 /// The innermost index: of rows by themselves there is none.
@@ -132,8 +198,8 @@ fn col_of(frame: &Frame<'_>) -> &'static str {
     if frame.program.has_rows() { "0u" } else { frame.element_col() }
 }
 
-/// Loads of inputs and gathers of one item, their bits added to `bits`.
-fn load(frame: &Frame<'_>, id: NodeId, item: &str, lenient: bool, fetched: &[usize]) -> String {
+/// Loads of inputs and gathers of one item: their bits as `bID`, and their values.
+fn load(frame: &Frame<'_>, id: NodeId, item: &str, fetched: &[usize]) -> String {
     let program = frame.program;
     let n = id.0;
     let f = if frame.width == 4 { "F4" } else { "F" };
@@ -146,86 +212,63 @@ fn load(frame: &Frame<'_>, id: NodeId, item: &str, lenient: bool, fetched: &[usi
             };
             match program.kind(id) {
                 Kind::Int => format!("    let e{n} = {bits};\n"),
-                _ => format!(
-                    "    let b{n} = {bits};\n    bits = max(bits, b{n} & {}(MAGNITUDE));\n    let e{n} = bitcast<{f}>(b{n});\n",
-                    if frame.width == 4 { "U4" } else { "U" }
-                ),
+                _ => format!("    let b{n} = {bits};\n    let e{n} = bitcast<{f}>(b{n});\n"),
             }
         }
-        Node::At(x, label) => gather(frame, id, x, &format!("e{}", label.0), item, "bits", lenient),
+        Node::At(x, label) => gather(frame, id, x, &format!("e{}", label.0)),
         Node::SumOver(Scope::Group, _) => {
             let load = group_load(program, id, item);
-            format!(
-                "    let b{n} = {load};\n    bits = max(bits, b{n} & MAGNITUDE);\n    let e{n} = bitcast<f32>(b{n});\n"
-            )
+            format!("    let b{n} = {load};\n    let e{n} = bitcast<f32>(b{n});\n")
         }
         ref other => unreachable!("a pass that visits no columns holds no {other:?}"),
     }
 }
 
-/// `let eID` = the input (or the column's index) at the label's column, and what a label out of range does: report the
-/// row and, in a pass whose sums nobody reads before the gradients, poison it.
-pub(super) fn gather(
-    frame: &Frame<'_>,
-    id: NodeId,
-    x: NodeId,
-    label: &str,
-    row: &str,
-    bits: &str,
-    lenient: bool,
-) -> String {
+/// `let eID` = the input at the label's column, the last one where the label is out of range, and `bID` its bits; of
+/// the column's index, the label itself.
+pub(super) fn gather(frame: &Frame<'_>, id: NodeId, x: NodeId, label: &str) -> String {
     let program = frame.program;
     let n = id.0;
-    let valid = program.valid.filter(|v| program.scope(*v) <= Scope::Row);
-    let valid = valid
-        .map_or("true".to_owned(), |v| if bits == "bits" { format!("e{}", v.0) } else { outer_value(program, v, "r") });
-    let mut text = String::new();
     match *program.node(x) {
         Node::Input(place) => {
             let slot = Slot::Input(place as usize);
             let address = frame.at_col(slot, &format!("({})", frame.base(slot)), &format!("col{n}"));
             let here = frame.load_one(slot, &address);
-            put!(text, "    let col{n} = min({label}, shape.cols - 1u);\n    let b{n} = {here};\n");
+            format!(
+                "    let col{n} = min({label}, shape.cols - 1u);\n    let b{n} = {here};\n    \
+                 let e{n} = bitcast<f32>(b{n});\n"
+            )
         }
-        Node::ColIndex => {}
+        // No column equals a label that is out of range.
+        Node::ColIndex => format!("    let e{n} = {label};\n"),
         ref other => unreachable!("gathers are of inputs or column indices after lowering, not of {other:?}"),
     }
-    let bad = format!("{label} >= shape.classes && {valid}");
-    putln!(text, "    let bad{n} = {bad};");
-    putln!(text, "    if (bad{n}) {{ atomicMin(&scalars.bad_row, {row}); }}");
-    if *program.node(x) == Node::ColIndex {
-        // The label itself, which no column equals if it is out of range.
-        putln!(text, "    let e{n} = {label};");
-        if !lenient {
-            putln!(text, "    {bits} = max({bits}, select(0u, NAN_BITS, bad{n}));");
-        }
-    } else if lenient {
-        putln!(text, "    let e{n} = select(bitcast<f32>(b{n}), 0.0, bad{n});");
-        putln!(text, "    {bits} = max({bits}, select(b{n} & MAGNITUDE, 0u, bad{n}));");
-    } else {
-        putln!(text, "    let e{n} = bitcast<f32>(b{n});");
-        putln!(text, "    {bits} = max({bits}, select(b{n} & MAGNITUDE, NAN_BITS, bad{n}));");
-    }
-    text
 }
 
 fn sums_text(frame: &Frame<'_>) -> String {
     let count = frame.pass.totals.len();
     let (u, f) = if frame.width == 4 { ("U4", "F4") } else { ("U", "F") };
+    let poisons = summed_poisons(frame);
+    // A struct has a field.
+    let unused = (poisons.is_empty() && count == 0).then(|| "none".to_owned());
+    let seen: Vec<String> = poisons.iter().map(|k| bits(*k)).chain(unused).collect();
     let fields = |bits: &str, sum: &str| -> Vec<(String, String)> {
         let sums = (0..count).map(|k| (format!("sum{k}"), sum.to_owned()));
-        std::iter::once(("bits".to_owned(), bits.to_owned())).chain(sums).collect()
+        seen.iter().map(|name| (name.clone(), bits.to_owned())).chain(sums).collect()
     };
-    let list = |item: &dyn Fn(usize) -> String| (0..count).map(|k| format!(", {}", item(k))).collect::<String>();
+    let list = |seen_as: &dyn Fn(&str) -> String, sum_as: &dyn Fn(&str) -> String| {
+        let sums = (0..count).map(|k| sum_as(&format!("sum{k}")));
+        seen.iter().map(|name| seen_as(name)).chain(sums).collect::<Vec<_>>().join(", ")
+    };
     let mut text = structure("Sums", &fields("u32", "f32"));
     text.push_str(&structure("LaneSums", &fields(u, f)));
-    let identity = list(&|_| format!("{f}(0.0)"));
-    putln!(text, "fn sums_identity(o: Outer) -> LaneSums {{ return LaneSums({u}(o.bits){identity}); }}");
-    let added = list(&|k| format!("a.sum{k} + b.sum{k}"));
-    putln!(
-        text,
-        "fn sums_add(a: LaneSums, b: LaneSums) -> LaneSums {{ return LaneSums(max(a.bits, b.bits){added}); }}"
-    );
+    let first = |name: &str| if name == "none" { format!("{u}(0u)") } else { format!("{u}(o.{name})") };
+    let identity = list(&first, &|_| format!("{f}(0.0)"));
+    putln!(text, "fn sums_identity(o: Outer) -> LaneSums {{ return LaneSums({identity}); }}");
+    let larger = |a: &str, b: &str| format!("max({a}, {b})");
+    let added = |a: &str, b: &str| format!("({a} + {b})");
+    let both = list(&|n| larger(&format!("a.{n}"), &format!("b.{n}")), &|n| format!("a.{n} + b.{n}"));
+    putln!(text, "fn sums_add(a: LaneSums, b: LaneSums) -> LaneSums {{ return LaneSums({both}); }}");
     let narrow = |name: &str, combine: &dyn Fn(&str, &str) -> String| match frame.width {
         4 => combine(
             &combine(&format!("s.{name}.x"), &format!("s.{name}.y")),
@@ -233,16 +276,13 @@ fn sums_text(frame: &Frame<'_>) -> String {
         ),
         _ => format!("s.{name}"),
     };
-    let larger = |a: &str, b: &str| format!("max({a}, {b})");
-    let added = |a: &str, b: &str| format!("({a} + {b})");
-    let narrowed = list(&|k| narrow(&format!("sum{k}"), &added));
-    let bits = narrow("bits", &larger);
-    putln!(text, "fn sums_narrow(s: LaneSums) -> Sums {{ return Sums({bits}{narrowed}); }}");
-    let combined = list(&|k| format!("a.sum{k} + b.sum{k}"));
-    putln!(text, "fn sums_combine(a: Sums, b: Sums) -> Sums {{ return Sums(max(a.bits, b.bits){combined}); }}");
+    let narrowed = list(&|name| narrow(name, &larger), &|name| narrow(name, &added));
+    putln!(text, "fn sums_narrow(s: LaneSums) -> Sums {{ return Sums({narrowed}); }}");
+    putln!(text, "fn sums_combine(a: Sums, b: Sums) -> Sums {{ return Sums({both}); }}");
     text.push_str("fn sums_store(s: Sums, group: u32, groups: u32) {\n");
-    for k in 0..count {
-        putln!(text, "    work[{k}u * groups + group] = store_bits(s.sum{k}, s.bits > INF_BITS);");
+    for (k, total) in frame.pass.totals.iter().enumerate() {
+        let poison = is_poisoned(frame.pass, Consumer::Sum(*total), "s");
+        putln!(text, "    work[{k}u * groups + group] = store_bits(s.sum{k}, {poison});");
     }
     text.push_str("}\n");
     text

@@ -1,6 +1,7 @@
 //! Nodes as WGSL text, at the level of a loop (`eID`) or further out (`o.nID`, `r.nID`).
 
 use super::access::Frame;
+use super::poison::bits;
 use super::{group_slots, index_bits, scalar_slots};
 use crate::expr::{Extent, Node, NodeId, Reduce, Scope};
 use crate::lower::Program;
@@ -13,21 +14,14 @@ pub(super) fn params(program: &Program, binding: usize) -> String {
     format!("@group(0) @binding({binding}) var<uniform> params: array<vec4<f32>, {vectors}>;\n")
 }
 
-/// Nodes below the roots, operands first, and first of all those that say where the loss is valid: gathers ask.
-pub(super) fn valid_first(program: &Program, roots: &[NodeId]) -> Vec<NodeId> {
-    let is_sum = |id: NodeId| matches!(program.node(id), Node::SumOver(..));
-    let mut nodes = program.below(roots, is_sum);
-    if let Some(valid) = program.valid {
-        let early = program.below(&[valid], is_sum);
-        nodes.sort_by_key(|id| (!early.contains(id), *id));
-    }
-    nodes
+/// Nodes below the roots, operands first; sums are not looked into.
+pub(super) fn below(program: &Program, roots: &[NodeId]) -> Vec<NodeId> {
+    program.below(roots, |id| matches!(program.node(id), Node::SumOver(..)))
 }
 
 /// Nodes further out than a row that something below the roots reads, in order.
 pub(super) fn outer_nodes(program: &Program, roots: &[NodeId]) -> Vec<NodeId> {
-    let below = program.below(roots, |id| matches!(program.node(id), Node::SumOver(..)));
-    below.into_iter().filter(|&id| is_outer(program, id)).collect()
+    below(program, roots).into_iter().filter(|&id| is_outer(program, id)).collect()
 }
 
 /// Whether a node has one value for the whole dispatch, and is not a literal.
@@ -63,8 +57,14 @@ fn float(value: f64) -> String {
     }
 }
 
-/// Assignments of the outer nodes to `{s}.nID`, and the bits of the scalars that they load to `{s}.bits`.
-pub(super) fn outer_code(program: &Program, nodes: &[NodeId], s: &str) -> String {
+/// Assignments of the outer nodes to `{s}.nID`, and the bits of the scalars that they load to those of the poisons
+/// that `looking` says look at them there.
+pub(super) fn outer_code(
+    program: &Program,
+    nodes: &[NodeId],
+    s: &str,
+    looking: &dyn Fn(NodeId) -> Vec<usize>,
+) -> String {
     let slots = scalar_slots(program);
     let mut text = String::new();
     for &id in nodes {
@@ -75,7 +75,10 @@ pub(super) fn outer_code(program: &Program, nodes: &[NodeId], s: &str) -> String
             Node::Input(_) | Node::SumOver(..) => {
                 let slot = slots.iter().position(|n| *n == id).expect("every scalar has a slot");
                 putln!(text, "    let b{} = scalars.values[{slot}];", id.0);
-                putln!(text, "    {s}.bits = max({s}.bits, b{} & MAGNITUDE);", id.0);
+                for poison in looking(id) {
+                    let bits = bits(poison);
+                    putln!(text, "    {s}.{bits} = max({s}.{bits}, b{} & MAGNITUDE);", id.0);
+                }
                 format!("bitcast<f32>(b{})", id.0)
             }
             Node::Op(op, _) => {

@@ -7,6 +7,7 @@
 mod access;
 mod elementwise;
 mod emit;
+mod poison;
 mod reduce;
 mod row;
 mod state;
@@ -136,15 +137,6 @@ pub fn scalar_slots(program: &Program) -> Vec<NodeId> {
 pub fn group_slots(program: &Program) -> Vec<NodeId> {
     let is_group = |place: &usize| matches!(program.nodes[*place], Node::SumOver(Scope::Group, _));
     (0..program.nodes.len()).filter(is_group).map(|place| NodeId(place as u32)).collect()
-}
-
-/// Whether a later pass reads this pass's sums. A bad label then adds 0 instead of poisoning every row.
-pub fn is_read_later(program: &Program, pass: usize) -> bool {
-    let totals = &program.passes[pass].totals;
-    program.passes[pass + 1..].iter().any(|later| {
-        let roots = crate::schedule::roots(program, later);
-        program.below(&roots, |_| false).iter().any(|id| totals.contains(id))
-    })
 }
 
 /// Words of the state of a pass's stages, at most.

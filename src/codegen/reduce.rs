@@ -3,7 +3,7 @@
 use super::emit::{count, is_literal, literal, op_text, params};
 use super::{Binding, KernelSource, Mode, Slot, group_slots, scalar_slots};
 use crate::expr::{Node, NodeId, Scope};
-use crate::lower::Program;
+use crate::lower::{Look, LookKind, Program};
 use crate::op::Op;
 use crate::template::{Gather, Skeleton, fill_hooks};
 use crate::text::{put, putln};
@@ -116,13 +116,15 @@ fn finish_text(program: &Program, sums: &[(usize, NodeId)], outputs: &[usize], m
         putln!(text, "    scalars.values[{}] = store_bits(s.sum{k}, s.bits{k} > INF_BITS);", slot(*id));
     }
     let roots: Vec<NodeId> = outputs.iter().map(|&o| program.outputs[o].node).collect();
-    for id in program.below(&roots, |id| matches!(program.node(id), Node::SumOver(..))) {
+    let looked = outputs.iter().flat_map(|&o| &program.looks.outputs[o]).flat_map(Look::nodes);
+    let read: Vec<NodeId> = roots.iter().copied().chain(looked).collect();
+    let value =
+        |id: NodeId| if is_literal(program.node(id)) { literal(program.node(id), 1) } else { format!("n{}", id.0) };
+    for id in program.below(&read, |id| matches!(program.node(id), Node::SumOver(..))) {
         let n = id.0;
         if is_literal(program.node(id)) {
             continue;
         }
-        let value =
-            |id: NodeId| if is_literal(program.node(id)) { literal(program.node(id), 1) } else { format!("n{}", id.0) };
         let line = match *program.node(id) {
             Node::Param(place) => format!("params[{}][{}]", place / 4, place % 4),
             Node::Count(extent) => count(extent),
@@ -143,12 +145,14 @@ fn finish_text(program: &Program, sums: &[(usize, NodeId)], outputs: &[usize], m
     }
     for (place, &output) in outputs.iter().enumerate() {
         let root = program.outputs[output].node;
-        // NaN of the scalars that this output depends on.
-        let below = program.below(&[root], |id| matches!(program.node(id), Node::SumOver(..)));
-        let loaded = below.into_iter().filter(|id| matches!(program.node(*id), Node::Input(_) | Node::SumOver(..)));
-        let bits = loaded.fold("0u".to_owned(), |all, id| format!("max({all}, b{} & MAGNITUDE)", id.0));
-        let value =
-            if is_literal(program.node(root)) { literal(program.node(root), 1) } else { format!("n{}", root.0) };
+        // NaN of the scalars that this output looks at, where it does.
+        let looks = program.looks.outputs[output].iter().filter(|look| look.kind == LookKind::Value);
+        let bits = looks.fold("0u".to_owned(), |all, look| {
+            let seen = format!("b{} & MAGNITUDE", look.node.0);
+            let seen = look.row.map_or(seen.clone(), |row| format!("select(0u, {seen}, {})", value(row)));
+            format!("max({all}, {seen})")
+        });
+        let value = value(root);
         let address = format!("shape.tensors[{}].x", 2 * place + 1);
         let added = match modes.get(place) {
             Some(Mode::Accumulate) => format!("bitcast<f32>(output{output}[{address}]) + {value}"),

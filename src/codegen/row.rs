@@ -2,12 +2,16 @@
 
 use super::access::Frame;
 use super::elementwise::gather;
-use super::emit::{Emit, group_load, is_literal, is_outer, op_text, outer_code, outer_value, params, valid_first};
+use super::emit::{Emit, below, group_load, is_literal, is_outer, op_text, outer_code, outer_value, params};
+use super::poison::{
+    bits, bits_of_value, is_bad, is_of_columns, is_poisoned, labels, largest, lenient_value, looked_at, looking_at,
+    poisons_of,
+};
 use super::state::{State, combine_text, fields, load_text, save_text};
-use super::{KernelSource, Slot, Variant, is_read_later, scalar_type, state_words, structure, title};
+use super::{KernelSource, Slot, Variant, scalar_type, state_words, structure, title};
 use crate::expr::{Node, NodeId, Scope};
-use crate::lower::Program;
-use crate::op::{Kind, Op};
+use crate::lower::{Consumer, Look, LookKind, LookPlace, Program};
+use crate::op::Kind;
 use crate::schedule::{Kernel, PassSchedule, roots, visited_inputs};
 use crate::template::{Gather, Skeleton, fill_hooks};
 use crate::text::{put, putln};
@@ -22,7 +26,7 @@ pub(super) fn kernel(
 ) -> KernelSource {
     let frame = Frame::new(program, pass, variant, schedule.width);
     let ends = frame.at_ends();
-    let row = Row::new(&frame, &ends, is_read_later(program, pass));
+    let row = Row::new(&frame, &ends);
     let (bindings, mut declarations) = frame.bindings(&params(program, 1));
     let PassSchedule { workgroup, lanes, subgroup, width, kernel, strided, .. } = *schedule;
     let trips = if let Kernel::RowResident { trips } = kernel { trips } else { 1 };
@@ -72,7 +76,6 @@ struct Row<'f, 'a> {
     frame: &'f Frame<'a>,
     /// For windows that are not wholly the row's.
     ends: &'f Frame<'a>,
-    lenient: bool,
     /// Everything the pass needs, operands first.
     nodes: Vec<NodeId>,
     /// Stage after which a node is known.
@@ -82,9 +85,9 @@ struct Row<'f, 'a> {
 }
 
 impl<'f, 'a> Row<'f, 'a> {
-    fn new(frame: &'f Frame<'a>, ends: &'f Frame<'a>, lenient: bool) -> Row<'f, 'a> {
+    fn new(frame: &'f Frame<'a>, ends: &'f Frame<'a>) -> Row<'f, 'a> {
         let program = frame.program;
-        let nodes = valid_first(program, &roots(program, frame.pass));
+        let nodes = below(program, &roots(program, frame.pass));
         let mut depth: HashMap<NodeId, usize> = HashMap::new();
         for &id in &nodes {
             let node = program.node(id);
@@ -100,7 +103,7 @@ impl<'f, 'a> Row<'f, 'a> {
             depth.insert(id, known);
         }
         let fetched = visited_inputs(program, frame.pass);
-        Row { frame, ends, lenient, nodes, depth, fetched }
+        Row { frame, ends, nodes, depth, fetched }
     }
 
     fn is_row(&self, id: NodeId) -> bool {
@@ -119,7 +122,12 @@ impl<'f, 'a> Row<'f, 'a> {
     /// Tensors with an address in the row: fetched inputs, and outputs.
     fn based(&self) -> Vec<Slot> {
         let inputs = self.fetched.iter().map(|&place| Slot::Input(place));
-        inputs.chain(self.frame.pass.outputs.iter().map(|&output| Slot::Output(output))).collect()
+        let outputs = self.frame.pass.outputs.iter().map(|&output| Slot::Output(output));
+        let mut based: Vec<Slot> = inputs.chain(outputs).collect();
+        // Windows may be aligned to an input that only labels choose of.
+        let aligned = self.frame.variant.aligned_to.map(|tensor| self.frame.slots[tensor]);
+        based.extend(aligned.filter(|slot| !based.contains(slot)));
+        based
     }
 
     fn base_name(&self, slot: Slot) -> String {
@@ -129,7 +137,8 @@ impl<'f, 'a> Row<'f, 'a> {
     fn begin_text(&self) -> String {
         let (frame, program) = (self.frame, self.frame.program);
         let outer: Vec<NodeId> = self.nodes.iter().copied().filter(|&id| is_outer(program, id)).collect();
-        let mut fields = vec![("bits".to_owned(), "u32".to_owned())];
+        let poisons = 0..frame.pass.poison.len();
+        let mut fields: Vec<(String, String)> = poisons.clone().map(|k| (bits(k), "u32".to_owned())).collect();
         let value = |id: NodeId| (format!("n{}", id.0), scalar_type(program.kind(id)).to_owned());
         fields.extend(outer.iter().copied().map(value));
         fields.extend(self.row_nodes().map(value));
@@ -143,11 +152,9 @@ impl<'f, 'a> Row<'f, 'a> {
         if frame.is_paired() {
             text.push_str("struct Fetched {\n    a: Window,\n    b: Window,\n}\n");
         }
-        let code = outer_code(program, &outer, "r");
-        put!(
-            text,
-            "fn outer_begin() -> RowValues {{\n    var r: RowValues;\n    r.bits = 0u;\n{code}    return r;\n}}\n"
-        );
+        let unseen: String = poisons.map(|k| format!("    r.{} = 0u;\n", bits(k))).collect();
+        let code = outer_code(program, &outer, "r", &|id| looking_at(frame.pass, LookKind::Value, id));
+        put!(text, "fn outer_begin() -> RowValues {{\n    var r: RowValues;\n{unseen}{code}    return r;\n}}\n");
         text.push_str("fn row_begin(outer: RowValues, row: u32) -> RowValues {\n    var r = outer;\n");
         text.push_str(&frame.coordinates("row"));
         for slot in self.based() {
@@ -219,33 +226,71 @@ impl<'f, 'a> Row<'f, 'a> {
                 Node::SumOver(..) => self.row_float(&mut text, id, &group_load(program, id, "r.row")),
                 Node::At(x, label) => {
                     let label = outer_value(program, label, "r");
-                    text.push_str(&gather(self.frame, id, x, &label, "r.row", "r.bits", self.lenient));
+                    text.push_str(&gather(self.frame, id, x, &label));
                     putln!(text, "    r.n{n} = e{n};");
+                    self.look_at_gather(&mut text, id, x, &label);
                 }
                 Node::Reduce(..) => {} // set where its stage ends
                 ref other => unreachable!("row values hold no {other:?}"),
             }
         }
+        text.push_str(&self.reports(depth));
         text
     }
 
-    fn row_float(&self, text: &mut String, id: NodeId, bits: &str) {
+    fn row_float(&self, text: &mut String, id: NodeId, loaded: &str) {
         let n = id.0;
-        put!(
-            text,
-            "    let b{n} = {bits};\n    r.bits = max(r.bits, b{n} & MAGNITUDE);\n    r.n{n} = bitcast<f32>(b{n});\n"
-        );
+        putln!(text, "    let b{n} = {loaded};");
+        for poison in looking_at(self.frame.pass, LookKind::Value, id) {
+            let bits = bits(poison);
+            putln!(text, "    r.{bits} = max(r.{bits}, b{n} & MAGNITUDE);");
+        }
+        putln!(text, "    r.n{n} = bitcast<f32>(b{n});");
     }
 
-    /// After the last stage: where the row is not valid, what it holds is not looked at.
-    fn settle_text(&self, stages_done: usize) -> String {
-        let program = self.frame.program;
-        match program.valid {
-            Some(valid) if stages_done == self.frame.pass.stages.len() && !self.is_element(valid) => {
-                format!("    r.bits = select(0u, r.bits, {});\n", outer_value(program, valid, "r"))
+    /// What a label chose is looked at if the label is good, and the label itself.
+    fn look_at_gather(&self, text: &mut String, id: NodeId, x: NodeId, label: &str) {
+        let (program, pass) = (self.frame.program, self.frame.pass);
+        let n = id.0;
+        let is_value = matches!(program.node(x), Node::Input(_)) && program.kind(x) == Kind::Float;
+        for k in 0..pass.poison.len() {
+            let of = |kind: LookKind| looking_at(pass, kind, id).contains(&k);
+            let (value, checked) = (is_value && of(LookKind::Value), of(LookKind::Label));
+            let seen = if value { format!("b{n} & MAGNITUDE") } else { "0u".to_owned() };
+            let bad = if checked { "NAN_BITS" } else { "0u" };
+            if value || checked {
+                let bits = bits(k);
+                putln!(text, "    r.{bits} = max(r.{bits}, select({seen}, {bad}, {}));", is_bad(label));
             }
-            _ => String::new(),
         }
+    }
+
+    /// Reports of labels out of range, once both the label and the condition under which it counts are known.
+    fn reports(&self, depth: usize) -> String {
+        let program = self.frame.program;
+        let mut text = String::new();
+        for (label, row) in labels(program, self.frame.pass) {
+            let known = |id: NodeId| self.depth.get(&id).copied().unwrap_or(0);
+            if row.map_or(0, known).max(known(label)) == depth {
+                let counts = row.map_or(String::new(), |row| format!(" && {}", outer_value(program, row, "r")));
+                let bad = is_bad(&outer_value(program, label, "r"));
+                putln!(text, "    if ({bad}{counts}) {{ atomicMin(&scalars.bad_row, r.row); }}");
+            }
+        }
+        text
+    }
+
+    /// After the last stage: where the row's condition does not hold, what was seen does not count.
+    fn settle_text(&self, stages_done: usize) -> String {
+        let (program, pass) = (self.frame.program, self.frame.pass);
+        let mut text = String::new();
+        for (k, poison) in pass.poison.iter().enumerate().filter(|_| stages_done == pass.stages.len()) {
+            if let Some(row) = poison.row {
+                let bits = bits(k);
+                putln!(text, "    r.{bits} = select(0u, r.{bits}, {});", outer_value(program, row, "r"));
+            }
+        }
+        text
     }
 
     /// Element nodes needed for the roots, operands first.
@@ -254,45 +299,35 @@ impl<'f, 'a> Row<'f, 'a> {
         below.into_iter().filter(|&id| self.is_element(id)).collect()
     }
 
-    /// Whether the stages before have looked at the bits of every input among these element nodes, all over the row.
-    fn is_seen(&self, nodes: &[NodeId], stages: usize) -> bool {
-        let (pass, program) = (self.frame.pass, self.frame.program);
-        if program.valid.is_some_and(|valid| self.is_element(valid)) {
-            return false; // they looked where the loss is valid
-        }
-        let reduces = pass.stages[..stages].iter().flat_map(|stage| &stage.reduces);
-        let operands: Vec<NodeId> = reduces.flat_map(|id| program.node(*id).operands()).collect();
-        let operands: Vec<NodeId> = operands.into_iter().filter(|id| self.pick(*id).is_none()).collect();
-        let seen = self.element_nodes(&operands);
-        let is_input = |id: &&NodeId| matches!(program.node(**id), Node::Input(_));
-        nodes.iter().filter(is_input).all(|id| seen.contains(id))
-    }
-
-    /// An input at one column, 0 at all others: where it counts, and the input. What it holds elsewhere is not looked at.
-    fn pick(&self, operand: NodeId) -> Option<(NodeId, NodeId)> {
-        let program = self.frame.program;
-        let Node::Op(Op::Select, [here, x, zero]) = *program.node(operand) else { return None };
-        let is_label =
-            matches!(program.node(here), Node::Op(Op::Eq, [col, ..]) if *program.node(*col) == Node::ColIndex);
-        let is_pick = is_label && matches!(program.node(x), Node::Input(_)) && *program.node(zero) == Node::Const(0);
-        is_pick.then_some((here, x))
-    }
-
-    /// `let`s of element nodes; bits of the fetched inputs among them go to `bits`, unless they are `seen` already.
-    fn element_lets(&self, nodes: &[NodeId], bits: &str, seen: bool) -> String {
+    /// `let`s of element nodes.
+    fn element_lets(&self, nodes: &[NodeId]) -> String {
         let (frame, program) = (self.frame, self.frame.program);
-        let (f, u) = if frame.width == 4 { ("F4", "U4") } else { ("F", "U") };
+        let f = if frame.width == 4 { "F4" } else { "F" };
         let here = |id: NodeId| self.is_element(id);
         let emit = Emit { frame, width: frame.width, outer: "r", here: &here };
         emit.lets(nodes, &|id| match *program.node(id) {
-            Node::Input(place) if seen => format!("    let e{} = bitcast<{f}>(f.x{place});\n", id.0),
-            Node::Input(place) => format!(
-                "    let e{n} = bitcast<{f}>(f.x{place});\n    {bits} = max({bits}, f.x{place} & {u}(MAGNITUDE));\n",
-                n = id.0
-            ),
+            Node::Input(place) if program.kind(id) == Kind::Float => {
+                format!("    let e{} = bitcast<{f}>(f.x{place});\n", id.0)
+            }
+            Node::Input(place) => format!("    let e{} = f.x{place};\n", id.0),
             Node::ColIndex => format!("    let e{} = {};\n", id.0, frame.col_index()),
             ref other => unreachable!("element values hold no {other:?}"),
         })
+    }
+
+    /// The bits that a look at an element sees: none, where its condition does not hold.
+    fn look(&self, look: &Look) -> String {
+        let program = self.frame.program;
+        let u = if self.frame.width == 4 { "U4" } else { "U" };
+        let seen = match *program.node(look.node) {
+            Node::Input(place) if is_of_columns(program, look.node) => format!("f.x{place} & {u}(MAGNITUDE)"),
+            _ => format!("{u}({})", bits_of_value(&outer_value(program, look.node, "r"))),
+        };
+        let conditions = [look.row, look.element].into_iter().flatten().map(|id| self.element_value(id));
+        match conditions.reduce(|a, b| format!("({a} & {b})")) {
+            Some(condition) => format!("select({u}(0u), {seen}, {condition})"),
+            None => seen,
+        }
     }
 
     fn element_value(&self, id: NodeId) -> String {
@@ -305,13 +340,15 @@ impl<'f, 'a> Row<'f, 'a> {
         let states: Vec<State> = frame.pass.stages[stage].reduces.iter().map(|&id| State::new(program, id)).collect();
         let w = frame.width;
         let (f, u) = if w == 4 { ("F4", "U4") } else { ("F", "U") };
-        let names = fields(&states, "f32", "u32");
+        let poisons = looked_at(frame.pass, LookPlace::Stage(stage));
+        let names = fields(&poisons, &states, "f32", "u32");
         let mut text = structure(&format!("Stage{stage}"), &names);
-        text.push_str(&structure(&format!("LaneStage{stage}"), &fields(&states, f, u)));
-        let identity: String = states.iter().map(|s| s.identity(f, u)).collect();
+        text.push_str(&structure(&format!("LaneStage{stage}"), &fields(&poisons, &states, f, u)));
+        let unseen = poisons.iter().map(|k| format!("    s.{} = {u}(0u);\n", bits(*k)));
+        let identity: String = unseen.chain(states.iter().map(|s| s.identity(f, u))).collect();
         put!(
             text,
-            "fn stage{stage}_identity() -> LaneStage{stage} {{\n    var s: LaneStage{stage};\n    s.bits = {u}(0u);\n{identity}    return s;\n}}\n"
+            "fn stage{stage}_identity() -> LaneStage{stage} {{\n    var s: LaneStage{stage};\n{identity}    return s;\n}}\n"
         );
         let lane = format!("LaneStage{stage}");
         if frame.is_paired() {
@@ -346,7 +383,7 @@ impl<'f, 'a> Row<'f, 'a> {
             format!("Stage{stage}({})", all.join(", "))
         };
         putln!(text, "fn stage{stage}_narrow(s: LaneStage{stage}) -> Stage{stage} {{ return {narrow}; }}");
-        text.push_str(&combine_text(stage, &states));
+        text.push_str(&combine_text(stage, &poisons, &states));
         if gather == Gather::Subgroup {
             let fields: Vec<String> =
                 names.iter().map(|(name, _)| format!("subgroupShuffleXor(s.{name}, step)")).collect();
@@ -357,12 +394,12 @@ impl<'f, 'a> Row<'f, 'a> {
             );
         }
         // The row's values.
-        put!(
-            text,
-            "fn stage{stage}_finish(before: RowValues, s: Stage{stage}) -> RowValues {{\n    var r = before;\n    r.bits = max(r.bits, s.bits);\n"
-        );
+        put!(text, "fn stage{stage}_finish(before: RowValues, s: Stage{stage}) -> RowValues {{\n    var r = before;\n");
+        for bits in poisons.iter().map(|k| bits(*k)) {
+            putln!(text, "    r.{bits} = max(r.{bits}, s.{bits});");
+        }
         for state in &states {
-            text.push_str(&state.finish(program, &|id| self.nodes.contains(&id)));
+            text.push_str(&state.finish(program, frame.pass, &|id| self.nodes.contains(&id)));
         }
         text.push_str(&self.row_lets(stage + 1));
         text.push_str(&self.settle_text(stage + 1));
@@ -376,47 +413,29 @@ impl<'f, 'a> Row<'f, 'a> {
 
     /// One window of a stage: a whole one, or one at an end of the row.
     fn step_text(&self, stage: usize, states: &[State], frame: &Frame<'_>, name: &str) -> String {
-        let program = frame.program;
+        let pass = frame.pass;
         let w = frame.width;
         let (f, u) = if w == 4 { ("F4", "U4") } else { ("F", "U") };
-        let valid = program.valid.filter(|v| self.is_element(*v));
-        let roots: Vec<NodeId> = states.iter().map(|s| s.operand).chain(valid).collect();
-        let nodes = self.element_nodes(&roots);
-        let seen = self.is_seen(&nodes, stage);
+        let place = LookPlace::Stage(stage);
+        let poisons = looked_at(pass, place);
+        let looked = pass.poison.iter().flat_map(|poison| poison.at(place)).flat_map(Look::nodes);
+        let roots: Vec<NodeId> = states.iter().map(|s| s.operand).chain(looked).collect();
         let mut text = format!(
             "fn stage{stage}_{name}(before: LaneStage{stage}, r: RowValues, f: {}, col: u32) -> LaneStage{stage} {{\n    var s = before;\n",
             self.window()
         );
-        if !seen {
-            putln!(text, "    var bits = {u}(0u);");
-        }
-        let (picks, others): (Vec<NodeId>, Vec<NodeId>) =
-            states.iter().map(|s| s.operand).partition(|operand| self.pick(*operand).is_some());
-        let looked_at = self.element_nodes(&others.into_iter().chain(valid).collect::<Vec<_>>());
-        let (open, picked): (Vec<NodeId>, Vec<NodeId>) =
-            nodes.iter().partition(|id| !matches!(program.node(**id), Node::Input(_)) || looked_at.contains(id));
-        text.push_str(&self.element_lets(&picked, "bits", true));
-        text.push_str(&self.element_lets(&open, "bits", seen));
-        if !seen {
-            for (here, x) in picks.iter().filter_map(|operand| self.pick(*operand)).filter(|(_, x)| picked.contains(x))
-            {
-                let Node::Input(place) = *program.node(x) else { unreachable!("a pick is of an input") };
-                let here = self.element_value(here);
-                putln!(text, "    bits = max(bits, select({u}(0u), f.x{place} & {u}(MAGNITUDE), {here}));");
-            }
-        }
-        if let Some(valid) = valid {
-            putln!(text, "    bits = select({u}(0u), bits, {});", self.element_value(valid));
-        }
-        if !seen {
-            text.push_str("    s.bits = max(s.bits, bits);\n");
+        text.push_str(&self.element_lets(&self.element_nodes(&roots)));
+        for &k in &poisons {
+            let bits = bits(k);
+            let seen = largest(pass.poison[k].at(place).map(|look| self.look(look)), "");
+            putln!(text, "    s.{bits} = max(s.{bits}, {seen});");
         }
         for state in states {
             text.push_str(&state.step(&self.element_value(state.operand), frame.col_index(), f, u, w));
         }
         if frame.is_masked() {
             text.push_str(&frame.valid("col"));
-            for (name, _) in fields(states, f, u) {
+            for (name, _) in fields(&poisons, states, f, u) {
                 putln!(text, "    s.{name} = select(before.{name}, s.{name}, valid);");
             }
         }
@@ -446,12 +465,15 @@ impl<'f, 'a> Row<'f, 'a> {
                 // A group counts once, at its first row.
                 value = format!("select(0.0, {value}, r.row % shape.group_rows == 0u)");
             }
-            putln!(text, "    work[{place}u * shape.rows + r.row] = store_bits({value}, r.bits > INF_BITS);");
+            value = lenient_value(program, frame.pass, *total, value, &|id| outer_value(program, id, "r"));
+            let poison = is_poisoned(frame.pass, Consumer::Sum(*total), "r");
+            putln!(text, "    work[{place}u * shape.rows + r.row] = store_bits({value}, {poison});");
         }
         for &output in frame.pass.outputs.iter().filter(|&&o| program.outputs[o].scope == Scope::Row) {
             let slot = Slot::Output(output);
             let value = outer_value(program, program.outputs[output].node, "r");
-            text.push_str(&frame.store_row(output, &self.base_name(slot), &value));
+            let poison = is_poisoned(frame.pass, program.consumer_of(output), "r");
+            text.push_str(&frame.store_row(output, &self.base_name(slot), &value, &poison));
         }
         text.push_str("}\n");
         text
@@ -463,28 +485,29 @@ impl<'f, 'a> Row<'f, 'a> {
         let u = if frame.width == 4 { "U4" } else { "U" };
         let is_element_output = |&&o: &&usize| program.outputs[o].scope == Scope::Element;
         let elements: Vec<usize> = frame.pass.outputs.iter().filter(is_element_output).copied().collect();
-        let valid = program.valid;
         let mut text = format!("fn {name}(r: RowValues, f: {}, col: u32) {{\n", self.window());
         if !elements.is_empty() {
-            let roots: Vec<NodeId> = elements.iter().map(|&o| program.outputs[o].node).chain(valid).collect();
-            let nodes = self.element_nodes(&roots);
-            let in_stages = self.is_seen(&nodes, frame.pass.stages.len());
-            let mut seen = format!("{u}(r.bits)");
-            if !in_stages {
-                putln!(text, "    var bits = {u}(0u);");
-                seen = "bits".to_owned();
+            let place = LookPlace::Element;
+            let looked = frame.pass.poison.iter().flat_map(|poison| poison.at(place)).flat_map(Look::nodes);
+            let looked = looked.chain(frame.pass.poison.iter().filter_map(|poison| poison.gate));
+            let roots: Vec<NodeId> = elements.iter().map(|&o| program.outputs[o].node).chain(looked).collect();
+            text.push_str(&self.element_lets(&self.element_nodes(&roots)));
+            let mut consumers: Vec<Consumer> = elements.iter().map(|&o| program.consumer_of(o)).collect();
+            consumers.sort_unstable();
+            consumers.dedup();
+            for consumer in consumers {
+                let poisons = poisons_of(frame.pass, consumer);
+                let (gated, whole): (Vec<usize>, Vec<usize>) =
+                    poisons.iter().partition(|k| frame.pass.poison[**k].gate.is_some());
+                let rows = largest(whole.iter().map(|k| format!("r.{}", bits(*k))), "0u");
+                let gated = gated.iter().map(|k| {
+                    let gate = frame.pass.poison[*k].gate.expect("the poison is gated");
+                    format!("select({u}(0u), {u}(r.{}), {})", bits(*k), self.element_value(gate))
+                });
+                let looks = poisons.iter().flat_map(|k| frame.pass.poison[*k].at(place)).map(|look| self.look(look));
+                let seen = largest(std::iter::once(format!("{u}({rows})")).chain(gated).chain(looks), "");
+                putln!(text, "    let {} = {seen} > {u}(INF_BITS);", poison_name(consumer));
             }
-            text.push_str(&self.element_lets(&nodes, "bits", in_stages));
-            if let (false, Some(valid)) = (in_stages, valid.filter(|v| !self.is_element(*v))) {
-                seen = format!("select({u}(0u), {seen}, {})", self.element_value(valid));
-            }
-            if !in_stages {
-                seen = format!("max({seen}, {u}(r.bits))");
-            }
-            if let Some(valid) = valid.filter(|v| self.is_element(*v)) {
-                seen = format!("select({u}(0u), {seen}, {})", self.element_value(valid));
-            }
-            putln!(text, "    let poison = {seen} > {u}(INF_BITS);");
             text.push_str(&frame.valid("col"));
             if elements.iter().any(|&o| program.outputs[o].at_label.is_some()) {
                 putln!(text, "    let here = {};", frame.col_index());
@@ -496,10 +519,16 @@ impl<'f, 'a> Row<'f, 'a> {
                     let (label, there) = (self.element_value(label), self.element_value(there));
                     value = format!("select({value}, {there}, here == {label})");
                 }
-                text.push_str(&frame.store(output, &base, "col", &value, "poison"));
+                let poison = poison_name(program.consumer_of(output));
+                text.push_str(&frame.store(output, &base, "col", &value, poison));
             }
         }
         text.push_str("}\n");
         text
     }
+}
+
+/// What says that an element of such an output is NaN.
+fn poison_name(consumer: Consumer) -> &'static str {
+    if consumer == Consumer::Gradient { "poison" } else { "loss_poison" }
 }

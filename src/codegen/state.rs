@@ -1,28 +1,30 @@
 //! States of row reductions as WGSL: their fields, and the laws by which they are made and combined.
 
+use super::poison::{bits, looked_at, looking_at};
 use super::structure;
 use crate::expr::{Node, NodeId, Reduce};
-use crate::lower::{Pass, Program};
+use crate::lower::{LookKind, LookPlace, Pass, Program};
 use crate::op::Kind;
 use crate::text::putln;
 
-/// Words of a stage's state: what has been seen as bits, then the fields of its reductions.
+/// Words of a stage's state: bits that were seen, one word for each poison, then the fields of its reductions.
 pub fn stage_words(program: &Program, pass: &Pass, stage: usize) -> u32 {
     let fields = |&id: &NodeId| State::new(program, id).fields.len() as u32;
-    1 + pass.stages[stage].reduces.iter().map(fields).sum::<u32>()
+    looked_at(pass, LookPlace::Stage(stage)).len() as u32 + pass.stages[stage].reduces.iter().map(fields).sum::<u32>()
 }
 
-/// Fields of a stage's struct, with these types of numbers and bits.
-pub(super) fn fields(states: &[State], f: &str, u: &str) -> Vec<(String, String)> {
+/// Fields of a stage's struct, with these types of numbers and bits: those of the poisons, by number, come first.
+pub(super) fn fields(poisons: &[usize], states: &[State], f: &str, u: &str) -> Vec<(String, String)> {
     let all = states.iter().flat_map(|s| s.fields.iter());
     let all = all.map(|(name, kind)| (name.clone(), if *kind == Kind::Float { f } else { u }.to_owned()));
-    std::iter::once(("bits".to_owned(), u.to_owned())).chain(all).collect()
+    poisons.iter().map(|k| (bits(*k), u.to_owned())).chain(all).collect()
 }
 
-pub(super) fn combine_text(stage: usize, states: &[State]) -> String {
-    let combine: String = states.iter().map(State::combine).collect();
+pub(super) fn combine_text(stage: usize, poisons: &[usize], states: &[State]) -> String {
+    let seen = poisons.iter().map(|k| bits(*k)).map(|bits| format!("    s.{bits} = max(a.{bits}, b.{bits});\n"));
+    let combine: String = seen.chain(states.iter().map(State::combine)).collect();
     format!(
-        "fn stage{stage}_combine(a: Stage{stage}, b: Stage{stage}) -> Stage{stage} {{\n    var s = a;\n    s.bits = max(a.bits, b.bits);\n{combine}    return s;\n}}\n"
+        "fn stage{stage}_combine(a: Stage{stage}, b: Stage{stage}) -> Stage{stage} {{\n    var s = a;\n{combine}    return s;\n}}\n"
     )
 }
 
@@ -52,9 +54,10 @@ pub(super) fn load_text(stage: usize, names: &[(String, String)], buffer: &str) 
 /// those of stage 0.
 pub(super) fn state_text(program: &Program, pass: &Pass, stage: usize) -> String {
     let states: Vec<State> = pass.stages[stage].reduces.iter().map(|&id| State::new(program, id)).collect();
-    let names = fields(&states, "f32", "u32");
+    let poisons = looked_at(pass, LookPlace::Stage(stage));
+    let names = fields(&poisons, &states, "f32", "u32");
     let mut text = structure("Stage0", &names);
-    text.push_str(&combine_text(0, &states));
+    text.push_str(&combine_text(0, &poisons, &states));
     text.push_str(&load_text(0, &names, "source"));
     text.push_str(&save_text(0, &names, "result"));
     text
@@ -134,7 +137,7 @@ impl State {
         }
     }
 
-    pub fn finish(&self, program: &Program, needed: &dyn Fn(NodeId) -> bool) -> String {
+    pub fn finish(&self, program: &Program, pass: &Pass, needed: &dyn Fn(NodeId) -> bool) -> String {
         let n = self.id.0;
         match self.reduce {
             Reduce::Sum => format!("    r.n{n} = s.sum{n};\n"),
@@ -149,10 +152,13 @@ impl State {
                     }
                 }
                 // All −∞, or +∞ among the values: the softmax is not defined.
-                putln!(
-                    text,
-                    "    r.bits = select(r.bits, NAN_BITS, s.rest{n} < -0.5 || bitcast<u32>(s.m{n}) == INF_BITS);"
-                );
+                for poison in looking_at(pass, LookKind::Softmax, self.id) {
+                    let bits = bits(poison);
+                    putln!(
+                        text,
+                        "    r.{bits} = select(r.{bits}, NAN_BITS, s.rest{n} < -0.5 || bitcast<u32>(s.m{n}) == INF_BITS);"
+                    );
+                }
                 text
             }
         }

@@ -92,13 +92,48 @@ pub struct Reduction {
     pub max_out: Option<Src>,
 }
 
+/// A value that is looked at for NaN.
+#[derive(Clone, Copy, Debug)]
+pub struct LookCode {
+    /// The poison that it belongs to, by place in [`PassCode::poison`].
+    pub poison: usize,
+    pub value: Src,
+    /// The label that chose the value: one out of range chose nothing.
+    pub label: Option<Src>,
+    /// Where it is looked at; everywhere, without conditions.
+    pub conditions: [Option<Src>; 2],
+}
+
+/// A label whose range is checked.
+#[derive(Clone, Copy, Debug)]
+pub struct LabelCode {
+    pub label: Src,
+    /// Where the label counts.
+    pub row: Option<Src>,
+}
+
+/// What the looks of one poison poison, and where.
+#[derive(Clone, Debug)]
+pub struct PoisonCode {
+    /// The row's condition.
+    pub row: Option<Src>,
+    /// The elements of the row that are poisoned, if not all.
+    pub gate: Option<Src>,
+    /// Sums, by place in [`PassCode::sums`], and row values, by place in [`PassCode::stores`].
+    pub sums: Vec<usize>,
+    pub stores: Vec<usize>,
+    /// Element outputs, by place in [`PassCode::element_stores`].
+    pub elements: Vec<usize>,
+    /// Labels that poison the row where they are out of range.
+    pub labels: Vec<LabelCode>,
+}
+
 /// A trip over the columns.
 #[derive(Clone, Debug, Default)]
 pub struct Trip {
     pub steps: Vec<Step>,
     pub reductions: Vec<Reduction>,
-    /// For each input, whether NaN in it is looked for here.
-    pub checked: Vec<bool>,
+    pub looks: Vec<LookCode>,
 }
 
 /// A part of the work on a tile of rows.
@@ -106,21 +141,8 @@ pub struct Trip {
 pub enum Phase {
     /// Values of the rows.
     Rows(Vec<Step>),
-    /// Row reductions.
+    /// Row reductions, and what is looked at beside them.
     Stage(Trip),
-    /// Which elements are valid, and NaN among those.
-    Check(Trip, Src),
-}
-
-/// Where NaN and bad labels count.
-#[derive(Clone, Copy, Debug)]
-pub enum Valid {
-    Always,
-    /// The condition is not known yet in this pass.
-    Never,
-    Row(Src),
-    /// Row by row as `Phase::Check` found; element by element in the last trip.
-    Element(Src),
 }
 
 /// A sum over everything.
@@ -131,6 +153,8 @@ pub struct Sum {
     pub node: usize,
     /// One value a group, not a row.
     pub per_group: bool,
+    /// Labels at which a row adds nothing, where they are out of range.
+    pub lenient: Vec<LabelCode>,
 }
 
 /// Where a row value is stored.
@@ -147,6 +171,8 @@ pub enum Dest {
 pub struct Store {
     pub src: Src,
     pub dest: Dest,
+    /// As those of a [`Sum`].
+    pub lenient: Vec<LabelCode>,
 }
 
 /// An element value that is stored, and the row value that is stored at the row's label.
@@ -161,14 +187,12 @@ pub struct ElementStore {
 #[derive(Clone, Debug)]
 pub struct PassCode {
     pub globals: Vec<Step>,
-    /// Scalars and totals that are read: NaN in one is NaN in all that the pass gives.
-    pub global_reads: Vec<Src>,
     pub phases: Vec<Phase>,
-    /// Labels that index the row.
-    pub labels: Vec<Src>,
-    /// A later pass reads this one's sums: a label out of range gathers 0, so that it poisons its own row only.
-    pub lenient: bool,
-    pub valid: Valid,
+    /// Looks at values of the rows, made when all phases are done.
+    pub looks: Vec<LookCode>,
+    /// Labels that are reported where they are out of range.
+    pub labels: Vec<LabelCode>,
+    pub poison: Vec<PoisonCode>,
     pub sums: Vec<Sum>,
     pub stores: Vec<Store>,
     /// The last trip, with the element outputs.
@@ -184,8 +208,8 @@ pub struct PassCode {
 pub struct TotalOutput {
     pub output: usize,
     pub src: Src,
-    /// Scalars and totals that it depends on.
-    pub reads: Vec<Src>,
+    /// Scalars and totals that it looks at, and where.
+    pub looks: Vec<(Src, Option<Src>)>,
 }
 
 /// Outputs of one number, computed when all passes are summed.

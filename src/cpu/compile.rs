@@ -2,7 +2,7 @@
 
 use super::code::*;
 use crate::expr::{Node, NodeId, Reduce, Scope};
-use crate::lower::{Pass, Program};
+use crate::lower::{Consumer, Look, LookKind, LookPlace, Pass, Placed, Poison, Program};
 use crate::op::Kind;
 use std::collections::HashMap;
 
@@ -10,15 +10,17 @@ use std::collections::HashMap;
 pub fn compile_pass(program: &Program, place: usize) -> PassCode {
     let pass = &program.passes[place];
     let mut b = Builder::new(program, pass);
-    let roots = Roots {
-        stages: pass.stages.iter().map(|s| s.reduces.iter().map(|r| b.staged(*r)).collect()).collect(),
-        sums: pass.totals.iter().map(|t| b.sum(*t)).collect(),
-        outputs: pass.outputs.iter().map(|k| b.output(*k)).collect(),
-        valid: program.valid.filter(|v| computable(program, place, *v)).map(|v| b.value(v, None)),
-    };
-    let mut code = b.pass_code(&roots);
-    code.lenient = is_read_later(program, place);
-    code
+    let stages = pass.stages.iter().map(|s| s.reduces.iter().map(|r| b.staged(*r)).collect()).collect();
+    let sums = pass.totals.iter().map(|t| b.sum(*t)).collect();
+    let outputs = pass.outputs.iter().map(|k| b.output(*k)).collect();
+    let mut looks = Vec::new();
+    for (poison, of) in pass.poison.iter().enumerate() {
+        looks.extend(of.looks.iter().filter_map(|placed| b.look(poison, placed)));
+    }
+    let poisons = pass.poison.iter().map(|poison| b.poison(poison)).collect();
+    let lenient: Vec<(NodeId, LabelRoot)> =
+        pass.lenient.iter().map(|(sum, look)| (*sum, b.label(look, None))).collect();
+    b.pass_code(&Roots { stages, sums, outputs, looks, poisons, lenient })
 }
 
 /// The code of the outputs of scope total.
@@ -26,40 +28,20 @@ pub fn compile_final(program: &Program) -> FinalCode {
     let pass = Pass::default();
     let mut b = Builder::new(program, &pass);
     let places = (0..program.outputs.len()).filter(|&k| program.outputs[k].scope <= Scope::Total);
-    let values: Vec<(usize, ValueId)> = places.map(|k| (k, b.value(program.outputs[k].node, None))).collect();
+    let values: Vec<(usize, ValueId, Vec<(ValueId, Option<ValueId>)>)> = places
+        .map(|k| {
+            let looks = program.looks.outputs[k].iter().filter(|look| look.kind == LookKind::Value);
+            let looks = looks.map(|look| (b.value(look.node, None), look.row.map(|row| b.value(row, None)))).collect();
+            (k, b.value(program.outputs[k].node, None), looks)
+        })
+        .collect();
     let mut homes = HashMap::new();
     let globals = b.globals(&mut homes);
-    let outputs = values.into_iter().map(|(output, value)| {
-        let reads = b.global_reads(&b.below(&[value], |_| true)).iter().map(|r| homes[r]).collect();
-        TotalOutput { output, src: homes[&value], reads }
+    let outputs = values.into_iter().map(|(output, value, looks)| {
+        let looks = looks.into_iter().map(|(value, row)| (homes[&value], row.map(|row| homes[&row]))).collect();
+        TotalOutput { output, src: homes[&value], looks }
     });
     FinalCode { outputs: outputs.collect(), globals }
-}
-
-/// Whether a value can be had in a pass: its reductions are among the stages, its sums are of earlier passes.
-fn computable(program: &Program, place: usize, id: NodeId) -> bool {
-    let staged = |id: NodeId| program.passes[place].stages.iter().any(|s| s.reduces.contains(&id));
-    let summed = |id: NodeId| program.passes[..place].iter().any(|p| p.totals.contains(&id));
-    let below = program.below(&[id], |id| matches!(program.node(id), Node::SumOver(..)));
-    below.into_iter().all(|id| match program.node(id) {
-        Node::SumOver(..) => summed(id),
-        Node::Reduce(..) => staged(id) || program.online_partner(id).is_some_and(staged),
-        _ => true,
-    })
-}
-
-/// Whether a later pass reads this pass's sums.
-fn is_read_later(program: &Program, place: usize) -> bool {
-    let totals = &program.passes[place].totals;
-    program.passes[place + 1..].iter().any(|later| {
-        let sums = later.totals.iter().flat_map(|t| program.node(*t).operands());
-        let outputs = later.outputs.iter().flat_map(|&k| {
-            let output = &program.outputs[k];
-            [Some(output.node), output.at_label.map(|a| a.0), output.at_label.map(|a| a.1)].into_iter().flatten()
-        });
-        let roots: Vec<NodeId> = sums.chain(outputs).collect();
-        program.below(&roots, |_| false).iter().any(|id| totals.contains(id))
-    })
 }
 
 type ValueId = usize;
@@ -95,12 +77,57 @@ struct OutputRoot {
     is_element: bool,
 }
 
+/// A value that is looked at.
+struct LookRoot {
+    poison: usize,
+    place: LookPlace,
+    value: ValueId,
+    label: Option<ValueId>,
+    conditions: [Option<ValueId>; 2],
+}
+
+/// A label whose range is checked, and where.
+#[derive(Clone, Copy)]
+struct LabelRoot {
+    label: ValueId,
+    row: Option<ValueId>,
+}
+
+/// What the looks of one poison poison.
+struct PoisonRoot {
+    row: Option<ValueId>,
+    gate: Option<ValueId>,
+    consumers: Vec<Consumer>,
+    labels: Vec<LabelRoot>,
+}
+
 /// What a pass is for.
 struct Roots {
     stages: Vec<Vec<Staged>>,
     sums: Vec<SumRoot>,
     outputs: Vec<OutputRoot>,
-    valid: Option<ValueId>,
+    looks: Vec<LookRoot>,
+    poisons: Vec<PoisonRoot>,
+    /// Labels at which a row adds nothing to that sum.
+    lenient: Vec<(NodeId, LabelRoot)>,
+}
+
+impl Roots {
+    /// Labels whose range is checked.
+    fn labels(&self) -> impl Iterator<Item = LabelRoot> + '_ {
+        let lenient = self.lenient.iter().map(|(_, label)| *label);
+        self.poisons.iter().flat_map(|poison| poison.labels.iter().copied()).chain(lenient)
+    }
+
+    /// What they read of the rows, when all stages are done.
+    fn looked_at(&self) -> Vec<ValueId> {
+        let looks = self
+            .looks
+            .iter()
+            .flat_map(|look| [Some(look.value), look.label].into_iter().chain(look.conditions).flatten());
+        let labels = self.labels().flat_map(|label| [Some(label.label), label.row]).flatten();
+        looks.chain(labels).chain(self.poisons.iter().flat_map(|poison| [poison.row, poison.gate]).flatten()).collect()
+    }
 }
 
 /// The element values of each trip, operands first, and what is read of them.
@@ -116,14 +143,13 @@ struct Builder<'p> {
     values: Vec<Val>,
     known: HashMap<Action<ValueId>, ValueId>,
     memo: HashMap<(NodeId, Option<ValueId>), ValueId>,
-    labels: Vec<ValueId>,
 }
 
 /// From nodes to values.
 impl<'p> Builder<'p> {
     fn new(program: &'p Program, pass: &'p Pass) -> Builder<'p> {
-        let (values, known, memo, labels) = Default::default();
-        Builder { program, pass, values, known, memo, labels }
+        let (values, known, memo) = Default::default();
+        Builder { program, pass, values, known, memo }
     }
 
     /// The value of a node; of an element node, at the column of a label where one is given.
@@ -155,9 +181,6 @@ impl<'p> Builder<'p> {
             Node::SumOver(..) => self.add(Action::Total(id.index())),
             Node::At(x, label) => {
                 let label = self.value(label, None);
-                if !self.labels.contains(&label) {
-                    self.labels.push(label);
-                }
                 self.value(x, Some(label))
             }
             other => unreachable!("lowering leaves no {other:?}"),
@@ -217,6 +240,30 @@ impl<'p> Builder<'p> {
         Staged { reduce, operand, out, max_out: max.map(|id| self.value(id, None)) }
     }
 
+    /// A look at a value; one at a label is the row's.
+    fn look(&mut self, poison: usize, placed: &Placed) -> Option<LookRoot> {
+        let Placed { look, place } = *placed;
+        let label = match (look.kind, *self.program.node(look.node)) {
+            (LookKind::Label, _) => return None,
+            (_, Node::At(_, label)) => Some(self.value(label, None)),
+            _ => None,
+        };
+        let conditions = [look.row, look.element].map(|id| id.map(|id| self.value(id, None)));
+        Some(LookRoot { poison, place, value: self.value(look.node, None), label, conditions })
+    }
+
+    fn label(&mut self, look: &Look, row: Option<NodeId>) -> LabelRoot {
+        let Node::At(_, label) = *self.program.node(look.node) else { unreachable!("labels are looked at in gathers") };
+        LabelRoot { label: self.value(label, None), row: row.or(look.row).map(|row| self.value(row, None)) }
+    }
+
+    fn poison(&mut self, poison: &Poison) -> PoisonRoot {
+        let labels = poison.looks.iter().filter(|placed| placed.look.kind == LookKind::Label);
+        let labels = labels.map(|placed| self.label(&placed.look, poison.row)).collect();
+        let [row, gate] = [poison.row, poison.gate].map(|id| id.map(|id| self.value(id, None)));
+        PoisonRoot { row, gate, consumers: poison.consumers.clone(), labels }
+    }
+
     fn sum(&mut self, id: NodeId) -> SumRoot {
         let Node::SumOver(to, x) = *self.program.node(id) else { unreachable!("totals are sums") };
         let value = self.value(x, None);
@@ -238,16 +285,19 @@ impl Builder<'_> {
     fn pass_code(&self, roots: &Roots) -> PassCode {
         let mut homes = Homes::new();
         let globals = self.globals(&mut homes);
-        let element_valid = roots.valid.filter(|v| self.level(*v) == Level::Element);
-        let stages: Vec<Elements> =
-            roots.stages.iter().map(|stage| self.elements(stage.iter().map(|s| s.operand).collect())).collect();
-        let mut staged_loads: Vec<ValueId> = stages.iter().flat_map(|e| self.float_loads(e)).collect();
-        staged_loads.sort_unstable();
-        staged_loads.dedup();
-        let check = element_valid.map(|v| self.elements(staged_loads.iter().copied().chain([v]).collect()));
-        let mut last: Vec<ValueId> = roots.outputs.iter().filter(|o| o.is_element).map(|o| o.value).collect();
+        let looked = |place: LookPlace| {
+            let looks = roots.looks.iter().filter(move |look| look.place == place);
+            looks.flat_map(|look| std::iter::once(look.value).chain(look.conditions.into_iter().flatten()))
+        };
+        let of_stage = |(place, stage): (usize, &Vec<Staged>)| {
+            self.elements(stage.iter().map(|s| s.operand).chain(looked(LookPlace::Stage(place))).collect())
+        };
+        let stages: Vec<Elements> = roots.stages.iter().enumerate().map(of_stage).collect();
+        let last = roots.outputs.iter().filter(|o| o.is_element).map(|o| o.value);
+        let gates = roots.poisons.iter().filter_map(|poison| poison.gate);
+        let mut last: Vec<ValueId> = last.chain(looked(LookPlace::Element)).collect();
         if !last.is_empty() {
-            last.extend(element_valid);
+            last.extend(gates);
         }
         let last = self.elements(last);
 
@@ -259,7 +309,7 @@ impl Builder<'_> {
             }
         }
         let mut events = self.row_events(&rows, roots, &stages);
-        events.push(Event { reads: self.row_reads_at_the_end(roots, &[&last], check.as_ref()), writes: Vec::new() });
+        events.push(Event { reads: self.row_reads_at_the_end(roots, &last), writes: Vec::new() });
         let (mut row_slots, mut element_slots) = (Slots::default(), Slots::default());
         self.place(&events, Level::Row, &mut row_slots, &mut homes);
 
@@ -270,8 +320,8 @@ impl Builder<'_> {
                 phases.push(Phase::Rows(ids.iter().map(|id| self.step(*id, &homes)).collect()));
             }
             let Some(stage) = stages.get(depth) else { continue };
-            let checked = if check.is_some() { Vec::new() } else { self.float_loads(stage) };
-            let mut trip = self.trip(stage, &checked, &mut element_slots, &mut homes);
+            let mut trip = self.trip(stage, &mut element_slots, &mut homes);
+            trip.looks = look_codes(roots, LookPlace::Stage(depth), &homes);
             trip.reductions = roots.stages[depth]
                 .iter()
                 .map(|s| Reduction {
@@ -283,29 +333,19 @@ impl Builder<'_> {
                 .collect();
             phases.push(Phase::Stage(trip));
         }
-        if let (Some(check), Some(valid)) = (&check, element_valid) {
-            let trip = self.trip(check, &staged_loads, &mut element_slots, &mut homes);
-            phases.push(Phase::Check(trip, homes[&valid]));
-        }
-        // What a stage looked at has poisoned its row already.
-        let unchecked: Vec<ValueId> =
-            self.float_loads(&last).into_iter().filter(|load| !staged_loads.contains(load)).collect();
-        let element_trip = self.trip(&last, &unchecked, &mut element_slots, &mut homes);
-
-        let valid = match roots.valid {
-            None if self.program.valid.is_none() => Valid::Always,
-            None => Valid::Never,
-            Some(v) if self.level(v) == Level::Element => Valid::Element(homes[&v]),
-            Some(v) => Valid::Row(homes[&v]),
+        let mut element_trip = self.trip(&last, &mut element_slots, &mut homes);
+        element_trip.looks = look_codes(roots, LookPlace::Element, &homes);
+        let label = |root: LabelRoot| LabelCode { label: homes[&root.label], row: root.row.map(|row| homes[&row]) };
+        let lenient = |node: usize| {
+            let of_sum = roots.lenient.iter().filter(|(sum, _)| sum.index() == node);
+            of_sum.map(|(_, root)| label(*root)).collect::<Vec<_>>()
         };
-        let all: Vec<ValueId> = (0..self.values.len()).collect();
         let mut code = PassCode {
             globals,
-            global_reads: self.global_reads(&all).iter().map(|r| homes[r]).collect(),
             phases,
-            labels: self.labels.iter().map(|l| homes[l]).collect(),
-            lenient: false,
-            valid,
+            looks: look_codes(roots, LookPlace::Row, &homes),
+            labels: roots.labels().map(label).collect(),
+            poison: Vec::new(),
             sums: Vec::new(),
             stores: Vec::new(),
             element_trip,
@@ -313,21 +353,44 @@ impl Builder<'_> {
             row_slots: row_slots.kinds,
             element_slots: element_slots.kinds,
         };
+        // What poisons each sum, row value and element output.
+        let (mut of_sums, mut of_stores, mut of_elements) = (Vec::new(), Vec::new(), Vec::new());
         for sum in &roots.sums {
             let (src, node) = (homes[&sum.value], sum.node);
+            let consumer = Consumer::Sum(NodeId(node as u32));
             match sum.to {
-                Scope::Group => code.stores.push(Store { src, dest: Dest::GroupTerm(node) }),
-                _ => code.sums.push(Sum { src, node, per_group: sum.per_group }),
+                Scope::Group => {
+                    code.stores.push(Store { src, dest: Dest::GroupTerm(node), lenient: lenient(node) });
+                    of_stores.push(consumer);
+                }
+                _ => {
+                    code.sums.push(Sum { src, node, per_group: sum.per_group, lenient: lenient(node) });
+                    of_sums.push(consumer);
+                }
             }
         }
         for root in &roots.outputs {
             let (src, output) = (homes[&root.value], root.output);
             let at_label = root.at_label.map(|(label, there)| (homes[&label], homes[&there]));
+            let consumer = self.program.consumer_of(output);
             if root.is_element {
                 code.element_stores.push(ElementStore { src, output, at_label });
+                of_elements.push(consumer);
             } else {
-                code.stores.push(Store { src, dest: Dest::Output(output) });
+                code.stores.push(Store { src, dest: Dest::Output(output), lenient: Vec::new() });
+                of_stores.push(consumer);
             }
+        }
+        for root in &roots.poisons {
+            let places = |all: &[Consumer]| (0..all.len()).filter(|&k| root.consumers.contains(&all[k])).collect();
+            code.poison.push(PoisonCode {
+                row: root.row.map(|row| homes[&row]),
+                gate: root.gate.and_then(|gate| homes.get(&gate).copied()),
+                sums: places(&of_sums),
+                stores: places(&of_stores),
+                elements: places(&of_elements),
+                labels: root.labels.iter().copied().map(label).collect(),
+            });
         }
         code
     }
@@ -346,16 +409,6 @@ impl Builder<'_> {
         steps
     }
 
-    /// Scalars and totals among the values.
-    fn global_reads(&self, ids: &[ValueId]) -> Vec<ValueId> {
-        let is_read = |id: &&ValueId| match self.values[**id].action {
-            Action::Total(_) => true,
-            Action::Load(_) => self.level(**id) == Level::Global && self.values[**id].kind == Kind::Float,
-            _ => false,
-        };
-        ids.iter().filter(is_read).copied().collect()
-    }
-
     /// The values below the roots for which `follow` holds all the way, operands first.
     fn below(&self, roots: &[ValueId], follow: impl Fn(ValueId) -> bool) -> Vec<ValueId> {
         let mut wanted = vec![false; self.values.len()];
@@ -371,12 +424,6 @@ impl Builder<'_> {
 
     fn elements(&self, roots: Vec<ValueId>) -> Elements {
         Elements { values: self.below(&roots, |id| self.level(id) == Level::Element), roots }
-    }
-
-    fn float_loads(&self, elements: &Elements) -> Vec<ValueId> {
-        let is_load =
-            |id: &ValueId| matches!(self.values[*id].action, Action::Load(_)) && self.values[*id].kind == Kind::Float;
-        elements.values.iter().copied().filter(is_load).collect()
     }
 
     /// Row values that element code reads.
@@ -397,9 +444,10 @@ impl Builder<'_> {
         events
     }
 
-    fn row_reads_at_the_end(&self, roots: &Roots, trips: &[&Elements], check: Option<&Elements>) -> Vec<ValueId> {
-        let mut reads: Vec<ValueId> = trips.iter().copied().chain(check).flat_map(|e| self.row_reads(e)).collect();
-        reads.extend(roots.sums.iter().map(|s| s.value).chain(self.labels.iter().copied()).chain(roots.valid));
+    fn row_reads_at_the_end(&self, roots: &Roots, last: &Elements) -> Vec<ValueId> {
+        let mut reads: Vec<ValueId> = self.row_reads(last);
+        reads.extend(roots.sums.iter().map(|s| s.value));
+        reads.extend(roots.looked_at().into_iter().filter(|id| self.level(*id) == Level::Row));
         for output in &roots.outputs {
             reads.push(output.value);
             reads.extend(output.at_label.iter().flat_map(|(label, there)| [*label, *there]));
@@ -415,16 +463,12 @@ impl Builder<'_> {
         Step { out: homes[&id], action: self.values[id].action.map(|o| homes[&o]) }
     }
 
-    fn trip(&self, elements: &Elements, checked: &[ValueId], slots: &mut Slots, homes: &mut Homes) -> Trip {
+    fn trip(&self, elements: &Elements, slots: &mut Slots, homes: &mut Homes) -> Trip {
         let mut events: Vec<Event> = elements.values.iter().map(|id| self.event(*id)).collect();
         events.push(Event { reads: elements.roots.clone(), writes: Vec::new() });
         self.place(&events, Level::Element, slots, homes);
-        let is_checked = |place: usize| checked.iter().any(|id| self.values[*id].action == Action::Load(place));
-        Trip {
-            steps: elements.values.iter().map(|id| self.step(*id, homes)).collect(),
-            reductions: Vec::new(),
-            checked: (0..self.program.inputs.len()).map(is_checked).collect(),
-        }
+        let steps = elements.values.iter().map(|id| self.step(*id, homes)).collect();
+        Trip { steps, reductions: Vec::new(), looks: Vec::new() }
     }
 
     /// Gives each value of that level that is written a register, free again after its last read.
@@ -446,6 +490,17 @@ impl Builder<'_> {
             slots.free.extend(ends.iter().map(|id| homes[id].slot));
         }
     }
+}
+
+/// The looks that are made there.
+fn look_codes(roots: &Roots, place: LookPlace, homes: &Homes) -> Vec<LookCode> {
+    let code = |look: &LookRoot| LookCode {
+        poison: look.poison,
+        value: homes[&look.value],
+        label: look.label.map(|label| homes[&label]),
+        conditions: look.conditions.map(|id| id.map(|id| homes[&id])),
+    };
+    roots.looks.iter().filter(|look| look.place == place).map(code).collect()
 }
 
 /// Something that reads values and writes values.

@@ -1,6 +1,6 @@
 //! A pass over all rows: tiles of rows on all threads, each tile phase by phase.
 
-use super::code::{ElementStore, PassCode, Phase, Reduction, Src, Trip, Valid};
+use super::code::{ElementStore, LabelCode, LookCode, PassCode, Phase, Reduction, Trip};
 use super::lanes::{self, Online, Value};
 use super::machine::{Bank, HostFloat, LANES, Machine, Shared, Spot};
 use crate::expr::Reduce;
@@ -63,10 +63,9 @@ pub fn run_pass<T: HostFloat>(
     elements: Vec<&mut [T]>,
 ) -> PassResult {
     let globals: Bank<'_, T> = Machine::globals(shared, &code.globals);
-    let poisoned = code.global_reads.iter().any(|src| Machine::global(&globals, *src).is_nan());
     let tiling = Tiling::new(shared.cols(), inner);
     let tasks = tasks(shared, tiling, stores, elements);
-    let worker = || Worker::new(shared, code, tiling, globals.clone(), poisoned);
+    let worker = || Worker::new(shared, code, tiling, globals.clone());
     let parts = each_task(tasks, worker, |worker, task| worker.run(task));
     let mut all = PassResult { sums: vec![0.0; code.sums.len()], bad_label: None };
     for part in parts {
@@ -140,15 +139,15 @@ struct Worker<'r, 'a, T> {
     machine: Machine<'r, 'a, T>,
     code: &'r PassCode,
     tiling: Tiling,
-    /// NaN in a scalar or a total.
-    poisoned: bool,
     /// For each phase, the states of its reductions.
     states: Vec<Vec<State<T>>>,
-    /// For each row of the tile: whether NaN is to be stored, and whether it is looked at.
-    poison: Vec<bool>,
-    valid: Vec<bool>,
-    /// Whether there may be a row to poison; once that is settled, whether there is.
-    any_poison: bool,
+    /// For each of the code's poisons, the rows of the tile that it poisons, and whether there may be any.
+    poison: Vec<Vec<bool>>,
+    any_poison: Vec<bool>,
+    /// Lanes of one output that are to be NaN.
+    nan: Vec<bool>,
+    /// Whether elements of this tile were poisoned one by one.
+    any_element: bool,
     scratch: Vec<T>,
 }
 
@@ -166,22 +165,17 @@ impl Tile {
 }
 
 impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
-    fn new(
-        shared: &'r Shared<'r, 'a>,
-        code: &'r PassCode,
-        tiling: Tiling,
-        globals: Bank<'a, T>,
-        poisoned: bool,
-    ) -> Worker<'r, 'a, T> {
+    fn new(shared: &'r Shared<'r, 'a>, code: &'r PassCode, tiling: Tiling, globals: Bank<'a, T>) -> Worker<'r, 'a, T> {
         let machine = Machine::new(shared, globals, &code.row_slots, &code.element_slots);
         let states = code.phases.iter().map(|phase| match phase {
             Phase::Stage(trip) => trip.reductions.iter().map(|r| State::new(r.reduce)).collect(),
-            _ => Vec::new(),
+            Phase::Rows(_) => Vec::new(),
         });
         let states = states.collect();
-        let (poison, valid) = (vec![poisoned; LANES], vec![matches!(code.valid, Valid::Always); LANES]);
+        let poison = vec![vec![false; LANES]; code.poison.len()];
+        let (any_poison, nan) = (vec![false; code.poison.len()], vec![false; LANES]);
         let scratch = vec![T::zero(); LANES];
-        Worker { machine, code, tiling, poisoned, states, poison, valid, any_poison: poisoned, scratch }
+        Worker { machine, code, tiling, states, poison, any_poison, nan, any_element: false, scratch }
     }
 
     fn run(&mut self, mut task: Task<'_, T>) -> PassResult {
@@ -192,11 +186,10 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
             let bad_label = self.settle(tile);
             result.bad_label = result.bad_label.or(bad_label);
             self.add_sums(tile, &mut result.sums);
-            let code = self.code;
-            for (store, out) in code.stores.iter().zip(&mut task.stores) {
-                self.store_rows(store.src, tile, &mut out[done..done + tile.rows]);
+            for (store, out) in task.stores.iter_mut().enumerate() {
+                self.store_rows(store, tile, &mut out[done..done + tile.rows]);
             }
-            if !code.element_stores.is_empty() {
+            if !self.code.element_stores.is_empty() {
                 self.store_elements(tile, done, &mut task.lines);
             }
         }
@@ -206,44 +199,28 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
     fn run_phases(&mut self, tile: Tile) {
         let code = self.code;
         // Most tiles have nothing to poison and leave these as they are.
-        if self.poisoned || self.any_poison {
-            self.poison.fill(self.poisoned);
-            self.any_poison = self.poisoned;
-        }
-        if let Valid::Element(_) = code.valid {
-            self.valid[..tile.rows].fill(false);
+        for (poison, any) in self.poison.iter_mut().zip(&mut self.any_poison).filter(|(_, any)| **any) {
+            poison.fill(false);
+            *any = false;
         }
         for (place, phase) in code.phases.iter().enumerate() {
             match phase {
-                Phase::Rows(steps) => {
-                    self.machine.run(steps, tile.spot(), None);
-                    self.note_nan(tile.spot());
-                }
+                Phase::Rows(steps) => self.machine.run(steps, tile.spot()),
                 Phase::Stage(trip) => {
                     let mut states = std::mem::take(&mut self.states[place]);
                     states.iter_mut().for_each(|state| state.reset(tile.rows));
                     self.visit(trip, tile, |worker, spot| {
-                        worker.note_nan(spot);
+                        trip.looks.iter().for_each(|look| worker.look(look, spot));
                         for (reduction, state) in trip.reductions.iter().zip(&mut states) {
                             let value = worker.machine.floats(reduction.operand, spot);
                             state.add(spread(value, &mut worker.scratch, spot.count), spot);
                         }
                     });
                     for (reduction, state) in trip.reductions.iter().zip(&states) {
-                        self.any_poison |= state.finish(reduction, tile.rows, &mut self.machine, &mut self.poison);
+                        state.finish(reduction, tile.rows, &mut self.machine);
                     }
                     self.states[place] = states;
                 }
-                Phase::Check(trip, valid) => self.visit(trip, tile, |worker, spot| {
-                    let values = worker.machine.bools(*valid, spot);
-                    for lane in 0..spot.count {
-                        let row = spot.along.unwrap_or(lane);
-                        worker.valid[row] |= values.at(lane);
-                        worker.poison[row] |= values.at(lane) && worker.machine.nan[lane];
-                    }
-                    worker.any_poison |= worker.machine.any_nan;
-                    worker.machine.clear_nan();
-                }),
             }
         }
     }
@@ -252,7 +229,7 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
     fn visit(&mut self, trip: &Trip, tile: Tile, mut f: impl FnMut(&mut Self, Spot)) {
         let cols = self.machine.shared.cols();
         let mut block = |worker: &mut Self, spot: Spot| {
-            worker.machine.run(&trip.steps, spot, Some(&trip.checked));
+            worker.machine.run(&trip.steps, spot);
             f(worker, spot);
         };
         if self.tiling.along {
@@ -271,68 +248,92 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
         }
     }
 
-    /// NaN in what was loaded poisons its row.
-    fn note_nan(&mut self, spot: Spot) {
-        if !self.machine.any_nan {
-            return;
-        }
-        match spot.along {
-            Some(row) => self.poison[row] = true,
-            None => self.poison.iter_mut().zip(&self.machine.nan).for_each(|(poison, nan)| *poison |= nan),
-        }
-        self.any_poison = true;
-        self.machine.clear_nan();
+    /// NaN in a value poisons its row, where the value is looked at.
+    fn look(&mut self, look: &LookCode, spot: Spot) {
+        let Worker { machine, poison, any_poison, .. } = self;
+        seen_nan(machine, look, spot, |lane| {
+            poison[look.poison][spot.along.unwrap_or(lane)] = true;
+            any_poison[look.poison] = true;
+        });
     }
 
-    /// Rows that are not valid are not poisoned; those with a label out of range are. Gives the first of these.
+    /// What the rows' values poison, and their labels; rows whose condition does not hold are not poisoned. Gives the
+    /// first label out of range.
     fn settle(&mut self, tile: Tile) -> Option<(u64, i64)> {
-        let spot = tile.spot();
-        let (poison, valid) = (&mut self.poison[..tile.rows], &mut self.valid[..tile.rows]);
-        if let Valid::Row(src) = self.code.valid {
-            self.machine.bools(src, spot).copy_to(valid);
+        let (code, spot) = (self.code, tile.spot());
+        code.looks.iter().for_each(|look| self.look(look, spot));
+        let Worker { machine, poison, any_poison, .. } = self;
+        for ((of, poison), any) in code.poison.iter().zip(poison).zip(any_poison) {
+            for label in &of.labels {
+                bad_labels(machine, label, tile, |lane, _| {
+                    poison[lane] = true;
+                    *any = true;
+                });
+            }
+            if let (Some(row), true) = (of.row, *any) {
+                let holds = machine.bools(row, spot);
+                (0..tile.rows).for_each(|lane| poison[lane] &= holds.at(lane));
+                *any = poison[..tile.rows].iter().any(|poison| *poison);
+            }
         }
         let mut first: Option<(usize, i64)> = None;
-        let cols = self.machine.shared.cols() as i64;
-        for label in &self.code.labels {
-            let labels = self.machine.ints(*label, spot);
-            for lane in 0..tile.rows {
-                let label = labels.at(lane);
-                if (0..cols).contains(&label) || !valid[lane] {
-                    continue;
-                }
-                poison[lane] |= !self.code.lenient;
-                self.any_poison |= !self.code.lenient;
+        for label in &code.labels {
+            bad_labels(machine, label, tile, |lane, label| {
                 if first.is_none_or(|(row, _)| lane < row) {
                     first = Some((lane, label));
                 }
-            }
-        }
-        if self.any_poison {
-            poison.iter_mut().zip(valid).for_each(|(poison, valid)| *poison &= *valid);
-            self.any_poison = poison.iter().any(|poison| *poison);
+            });
         }
         first.map(|(lane, label)| (tile.first + lane as u64, label))
     }
 
     fn add_sums(&mut self, tile: Tile, sums: &mut [f64]) {
-        let group_rows = self.machine.shared.group_rows;
-        for (sum, total) in self.code.sums.iter().zip(sums) {
+        let (code, group_rows) = (self.code, self.machine.shared.group_rows);
+        for (place, (sum, total)) in code.sums.iter().zip(sums).enumerate() {
+            let is_poisoned = |k: usize| self.any_poison[k] && code.poison[k].sums.contains(&place);
+            let poisoned = (0..code.poison.len()).any(is_poisoned);
+            let mut left_out = Vec::new();
+            for label in &sum.lenient {
+                bad_labels(&self.machine, label, tile, |lane, _| left_out.push(lane));
+            }
             let value = self.machine.floats(sum.src, tile.spot());
+            let counts = |lane: &usize| {
+                let begins_group = (tile.first + *lane as u64).is_multiple_of(group_rows);
+                (!sum.per_group || begins_group) && !left_out.contains(lane)
+            };
             *total += match value {
-                _ if self.any_poison => f64::NAN,
-                _ if sum.per_group => (0..tile.rows)
-                    .filter(|lane| (tile.first + *lane as u64).is_multiple_of(group_rows))
-                    .map(|lane| value.at(lane).to())
-                    .sum(),
+                _ if poisoned => f64::NAN,
+                _ if sum.per_group || !left_out.is_empty() => {
+                    (0..tile.rows).filter(counts).map(|lane| value.at(lane).to()).sum()
+                }
                 Value::Uniform(x) => x.to() * tile.rows as f64,
                 Value::Lanes(x) => lanes::sum(x),
             };
         }
     }
 
-    fn store_rows(&self, src: Src, tile: Tile, out: &mut [T]) {
-        let poison = self.any_poison.then_some(&self.poison[..tile.rows]);
-        write_block(self.machine.floats(src, tile.spot()), poison, out);
+    fn store_rows(&mut self, place: usize, tile: Tile, out: &mut [T]) {
+        let (code, store) = (self.code, &self.code.stores[place]);
+        let poisons = (0..code.poison.len()).filter(|&k| code.poison[k].stores.contains(&place));
+        let any = self.rows_to_poison(poisons, tile.rows);
+        let poison = any.then_some(&self.nan[..tile.rows]);
+        write_block(self.machine.floats(store.src, tile.spot()), poison, out);
+        for label in &store.lenient {
+            bad_labels(&self.machine, label, tile, |lane, _| out[lane] = T::zero());
+        }
+    }
+
+    /// Rows of the tile that any of these poisons, left in `nan`; whether there are any.
+    fn rows_to_poison(&mut self, poisons: impl Iterator<Item = usize>, rows: usize) -> bool {
+        let mut any = false;
+        for k in poisons.filter(|k| self.any_poison[*k]) {
+            if !any {
+                self.nan[..rows].fill(false);
+                any = true;
+            }
+            self.nan.iter_mut().zip(&self.poison[k][..rows]).for_each(|(nan, poison)| *nan |= poison);
+        }
+        any
     }
 
     /// The last trip. `done` is the tile's first row in the task.
@@ -340,11 +341,12 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
         let code = self.code;
         let Tiling { inner, .. } = self.tiling;
         let cols = self.machine.shared.cols();
+        self.any_element = false;
         self.visit(&code.element_trip, tile, |worker, spot| {
-            let any_poison = worker.poison_lanes(spot);
-            for (store, lines) in code.element_stores.iter().zip(&mut *lines) {
+            for (place, (store, lines)) in code.element_stores.iter().zip(&mut *lines).enumerate() {
+                let any_poison = worker.lanes_to_poison(place, spot);
                 let value = worker.machine.floats(store.src, spot);
-                let poison = any_poison.then_some(&worker.machine.nan[..spot.count]);
+                let poison = any_poison.then_some(&worker.nan[..spot.count]);
                 match spot.along {
                     Some(row) => {
                         let first = (done + row) * cols + spot.col;
@@ -358,44 +360,94 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
                     }
                 }
             }
-            worker.machine.any_nan |= any_poison;
-            worker.machine.clear_nan();
         });
-        for (store, lines) in code.element_stores.iter().zip(lines) {
-            self.store_at_labels(store, tile, done, lines);
+        for (place, lines) in lines.iter_mut().enumerate() {
+            let is_here = |k: &usize| code.poison[*k].elements.contains(&place) && code.poison[*k].gate.is_none();
+            let poisons = (0..code.poison.len()).filter(is_here);
+            let any = self.rows_to_poison(poisons, tile.rows);
+            self.store_at_labels(&code.element_stores[place], any, tile, done, lines);
         }
     }
 
-    /// Lanes of a block that are to be NaN, left in `machine.nan`; whether there are any.
-    fn poison_lanes(&mut self, spot: Spot) -> bool {
-        if !self.machine.any_nan && !self.any_poison {
-            return false;
+    /// Lanes of a block of one element output that are to be NaN, left in `nan`; whether there are any.
+    fn lanes_to_poison(&mut self, place: usize, spot: Spot) -> bool {
+        let code = self.code;
+        let Worker { machine, nan, poison, any_poison, any_element, .. } = self;
+        let mut any = false;
+        let mut set = |lane: usize| {
+            if !any {
+                nan[..spot.count].fill(false);
+                any = true;
+            }
+            nan[lane] = true;
+        };
+        let is_here = |k: &usize| code.poison[*k].elements.contains(&place);
+        for k in (0..code.poison.len()).filter(is_here).filter(|k| any_poison[*k]) {
+            let gate = code.poison[k].gate.map(|gate| machine.bools(gate, spot));
+            *any_element |= gate.is_some();
+            let is_poisoned = |lane: usize| poison[k][spot.along.unwrap_or(lane)];
+            for lane in (0..spot.count).filter(|lane| is_poisoned(*lane)) {
+                if gate.is_none_or(|gate| gate.at(lane)) {
+                    set(lane);
+                }
+            }
         }
-        let mut nan = std::mem::take(&mut self.machine.nan);
-        for (lane, nan) in nan[..spot.count].iter_mut().enumerate() {
-            let row = spot.along.unwrap_or(lane);
-            let is_valid = match self.code.valid {
-                Valid::Element(src) => self.machine.bools(src, spot).at(lane),
-                _ => self.valid[row],
-            };
-            *nan = is_valid && (*nan || self.poison[row]);
+        for look in code.element_trip.looks.iter().filter(|look| is_here(&look.poison)) {
+            seen_nan(machine, look, spot, |lane| {
+                *any_element = true;
+                set(lane);
+            });
         }
-        self.machine.nan = nan;
-        true
+        any
     }
 
-    fn store_at_labels(&self, store: &ElementStore, tile: Tile, done: usize, lines: &mut [&mut [T]]) {
+    fn store_at_labels(&self, store: &ElementStore, any_poison: bool, tile: Tile, done: usize, lines: &mut [&mut [T]]) {
         let Some((label, there)) = store.at_label else { return };
         let cols = self.machine.shared.cols();
         let (labels, there) = (self.machine.ints(label, tile.spot()), self.machine.floats(there, tile.spot()));
         for lane in 0..tile.rows {
             let Some(col) = usize::try_from(labels.at(lane)).ok().filter(|col| *col < cols) else { continue };
-            let value = if self.poison[lane] { T::nan() } else { there.at(lane) };
-            if self.tiling.inner > 1 {
-                lines[col][lane] = value;
-            } else {
-                lines[0][(done + lane) * cols + col] = value;
-            }
+            let out = match self.tiling.inner > 1 {
+                true => &mut lines[col][lane],
+                false => &mut lines[0][(done + lane) * cols + col],
+            };
+            // What poisons this element alone has stored NaN already.
+            let is_poisoned = any_poison && self.nan[lane] || self.any_element && out.is_nan();
+            *out = if is_poisoned { T::nan() } else { there.at(lane) };
+        }
+    }
+}
+
+/// Calls `f` for each lane in which a value is NaN and looked at.
+fn seen_nan<T: HostFloat>(machine: &Machine<'_, '_, T>, look: &LookCode, spot: Spot, mut f: impl FnMut(usize)) {
+    let value = machine.floats(look.value, spot);
+    let any = match value {
+        Value::Uniform(x) => x.is_nan(),
+        Value::Lanes(lanes) => lanes::any_nan(lanes),
+    };
+    if !any {
+        return;
+    }
+    let cols = machine.shared.cols() as i64;
+    let labels = look.label.map(|label| machine.ints(label, spot));
+    let conditions = look.conditions.map(|condition| condition.map(|src| machine.bools(src, spot)));
+    for lane in (0..spot.count).filter(|lane| value.at(*lane).is_nan()) {
+        // A label out of range chose nothing.
+        let is_chosen = labels.is_none_or(|labels| (0..cols).contains(&labels.at(lane)));
+        if is_chosen && conditions.iter().flatten().all(|condition| condition.at(lane)) {
+            f(lane);
+        }
+    }
+}
+
+/// Calls `f` with each row of a tile whose label counts and is out of range, and the label.
+fn bad_labels<T: HostFloat>(machine: &Machine<'_, '_, T>, code: &LabelCode, tile: Tile, mut f: impl FnMut(usize, i64)) {
+    let (spot, cols) = (tile.spot(), machine.shared.cols() as i64);
+    let (labels, counts) = (machine.ints(code.label, spot), code.row.map(|row| machine.bools(row, spot)));
+    for lane in 0..tile.rows {
+        let label = labels.at(lane);
+        if !(0..cols).contains(&label) && counts.is_none_or(|counts| counts.at(lane)) {
+            f(lane, label);
         }
     }
 }
@@ -503,14 +555,8 @@ impl<T: HostFloat> State<T> {
         }
     }
 
-    /// Leaves the values in their registers; whether a row has none and is poisoned.
-    fn finish(
-        &self,
-        reduction: &Reduction,
-        rows: usize,
-        machine: &mut Machine<'_, '_, T>,
-        poison: &mut [bool],
-    ) -> bool {
+    /// Leaves the values in their registers: NaN where they are not defined.
+    fn finish(&self, reduction: &Reduction, rows: usize, machine: &mut Machine<'_, '_, T>) {
         let out = reduction.out;
         match self {
             State::Sum(sum) => machine.set_floats(out, sum[..rows].iter().map(|s| T::of(*s))),
@@ -523,10 +569,7 @@ impl<T: HostFloat> State<T> {
                 if let Some(max_out) = reduction.max_out {
                     machine.set_floats(max_out, (0..rows).map(|lane| value(lane, max[lane])));
                 }
-                poison[..rows].iter_mut().enumerate().for_each(|(lane, poison)| *poison |= !defined(lane));
-                return (0..rows).any(|lane| !defined(lane));
             }
         }
-        false
     }
 }

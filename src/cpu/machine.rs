@@ -53,8 +53,6 @@ pub struct Shared<'r, 'a> {
     pub totals: &'r [f64],
     /// By node, then group.
     pub group_sums: &'r [Vec<f64>],
-    /// A label out of range gathers 0.
-    pub lenient: bool,
 }
 
 impl Shared<'_, '_> {
@@ -159,22 +157,19 @@ pub struct Machine<'r, 'a, T> {
     pub shared: &'r Shared<'r, 'a>,
     /// By [`Level`].
     banks: [Bank<'a, T>; 3],
-    /// Lanes in which a load that was looked at was NaN, and whether there is one.
-    pub nan: Vec<bool>,
-    pub any_nan: bool,
 }
 
 impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
     pub fn new(shared: &'r Shared<'r, 'a>, globals: Bank<'a, T>, rows: &[Kind], elements: &[Kind]) -> Self {
         let bank = |kinds: &[Kind]| Bank::new(kinds.iter().copied(), LANES);
-        Machine { shared, banks: [globals, bank(rows), bank(elements)], nan: vec![false; LANES], any_nan: false }
+        Machine { shared, banks: [globals, bank(rows), bank(elements)] }
     }
 
     /// Runs global code and gives the registers back.
     pub fn globals(shared: &'r Shared<'r, 'a>, steps: &[Step]) -> Bank<'a, T> {
         let bank = Bank::new(steps.iter().map(|s| s.out.kind), 1);
         let mut machine = Machine::new(shared, bank, &[], &[]);
-        machine.run(steps, Spot { row: 0, count: 1, col: 0, along: None }, None);
+        machine.run(steps, Spot { row: 0, count: 1, col: 0, along: None });
         let [globals, ..] = machine.banks;
         globals
     }
@@ -185,6 +180,14 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
             (_, Some(values)) => values[0],
             (Register::Float(values), None) => values[0],
             _ => unreachable!("numbers lie in registers of numbers, not {src:?}"),
+        }
+    }
+
+    /// A global truth value.
+    pub fn global_bool(bank: &Bank<'_, T>, src: Src) -> bool {
+        match &bank.registers[src.slot] {
+            Register::Bool(values) => values[0],
+            _ => unreachable!("truth values lie in registers of truth values, not {src:?}"),
         }
     }
 
@@ -237,34 +240,14 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
         lanes[..values.len()].copy_from_slice(values);
     }
 
-    /// Runs steps. NaN in what they load goes to `nan`: in all inputs, or in those that `checked` names.
-    pub fn run(&mut self, steps: &[Step], spot: Spot, checked: Option<&[bool]>) {
+    /// Runs steps.
+    pub fn run(&mut self, steps: &[Step], spot: Spot) {
         for Step { out, action } in steps {
             let level = out.level as usize;
             let mut register = std::mem::replace(&mut self.banks[level].registers[out.slot], Register::Taken);
             let borrowed = self.compute(action, spot, &mut register);
-            let is_checked = match *action {
-                Action::Load(place) => checked.is_none_or(|checked| checked[place]),
-                Action::Gather(..) | Action::GroupSum(_) => true,
-                _ => false,
-            };
-            if let (Register::Float(lanes), true, Level::Row | Level::Element) = (&register, is_checked, out.level) {
-                let lanes = borrowed.unwrap_or(&lanes[..spot.count]);
-                if lanes::any_nan(lanes) {
-                    self.any_nan = true;
-                    self.nan.iter_mut().zip(lanes).for_each(|(nan, x)| *nan |= x.is_nan());
-                }
-            }
             self.banks[level].borrowed[out.slot] = borrowed;
             self.banks[level].registers[out.slot] = register;
-        }
-    }
-
-    /// Forgets the NaN that was seen.
-    pub fn clear_nan(&mut self) {
-        if self.any_nan {
-            self.nan.fill(false);
-            self.any_nan = false;
         }
     }
 
@@ -380,7 +363,7 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
         });
     }
 
-    /// Each row's number at its label's column; a label out of range reads the last column, or 0 where that is meant.
+    /// Each row's number at its label's column; a label out of range reads the last column.
     fn gather(&self, place: usize, labels: Value<'_, i64>, spot: Spot, out: &mut [T]) {
         let Source { data, strides } = self.shared.inputs[place];
         let (by_col, cols) = (strides[3] as usize, self.shared.cols());
@@ -393,7 +376,7 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
             for k in 0..count {
                 let col = usize::try_from(labels.at(lane + k)).unwrap_or(usize::MAX);
                 let at = offset + k * stride + col.min(cols - 1) * by_col;
-                out[lane + k] = if self.shared.lenient && col >= cols { T::zero() } else { read(at) };
+                out[lane + k] = read(at);
             }
         });
     }

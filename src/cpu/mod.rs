@@ -227,7 +227,7 @@ impl<T: HostFloat> CpuPlan<T> {
         let (mut totals, mut group_sums) = (vec![0.0; nodes], vec![Vec::new(); nodes]);
         out.bad_label = None;
         for code in &self.passes {
-            let shared = self.shared(&sources, &totals, &group_sums, code.lenient);
+            let shared = self.shared(&sources, &totals, &group_sums);
             let rows = shared.rows() as usize;
             let is_group = |store: &&code::Store| matches!(store.dest, Dest::GroupTerm(_));
             let mut terms: Vec<Vec<T>> = code.stores.iter().filter(is_group).map(|_| vec![T::zero(); rows]).collect();
@@ -256,10 +256,13 @@ impl<T: HostFloat> CpuPlan<T> {
             // The lowest row of any pass.
             out.bad_label = out.bad_label.into_iter().chain(result.bad_label).min_by_key(|bad| bad.0);
         }
-        let shared = self.shared(&sources, &totals, &group_sums, false);
+        let shared = self.shared(&sources, &totals, &group_sums);
         let globals = Machine::<T>::globals(&shared, &self.last.globals);
         for total in &self.last.outputs {
-            let poisoned = total.reads.iter().any(|src| Machine::global(&globals, *src).is_nan());
+            let holds = |row: Option<code::Src>| row.is_none_or(|row| Machine::global_bool(&globals, row));
+            let is_seen =
+                |(src, row): &(code::Src, Option<code::Src>)| Machine::global(&globals, *src).is_nan() && holds(*row);
+            let poisoned = total.looks.iter().any(is_seen);
             let value = Machine::global(&globals, total.src);
             out.set_total(total.output, if poisoned { T::nan() } else { value });
         }
@@ -278,11 +281,10 @@ impl<T: HostFloat> CpuPlan<T> {
         inputs: &'r [Source<'a>],
         totals: &'r [f64],
         group_sums: &'r [Vec<f64>],
-        lenient: bool,
     ) -> Shared<'r, 'a> {
         let CpuPlan { geometry, group_rows, program, .. } = self;
         let (has_rows, params) = (program.has_rows(), &program.params[..]);
-        Shared { geometry, has_rows, group_rows: *group_rows, params, inputs, totals, group_sums, lenient }
+        Shared { geometry, has_rows, group_rows: *group_rows, params, inputs, totals, group_sums }
     }
 
     fn check_same(&self, tensors: &[&HostTensor<'_>]) -> Result<()> {

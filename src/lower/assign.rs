@@ -1,25 +1,16 @@
 //! Passes and stages: what is summed and stored in which trip over memory.
 
+use super::poison::{Look, LookKind, LookPlace, Looks, Placed, Poison};
 use super::program::{Output, Pass, Program, Stage};
 use crate::expr::{Graph, Node, NodeId, Scope};
 use crate::loss::RowAxis;
 use std::collections::HashMap;
 
 /// The program of these outputs: nodes in order, passes and stages.
-pub(super) fn assign(
-    graph: &Graph,
-    name: String,
-    row_axis: RowAxis,
-    outputs: Vec<Output>,
-    valid: Option<NodeId>,
-) -> Program {
+pub(super) fn assign(graph: &Graph, name: String, row_axis: RowAxis, outputs: Vec<Output>, looks: Looks) -> Program {
     // Compact, operands first.
-    let mut roots: Vec<NodeId> = Vec::new();
-    for output in &outputs {
-        roots.push(output.node);
-        roots.extend(output.at_label.iter().flat_map(|(label, value)| [*label, *value]));
-    }
-    roots.extend(valid);
+    let mut roots: Vec<NodeId> = outputs.iter().flat_map(Output::roots).collect();
+    roots.extend(looks.nodes());
     let order = graph.reachable(&roots);
     let mut new: HashMap<NodeId, NodeId> = HashMap::new();
     let mut program = Program {
@@ -32,7 +23,7 @@ pub(super) fn assign(
         params: graph.params(),
         passes: Vec::new(),
         outputs,
-        valid: None,
+        looks: Looks::default(),
     };
     for id in order {
         program.nodes.push(graph.node(id).map(|operand| new[&operand]));
@@ -44,15 +35,9 @@ pub(super) fn assign(
         output.node = new[&output.node];
         output.at_label = output.at_label.map(|(label, value)| (new[&label], new[&value]));
     }
-    program.valid = valid.map(|v| new[&v]);
+    program.looks = looks.map(&new);
     program.passes = passes(&program);
     program
-}
-
-fn output_roots(output: &Output) -> Vec<NodeId> {
-    let mut roots = vec![output.node];
-    roots.extend(output.at_label.iter().flat_map(|(label, value)| [*label, *value]));
-    roots
 }
 
 fn passes(program: &Program) -> Vec<Pass> {
@@ -65,13 +50,10 @@ fn passes(program: &Program) -> Vec<Pass> {
     }
     let inner: Vec<usize> = (0..program.outputs.len()).filter(|&k| program.outputs[k].scope > Scope::Total).collect();
     let sums: Vec<usize> = (0..count).filter(|&p| matches!(program.nodes[p], Node::SumOver(..))).collect();
-    let last = inner
-        .iter()
-        .flat_map(|&k| output_roots(&program.outputs[k]))
-        .map(|root| level[root.index()])
-        .chain(sums.iter().map(|&p| level[p] - 1))
-        .max()
-        .unwrap_or(0);
+    // What the outputs read, and what is looked at beside them.
+    let mut read: Vec<NodeId> = inner.iter().flat_map(|&k| program.outputs[k].roots()).collect();
+    read.extend(program.looks_of(&[], &inner).iter().flat_map(|(look, _)| look.nodes()));
+    let last = read.iter().map(|root| level[root.index()]).chain(sums.iter().map(|&p| level[p] - 1)).max().unwrap_or(0);
     // Each sum as late as its readers allow, so that it shares their trip over memory.
     let mut pass_of = vec![last; count];
     let needs = |roots: &[NodeId], pass: usize, pass_of: &mut Vec<usize>| {
@@ -81,11 +63,11 @@ fn passes(program: &Program) -> Vec<Pass> {
             }
         }
     };
-    for &k in &inner {
-        needs(&output_roots(&program.outputs[k]), last, &mut pass_of);
-    }
+    needs(&read, last, &mut pass_of);
     for &sum in sums.iter().rev() {
-        let operands: Vec<NodeId> = program.nodes[sum].operands().collect();
+        let id = NodeId(sum as u32);
+        let mut operands: Vec<NodeId> = program.nodes[sum].operands().collect();
+        operands.extend(program.looks_of(&[id], &[]).iter().flat_map(|(look, _)| look.nodes()));
         let pass = pass_of[sum];
         needs(&operands, pass, &mut pass_of);
     }
@@ -98,14 +80,21 @@ fn passes(program: &Program) -> Vec<Pass> {
         .collect()
 }
 
-/// The stages that the totals and outputs of a pass need.
+/// The stages that the totals and outputs of a pass need, and what it looks at.
 pub(crate) fn finish_pass(program: &Program, mut totals: Vec<NodeId>, outputs: Vec<usize>) -> Pass {
     // Sums over everything first, then those over groups: their places in memory.
     totals.sort_by_key(|id| program.scope(*id));
+    let looks = program.looks_of(&totals, &outputs);
     let mut roots: Vec<NodeId> = totals.iter().flat_map(|t| program.node(*t).operands()).collect();
-    for &k in &outputs {
-        roots.extend(output_roots(&program.outputs[k]));
-    }
+    roots.extend(outputs.iter().flat_map(|&k| program.outputs[k].roots()));
+    roots.extend(looks.iter().flat_map(|(look, _)| look.nodes()));
+    let lenient: Vec<(NodeId, Look)> = totals
+        .iter()
+        .filter(|sum| program.looks.lenient.contains(sum))
+        .flat_map(|sum| program.looks.of_sum(*sum).iter().map(|look| (*sum, *look)))
+        .filter(|(_, look)| look.kind == LookKind::Label)
+        .collect();
+    roots.extend(lenient.iter().flat_map(|(_, look)| look.nodes()));
     let needed = program.below(&roots, |id| matches!(program.node(id), Node::SumOver(..)));
     // Stage of a reduction: one later than the reductions below it.
     let mut depth: HashMap<NodeId, usize> = HashMap::new();
@@ -123,16 +112,56 @@ pub(crate) fn finish_pass(program: &Program, mut totals: Vec<NodeId>, outputs: V
         };
         depth.insert(id, below + 1);
         if stages.len() <= below {
-            stages.resize(below + 1, Stage { reduces: Vec::new() });
+            stages.resize(below + 1, Stage::default());
         }
         let known = program.online_partner(id).is_some_and(|partner| needed.contains(&partner));
         if !known {
             stages[below].reduces.push(id);
         }
     }
-    stages.retain(|stage| !stage.reduces.is_empty());
-    let columns = !program.has_rows()
-        || !stages.is_empty()
-        || outputs.iter().any(|&k| program.outputs[k].scope == Scope::Element);
-    Pass { stages, totals, outputs, columns }
+    let mut poison: Vec<Poison> = Vec::new();
+    let writes = outputs.iter().any(|&k| program.outputs[k].scope == Scope::Element);
+    let visits = !stages.is_empty() || writes || looks.iter().any(|(look, _)| is_of_columns(program, look));
+    for (look, consumers) in looks {
+        let place = match is_of_columns(program, &look) && program.has_rows() {
+            false => LookPlace::Row,
+            true if !look.reduced => LookPlace::Element,
+            true => {
+                let known = look.nodes().map(|id| depth[&id]).max().unwrap_or(0);
+                LookPlace::Stage(stage_of(program, &mut stages, &look, known))
+            }
+        };
+        // Elements that are looked at one by one ask for all of their condition each.
+        let by_row = program.has_rows() && place != LookPlace::Element;
+        let (row, look) = if by_row { (look.row, Look { row: None, ..look }) } else { (None, look) };
+        let placed = Placed { look, place };
+        match poison.iter_mut().find(|p| (p.row, p.gate) == (row, look.gate) && p.consumers == consumers) {
+            Some(known) => known.looks.push(placed),
+            None => poison.push(Poison { row, gate: look.gate, consumers, looks: vec![placed] }),
+        }
+    }
+    let columns = !program.has_rows() || visits;
+    Pass { stages, totals, outputs, columns, poison, lenient }
+}
+
+/// Whether something is looked at column by column.
+fn is_of_columns(program: &Program, look: &Look) -> bool {
+    look.nodes().any(|id| matches!(program.scope(id), Scope::Element | Scope::Column))
+}
+
+/// The stage in which elements are looked at whose condition is known after so many stages: the first that visits
+/// them anyway, else the last one; a stage of its own, where there is none.
+fn stage_of(program: &Program, stages: &mut Vec<Stage>, look: &Look, known: usize) -> usize {
+    let is_element = |id: NodeId| matches!(program.scope(id), Scope::Element | Scope::Column);
+    let visits = |stage: &Stage| {
+        let operands: Vec<NodeId> = stage.reduces.iter().flat_map(|id| program.node(*id).operands()).collect();
+        program.below(&operands, |id| !is_element(id)).contains(&look.node)
+    };
+    if let Some(stage) = (known..stages.len()).find(|&stage| visits(&stages[stage])) {
+        return stage;
+    }
+    if stages.len() <= known {
+        stages.resize(known + 1, Stage::default());
+    }
+    stages.len() - 1
 }

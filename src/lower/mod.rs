@@ -14,11 +14,14 @@
 mod assign;
 mod check;
 mod parts;
+mod poison;
 mod program;
 mod rewrite;
 mod text;
 
 pub(crate) use assign::finish_pass;
+pub(crate) use poison::not;
+pub use poison::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison};
 pub use program::{Output, Pass, Program, Stage, Target, UPSTREAM, Upstream, Wanted};
 pub use text::{Expressions, expressions};
 
@@ -27,8 +30,9 @@ use crate::error::{Error, Result};
 use crate::expr::{Graph, NodeId, Scope};
 use crate::loss::{Loss, RowAxis};
 use crate::op::Kind;
+use crate::simplify::simplify;
 use assign::assign;
-use check::{check_rows, valid_where};
+use check::check_rows;
 use parts::spread_gathers;
 use rewrite::Lowered;
 
@@ -108,20 +112,22 @@ pub(crate) fn lower_columns(
         return Err(Error::Expr { loss: name, message: "no output was asked for".to_owned() });
     }
     graph.verify(&name)?;
-    let valid = valid_where(&graph, root.id);
     check_rows(&graph, &name, row_axis, &outputs)?;
-    let lowered = Lowered { graph: &graph, has_rows: row_axis != RowAxis::None };
+    let has_rows = row_axis != RowAxis::None;
+    let lowered = Lowered { graph: &graph, has_rows };
     let mut outputs = lowered.outputs(&outputs, &inputs);
-    let mut valid = valid.map(|v| lowered.expand(v));
+    // Wanted or not, the loss says what poisons the gradients.
+    let mut loss = lowered.expand(simplify(&graph, &[root.id])[0]);
     if columns == Columns::Part {
         let spread = |id: &mut NodeId| *id = spread_gathers(&graph, *id);
         outputs.iter_mut().for_each(|output| {
             spread(&mut output.node);
             output.at_label.iter_mut().for_each(|(_, there)| spread(there));
         });
-        valid.iter_mut().for_each(spread);
+        spread(&mut loss);
     }
-    Ok(assign(&graph, name, row_axis, outputs, valid))
+    let looks = Looks::new(&graph, has_rows, loss, &outputs);
+    Ok(assign(&graph, name, row_axis, outputs, looks))
 }
 
 #[cfg(test)]
@@ -166,7 +172,8 @@ mod tests {
         let grad = program.outputs.iter().find(|o| o.target == Target::Grad(0)).unwrap();
         let (_, there) = grad.at_label.expect("the label's gradient is a row value");
         assert_eq!(program.scope(there), Scope::Row);
-        assert!(program.valid.is_some());
+        let valid = program.passes[1].poison.iter().all(|poison| poison.row.is_some());
+        assert!(valid, "rows that are ignored are not looked at");
     }
 
     #[test]
@@ -209,7 +216,12 @@ mod tests {
     fn unmasked_terms_keep_nan_in_sight() {
         let both = softmax_loss().reduction(crate::Reduction::Sum)
             + Loss::define("sum").input("x", Scope::Element).row_axis(RowAxis::Class).expr(|b| b.input("x").sum());
-        assert!(lowered(&both, &["x"]).valid.is_none());
+        let program = lowered(&both, &["x"]);
+        let is_x = |look: &Look| *program.node(look.node) == Node::Input(0);
+        let seen = program.passes.last().unwrap().poison.iter().filter(|p| p.row.is_none());
+        assert!(seen.flat_map(|p| p.at(LookPlace::Stage(0))).any(is_x), "the sum is looked at in every row");
+        let labels = program.passes.last().unwrap().poison.iter().filter(|p| p.row.is_some());
+        assert!(labels.flat_map(|p| &p.looks).any(|p| p.look.kind == LookKind::Label), "labels where they count");
     }
 
     #[test]
@@ -219,7 +231,7 @@ mod tests {
             let first = b.input("x").masked(b.input("x").lt(0.0)) + b.input("x");
             (0..60).fold(first, |x, _| x * x)
         });
-        assert!(lowered(&power, &["x"]).valid.is_none());
+        assert_eq!(lowered(&power, &["x"]).passes[0].poison.iter().map(|p| p.looks.len()).sum::<usize>(), 1);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A lowered loss as plain data: what is asked for, and what is computed in which pass.
 
+use super::poison::{Look, Looks, Poison};
 use crate::expr::{InputDecl, Node, NodeId, Reduce, Scope};
 use crate::loss::RowAxis;
 use crate::op::Kind;
@@ -64,8 +65,17 @@ pub struct Output {
     pub scope: Scope,
 }
 
-/// Row reductions that can run in one trip over the row.
-#[derive(Clone, Debug, PartialEq)]
+impl Output {
+    /// What it is computed from.
+    pub fn roots(&self) -> Vec<NodeId> {
+        let mut roots = vec![self.node];
+        roots.extend(self.at_label.iter().flat_map(|(label, value)| [*label, *value]));
+        roots
+    }
+}
+
+/// Row reductions that can run in one trip over the row. Without any, elements are only looked at.
+#[derive(Clone, Debug, PartialEq, Default)]
 pub struct Stage {
     /// The reductions. A maximum that `ExpSumRest` of the same operand knows is not listed.
     pub reduces: Vec<NodeId>,
@@ -82,6 +92,10 @@ pub struct Pass {
     pub outputs: Vec<usize>,
     /// Whether columns are visited at all.
     pub columns: bool,
+    /// What is looked at for NaN and for labels out of range, and what that poisons.
+    pub poison: Vec<Poison>,
+    /// Labels that only sums look at which leave out rows whose label is bad: they are reported, but poison nothing.
+    pub lenient: Vec<(NodeId, Look)>,
 }
 
 /// A lowered loss: plain data that `schedule`, `codegen` and `cpu` read.
@@ -106,8 +120,8 @@ pub struct Program {
     pub passes: Vec<Pass>,
     /// Outputs; those of scope `Total` are computed when the last pass has been summed.
     pub outputs: Vec<Output>,
-    /// Where this (of row or element scope) does not hold, NaN and labels out of range are not looked at.
-    pub valid: Option<NodeId>,
+    /// What is looked at for NaN and for labels out of range.
+    pub looks: Looks,
 }
 
 impl Program {

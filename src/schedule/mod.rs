@@ -8,7 +8,7 @@ mod traffic;
 
 pub use candidates::candidates;
 use reads::bindings;
-pub use reads::{is_gathered, roots, tensor_inputs, uses_scalars, uses_work, visited_inputs};
+pub use reads::{is_gathered, looked_at, roots, tensor_inputs, uses_scalars, uses_work, visited_inputs};
 pub use spread::Spread;
 pub use staged::forward_and_backward;
 pub use traffic::{Footprint, TensorId, Traffic, bytes_moved, traffic};

@@ -1,7 +1,7 @@
 //! What a pass reads and binds.
 
 use crate::expr::{Node, NodeId, Scope};
-use crate::lower::{Pass, Program};
+use crate::lower::{Look, Pass, Program};
 
 /// Storage buffers that a pass binds: its inputs and outputs, and of `work` and `scalars` what it uses.
 pub(super) fn bindings(program: &Program, pass: &Pass) -> usize {
@@ -59,7 +59,7 @@ pub fn visited_inputs(program: &Program, pass: &Pass) -> Vec<usize> {
     tensor_inputs(program, pass).into_iter().filter(|place| spans(place) && is_visited(place)).collect()
 }
 
-/// What a pass computes: operands of its sums, its stages, its outputs, and where they are valid.
+/// What a pass computes: operands of its sums, its stages, its outputs, and what it looks at.
 pub fn roots(program: &Program, pass: &Pass) -> Vec<NodeId> {
     let mut roots: Vec<NodeId> = pass.totals.iter().flat_map(|t| program.node(*t).operands()).collect();
     roots.extend(pass.stages.iter().flat_map(|stage| stage.reduces.iter().copied()));
@@ -68,8 +68,18 @@ pub fn roots(program: &Program, pass: &Pass) -> Vec<NodeId> {
         roots.push(output.node);
         roots.extend(output.at_label.iter().flat_map(|(label, value)| [*label, *value]));
     }
-    roots.extend(program.valid);
+    roots.extend(looked_at(pass));
     roots
+}
+
+/// What a pass looks at, and what that depends on.
+pub fn looked_at(pass: &Pass) -> Vec<NodeId> {
+    let looks = pass.poison.iter().flat_map(|poison| poison.looks.iter().map(|placed| &placed.look));
+    let looks = looks.chain(pass.lenient.iter().map(|(_, look)| look));
+    looks
+        .flat_map(Look::nodes)
+        .chain(pass.poison.iter().flat_map(|poison| [poison.row, poison.gate]).flatten())
+        .collect()
 }
 
 /// Whether the labels of a row choose elements of this input.

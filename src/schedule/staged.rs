@@ -3,7 +3,7 @@
 use super::bindings;
 use crate::error::{Error, Result};
 use crate::expr::{Node, NodeId, Scope};
-use crate::lower::{Pass, Program, Target, UPSTREAM, finish_pass};
+use crate::lower::{LookPlace, Pass, Placed, Program, Target, UPSTREAM, finish_pass};
 use crate::schedule::Limits;
 
 /// Gradients move to passes after all others, with the same stages. Gives the number of passes before them.
@@ -36,8 +36,12 @@ pub fn forward_and_backward(
         return Err(Error::Unsupported { message });
     }
     // Reductions of upstream gradients belong to the backward part, which then makes all of its states itself.
-    let mut reduces = program.passes.iter().flat_map(|pass| &pass.stages).flat_map(|stage| &stage.reduces);
-    let own_stages = reduces.any(holds_upstream);
+    let own_stages = program.passes.iter().any(|pass| {
+        let in_stage = |placed: &&Placed| matches!(placed.place, LookPlace::Stage(_));
+        let looks = pass.poison.iter().flat_map(|poison| &poison.looks).filter(in_stage);
+        let reduces = pass.stages.iter().flat_map(|stage| stage.reduces.iter().copied());
+        reduces.chain(looks.flat_map(|placed| placed.look.nodes())).any(|id| holds_upstream(&id))
+    });
     if own_stages && shared {
         let message = format!("a shard of {} with an upstream gradient: its rows' sums hold it", program.name);
         return Err(Error::Unsupported { message });
@@ -54,7 +58,7 @@ pub fn forward_and_backward(
         let (mut grads, others): (Vec<usize>, Vec<usize>) = pass.outputs.iter().partition(|o| is_grad(o));
         let stages_of = |totals: &[NodeId], outputs: Vec<usize>| match own_stages {
             true => finish_pass(program, totals.to_vec(), outputs),
-            false => Pass { totals: totals.to_vec(), outputs, ..pass.clone() },
+            false => program.part_of(pass, totals, outputs),
         };
         let ahead = stages_of(&pass.totals, others);
         if !fits(&ahead) {

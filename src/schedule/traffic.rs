@@ -2,7 +2,7 @@
 
 use super::{Kernel, tensor_inputs};
 use crate::expr::{Node, NodeId, Scope};
-use crate::lower::{Pass, Program};
+use crate::lower::{Look, LookPlace, Pass, Program};
 use crate::op::Kind;
 
 /// A tensor of a program.
@@ -91,12 +91,22 @@ pub fn traffic(
 fn loops(program: &Program, pass: &Pass) -> Vec<Vec<NodeId>> {
     let is_element = |id: &NodeId| matches!(program.scope(*id), Scope::Element | Scope::Column);
     let operand = |id: &NodeId| program.node(*id).operands().next().expect("a reduction has an operand");
-    let valid = program.valid.filter(is_element);
-    let stages = pass.stages.iter().map(|stage| stage.reduces.iter().map(operand).chain(valid).collect());
+    let looked = |place: LookPlace| {
+        let looks = pass.poison.iter().flat_map(move |poison| poison.at(place));
+        looks.flat_map(Look::nodes).filter(|id| is_element(id)).collect::<Vec<_>>()
+    };
+    let stages = pass
+        .stages
+        .iter()
+        .enumerate()
+        .map(|(place, stage)| stage.reduces.iter().map(operand).chain(looked(LookPlace::Stage(place))).collect());
     let elements: Vec<NodeId> = pass.outputs.iter().map(|&o| program.outputs[o].node).collect();
     let written = pass.outputs.iter().any(|&o| program.outputs[o].scope == Scope::Element);
     // The outputs of row values need no element.
-    let outputs = written.then(|| elements.into_iter().filter(is_element).chain(valid).collect());
+    let outputs = written.then(|| {
+        let gates = pass.poison.iter().filter_map(|poison| poison.gate);
+        elements.into_iter().chain(gates).filter(is_element).chain(looked(LookPlace::Element)).collect()
+    });
     stages.chain(outputs).collect()
 }
 

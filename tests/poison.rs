@@ -1,0 +1,352 @@
+//! What is not taken is not looked at; what the loss depends on poisons its gradients, whichever passes run.
+
+mod common;
+
+use common::context;
+use wgloss::lower::Wanted;
+use wgloss::{
+    Bindings, Context, Error, Expr, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, cpu, losses,
+};
+
+const NAN: f32 = f32::NAN;
+const INF: f32 = f32::INFINITY;
+
+/// An input by name: numbers, or class indices.
+#[derive(Clone)]
+enum Data {
+    Numbers(Vec<f32>),
+    Labels(Vec<i32>),
+}
+
+struct Problem {
+    loss: Loss,
+    inputs: Vec<(&'static str, Data, Vec<usize>)>,
+    grad: &'static str,
+}
+
+/// What one way of running a problem gives: the loss where it was asked for, and the gradient; or the error, where a
+/// label was out of range.
+#[derive(Debug)]
+struct Found {
+    how: String,
+    loss: Option<Vec<f32>>,
+    grad: Vec<f32>,
+    bad_label: Option<(u64, i64)>,
+}
+
+fn numbers(values: &[f32], shape: &[usize]) -> (Data, Vec<usize>) {
+    (Data::Numbers(values.to_vec()), shape.to_vec())
+}
+
+fn labels(values: &[i32], shape: &[usize]) -> (Data, Vec<usize>) {
+    (Data::Labels(values.to_vec()), shape.to_vec())
+}
+
+fn problem(loss: Loss, inputs: Vec<(&'static str, (Data, Vec<usize>))>, grad: &'static str) -> Problem {
+    let inputs = inputs.into_iter().map(|(name, (data, shape))| (name, data, shape)).collect();
+    Problem { loss, inputs, grad }
+}
+
+impl Problem {
+    fn tensors(&self, ctx: &Context) -> Vec<(&'static str, Tensor)> {
+        let tensor = |data: &Data, shape: &[usize]| match data {
+            Data::Numbers(values) => Tensor::from_slice(ctx, values, shape).unwrap(),
+            Data::Labels(values) => Tensor::from_slice(ctx, values, shape).unwrap(),
+        };
+        self.inputs.iter().map(|(name, data, shape)| (*name, tensor(data, shape))).collect()
+    }
+
+    fn on_cpu(&self, with_loss: bool, single: bool) -> Found {
+        let inputs: Vec<(&str, HostTensor<'_>)> = self
+            .inputs
+            .iter()
+            .map(|(name, data, shape)| match data {
+                Data::Numbers(values) => (*name, HostTensor::f32(values, shape)),
+                Data::Labels(values) => (*name, HostTensor::i32(values, shape)),
+            })
+            .collect();
+        let wanted = Wanted { loss: with_loss, grads: vec![self.grad.to_owned()], ..Wanted::default() };
+        let how = format!("CPU in {}, loss {with_loss}", if single { "f32" } else { "f64" });
+        if single {
+            let mut out = cpu::run::<f32>(&self.loss, &inputs, &wanted).unwrap();
+            let bad_label = out.take_bad_label();
+            let loss = with_loss.then(|| out.loss_values().unwrap().to_vec());
+            return Found { how, loss, grad: out.grad(self.grad).unwrap().to_vec(), bad_label };
+        }
+        let mut out = cpu::run::<f64>(&self.loss, &inputs, &wanted).unwrap();
+        let bad_label = out.take_bad_label();
+        let narrow = |values: &[f64]| values.iter().map(|x| *x as f32).collect::<Vec<_>>();
+        let loss = with_loss.then(|| narrow(out.loss_values().unwrap()));
+        Found { how, loss, grad: narrow(out.grad(self.grad).unwrap()), bad_label }
+    }
+
+    fn on_gpu(&self, ctx: &Context, how: &str) -> Option<Found> {
+        let tensors = self.tensors(ctx);
+        let inputs: Vec<(&str, &Tensor)> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
+        let spec = PlanSpec::new().like(&inputs).grad(self.grad);
+        let spec = match how {
+            "without loss" => spec.without_loss(),
+            "separate" => spec.separate_backward(),
+            _ => spec,
+        };
+        let plan = match ctx.plan(&self.loss, &spec) {
+            Err(Error::Unsupported { .. }) if how == "separate" => return None,
+            plan => plan.unwrap(),
+        };
+        let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
+        if how == "separate" {
+            let mut encoder = ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            bound.encode_forward(&mut encoder).unwrap();
+            bound.encode_backward(&mut encoder).unwrap();
+            ctx.queue().submit([encoder.finish()]);
+        } else {
+            bound.submit().unwrap();
+        }
+        let bad_label = match pollster::block_on(bound.status()) {
+            Err(Error::LabelOutOfRange { row, label, .. }) => Some((row, label)),
+            other => {
+                other.unwrap();
+                None
+            }
+        };
+        let loss = (how != "without loss").then(|| bound.loss().unwrap().to_vec().unwrap());
+        let grad = bound.grad(self.grad).unwrap().to_vec().unwrap();
+        Some(Found { how: format!("GPU {how}"), loss, grad, bad_label })
+    }
+
+    /// Every way to run it.
+    fn all(&self) -> Vec<Found> {
+        let mut all = Vec::new();
+        for single in [false, true] {
+            all.extend([true, false].map(|with_loss| self.on_cpu(with_loss, single)));
+        }
+        if let Some(ctx) = context() {
+            all.extend(["fused", "without loss", "separate"].into_iter().filter_map(|how| self.on_gpu(ctx, how)));
+        }
+        all
+    }
+
+    /// Every way to run it gives this loss and this gradient.
+    #[track_caller]
+    fn gives(&self, loss: &[f32], grad: &[f32]) {
+        for found in self.all() {
+            if let Some(got) = &found.loss {
+                same(got, loss, &format!("loss of {}, {}", self.loss.name(), found.how));
+            }
+            same(&found.grad, grad, &format!("gradient of {}, {}", self.loss.name(), found.how));
+            assert_eq!(found.bad_label, None, "{}", found.how);
+        }
+    }
+
+    /// Every way to run it poisons just these rows (elements) of the gradient.
+    #[track_caller]
+    fn poisons(&self, is_poisoned: impl Fn(usize) -> bool, bad_label: Option<(u64, i64)>) {
+        for found in self.all() {
+            let nan: Vec<bool> = found.grad.iter().map(|x| x.is_nan()).collect();
+            let want: Vec<bool> = (0..nan.len()).map(&is_poisoned).collect();
+            let off = (0..nan.len()).find(|&k| nan[k] != want[k]);
+            assert_eq!(off, None, "gradient of {}, {}: {:?}", self.loss.name(), found.how, found.grad);
+            assert_eq!(found.bad_label, bad_label, "{} {}", self.loss.name(), found.how);
+            if let (Some(loss), true) = (&found.loss, want.contains(&true)) {
+                assert!(loss.iter().any(|x| x.is_nan()), "loss of {}, {}: {loss:?}", self.loss.name(), found.how);
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn same(got: &[f32], want: &[f32], what: &str) {
+    let close = |(a, b): (&f32, &f32)| a == b || (a - b).abs() <= 2e-6 * b.abs() || a.is_nan() && b.is_nan();
+    assert!(got.len() == want.len() && got.iter().zip(want).all(close), "{what}: {got:?}, want {want:?}");
+}
+
+/// A loss of the inputs `x` and `m` in rows, summed.
+fn of_rows(build: impl for<'g> Fn(Expr<'g>, Expr<'g>) -> Expr<'g> + Send + Sync + 'static) -> Loss {
+    let loss = Loss::define("mine").input("x", Scope::Element).input("m", Scope::Element).row_axis(RowAxis::Last);
+    loss.expr(move |b| build(b.input("x"), b.input("m"))).reduction(Reduction::Sum)
+}
+
+/// A loss of the element input `x`, summed.
+fn of_elements(build: impl for<'g> Fn(Expr<'g>) -> Expr<'g> + Send + Sync + 'static) -> Loss {
+    Loss::define("mine").input("x", Scope::Element).expr(move |b| build(b.input("x"))).reduction(Reduction::Sum)
+}
+
+#[test]
+fn a_masked_nan_beside_what_is_not_masked_is_not_looked_at() {
+    let mean = of_rows(|x, m| x.masked(!m.equals(0.0)).sum() / m.sum());
+    let rows = |x: &[f32], m: &[f32]| vec![("x", numbers(x, &[1, x.len()])), ("m", numbers(m, &[1, m.len()]))];
+    problem(mean.clone(), rows(&[3.0, NAN], &[1.0, 0.0]), "x").gives(&[3.0], &[1.0, 0.0]);
+    problem(mean.clone(), rows(&[3.0, NAN], &[1.0, NAN]), "x").gives(&[NAN], &[NAN, NAN]);
+    // More columns than a vector, a subgroup and a workgroup have.
+    let (mut x, mut m, mut want) = (vec![2.0f32; 300], vec![1.0f32; 300], vec![1.0 / 256.0; 300]);
+    for k in (0..300).filter(|k| k % 7 == 3).take(43).chain([299]) {
+        (x[k], m[k], want[k]) = (if k % 2 == 0 { NAN } else { INF }, 0.0, 0.0);
+    }
+    problem(mean, rows(&x, &m), "x").gives(&[2.0], &want);
+    // The maximum that only masked elements ask for is not looked at either.
+    let shifted = of_rows(|x, m| (x - x.max()).masked(!m.equals(0.0)).sum() + m.sum());
+    problem(shifted, rows(&[NAN, 1.0, 5.0], &[0.0; 3]), "x").gives(&[0.0], &[0.0; 3]);
+}
+
+#[test]
+fn elements_without_rows_hide_what_their_mask_leaves_out() {
+    let loss = Loss::define("mine").input("x", Scope::Element).input("y", Scope::Element);
+    let loss = loss.expr(|b| b.input("x").masked(!b.input("x").equals(7.0)) + b.input("y")).reduction(Reduction::None);
+    let inputs = vec![("x", numbers(&[7.0, NAN, 2.0], &[3])), ("y", numbers(&[1.0, 1.0, 1.0], &[3]))];
+    problem(loss, inputs, "x").gives(&[1.0, NAN, 3.0], &[0.0, NAN, 1.0]);
+    let loss = Loss::define("mine").input("x", Scope::Element).input("m", Scope::Element).input("y", Scope::Element);
+    let loss = loss.expr(|b| b.input("x").masked(!b.input("m").equals(0.0)) + b.input("y"));
+    let inputs = vec![
+        ("x", numbers(&[NAN, 1.0, NAN, 1.0], &[4])),
+        ("m", numbers(&[0.0, 1.0, 1.0, NAN], &[4])),
+        ("y", numbers(&[1.0; 4], &[4])),
+    ];
+    problem(loss.reduction(Reduction::None), inputs, "x").gives(&[1.0, 2.0, NAN, NAN], &[0.0, 1.0, NAN, NAN]);
+}
+
+#[test]
+fn the_branch_that_is_not_taken_has_no_gradient() {
+    let x = |values: &[f32]| vec![("x", numbers(values, &[values.len()]))];
+    let root = of_elements(|x| x.equals(0.0).select(0.0, x.sqrt()));
+    problem(root, x(&[0.0, 4.0]), "x").gives(&[2.0], &[0.0, 0.25]);
+    let log = of_elements(|x| x.gt(0.0).select(x.log(), 0.0));
+    problem(log, x(&[0.0, -1.0, 1.0]), "x").gives(&[0.0], &[0.0, 0.0, 1.0]);
+    let capped = of_elements(|x| x.gt(50.0).select(1.0, x.exp()));
+    problem(capped, x(&[100.0, 0.0, 3e38]), "x").gives(&[3.0], &[0.0, 1.0, 0.0]);
+    // Further down the branch, and a branch of a branch.
+    let nested = of_elements(|x| {
+        let inner = x.gt(50.0).select(0.0, (x.exp() - 1.0).log());
+        x.gt(0.0).select(inner * inner, 2.0 * x)
+    });
+    let want = (2.0 * (std::f64::consts::E - 1.0).ln() * std::f64::consts::E / (std::f64::consts::E - 1.0)) as f32;
+    let loss = ((std::f64::consts::E - 1.0).ln().powi(2) - 2.0) as f32;
+    problem(nested, x(&[-1.0, 0.0, 1.0, 100.0]), "x").gives(&[loss], &[2.0, 2.0, want, 0.0]);
+    // Clamps, maxima and gathers choose as well.
+    let clamped = of_elements(|x| x.log().maximum(-100.0) + x.exp().minimum(5.0));
+    problem(clamped, x(&[0.0, 1.0, 200.0]), "x").gives(
+        &[(-100.0 + 1.0 + 1f64.exp() + 200f64.ln() + 5.0) as f32],
+        &[1.0, (1.0 + 1f64.exp()) as f32, 1.0 / 200.0],
+    );
+    let at = Loss::define("mine").input("x", Scope::Element).label("y").row_axis(RowAxis::Last);
+    let at = at.expr(|b| b.input("x").log().at(b.input("y"))).reduction(Reduction::Sum);
+    let inputs = vec![("x", numbers(&[0.0, 2.0, -1.0], &[1, 3])), ("y", labels(&[1], &[1]))];
+    problem(at, inputs, "x").gives(&[2f64.ln() as f32], &[0.0, 0.5, 0.0]);
+    let largest = Loss::define("mine").input("x", Scope::Element).row_axis(RowAxis::Last);
+    let largest = largest.expr(|b| b.input("x").sqrt().max()).reduction(Reduction::Sum);
+    problem(largest, vec![("x", numbers(&[0.0, 4.0, 1.0], &[1, 3]))], "x").gives(&[2.0], &[0.0, 0.25, 0.0]);
+}
+
+#[test]
+fn a_nan_in_a_condition_poisons() {
+    let x = |values: &[f32]| vec![("x", numbers(values, &[values.len()]))];
+    let relu = of_elements(|x| x.gt(0.0).select(x, 0.0)).reduction(Reduction::None);
+    problem(relu, x(&[NAN, 2.0, -1.0]), "x").gives(&[NAN, 2.0, 0.0], &[NAN, 1.0, 0.0]);
+    let step = of_elements(|x| x.lt(0.0).to_float()).reduction(Reduction::None);
+    let by = Loss::define("mine").input("x", Scope::Element).input("c", Scope::Element);
+    let by = by.expr(|b| b.input("c").gt(0.0).and(b.input("x").gt(0.0)).select(b.input("x"), 0.0));
+    let inputs = vec![("x", numbers(&[1.0, -1.0, 1.0], &[3])), ("c", numbers(&[NAN, NAN, 1.0], &[3]))];
+    problem(by.reduction(Reduction::None), inputs, "x").gives(&[NAN, NAN, 1.0], &[NAN, NAN, 1.0]);
+    problem(step, x(&[NAN, -2.0]), "x").gives(&[NAN, 1.0], &[NAN, 0.0]);
+}
+
+#[test]
+fn validity_belongs_to_the_term() {
+    let largest = || {
+        let max = Loss::define("max").input("input", Scope::Element).row_axis(RowAxis::Class);
+        max.expr(|b| b.input("input").max()).reduction(Reduction::Sum)
+    };
+    let sum = losses::cross_entropy().reduction(Reduction::Sum) + largest();
+    let (x, y) = (numbers(&[0.0, 0.0, 1.0, 3.0], &[2, 2]), labels(&[0, -100], &[2]));
+    problem(sum.clone(), vec![("input", x), ("target", y)], "input")
+        .gives(&[2f64.ln() as f32 + 3.0], &[0.0, 1.0, 0.0, 1.0]);
+    // A label that is out of range in another row is still one.
+    let (x, y) = (numbers(&[0.0, 0.0, 1.0, 3.0, 1.0, 2.0], &[3, 2]), labels(&[-100, 5, 1], &[3]));
+    problem(sum, vec![("input", x), ("target", y)], "input").poisons(|k| k / 2 == 1, Some((1, 5)));
+    let focal = losses::multiclass_focal().ignore_index(3) + losses::nll().ignore_index(-1);
+    let (x, y) = (numbers(&[-1.0, -2.0, NAN, NAN, -1.0, -1.0], &[3, 2]), labels(&[0, 3, 1], &[3]));
+    problem(focal, vec![("input", x), ("target", y)], "input").poisons(|k| k / 2 == 1, Some((1, 3)));
+}
+
+#[test]
+fn a_bad_label_poisons_the_backward_part_alone() {
+    for cols in [4usize, 65, 300] {
+        let x: Vec<f32> = (0..4 * cols).map(|k| (k % 7) as f32 * 0.25 - 2.0).collect();
+        let y = [0, 99_999, 1, -100];
+        let weight: Vec<f32> = (0..cols).map(|k| 1.0 + (k % 3) as f32).collect();
+        for loss in [losses::nll(), losses::cross_entropy(), losses::multiclass_focal()] {
+            for reduction in [Reduction::Mean, Reduction::Sum, Reduction::None, Reduction::MeanOverPositive] {
+                let loss = loss.clone().reduction(reduction.clone());
+                let inputs = vec![("input", numbers(&x, &[4, cols])), ("target", labels(&y, &[4]))];
+                if cols == 4 {
+                    let mut weighted = inputs.clone();
+                    weighted.push(("weight", numbers(&weight, &[cols])));
+                    if loss.inputs().iter().any(|input| input.name == "weight") {
+                        problem(loss.clone(), weighted, "input").poisons(|k| k / cols == 1, Some((1, 99_999)));
+                    }
+                }
+                problem(loss, inputs, "input").poisons(|k| k / cols == 1, Some((1, 99_999)));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_nan_poisons_its_row_or_element_whichever_passes_run() {
+    for cols in [4usize, 65, 300] {
+        let x: Vec<f32> = (0..3 * cols).map(|k| -0.25 - (k % 7) as f32 * 0.25).collect();
+        let mut spoiled = x.clone();
+        spoiled[cols + cols / 2] = NAN;
+        let y = [0, 1, 2];
+        let rows = [losses::log_cosh(), losses::hinge().convert(), losses::squared_hinge().convert()];
+        for loss in rows {
+            for (first, second) in [(&x, &spoiled), (&spoiled, &x)] {
+                let inputs = vec![("y_true", numbers(first, &[3, cols])), ("y_pred", numbers(second, &[3, cols]))];
+                problem(loss.clone(), inputs, "y_pred").poisons(|k| k / cols == 1, None);
+            }
+        }
+        for (first, second) in [(&x, &spoiled), (&spoiled, &x)] {
+            let both = || vec![("input", numbers(first, &[3, cols])), ("target", numbers(second, &[3, cols]))];
+            problem(losses::jsd(0.5), both(), "input").poisons(|k| k / cols == 1, None);
+            let kl = losses::kl_div().option("log_target", wgloss::Value::Flag(true));
+            problem(kl, both(), "input").poisons(|k| k == cols + cols / 2, None);
+        }
+        let labelled = || vec![("input", numbers(&spoiled, &[3, cols])), ("target", labels(&y, &[3]))];
+        problem(losses::cross_entropy(), labelled(), "input").poisons(|k| k / cols == 1, None);
+        // Only the label's element counts.
+        problem(losses::nll(), labelled(), "input").poisons(|_| false, None);
+        let mut at_label = x.clone();
+        at_label[cols + 1] = NAN;
+        let inputs = vec![("input", numbers(&at_label, &[3, cols])), ("target", labels(&y, &[3]))];
+        problem(losses::nll(), inputs, "input").poisons(|k| k / cols == 1, None);
+    }
+}
+
+trait Convert {
+    fn convert(self) -> Loss;
+}
+
+impl Convert for Loss {
+    /// Targets as they are, so that one row's NaN is not the whole tensor's.
+    fn convert(self) -> Loss {
+        self.option("convert_binary", wgloss::Value::Flag(false))
+    }
+}
+
+/// An upstream gradient that is NaN poisons gradients, and no loss.
+#[test]
+fn an_upstream_nan_poisons_gradients_alone() {
+    use wgloss::lower::Upstream;
+    let Some(ctx) = context() else { return };
+    let x = Tensor::from_slice(ctx, &[1.0f32, 2.0, 3.0, 4.0], &[2, 2]).unwrap();
+    let y = Tensor::from_slice(ctx, &[0i32, 1], &[2]).unwrap();
+    let upstream = Tensor::from_slice(ctx, &[NAN, 1.0], &[2]).unwrap();
+    let inputs = [("input", &x), ("target", &y), ("upstream", &upstream)];
+    let spec = PlanSpec::new().like(&inputs).grad("input").upstream(Upstream::PerLoss);
+    let loss = losses::cross_entropy().reduction(Reduction::None);
+    let bound = ctx.plan(&loss, &spec).unwrap().bind(&Bindings::new().inputs(&inputs)).unwrap();
+    bound.submit().unwrap();
+    let got: Vec<f32> = bound.loss().unwrap().to_vec().unwrap();
+    assert!(got.iter().all(|x| x.is_finite()), "{got:?}");
+    let grad: Vec<f32> = bound.grad("input").unwrap().to_vec().unwrap();
+    assert_eq!(grad.iter().map(|x| x.is_nan()).collect::<Vec<_>>(), [true, true, false, false]);
+}
