@@ -412,7 +412,7 @@ impl<'f, 'a> Row<'f, 'a> {
             text.push_str("    s.bits = max(s.bits, bits);\n");
         }
         for state in states {
-            text.push_str(&state.step(&self.element_value(state.operand), frame.col_index(), f, u, w));
+            text.push_str(&state.step(&self.element_value(state.operand), frame.col_index(), f, w));
         }
         if frame.is_masked() {
             text.push_str(&frame.valid("col"));
