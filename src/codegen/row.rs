@@ -4,7 +4,7 @@ use super::access::Frame;
 use super::elementwise::gather;
 use super::emit::{Emit, group_load, is_literal, is_outer, op_text, outer_code, outer_value, params, valid_first};
 use super::state::{State, combine_text, fields, load_text, save_text};
-use super::{KernelSource, Slot, Variant, is_read_later, scalar_type, state_words, structure, title};
+use super::{KernelSource, Mode, Slot, Variant, is_read_later, scalar_type, state_words, structure, title};
 use crate::expr::{Node, NodeId, Scope};
 use crate::lower::Program;
 use crate::op::{Kind, Op};
@@ -229,6 +229,16 @@ impl<'f, 'a> Row<'f, 'a> {
         text
     }
 
+    /// Whether so many stages find labels at which elements are gathered.
+    fn gathers_after(&self, stages: usize) -> bool {
+        let program = self.frame.program;
+        let gathers = |id: NodeId| match *program.node(id) {
+            Node::At(x, _) => *program.node(x) != Node::ColIndex,
+            _ => false,
+        };
+        self.row_nodes().any(|id| self.depth[&id] == stages && gathers(id))
+    }
+
     fn row_float(&self, text: &mut String, id: NodeId, bits: &str) {
         let n = id.0;
         put!(
@@ -364,7 +374,14 @@ impl<'f, 'a> Row<'f, 'a> {
         for state in &states {
             text.push_str(&state.finish(program, &|id| self.nodes.contains(&id)));
         }
+        let gathers = self.gathers_after(stage + 1);
+        if gathers {
+            text.push_str(&frame.coordinates("(r.row - shape.first_item)"));
+        }
         text.push_str(&self.row_lets(stage + 1));
+        if gathers && frame.variant.modes.iter().any(|mode| matches!(mode, Mode::InPlace(_))) {
+            text.push_str("    storageBarrier(); // gathered before another lane stores a gradient in place\n");
+        }
         text.push_str(&self.settle_text(stage + 1));
         text.push_str("    return r;\n}\n");
         // To `work` and back, for split rows.
