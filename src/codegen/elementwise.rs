@@ -15,7 +15,7 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
     let frame = Frame::new(program, pass, variant, schedule.width);
     let lenient = is_read_later(program, pass);
     let (bindings, declarations) = frame.bindings(&params(program, 1));
-    let sums = frame.pass.totals.len();
+    let sums = totals(&frame).len();
     let PassSchedule { workgroup, width, .. } = schedule;
     let ends = if frame.has_ends() { 2 * width / frame.width } else { 0 };
     let constants = format!(
@@ -27,6 +27,12 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
     ]);
     let wgsl = fill_hooks(&title(program, pass, schedule), Skeleton::Elementwise, 0, Gather::Tree, &hooks);
     KernelSource { wgsl: wgsl.expect("the element-wise skeleton takes these hooks"), bindings }
+}
+
+/// The pass's sums over everything, which come first among its sums.
+fn totals<'f>(frame: &'f Frame<'_>) -> &'f [NodeId] {
+    let totals = &frame.pass.totals;
+    &totals[..totals.partition_point(|id| frame.program.scope(*id) <= Scope::Total)]
 }
 
 fn hook(frame: &Frame<'_>, lenient: bool) -> String {
@@ -100,7 +106,8 @@ fn item_text(frame: &Frame<'_>, roots: &[NodeId], lenient: bool, name: &str, fet
         text.push_str("    bits = select(U4(0u), bits, valid);\n");
     }
     text.push_str("    s.bits = max(s.bits, bits);\n");
-    for (place, total) in frame.pass.totals.iter().enumerate() {
+    let totals = totals(frame);
+    for (place, total) in totals.iter().enumerate() {
         let operand = program.node(*total).operands().next().expect("a sum has an operand");
         let mut value = emit.value(operand);
         if program.scope(operand) == Scope::Group {
@@ -117,6 +124,13 @@ fn item_text(frame: &Frame<'_>, roots: &[NodeId], lenient: bool, name: &str, fet
         seen = format!("select({u}(0u), {seen}, {valid})");
     }
     putln!(text, "    let poison = {seen} > {u}(INF_BITS);");
+    // Of sums over groups the rows themselves, as row kernels leave them, behind the partials of all workgroups.
+    for (place, sum) in frame.pass.totals[totals.len()..].iter().enumerate() {
+        let operand = program.node(*sum).operands().next().expect("a sum has an operand");
+        let first = format!("{}u * shape.sum_groups + {place}u * shape.rows", totals.len());
+        let value = emit.value(operand);
+        putln!(text, "    work[{first} + shape.first_item + first] = store_bits({value}, poison);");
+    }
     for &output in &frame.pass.outputs {
         let slot = Slot::Output(output);
         putln!(text, "    let to{output} = {};", frame.base(slot));
@@ -210,7 +224,7 @@ pub(super) fn gather(
 }
 
 fn sums_text(frame: &Frame<'_>) -> String {
-    let count = frame.pass.totals.len();
+    let count = totals(frame).len();
     let (u, f) = if frame.width == 4 { ("U4", "F4") } else { ("U", "F") };
     let fields = |bits: &str, sum: &str| -> Vec<(String, String)> {
         let sums = (0..count).map(|k| (format!("sum{k}"), sum.to_owned()));

@@ -8,7 +8,7 @@ use super::stages::{RowStates, Steps};
 use super::uniform::{MAX_TENSORS, ShapeUniform, SpanUniform};
 use super::windows::Windows;
 use crate::codegen::{
-    Mode, ReduceKind, Slot, Variant, edge_outputs, group_slots, pass_kernel, reduce, state_words, stitch, sums_to,
+    Mode, ReduceKind, Slot, Variant, edge_outputs, group_slots, pass_kernel, reduce, state_words, stitch, sum_counts,
     tensors, total_outputs,
 };
 use crate::error::{Error, Result};
@@ -250,7 +250,7 @@ impl Problem<'_> {
         shape
     }
 
-    /// Partial sums that a pass over so many chunks leaves.
+    /// Partial sums that a pass over so many chunks leaves of each of its sums over everything.
     fn items(&self, schedule: &PassSchedule, chunks: u64) -> u64 {
         match schedule.kernel {
             Kernel::Elementwise => u64::from(schedule.grid[0]) * chunks,
@@ -268,15 +268,17 @@ impl Problem<'_> {
         let leaves = self.program.passes.iter().enumerate().map(|(place, pass)| {
             let (schedule, variant) = (&schedules[place], &variants[place]);
             let slots = u64::from(rows[place].slots);
+            let [totals, group_sums] = sum_counts(self.program, place);
             Leaves {
-                sums: pass.totals.len() as u64,
+                totals,
                 items: self.items(schedule, chunks[place].pieces.len() as u64),
+                group_sums,
                 states: pass.stages.len() as u64 * slots * u64::from(state_words(self.program, pass)),
                 edges: edge_outputs(self.program, pass, variant, schedule.width).len() as u64,
             }
         });
         let leaves: Vec<Leaves> = leaves.collect();
-        let groups = self.geometry.rows.div_ceil(self.group_rows.max(1));
+        let groups = self.geometry.rows / self.group_rows;
         let memory = Memory::new(&leaves, &self.geometry.rows, group_slots(self.program).len() as u64, groups);
         self.check_workspace(memory.words)?;
         Ok(memory)
@@ -325,7 +327,7 @@ impl Problem<'_> {
         let program = self.program;
         let is_last = pass == program.finishing_pass();
         let outputs = if is_last { total_outputs(program) } else { Vec::new() };
-        let totals = sums_to(program, pass, Scope::Total).len();
+        let [totals, group_sums] = sum_counts(program, pass);
         let workgroup = |items: u64| (items.div_ceil(8).next_power_of_two() as u32).clamp(8, self.reduce_lanes());
         let items = self.items(schedule, chunks);
         let mut push = |kind: ReduceKind, span: &Span| {
@@ -343,8 +345,9 @@ impl Problem<'_> {
             let (role, span) = (Role::Sums(sums), Some(SpanUniform::from(span)));
             steps.push(Step::Kernel { source, grid, pass, role, shape, span, bytes: Vec::new() });
         };
-        if !sums_to(program, pass, Scope::Group).is_empty() {
-            push(ReduceKind::Groups, &Span::groups(items, self.group_rows, memory));
+        if group_sums > 0 {
+            let span = Span::groups(totals * items, self.geometry.rows, self.group_rows, memory);
+            push(ReduceKind::Groups, &span);
         }
         if totals == 0 && outputs.is_empty() {
             return;
