@@ -1,7 +1,7 @@
 // Elements (or rows by themselves): read once, write once, no reduction inside a row.
 // Grid: any number of workgroups; each takes a run of steps of WIDTH items, the first one also what is left at the ends.
-// Reads the inputs at each item, writes the outputs there, and one partial of each sum a workgroup:
-// work[sum * sum_groups + first_group + group].
+// Reads the inputs at each item, writes the outputs there, and one partial of each sum over everything a workgroup:
+// work[sum * sum_groups + first_group + group]; behind them each row's value of each sum over groups.
 
 // hook begin: bindings
 @group(0) @binding(0) var<uniform> shape: Shape;

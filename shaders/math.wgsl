@@ -230,12 +230,19 @@ fn math_head(x: F) -> F {
     return bitcast<F>(bitcast<U>(x) & U(0xfffff000u));
 }
 
-// x^y for x ≥ 0. Error 3.5e-7 for |y·log x| ≤ 80 (4.6 ulp), 1.7e-7 for |y·log x| ≤ 10; has a `/`. log2(x) and its
+// x^y. Error 3.5e-7 for |y·log |x|| ≤ 80 (4.6 ulp), 1.7e-7 for |y·log |x|| ≤ 10; has a `/`. log2(|x|) and its
 // product with y are kept in two pieces, as in FreeBSD's e_powf.c; the polynomial is the tail of atanh and adds 1e-9
-// of log2(x). x^0 = 1 (a subnormal y counts as 0), 0^y = 0 and ∞^y = ∞ for y > 0, the reverse for y < 0; x^±∞ is the
-// limit, 1^±∞ = 1; overflow gives +∞, a subnormal result 0. x < 0 gives NaN, and so does NaN in either (C: NaN^0 = 1).
+// of log2(|x|). x^0 = 1 (a subnormal y counts as 0), 0^y = 0 and ∞^y = ∞ for y > 0, the reverse for y < 0; x^±∞ is the
+// limit, (±1)^±∞ = 1; overflow gives ±∞, a subnormal result 0. A negative x (−0 and −∞ too) gives |x|^y, negated for
+// odd y, and a finite one NaN unless y is an integer. NaN in either gives NaN (C: NaN^0 = 1^NaN = 1).
 fn math_pow(x: F, y: F) -> F {
-    let bits = bitcast<U>(x);
+    let bits = bitcast<U>(x) & U(0x7fffffffu);
+    let is_negative = bitcast<U>(x) > U(0x7fffffffu);
+    let y_zero = (bitcast<U>(y) << U(1u)) < U(0x01000000u);
+    // From 2²⁴ on, and at ±∞, every y is even.
+    let half_y = y * F(0.5);
+    let is_integer = y == trunc(y);
+    let is_odd = is_integer & (half_y != trunc(half_y));
     let tiny = bits < U(0x00800000u);
     let normal = select(bits, bitcast<U>(F(bits)), tiny);
     // 0x3f3504f3 is √½: x = 2^k·(1 + f), |log2(1 + f)| ≤ 1/2.
@@ -265,10 +272,12 @@ fn math_pow(x: F, y: F) -> F {
     let scaled = bitcast<F>(bitcast<U>(p) + (bitcast<U>(n + F(12582912.0)) << U(23u)));
     let above = select(scaled, F(0.0), power < F(-126.0));
     let inside = select(above, math_inf(x), power >= F(128.0));
-    let up = select(F(0.0), math_inf(x), (y > F(0.0)) == (x > F(1.0)));
-    let x_zero = (bits << U(1u)) == U(0u);
-    let edge = select(inside, up, x_zero | math_is_inf(x));
-    let one = select(edge, F(1.0), (bitcast<U>(y) << U(1u)) < U(0x01000000u));
-    let invalid = ((bits > U(0x7f800000u)) & !x_zero) | math_is_nan(y);
-    return select(one, math_nan(select(x, y, math_is_nan(y))), invalid);
+    let x_edge = (bits == U(0u)) | (bits == U(0x7f800000u));
+    let up = select(F(0.0), math_inf(x), (y > F(0.0)) == (bits != U(0u)));
+    let edge = select(inside, up, x_edge);
+    let one = select(edge, F(1.0), y_zero);
+    let signed_one = bitcast<F>(bitcast<U>(one) | select(U(0u), U(0x80000000u), is_negative & is_odd));
+    let is_nan = math_is_nan(x) | math_is_nan(y);
+    let invalid = is_nan | (is_negative & !(x_edge | is_integer | y_zero));
+    return select(signed_one, math_nan(select(x, y, math_is_nan(y))), invalid);
 }

@@ -445,7 +445,11 @@ fn vjp<'g>(op: Op, place: usize, operands: &[NodeId; 3], out: Expr<'g>, adjoint:
         Op::Mul => adjoint * operand(1 - place),
         Op::Div if place == 0 => adjoint / operand(1),
         Op::Div => -(adjoint * out / operand(1)),
-        Op::Pow if place == 0 => adjoint * (operand(1) * a.pow(operand(1) - 1.0)),
+        // Of x⁰ it is 0, at 0 as well, where x⁻¹ is infinite.
+        Op::Pow if place == 0 => {
+            let y = operand(1);
+            adjoint * (y * a.pow(y.equals(0.0).select(0.0, y - 1.0)))
+        }
         Op::Pow => adjoint * out.xlogy(a),
         // One half each at a tie.
         Op::Maximum | Op::Minimum => {

@@ -88,6 +88,20 @@ impl Geometry {
         self.rows * self.cols
     }
 
+    /// Rows of a group: as many as were asked for, else those of one index of the first axis.
+    ///
+    /// # Errors
+    /// [`Error::Param`] unless they divide the number of rows.
+    pub fn group_rows(&self, loss: &str, asked: Option<u64>) -> Result<u64> {
+        let rows = asked.unwrap_or((self.rows / self.batch).max(1));
+        if rows > 0 && self.rows.is_multiple_of(rows) {
+            return Ok(rows);
+        }
+        let allowed = format!("a divisor of the number of rows, {}", self.rows);
+        let (loss, param, found) = (loss.to_owned(), "group_rows".to_owned(), rows.to_string());
+        Err(Error::Param { loss, param, found, allowed })
+    }
+
     /// Shape of a value of that scope.
     pub fn shape_of(&self, scope: Scope) -> Vec<usize> {
         match scope {

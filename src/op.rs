@@ -60,7 +60,7 @@ pub enum Op {
     Mul,
     /// a / b
     Div,
-    /// aᵇ for a ≥ 0; 0⁰ = 1.
+    /// aᵇ; 0⁰ = 1; of a negative a for integers b.
     Pow,
     /// The larger; subgradient one half each at a tie.
     Maximum,
@@ -203,6 +203,8 @@ impl Op {
             Op::Sub => a - b,
             Op::Mul => a * b,
             Op::Div => a / b,
+            // NaN⁰ and 1^NaN are 1 in C.
+            Op::Pow if a.is_nan() || b.is_nan() => T::nan(),
             Op::Pow => a.powf(b),
             Op::Maximum | Op::Minimum if a.is_nan() || b.is_nan() => T::nan(),
             Op::Maximum => a.max(b),
@@ -285,7 +287,7 @@ mod tests {
                 continue;
             }
             assert!(op.eval(f64::NAN, 1.0).is_nan(), "{op:?}");
-            if op.arity() == 2 && op != Op::Pow {
+            if op.arity() == 2 {
                 assert!(op.eval(1.0, f64::NAN).is_nan(), "{op:?}");
             }
         }

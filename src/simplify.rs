@@ -75,6 +75,10 @@ pub const RULES: &[Rule] = &[
         Node::Op(Op::Mul | Op::Div, [a, b, _]) if at.is(b, -1.0) => Some(-at.expr(a)),
         _ => None,
     }),
+    rule("pow-small", "x^1 -> x; x^2 -> x*x", |at| {
+        let [x, y] = at.op2(Op::Pow)?;
+        if at.is(y.id, 1.0) { Some(x) } else { at.is(y.id, 2.0).then(|| x * x) }
+    }),
     rule("neg-out", "(-a)*b, a*(-b) -> -(a*b); likewise a/b", |at| match at.node() {
         Node::Op(op @ (Op::Mul | Op::Div), [a, b, _]) => {
             let product = |a: Expr<'_>, b: Expr<'_>| at.graph.op(op, &[a.id, b.id]).id;
@@ -303,6 +307,7 @@ mod tests {
         assert_eq!(simplified(|_, x| 0.0 + x * 1.0), "x");
         assert_eq!(simplified(|_, x| 0.0 - x), "-x");
         assert_eq!(simplified(|_, x| x * -1.0), "-x");
+        assert_eq!(simplified(|_, x| x.pow(1.0) + x.pow(2.0) + x.pow(3.0)), "((x + x * x) + pow(x, 3))");
         assert_eq!(simplified(|_, x| (-x) * 2.0), "-x * 2");
         assert_eq!(simplified(|_, x| 3.0 + -x), "(3 - x)");
         assert_eq!(simplified(|_, x| x * x + x * x), "2 * x * x");

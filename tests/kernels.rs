@@ -89,7 +89,7 @@ fn every_generated_kernel_is_valid() {
                             width,
                             masked,
                             rows_innermost: false,
-                            gathered_in_place: false,
+                            overwritten: false,
                             states: States::Inside,
                         };
                         let force = Force { kernel, ..Force::default() };

@@ -45,13 +45,27 @@ fn xlogy(x: f64, y: f64) -> f64 {
 
 #[rustfmt::skip]
 fn power(xs: (f32, f32), limit: f32) -> Case {
-    let y: fn(f64, f64) -> f64 = if limit == 10.0 { |x, u| 10.0 * u / x.ln() } else { |x, u| 80.0 * u / x.ln() };
+    // Of negative bases, integers.
+    let y: fn(f64, f64) -> f64 = match (xs.0 < 0.0, limit == 10.0) {
+        (false, true) => |x, u| 10.0 * u / x.ln(),
+        (false, false) => |x, u| 80.0 * u / x.ln(),
+        (true, true) => |x, u| (10.0 * u / x.abs().ln()).clamp(-3e7, 3e7).trunc(),
+        (true, false) => |x, u| (80.0 * u / x.abs().ln()).clamp(-3e7, 3e7).trunc(),
+    };
     let bound = if limit == 10.0 { 1.7e-7 } else { 3.5e-7 } + DIVISION;
     let special = &[
         (0., 0., 1.), (NAN, 0., NAN), (0., 2., 0.), (-0.0, 0.5, 0.), (0., -1., INF), (INF, 0., 1.), (INF, 0.5, INF),
         (INF, -0.5, 0.), (1., INF, 1.), (2., INF, INF), (2., -INF, 0.), (0.5, INF, 0.), (0.5, -INF, INF), (0., INF, 0.),
-        (INF, -INF, 0.), (-1., 2., NAN), (-INF, 2., NAN), (2., NAN, NAN), (1., ODD_NAN, NAN), (10., 40., INF),
+        (INF, -INF, 0.), (2., NAN, NAN), (1., ODD_NAN, NAN), (10., 40., INF),
         (10., -40., 0.), (2., 3e38, INF), (0., SUBNORMAL, 1.),
+        // Negative bases, as IEEE 754 (C, annex F) has them. 16777215 is the largest odd f32, 8388607.5 no integer.
+        (-3., 2., 9.), (-3., 3., -27.), (-2., -1., -0.5), (-2., -2., 0.25), (-5., 1., -5.), (-5., 0., 1.),
+        (-5., SUBNORMAL, 1.), (-1., 2., 1.), (-1., 16_777_215., -1.), (-1., -16_777_215., -1.), (-1., 16_777_216., 1.),
+        (-1., 3e38, 1.), (-1., INF, 1.), (-1., -INF, 1.), (-8., 0.5, NAN), (-1., 8_388_607.5, NAN), (-1., -0.5, NAN),
+        (-2., 1e-30, NAN), (-10., 39., -INF), (-10., 40., INF), (-10., -41., 0.), (-2., INF, INF), (-0.5, INF, 0.),
+        (-0.5, -INF, INF), (-2., -INF, 0.), (-INF, 2., INF), (-INF, 3., -INF), (-INF, 0.5, INF), (-INF, -3., 0.),
+        (-INF, -0.5, 0.), (-0.0, 2., 0.), (-0.0, 3., 0.), (-0.0, -1., -INF), (-0.0, -2., INF), (-0.0, -0.5, INF),
+        (-2., NAN, NAN), (ODD_NAN, 2., NAN), (NAN, -1., NAN),
     ];
     Case { call: "math_pow(x, y)", want: f64::powf, bound, xs, y, special }
 }
@@ -110,6 +124,7 @@ fn cases() -> Vec<Case> {
                special: &[(0., 0., 0.), (-0.0, INF, 0.), (0., -1., 0.), (0., NAN, NAN), (NAN, 1., NAN), (2., 0., -INF),
                           (SUBNORMAL, 0., 0.), (1., -1., NAN)] },
         power((TINY, f32::MAX), 10.0), power((TINY, f32::MAX), 80.0), power((0.5, 2.0), 80.0), power((0.998, 1.001), 80.0),
+        power((-1e6, -TINY), 10.0), power((-f32::MAX, -TINY), 80.0), power((-2.0, -0.5), 80.0),
     ]
 }
 

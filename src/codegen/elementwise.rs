@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, variant: &Variant) -> KernelSource {
     let frame = Frame::new(program, pass, variant, schedule.width);
     let (bindings, declarations) = frame.bindings(&params(program, 1));
-    let sums = frame.pass.totals.len();
+    let sums = totals(&frame).len();
     let PassSchedule { workgroup, width, .. } = schedule;
     let ends = if frame.has_ends() { 2 * width / frame.width } else { 0 };
     let constants = format!(
@@ -25,6 +25,12 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
         BTreeMap::from([("bindings".to_owned(), declarations + &constants), ("items".to_owned(), hook(&frame))]);
     let wgsl = fill_hooks(&title(program, pass, schedule), Skeleton::Elementwise, 0, Gather::Tree, &hooks);
     KernelSource { wgsl: wgsl.expect("the element-wise skeleton takes these hooks"), bindings }
+}
+
+/// The pass's sums over everything, which come first among its sums.
+fn totals<'f>(frame: &'f Frame<'_>) -> &'f [NodeId] {
+    let totals = &frame.pass.totals;
+    &totals[..totals.partition_point(|id| frame.program.scope(*id) <= Scope::Total)]
 }
 
 fn hook(frame: &Frame<'_>) -> String {
@@ -127,7 +133,8 @@ fn item_text(frame: &Frame<'_>, roots: &[NodeId], name: &str, fetched: &[usize])
         let bits = bits(k);
         putln!(text, "    s.{bits} = max(s.{bits}, {bits});");
     }
-    for (place, total) in pass.totals.iter().enumerate() {
+    let totals = totals(frame);
+    for (place, total) in totals.iter().enumerate() {
         let operand = program.node(*total).operands().next().expect("a sum has an operand");
         let mut value = emit.value(operand);
         if program.scope(operand) == Scope::Group {
@@ -147,6 +154,16 @@ fn item_text(frame: &Frame<'_>, roots: &[NodeId], name: &str, fetched: &[usize])
         let all = poisons_of(pass, consumer).into_iter().map(|k| format!("max({}, {u}(o.{}))", bits(k), bits(k)));
         putln!(text, "    let {} = {} > {u}(INF_BITS);", poison_name(consumer), largest(all, &format!("{u}(0u)")));
     }
+    // Of sums over groups the rows themselves, as row kernels leave them, behind the partials of all workgroups.
+    for (place, sum) in pass.totals[totals.len()..].iter().enumerate() {
+        let operand = program.node(*sum).operands().next().expect("a sum has an operand");
+        let first = format!("{}u * shape.sum_groups + {place}u * shape.rows", totals.len());
+        let value = lenient_value(program, pass, *sum, emit.value(operand), &|id| emit.value(id));
+        let seen =
+            poisons_of(pass, Consumer::Sum(*sum)).into_iter().map(|k| format!("max({}, o.{})", bits(k), bits(k)));
+        let poison = format!("{} > INF_BITS", largest(seen, "0u"));
+        putln!(text, "    work[{first} + shape.first_item + first] = store_bits({value}, {poison});");
+    }
     for &output in &pass.outputs {
         let slot = Slot::Output(output);
         putln!(text, "    let to{output} = {};", frame.base(slot));
@@ -158,11 +175,11 @@ fn item_text(frame: &Frame<'_>, roots: &[NodeId], name: &str, fetched: &[usize])
     text
 }
 
-/// The poisons of the pass's sums, by number.
+/// The poisons of the pass's sums over everything, by number.
 fn summed_poisons(frame: &Frame<'_>) -> Vec<usize> {
     let is_summed = |k: &usize| {
         let consumers = &frame.pass.poison[*k].consumers;
-        consumers.iter().any(|consumer| matches!(consumer, Consumer::Sum(_)))
+        totals(frame).iter().any(|sum| consumers.contains(&Consumer::Sum(*sum)))
     };
     (0..frame.pass.poison.len()).filter(is_summed).collect()
 }
@@ -246,7 +263,7 @@ pub(super) fn gather(frame: &Frame<'_>, id: NodeId, x: NodeId, label: &str) -> S
 }
 
 fn sums_text(frame: &Frame<'_>) -> String {
-    let count = frame.pass.totals.len();
+    let count = totals(frame).len();
     let (u, f) = if frame.width == 4 { ("U4", "F4") } else { ("U", "F") };
     let poisons = summed_poisons(frame);
     // A struct has a field.
@@ -280,7 +297,7 @@ fn sums_text(frame: &Frame<'_>) -> String {
     putln!(text, "fn sums_narrow(s: LaneSums) -> Sums {{ return Sums({narrowed}); }}");
     putln!(text, "fn sums_combine(a: Sums, b: Sums) -> Sums {{ return Sums({both}); }}");
     text.push_str("fn sums_store(s: Sums, group: u32, groups: u32) {\n");
-    for (k, total) in frame.pass.totals.iter().enumerate() {
+    for (k, total) in totals(frame).iter().enumerate() {
         let poison = is_poisoned(frame.pass, Consumer::Sum(*total), "s");
         putln!(text, "    work[{k}u * groups + group] = store_bits(s.sum{k}, {poison});");
     }

@@ -20,7 +20,7 @@ use crate::lower::{Pass, Program};
 use crate::op::Kind;
 use crate::schedule::{Kernel, PassSchedule, tensor_inputs};
 pub use access::edge_outputs;
-pub use reduce::{ReduceKind, reduce, sums_to, total_outputs};
+pub use reduce::{ReduceKind, reduce, sum_counts, total_outputs};
 pub use state::stage_words;
 pub use states::states;
 pub use stitch::stitch;

@@ -20,15 +20,20 @@ pub enum ReduceKind {
     Finish(Vec<Mode>),
 }
 
-/// Sums of a pass that go to that scope: their place among the pass's sums, and their node.
-pub fn sums_to(program: &Program, pass: usize, to: Scope) -> Vec<(usize, NodeId)> {
-    let totals = program.passes[pass].totals.iter().copied().enumerate();
-    totals.filter(|(_, id)| matches!(program.node(*id), Node::SumOver(s, _) if *s == to)).collect()
+/// Sums of a pass that go to that scope.
+fn sums_to(program: &Program, pass: usize, to: Scope) -> Vec<NodeId> {
+    let totals = program.passes[pass].totals.iter().copied();
+    totals.filter(|id| matches!(program.node(*id), Node::SumOver(s, _) if *s == to)).collect()
 }
 
 /// Outputs of scope `Total`: computed after the last sums.
 pub fn total_outputs(program: &Program) -> Vec<usize> {
     (0..program.outputs.len()).filter(|&o| program.outputs[o].scope == Scope::Total).collect()
+}
+
+/// Sums of a pass over everything, and over groups: the former come first.
+pub fn sum_counts(program: &Program, pass: usize) -> [u64; 2] {
+    [Scope::Total, Scope::Group].map(|to| sums_to(program, pass, to).len() as u64)
 }
 
 /// The kernel that reduces the sums of a pass.
@@ -70,7 +75,7 @@ pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, workgroup: u32)
     KernelSource { wgsl, bindings }
 }
 
-fn hook(program: &Program, kind: &ReduceKind, sums: &[(usize, NodeId)], outputs: &[usize], modes: &[Mode]) -> String {
+fn hook(program: &Program, kind: &ReduceKind, sums: &[NodeId], outputs: &[usize], modes: &[Mode]) -> String {
     let n = sums.len();
     let mut text = String::from("struct Sums {\n    none: u32,\n");
     for k in 0..n {
@@ -79,11 +84,11 @@ fn hook(program: &Program, kind: &ReduceKind, sums: &[(usize, NodeId)], outputs:
     let zeros = ", 0u, 0.0".repeat(n);
     put!(text, "}}\nfn sums_identity() -> Sums {{ return Sums(0u{zeros}); }}\n");
     text.push_str("fn sums_step(before: Sums, i: u32) -> Sums {\n    var s = before;\n");
-    for (k, (place, _)) in sums.iter().enumerate() {
-        // A pass leaves its sums one after the other, those over everything first; segments leave theirs likewise.
+    for k in 0..n {
+        // A pass leaves its sums one after the other, those over everything apart; segments leave theirs likewise.
         put!(
             text,
-            "    let b{k} = work[span.items_base + {place}u * span.count + i];\n    \
+            "    let b{k} = work[span.items_base + {k}u * span.count + i];\n    \
              s.bits{k} = max(s.bits{k}, b{k} & MAGNITUDE);\n    s.sum{k} += bitcast<f32>(b{k});\n"
         );
     }
@@ -92,7 +97,7 @@ fn hook(program: &Program, kind: &ReduceKind, sums: &[(usize, NodeId)], outputs:
         put!(text, ", max(a.bits{k}, b.bits{k}), a.sum{k} + b.sum{k}");
     }
     text.push_str(");\n}\nfn sums_store(s: Sums, segment: u32) {\n");
-    for (k, (_, id)) in sums.iter().enumerate() {
+    for (k, id) in sums.iter().enumerate() {
         let slot = group_slots(program).iter().position(|s| s == id).unwrap_or(k);
         putln!(
             text,
@@ -108,11 +113,11 @@ fn hook(program: &Program, kind: &ReduceKind, sums: &[(usize, NodeId)], outputs:
     text
 }
 
-fn finish_text(program: &Program, sums: &[(usize, NodeId)], outputs: &[usize], modes: &[Mode]) -> String {
+fn finish_text(program: &Program, sums: &[NodeId], outputs: &[usize], modes: &[Mode]) -> String {
     let slots = scalar_slots(program);
     let slot = |id: NodeId| slots.iter().position(|s| *s == id).expect("every scalar has a slot");
     let mut text = String::new();
-    for (k, (_, id)) in sums.iter().enumerate() {
+    for (k, id) in sums.iter().enumerate() {
         putln!(text, "    scalars.values[{}] = store_bits(s.sum{k}, s.bits{k} > INF_BITS);", slot(*id));
     }
     let roots: Vec<NodeId> = outputs.iter().map(|&o| program.outputs[o].node).collect();

@@ -8,7 +8,7 @@ use super::poison::{
     poisons_of,
 };
 use super::state::{State, combine_text, fields, load_text, save_text};
-use super::{KernelSource, Slot, Variant, scalar_type, state_words, structure, title};
+use super::{KernelSource, Mode, Slot, Variant, scalar_type, state_words, structure, title};
 use crate::expr::{Node, NodeId, Scope};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Program};
 use crate::op::Kind;
@@ -238,6 +238,16 @@ impl<'f, 'a> Row<'f, 'a> {
         text
     }
 
+    /// Whether so many stages find labels at which elements are gathered.
+    fn gathers_after(&self, stages: usize) -> bool {
+        let program = self.frame.program;
+        let gathers = |id: NodeId| match *program.node(id) {
+            Node::At(x, _) => *program.node(x) != Node::ColIndex,
+            _ => false,
+        };
+        self.row_nodes().any(|id| self.depth[&id] == stages && gathers(id))
+    }
+
     fn row_float(&self, text: &mut String, id: NodeId, loaded: &str) {
         let n = id.0;
         putln!(text, "    let b{n} = {loaded};");
@@ -401,7 +411,14 @@ impl<'f, 'a> Row<'f, 'a> {
         for state in &states {
             text.push_str(&state.finish(program, frame.pass, &|id| self.nodes.contains(&id)));
         }
+        let gathers = self.gathers_after(stage + 1);
+        if gathers {
+            text.push_str(&frame.coordinates("(r.row - shape.first_item)"));
+        }
         text.push_str(&self.row_lets(stage + 1));
+        if gathers && frame.variant.modes.iter().any(|mode| matches!(mode, Mode::InPlace(_))) {
+            text.push_str("    storageBarrier(); // gathered before another lane stores a gradient in place\n");
+        }
         text.push_str(&self.settle_text(stage + 1));
         text.push_str("    return r;\n}\n");
         // To `work` and back, for split rows.
@@ -431,7 +448,7 @@ impl<'f, 'a> Row<'f, 'a> {
             putln!(text, "    s.{bits} = max(s.{bits}, {seen});");
         }
         for state in states {
-            text.push_str(&state.step(&self.element_value(state.operand), frame.col_index(), f, u, w));
+            text.push_str(&state.step(&self.element_value(state.operand), frame.col_index(), f, w));
         }
         if frame.is_masked() {
             text.push_str(&frame.valid("col"));

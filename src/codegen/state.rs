@@ -91,22 +91,26 @@ impl State {
             Reduce::Sum => format!("    s.sum{n} = {f}(0.0);\n"),
             Reduce::Max => format!("    s.m{n} = bitcast<{f}>({u}(shape.reserved0 | 0xff800000u));\n"),
             Reduce::Min => format!("    s.m{n} = bitcast<{f}>({u}(shape.reserved0 | INF_BITS));\n"),
-            Reduce::ArgMax => format!("    s.m{n} = {f}(LOWEST);\n    s.at{n} = {u}(0xffffffffu);\n"),
+            // No column yet: any column's −∞ is better, at a lower index.
+            Reduce::ArgMax => format!(
+                "    s.m{n} = bitcast<{f}>({u}(shape.reserved0 | 0xff800000u));\n    s.at{n} = {u}(0xffffffffu);\n"
+            ),
             // The empty state: 1 + rest, the sum of exponentials, is 0.
             _ => format!("    s.m{n} = {f}(LOWEST);\n    s.rest{n} = {f}(-1.0);\n"),
         }
     }
 
-    pub fn step(&self, x: &str, col: &str, f: &str, u: &str, width: u32) -> String {
+    pub fn step(&self, x: &str, col: &str, f: &str, width: u32) -> String {
         let n = self.id.0;
         let w = if width == 4 { "4" } else { "" };
         match self.reduce {
             Reduce::Sum => format!("    s.sum{n} += {x};\n"),
             Reduce::Max => format!("    s.m{n} = max(s.m{n}, {x});\n"),
             Reduce::Min => format!("    s.m{n} = min(s.m{n}, {x});\n"),
+            // By index at a tie: windows at a row's ends come after the whole ones.
             Reduce::ArgMax => format!(
-                "    let better{n} = ({x} > s.m{n}) | (s.at{n} == {u}(0xffffffffu));\n    \
-                 s.m{n} = select(s.m{n}, {x}, better{n});\n    s.at{n} = select(s.at{n}, {col}, better{n});\n"
+                "    let at{n} = {col};\n    let better{n} = ({x} > s.m{n}) | (({x} == s.m{n}) & (at{n} < s.at{n}));\n    \
+                 s.m{n} = select(s.m{n}, {x}, better{n});\n    s.at{n} = select(s.at{n}, at{n}, better{n});\n"
             ),
             // One exponential: of the smaller by the larger, whichever is new.
             _ => format!(
@@ -125,8 +129,7 @@ impl State {
             Reduce::Max => format!("    s.m{n} = max(a.m{n}, b.m{n});\n"),
             Reduce::Min => format!("    s.m{n} = min(a.m{n}, b.m{n});\n"),
             Reduce::ArgMax => format!(
-                "    let better{n} = (b.m{n} > a.m{n} && b.at{n} != 0xffffffffu) || a.at{n} == 0xffffffffu || \
-                 (b.m{n} == a.m{n} && b.at{n} < a.at{n});\n    \
+                "    let better{n} = b.m{n} > a.m{n} || (b.m{n} == a.m{n} && b.at{n} < a.at{n});\n    \
                  s.m{n} = select(a.m{n}, b.m{n}, better{n});\n    s.at{n} = select(a.at{n}, b.at{n}, better{n});\n"
             ),
             _ => format!(
@@ -142,7 +145,8 @@ impl State {
         match self.reduce {
             Reduce::Sum => format!("    r.n{n} = s.sum{n};\n"),
             Reduce::Max | Reduce::Min => format!("    r.n{n} = s.m{n};\n"),
-            Reduce::ArgMax => format!("    r.n{n} = s.at{n};\n"),
+            // A row of NaN has no better column than the first.
+            Reduce::ArgMax => format!("    r.n{n} = select(s.at{n}, 0u, s.at{n} == 0xffffffffu);\n"),
             _ => {
                 let mut text = format!("    r.n{n} = s.rest{n};\n");
                 let max = Node::Reduce(Reduce::Max, self.operand);

@@ -171,7 +171,7 @@ impl<T: HostFloat> CpuPlan<T> {
         };
         let passes = (0..program.passes.len()).map(|place| compile::compile_pass(&program, place)).collect();
         let last = compile::compile_final(&program);
-        let group_rows = (geometry.rows / geometry.batch).max(1);
+        let group_rows = geometry.group_rows(&program.name, None)?;
         let inputs = tensors.iter().map(|t| (t.layout.clone(), t.data.is_unsigned())).collect();
         let (loss, upstream, numbers) = (loss.clone(), wanted.upstream, PhantomData);
         Ok(CpuPlan { loss, upstream, program, geometry, passes, last, inputs, outputs, inner, group_rows, numbers })
@@ -181,12 +181,7 @@ impl<T: HostFloat> CpuPlan<T> {
     ///
     /// Errors: [`Error::Param`] unless it divides the number of rows.
     pub fn group_rows(mut self, rows: usize) -> Result<CpuPlan<T>> {
-        if rows == 0 || !self.geometry.rows.is_multiple_of(rows as u64) {
-            let allowed = format!("a divisor of the number of rows, {}", self.geometry.rows);
-            let (param, found) = ("group_rows".to_owned(), rows.to_string());
-            return Err(Error::Param { loss: self.program.name.clone(), param, found, allowed });
-        }
-        self.group_rows = rows as u64;
+        self.group_rows = self.geometry.group_rows(&self.program.name, Some(rows as u64))?;
         Ok(self)
     }
 

@@ -155,7 +155,8 @@ impl<'g> Expr<'g> {
     }
 
     binary! {
-        /// xʸ for x ≥ 0; 0⁰ = 1.
+        /// xʸ; 0⁰ = 1. A negative x takes integers y only, and gives |x|ʸ, negated for odd y; NaN for other y.
+        /// The derivative with respect to y, xʸ·ln x, is NaN there.
         pow Pow;
         /// The larger; subgradient one half each at a tie.
         maximum Maximum;

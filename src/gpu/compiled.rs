@@ -239,11 +239,7 @@ impl Compiled {
         let outputs: Vec<Place> = io.outputs.iter().map(place).collect();
         let modes: Vec<Mode> = (0..program.outputs.len()).map(|o| mode_of(program, &self.spec, o)).collect();
         let targets = vec![None; outputs.len()];
-        let group_rows = self.spec.group_rows.unwrap_or((geometry.rows / geometry.batch).max(1));
-        if group_rows == 0 {
-            let (loss, param) = (program.name.clone(), "group_rows".to_owned());
-            return Err(Error::Param { loss, param, found: "0".into(), allowed: "at least 1".into() });
-        }
+        let group_rows = geometry.group_rows(&program.name, self.spec.group_rows)?;
         let mut problem = Problem {
             program,
             geometry: &geometry,

@@ -15,9 +15,11 @@ pub(super) struct Memory<N = u64> {
 
 /// What one pass leaves in `work`.
 pub(super) struct Leaves<N = u64> {
-    /// Its sums, and the partial sums of each.
-    pub sums: u64,
+    /// Its sums over everything, and the partial sums of each.
+    pub totals: u64,
     pub items: N,
+    /// Its sums over groups, each of which has a value of every row.
+    pub group_sums: u64,
     /// Words of the states of a row.
     pub states: u64,
     /// Outputs of which two rows may share a word.
@@ -28,9 +30,12 @@ impl<N: Count> Memory<N> {
     /// Regions that hold what any of these passes leaves; of `sums` over groups, `groups` each.
     pub fn new(passes: &[Leaves<N>], rows: &N, group_sums: u64, groups: N) -> Memory<N> {
         let most = |words: fn(&Leaves<N>) -> u64| passes.iter().map(words).max().unwrap_or(0);
-        let items = passes.iter().map(|pass| N::of(pass.sums).times(pass.items.clone())).fold(N::of(0), N::at_least);
-        let segments_base = items;
-        let group_base = segments_base.clone().plus(N::of(most(|pass| pass.sums) * SEGMENTS));
+        let items = |pass: &Leaves<N>| {
+            let totals = N::of(pass.totals).times(pass.items.clone());
+            totals.plus(N::of(pass.group_sums).times(rows.clone()))
+        };
+        let segments_base = passes.iter().map(items).fold(N::of(0), N::at_least);
+        let group_base = segments_base.clone().plus(N::of(most(|pass| pass.totals) * SEGMENTS));
         let state_base = group_base.clone().plus(N::of(group_sums).times(groups.clone()));
         let edge_base = state_base.clone().plus(N::of(most(|pass| pass.states)).times(rows.clone()));
         let words = edge_base.clone().plus(N::of(2 * most(|pass| pass.edges)).times(rows.clone()));
@@ -54,10 +59,10 @@ pub(super) fn takes_two_steps(items: u64) -> bool {
 }
 
 impl<N: Count> Span<N> {
-    /// Sums of each group's rows.
-    pub fn groups(items: N, group_rows: N, memory: &Memory<N>) -> Span<N> {
+    /// Sums of each group's rows, which lie behind so many partials of sums over everything.
+    pub fn groups(partials: N, rows: N, group_rows: N, memory: &Memory<N>) -> Span<N> {
         let (segments, results_base) = (memory.groups.clone(), memory.group_base.clone());
-        Span { count: items, length: group_rows, segments, items_base: N::of(0), results_base }
+        Span { count: rows, length: group_rows, segments, items_base: partials, results_base }
     }
 
     /// The first of two steps: sums of segments.

@@ -8,11 +8,12 @@ use super::stages::{RowStates, Steps};
 use super::uniform::{MAX_TENSORS, ShapeUniform, SpanUniform};
 use super::windows::Windows;
 use crate::codegen::{
-    Mode, ReduceKind, Slot, Variant, edge_outputs, group_slots, pass_kernel, reduce, state_words, stitch, sums_to,
+    Mode, ReduceKind, Slot, Variant, edge_outputs, group_slots, pass_kernel, reduce, state_words, stitch, sum_counts,
     tensors, total_outputs,
 };
 use crate::error::{Error, Result};
 use crate::expr::Scope;
+use crate::lower::Pass;
 use crate::schedule::{self, Kernel, PassSchedule, States};
 use bytemuck::Zeroable;
 use std::ops::Range;
@@ -48,6 +49,9 @@ pub(super) fn resolve(problem: &mut Problem<'_>) -> Result<Resolved> {
             problem.keep(output);
         }
     }
+    for pass in 0..problem.program.passes.len() {
+        problem.keep_overwritten(pass)?;
+    }
     for pass in &problem.program.passes {
         let slots = tensors(problem.program, pass);
         // Keeping one output may change how the others are reached.
@@ -76,34 +80,12 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
             return Err(Error::Limit { what: "tensors of a pass".into(), needed, allowed, limit: "wgloss" });
         }
         let windows = problem.windows(&slots, pass);
-        // A gradient that is kept is accumulated where it settles.
-        let mode = |&o: &usize| if problem.targets[o].is_some() { Mode::Write } else { problem.modes[o] };
-        let modes: Vec<Mode> = pass.outputs.iter().map(mode).collect();
-        let gathered_in_place =
-            modes.iter().any(|m| matches!(m, Mode::InPlace(place) if schedule::is_gathered(program, *place)));
-        let rows_innermost = geometry.axes[2] > 1
-            && slots.iter().any(|slot| {
-                let place = problem.place(*slot);
-                problem.has_columns(*slot) && place.strides[2] == 1 && place.strides[3] > 1
-            });
-        let (cut, pieces) = problem.chunks(&slots)?;
-        let items = problem.items_of(&cut, pieces[0]);
-        let shape = schedule::Shape {
-            rows: if program.has_rows() { items } else { 1 },
-            cols: if program.has_rows() { pieces[0].cols } else { items },
-            width: windows.width,
-            masked: windows.aligned_to.is_some(),
-            rows_innermost,
-            gathered_in_place,
-            states: match problem.staging {
-                Staging { part: true, .. } => States::Shared,
-                Staging { forward: Some(_), .. } => States::Kept,
-                _ => States::Inside,
-            },
-        };
-        chunks.push(Pieces { cut, pieces });
+        let cuts = problem.chunks(&slots)?;
+        let shape = problem.pass_shape(pass, &slots, &windows, &cuts);
+        chunks.push(cuts);
         shapes.push(shape);
         schedules.push(schedule::schedule(program, pass, shape, limits, problem.force)?);
+        let modes = pass.outputs.iter().map(|&output| problem.mode(output)).collect();
         let Windows { access, aligned_to, masked, .. } = windows;
         let axes = geometry.axes.map(|size| size > 1);
         let (pooled, part) = (problem.pooled, problem.staging.part);
@@ -167,7 +149,8 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
     let base = if problem.staging.forward.is_some() { memory.words } else { 0 };
     for (output, target) in problem.targets.iter().enumerate() {
         if let Some(target) = target {
-            let (needed, allowed) = (4 * geometry.elements(), limits.binding_bytes);
+            let values = if program.outputs[output].scope == Scope::Row { geometry.rows } else { geometry.elements() };
+            let (needed, allowed) = (4 * values, limits.binding_bytes);
             if needed > allowed {
                 let what = "a gradient that is kept in f32 (broadcast, or 16 bits in an unusual layout)".to_owned();
                 let limit = "max_storage_buffer_binding_size";
@@ -191,13 +174,79 @@ impl Problem<'_> {
         self.targets[output] = Some(std::mem::replace(&mut self.outputs[output], kept));
     }
 
+    /// What becomes of an output in its pass: a gradient that is kept is accumulated where it settles.
+    fn mode(&self, output: usize) -> Mode {
+        if self.targets[output].is_some() { Mode::Write } else { self.modes[output] }
+    }
+
+    /// Whether a gradient takes the place of an input that other lanes of the row read.
+    fn overwrites(&self, output: usize) -> bool {
+        matches!(self.mode(output), Mode::InPlace(place) if schedule::is_read_by_row(self.program, place))
+    }
+
+    /// Keeps gradients that take the place of an input which workgroups of the same row read, where several of them, or
+    /// several dispatches, write the row: their values are moved when all have read. Elements are kept where rows cannot
+    /// but be shared; else the kernels of whole rows take them, which wait for their lanes.
+    fn keep_overwritten(&mut self, pass: usize) -> Result<()> {
+        let pass = &self.program.passes[pass];
+        let early: Vec<usize> = pass.outputs.iter().copied().filter(|&output| self.overwrites(output)).collect();
+        if early.is_empty() {
+            return Ok(());
+        }
+        let slots = tensors(self.program, pass);
+        let shape = self.pass_shape(pass, &slots, &self.windows(&slots, pass), &self.chunks(&slots)?);
+        let chosen = |overwritten: bool| {
+            let shape = schedule::Shape { overwritten, ..shape };
+            schedule::schedule(self.program, pass, shape, self.limits, self.force)
+        };
+        let is_split = |chosen: Result<PassSchedule>| {
+            chosen.is_ok_and(|schedule| matches!(schedule.kernel, Kernel::RowSplit { .. }))
+        };
+        let has_elements = early.iter().any(|&output| self.program.outputs[output].scope == Scope::Element);
+        let is_forced = matches!(self.force.kernel, Some(Kernel::RowSplit { .. }));
+        let must_split = if has_elements { chosen(true).is_err() && !is_forced } else { true };
+        if must_split && is_split(chosen(false)) {
+            early.into_iter().for_each(|output| self.keep(output));
+        }
+        Ok(())
+    }
+
+    fn pass_shape(
+        &self,
+        pass: &Pass,
+        slots: &[Slot],
+        windows: &Windows,
+        Pieces { cut, pieces }: &Pieces,
+    ) -> schedule::Shape {
+        let (program, geometry) = (self.program, self.geometry);
+        let rows_innermost = geometry.axes[2] > 1
+            && slots.iter().any(|slot| {
+                let place = self.place(*slot);
+                self.has_columns(*slot) && place.strides[2] == 1 && place.strides[3] > 1
+            });
+        let items = self.items_of(cut, pieces[0]);
+        schedule::Shape {
+            rows: if program.has_rows() { items } else { 1 },
+            cols: if program.has_rows() { pieces[0].cols } else { items },
+            width: windows.width,
+            masked: windows.aligned_to.is_some(),
+            rows_innermost,
+            overwritten: pass.outputs.iter().any(|&output| self.overwrites(output)),
+            states: match self.staging {
+                Staging { part: true, .. } => States::Shared,
+                Staging { forward: Some(_), .. } => States::Kept,
+                _ => States::Inside,
+            },
+        }
+    }
+
     /// Axes that items lie along: of rows, or of elements.
     fn item_axes(&self) -> usize {
         if self.program.has_rows() { 3 } else { 4 }
     }
 
     /// How a pass is cut where a tensor is larger than a binding.
-    fn chunks(&self, slots: &[Slot]) -> Result<(Cut, Vec<Chunk>)> {
+    fn chunks(&self, slots: &[Slot]) -> Result<Pieces> {
         let alignment = u64::from(self.limits.offset_alignment);
         let cut = Cut::new(self.geometry.axes, self.item_axes(), self.limits.binding_bytes, alignment);
         let named = |slot: &Slot| match *slot {
@@ -205,7 +254,7 @@ impl Problem<'_> {
             _ => ("an output", self.place(*slot)),
         };
         let pieces = cut.chunks(&slots.iter().map(named).collect::<Vec<_>>(), self.staging.part)?;
-        Ok((cut, pieces))
+        Ok(Pieces { cut, pieces })
     }
 
     /// Rows (elements, without rows) of a chunk.
@@ -250,7 +299,7 @@ impl Problem<'_> {
         shape
     }
 
-    /// Partial sums that a pass over so many chunks leaves.
+    /// Partial sums that a pass over so many chunks leaves of each of its sums over everything.
     fn items(&self, schedule: &PassSchedule, chunks: u64) -> u64 {
         match schedule.kernel {
             Kernel::Elementwise => u64::from(schedule.grid[0]) * chunks,
@@ -268,15 +317,17 @@ impl Problem<'_> {
         let leaves = self.program.passes.iter().enumerate().map(|(place, pass)| {
             let (schedule, variant) = (&schedules[place], &variants[place]);
             let slots = u64::from(rows[place].slots);
+            let [totals, group_sums] = sum_counts(self.program, place);
             Leaves {
-                sums: pass.totals.len() as u64,
+                totals,
                 items: self.items(schedule, chunks[place].pieces.len() as u64),
+                group_sums,
                 states: pass.stages.len() as u64 * slots * u64::from(state_words(self.program, pass)),
                 edges: edge_outputs(self.program, pass, variant, schedule.width).len() as u64,
             }
         });
         let leaves: Vec<Leaves> = leaves.collect();
-        let groups = self.geometry.rows.div_ceil(self.group_rows.max(1));
+        let groups = self.geometry.rows / self.group_rows;
         let memory = Memory::new(&leaves, &self.geometry.rows, group_slots(self.program).len() as u64, groups);
         self.check_workspace(memory.words)?;
         Ok(memory)
@@ -325,7 +376,7 @@ impl Problem<'_> {
         let program = self.program;
         let is_last = pass == program.finishing_pass();
         let outputs = if is_last { total_outputs(program) } else { Vec::new() };
-        let totals = sums_to(program, pass, Scope::Total).len();
+        let [totals, group_sums] = sum_counts(program, pass);
         let workgroup = |items: u64| (items.div_ceil(8).next_power_of_two() as u32).clamp(8, self.reduce_lanes());
         let items = self.items(schedule, chunks);
         let mut push = |kind: ReduceKind, span: &Span| {
@@ -343,8 +394,9 @@ impl Problem<'_> {
             let (role, span) = (Role::Sums(sums), Some(SpanUniform::from(span)));
             steps.push(Step::Kernel { source, grid, pass, role, shape, span, bytes: Vec::new() });
         };
-        if !sums_to(program, pass, Scope::Group).is_empty() {
-            push(ReduceKind::Groups, &Span::groups(items, self.group_rows, memory));
+        if group_sums > 0 {
+            let span = Span::groups(totals * items, self.geometry.rows, self.group_rows, memory);
+            push(ReduceKind::Groups, &span);
         }
         if totals == 0 && outputs.is_empty() {
             return;
@@ -356,5 +408,31 @@ impl Problem<'_> {
         }
         let modes = outputs.iter().map(|&o| self.modes[o]).collect();
         push(ReduceKind::Finish(modes), &Span::finish(items, segments.as_ref()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::compiled::Compiled;
+    use super::super::spec::{GradMode, PlanSpec};
+    use crate::schedule::{Force, Kernel, Limits};
+    use crate::{DType, losses};
+
+    #[test]
+    fn gradients_in_place_are_kept_where_workgroups_share_a_row() {
+        // Few long rows: a device that is no CPU shares them.
+        let chosen = |input: GradMode, weight: GradMode| {
+            let shape = [64, 70_000];
+            let spec = PlanSpec::new().input("input", DType::F32, &shape).input("target", DType::I32, &shape[..1]);
+            let spec = spec.input("sample_weight", DType::F32, &shape[..1]);
+            let spec = spec.grad_mode("input", input).grad_mode("sample_weight", weight);
+            let compiled = Compiled::new(&losses::cross_entropy(), &spec, &Limits::WEBGPU).unwrap();
+            let (_, resolved) = compiled.resolve(&compiled.planned().unwrap(), false, Force::default()).unwrap();
+            let kernel = resolved.facts.passes.last().unwrap().schedule.kernel;
+            (matches!(kernel, Kernel::RowSplit { .. }), resolved.facts.settles)
+        };
+        assert_eq!(chosen(GradMode::Write, GradMode::Write), (true, 0));
+        assert_eq!(chosen(GradMode::Write, GradMode::InPlace), (true, 1), "a value a row is moved afterwards");
+        assert_eq!(chosen(GradMode::InPlace, GradMode::InPlace), (false, 0), "one workgroup takes the row");
     }
 }

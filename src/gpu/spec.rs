@@ -139,7 +139,8 @@ impl PlanSpec {
         self
     }
 
-    /// Consecutive rows that make a group; by default, the rows of one index of the first axis.
+    /// Consecutive rows that make a group; by default, the rows of one index of the first axis. They must divide the
+    /// number of rows, planned or bound, else that is an [`Error::Param`](crate::Error::Param).
     #[must_use]
     pub fn group_rows(mut self, rows: u64) -> PlanSpec {
         self.group_rows = Some(rows);

@@ -211,8 +211,8 @@ impl Plan {
         });
         let kernels: Vec<String> = kernels.collect();
         let alignment = resolved.facts.passes.iter().map(|facts| {
-            let Shape { width, masked, rows_innermost, gathered_in_place, .. } = facts.shape;
-            let flags = [masked, rows_innermost, gathered_in_place].map(|flag| if flag { 'y' } else { 'n' });
+            let Shape { width, masked, rows_innermost, overwritten, .. } = facts.shape;
+            let flags = [masked, rows_innermost, overwritten].map(|flag| if flag { 'y' } else { 'n' });
             format!("aligned {width}{}", flags.iter().collect::<String>())
         });
         Some(Key {

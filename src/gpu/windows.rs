@@ -67,7 +67,13 @@ impl Problem<'_> {
             _ => 3,
         };
         let visited = pass.columns || !self.program.has_rows();
-        let primary = (0..slots.len()).filter(|k| remainders[*k].is_some()).min_by_key(rank);
+        // Windows are aligned to a tensor with an address in every row: not to one that only labels choose from.
+        let fetched = visited_inputs(self.program, pass);
+        let has_base = |k: &usize| match slots[*k] {
+            Slot::Input(place) => fetched.contains(&place),
+            _ => true,
+        };
+        let primary = (0..slots.len()).filter(|k| remainders[*k].is_some() && has_base(k)).min_by_key(rank);
         let Some(primary) = primary.filter(|_| visited && width(4, self.force) == 4) else { return scalars(access) };
         let aligned = axes[3].is_multiple_of(4) && remainders[primary] == Some([0; 4]);
         let flat = self.program.has_rows() || axes[..3] == [1; 3];

@@ -79,7 +79,9 @@ pub struct Looks {
     pub sums: Vec<(NodeId, Vec<Look>)>,
     /// Looks of each output, in order.
     pub outputs: Vec<Vec<Look>>,
-    /// Sums that are read by a pass, in which a row with a bad label counts as 0: it poisons its own row and the loss,
+    /// Sums that are read at rows or elements, not only by the outputs of one number.
+    pub read: Vec<NodeId>,
+    /// Sums among these, in which a row with a bad label counts as 0: it poisons its own row and the loss,
     /// but not the rows that are divided by the sum.
     pub lenient: Vec<NodeId>,
 }
@@ -124,7 +126,10 @@ impl Looks {
         if graph.scope(loss) > Scope::Total {
             all.loss.extend(&direct);
         }
-        all.lenient = all.lenient_sums(graph, &below_loss, outputs);
+        let inner = (0..outputs.len()).filter(|&k| outputs[k].scope > Scope::Total);
+        let readers = all.sums.iter().flat_map(|(_, looks)| looks).chain(inner.flat_map(|k| &all.outputs[k]));
+        all.read = sums_among(graph, readers.chain(&all.loss));
+        all.lenient = all.lenient_sums(&below_loss);
         for (sum, own) in all.sums.iter().filter(|(sum, _)| below_loss.contains(sum)) {
             all.loss.extend(own);
             all.loss_sums.push(*sum);
@@ -139,19 +144,16 @@ impl Looks {
 
     /// Sums that are read at rows or elements, and whose labels the loss looks at elsewhere as well.
     /// `self.loss` has what the loss looks at besides its sums, so far.
-    fn lenient_sums(&self, graph: &Graph, below_loss: &HashSet<NodeId>, outputs: &[Output]) -> Vec<NodeId> {
-        let inner = (0..outputs.len()).filter(|&k| outputs[k].scope > Scope::Total);
-        let readers = self.sums.iter().flat_map(|(_, looks)| looks).chain(inner.flat_map(|k| &self.outputs[k]));
-        let read: HashSet<NodeId> = sums_among(graph, readers.chain(&self.loss)).into_iter().collect();
+    fn lenient_sums(&self, below_loss: &HashSet<NodeId>) -> Vec<NodeId> {
         let labels = |looks: &mut dyn Iterator<Item = &Look>| -> HashSet<Look> {
             looks.filter(|look| look.kind == LookKind::Label).copied().collect()
         };
         let mut strict = labels(&mut self.loss.iter());
-        for (_, looks) in self.sums.iter().filter(|(sum, _)| below_loss.contains(sum) && !read.contains(sum)) {
+        for (_, looks) in self.sums.iter().filter(|(sum, _)| below_loss.contains(sum) && !self.read.contains(sum)) {
             strict.extend(labels(&mut looks.iter()));
         }
         let is_lenient = |sum: &&NodeId| labels(&mut self.of_sum(**sum).iter()).is_subset(&strict);
-        self.sums.iter().map(|(sum, _)| sum).filter(|sum| read.contains(sum)).filter(is_lenient).copied().collect()
+        self.sums.iter().map(|(sum, _)| sum).filter(|sum| self.read.contains(sum)).filter(is_lenient).copied().collect()
     }
 
     /// Everything that these looks read.
@@ -170,6 +172,7 @@ impl Looks {
             loss: all(self.loss),
             loss_sums: known(self.loss_sums),
             outputs: self.outputs.into_iter().map(all).collect(),
+            read: known(self.read),
             lenient: known(self.lenient),
         }
     }
@@ -241,8 +244,9 @@ impl Program {
         for &sum in totals {
             let own = self.looks.of_sum(sum).iter().copied();
             found.extend(own.map(|look| (look, Consumer::Sum(sum))));
-            // A gradient's sum is poisoned by what the loss looks at, as any gradient is.
-            if !self.looks.loss_sums.contains(&sum) && self.is_of_gradient(sum) {
+            // A sum that is a gradient is poisoned by what the loss looks at, as any gradient is.
+            let is_made_last = !self.looks.loss_sums.contains(&sum) && !self.looks.read.contains(&sum);
+            if is_made_last && self.is_of_gradient(sum) {
                 let implied = self.implied(self.looks.of_sum(sum));
                 let loss = self.looks.loss.iter().copied().filter(|look| !implied.contains(look));
                 found.extend(loss.map(|look| (look, Consumer::Sum(sum))));

@@ -149,7 +149,7 @@ mod tests {
             width: if vectors { 4 } else { 1 },
             masked,
             rows_innermost: false,
-            gathered_in_place: false,
+            overwritten: false,
             states: States::Inside,
         };
         vec![shape; program.passes.len()]

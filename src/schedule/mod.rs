@@ -8,7 +8,7 @@ mod traffic;
 
 pub use candidates::candidates;
 use reads::bindings;
-pub use reads::{is_gathered, looked_at, roots, tensor_inputs, uses_scalars, uses_work, visited_inputs};
+pub use reads::{is_read_by_row, looked_at, roots, tensor_inputs, uses_scalars, uses_work, visited_inputs};
 pub use spread::Spread;
 pub use staged::forward_and_backward;
 pub use traffic::{Footprint, TensorId, Traffic, bytes_moved, traffic};
@@ -148,8 +148,8 @@ pub struct Shape {
     pub masked: bool,
     /// Whether neighbouring rows lie next to each other in memory, and neighbouring columns do not.
     pub rows_innermost: bool,
-    /// Whether a gradient takes the place of an input that is gathered from as well.
-    pub gathered_in_place: bool,
+    /// Whether a gradient takes the place of an input that all lanes of a row read ([`is_read_by_row`]).
+    pub overwritten: bool,
     /// Where a row's states come together.
     pub states: States,
 }
@@ -228,7 +228,7 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
     let stops = limits.software && trips * (stages + 1) > SOFTWARE_ITERATIONS;
     let fits = trips * u64::from(width) <= u64::from(resident_values(limits));
     let shared = shape.states == States::Shared;
-    let can_split = (stages > 0 || shared) && !shape.gathered_in_place;
+    let can_split = (stages > 0 || shared) && !shape.overwritten;
     let splits = limits.workgroups.min(64).min((shape.cols / 4096).max(1) as u32);
     let few = shape.rows < busy_rows(limits) && shape.cols >= SPLIT_COLS;
     let (kernel, why) = match force.kernel {
@@ -241,7 +241,8 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
         Some(Kernel::RowResident { .. }) => (Kernel::RowResident { trips: trips as u32 }, "asked for"),
         Some(Kernel::RowSplit { .. }) if !can_split => {
             return fault(
-                "sharing a row without row reductions, or while its gathered input is overwritten".to_owned(),
+                "sharing a row without row reductions, or while an input that all of it reads is overwritten"
+                    .to_owned(),
             );
         }
         Some(Kernel::RowSplit { splits }) if splits == 0 || splits > limits.workgroups => {
@@ -410,16 +411,20 @@ mod tests {
             width: if cols.is_multiple_of(4) { 4 } else { 1 },
             masked: false,
             rows_innermost: false,
-            gathered_in_place: false,
+            overwritten: false,
             states: States::Inside,
         };
         schedule(&program, program.passes.last().unwrap(), shape, limits, Force::default()).unwrap()
     }
 
     #[test]
-    fn gathered_inputs_are_known() {
+    fn inputs_that_all_lanes_of_a_row_read_are_known() {
         let program = program(&losses::nll(), &[]);
-        assert!(is_gathered(&program, program.input("input").unwrap()));
+        assert!(is_read_by_row(&program, program.input("input").unwrap()), "labels choose among its elements");
+        assert!(is_read_by_row(&program, program.input("target").unwrap()), "of row scope");
+        let wanted = Wanted { loss: true, ..Wanted::default() };
+        let program = lower(&losses::kl_div(), &wanted, &|_| Some(false)).unwrap();
+        assert!(!is_read_by_row(&program, program.input("target").unwrap()), "each lane its columns");
     }
 
     #[test]
@@ -454,7 +459,7 @@ mod tests {
             width: 4,
             masked: true,
             rows_innermost: false,
-            gathered_in_place: false,
+            overwritten: false,
             states: States::Inside,
         };
         let force = Force { width: Some(0), ..Force::default() };
@@ -473,7 +478,7 @@ mod tests {
             width: 4,
             masked: false,
             rows_innermost: false,
-            gathered_in_place: false,
+            overwritten: false,
             states: States::Inside,
         };
         let pass = program.passes.last().unwrap();

@@ -82,10 +82,12 @@ pub fn looked_at(pass: &Pass) -> Vec<NodeId> {
         .collect()
 }
 
-/// Whether the labels of a row choose elements of this input.
-pub fn is_gathered(program: &Program, place: usize) -> bool {
-    program.nodes.iter().any(|node| match node {
+/// Whether lanes of a row read values of this input that another lane of the row overwrites when the input's gradient
+/// takes its place: the row's own value, or elements that labels choose.
+pub fn is_read_by_row(program: &Program, place: usize) -> bool {
+    let is_gathered = |node: &Node| match node {
         Node::At(x, _) => *program.node(*x) == Node::Input(place as u32),
         _ => false,
-    })
+    };
+    program.inputs[place].scope == Scope::Row || program.nodes.iter().any(is_gathered)
 }

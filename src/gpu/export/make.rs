@@ -3,7 +3,7 @@
 use super::{
     Condition, Export, ExportBuffer, ExportDispatch, ExportField, ExportResource, ExportTensor, ExportUniform,
 };
-use crate::codegen::{Mode, Slot, edge_outputs, group_slots, scalar_slots, state_words, sums_to, tensors};
+use crate::codegen::{Mode, Slot, edge_outputs, group_slots, scalar_slots, state_words, sum_counts, tensors};
 use crate::count::{Count, Formula};
 use crate::error::{Error, Result};
 use crate::expr::{Node, Scope};
@@ -118,15 +118,18 @@ impl<'a> Maker<'a> {
         let program = &compiled.program;
         let leaves = program.passes.iter().enumerate().map(|(place, pass)| {
             let schedule = &resolved.facts.passes[place].schedule;
+            let [totals, group_sums] = sum_counts(program, place);
             Leaves {
-                sums: pass.totals.len() as u64,
+                totals,
                 items: sum_items(program, schedule),
+                group_sums,
                 states: pass.stages.len() as u64 * slots(schedule) * u64::from(state_words(program, pass)),
                 edges: edge_outputs(program, pass, &resolved.variants[place], schedule.width).len() as u64,
             }
         });
         let leaves: Vec<Leaves<Formula>> = leaves.collect();
         let group_rows = Formula::of(compiled.spec.group_rows.unwrap_or(1));
+        // Whole ones, as the conditions say.
         let groups = rows(program).div_ceil(group_rows.clone());
         let memory = Memory::new(&leaves, &rows(program), group_slots(program).len() as u64, groups);
         Maker { compiled, program, resolved, made_for, group_rows, memory, uniforms: Vec::new() }
@@ -217,8 +220,8 @@ impl<'a> Maker<'a> {
 
     /// Partial sums that the last steps of a pass add up.
     fn total_items(&self, pass: usize) -> Formula {
-        match sums_to(self.program, pass, Scope::Total).len() {
-            0 => Formula::of(0),
+        match sum_counts(self.program, pass) {
+            [0, _] => Formula::of(0),
             _ => sum_items(self.program, &self.resolved.facts.passes[pass].schedule),
         }
     }
@@ -233,8 +236,9 @@ impl<'a> Maker<'a> {
         let items = self.total_items(pass);
         match sums {
             Sums::Groups => {
-                let items = sum_items(self.program, &self.resolved.facts.passes[pass].schedule);
-                Span::groups(items, self.group_rows.clone(), &self.memory)
+                let [totals, _] = sum_counts(self.program, pass);
+                let partials = Formula::of(totals).times(items);
+                Span::groups(partials, rows(self.program), self.group_rows.clone(), &self.memory)
             }
             Sums::Segments => Span::segments(items, &self.memory),
             Sums::Finish => {
@@ -358,6 +362,10 @@ impl<'a> Maker<'a> {
             Condition { formula: number(2).is_at_most(Formula::Cols), why: "one column would be addressed otherwise" },
             Condition { formula: elements().is_at_most(number(MOST_ELEMENTS)), why: "elements are counted in 32 bits" },
         ];
+        if self.group_rows != number(1) {
+            let formula = Formula::Rows.remainder(self.group_rows.clone()).equals(number(0));
+            all.push(Condition { formula, why: "groups are whole" });
+        }
         for (place, facts) in self.resolved.facts.passes.iter().enumerate() {
             let (schedule, variant) = (&facts.schedule, &self.resolved.variants[place]);
             let along = if program.has_rows() { Formula::Cols } else { elements() };
@@ -499,6 +507,37 @@ mod tests {
         assert!(same > 500, "only {same} compared");
         assert!(kinds.iter().any(|kind| matches!(kind, Kernel::RowSplit { .. })), "{kinds:?}");
         assert!(kinds.contains(&Kernel::Row) && kinds.contains(&Kernel::Elementwise), "{kinds:?}");
+    }
+
+    /// Sums over groups of what is known without the elements, of rows' sums, of both, and their adjoints, beside sums
+    /// over everything.
+    #[test]
+    fn sums_over_groups_are_exported() {
+        let loss = Loss::define("groups")
+            .input("x", Scope::Element)
+            .input("r", Scope::Row)
+            .row_axis(crate::RowAxis::Last)
+            .expr(|b| {
+                let (x, r) = (b.input("x"), b.input("r"));
+                let known = r.sum_over(Scope::Group) / (r * r).sum_over(Scope::Total);
+                let found = x.sum().sum_over(Scope::Group) - r;
+                x * known + found * found
+            })
+            .reduction(Reduction::Sum);
+        let of = |rows: usize| {
+            let spec = PlanSpec::new().input("x", DType::F32, &[rows, 40]).input("r", DType::F32, &[rows]);
+            spec.grad("x").grad("r").group_rows(4)
+        };
+        let export = Export::new(&loss, &of(400)).unwrap();
+        let allowed = |rows| export.conditions.iter().all(|c| c.formula.at(rows, 40) == 1);
+        assert!(allowed(1200) && !allowed(402), "{:?}", export.conditions);
+        for rows in [400, 404, 1200] {
+            let compiled = Compiled::new(&loss, &of(rows), &Limits::WEBGPU).unwrap();
+            let planned = compiled.planned().unwrap();
+            let (_, resolved) = compiled.resolve(&planned, false, Force::default()).unwrap();
+            assert!(agrees(&export, &resolved, [rows as u64, 40]), "{rows} rows");
+        }
+        assert!(matches!(Export::new(&loss, &of(402)), Err(Error::Param { param, .. }) if param == "group_rows"));
     }
 
     #[test]
