@@ -385,3 +385,92 @@ fn no_word_is_torn_in_fifty_repetitions() {
         }
     }
 }
+
+#[test]
+fn an_output_whose_own_elements_overlap_is_refused_in_every_mode() {
+    let Some(ctx) = context() else { return };
+    let whole = Tensor::zeros(ctx, DType::F32, &[64]).unwrap();
+    // Every layout twice: windows that slide, one repeated, several axes that meet; then those that only look like it.
+    let meet = [[1, 1], [2, 1], [0, 1], [3, 2], [2, 3]];
+    for strides in meet {
+        let view = whole.view(0, &[4, 5], &strides).unwrap();
+        let plain = Tensor::zeros(ctx, DType::F32, &[4, 5]).unwrap();
+        for mode in [GradMode::Write, GradMode::Accumulate] {
+            let spec = PlanSpec::new().like(&[("input", &plain), ("target", &plain)]).grad_mode("input", mode);
+            let plan = ctx.plan(&losses::mse(), &spec).unwrap();
+            let bindings = Bindings::new().inputs(&[("input", &plain), ("target", &plain)]).grad("input", &view);
+            let error = plan.bind(&bindings).unwrap_err();
+            assert!(matches!(&error, wgloss::Error::Buffer { message, .. } if message.contains("share")), "{error}");
+        }
+        // In place, the plan says so already.
+        let inputs = [("input", &view), ("target", &plain)];
+        let spec = PlanSpec::new().like(&inputs).grad_mode("input", GradMode::InPlace);
+        let error = ctx.plan(&losses::mse(), &spec).unwrap_err();
+        assert!(matches!(&error, wgloss::Error::Buffer { .. }), "{strides:?}: {error}");
+        // Read only, it is an input like any other.
+        losses::mse().forward_backward(ctx, &inputs).unwrap();
+        // A plan for another layout does not let it pass.
+        let spec = PlanSpec::new().like(&[("input", &plain), ("target", &plain)]).grad_mode("input", GradMode::InPlace);
+        let plan = ctx.plan(&losses::mse(), &spec).unwrap();
+        assert!(matches!(plan.bind(&Bindings::new().inputs(&inputs)), Err(wgloss::Error::Buffer { .. })));
+    }
+    // The loss, not reduced, is an output as well; so are losses of rows.
+    let plain = Tensor::zeros(ctx, DType::F32, &[4, 5]).unwrap();
+    let loss = losses::mse().reduction(wgloss::Reduction::None);
+    let plan = ctx.plan(&loss, &PlanSpec::new().like(&[("input", &plain), ("target", &plain)])).unwrap();
+    let bindings = Bindings::new().inputs(&[("input", &plain), ("target", &plain)]);
+    let slid = whole.view(0, &[4, 5], &[1, 1]).unwrap();
+    assert!(matches!(plan.bind(&bindings.loss(&slid)), Err(wgloss::Error::Buffer { input, .. }) if input == "loss"));
+}
+
+#[test]
+fn an_output_whose_elements_interleave_without_overlap_is_right() {
+    let Some(ctx) = context() else { return };
+    let (x, t) = ([1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], [0.0f32; 6]);
+    let xs = Tensor::from_slice(ctx, &x, &[2, 3]).unwrap();
+    let ts = Tensor::from_slice(ctx, &t, &[2, 3]).unwrap();
+    let loss = losses::mse().reduction(wgloss::Reduction::Sum);
+    // Interleaved (offsets 0, 2, 4, 3, 5, 7), transposed, padded, sliced.
+    for strides in [[3, 2], [1, 2], [5, 1], [12, 4]] {
+        for mode in [GradMode::Write, GradMode::Accumulate] {
+            let whole = Tensor::from_slice(ctx, &[0.5f32; 32], &[32]).unwrap();
+            let view = whole.view(3, &[2, 3], &strides).unwrap();
+            let spec = PlanSpec::new().like(&[("input", &xs), ("target", &ts)]).grad_mode("input", mode);
+            let bindings = Bindings::new().inputs(&[("input", &xs), ("target", &ts)]).grad("input", &view);
+            let bound = ctx.plan(&loss, &spec).unwrap().bind(&bindings).unwrap();
+            bound.submit().unwrap();
+            let before = if mode == GradMode::Write { 0.0 } else { 0.5 };
+            let mut want = [0.5f32; 32];
+            for (k, x) in x.iter().enumerate() {
+                want[3 + k / 3 * strides[0] + k % 3 * strides[1]] = 2.0 * x + before;
+            }
+            assert_eq!(whole.to_vec::<f32>().unwrap(), want, "{strides:?} {mode:?}");
+        }
+    }
+}
+
+#[test]
+fn a_host_write_never_changes_a_neighbour() {
+    let Some(ctx) = context() else { return };
+    // 5: ends inside the last word of a buffer that is padded to 16 bytes; 8: fills it.
+    for count in [5usize, 8, 9] {
+        let all: Vec<f16> = (0..count).map(|k| f16::of(k as f32 + 1.0)).collect();
+        for first in 0..count {
+            for len in 1..=count - first {
+                let whole = Tensor::from_slice(ctx, &all, &[count]).unwrap();
+                let view = whole.view(first as u64, &[len], &[1]).unwrap();
+                let mut want = all.clone();
+                match view.write(ctx, &vec![f16::of(-1.0); len]) {
+                    Ok(()) => want[first..first + len].fill(f16::of(-1.0)),
+                    Err(error) => assert!(matches!(error, wgloss::Error::Buffer { .. }), "{error}"),
+                }
+                assert_eq!(whole.to_vec::<f16>().unwrap(), want, "{len} from {first} of {count}");
+            }
+        }
+        let whole = Tensor::from_slice(ctx, &all, &[count]).unwrap();
+        whole.write(ctx, &all).unwrap();
+        assert!(whole.view(count as u64, &[1], &[1]).is_err(), "what pads the buffer is nobody's");
+        let shared = Tensor::from_buffer(whole.buffer().clone(), 0, DType::F16, &[5]).unwrap();
+        assert!(matches!(shared.write(ctx, &all[..5]), Err(wgloss::Error::Buffer { .. })), "somebody else's buffer");
+    }
+}

@@ -5,6 +5,7 @@ use crate::codegen::Mode;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::expr::Scope;
+use crate::geometry::Layout;
 use crate::lower::{Program, Target, UPSTREAM};
 use crate::op::Kind;
 
@@ -25,6 +26,16 @@ pub(super) fn check_input(loss: &str, known: &[crate::loss::InputSpec], input: &
     }
     let expected = if kind == Kind::Int { "i32 or u32 class indices" } else { "f32, f16 or bf16" };
     Err(Error::DType { input: input.to_owned(), expected: expected.to_owned(), found: dtype.to_string() })
+}
+
+/// Whatever is written, in whatever way, has a place for each element.
+pub(super) fn check_written(name: &str, layout: &Layout) -> Result<()> {
+    if !layout.overlaps_itself() {
+        return Ok(());
+    }
+    let Layout { shape, strides } = layout;
+    let message = format!("is written, but elements of shape {shape:?} with strides {strides:?} share a place");
+    Err(Error::Buffer { input: name.to_owned(), message })
 }
 
 /// A gradient is stored as some float, and in place as its input.

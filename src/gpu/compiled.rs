@@ -1,6 +1,6 @@
 //! A loss compiled for shapes, without a device: its program, and the dispatches for tensors of those shapes. Pure.
 
-use super::check::{check_grad_dtype, check_in_place, check_input, missing, mode_of};
+use super::check::{check_grad_dtype, check_in_place, check_input, check_written, missing, mode_of};
 use super::explain::output_name;
 use super::problem::{Place, Problem, Shard, Staging};
 use super::resolve::{Resolved, resolve};
@@ -202,6 +202,9 @@ impl Compiled {
         };
         let outputs: Vec<Io> = (0..self.program.outputs.len()).map(output).collect();
         self.check_bytes(&inputs, &outputs)?;
+        for (output, io) in self.program.outputs.iter().zip(&outputs) {
+            check_written(&output_name(&self.program, &output.target), &io.layout)?;
+        }
         Ok(BoundIo { inputs, outputs })
     }
 

@@ -18,6 +18,8 @@ pub struct Tensor {
     dtype: DType,
     layout: Layout,
     ctx: Option<Context>,
+    /// Elements of the buffer that may belong to a tensor. The rest of one that wgloss made pads it to whole vectors.
+    elements: u64,
 }
 
 impl Tensor {
@@ -59,7 +61,8 @@ impl Tensor {
         // Whole vectors, so that the last one can be loaded and stored as one.
         let bytes = (layout.len() as u64).saturating_mul(dtype.size());
         let buffer = ctx.create_buffer("tensor", bytes.checked_next_multiple_of(16).unwrap_or(u64::MAX), USAGE)?;
-        Ok(Tensor { buffer, offset: 0, dtype, layout, ctx: Some(ctx.clone()) })
+        let elements = layout.len() as u64;
+        Ok(Tensor { buffer, offset: 0, dtype, layout, ctx: Some(ctx.clone()), elements })
     }
 
     /// A contiguous tensor in a buffer that somebody else made, beginning at that element.
@@ -86,18 +89,24 @@ impl Tensor {
         if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
             return fault("was made without BufferUsages::STORAGE".to_owned());
         }
-        Ok(Tensor { buffer, offset, dtype, layout, ctx: None })
+        let elements = buffer.size() / dtype.size();
+        Ok(Tensor { buffer, offset, dtype, layout, ctx: None, elements })
     }
 
     /// Another view of the same buffer: first element (counted from this one's), shape and strides.
     ///
     /// # Errors
-    /// [`Error::Buffer`] if it reaches past the buffer's end.
+    /// [`Error::Buffer`] if it reaches past the buffer's end, or what wgloss made that buffer for.
     pub fn view(&self, offset: u64, shape: &[usize], strides: &[usize]) -> Result<Tensor> {
         let layout = Layout { shape: shape.to_vec(), strides: strides.to_vec() };
+        let end = self.offset.saturating_add(offset).saturating_add(layout.extent());
+        if end > self.elements {
+            let message = format!("holds {} elements, the view reaches element {end}", self.elements);
+            return Err(Error::Buffer { input: format!("{shape:?}"), message });
+        }
         let buffer = self.buffer.clone();
         let view = Tensor::from_buffer_strided(buffer, self.offset.saturating_add(offset), self.dtype, layout)?;
-        Ok(Tensor { ctx: self.ctx.clone(), ..view })
+        Ok(Tensor { ctx: self.ctx.clone(), elements: self.elements, ..view })
     }
 
     /// Size of each axis.
@@ -165,13 +174,14 @@ impl Tensor {
         }
         let range = self.byte_range();
         let bytes: &[u8] = bytemuck::cast_slice(values);
-        let is_whole = range.start == 0 && self.buffer.size() - range.end < 16;
+        // Nobody has what follows the last element of a buffer that wgloss made.
+        let is_last = range.end == self.elements * self.dtype.size() && range.end < self.buffer.size();
         if range.start.is_multiple_of(4) && range.end.is_multiple_of(4) {
             ctx.queue().write_buffer(&self.buffer, range.start, bytes);
-        } else if is_whole {
+        } else if range.start.is_multiple_of(4) && is_last {
             let mut padded = bytes.to_vec();
             padded.resize(bytes.len().next_multiple_of(4), 0);
-            ctx.queue().write_buffer(&self.buffer, 0, &padded);
+            ctx.queue().write_buffer(&self.buffer, range.start, &padded);
         } else {
             let message = "shares a 32-bit word with its neighbour, which a write would change".to_owned();
             return Err(Error::Buffer { input: "write".to_owned(), message });

@@ -1,6 +1,6 @@
 //! The tensors of a bound plan: found by name, checked against the plan, made where none was given.
 
-use super::check::{check_input, missing, mode_of};
+use super::check::{check_input, check_written, missing, mode_of};
 use super::compiled::Io;
 use super::explain::output_name;
 use super::plan::Plan;
@@ -134,11 +134,7 @@ impl Plan {
                     found: tensor.shape().to_vec(),
                 });
             }
-            let repeats = tensor.shape().iter().zip(tensor.strides()).any(|(&size, &stride)| size > 1 && stride == 0);
-            if repeats {
-                let message = "is written, so none of its strides may be 0".to_owned();
-                return Err(Error::Buffer { input: name, message });
-            }
+            check_written(&name, tensor.layout())?;
             if let Mode::InPlace(place) = mode {
                 let input = inputs[place].as_ref().expect("an input that is overwritten is bound");
                 let same = input.buffer() == tensor.buffer()
