@@ -41,6 +41,8 @@ const COUNT: u64 = 160;
 const THREADS: usize = 2;
 /// Different failures after which a run ends.
 const MOST_FAILURES: usize = 30;
+/// Failures of one kind that are shrunk, since one kind may have several causes.
+const SHRUNK: usize = 4;
 /// What shrinking one failure may take.
 const SHRINKING: Duration = Duration::from_secs(30);
 /// What one problem may take before it counts as hung.
@@ -56,8 +58,8 @@ fn number(name: &str) -> Option<u64> {
 struct Shared {
     next: AtomicU64,
     coverage: Mutex<Coverage>,
-    /// By kind: how many, and the first one in words.
-    failures: Mutex<BTreeMap<String, (usize, String)>>,
+    /// By kind: how many, and the first ones in words.
+    failures: Mutex<BTreeMap<String, (usize, Vec<String>)>>,
     /// What each thread is at.
     running: Mutex<[Option<(u64, Instant)>; THREADS]>,
 }
@@ -130,8 +132,9 @@ fn many(first: u64, end: u64, until: Option<Instant>) -> ExitCode {
     let failures = shared.failures.into_inner().unwrap_or_else(|e| e.into_inner());
     let seeds = shared.next.into_inner().min(end) - first;
     println!("{seeds} seeds in {:.0} s; {} kinds of failure", start.elapsed().as_secs_f64(), failures.len());
-    for (times, text) in failures.values() {
-        println!("\n{times} times like this:\n{text}");
+    for (kind, (times, texts)) in &failures {
+        println!("\n{times} times {kind}");
+        texts.iter().for_each(|text| println!("{text}"));
     }
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -152,16 +155,17 @@ fn work(shared: &Shared, thread: usize, end: u64, until: Option<Instant>) {
         let verdict = devices.run(&problem, &mut coverage);
         coverage.count_verdict(&verdict);
         if let Verdict::Failed(failure) = verdict {
-            let known = {
+            let times = {
                 let mut failures = shared.failures.lock().unwrap_or_else(|e| e.into_inner());
-                let known = failures.get_mut(&failure.kind);
-                known.map(|known| known.0 += 1).is_some()
+                let known = failures.entry(failure.kind.clone()).or_default();
+                known.0 += 1;
+                known.0
             };
-            if !known {
+            if times <= SHRUNK {
                 let text = report(seed, &problem, &failure, &mut devices);
                 println!("{text}\n");
                 let mut failures = shared.failures.lock().unwrap_or_else(|e| e.into_inner());
-                failures.entry(failure.kind).or_insert((1, text));
+                failures.entry(failure.kind).or_default().1.push(text);
             }
         }
     }

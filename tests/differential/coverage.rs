@@ -168,16 +168,20 @@ impl Coverage {
                 self.add("schedules", kernel);
             }
         }
-        for (word, name) in [("subgroups of", "subgroups"), ("chunk", "chunks"), ("parts", "parts")] {
+        for (word, name) in [("subgroups of", "subgroups"), (" chunks", "several chunks")] {
             if explain.contains(word) {
                 self.add("schedules", name);
             }
         }
-        for title in kernels {
-            for word in ["stitch", "settle", "reduce", "groups", "states"] {
-                if title.contains(word) {
-                    self.add("schedules", format!("kernel {word}"));
-                }
+        let others = [
+            ("sums of pass", "reduce"),
+            ("words that rows share", "stitch"),
+            ("gradient narrowed", "narrow"),
+            ("summed over broadcast", "broadcast sum"),
+        ];
+        for (word, name) in others {
+            if kernels.iter().any(|title| title.contains(word)) {
+                self.add("schedules", name);
             }
         }
     }
@@ -240,7 +244,8 @@ impl Coverage {
             [RowAxis::None, RowAxis::Last, RowAxis::Class].map(|a| format!("{a:?}")),
         );
         self.expect("reductions", REDUCTIONS.iter().map(|name| (*name).to_owned()));
-        self.expect("schedules", ["element-wise", "streamed rows", "resident rows", "rows split"].map(str::to_owned));
+        let schedules = ["element-wise", "streamed rows", "resident rows", "rows split", "several chunks", "stitch"];
+        self.expect("schedules", schedules.map(str::to_owned));
         self.to_string()
     }
 }

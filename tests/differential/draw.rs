@@ -125,6 +125,8 @@ fn domain(row_axis: RowAxis, random: &mut Random) -> Vec<usize> {
     let order = class.into_iter().chain((0..rank).filter(|axis| Some(*axis) != class));
     for axis in order {
         let left = most / domain.iter().product::<usize>().max(1);
+        // Half of the rows are short, so that there are many.
+        let left = if Some(axis) == class && random.one_in(2) { left.min(65) } else { left };
         let fit: Vec<usize> = SIZES.iter().copied().filter(|size| *size <= left.max(1)).collect();
         domain[axis] = random.pick(&fit);
         if Some(axis) == class && most > ELEMENTS && random.one_in(3) {

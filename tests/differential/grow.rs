@@ -102,7 +102,7 @@ impl<'r> Grower<'r> {
             return self.leaf(scope);
         }
         let d = depth - 1;
-        match self.random.below(24) {
+        match self.random.below(30) {
             0..=2 => {
                 let (op, x) = (self.random.pick(&ANY), self.grow(scope, d));
                 unary(op, tame(x, 1e3))

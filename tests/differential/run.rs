@@ -139,7 +139,10 @@ fn documented(problem: &Problem, error: &Error) -> Option<String> {
         Error::Unsupported { message } if message.contains("in-place") && problem.inputs.iter().any(in_place) => {
             Some("in-place gradient of what is read again".to_owned())
         }
-        Error::Limit { .. } if problem.device == Device::Small => Some("limits of the small device".to_owned()),
+        Error::Unsupported { message } if problem.outputs.separate && message.contains("apart from the loss") => {
+            Some("gradient that only the forward part has".to_owned())
+        }
+        Error::Limit { limit, .. } if problem.device != Device::Adapter => Some(format!("{limit}")),
         Error::Shape { expected, .. } if expected.contains("strides that merge") => {
             Some("strides that do not merge".to_owned())
         }

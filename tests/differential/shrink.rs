@@ -7,20 +7,27 @@ use wgloss::lower::{UPSTREAM, Upstream};
 use wgloss::schedule::Force;
 use wgloss::{DType, GradMode, Reduction, Scope};
 
-/// Shrinks greedily while `fails` holds: the first smaller problem that fails is the next one.
+/// Shrinks greedily while `fails` holds: each simpler problem that fails is the next one to simplify, until none is
+/// or the time is over.
 pub fn shrink(problem: &Problem, time: Duration, mut fails: impl FnMut(&Problem) -> bool) -> Problem {
     let (mut best, start) = (problem.clone(), Instant::now());
-    loop {
-        let mut smaller = simpler(&best).into_iter();
-        let next = smaller.find(|candidate| start.elapsed() < time && *candidate != best && fails(candidate));
-        match next {
-            Some(next) => best = next,
-            None => return best,
+    let mut candidates = simpler(&best);
+    // After a step, what comes next in the list goes on; the list is done when all of it has failed to fail.
+    let (mut next, mut tried) = (0, 0);
+    while tried < candidates.len() && start.elapsed() < time {
+        let candidate = &candidates[next % candidates.len()];
+        if *candidate != best && fails(candidate) {
+            best = candidate.clone();
+            candidates = simpler(&best);
+            tried = 0;
+        } else {
+            (next, tried) = (next + 1, tried + 1);
         }
     }
+    best
 }
 
-/// Problems that are a step simpler, those that save most first.
+/// Problems that are a step simpler. No way leads back from any of them.
 fn simpler(problem: &Problem) -> Vec<Problem> {
     let mut all = Vec::new();
     let mut with = |change: &dyn Fn(&mut Problem)| {
@@ -40,24 +47,6 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
             with(&|p| drop(p.terms.remove(k)));
         }
     }
-    for axis in 0..problem.domain.len() {
-        let size = problem.domain[axis];
-        for to in [1, 2, 3, size / 2, size.saturating_sub(1)] {
-            if (1..size).contains(&to) {
-                with(&|p| resize(p, axis, to));
-            }
-        }
-    }
-    for k in 0..problem.terms.len() {
-        let Form::Expression { tree, .. } = &problem.terms[k].form else { continue };
-        for smaller in smaller_trees(tree) {
-            with(&|p| {
-                if let Form::Expression { tree, .. } = &mut p.terms[k].form {
-                    tree.clone_from(&smaller);
-                }
-            });
-        }
-    }
     with(&|p| p.force = Force::default());
     with(&|p| p.force.kernel = None);
     with(&|p| p.force.width = None);
@@ -66,7 +55,9 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
     with(&|p| p.force.lanes = None);
     with(&|p| p.capacity = None);
     with(&|p| p.group_rows = None);
-    with(&|p| p.group_rows = Some(1));
+    if problem.group_rows.is_some_and(|rows| rows > 1) {
+        with(&|p| p.group_rows = Some(1));
+    }
     with(&|p| p.device = Device::Adapter);
     with(&|p| p.scaled_by = None);
     with(&|p| p.upstream = Upstream::One);
@@ -78,7 +69,10 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
     for k in 0..problem.outputs.extras.len() {
         with(&|p| drop(p.outputs.extras.remove(k)));
     }
-    for reduction in [Reduction::Sum, Reduction::Mean, Reduction::None] {
+    for reduction in [Reduction::None, Reduction::Sum, Reduction::Mean] {
+        if problem.terms.iter().all(|term| term.reduction == reduction) {
+            break;
+        }
         with(&|p| p.terms.iter_mut().for_each(|term| term.reduction = reduction.clone()));
     }
     for k in 0..problem.terms.len() {
@@ -114,6 +108,24 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
         with(&|p| p.inputs[k].grad.iter_mut().for_each(|grad| grad.home = Home::default()));
         let whole = problem.shape_of(problem.inputs[k].scope);
         with(&|p| p.inputs[k].shape.clone_from(&whole));
+    }
+    for axis in 0..problem.domain.len() {
+        let size = problem.domain[axis];
+        for to in [1, 2, 3, size / 2, size.saturating_sub(1)] {
+            if (1..size).contains(&to) {
+                with(&|p| resize(p, axis, to));
+            }
+        }
+    }
+    for k in 0..problem.terms.len() {
+        let Form::Expression { tree, .. } = &problem.terms[k].form else { continue };
+        for smaller in smaller_trees(tree) {
+            with(&|p| {
+                if let Form::Expression { tree, .. } = &mut p.terms[k].form {
+                    tree.clone_from(&smaller);
+                }
+            });
+        }
     }
     for (k, Data { seed, .. }) in problem.data.iter().enumerate() {
         if *seed > 8 {
@@ -205,9 +217,8 @@ fn smaller_trees(tree: &Tree) -> Vec<Tree> {
     for place in 0..tree.size() {
         for (k, _) in replacements(tree, place).into_iter().enumerate() {
             let changed = rebuild(tree, place, k);
-            let fits = changed.size() < tree.size() || !matches!(tree, Tree::Input(_));
             let whole = !matches!(changed.scope(), Scope::Group | Scope::Column | Scope::Scalar | Scope::Param);
-            if fits && changed != *tree && whole && (changed.scope() == scope || changed.scope() >= Scope::Row) {
+            if changed != *tree && whole && (changed.scope() == scope || changed.scope() >= Scope::Row) {
                 all.push(changed);
             }
         }
