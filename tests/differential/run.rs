@@ -166,7 +166,9 @@ fn compare(ctx: &Context, problem: &Problem, coverage: &mut Coverage) -> Verdict
                 Some(why) => Verdict::Skipped(why),
                 None => {
                     let message = gpu.to_string();
-                    let start: String = message.split(['\n', '`']).next().unwrap_or("").chars().take(60).collect();
+                    // Of a kernel that does not compile, what the compiler says.
+                    let said = message.split("error: ").last().unwrap_or("");
+                    let start: String = said.split(['\n', '`']).next().unwrap_or("").chars().take(60).collect();
                     Failure::new(format!("the GPU refuses with {} ({start})", variant(&gpu)), None, message)
                 }
             };
