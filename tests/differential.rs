@@ -16,6 +16,7 @@ mod differential {
     pub mod expression;
     pub mod grow;
     pub mod judge;
+    pub mod oracle;
     pub mod problem;
     pub mod random;
     pub mod reference;

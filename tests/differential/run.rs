@@ -3,6 +3,7 @@
 use super::coverage::Coverage;
 use super::device::Session;
 use super::judge::{Judge, Mismatch};
+use super::oracle;
 use super::problem::{Data, Device, Problem};
 use super::reference::{Outcome, Reference};
 use super::values::{Host, values};
@@ -209,6 +210,12 @@ fn compare(ctx: &Context, problem: &Problem, coverage: &mut Coverage) -> Verdict
             return failed(kind(&mismatch), describe(&mismatch, problem, &got, &cpu));
         }
         coverage.count_data(*data, judge.beyond_contract, want.bad_label.is_some());
+        // Then what both paths may have wrong.
+        if let Some(message) = oracle::check(problem, data.flavour, hosts, data.seed) {
+            let start: String =
+                message.split(" for ").next().unwrap_or("").chars().filter(|c| c.is_alphabetic()).collect();
+            return failed(format!("oracle: {}", &start[..start.len().min(24)]), message);
+        }
     }
     Verdict::Agreed
 }
