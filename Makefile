@@ -1,5 +1,5 @@
 # make demo: trains on MNIST, wholly on the GPU.   make test: the whole suite.   Both make sure of an adapter first.
-.PHONY: demo test bench bench-device bench-peers adapter
+.PHONY: demo test fuzz bench bench-device bench-peers adapter
 
 # A Vulkan driver, and a linker for Rust; on a fresh Debian or Ubuntu both come from apt.
 adapter:
@@ -25,6 +25,12 @@ LIMITED = chunks embedding errors explain extras golden hostile schedules separa
 test: adapter
 	WGLOSS_REQUIRE_ADAPTER=1 cargo test --features cli
 	GALLIVM_PERF=nopt WGLOSS_REQUIRE_ADAPTER=1 WGLOSS_TEST_LIMITS=webgpu cargo test --features cli $(LIMITED:%=--test %)
+
+# Random problems, GPU against CPU, for MINUTES, from the seed START (the clock's, where none is given); ends with what
+# was covered and all failures, shrunk. `make test` has a small, fixed share of it.
+fuzz: adapter
+	WGLOSS_REQUIRE_ADAPTER=1 WGLOSS_FUZZ_MINUTES=$(or $(MINUTES),10) $(if $(START),WGLOSS_FUZZ_START=$(START)) \
+	  cargo test --test differential
 
 bench: adapter
 	cargo bench

@@ -1,0 +1,291 @@
+//! What was covered, counted, so that a hole shows.
+
+use super::expression::{Fold, Index, Part, Test, Tree};
+use super::problem::{Data, Device, FLAVOURS, Form, Problem};
+use super::run::Verdict;
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+use wgloss::lower::Upstream;
+use wgloss::op::Op;
+use wgloss::schedule::Force;
+use wgloss::{DType, GradMode, Reduction, RowAxis, Scope, losses};
+
+/// Counts by kind and name.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    counts: BTreeMap<&'static str, BTreeMap<String, usize>>,
+}
+
+impl Coverage {
+    fn add(&mut self, kind: &'static str, name: impl Into<String>) {
+        *self.counts.entry(kind).or_default().entry(name.into()).or_default() += 1;
+    }
+
+    /// Names that ought to be there.
+    fn expect(&mut self, kind: &'static str, names: impl IntoIterator<Item = String>) {
+        for name in names {
+            self.counts.entry(kind).or_default().entry(name).or_default();
+        }
+    }
+
+    pub fn merge(&mut self, other: &Coverage) {
+        for (kind, counts) in &other.counts {
+            for (name, count) in counts {
+                *self.counts.entry(kind).or_default().entry(name.clone()).or_default() += count;
+            }
+        }
+    }
+
+    pub fn count_verdict(&mut self, verdict: &Verdict) {
+        match verdict {
+            Verdict::Agreed => self.add("problems", "agreed"),
+            Verdict::Refused(why) => {
+                self.add("problems", "refused by both");
+                self.add("refused by both", why);
+            }
+            Verdict::Skipped(why) => {
+                self.add("problems", "skipped");
+                self.add("skipped", why);
+            }
+            Verdict::Failed(_) => self.add("problems", "failed"),
+        }
+    }
+
+    /// Data that agreed.
+    pub fn count_data(&mut self, data: Data, beyond_contract: bool, bad_label: bool) {
+        self.add("data", format!("{:?}", data.flavour));
+        if beyond_contract {
+            self.add("bounds", "by evidence");
+        } else {
+            self.add("bounds", "by contract");
+        }
+        if bad_label {
+            self.add("data", "status: bad label");
+        }
+    }
+
+    /// A problem that both paths take.
+    pub fn count_session(&mut self, problem: &Problem, explain: &str, kernels: &[String]) {
+        for term in &problem.terms {
+            self.add("losses", term.form.name());
+            self.add("reductions", reduction(&term.reduction));
+            match &term.form {
+                Form::Catalogue { options, .. } => {
+                    for (name, _) in options {
+                        self.add("options", name);
+                    }
+                }
+                Form::Expression { tree, row_axis, .. } => {
+                    self.add("row axis of expressions", format!("{row_axis:?}"));
+                    self.count_tree(tree);
+                }
+            }
+        }
+        if problem.terms.len() > 1 {
+            self.add("losses", "several terms");
+        }
+        if problem.scaled_by.is_some() {
+            self.add("losses", "scaled_by");
+        }
+        let whole = problem.domain.clone();
+        for input in &problem.inputs {
+            self.add("input dtypes", input.dtype.to_string());
+            let home = &input.home;
+            let mut layout = |is: bool, what: &str| {
+                if is {
+                    self.add("layouts", what);
+                }
+            };
+            layout(home.offset > 0, "offset");
+            layout(home.pad > 0, "padded");
+            layout(home.step > 1, "every second");
+            layout(home.reversed, "axes reversed");
+            layout(home.repeats.contains(&true), "stride 0");
+            layout(home.pooled, "pooled");
+            layout(home.is_plain(), "contiguous");
+            layout(input.scope == Scope::Element && input.shape != whole, "broadcast elements");
+            layout(input.scope == Scope::Row && input.shape != problem.shape_of(Scope::Row), "broadcast rows");
+            for name in ["sample_weight", "mask", "weight", "pos_weight", "alpha"] {
+                if input.name == name {
+                    self.add("optional inputs", name);
+                }
+            }
+            if let Some(grad) = &input.grad {
+                self.add("gradients", format!("{:?}", grad.mode));
+                self.add("gradients", format!("of {:?}", input.scope));
+                self.add("gradient dtypes", problem.grad_dtype(&input.name).to_string());
+            }
+            if input.hessian {
+                self.add("outputs", "Hessian diagonal");
+            }
+        }
+        let outputs = &problem.outputs;
+        let fused = !outputs.separate && outputs.loss && problem.inputs.iter().any(|input| input.grad.is_some());
+        let mut flag = |is: bool, what: &str| {
+            if is {
+                self.add("outputs", what);
+            }
+        };
+        flag(fused, "fused");
+        flag(outputs.separate, "separate backward");
+        flag(!outputs.loss, "without loss");
+        flag(!problem.inputs.iter().any(|input| input.grad.is_some()), "loss alone");
+        flag(outputs.denominator, "denominator");
+        flag(outputs.accumulate_loss, "accumulated loss");
+        flag(problem.capacity.is_some(), "fewer rows than planned");
+        flag(problem.group_rows.is_some(), "group_rows");
+        for name in &outputs.extras {
+            self.add("outputs", format!("extra {name}"));
+        }
+        self.add("upstream", format!("{:?}", problem.upstream));
+        self.add("devices", format!("{:?}", problem.device));
+        let (rows, cols) = problem.rows_cols();
+        self.add("rows", size(rows));
+        self.add("columns", size(cols));
+        self.count_force(problem.force);
+        self.count_schedules(explain, kernels);
+    }
+
+    fn count_force(&mut self, force: Force) {
+        let mut forced = |is: bool, what: String| {
+            if is {
+                self.add("forced", what);
+            }
+        };
+        forced(force == Force::default(), "nothing".to_owned());
+        forced(force.kernel.is_some(), format!("{:?}", force.kernel));
+        forced(force.workgroup.is_some(), "workgroup".to_owned());
+        forced(force.lanes.is_some(), "lanes".to_owned());
+        forced(force.width.is_some(), format!("width {:?}", force.width));
+        forced(force.subgroups.is_some(), format!("subgroups {:?}", force.subgroups));
+    }
+
+    fn count_schedules(&mut self, explain: &str, kernels: &[String]) {
+        for kernel in ["element-wise", "streamed rows", "resident rows", "rows split", "width 1", "width 4", "width 8"]
+        {
+            let found = explain.matches(kernel).count();
+            for _ in 0..found {
+                self.add("schedules", kernel);
+            }
+        }
+        for (word, name) in [("subgroups of", "subgroups"), (" chunks", "several chunks")] {
+            if explain.contains(word) {
+                self.add("schedules", name);
+            }
+        }
+        let others = [
+            ("sums of pass", "reduce"),
+            ("words that rows share", "stitch"),
+            ("gradient narrowed", "narrow"),
+            ("summed over broadcast", "broadcast sum"),
+        ];
+        for (word, name) in others {
+            if kernels.iter().any(|title| title.contains(word)) {
+                self.add("schedules", name);
+            }
+        }
+    }
+
+    fn count_tree(&mut self, tree: &Tree) {
+        tree.visit(&mut |part| match part {
+            Part::Tree(tree) => {
+                match tree {
+                    Tree::Op(op, _) => self.add("operations", format!("{op:?}")),
+                    Tree::Select(..) => self.add("operations", "Select"),
+                    Tree::Masked(..) => self.add("operations", "masked"),
+                    Tree::Truth(_) => self.add("operations", "ToFloat"),
+                    Tree::Fold(fold, _) => self.add("operations", format!("row {fold:?}")),
+                    Tree::Softmax(_) => self.add("operations", "softmax"),
+                    Tree::LogSoftmax(_) => self.add("operations", "log_softmax"),
+                    Tree::At(Index::Label, _) => self.add("operations", "at(label)"),
+                    Tree::At(Index::ArgMax(_), _) => self.add("operations", "at(argmax)"),
+                    Tree::At(Index::Fixed(_), _) => self.add("operations", "at(index)"),
+                    Tree::SumOver(scope, _) => self.add("operations", format!("sum_over({scope:?})")),
+                    Tree::Detach(_) => self.add("operations", "detach"),
+                    Tree::StraightThrough(..) => self.add("operations", "straight_through"),
+                    Tree::WithGradient(..) => self.add("operations", "with_gradient"),
+                    Tree::Col => self.add("operations", "col_index"),
+                    Tree::Input(_) | Tree::Const(_) | Tree::Param(_) | Tree::Count(_) => {}
+                }
+                self.add("scopes", format!("{:?}", tree.scope()));
+            }
+            Part::Test(test) => match test {
+                Test::Compare(op, ..) => self.add("operations", format!("{op:?}")),
+                Test::Not(_) => self.add("operations", "Not"),
+                Test::And(..) => self.add("operations", "And"),
+                Test::Or(..) => self.add("operations", "Or"),
+                Test::ColIs(_) => self.add("operations", "column is"),
+                Test::LabelIs(_) => self.add("operations", "label_is"),
+            },
+            Part::Index(_) => {}
+        });
+    }
+
+    /// The table, with what was never met.
+    pub fn table(mut self) -> String {
+        self.expect("losses", losses::CATALOGUE.iter().map(|(name, _)| (*name).to_owned()));
+        self.expect("operations", Op::ALL.iter().map(|op| format!("{op:?}")));
+        let folds = [Fold::Sum, Fold::Mean, Fold::Max, Fold::Min, Fold::ArgMax, Fold::LogSumExp];
+        self.expect("operations", folds.iter().map(|fold| format!("row {fold:?}")));
+        let rest = ["masked", "softmax", "at(label)", "at(argmax)", "sum_over(Group)", "sum_over(Total)", "col_index"];
+        self.expect("operations", rest.iter().map(|name| (*name).to_owned()));
+        use Scope::{Column, Element, Group, Param, Row, Scalar, Total};
+        self.expect("scopes", [Param, Scalar, Total, Group, Row, Column, Element].map(|s| format!("{s:?}")));
+        self.expect("input dtypes", DTYPES.map(|dtype| dtype.to_string()));
+        self.expect("gradient dtypes", DTYPES[..3].iter().map(ToString::to_string));
+        let modes = [GradMode::Write, GradMode::InPlace, GradMode::Accumulate];
+        self.expect("gradients", modes.map(|mode| format!("{mode:?}")));
+        self.expect("gradients", [Scalar, Row, Column, Element].map(|scope| format!("of {scope:?}")));
+        self.expect("upstream", [Upstream::One, Upstream::Scalar, Upstream::PerLoss].map(|u| format!("{u:?}")));
+        self.expect("devices", [Device::Adapter, Device::WebGpu, Device::Small].map(|d| format!("{d:?}")));
+        self.expect("data", FLAVOURS.map(|flavour| format!("{flavour:?}")));
+        self.expect(
+            "row axis of expressions",
+            [RowAxis::None, RowAxis::Last, RowAxis::Class].map(|a| format!("{a:?}")),
+        );
+        self.expect("reductions", REDUCTIONS.iter().map(|name| (*name).to_owned()));
+        let schedules = ["element-wise", "streamed rows", "resident rows", "rows split", "several chunks", "stitch"];
+        self.expect("schedules", schedules.map(str::to_owned));
+        self.to_string()
+    }
+}
+
+const DTYPES: [DType; 5] = [DType::F32, DType::F16, DType::BF16, DType::I32, DType::U32];
+const REDUCTIONS: [&str; 7] = ["None", "Sum", "Mean", "BatchMean", "MeanWithSampleWeight", "MeanOverPositive", "By"];
+
+fn reduction(reduction: &Reduction) -> String {
+    format!("{reduction:?}").split('(').next().unwrap_or("").to_owned()
+}
+
+fn size(n: usize) -> &'static str {
+    match n {
+        1 => "1",
+        2..=4 => "2-4",
+        5..=16 => "5-16",
+        17..=64 => "17-64",
+        65..=254 => "65-254",
+        255..=257 => "255-257",
+        258..=1031 => "258-1031",
+        _ => "more",
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (kind, counts) in &self.counts {
+            let mut line = format!("{kind:<24}");
+            let mut width = line.len();
+            for (name, count) in counts {
+                let word = if *count == 0 { format!("{name} NEVER") } else { format!("{name} {count}") };
+                if width + word.len() > 118 {
+                    write!(line, "\n{:<24}", "")?;
+                    width = 24;
+                }
+                width += word.len() + 2;
+                write!(line, "{word}, ")?;
+            }
+            writeln!(f, "{}", line.trim_end_matches(", "))?;
+        }
+        Ok(())
+    }
+}

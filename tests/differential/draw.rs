@@ -1,0 +1,420 @@
+//! Problems from seeds.
+
+use super::grow::Grower;
+use super::problem::{Data, Device, FLAVOURS, Flavour, Form, Grad, Home, Input, Outputs, Problem, Term, Values};
+use super::random::Random;
+use wgloss::lower::{UPSTREAM, Upstream};
+use wgloss::op::Kind;
+use wgloss::schedule::{Force, Kernel};
+use wgloss::{DType, Domain, GradMode, Loss, Reduction, RowAxis, Scope, Value, losses};
+
+const FLOATS: [DType; 5] = [DType::F32, DType::F32, DType::F32, DType::F16, DType::BF16];
+/// Sizes of an axis: 1, odd, around a vector, around a subgroup, around a workgroup, and beyond.
+const SIZES: [usize; 22] = [1, 2, 3, 4, 5, 7, 8, 9, 12, 16, 31, 33, 63, 64, 65, 129, 255, 256, 257, 1000, 1001, 1031];
+/// Elements of a problem, as a rule.
+const ELEMENTS: usize = 6_000;
+
+/// Losses that may be added up, since their inputs have the same names and meanings.
+const SUMS: [&[&str]; 2] = [
+    &["cross_entropy", "z_loss", "softcap_cross_entropy", "multiclass_focal"],
+    &["l1", "mse", "huber", "smooth_l1", "quantile", "rmse", "tvd"],
+];
+
+/// The problem of a seed.
+pub fn draw(seed: u64) -> Problem {
+    let mut random = Random::new(seed);
+    let random = &mut random;
+    let expression = random.one_in(2);
+    let row_axis = if expression {
+        random.pick(&[RowAxis::None, RowAxis::Last, RowAxis::Last, RowAxis::Class])
+    } else {
+        RowAxis::None
+    };
+    let mut names: Vec<&'static str> = Vec::new();
+    if !expression {
+        names.push(losses::CATALOGUE[random.below(losses::CATALOGUE.len())].0);
+        while random.one_in(4) && names.len() < 3 {
+            let group = SUMS.iter().find(|group| group.contains(&names[0]));
+            names.extend(group.map(|group| random.pick(group)));
+            if group.is_none() {
+                break;
+            }
+        }
+    }
+    let of_rows = if expression { row_axis } else { named(names[0]).row_axis() };
+    let domain = domain(of_rows, random);
+    let class = class_axis(of_rows, domain.len());
+    let elements: usize = domain.iter().product();
+    let cols = class.map_or(elements, |axis| domain[axis]);
+    let rows = elements / cols;
+    let batch = domain.first().copied().unwrap_or(1).max(1);
+    let group_rows = group_rows(class.is_some(), rows, random);
+    let rows_in_group = group_rows.map_or((rows / batch).max(1), |n| (n as usize).clamp(1, rows));
+    let mut forms: Vec<Form> =
+        names.into_iter().map(|name| Form::Catalogue { name, options: options(name, random) }).collect();
+    // An expression alone, or with a loss of labels that it is added to.
+    let beside = forms.len() == 1 && SUMS.iter().any(|group| group.contains(&forms[0].name())) && random.one_in(6);
+    if expression || beside {
+        let tree = Grower::new(random, class.is_some(), rows, cols, rows_in_group).loss();
+        let params = [random.pick(&[0.5, 1.5, 2.0]), random.pick(&[0.25, 1.0, 0.75])];
+        forms.push(Form::Expression { tree, row_axis: if expression { row_axis } else { of_rows }, params });
+    }
+    let reduction = reduction(random);
+    let several = forms.len() > 1;
+    let terms = forms.into_iter().map(|form| {
+        let weight = if several || random.one_in(8) { random.pick(&[0.3, 0.7, 1.0, -2.0]) } else { 1.0 };
+        let own = several && reduction != Reduction::None && random.one_in(3);
+        let other = random.pick(&[Reduction::Sum, Reduction::Mean]);
+        Term { weight, form, reduction: if own { other } else { reduction.clone() } }
+    });
+    let mut problem = Problem {
+        terms: terms.collect(),
+        scaled_by: random.one_in(8).then_some("scale"),
+        domain,
+        inputs: Vec::new(),
+        upstream: Upstream::One,
+        outputs: Outputs { loss: true, ..Outputs::default() },
+        group_rows,
+        capacity: None,
+        device: device(random),
+        force: Force::default(),
+        data: Vec::new(),
+    };
+    inputs(&mut problem, random);
+    gradients(&mut problem, random);
+    outputs(&mut problem, random);
+    capacity(&mut problem, random);
+    if random.one_in(3) {
+        problem.force = force(class.is_some(), random);
+    }
+    problem.data = data(&problem, random);
+    problem
+}
+
+fn named(name: &str) -> Loss {
+    losses::by_name(name).expect("a loss of the catalogue")
+}
+
+pub fn class_axis(row_axis: RowAxis, rank: usize) -> Option<usize> {
+    match row_axis {
+        RowAxis::None => None,
+        RowAxis::Class if rank > 1 => Some(1),
+        RowAxis::Class | RowAxis::Last => rank.checked_sub(1),
+    }
+}
+
+fn device(random: &mut Random) -> Device {
+    random.pick(&[Device::Adapter, Device::Adapter, Device::Adapter, Device::WebGpu, Device::Small])
+}
+
+fn domain(row_axis: RowAxis, random: &mut Random) -> Vec<usize> {
+    let rank = match row_axis {
+        RowAxis::None => random.pick(&[1, 1, 2, 2, 3]),
+        RowAxis::Last => random.pick(&[1, 2, 2, 2, 3]),
+        RowAxis::Class => random.pick(&[1, 2, 2, 2, 3, 3, 4]),
+    };
+    let class = class_axis(row_axis, rank);
+    // A few are large enough that the small device cuts them, or that rows are split.
+    let most = match random.below(24) {
+        0 => 40_000,
+        1 => 18_000,
+        _ => ELEMENTS,
+    };
+    let mut domain = vec![1; rank];
+    // The class axis first, which may be any size; the others share what is left.
+    let order = class.into_iter().chain((0..rank).filter(|axis| Some(*axis) != class));
+    for axis in order {
+        let left = most / domain.iter().product::<usize>().max(1);
+        // Half of the rows are short, so that there are many.
+        let left = if Some(axis) == class && random.one_in(2) { left.min(65) } else { left };
+        let fit: Vec<usize> = SIZES.iter().copied().filter(|size| *size <= left.max(1)).collect();
+        domain[axis] = random.pick(&fit);
+        if Some(axis) == class && most > ELEMENTS && random.one_in(3) {
+            domain[axis] = random.pick(&[4097, 5000, 17_001]).min(left);
+        }
+    }
+    domain
+}
+
+fn group_rows(has_rows: bool, rows: usize, random: &mut Random) -> Option<u64> {
+    if !has_rows || random.one_in(2) {
+        return None;
+    }
+    let divisors: Vec<usize> = (1..=rows).filter(|n| rows.is_multiple_of(*n)).collect();
+    match random.below(40) {
+        0 => Some(random.pick(&[0, rows as u64 + 1, 1 << 32])),
+        _ => Some(random.pick(&divisors) as u64),
+    }
+}
+
+fn reduction(random: &mut Random) -> Reduction {
+    match random.below(12) {
+        0..=3 => Reduction::None,
+        4 | 5 => Reduction::Sum,
+        6 | 7 => Reduction::Mean,
+        8 => Reduction::BatchMean,
+        9 => Reduction::MeanWithSampleWeight,
+        10 => Reduction::MeanOverPositive,
+        _ => Reduction::By("n".to_owned()),
+    }
+}
+
+/// Some of a loss's options, with values of their domains and those at which the expression changes.
+fn options(name: &str, random: &mut Random) -> Vec<(String, Value)> {
+    let loss = named(name);
+    let mut options = Vec::new();
+    for decl in loss.options() {
+        if random.one_in(2) {
+            continue;
+        }
+        let value = match decl.default {
+            Value::Flag(_) => Value::Flag(random.one_in(2)),
+            Value::Index(_) => Value::Index(random.pick(&[None, Some(-100), Some(-1), Some(2), Some(1 << 40)])),
+            Value::Num(_) if !decl.structural.is_empty() && random.one_in(3) => {
+                Value::Num(random.pick(&decl.structural))
+            }
+            Value::Num(_) => Value::Num(match (decl.name.as_str(), decl.domain) {
+                ("softcap", _) => random.pick(&[5.0, 30.0]),
+                ("eps", _) => random.pick(&[1e-8, 0.1]),
+                ("lse_square_scale" | "z", _) => random.pick(&[1e-4, 0.1]),
+                (_, Domain::Finite) => random.pick(&[-0.5, 0.2, 1.0]),
+                (_, Domain::Positive) => random.pick(&[0.5, 1.0, 2.0, 0.7]),
+                (_, Domain::NonNegative) => random.pick(&[0.0, 0.5, 1.0, 3.0]),
+                (_, _) => random.pick(&[0.0, 0.1, 0.5, 1.0]),
+            }),
+        };
+        options.push((decl.name.clone(), value));
+    }
+    options
+}
+
+/// Which numbers an input of that loss takes.
+fn values_of(form: &Form, input: &str) -> Values {
+    let Form::Catalogue { name, options } = form else {
+        return if input == "k" { Values::Scale } else { Values::Any };
+    };
+    let flag = |option: &str| options.iter().any(|(name, value)| name == option && *value == Value::Flag(true));
+    let off = |option: &str| options.iter().any(|(name, value)| name == option && *value == Value::Flag(false));
+    match (*name, input) {
+        (_, "weight" | "pos_weight" | "alpha") => Values::Weight,
+        ("bce", _) | ("bce_with_logits" | "cross_entropy_prob", "target") | ("sigmoid_focal", "targets") => {
+            Values::Probability
+        }
+        ("kl_div", "target") if !flag("log_target") => Values::Probability,
+        ("kl_div" | "jsd", _) | ("nll", "input") => Values::LogProbability,
+        ("hinge" | "squared_hinge", "y_true") => {
+            if off("convert_binary") {
+                Values::Sign
+            } else {
+                Values::Binary
+            }
+        }
+        ("poisson_nll", "target") => Values::Count,
+        ("poisson_nll", _) if off("log_input") => Values::Positive,
+        ("bce_with_logits" | "sigmoid_focal", _) => Values::Logits,
+        (name, _) if named(name).row_axis() == RowAxis::Class => Values::Logits,
+        _ => Values::Any,
+    }
+}
+
+fn inputs(problem: &mut Problem, random: &mut Random) {
+    let loss = problem.loss();
+    let pool = random.one_in(3);
+    let mut specs: Vec<(String, Scope, Values)> = Vec::new();
+    for spec in loss.inputs() {
+        if spec.optional && random.one_in(2) {
+            continue;
+        }
+        let of_term = |term: &&Term| term.form.loss().inputs().iter().any(|i| i.name == spec.name);
+        let form = problem.terms.iter().find(of_term).map(|term| &term.form);
+        let values = match form {
+            _ if spec.kind == Kind::Int => Values::Label,
+            Some(form) => values_of(form, &spec.name),
+            None => Values::Scale,
+        };
+        specs.push((spec.name, spec.scope, values));
+    }
+    let scope = loss_scope(problem);
+    let by_weight = problem.terms.iter().any(|term| term.reduction == Reduction::MeanWithSampleWeight);
+    let takes = scope > Scope::Total || random.one_in(30);
+    if takes && (by_weight && !random.one_in(30) || random.one_in(5)) {
+        specs.push(("sample_weight".to_owned(), scope, Values::Weight));
+    }
+    if takes && random.one_in(5) {
+        specs.push(("mask".to_owned(), scope, Values::Mask));
+    }
+    let mut whole = false;
+    for (name, scope, values) in specs {
+        let full = problem.shape_of(scope);
+        let must = scope == Scope::Element && !whole;
+        whole |= scope == Scope::Element;
+        let shape = if must { full } else { broadcast(scope, &full, random) };
+        let dtype = match values {
+            Values::Label => random.pick(&[DType::I32, DType::I32, DType::U32]),
+            _ => random.pick(&FLOATS),
+        };
+        let home = home(shape.len(), true, pool, random);
+        problem.inputs.push(Input { name, scope, values, dtype, shape, home, grad: None, hessian: false });
+    }
+}
+
+/// How many values a loss has before it is reduced.
+pub fn loss_scope(problem: &Problem) -> Scope {
+    let of = |term: &Term| match &term.form {
+        Form::Expression { tree, .. } => tree.scope().max(Scope::Total),
+        Form::Catalogue { name: "rmse" | "l1_penalty" | "l2_penalty", .. } => Scope::Total,
+        Form::Catalogue { name, .. } => match named(name).row_axis() {
+            RowAxis::None => Scope::Element,
+            _ => Scope::Row,
+        },
+    };
+    of(&problem.terms[0])
+}
+
+/// A shape that broadcasts to `full`: some axes 1, some leading axes absent.
+fn broadcast(scope: Scope, full: &[usize], random: &mut Random) -> Vec<usize> {
+    if scope <= Scope::Scalar {
+        return if random.one_in(2) { Vec::new() } else { vec![1] };
+    }
+    let mut shape = full.to_vec();
+    if scope == Scope::Column || !random.one_in(4) {
+        return shape;
+    }
+    for size in &mut shape {
+        if random.one_in(2) {
+            *size = 1;
+        }
+    }
+    if random.one_in(2) {
+        shape.drain(..random.below(full.len() + 1));
+    }
+    shape
+}
+
+fn home(rank: usize, repeats: bool, pool: bool, random: &mut Random) -> Home {
+    let mut home =
+        Home { step: 1, pooled: pool && !random.one_in(4), behind: random.pick(&[0, 0, 16, 64]), ..Home::default() };
+    if random.one_in(3) {
+        home.offset = random.pick(&[1, 2, 3, 4, 5, 8, 64, 65]);
+    }
+    if rank > 1 && random.one_in(4) {
+        home.pad = random.pick(&[1, 3, 4, 8]);
+    }
+    home.step = if random.one_in(12) { 2 } else { 1 };
+    home.reversed = rank > 1 && random.one_in(10);
+    if repeats && rank > 0 && random.one_in(12) {
+        home.repeats = (0..rank).map(|_| random.one_in(2)).collect();
+    }
+    home
+}
+
+fn gradients(problem: &mut Problem, random: &mut Random) {
+    let pool = problem.inputs.iter().any(|input| input.home.pooled);
+    for (place, input) in problem.inputs.iter_mut().enumerate() {
+        if input.values == Values::Label || !(place == 0 || random.one_in(3)) || random.one_in(12) {
+            continue;
+        }
+        let repeats = input.home.repeats.contains(&true);
+        let mode = match random.below(6) {
+            0 | 1 if input.scope > Scope::Total && input.scope != Scope::Column && !repeats => GradMode::InPlace,
+            2 => GradMode::Accumulate,
+            _ => GradMode::Write,
+        };
+        let dtype = (mode != GradMode::InPlace && random.one_in(4)).then(|| random.pick(&FLOATS));
+        input.grad = Some(Grad { mode, dtype, home: home(input.shape.len(), false, pool, random) });
+    }
+    let whole = problem.domain.clone();
+    if random.one_in(10) {
+        let fits = |i: &&mut Input| i.scope == Scope::Element && i.values != Values::Label;
+        if let Some(input) = problem.inputs.iter_mut().find(fits) {
+            input.hessian = input.shape == whole || random.one_in(4);
+        }
+    }
+}
+
+fn outputs(problem: &mut Problem, random: &mut Random) {
+    let loss = problem.loss();
+    let pool = problem.inputs.iter().any(|input| input.home.pooled);
+    let has_grads = problem.inputs.iter().any(|input| input.grad.is_some());
+    let scope = loss_scope(problem);
+    let reduced = problem.terms[0].reduction != Reduction::None || scope <= Scope::Total;
+    problem.upstream = match random.below(4) {
+        0 => Upstream::Scalar,
+        1 if !reduced => Upstream::PerLoss,
+        _ => Upstream::One,
+    };
+    if problem.upstream != Upstream::One {
+        let scope = if problem.upstream == Upstream::Scalar { Scope::Scalar } else { scope };
+        let shape = problem.shape_of(scope);
+        let (name, values, dtype) = (UPSTREAM.to_owned(), Values::Any, random.pick(&FLOATS));
+        let home = home(shape.len(), true, pool, random);
+        problem.inputs.push(Input { name, scope, values, dtype, shape, home, grad: None, hessian: false });
+    }
+    let outputs = &mut problem.outputs;
+    outputs.loss = !has_grads || !random.one_in(6);
+    let denominated = |r: &Reduction| !matches!(r, Reduction::None | Reduction::Sum);
+    outputs.denominator = scope > Scope::Total && denominated(&problem.terms[0].reduction) && random.one_in(4);
+    let extras = loss.extras();
+    if !extras.is_empty() && random.one_in(4) {
+        for name in extras {
+            if random.one_in(2) && !outputs.extras.iter().any(|known| known == name) {
+                outputs.extras.push(name.to_owned());
+            }
+        }
+    }
+    let shape = if reduced { Vec::new() } else { problem.shape_of(scope) };
+    let outputs = &mut problem.outputs;
+    if outputs.loss && random.one_in(3) {
+        outputs.loss_home = Some(home(shape.len(), false, pool, random));
+        outputs.accumulate_loss = random.one_in(2);
+    }
+    outputs.separate = has_grads && random.one_in(5);
+}
+
+/// Plans for more rows than are bound, where the first axis is one of rows.
+fn capacity(problem: &mut Problem, random: &mut Random) {
+    if random.one_in(8) && problem.class_axis() != Some(0) && !problem.domain.is_empty() {
+        problem.capacity = Some(problem.domain[0] + random.pick(&[1, 3, 16]));
+    }
+}
+
+fn force(has_rows: bool, random: &mut Random) -> Force {
+    let mut force = Force::default();
+    if has_rows {
+        let kernels = [Kernel::Row, Kernel::RowResident { trips: 0 }, Kernel::RowSplit { splits: 2 }];
+        force.kernel = (!random.one_in(4)).then(|| random.pick(&kernels));
+        if matches!(force.kernel, Some(Kernel::RowSplit { .. })) {
+            force.kernel = Some(Kernel::RowSplit { splits: random.pick(&[1, 2, 3, 5]) });
+        }
+    }
+    if random.one_in(2) {
+        force.workgroup = Some(random.pick(&[8, 16, 32, 64, 128, 256]));
+        let split = matches!(force.kernel, Some(Kernel::RowSplit { .. }));
+        if has_rows && !split {
+            let lanes = [1, 2, 4, 8, 16, 32].into_iter().filter(|lanes| Some(*lanes) <= force.workgroup);
+            force.lanes = Some(random.pick(&lanes.collect::<Vec<u32>>()));
+        }
+    }
+    force.width = random.one_in(2).then(|| random.pick(&[1, 4]));
+    force.subgroups = random.one_in(2).then(|| random.one_in(2));
+    force
+}
+
+fn data(problem: &Problem, random: &mut Random) -> Vec<Data> {
+    let has = |values: &[Values]| problem.inputs.iter().any(|input| values.contains(&input.values));
+    let fits: Vec<Flavour> = FLAVOURS
+        .into_iter()
+        .filter(|flavour| match flavour {
+            Flavour::Plain | Flavour::Ties | Flavour::Nan => true,
+            Flavour::Offset => has(&[Values::Logits]) && has(&[Values::Label]),
+            Flavour::MinusInfinity => has(&[Values::Logits, Values::LogProbability]) && problem.is_catalogue(),
+            Flavour::BadLabel => has(&[Values::Label]),
+            Flavour::Nothing => has(&[Values::Label, Values::Weight, Values::Mask]),
+        })
+        .collect();
+    let mut data = vec![Data { flavour: Flavour::Plain, seed: random.word() }];
+    for _ in 0..3 {
+        data.push(Data { flavour: random.pick(&fits), seed: random.word() });
+    }
+    data
+}

@@ -1,0 +1,400 @@
+//! Expressions as plain trees: they print as the Rust that builds them, and shrink node by node.
+
+use std::fmt;
+use wgloss::loss::Build;
+use wgloss::op::{Kind, Op};
+use wgloss::{Domain, Expr, Extent, Loss, RowAxis, Scope};
+
+/// Inputs that expressions may read, and the scope of each. The first is always read.
+pub const INPUTS: [(&str, Scope); 6] = [
+    ("input", Scope::Element),
+    ("other", Scope::Element),
+    ("r", Scope::Row),
+    ("s", Scope::Row),
+    ("c", Scope::Column),
+    ("k", Scope::Scalar),
+];
+/// The label that expressions may read.
+pub const LABEL: &str = "target";
+/// The parameters of expressions.
+pub const PARAMS: [&str; 2] = ["p", "q"];
+
+/// A reduction of a row to one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fold {
+    Sum,
+    Mean,
+    Max,
+    Min,
+    ArgMax,
+    LogSumExp,
+    LogSumExpShifted,
+}
+
+/// A number.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tree {
+    Const(f64),
+    Param(&'static str),
+    Input(&'static str),
+    /// The element's column as a number.
+    Col,
+    Count(Extent),
+    Op(Op, Vec<Tree>),
+    Select(Box<Test>, Box<Tree>, Box<Tree>),
+    Masked(Box<Test>, Box<Tree>),
+    /// 0 or 1.
+    Truth(Box<Test>),
+    Fold(Fold, Box<Tree>),
+    Softmax(Box<Tree>),
+    LogSoftmax(Box<Tree>),
+    At(Index, Box<Tree>),
+    SumOver(Scope, Box<Tree>),
+    Detach(Box<Tree>),
+    /// The value of the first, the gradient of the second.
+    StraightThrough(Box<Tree>, Box<Tree>),
+    /// The first; its derivative with respect to the input of that name is the second.
+    WithGradient(Box<Tree>, &'static str, Box<Tree>),
+}
+
+/// A truth value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Test {
+    /// Two numbers compared: `Lt`, `Le` or `Eq`.
+    Compare(Op, Tree, Tree),
+    Not(Box<Test>),
+    And(Box<Test>, Box<Test>),
+    Or(Box<Test>, Box<Test>),
+    /// The element's column is that index.
+    ColIs(Index),
+    /// The row's label is that index.
+    LabelIs(i64),
+}
+
+/// A class index, one a row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Index {
+    Label,
+    Fixed(i64),
+    ArgMax(Box<Tree>),
+}
+
+/// A visited part of an expression.
+#[derive(Clone, Copy)]
+pub enum Part<'t> {
+    Tree(&'t Tree),
+    Test(&'t Test),
+    Index(&'t Index),
+}
+
+impl Tree {
+    pub fn input(name: &'static str) -> Tree {
+        Tree::Input(name)
+    }
+
+    pub fn op(op: Op, operands: impl Into<Vec<Tree>>) -> Tree {
+        Tree::Op(op, operands.into())
+    }
+
+    /// Every part, this one first.
+    pub fn visit<'t>(&'t self, see: &mut dyn FnMut(Part<'t>)) {
+        see(Part::Tree(self));
+        match self {
+            Tree::Const(_) | Tree::Param(_) | Tree::Input(_) | Tree::Col | Tree::Count(_) => {}
+            Tree::Op(_, operands) => operands.iter().for_each(|x| x.visit(see)),
+            Tree::Select(test, a, b) => {
+                test.visit(see);
+                a.visit(see);
+                b.visit(see);
+            }
+            Tree::Masked(test, x) => {
+                test.visit(see);
+                x.visit(see);
+            }
+            Tree::Truth(test) => test.visit(see),
+            Tree::Fold(_, x) | Tree::Softmax(x) | Tree::LogSoftmax(x) | Tree::SumOver(_, x) | Tree::Detach(x) => {
+                x.visit(see);
+            }
+            Tree::At(index, x) => {
+                index.visit(see);
+                x.visit(see);
+            }
+            Tree::StraightThrough(a, b) | Tree::WithGradient(a, _, b) => {
+                a.visit(see);
+                b.visit(see);
+            }
+        }
+    }
+
+    pub fn size(&self) -> usize {
+        let mut size = 0;
+        self.visit(&mut |_| size += 1);
+        size
+    }
+
+    pub fn reads(&self, name: &str) -> bool {
+        let mut found = false;
+        self.visit(&mut |part| {
+            found |= match part {
+                Part::Tree(Tree::Input(input)) => *input == name,
+                Part::Tree(Tree::WithGradient(_, input, _)) => *input == name,
+                Part::Test(Test::LabelIs(_)) | Part::Index(Index::Label) => name == LABEL,
+                _ => false,
+            }
+        });
+        found
+    }
+
+    pub fn has(&self, is: impl Fn(&Tree) -> bool) -> bool {
+        let mut found = false;
+        self.visit(&mut |part| found |= matches!(part, Part::Tree(tree) if is(tree)));
+        found
+    }
+
+    /// How many values it has.
+    pub fn scope(&self) -> Scope {
+        let join = |trees: &[&Tree]| trees.iter().fold(Scope::Param, |scope, tree| scope.join(tree.scope()));
+        match self {
+            Tree::Const(_) | Tree::Param(_) | Tree::Count(_) => Scope::Param,
+            Tree::Input(name) => INPUTS.iter().find(|i| i.0 == *name).map_or(Scope::Element, |i| i.1),
+            Tree::Col => Scope::Column,
+            Tree::Op(_, operands) => operands.iter().fold(Scope::Param, |scope, x| scope.join(x.scope())),
+            Tree::Select(test, a, b) => test.scope().join(join(&[a, b])),
+            Tree::Masked(test, x) => test.scope().join(x.scope()),
+            Tree::Truth(test) => test.scope(),
+            Tree::Fold(..) | Tree::At(..) => Scope::Row,
+            Tree::Softmax(_) | Tree::LogSoftmax(_) => Scope::Element,
+            Tree::SumOver(scope, _) => *scope,
+            Tree::Detach(x) => x.scope(),
+            Tree::StraightThrough(a, _) | Tree::WithGradient(a, ..) => a.scope(),
+        }
+    }
+
+    /// The expression that this says.
+    pub fn build<'g>(&self, b: &Build<'g>) -> Expr<'g> {
+        let graph = b.graph();
+        match self {
+            Tree::Const(value) => graph.constant(*value),
+            Tree::Param(name) => b.param(name),
+            Tree::Input(name) => b.input(name),
+            Tree::Col => graph.col_index().to_float(),
+            Tree::Count(extent) => graph.count(*extent),
+            Tree::Op(op, operands) => apply(*op, &operands.iter().map(|x| x.build(b)).collect::<Vec<_>>()),
+            Tree::Select(test, yes, no) => test.build(b).select(yes.build(b), no.build(b)),
+            Tree::Masked(test, x) => x.build(b).masked(test.build(b)),
+            Tree::Truth(test) => test.build(b).to_float(),
+            Tree::Fold(fold, x) => {
+                let x = x.build(b);
+                match fold {
+                    Fold::Sum => x.sum(),
+                    Fold::Mean => x.mean(),
+                    Fold::Max => x.max(),
+                    Fold::Min => x.min(),
+                    Fold::ArgMax => x.argmax().to_float(),
+                    Fold::LogSumExp => x.logsumexp(),
+                    Fold::LogSumExpShifted => x.logsumexp_shifted(),
+                }
+            }
+            Tree::Softmax(x) => x.build(b).softmax(),
+            Tree::LogSoftmax(x) => x.build(b).log_softmax(),
+            Tree::At(index, x) => x.build(b).at(index.build(b)),
+            Tree::SumOver(scope, x) => x.build(b).sum_over(*scope),
+            Tree::Detach(x) => x.build(b).detach(),
+            Tree::StraightThrough(value, gradient) => value.build(b).straight_through(gradient.build(b)),
+            Tree::WithGradient(value, input, gradient) => {
+                value.build(b).with_gradient(b.input(input), gradient.build(b))
+            }
+        }
+    }
+
+    /// The loss of this value.
+    pub fn loss(&self, name: &str, row_axis: RowAxis, params: [f64; 2]) -> Loss {
+        let mut definition = Loss::define(name).row_axis(row_axis);
+        for (input, scope) in INPUTS {
+            if self.reads(input) {
+                definition = definition.input(input, scope);
+            }
+        }
+        if self.reads(LABEL) {
+            definition = definition.label(LABEL);
+        }
+        for (param, value) in PARAMS.iter().zip(params) {
+            if self.has(|tree| matches!(tree, Tree::Param(name) if name == param)) {
+                definition = definition.param(param, value, Domain::Finite);
+            }
+        }
+        let tree = self.clone();
+        definition.expr(move |b| tree.build(b))
+    }
+}
+
+fn apply<'g>(op: Op, x: &[Expr<'g>]) -> Expr<'g> {
+    match op {
+        Op::Neg => -x[0],
+        Op::Abs => x[0].abs(),
+        Op::Sign => x[0].sign(),
+        Op::Exp => x[0].exp(),
+        Op::Expm1 => x[0].expm1(),
+        Op::Log => x[0].log(),
+        Op::Log1p => x[0].log1p(),
+        Op::Sqrt => x[0].sqrt(),
+        Op::Tanh => x[0].tanh(),
+        Op::Sigmoid => x[0].sigmoid(),
+        Op::LogSigmoid => x[0].log_sigmoid(),
+        Op::Softplus => x[0].softplus(),
+        Op::LogCosh => x[0].log_cosh(),
+        Op::Erf => x[0].erf(),
+        Op::Relu => x[0].relu(),
+        Op::Add => x[0] + x[1],
+        Op::Sub => x[0] - x[1],
+        Op::Mul => x[0] * x[1],
+        Op::Div => x[0] / x[1],
+        Op::Pow => x[0].pow(x[1]),
+        Op::Maximum => x[0].maximum(x[1]),
+        Op::Minimum => x[0].minimum(x[1]),
+        Op::Xlogy => x[0].xlogy(x[1]),
+        other => panic!("no tree holds {other:?} as an operation of numbers"),
+    }
+}
+
+impl Test {
+    fn visit<'t>(&'t self, see: &mut dyn FnMut(Part<'t>)) {
+        see(Part::Test(self));
+        match self {
+            Test::Compare(_, a, b) => {
+                a.visit(see);
+                b.visit(see);
+            }
+            Test::Not(a) => a.visit(see),
+            Test::And(a, b) | Test::Or(a, b) => {
+                a.visit(see);
+                b.visit(see);
+            }
+            Test::ColIs(index) => index.visit(see),
+            Test::LabelIs(_) => {}
+        }
+    }
+
+    pub fn scope(&self) -> Scope {
+        match self {
+            Test::Compare(_, a, b) => a.scope().join(b.scope()),
+            Test::Not(a) => a.scope(),
+            Test::And(a, b) | Test::Or(a, b) => a.scope().join(b.scope()),
+            Test::ColIs(Index::Fixed(_)) => Scope::Column,
+            Test::ColIs(_) => Scope::Element,
+            Test::LabelIs(_) => Scope::Row,
+        }
+    }
+
+    fn build<'g>(&self, b: &Build<'g>) -> Expr<'g> {
+        match self {
+            Test::Compare(op, x, y) => {
+                let (x, y) = (x.build(b), y.build(b));
+                match op {
+                    Op::Lt => x.lt(y),
+                    Op::Le => x.le(y),
+                    _ => x.equals(y),
+                }
+            }
+            Test::Not(a) => !a.build(b),
+            Test::And(x, y) => x.build(b).and(y.build(b)),
+            Test::Or(x, y) => x.build(b).or(y.build(b)),
+            Test::ColIs(index) => b.graph().col_index().equals(index.build(b)),
+            Test::LabelIs(index) => b.label_is(LABEL, *index),
+        }
+    }
+}
+
+impl Index {
+    fn visit<'t>(&'t self, see: &mut dyn FnMut(Part<'t>)) {
+        see(Part::Index(self));
+        if let Index::ArgMax(x) = self {
+            x.visit(see);
+        }
+    }
+
+    fn build<'g>(&self, b: &Build<'g>) -> Expr<'g> {
+        match self {
+            Index::Label => b.graph().input(LABEL, Scope::Row, Kind::Int),
+            Index::Fixed(index) => b.graph().index(*index),
+            Index::ArgMax(x) => x.build(b).argmax(),
+        }
+    }
+}
+
+/// The Rust that builds it.
+impl fmt::Display for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Tree::Const(value) => write!(f, "{value:?}"),
+            Tree::Param(name) => write!(f, "{name}"),
+            Tree::Input(name) => write!(f, "{name}"),
+            Tree::Col => f.write_str("col_index().to_float()"),
+            Tree::Count(extent) => write!(f, "count({extent:?})"),
+            Tree::Op(op @ (Op::Add | Op::Sub | Op::Mul | Op::Div), x) => {
+                let sign = match op {
+                    Op::Add => '+',
+                    Op::Sub => '-',
+                    Op::Mul => '*',
+                    _ => '/',
+                };
+                write!(f, "({} {sign} {})", x[0], x[1])
+            }
+            Tree::Op(Op::Neg, x) => write!(f, "(-{})", x[0]),
+            Tree::Op(op, x) => {
+                let name =
+                    format!("{op:?}").to_lowercase().replace("sigmoid", "_sigmoid").replace("logcosh", "log_cosh");
+                write!(f, "{}.{}(", x[0], name.trim_start_matches('_'))?;
+                x[1..].iter().try_for_each(|x| write!(f, "{x}"))?;
+                f.write_str(")")
+            }
+            Tree::Select(test, a, b) => write!(f, "{test}.select({a}, {b})"),
+            Tree::Masked(test, x) => write!(f, "{x}.masked({test})"),
+            Tree::Truth(test) => write!(f, "{test}.to_float()"),
+            Tree::Fold(fold, x) => {
+                let name = match fold {
+                    Fold::Sum => "sum()",
+                    Fold::Mean => "mean()",
+                    Fold::Max => "max()",
+                    Fold::Min => "min()",
+                    Fold::ArgMax => "argmax().to_float()",
+                    Fold::LogSumExp => "logsumexp()",
+                    Fold::LogSumExpShifted => "logsumexp_shifted()",
+                };
+                write!(f, "{x}.{name}")
+            }
+            Tree::Softmax(x) => write!(f, "{x}.softmax()"),
+            Tree::LogSoftmax(x) => write!(f, "{x}.log_softmax()"),
+            Tree::At(index, x) => write!(f, "{x}.at({index})"),
+            Tree::SumOver(scope, x) => write!(f, "{x}.sum_over({scope:?})"),
+            Tree::Detach(x) => write!(f, "{x}.detach()"),
+            Tree::StraightThrough(a, b) => write!(f, "{a}.straight_through({b})"),
+            Tree::WithGradient(a, input, b) => write!(f, "{a}.with_gradient({input}, {b})"),
+        }
+    }
+}
+
+impl fmt::Display for Test {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Test::Compare(Op::Lt, a, b) => write!(f, "{a}.lt({b})"),
+            Test::Compare(Op::Le, a, b) => write!(f, "{a}.le({b})"),
+            Test::Compare(_, a, b) => write!(f, "{a}.equals({b})"),
+            Test::Not(a) => write!(f, "(!{a})"),
+            Test::And(a, b) => write!(f, "{a}.and({b})"),
+            Test::Or(a, b) => write!(f, "{a}.or({b})"),
+            Test::ColIs(index) => write!(f, "col_index().equals({index})"),
+            Test::LabelIs(index) => write!(f, "label_is({LABEL:?}, {index})"),
+        }
+    }
+}
+
+impl fmt::Display for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Index::Label => f.write_str(LABEL),
+            Index::Fixed(index) => write!(f, "index({index})"),
+            Index::ArgMax(x) => write!(f, "{x}.argmax()"),
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! Random expressions whose values stay in a range that f32 holds.
+//!
+//! Every subexpression has bounds that hold for finite inputs in [−4, 4] (scalars and parameters: [0.25, 2]), and
+//! operations are given only operands for which value and derivative are moderate. So finite inputs must give finite
+//! results on every path, and what is NaN or infinite comes from a NaN input, or is a fault. The exception is deliberate:
+//! under a `select` or a `masked`, the branch that is *not* taken may overflow in f32 or be NaN ([`Grower::guarded`]).
+
+use super::expression::{Fold, Index, Test, Tree};
+use super::random::Random;
+use wgloss::op::Op;
+use wgloss::{Extent, Scope};
+
+/// Bounds of a value.
+#[derive(Clone, Copy, Debug)]
+pub struct Range {
+    low: f64,
+    high: f64,
+}
+
+impl Range {
+    fn new(low: f64, high: f64) -> Range {
+        Range { low, high }
+    }
+
+    fn largest(self) -> f64 {
+        self.low.abs().max(self.high.abs())
+    }
+
+    fn over(values: impl IntoIterator<Item = f64>) -> Range {
+        let all = values.into_iter();
+        all.fold(Range::new(f64::INFINITY, f64::NEG_INFINITY), |r, v| Range::new(r.low.min(v), r.high.max(v)))
+    }
+
+    fn map(self, f: impl Fn(f64) -> f64) -> Range {
+        Range::over([f(self.low), f(self.high)])
+    }
+
+    fn joined(self, other: Range) -> Range {
+        Range::new(self.low.min(other.low), self.high.max(other.high))
+    }
+
+    fn pairs(self, other: Range, f: impl Fn(f64, f64) -> f64) -> Range {
+        let (a, b) = (self, other);
+        Range::over([f(a.low, b.low), f(a.low, b.high), f(a.high, b.low), f(a.high, b.high)])
+    }
+}
+
+type Grown = (Tree, Range);
+
+/// Grows expressions for one problem.
+pub struct Grower<'r> {
+    pub random: &'r mut Random,
+    pub has_rows: bool,
+    pub cols: usize,
+    pub rows: usize,
+    pub group_rows: usize,
+    /// Whether sums over other rows may be used: not inside of a mask.
+    sums: bool,
+}
+
+/// Operations of one number that take anything.
+const ANY: [Op; 9] =
+    [Op::Neg, Op::Abs, Op::Sign, Op::Tanh, Op::Sigmoid, Op::LogSigmoid, Op::Softplus, Op::LogCosh, Op::Erf];
+
+impl<'r> Grower<'r> {
+    pub fn new(random: &'r mut Random, has_rows: bool, rows: usize, cols: usize, group_rows: usize) -> Grower<'r> {
+        Grower { random, has_rows, cols, rows, group_rows, sums: true }
+    }
+
+    /// The expression of a loss: one value an element, a row, or in all, that reads `input`.
+    pub fn loss(&mut self) -> Tree {
+        let scope = match self.random.below(20) {
+            0..=7 => Scope::Element,
+            8..=16 if self.has_rows => Scope::Row,
+            _ => Scope::Total,
+        };
+        let depth = 1 + self.random.below(4);
+        let (mut tree, _) = self.grow(scope, depth);
+        if !tree.reads("input") {
+            let (input, _) = self.reading_input(scope);
+            tree = Tree::op(self.random.pick(&[Op::Add, Op::Sub, Op::Mul]), [input, tree]);
+        }
+        // A loss of groups or columns is one value for each element of those.
+        if matches!(tree.scope(), Scope::Group | Scope::Column) {
+            tree = Tree::op(Op::Add, [tree, Tree::input("input")]);
+        }
+        tree
+    }
+
+    fn reading_input(&mut self, scope: Scope) -> Grown {
+        let input = (Tree::input("input"), Range::new(-4.0, 4.0));
+        match scope {
+            Scope::Element | Scope::Column => input,
+            Scope::Row if self.has_rows => self.fold(input),
+            _ => self.sum_over(Scope::Total, input),
+        }
+    }
+
+    /// A value of that scope, or one further out.
+    pub fn grow(&mut self, scope: Scope, depth: usize) -> Grown {
+        if depth == 0 {
+            return self.leaf(scope);
+        }
+        let d = depth - 1;
+        match self.random.below(30) {
+            0..=2 => {
+                let (op, x) = (self.random.pick(&ANY), self.grow(scope, d));
+                unary(op, tame(x, 1e3))
+            }
+            3 => {
+                let x = self.grow(scope, d);
+                let op = self.random.pick(&[Op::Exp, Op::Expm1]);
+                unary(op, tame(x, 6.0))
+            }
+            4 => {
+                let x = self.positive(scope, d);
+                let op = self.random.pick(&[Op::Log, Op::Log1p, Op::Sqrt]);
+                unary(op, x)
+            }
+            5..=8 => {
+                let (a, b) = (self.grow(scope, d), self.grow(scope, d));
+                let op = self.random.pick(&[Op::Add, Op::Sub, Op::Mul, Op::Mul, Op::Maximum, Op::Minimum]);
+                binary(op, tame(a, 100.0), tame(b, 100.0))
+            }
+            9 => {
+                let (a, b) = (self.grow(scope, d), self.positive(scope, d));
+                binary(Op::Div, tame(a, 1e3), b)
+            }
+            10 => {
+                let x = self.grow(scope, d);
+                let exponent = self.random.pick(&[2.0, 2.0, 3.0]);
+                let (tree, range) = tame(x, 10.0);
+                let powers = Range::over([range.low.powf(exponent), range.high.powf(exponent), 0.0]);
+                (Tree::op(Op::Pow, [tree, Tree::Const(exponent)]), powers)
+            }
+            11 => {
+                let (a, b) = (self.positive(scope, d), self.grow(scope, d));
+                binary(Op::Pow, tame(a, 10.0), tame(b, 2.0))
+            }
+            12 => {
+                let (a, b) = (self.grow(scope, d), self.positive(scope, d));
+                binary(Op::Xlogy, unary(Op::Relu, tame(a, 100.0)), b)
+            }
+            13 => {
+                let (test, a, b) = (self.test(scope, d), self.grow(scope, d), self.grow(scope, d));
+                (Tree::Select(test.into(), a.0.into(), b.0.into()), a.1.joined(b.1))
+            }
+            14 => {
+                let test = self.test(scope, d);
+                let (x, range) = self.without_sums(|g| g.grow(scope, d));
+                (Tree::Masked(test.into(), x.into()), range.joined(Range::new(0.0, 0.0)))
+            }
+            15 | 16 => self.guarded(scope, d),
+            17 => (Tree::Truth(self.test(scope, d).into()), Range::new(0.0, 1.0)),
+            18 => {
+                let (x, range) = self.grow(scope, d);
+                (Tree::Detach(x.into()), range)
+            }
+            19 => {
+                let (a, b) = (self.grow(scope, d), self.grow(scope, d));
+                if a.0.scope() == Scope::Element && b.0.scope() == Scope::Element && self.random.one_in(2) {
+                    return (Tree::WithGradient(a.0.into(), "input", b.0.into()), a.1);
+                }
+                if a.0.scope() == b.0.scope() {
+                    return (Tree::StraightThrough(a.0.into(), b.0.into()), a.1);
+                }
+                binary(Op::Add, tame(a, 100.0), tame(b, 100.0))
+            }
+            _ => self.inward(scope, d),
+        }
+    }
+
+    /// What a scope has that others have not: reductions, softmax, sums over rows.
+    fn inward(&mut self, scope: Scope, depth: usize) -> Grown {
+        match scope {
+            Scope::Element if self.has_rows => match self.random.below(8) {
+                0 | 1 => {
+                    let (x, _) = self.element(depth);
+                    if self.random.one_in(2) {
+                        return (Tree::Softmax(x.into()), Range::new(0.0, 1.0));
+                    }
+                    (Tree::LogSoftmax(x.into()), Range::new(-60.0 - (self.cols as f64).ln(), 0.0))
+                }
+                2 => {
+                    let value = Tree::op(Op::Div, [Tree::Col, Tree::Count(Extent::Cols)]);
+                    (value, Range::new(0.0, 1.0))
+                }
+                3 => (Tree::Truth(Test::ColIs(self.index(depth)).into()), Range::new(0.0, 1.0)),
+                4 | 5 => self.grow(Scope::Row, depth.max(1)),
+                6 => self.grow(Scope::Group, depth.max(1)),
+                _ => self.grow(Scope::Total, depth.max(1)),
+            },
+            Scope::Element if self.sums => self.grow(Scope::Total, depth.max(1)),
+            Scope::Row => match self.random.below(6) {
+                0..=2 => {
+                    let x = self.element(depth);
+                    self.fold(x)
+                }
+                3 | 4 => {
+                    let x = self.element(depth);
+                    (Tree::At(self.index(depth), x.0.into()), x.1)
+                }
+                _ => self.grow(Scope::Group, depth.max(1)),
+            },
+            Scope::Group if self.sums => {
+                let scope = self.random.pick(&[Scope::Row, Scope::Element]);
+                let x = if scope == Scope::Row { self.row(depth) } else { self.element(depth) };
+                self.sum_over(Scope::Group, x)
+            }
+            Scope::Total if self.sums => {
+                let x = if self.has_rows && self.random.one_in(2) { self.row(depth) } else { self.element(depth) };
+                self.sum_over(Scope::Total, x)
+            }
+            _ => self.leaf(scope),
+        }
+    }
+
+    /// An element or column value between −30 and 30.
+    fn element(&mut self, depth: usize) -> Grown {
+        let (x, range) = self.grow(Scope::Element, depth);
+        if matches!(x.scope(), Scope::Element | Scope::Column) {
+            return tame((x, range), 30.0);
+        }
+        let sum = Tree::op(Op::Add, [x, Tree::input("input")]);
+        tame((sum, Range::new(range.low - 4.0, range.high + 4.0)), 30.0)
+    }
+
+    /// A row value.
+    fn row(&mut self, depth: usize) -> Grown {
+        let (x, range) = self.grow(Scope::Row, depth);
+        if x.scope() == Scope::Row {
+            return (x, range);
+        }
+        (Tree::input("r"), Range::new(-4.0, 4.0))
+    }
+
+    fn fold(&mut self, (x, range): Grown) -> Grown {
+        use Fold::{ArgMax, LogSumExp, LogSumExpShifted, Max, Mean, Min, Sum};
+        let n = self.cols as f64;
+        let fold = self.random.pick(&[Sum, Sum, Mean, Max, Min, ArgMax, LogSumExp, LogSumExpShifted]);
+        let range = match fold {
+            Sum => Range::new((n * range.low).min(range.low), (n * range.high).max(range.high)),
+            Mean | Max | Min => range,
+            ArgMax => Range::new(0.0, n),
+            LogSumExp => Range::new(range.low, range.high + n.ln()),
+            LogSumExpShifted => Range::new(0.0, n.ln()),
+        };
+        (Tree::Fold(fold, x.into()), range)
+    }
+
+    fn sum_over(&mut self, to: Scope, x: Grown) -> Grown {
+        let terms = if to == Scope::Group { self.group_rows } else { self.rows };
+        let terms = if matches!(x.0.scope(), Scope::Element | Scope::Column) { terms * self.cols } else { terms };
+        let n = terms as f64;
+        let range = Range::new((n * x.1.low).min(0.0), (n * x.1.high).max(0.0));
+        // Sums of thousands are means as a rule, so that what is made of them is neither flat nor steep.
+        tame((Tree::SumOver(to, x.0.into()), range), 100.0)
+    }
+
+    fn index(&mut self, depth: usize) -> Index {
+        match self.random.below(6) {
+            0 => Index::Fixed(self.random.below(self.cols) as i64),
+            1 | 2 => Index::ArgMax(self.element(depth.min(1)).0.into()),
+            _ => Index::Label,
+        }
+    }
+
+    /// A truth value of that scope, or one further out.
+    fn test(&mut self, scope: Scope, depth: usize) -> Test {
+        let d = depth.min(1);
+        match self.random.below(12) {
+            0 if self.has_rows && scope == Scope::Element => Test::ColIs(self.index(d)),
+            1 if self.has_rows && scope >= Scope::Row => Test::LabelIs(self.random.pick(&[0, 1, -100])),
+            2 => Test::Not(self.test(scope, d).into()),
+            3 => Test::And(self.test(scope, 0).into(), self.test(scope, 0).into()),
+            4 => Test::Or(self.test(scope, 0).into(), self.test(scope, 0).into()),
+            5 if self.has_rows && scope == Scope::Element => {
+                let (x, _) = self.element(d);
+                let most = Tree::Fold(Fold::Max, x.clone().into());
+                Test::Compare(Op::Le, most, x)
+            }
+            6..=8 => {
+                let (x, _) = self.grow(scope, d);
+                let bound = Tree::Const(self.random.pick(&[0.0, 0.0, 1.0, -1.0, 0.5]));
+                let op = self.random.pick(&[Op::Lt, Op::Le, Op::Eq]);
+                if self.random.one_in(2) { Test::Compare(op, x, bound) } else { Test::Compare(op, bound, x) }
+            }
+            _ => {
+                let (a, b) = (self.grow(scope, d), self.grow(scope, d));
+                Test::Compare(self.random.pick(&[Op::Lt, Op::Le]), a.0, b.0)
+            }
+        }
+    }
+
+    /// A selection or a mask whose other branch is NaN, infinite, or beyond f32 where it is not taken.
+    fn guarded(&mut self, scope: Scope, depth: usize) -> Grown {
+        let (other, range) = self.grow(scope, depth.min(1));
+        let other = |value: Tree, taken: Range, test: Test, swap: bool| {
+            let branches = if swap { (other, value) } else { (value, other) };
+            (Tree::Select(test.into(), branches.0.into(), branches.1.into()), taken.joined(range))
+        };
+        let masked = |test: Test, x: Tree, taken: Range| {
+            (Tree::Masked(test.into(), x.into()), taken.joined(Range::new(0.0, 0.0)))
+        };
+        let above = |x: &Tree, bound: f64| Test::Compare(Op::Lt, Tree::Const(bound), x.clone());
+        let variant = self.random.below(8);
+        let inner = if variant < 3 { self.without_sums(|g| g.grow(scope, depth)) } else { self.grow(scope, depth) };
+        let (x, bounds) = tame(inner, 4.0);
+        // Beyond 88, where exp overflows in f32.
+        let steep = Tree::op(Op::Mul, [Tree::Const(40.0), x.clone()]);
+        let exp = |x: &Tree| Tree::op(Op::Exp, [x.clone()]);
+        let high = bounds.largest().max(1.0);
+        match variant {
+            0 => masked(above(&x, 0.05), Tree::op(Op::Log, [x]), Range::new(-3.0, high)),
+            1 => masked(Test::Not(above(&steep, 3.0).into()), exp(&steep), Range::new(0.0, 21.0)),
+            2 => {
+                let inverse = Tree::op(Op::Div, [Tree::Const(1.0), x.clone()]);
+                masked(above(&Tree::op(Op::Abs, [x]), 0.1), inverse, Range::new(-10.0, 10.0))
+            }
+            3 => other(exp(&steep), Range::new(0.0, 21.0), above(&steep, 3.0), true),
+            4 => other(Tree::op(Op::Log, [x.clone()]), Range::new(-3.0, high), above(&x, 0.05), false),
+            5 => other(Tree::op(Op::Sqrt, [x.clone()]), Range::new(0.0, high), above(&x, 0.05), false),
+            6 => {
+                let inverse = Tree::op(Op::Div, [Tree::Const(1.0), x.clone()]);
+                let test = Test::Compare(Op::Le, Tree::op(Op::Abs, [x]), Tree::Const(0.1));
+                other(inverse, Range::new(-10.0, 10.0), test, true)
+            }
+            _ => {
+                // The logarithm of 0, exactly there.
+                let relu = Tree::op(Op::Relu, [x]);
+                let sum = Tree::op(Op::Maximum, [relu.clone(), Tree::Const(0.05)]);
+                let value = Tree::op(Op::Log, [Tree::op(Op::Mul, [relu.clone(), sum])]);
+                let test = Test::Compare(Op::Le, relu, Tree::Const(0.0));
+                other(value, Range::new(-30.0, 2.0 * high), test, true)
+            }
+        }
+    }
+
+    fn without_sums<T>(&mut self, grow: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::replace(&mut self.sums, false);
+        let grown = grow(self);
+        self.sums = before;
+        grown
+    }
+
+    /// A value of at least 0.05.
+    fn positive(&mut self, scope: Scope, depth: usize) -> Grown {
+        let x = self.grow(scope, depth);
+        let plus = |x: Grown, least: f64| binary(Op::Add, x, (Tree::Const(least), Range::new(least, least)));
+        match self.random.below(4) {
+            0 => plus(unary(Op::Softplus, tame(x, 50.0)), 0.1),
+            1 => plus(unary(Op::Abs, tame(x, 50.0)), 0.25),
+            2 => unary(Op::Exp, tame(x, 2.0)),
+            _ => plus(unary(Op::Sigmoid, x), 0.1),
+        }
+    }
+
+    fn leaf(&mut self, scope: Scope) -> Grown {
+        let name = match (scope, self.random.below(10)) {
+            (_, 0) => {
+                let value = self.random.pick(&[0.0, 1.0, -1.0, 0.5, 2.0]);
+                return (Tree::Const(value), Range::new(value, value));
+            }
+            (_, 1) => return (Tree::Param(self.random.pick(&super::expression::PARAMS)), Range::new(0.25, 2.0)),
+            (_, 2) | (Scope::Group | Scope::Total | Scope::Scalar | Scope::Param, _) => {
+                return (Tree::input("k"), Range::new(0.25, 2.0));
+            }
+            (Scope::Row, n) if self.has_rows => ["r", "s"][n % 2],
+            (Scope::Element, 3) if self.has_rows => "r",
+            (Scope::Element | Scope::Column, 4) if self.has_rows => "c",
+            (Scope::Column, _) => "c",
+            (_, 5 | 6) => "other",
+            _ => "input",
+        };
+        (Tree::input(name), Range::new(-4.0, 4.0))
+    }
+}
+
+/// The same value squashed or scaled where it may be larger than `bound`.
+fn tame((x, range): Grown, bound: f64) -> Grown {
+    let largest = range.largest();
+    if largest <= bound {
+        return (x, range);
+    }
+    if largest > 8.0 * bound && x.size() % 2 == 1 {
+        let squashed = Tree::op(Op::Tanh, [Tree::op(Op::Mul, [Tree::Const(round(4.0 / largest)), x])]);
+        return (squashed, Range::new(-1.0, 1.0));
+    }
+    let factor = round(bound / largest);
+    (Tree::op(Op::Mul, [x, Tree::Const(factor)]), Range::new(range.low * factor, range.high * factor))
+}
+
+/// A power of two at or below it: exact in every type, and short to print.
+fn round(x: f64) -> f64 {
+    x.log2().floor().exp2()
+}
+
+fn unary(op: Op, (x, r): Grown) -> Grown {
+    let range = match op {
+        Op::Neg => r.map(|v| -v),
+        Op::Abs => r.map(f64::abs).joined(Range::new(0.0, 0.0)),
+        Op::Sign | Op::Tanh | Op::Erf => Range::new(-1.0, 1.0),
+        Op::Sigmoid => Range::new(0.0, 1.0),
+        Op::LogSigmoid => Range::new(-r.largest() - 0.7, 0.0),
+        Op::Softplus | Op::LogCosh => Range::new(0.0, r.largest() + 0.7),
+        Op::Exp => r.map(f64::exp),
+        Op::Expm1 => r.map(f64::exp_m1),
+        Op::Log => r.map(f64::ln),
+        Op::Log1p => r.map(f64::ln_1p),
+        Op::Sqrt => r.map(f64::sqrt),
+        _ => r.map(|v| v.max(0.0)),
+    };
+    (Tree::op(op, [x]), range)
+}
+
+fn binary(op: Op, (x, a): Grown, (y, b): Grown) -> Grown {
+    let range = match op {
+        Op::Add => a.pairs(b, |a, b| a + b),
+        Op::Sub => a.pairs(b, |a, b| a - b),
+        Op::Mul => a.pairs(b, |a, b| a * b),
+        Op::Div => a.pairs(b, |a, b| a / b),
+        Op::Pow => a.pairs(b, f64::powf).joined(Range::new(1.0, 1.0)),
+        Op::Maximum | Op::Minimum => a.joined(b),
+        _ => a.pairs(b, |a, b| a * b.ln()).joined(Range::new(0.0, 0.0)),
+    };
+    (Tree::op(op, [x, y]), range)
+}

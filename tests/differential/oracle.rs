@@ -1,0 +1,441 @@
+//! Expressions by the book, apart from the library: what the f64 path itself is held to.
+//!
+//! The GPU and the CPU run the same program, so a fault of lowering, of the rewrites or of a derivative shows on both.
+//! Here a tree is evaluated node by node in f64, with its derivative along one random direction of all inputs (forward
+//! mode, where the library's is reverse). The semantics are those of design §3: a branch that is not taken is not looked
+//! at, a condition computed from NaN poisons, kinks and ties have the stated subgradients.
+
+use super::expression::{Fold, INPUTS, Index, PARAMS, Test, Tree};
+use super::problem::{Flavour, Form, Problem};
+use super::random::Random;
+use super::values::Host;
+use wgloss::lower::Wanted;
+use wgloss::op::Op;
+use wgloss::{Extent, HostTensor, Reduction, Scope, cpu};
+
+/// A value, and how it changes along the direction.
+type Dual = [f64; 2];
+const NAN: Dual = [f64::NAN; 2];
+
+/// Values of one scope.
+struct Array {
+    scope: Scope,
+    values: Vec<Dual>,
+}
+
+/// Truth values of one scope; `None` is what a NaN leaves.
+struct Truths {
+    scope: Scope,
+    values: Vec<Option<bool>>,
+}
+
+struct Oracle<'o> {
+    rows: usize,
+    cols: usize,
+    group_rows: usize,
+    batch: usize,
+    inputs: Vec<(&'static str, Array)>,
+    labels: Vec<i64>,
+    params: [f64; 2],
+    problem: &'o Problem,
+}
+
+/// What is wrong with the f64 path of a problem that is one expression.
+pub fn check(problem: &Problem, flavour: Flavour, hosts: &[Host], seed: u64) -> Option<String> {
+    let [term] = &problem.terms[..] else { return None };
+    let Form::Expression { tree, params, .. } = &term.form else { return None };
+    // Whether a gather looks at the rest of its row is not said anywhere.
+    let gathers = tree.has(|t| matches!(t, Tree::At(..)));
+    if flavour == Flavour::BadLabel || flavour == Flavour::Nan && gathers {
+        return None;
+    }
+    let mut random = Random::new(seed ^ 0x04ac1e);
+    let read: Vec<usize> = (0..hosts.len()).filter(|k| tree.reads(&problem.inputs[*k].name)).collect();
+    let directions: Vec<Vec<f64>> =
+        read.iter().map(|k| hosts[*k].numbers().iter().map(|_| random.between(-1.0, 1.0)).collect()).collect();
+    let oracle = Oracle::new(problem, *params, hosts, &read, &directions);
+    let want = oracle.tree(tree);
+    let inputs: Vec<(&str, HostTensor<'_>)> =
+        read.iter().map(|k| (problem.inputs[*k].name.as_str(), hosts[*k].tensor(&problem.inputs[*k].shape))).collect();
+    let run = |reduction: Reduction, grads: &[String]| {
+        let wanted = Wanted { loss: true, grads: grads.to_vec(), ..Wanted::default() };
+        let plan = cpu::CpuPlan::<f64>::new(&term.form.loss().reduction(reduction), &inputs, &wanted).ok()?;
+        let plan = match problem.group_rows {
+            Some(rows) => plan.group_rows(rows as usize).ok()?,
+            None => plan,
+        };
+        let mut out = plan.output();
+        plan.run(&inputs, &mut out).ok()?;
+        out.take_bad_label().is_none().then_some(out)
+    };
+    let values = run(Reduction::None, &[])?;
+    let got = oracle.in_rows(values.loss_values().ok()?, want.scope);
+    let largest = want.values.iter().map(|x| x[0].abs()).filter(|x| x.is_finite()).fold(1e-9, f64::max);
+    for (k, (got, [want, _])) in got.iter().zip(&want.values).enumerate() {
+        let fits = got.is_nan() && want.is_nan() || got == want || (got - want).abs() <= 1e-9 * (largest + want.abs());
+        if !fits {
+            return Some(format!("the f64 path says {got:e} for loss {k}, by the book it is {want:e}"));
+        }
+    }
+    let grads: Vec<String> =
+        read.iter().filter(|k| !hosts[**k].numbers().is_empty()).map(|k| problem.inputs[*k].name.clone()).collect();
+    let out = run(Reduction::Sum, &grads)?;
+    let slope: f64 = want.values.iter().map(|x| x[1]).sum();
+    if want.values.iter().any(|x| x[0].is_nan()) || !slope.is_finite() {
+        return None;
+    }
+    let (mut sum, mut size) = (0.0, want.values.iter().map(|x| x[1].abs()).sum::<f64>());
+    for (k, direction) in read.iter().zip(&directions).filter(|(k, _)| !hosts[**k].numbers().is_empty()) {
+        let name = &problem.inputs[*k].name;
+        for (place, (grad, direction)) in out.grad(name).ok()?.iter().zip(direction).enumerate() {
+            if !grad.is_finite() {
+                return Some(format!(
+                    "the f64 path says {grad} for gradient {place} of {name}, though the loss is finite"
+                ));
+            }
+            sum += grad * direction;
+            size += (grad * direction).abs();
+        }
+    }
+    let off = (sum - slope).abs();
+    (off > 1e-7 * size + 1e-9).then(|| {
+        format!("the f64 path's gradient along a direction is {sum:e}, by the book it is {slope:e} (of {size:e})")
+    })
+}
+
+impl<'o> Oracle<'o> {
+    fn new(problem: &'o Problem, params: [f64; 2], hosts: &[Host], read: &[usize], along: &[Vec<f64>]) -> Oracle<'o> {
+        let (rows, cols) = problem.rows_cols();
+        let batch = problem.domain.first().copied().unwrap_or(1);
+        let default = (rows / batch.max(1)).max(1);
+        let group_rows = problem.group_rows.map_or(default, |rows| rows as usize);
+        let (inputs, labels) = (Vec::new(), Vec::new());
+        let mut oracle = Oracle { rows, cols, group_rows, batch, inputs, labels, params, problem };
+        for (place, k) in read.iter().enumerate() {
+            let input = &problem.inputs[*k];
+            let sources = sources(&input.shape, &problem.shape_of(input.scope));
+            match &hosts[*k] {
+                Host::Numbers(values) => {
+                    let all: Vec<Dual> = sources.iter().map(|s| [f64::from(values[*s]), along[place][*s]]).collect();
+                    let values = oracle.in_rows(&all, input.scope);
+                    let name = INPUTS.iter().find(|i| i.0 == input.name).map_or("input", |i| i.0);
+                    oracle.inputs.push((name, Array { scope: input.scope, values }));
+                }
+                Host::Signed(values) => oracle.labels = sources.iter().map(|s| i64::from(values[*s])).collect(),
+                Host::Unsigned(values) => oracle.labels = sources.iter().map(|s| i64::from(values[*s])).collect(),
+            }
+        }
+        oracle
+    }
+
+    /// Element values in the order of rows, then columns.
+    fn in_rows<T: Copy>(&self, values: &[T], scope: Scope) -> Vec<T> {
+        let Some(axis) = self.problem.class_axis().filter(|_| scope == Scope::Element) else { return values.to_vec() };
+        let inner: usize = self.problem.domain[axis + 1..].iter().product();
+        let mut all = Vec::new();
+        for row in 0..self.rows {
+            let first = row / inner * inner * self.cols + row % inner;
+            all.extend((0..self.cols).map(|col| values[first + col * inner]));
+        }
+        all
+    }
+
+    fn count(&self, scope: Scope) -> usize {
+        match scope {
+            Scope::Element => self.rows * self.cols,
+            Scope::Row => self.rows,
+            Scope::Column => self.cols,
+            Scope::Group => self.rows / self.group_rows,
+            _ => 1,
+        }
+    }
+
+    /// Index of a value of `of` that belongs to that value of `scope`.
+    fn index(&self, scope: Scope, k: usize, of: Scope) -> usize {
+        let (row, col) = match scope {
+            Scope::Element => (k / self.cols, k % self.cols),
+            Scope::Column => (0, k),
+            Scope::Group => (k * self.group_rows, 0),
+            _ => (k, 0),
+        };
+        match of {
+            Scope::Element => k,
+            Scope::Row => row,
+            Scope::Column => col,
+            Scope::Group => row / self.group_rows,
+            _ => 0,
+        }
+    }
+
+    fn map(&self, operands: &[&Array], f: impl Fn(&[Dual]) -> Dual) -> Array {
+        let scope = operands.iter().fold(Scope::Param, |scope, x| scope.join(x.scope));
+        let values = (0..self.count(scope)).map(|k| {
+            let x: Vec<Dual> = operands.iter().map(|x| x.values[self.index(scope, k, x.scope)]).collect();
+            f(&x)
+        });
+        Array { scope, values: values.collect() }
+    }
+
+    /// The elements of a row.
+    fn row(&self, x: &Array, row: usize) -> Vec<Dual> {
+        (0..self.cols).map(|col| x.values[self.index(Scope::Element, row * self.cols + col, x.scope)]).collect()
+    }
+
+    fn tree(&self, tree: &Tree) -> Array {
+        let constant = |value: f64| Array { scope: Scope::Param, values: vec![[value, 0.0]] };
+        match tree {
+            Tree::Const(value) => constant(*value),
+            Tree::Param(name) => constant(self.params[PARAMS.iter().position(|p| p == name).unwrap_or(0)]),
+            Tree::Input(name) => {
+                let (_, Array { scope, values }) = self.inputs.iter().find(|i| i.0 == *name).expect("an input is read");
+                Array { scope: *scope, values: values.clone() }
+            }
+            Tree::Col => {
+                let values = (0..self.cols).map(|col| [col as f64, 0.0]).collect();
+                Array { scope: Scope::Column, values }
+            }
+            Tree::Count(extent) => constant(match extent {
+                Extent::Cols => self.cols as f64,
+                Extent::Rows => self.rows as f64,
+                Extent::GroupRows => self.group_rows as f64,
+                Extent::Elements => (self.rows * self.cols) as f64,
+                Extent::Batch => self.batch as f64,
+            }),
+            Tree::Op(op, x) => {
+                let x: Vec<Array> = x.iter().map(|x| self.tree(x)).collect();
+                let zero = constant(0.0);
+                let operands = if x.len() == 2 { [&x[0], &x[1]] } else { [&x[0], &zero] };
+                self.map(&operands, |x| apply(*op, x[0], x[1]))
+            }
+            Tree::Select(test, a, b) => {
+                let (test, a, b) = (self.test(test).as_array(), self.tree(a), self.tree(b));
+                self.map(&[&test, &a, &b], |x| {
+                    if x[0][0].is_nan() {
+                        NAN
+                    } else if x[0][0] == 1.0 {
+                        x[1]
+                    } else {
+                        x[2]
+                    }
+                })
+            }
+            Tree::Masked(test, x) => {
+                let (test, x) = (self.test(test).as_array(), self.tree(x));
+                self.map(&[&test, &x], |x| {
+                    if x[0][0].is_nan() {
+                        NAN
+                    } else if x[0][0] == 1.0 {
+                        x[1]
+                    } else {
+                        [0.0; 2]
+                    }
+                })
+            }
+            Tree::Truth(test) => self.test(test).as_array(),
+            Tree::Fold(fold, x) => {
+                let x = self.tree(x);
+                let values = (0..self.rows).map(|row| fold_row(*fold, &self.row(&x, row)));
+                Array { scope: Scope::Row, values: values.collect() }
+            }
+            Tree::Softmax(x) | Tree::LogSoftmax(x) => {
+                let x = self.tree(x);
+                let is_log = matches!(tree, Tree::LogSoftmax(_));
+                let values = (0..self.rows).flat_map(|row| softmax(&self.row(&x, row), is_log)).collect();
+                Array { scope: Scope::Element, values }
+            }
+            Tree::At(index, x) => {
+                let (indices, x) = (self.indices(index), self.tree(x));
+                let at = |row: usize| match indices[row] {
+                    Some(k) if (0..self.cols as i64).contains(&k) => self.row(&x, row)[k as usize],
+                    _ => NAN,
+                };
+                Array { scope: Scope::Row, values: (0..self.rows).map(at).collect() }
+            }
+            Tree::SumOver(to, x) => {
+                let x = self.tree(x);
+                let inner = if matches!(x.scope, Scope::Element | Scope::Column) { Scope::Element } else { Scope::Row };
+                let inner = if x.scope == Scope::Group { Scope::Group } else { inner };
+                let mut values = vec![[0.0; 2]; self.count(*to)];
+                for k in 0..self.count(inner) {
+                    let [value, slope] = x.values[self.index(inner, k, x.scope)];
+                    let sum = &mut values[self.index(inner, k, *to)];
+                    *sum = [sum[0] + value, sum[1] + slope];
+                }
+                Array { scope: *to, values }
+            }
+            Tree::Detach(x) => self.map(&[&self.tree(x)], |x| [x[0][0], 0.0]),
+            Tree::StraightThrough(a, b) => self.map(&[&self.tree(a), &self.tree(b)], |x| [x[0][0], x[1][1]]),
+            Tree::WithGradient(a, input, b) => {
+                let wrt = self.tree(&Tree::Input(input));
+                self.map(&[&self.tree(a), &wrt, &self.tree(b)], |x| [x[0][0], x[1][1] * x[2][0]])
+            }
+        }
+    }
+
+    fn indices(&self, index: &Index) -> Vec<Option<i64>> {
+        match index {
+            Index::Label => self.labels.iter().map(|y| Some(*y)).collect(),
+            Index::Fixed(index) => vec![Some(*index); self.rows],
+            Index::ArgMax(x) => {
+                let x = self.tree(x);
+                let most = |row: usize| fold_row(Fold::ArgMax, &self.row(&x, row))[0];
+                (0..self.rows).map(|row| Some(most(row)).filter(|k| !k.is_nan()).map(|k| k as i64)).collect()
+            }
+        }
+    }
+
+    fn test(&self, test: &Test) -> Truths {
+        match test {
+            Test::Compare(op, a, b) => {
+                let (a, b) = (self.tree(a), self.tree(b));
+                let scope = a.scope.join(b.scope);
+                let values = (0..self.count(scope)).map(|k| {
+                    let (a, b) =
+                        (a.values[self.index(scope, k, a.scope)][0], b.values[self.index(scope, k, b.scope)][0]);
+                    let holds = match op {
+                        Op::Lt => a < b,
+                        Op::Le => a <= b,
+                        _ => a == b,
+                    };
+                    (!a.is_nan() && !b.is_nan()).then_some(holds)
+                });
+                Truths { scope, values: values.collect() }
+            }
+            Test::Not(a) => {
+                let a = self.test(a);
+                Truths { scope: a.scope, values: a.values.into_iter().map(|a| a.map(|a| !a)).collect() }
+            }
+            Test::And(a, b) => self.both(a, b, |a, b| a && b),
+            Test::Or(a, b) => self.both(a, b, |a, b| a || b),
+            Test::ColIs(index) => {
+                let indices = self.indices(index);
+                let scope = if matches!(index, Index::Fixed(_)) { Scope::Column } else { Scope::Element };
+                let holds = |k: usize| indices[k / self.cols].map(|index| index == (k % self.cols) as i64);
+                Truths { scope, values: (0..self.count(scope)).map(holds).collect() }
+            }
+            Test::LabelIs(index) => {
+                Truths { scope: Scope::Row, values: self.labels.iter().map(|y| Some(y == index)).collect() }
+            }
+        }
+    }
+
+    fn both(&self, a: &Test, b: &Test, f: impl Fn(bool, bool) -> bool) -> Truths {
+        let (a, b) = (self.test(a), self.test(b));
+        let scope = a.scope.join(b.scope);
+        let values = (0..self.count(scope)).map(|k| {
+            let (a, b) = (a.values[self.index(scope, k, a.scope)], b.values[self.index(scope, k, b.scope)]);
+            a.zip(b).map(|(a, b)| f(a, b))
+        });
+        Truths { scope, values: values.collect() }
+    }
+}
+
+impl Truths {
+    /// 0, 1, and NaN.
+    fn as_array(&self) -> Array {
+        let number = |truth: &Option<bool>| truth.map_or(NAN, |truth| [f64::from(u8::from(truth)), 0.0]);
+        Array { scope: self.scope, values: self.values.iter().map(number).collect() }
+    }
+}
+
+/// For each index of `full`, the one of `shape` that it is broadcast from.
+fn sources(shape: &[usize], full: &[usize]) -> Vec<usize> {
+    let lead = full.len().saturating_sub(shape.len());
+    let mut all = vec![0];
+    for (axis, &size) in full.iter().enumerate() {
+        let own = axis.checked_sub(lead).map_or(1, |axis| shape[axis]);
+        all = all
+            .into_iter()
+            .flat_map(|base| (0..size).map(move |k| base * own + if own == 1 { 0 } else { k }))
+            .collect();
+    }
+    all
+}
+
+fn apply(op: Op, [a, da]: Dual, [b, db]: Dual) -> Dual {
+    let sigmoid = |a: f64| if a < 0.0 { a.exp() / (1.0 + a.exp()) } else { 1.0 / (1.0 + (-a).exp()) };
+    let softplus = |a: f64| a.max(0.0) + (-a.abs()).exp().ln_1p();
+    let chain = |value: f64, slope: f64| if a.is_nan() { NAN } else { [value, slope * da] };
+    match op {
+        Op::Neg => chain(-a, -1.0),
+        Op::Abs => chain(a.abs(), if a == 0.0 { 0.0 } else { a.signum() }),
+        Op::Sign => chain(if a == 0.0 { 0.0 } else { a.signum() }, 0.0),
+        Op::Exp => chain(a.exp(), a.exp()),
+        Op::Expm1 => chain(a.exp_m1(), a.exp()),
+        Op::Log => chain(a.ln(), 1.0 / a),
+        Op::Log1p => chain(a.ln_1p(), 1.0 / (1.0 + a)),
+        Op::Sqrt => chain(a.sqrt(), 0.5 / a.sqrt()),
+        Op::Tanh => chain(a.tanh(), 1.0 / (a.cosh() * a.cosh())),
+        Op::Sigmoid => chain(sigmoid(a), sigmoid(a) * sigmoid(-a)),
+        Op::LogSigmoid => chain(-softplus(-a), sigmoid(-a)),
+        Op::Softplus => chain(softplus(a), sigmoid(a)),
+        Op::LogCosh => chain(a.abs() + (-2.0 * a.abs()).exp().ln_1p() - 2f64.ln(), a.tanh()),
+        Op::Erf => chain(libm::erf(a), std::f64::consts::FRAC_2_SQRT_PI * (-a * a).exp()),
+        Op::Relu => chain(a.max(0.0), f64::from(u8::from(a > 0.0))),
+        Op::Add => [a + b, da + db],
+        Op::Sub => [a - b, da - db],
+        Op::Mul => [a * b, da * b + a * db],
+        Op::Div => [a / b, (da - a / b * db) / b],
+        Op::Pow => {
+            let by_base = if da == 0.0 || b == 0.0 { 0.0 } else { b * a.powf(b - 1.0) * da };
+            let by_exponent = if db == 0.0 { 0.0 } else { a.powf(b) * a.ln() * db };
+            [a.powf(b), by_base + by_exponent]
+        }
+        Op::Maximum | Op::Minimum if a.is_nan() || b.is_nan() => NAN,
+        Op::Maximum | Op::Minimum if a == b => [a, 0.5 * (da + db)],
+        Op::Maximum => {
+            if a > b {
+                [a, da]
+            } else {
+                [b, db]
+            }
+        }
+        Op::Minimum => {
+            if a < b {
+                [a, da]
+            } else {
+                [b, db]
+            }
+        }
+        _ if a == 0.0 && !b.is_nan() => [0.0, da * b.ln()],
+        _ => [a * b.ln(), da * b.ln() + a / b * db],
+    }
+}
+
+fn fold_row(fold: Fold, x: &[Dual]) -> Dual {
+    if x.iter().any(|x| x[0].is_nan()) {
+        return NAN;
+    }
+    let n = x.len() as f64;
+    let sum = x.iter().fold([0.0; 2], |sum, x| [sum[0] + x[0], sum[1] + x[1]]);
+    let extreme = |better: fn(f64, f64) -> f64| {
+        let most = x.iter().map(|x| x[0]).reduce(better).unwrap_or(f64::NAN);
+        let ties: Vec<f64> = x.iter().filter(|x| x[0] == most).map(|x| x[1]).collect();
+        [most, ties.iter().sum::<f64>() / ties.len() as f64]
+    };
+    match fold {
+        Fold::Sum => sum,
+        Fold::Mean => [sum[0] / n, sum[1] / n],
+        Fold::Max => extreme(f64::max),
+        Fold::Min => extreme(f64::min),
+        Fold::ArgMax => {
+            let most = extreme(f64::max)[0];
+            [x.iter().position(|x| x[0] == most).unwrap_or(0) as f64, 0.0]
+        }
+        Fold::LogSumExp | Fold::LogSumExpShifted => {
+            let most = extreme(f64::max)[0];
+            let total: f64 = x.iter().map(|x| (x[0] - most).exp()).sum();
+            let slope = x.iter().map(|x| (x[0] - most).exp() / total * x[1]).sum();
+            [total.ln() + if fold == Fold::LogSumExp { most } else { 0.0 }, slope]
+        }
+    }
+}
+
+fn softmax(x: &[Dual], is_log: bool) -> Vec<Dual> {
+    let [lse, slope] = fold_row(Fold::LogSumExp, x);
+    let one = |[x, dx]: &Dual| {
+        let log = x - lse;
+        if is_log { [log, dx - slope] } else { [log.exp(), log.exp() * (dx - slope)] }
+    };
+    x.iter().map(one).collect()
+}

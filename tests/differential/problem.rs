@@ -1,0 +1,337 @@
+//! What a problem is: plain data, from which both paths are set up, and which prints in a few lines.
+
+use super::expression::{PARAMS, Tree};
+use std::fmt;
+use wgloss::geometry::Layout;
+use wgloss::lower::{UPSTREAM, Upstream};
+use wgloss::schedule::Force;
+use wgloss::{DType, GradMode, Loss, Reduction, RowAxis, Scope, Value, losses};
+
+/// Everything that a kernel is chosen, generated and fed by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    pub terms: Vec<Term>,
+    /// Name of a scalar input that scales the sum of the terms.
+    pub scaled_by: Option<&'static str>,
+    /// Shape of an element value.
+    pub domain: Vec<usize>,
+    pub inputs: Vec<Input>,
+    pub upstream: Upstream,
+    pub outputs: Outputs,
+    pub group_rows: Option<u64>,
+    /// Size of the first axis in the plan, where that is more than what is bound.
+    pub capacity: Option<usize>,
+    pub device: Device,
+    pub force: Force,
+    /// What the buffers hold, one after the other, for one bound plan.
+    pub data: Vec<Data>,
+}
+
+/// One summand of the loss.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Term {
+    pub weight: f64,
+    pub form: Form,
+    pub reduction: Reduction,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Form {
+    Catalogue { name: &'static str, options: Vec<(String, Value)> },
+    Expression { tree: Tree, row_axis: RowAxis, params: [f64; 2] },
+}
+
+/// A tensor that the loss reads, and what becomes of its gradient.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Input {
+    pub name: String,
+    pub scope: Scope,
+    pub values: Values,
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+    pub home: Home,
+    pub grad: Option<Grad>,
+    pub hessian: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grad {
+    pub mode: GradMode,
+    /// As the input, where nothing is said.
+    pub dtype: Option<DType>,
+    pub home: Home,
+}
+
+/// Which numbers an input holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// From −4 to 4.
+    Any,
+    /// As `Any`; −∞ is a masked class.
+    Logits,
+    Probability,
+    LogProbability,
+    /// 0 or 1.
+    Binary,
+    /// −1 or 1.
+    Sign,
+    /// From 0.1 to 4.
+    Positive,
+    /// 0, 1, 2, …
+    Count,
+    /// From 0 to 2.
+    Weight,
+    /// 0 or 1, mostly 1.
+    Mask,
+    /// From 0.25 to 2.
+    Scale,
+    Label,
+}
+
+/// Where a tensor lies in its buffer.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Home {
+    /// Elements before it.
+    pub offset: usize,
+    /// Elements between one index of the second innermost axis and the next.
+    pub pad: usize,
+    /// Elements from one to the next.
+    pub step: usize,
+    /// Axes in reversed order: the first is the innermost.
+    pub reversed: bool,
+    /// Axes whose stride is 0.
+    pub repeats: Vec<bool>,
+    /// In the buffer that several tensors share.
+    pub pooled: bool,
+    /// Bytes of the buffer behind it.
+    pub behind: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Outputs {
+    pub loss: bool,
+    pub denominator: bool,
+    pub extras: Vec<String>,
+    pub accumulate_loss: bool,
+    /// Whether forward and backward are encoded apart.
+    pub separate: bool,
+    /// Where the loss goes; to a tensor that the plan makes, if nothing is said.
+    pub loss_home: Option<Home>,
+}
+
+/// Which limits the device has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Device {
+    /// All that the adapter has.
+    Adapter,
+    /// What every WebGPU device has.
+    WebGpu,
+    /// The same with bindings of 64 KiB.
+    Small,
+}
+
+/// What is special about the numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Flavour {
+    Plain,
+    /// Few different numbers.
+    Ties,
+    /// Logits with a large number in common, and confident rows.
+    Offset,
+    /// A NaN or two.
+    Nan,
+    /// Logits of −∞.
+    MinusInfinity,
+    /// A label out of range.
+    BadLabel,
+    /// All labels ignored, weights and masks 0.
+    Nothing,
+}
+
+pub const FLAVOURS: [Flavour; 7] = [
+    Flavour::Plain,
+    Flavour::Ties,
+    Flavour::Offset,
+    Flavour::Nan,
+    Flavour::MinusInfinity,
+    Flavour::BadLabel,
+    Flavour::Nothing,
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Data {
+    pub flavour: Flavour,
+    pub seed: u64,
+}
+
+impl Home {
+    /// Strides of a tensor of that shape.
+    pub fn layout(&self, shape: &[usize]) -> Layout {
+        let mut strides = vec![0; shape.len()];
+        let axes: Vec<usize> =
+            if self.reversed { (0..shape.len()).collect() } else { (0..shape.len()).rev().collect() };
+        let mut step = self.step.max(1);
+        for (place, &axis) in axes.iter().enumerate() {
+            if self.repeats.get(axis).copied().unwrap_or(false) {
+                continue;
+            }
+            strides[axis] = step;
+            step *= shape[axis];
+            if place == 0 {
+                step += self.pad;
+            }
+        }
+        Layout { shape: shape.to_vec(), strides }
+    }
+
+    pub fn is_plain(&self) -> bool {
+        let Home { offset, pad, step, reversed, repeats, pooled, .. } = self;
+        *offset == 0 && *pad == 0 && *step <= 1 && !reversed && !pooled && !repeats.contains(&true)
+    }
+}
+
+impl Form {
+    pub fn name(&self) -> &str {
+        match self {
+            Form::Catalogue { name, .. } => name,
+            Form::Expression { .. } => "expression",
+        }
+    }
+
+    pub fn loss(&self) -> Loss {
+        match self {
+            Form::Catalogue { name, options } => {
+                let loss = losses::by_name(name).expect("a loss of the catalogue");
+                options.iter().fold(loss, |loss, (option, value)| loss.option(option, *value))
+            }
+            Form::Expression { tree, row_axis, params } => tree.loss("expression", *row_axis, *params),
+        }
+    }
+}
+
+impl Problem {
+    pub fn loss(&self) -> Loss {
+        let each = self.terms.iter().map(|term| {
+            let loss = term.form.loss().reduction(term.reduction.clone());
+            if term.weight == 1.0 { loss } else { term.weight * loss }
+        });
+        let loss = each.reduce(|a, b| a + b).expect("a loss has at least one term");
+        match self.scaled_by {
+            Some(name) => loss.scaled_by(name),
+            None => loss,
+        }
+    }
+
+    pub fn is_catalogue(&self) -> bool {
+        self.terms.iter().all(|term| matches!(term.form, Form::Catalogue { .. }))
+    }
+
+    pub fn input(&self, name: &str) -> Option<&Input> {
+        self.inputs.iter().find(|input| input.name == name)
+    }
+
+    pub fn grads(&self) -> Vec<String> {
+        self.inputs.iter().filter(|i| i.grad.is_some()).map(|i| i.name.clone()).collect()
+    }
+
+    /// The axis of an element value that makes a row.
+    pub fn class_axis(&self) -> Option<usize> {
+        let rank = self.domain.len();
+        match self.loss().row_axis() {
+            RowAxis::None => None,
+            RowAxis::Class if rank > 1 => Some(1),
+            RowAxis::Class | RowAxis::Last => rank.checked_sub(1),
+        }
+    }
+
+    /// Shape of a value of that scope.
+    pub fn shape_of(&self, scope: Scope) -> Vec<usize> {
+        let class = self.class_axis();
+        match scope {
+            Scope::Element => self.domain.clone(),
+            Scope::Row => {
+                let mut shape = self.domain.clone();
+                class.map(|axis| shape.remove(axis));
+                shape
+            }
+            Scope::Column => vec![class.map_or(1, |axis| self.domain[axis])],
+            _ => Vec::new(),
+        }
+    }
+
+    pub fn rows_cols(&self) -> (usize, usize) {
+        let all: usize = self.domain.iter().product();
+        match self.class_axis() {
+            Some(axis) => (all / self.domain[axis].max(1), self.domain[axis]),
+            None => (1, all),
+        }
+    }
+}
+
+fn home_text(home: &Home) -> String {
+    let mut words = Vec::new();
+    let mut word = |is: bool, text: String| words.extend(is.then_some(text));
+    word(home.offset > 0, format!("offset {}", home.offset));
+    word(home.pad > 0, format!("pad {}", home.pad));
+    word(home.step > 1, format!("every {}", home.step));
+    word(home.reversed, "axes reversed".to_owned());
+    word(home.repeats.contains(&true), format!("repeats {:?}", home.repeats));
+    word(home.pooled, "pooled".to_owned());
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let terms = self.terms.iter().map(|term| {
+            let weight = if term.weight == 1.0 { String::new() } else { format!("{} * ", term.weight) };
+            let form = match &term.form {
+                Form::Catalogue { name, options } => {
+                    let options = options.iter().map(|(name, value)| format!(".option({name:?}, {value:?})"));
+                    format!("{name}(){}", options.collect::<String>())
+                }
+                Form::Expression { tree, row_axis, params } => {
+                    let read = |name: &&str| tree.has(|t| matches!(t, Tree::Param(p) if p == name));
+                    let params = PARAMS.iter().zip(params).filter(|(name, _)| read(name));
+                    let params = params.map(|(name, value)| format!(", {name} = {value}")).collect::<String>();
+                    format!("[{tree}] (row axis {row_axis:?}{params})")
+                }
+            };
+            format!("{weight}{form} reduced by {:?}", term.reduction)
+        });
+        write!(f, "  loss: {}", terms.collect::<Vec<_>>().join("\n      + "))?;
+        if let Some(name) = self.scaled_by {
+            write!(f, ", scaled by {name}")?;
+        }
+        for input in &self.inputs {
+            let Input { name, values, dtype, shape, .. } = input;
+            write!(f, "\n  {name}: {dtype} {shape:?} {values:?}{}", home_text(&input.home))?;
+            if let Some(grad) = &input.grad {
+                let dtype = grad.dtype.map_or(String::new(), |dtype| format!(" as {dtype}"));
+                write!(f, "; gradient {:?}{dtype}{}", grad.mode, home_text(&grad.home))?;
+            }
+            if input.hessian {
+                f.write_str("; Hessian diagonal")?;
+            }
+        }
+        let outputs = &self.outputs;
+        let mut how = vec![format!("limits {:?}", self.device)];
+        let mut word = |is: bool, text: String| how.extend(is.then_some(text));
+        word(self.upstream != Upstream::One, format!("{UPSTREAM} {:?}", self.upstream));
+        word(!outputs.loss, "without_loss".to_owned());
+        word(outputs.denominator, "denominator".to_owned());
+        word(!outputs.extras.is_empty(), format!("extras {:?}", outputs.extras));
+        word(outputs.accumulate_loss, "accumulate_loss".to_owned());
+        word(outputs.separate, "separate_backward".to_owned());
+        if let Some(home) = &outputs.loss_home {
+            word(true, format!("loss bound{}", home_text(home)));
+        }
+        word(self.group_rows.is_some(), format!("group_rows {}", self.group_rows.unwrap_or(0)));
+        word(self.capacity.is_some(), format!("planned for {} along axis 0", self.capacity.unwrap_or(0)));
+        if self.force != Force::default() {
+            word(true, format!("{:?}", self.force));
+        }
+        write!(f, "\n  {}", how.join("; "))?;
+        let data = self.data.iter().map(|data| format!("{:?}/{:x}", data.flavour, data.seed & 0xffff));
+        write!(f, "\n  data: {}", data.collect::<Vec<_>>().join(", "))
+    }
+}

@@ -1,0 +1,118 @@
+//! A problem on the CPU, in f64 and in f32.
+
+use super::problem::Problem;
+use super::values::Host;
+use std::collections::BTreeMap;
+use std::fmt;
+use wgloss::cpu::{CpuPlan, HostFloat};
+use wgloss::lower::{Upstream, Wanted};
+use wgloss::{HostTensor, Loss, Reduction, Result};
+
+/// An output.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    Loss,
+    Denominator,
+    Extra(String),
+    Grad(String),
+    Hessian(String),
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Key::Loss => f.write_str("loss"),
+            Key::Denominator => f.write_str("denominator"),
+            Key::Extra(name) => write!(f, "extra {name}"),
+            Key::Grad(name) => write!(f, "gradient of {name}"),
+            Key::Hessian(name) => write!(f, "Hessian diagonal of {name}"),
+        }
+    }
+}
+
+/// What a path gives for one set of data.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub outputs: BTreeMap<Key, Vec<f64>>,
+    pub bad_label: Option<(u64, i64)>,
+}
+
+impl Problem {
+    pub fn keys(&self) -> Vec<Key> {
+        let mut keys = Vec::new();
+        let outputs = &self.outputs;
+        keys.extend(outputs.loss.then_some(Key::Loss));
+        keys.extend(outputs.denominator.then_some(Key::Denominator));
+        keys.extend(outputs.extras.iter().map(|name| Key::Extra(name.clone())));
+        keys.extend(self.grads().into_iter().map(Key::Grad));
+        keys.extend(self.inputs.iter().filter(|i| i.hessian).map(|i| Key::Hessian(i.name.clone())));
+        keys
+    }
+
+    fn wanted(&self) -> Wanted {
+        Wanted {
+            loss: self.outputs.loss,
+            denominator: self.outputs.denominator,
+            grads: self.grads(),
+            hessian_diagonals: self.inputs.iter().filter(|i| i.hessian).map(|i| i.name.clone()).collect(),
+            upstream: self.upstream,
+            extras: self.outputs.extras.clone(),
+        }
+    }
+
+    fn host<'h>(&'h self, hosts: &'h [Host]) -> Vec<(&'h str, HostTensor<'h>)> {
+        self.inputs.iter().zip(hosts).map(|(input, host)| (input.name.as_str(), host.tensor(&input.shape))).collect()
+    }
+}
+
+/// The problem lowered for one precision.
+pub struct Reference<'p, T> {
+    problem: &'p Problem,
+    plan: CpuPlan<T>,
+}
+
+impl<'p, T: HostFloat> Reference<'p, T> {
+    /// The values are not looked at.
+    pub fn new(problem: &'p Problem, hosts: &[Host]) -> Result<Reference<'p, T>> {
+        let plan = CpuPlan::new(&problem.loss(), &problem.host(hosts), &problem.wanted())?;
+        let plan = match problem.group_rows {
+            Some(rows) => plan.group_rows(rows as usize)?,
+            None => plan,
+        };
+        Ok(Reference { problem, plan })
+    }
+
+    pub fn run(&self, hosts: &[Host]) -> Result<Outcome> {
+        let mut out = self.plan.output();
+        self.plan.run(&self.problem.host(hosts), &mut out)?;
+        let bad_label = out.take_bad_label();
+        let numbers = |values: &[T]| values.iter().map(|x| x.to()).collect::<Vec<f64>>();
+        let mut outputs = BTreeMap::new();
+        for key in self.problem.keys() {
+            let values = match &key {
+                Key::Loss => numbers(out.loss_values()?),
+                Key::Denominator => out.denominator().into_iter().collect(),
+                Key::Extra(name) => numbers(out.extra(name)?),
+                Key::Grad(name) => numbers(out.grad(name)?),
+                Key::Hessian(name) => numbers(out.hessian_diagonal(name)?),
+            };
+            outputs.insert(key, values);
+        }
+        Ok(Outcome { outputs, bad_label })
+    }
+}
+
+/// Σ|term| / |Σ term| of a loss that is reduced: by how much its terms cancel. 1 where that is not known.
+pub fn cancellation(problem: &Problem, hosts: &[Host]) -> f64 {
+    let [term] = &problem.terms[..] else { return 1.0 };
+    let loss: Loss = term.form.loss().reduction(Reduction::None);
+    let kept = |name: &str| name != "upstream" && name != "scale" && name != "n";
+    let inputs: Vec<_> = problem.host(hosts).into_iter().filter(|(name, _)| kept(name)).collect();
+    let wanted = Wanted { loss: true, upstream: Upstream::One, ..Wanted::default() };
+    let Ok(mut out) = wgloss::cpu::run::<f64>(&loss, &inputs, &wanted) else { return 1.0 };
+    out.take_bad_label();
+    let Ok(values) = out.loss_values() else { return 1.0 };
+    let (sum, all) = values.iter().fold((0.0, 0.0), |(sum, all), x| (sum + x, all + x.abs()));
+    let ratio: f64 = all / f64::abs(sum);
+    if ratio.is_finite() { ratio.max(1.0) } else { 1.0 }
+}

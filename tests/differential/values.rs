@@ -1,0 +1,177 @@
+//! The numbers of a problem, and labels, as both paths get them.
+
+use super::problem::{Data, Flavour, Form, Input, Problem, Values};
+use super::random::Random;
+use half::{bf16, f16};
+use wgloss::{DType, HostTensor, Value};
+
+/// A tensor's values in logical order; numbers are exactly what their type stores.
+#[derive(Clone, Debug)]
+pub enum Host {
+    Numbers(Vec<f32>),
+    Signed(Vec<i32>),
+    Unsigned(Vec<u32>),
+}
+
+impl Host {
+    pub fn tensor<'a>(&'a self, shape: &[usize]) -> HostTensor<'a> {
+        match self {
+            Host::Numbers(values) => HostTensor::f32(values, shape),
+            Host::Signed(values) => HostTensor::i32(values, shape),
+            Host::Unsigned(values) => HostTensor::u32(values, shape),
+        }
+    }
+
+    pub fn numbers(&self) -> &[f32] {
+        if let Host::Numbers(values) = self { values } else { &[] }
+    }
+}
+
+/// The nearest number of that type; none that a device may flush to zero.
+pub fn stored(dtype: DType, x: f32) -> f32 {
+    let x = match dtype {
+        DType::F16 => f16::from_f32(x).to_f32(),
+        DType::BF16 => bf16::from_f32(x).to_f32(),
+        _ => x,
+    };
+    if x.abs() < 1e-30 { 0.0 } else { x }
+}
+
+/// The values of every input, in their order.
+pub fn values(problem: &Problem, data: Data) -> Vec<Host> {
+    let mut random = Random::new(data.seed);
+    let (_, cols) = problem.rows_cols();
+    let ignored = problem.terms.iter().find_map(|term| match &term.form {
+        Form::Catalogue { options, .. } => options.iter().find_map(|(name, value)| match value {
+            Value::Index(index) if name == "ignore_index" => Some(index.unwrap_or(-7)),
+            _ => None,
+        }),
+        Form::Expression { .. } => None,
+    });
+    let ignored = ignored.unwrap_or(-100);
+    let offset = random.pick(&[1e3, 1e4, -1e4, 1e6]);
+    let mut all: Vec<Host> = Vec::new();
+    for input in &problem.inputs {
+        let count: usize = input.shape.iter().product();
+        let mut host = if input.values == Values::Label {
+            labels(input, count, cols, ignored, data.flavour, &mut random)
+        } else {
+            let number = |random: &mut Random| number(input.values, data.flavour, offset, random);
+            Host::Numbers((0..count).map(|_| stored(input.dtype, number(&mut random) as f32)).collect())
+        };
+        repeat(input, &mut host);
+        all.push(host);
+    }
+    if data.flavour == Flavour::Nan {
+        place_nan(problem, &mut all, &mut random);
+    }
+    all
+}
+
+fn number(values: Values, flavour: Flavour, offset: f64, random: &mut Random) -> f64 {
+    let ties = flavour == Flavour::Ties;
+    match values {
+        Values::Any | Values::Logits if ties => random.pick(&[0.0, 1.0, -1.0, 2.0, 0.5, 1.0]),
+        Values::Logits if flavour == Flavour::Offset => {
+            offset + if random.one_in(6) { 40.0 } else { random.between(-4.0, 4.0) }
+        }
+        Values::Logits if flavour == Flavour::MinusInfinity && random.one_in(4) => f64::NEG_INFINITY,
+        Values::Any | Values::Logits => random.between(-4.0, 4.0),
+        Values::Probability if ties => random.pick(&[0.0, 1.0, 0.5]),
+        Values::Probability => random.between(0.01, 0.99),
+        Values::LogProbability if flavour == Flavour::MinusInfinity && random.one_in(4) => f64::NEG_INFINITY,
+        Values::LogProbability => -random.between(0.01, 6.0),
+        Values::Binary => random.below(2) as f64,
+        Values::Sign => random.pick(&[-1.0, 1.0]),
+        Values::Positive => random.between(0.1, 4.0),
+        Values::Count => random.below(6) as f64,
+        Values::Weight if flavour == Flavour::Nothing => 0.0,
+        Values::Weight if random.one_in(8) => 0.0,
+        Values::Weight => random.between(0.1, 2.0),
+        Values::Mask if flavour == Flavour::Nothing => 0.0,
+        Values::Mask => f64::from(u8::from(!random.one_in(4))),
+        Values::Scale if ties => random.pick(&[1.0, 2.0, 0.5]),
+        Values::Scale => random.between(0.25, 2.0),
+        Values::Label => 0.0,
+    }
+}
+
+fn labels(input: &Input, count: usize, cols: usize, ignored: i64, flavour: Flavour, random: &mut Random) -> Host {
+    let mut labels: Vec<i64> = (0..count)
+        .map(|_| match flavour {
+            Flavour::Nothing => ignored,
+            _ if random.one_in(5) => ignored,
+            _ => random.below(cols) as i64,
+        })
+        .collect();
+    // Without any that counts most means are NaN, which says little.
+    if flavour != Flavour::Nothing {
+        labels[random.below(count)] = random.below(cols) as i64;
+    }
+    if flavour == Flavour::BadLabel {
+        let bad = random.pick(&[cols as i64, cols as i64 + 95, i64::from(i32::MAX), -1, -99, i64::from(i32::MIN)]);
+        labels[random.below(count)] = bad;
+    }
+    if input.dtype == DType::U32 {
+        // An index that no label can have is not put there.
+        return Host::Unsigned(labels.iter().map(|y| u32::try_from(*y).unwrap_or(0)).collect());
+    }
+    Host::Signed(labels.iter().map(|y| *y as i32).collect())
+}
+
+/// Strides of 0 repeat the first index of their axis.
+fn repeat(input: &Input, host: &mut Host) {
+    if !input.home.repeats.contains(&true) {
+        return;
+    }
+    let sources: Vec<usize> = (0..input.shape.iter().product()).map(|k| source(input, k)).collect();
+    match host {
+        Host::Numbers(values) => *values = sources.iter().map(|k| values[*k]).collect(),
+        Host::Signed(values) => *values = sources.iter().map(|k| values[*k]).collect(),
+        Host::Unsigned(values) => *values = sources.iter().map(|k| values[*k]).collect(),
+    }
+}
+
+/// The logical index that shares memory with `index`, and comes first.
+fn source(input: &Input, index: usize) -> usize {
+    let (mut rest, mut step, mut first) = (index, 1, 0);
+    for (axis, &size) in input.shape.iter().enumerate().rev() {
+        if !input.home.repeats.get(axis).copied().unwrap_or(false) {
+            first += rest % size * step;
+        }
+        rest /= size;
+        step *= size;
+    }
+    first
+}
+
+/// One input gets a NaN, mostly one of elements; often where a mask or an ignored label hides it.
+fn place_nan(problem: &Problem, all: &mut [Host], random: &mut Random) {
+    let numbers: Vec<usize> = (0..all.len()).filter(|k| problem.inputs[*k].values != Values::Label).collect();
+    let one = random.pick(&numbers);
+    let place = if random.one_in(3) { one } else { numbers[0] };
+    for _ in 0..1 + random.below(2) {
+        let Host::Numbers(values) = &mut all[place] else { continue };
+        let k = random.below(values.len());
+        values[k] = f32::NAN;
+    }
+    repeat(&problem.inputs[place], &mut all[place]);
+}
+
+/// The same numbers moved by up to one unit in the last place of f32. Labels stay, and multiples of one half: ties,
+/// kinks and the ends of domains are where they are, and must come out as they are.
+pub fn moved(all: &[Host], seed: u64) -> Vec<Host> {
+    let mut random = Random::new(seed);
+    let mut nudge = |x: &f32| {
+        let stays = !x.is_finite() || (2.0 * x).fract() == 0.0;
+        if stays { *x } else { f32::from_bits(x.to_bits() + 1 - random.below(3) as u32) }
+    };
+    let mut moved = Vec::new();
+    for host in all {
+        moved.push(match host {
+            Host::Numbers(values) => Host::Numbers(values.iter().map(&mut nudge).collect()),
+            other => other.clone(),
+        });
+    }
+    moved
+}
