@@ -155,12 +155,13 @@ impl State {
                         putln!(text, "    r.n{place} = s.m{n};");
                     }
                 }
-                // All −∞, or +∞ among the values: the softmax is not defined.
+                // All −∞, or +∞ among the values, or what a row of −∞ gave (−∞ − −∞): the softmax is not defined.
                 for poison in looking_at(pass, LookKind::Softmax, self.id) {
                     let bits = bits(poison);
                     putln!(
                         text,
-                        "    r.{bits} = select(r.{bits}, NAN_BITS, s.rest{n} < -0.5 || bitcast<u32>(s.m{n}) == INF_BITS);"
+                        "    r.{bits} = select(r.{bits}, NAN_BITS, s.rest{n} < -0.5 || math_is_nan(s.rest{n}) || \
+                         bitcast<u32>(s.m{n}) == INF_BITS);"
                     );
                 }
                 text

@@ -64,6 +64,8 @@ impl<'g> Lowered<'g> {
             self.replace(root, &|id| tests.contains(&id).then_some(by))
         };
         let (rest, there) = (set(false), set(true));
+        // A label may be computed from the row: an argmax.
+        let label = self.expand(label);
         Some((rest, label, self.at_label(self.expand(there), label)))
     }
 
