@@ -61,11 +61,13 @@ pub enum Skeleton {
     Probe,
     /// `stitch.wgsl`
     Stitch,
+    /// `scalar.wgsl`
+    Scalar,
 }
 
 impl Skeleton {
     /// Every skeleton.
-    pub const ALL: [Skeleton; 10] = [
+    pub const ALL: [Skeleton; 11] = [
         Skeleton::Elementwise,
         Skeleton::Row,
         Skeleton::RowResident,
@@ -76,6 +78,7 @@ impl Skeleton {
         Skeleton::Narrow,
         Skeleton::Probe,
         Skeleton::Stitch,
+        Skeleton::Scalar,
     ];
 
     fn text(self) -> &'static str {
@@ -90,6 +93,7 @@ impl Skeleton {
             Skeleton::Probe => include_str!("../shaders/probe.wgsl"),
             Skeleton::Narrow => include_str!("../shaders/narrow.wgsl"),
             Skeleton::Stitch => include_str!("../shaders/stitch.wgsl"),
+            Skeleton::Scalar => include_str!("../shaders/scalar.wgsl"),
         }
     }
 }

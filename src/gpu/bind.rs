@@ -4,14 +4,14 @@ use super::bound::{Bound, BoundExchange, BoundStep, NO_BAD_ROW};
 use super::compiled::{BoundIo, Io};
 use super::pipeline::Pipeline;
 use super::plan::{Inner, Plan};
-use super::problem::{Exchange, Resource, Step};
+use super::problem::{Exchange, Place, Resource, Step};
 use super::resolve::Resolved;
 use super::spec::Bindings;
 use super::tensor::Tensor;
 use crate::codegen::{KernelSource, Slot, scalar_slots};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::expr::{Node, Scope};
+use crate::expr::Node;
 use crate::geometry::Geometry;
 use crate::op::Kind;
 use std::sync::Mutex;
@@ -61,6 +61,9 @@ impl Maker<'_> {
         for (slot, id) in slots.iter().enumerate() {
             if let Node::Input(place) = *program.node(*id) {
                 let tensor = self.inputs[place as usize].as_ref().expect("every input of the program is bound");
+                if tensor.dtype().is_packed() {
+                    continue; // widened by a dispatch
+                }
                 if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_SRC) {
                     let message = "a scalar needs BufferUsages::COPY_SRC".to_owned();
                     return Err(Error::Buffer { input: program.inputs[place as usize].name.clone(), message });
@@ -72,19 +75,17 @@ impl Maker<'_> {
         let mut kept: Vec<Option<wgpu::Buffer>> = vec![None; self.outputs.len()];
         for step in &resolved.steps {
             if let Step::Settle { output, .. } = step {
-                let values = match program.outputs[*output].scope {
-                    Scope::Row => self.geometry.rows,
-                    _ => self.geometry.elements(),
-                };
+                let values = Place::kept_values(self.geometry, program.outputs[*output].scope);
                 let usage = wgpu::BufferUsages::STORAGE;
                 let bytes = (4 * values).next_multiple_of(16);
                 kept[*output] = Some(ctx.create_buffer("wgloss kept gradient", bytes, usage)?);
             }
         }
         let exchanges = self.exchanges(&resolved)?;
-        let (uniforms, offsets) = self.uniforms(&resolved.steps)?;
+        let all: Vec<&Step> = resolved.scalars.iter().chain(&resolved.steps).collect();
+        let (uniforms, offsets) = self.uniforms(&all)?;
         let mut steps = Vec::new();
-        for (step, offset) in resolved.steps.iter().zip(offsets) {
+        for (step, offset) in all.into_iter().zip(offsets) {
             let pipeline = inner.pipeline(step)?;
             let (source, grid) = (step.source(), step.grid());
             // A chunk's own bytes, where the step names them.
@@ -129,10 +130,12 @@ impl Maker<'_> {
             let group = self.bind_group(source, &pipeline, &entries)?;
             steps.push(BoundStep { pipeline, group, grid });
         }
+        let after_scalars = steps.split_off(resolved.scalars.len());
         let labels = program.inputs.iter().position(|decl| decl.kind == Kind::Int);
         Ok(Bound {
             plan: plan.clone(),
-            steps,
+            scalar_steps: steps,
+            steps: after_scalars,
             parts: resolved.parts.clone(),
             exchanges,
             copies,
@@ -194,7 +197,7 @@ impl Maker<'_> {
     }
 
     /// One buffer with the parameters first, then each dispatch's uniforms.
-    fn uniforms(&self, steps: &[Step]) -> Result<(wgpu::Buffer, Vec<Offsets>)> {
+    fn uniforms(&self, steps: &[&Step]) -> Result<(wgpu::Buffer, Vec<Offsets>)> {
         let mut bytes: Vec<u8> = Vec::new();
         let mut push = |data: &[u8]| {
             let offset = bytes.len() as u64;
@@ -207,13 +210,14 @@ impl Maker<'_> {
         push(bytemuck::cast_slice(&params));
         let mut offsets = Vec::new();
         for step in steps {
-            offsets.push(match step {
+            offsets.push(match *step {
                 Step::Kernel { shape, span, .. } => {
                     let first = push(bytemuck::bytes_of(&**shape));
                     Offsets { first, span: span.as_ref().map(|span| push(bytemuck::bytes_of(span))) }
                 }
                 Step::Settle { uniform, .. } => Offsets { first: push(uniform), span: None },
                 Step::States { uniform, .. } => Offsets { first: push(bytemuck::bytes_of(uniform)), span: None },
+                Step::Widen { uniform, .. } => Offsets { first: push(bytemuck::bytes_of(uniform)), span: None },
             });
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;

@@ -31,11 +31,13 @@ pub(super) struct BoundExchange {
 /// Bound plans of one [`Plan`] share a workspace, so steps run in the order in which they are recorded.
 pub struct Bound {
     pub(super) plan: Plan,
+    /// Before each part, scalar inputs of 16 bits are widened.
+    pub(super) scalar_steps: Vec<BoundStep>,
     pub(super) steps: Vec<BoundStep>,
     /// Where the parts end that are encoded apart.
     pub(super) parts: Vec<usize>,
     pub(super) exchanges: Vec<BoundExchange>,
-    /// Scalar inputs: buffer, offset there, offset in `scalars`.
+    /// Scalar inputs of 32 bits: buffer, offset there, offset in `scalars`.
     pub(super) copies: Vec<(wgpu::Buffer, u64, u64)>,
     pub(super) scalars: wgpu::Buffer,
     pub(super) uniforms: wgpu::Buffer,
@@ -99,7 +101,7 @@ impl Bound {
         }
         let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
         let mut pass = encoder.begin_compute_pass(&descriptor);
-        for step in steps {
+        for step in self.scalar_steps.iter().chain(steps) {
             pass.set_pipeline(&step.pipeline.pipeline);
             pass.set_bind_group(0, &step.group, &[]);
             pass.dispatch_workgroups(step.grid[0], step.grid[1], 1);

@@ -28,6 +28,8 @@ pub(super) struct Facts {
     pub rest: Vec<(Traffic, DType)>,
     /// Dispatches that bring kept gradients to their places.
     pub settles: usize,
+    /// Dispatches that widen scalars of 16 bits.
+    pub widened: usize,
     /// What must move: inputs once, outputs once.
     pub bytes: u64,
 }
@@ -109,7 +111,7 @@ impl Problem<'_> {
         all.into_iter().map(|visits| (visits, place(visits.tensor).dtype)).collect()
     }
 
-    pub(super) fn facts(&self, passes: Vec<PassFacts>, steps: &[Step]) -> Facts {
+    pub(super) fn facts(&self, passes: Vec<PassFacts>, widened: usize, steps: &[Step]) -> Facts {
         let program = self.program;
         let target = |output: usize| self.targets[output].unwrap_or(self.outputs[output]);
         let print = |tensor| match tensor {
@@ -142,7 +144,7 @@ impl Problem<'_> {
             rest.push((Traffic { tensor, footprint: print(tensor), reads, writes: 1 }, target(output).dtype));
         }
         let settles = steps.iter().filter(|step| matches!(step, Step::Settle { .. })).count();
-        Facts { passes, rest, settles, bytes: bytes_moved(program, self.geometry.rows, &print) }
+        Facts { passes, rest, widened, settles, bytes: bytes_moved(program, self.geometry.rows, &print) }
     }
 }
 
@@ -183,7 +185,8 @@ impl Facts {
         let all = || self.passes.iter().flat_map(|facts| &facts.tensors).chain(&self.rest).map(|(visits, _)| visits);
         let moved: u64 = all().map(Traffic::bytes).sum();
         let again: u64 = all().map(Traffic::bytes_read_again).sum();
-        let dispatches = self.settles + self.passes.iter().map(|f| f.dispatches.iter().sum::<usize>()).sum::<usize>();
+        let besides = self.widened + self.settles;
+        let dispatches = besides + self.passes.iter().map(|f| f.dispatches.iter().sum::<usize>()).sum::<usize>();
         let times = moved as f64 / self.bytes.max(1) as f64;
         let _ = writeln!(text, "must move  {:>17} B  inputs once, outputs once", grouped(self.bytes));
         let _ = write!(text, "does move  {:>17} B  {times:.2} times that", grouped(moved));

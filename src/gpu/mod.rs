@@ -22,6 +22,7 @@ mod probe;
 mod problem;
 mod resolve;
 mod run;
+mod scalars;
 mod settle;
 mod spec;
 mod stages;

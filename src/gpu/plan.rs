@@ -75,7 +75,7 @@ impl Inner {
     /// Pipelines of the shapes that the plan was made for.
     fn warm(&mut self) -> Result<()> {
         let (geometry, resolved) = self.resolve(&self.compiled.planned()?, false)?;
-        for step in &resolved.steps {
+        for step in resolved.scalars.iter().chain(&resolved.steps) {
             self.pipeline(step)?;
         }
         self.explained = self.explain(&geometry, &resolved);
@@ -132,7 +132,7 @@ impl Plan {
     pub fn kernels(&self) -> Result<Vec<String>> {
         let (_, resolved) = self.inner.resolve(&self.inner.compiled.planned()?, false)?;
         let mut kernels: Vec<String> = Vec::new();
-        for step in &resolved.steps {
+        for step in resolved.scalars.iter().chain(&resolved.steps) {
             let wgsl = &step.source().wgsl;
             if !kernels.contains(wgsl) {
                 kernels.push(wgsl.clone());

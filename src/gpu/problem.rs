@@ -1,6 +1,6 @@
 //! What the dispatches of a bound plan depend on, and what they are. Plain data.
 
-use super::uniform::{ShapeUniform, SpanUniform, StatesUniform};
+use super::uniform::{HalfUniform, ShapeUniform, SpanUniform, StatesUniform};
 use crate::codegen::{KernelSource, Mode, Slot};
 use crate::dtype::DType;
 use crate::expr::Scope;
@@ -33,9 +33,19 @@ impl Place {
         let [_, a1, a2, a3] = geometry.axes;
         let strides = match scope {
             Scope::Row if program.has_rows() => [a1 * a2, a2, 1, 0],
+            Scope::Total => [0; 4],
             _ => [a1 * a2 * a3, a2 * a3, a3, 1],
         };
         Place { strides, offset: 0, first: 0, dtype: DType::F32, whole_vectors: true }
+    }
+
+    /// How many values those are.
+    pub fn kept_values(geometry: &Geometry, scope: Scope) -> u64 {
+        match scope {
+            Scope::Total => 1,
+            Scope::Row => geometry.rows,
+            _ => geometry.elements(),
+        }
     }
 }
 
@@ -47,7 +57,7 @@ pub(super) struct Problem<'a> {
     /// Where each output is stored by its pass.
     pub outputs: Vec<Place>,
     /// Where a gradient goes in the end that its pass keeps in a buffer of its own: one that is summed over broadcast
-    /// axes, or 16-bit elements that the pass cannot store two at a time.
+    /// axes, 16-bit elements that the pass cannot store two at a time, or one in place of what others still read.
     pub targets: Vec<Option<Place>>,
     pub modes: Vec<Mode>,
     pub pooled: bool,
@@ -109,17 +119,24 @@ pub(super) enum Step {
     Settle { output: usize, source: KernelSource, grid: [u32; 2], uniform: Vec<u8> },
     /// States of rows brought together, before or after an exchange.
     States { source: KernelSource, grid: [u32; 2], uniform: StatesUniform },
+    /// A scalar input of 16 bits widened to its word.
+    Widen { source: KernelSource, uniform: HalfUniform },
 }
 
 impl Step {
     pub fn source(&self) -> &KernelSource {
-        let (Step::Kernel { source, .. } | Step::Settle { source, .. } | Step::States { source, .. }) = self;
+        let (Step::Kernel { source, .. }
+        | Step::Settle { source, .. }
+        | Step::States { source, .. }
+        | Step::Widen { source, .. }) = self;
         source
     }
 
     pub fn grid(&self) -> [u32; 2] {
-        let (Step::Kernel { grid, .. } | Step::Settle { grid, .. } | Step::States { grid, .. }) = self;
-        *grid
+        match self {
+            Step::Kernel { grid, .. } | Step::Settle { grid, .. } | Step::States { grid, .. } => *grid,
+            Step::Widen { .. } => [1, 1],
+        }
     }
 
     /// Whether it is a reduction.
@@ -133,7 +150,7 @@ impl Step {
             Step::Kernel { span: Some(_), .. } => (Resource::Span, Some(Resource::Params)),
             Step::Kernel { .. } => (Resource::Params, None),
             // Their layout has a second uniform, which they do not read.
-            Step::Settle { .. } | Step::States { .. } => (Resource::Shape, None),
+            Step::Settle { .. } | Step::States { .. } | Step::Widen { .. } => (Resource::Shape, None),
         };
         let storage = (0..self.source().bindings.len()).map(Resource::Storage);
         let all = [Resource::Shape, second].into_iter().chain(storage).chain(last);
@@ -183,7 +200,11 @@ pub(super) fn reduce_lanes(limits: &Limits) -> u32 {
 
 /// Whether a gradient of that scope has fewer values than the pass makes.
 pub(super) fn is_broadcast(program: &Program, geometry: &Geometry, scope: Scope, target: &Place) -> bool {
-    let axes = if scope == Scope::Row && program.has_rows() { 0..3 } else { 0..4 };
+    let axes = match scope {
+        Scope::Total => return false,
+        Scope::Row if program.has_rows() => 0..3,
+        _ => 0..4,
+    };
     axes.into_iter().any(|axis| geometry.axes[axis] > 1 && target.strides[axis] == 0)
 }
 

@@ -20,6 +20,8 @@ use std::ops::Range;
 
 /// Dispatches in order, the words of `work` they use, and what was chosen.
 pub(super) struct Resolved {
+    /// What is dispatched before each part: scalar inputs of 16 bits are widened.
+    pub scalars: Vec<Step>,
     pub steps: Vec<Step>,
     /// Where the parts end that are encoded apart: one for each exchange, then forward and backward, or all in one.
     pub parts: Vec<usize>,
@@ -35,9 +37,6 @@ pub(super) fn resolve(problem: &mut Problem<'_>) -> Result<Resolved> {
     schedule::check_sizes(problem.geometry, problem.program.has_rows())?;
     for output in 0..problem.outputs.len() {
         let scope = problem.program.outputs[output].scope;
-        if !matches!(scope, Scope::Element | Scope::Row) {
-            continue;
-        }
         let place = problem.outputs[output];
         let broadcast = is_broadcast(problem.program, problem.geometry, scope, &place);
         if let (true, Mode::InPlace(input)) = (broadcast, problem.modes[output]) {
@@ -45,7 +44,8 @@ pub(super) fn resolve(problem: &mut Problem<'_>) -> Result<Resolved> {
             let message = format!("an in-place gradient of `{name}`, which is broadcast");
             return Err(Error::Unsupported { message });
         }
-        if broadcast || (scope == Scope::Row && place.dtype.is_packed()) {
+        // One value has half a word.
+        if broadcast || (scope != Scope::Element && place.dtype.is_packed()) {
             problem.keep(output);
         }
     }
@@ -149,7 +149,7 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
     let base = if problem.staging.forward.is_some() { memory.words } else { 0 };
     for (output, target) in problem.targets.iter().enumerate() {
         if let Some(target) = target {
-            let values = if program.outputs[output].scope == Scope::Row { geometry.rows } else { geometry.elements() };
+            let values = Place::kept_values(geometry, program.outputs[output].scope);
             let (needed, allowed) = (4 * values, limits.binding_bytes);
             if needed > allowed {
                 let what = "a gradient that is kept in f32 (broadcast, or 16 bits in an unusual layout)".to_owned();
@@ -162,8 +162,9 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
     problem.check_workspace(work_words)?;
     plan.end_part();
     let Steps { steps, parts, exchanges } = plan;
-    let facts = problem.facts(facts, &steps);
-    Ok(Resolved { steps, parts, exchanges, work_words, facts, variants })
+    let scalars = problem.widened_scalars();
+    let facts = problem.facts(facts, scalars.len(), &steps);
+    Ok(Resolved { scalars, steps, parts, exchanges, work_words, facts, variants })
 }
 
 impl Problem<'_> {
@@ -406,7 +407,7 @@ impl Problem<'_> {
         if let Some(first) = &segments {
             push(ReduceKind::Segments, first);
         }
-        let modes = outputs.iter().map(|&o| self.modes[o]).collect();
+        let modes = outputs.iter().map(|&output| self.mode(output)).collect();
         push(ReduceKind::Finish(modes), &Span::finish(items, segments.as_ref()));
     }
 }

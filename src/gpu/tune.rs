@@ -5,7 +5,7 @@ use super::check::mode_of;
 use super::compiled::Compiled;
 use super::explain::output_name;
 use super::plan::{Inner, Plan};
-use super::problem::Step;
+use super::problem::{Place, Step};
 use super::resolve::Resolved;
 use super::trial::Trial;
 use super::tune_cache::{Kept, Key, TuneCache, fnv};
@@ -186,8 +186,12 @@ impl Plan {
 
     /// Bytes that each bound plan takes for gradients that settle after their pass.
     fn kept_bytes(&self, geometry: &Geometry, resolved: &Resolved) -> u64 {
-        let kept = resolved.steps.iter().filter(|step| matches!(step, Step::Settle { .. })).count() as u64;
-        4 * kept * geometry.elements()
+        let outputs = &self.inner.compiled.program.outputs;
+        let kept = |step: &Step| match step {
+            Step::Settle { output, .. } => Place::kept_values(geometry, outputs[*output].scope),
+            _ => 0,
+        };
+        4 * resolved.steps.iter().map(kept).sum::<u64>()
     }
 
     /// What the outcome depends on; none where the adapter is not known.

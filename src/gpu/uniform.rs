@@ -105,6 +105,15 @@ pub(super) struct NarrowUniform {
     pub reserved: u32,
 }
 
+/// `Half` of `scalar.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub(super) struct HalfUniform {
+    pub element: u32,
+    pub slot: u32,
+    pub reserved: [u32; 2],
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +158,9 @@ mod tests {
         let (axes, span) = naga_offsets(&stub(Skeleton::Narrow, Gather::Tree), "Axes");
         assert!(axes.contains(&("target_first".to_owned(), offset_of!(NarrowUniform, target_first) as u32)));
         assert_eq!(span as usize, size_of::<NarrowUniform>());
+        let (half, span) = naga_offsets(&stub(Skeleton::Scalar, Gather::Tree), "Half");
+        assert!(half.contains(&("slot".to_owned(), offset_of!(HalfUniform, slot) as u32)));
+        assert_eq!(span as usize, size_of::<HalfUniform>());
         let (rows, span) = naga_offsets(&stub(Skeleton::RowStates, Gather::Tree), "Rows");
         assert!(rows.contains(&("source_state".to_owned(), offset_of!(StatesUniform, source_state) as u32)));
         assert!(rows.contains(&("result_row".to_owned(), offset_of!(StatesUniform, result_row) as u32)));

@@ -3,7 +3,9 @@
 use super::{
     Condition, Export, ExportBuffer, ExportDispatch, ExportField, ExportResource, ExportTensor, ExportUniform,
 };
-use crate::codegen::{Mode, Slot, edge_outputs, group_slots, scalar_slots, state_words, sum_counts, tensors};
+use crate::codegen::{
+    KernelSource, Mode, Slot, edge_outputs, group_slots, scalar_slots, state_words, sum_counts, tensors,
+};
 use crate::count::{Count, Formula};
 use crate::error::{Error, Result};
 use crate::expr::{Node, Scope};
@@ -13,7 +15,7 @@ use crate::gpu::layout::{Leaves, Memory, Span};
 use crate::gpu::problem::{ONE_STEP, Resource, Role, Step, Sums, reduce_lanes};
 use crate::gpu::resolve::Resolved;
 use crate::gpu::spec::PlanSpec;
-use crate::gpu::uniform::{MAX_TENSORS, ShapeUniform, SpanUniform};
+use crate::gpu::uniform::{HalfUniform, MAX_TENSORS, ShapeUniform, SpanUniform};
 use crate::loss::Loss;
 use crate::lower::{Program, Target};
 use crate::schedule::{Force, Kernel, Limits, PassSchedule, Spread};
@@ -69,7 +71,7 @@ impl Export {
             return fault("tensors larger than a binding of WebGPU's default limits (128 MiB); name fewer rows");
         }
         if resolved.facts.settles > 0 {
-            return fault("a gradient that is summed over broadcast axes");
+            return fault("a gradient that is summed over broadcast axes, or of 16 bits and one value");
         }
         let export = Maker::new(&compiled, &resolved, shape).make();
         if !agrees(&export, &resolved, shape) {
@@ -83,19 +85,25 @@ impl Export {
 fn agrees(export: &Export, resolved: &Resolved, [rows, cols]: [u64; 2]) -> bool {
     let holds = |condition: &Condition| condition.formula.at(rows, cols) == 1;
     let same = |(step, dispatch): (&Step, &ExportDispatch)| {
-        let Step::Kernel { grid, shape, span, .. } = step else { return false };
         let uniform = |binding: usize| match dispatch.bindings[binding].1 {
             ExportResource::Uniform(place) => export.uniforms[place].at(rows, cols),
             _ => Vec::new(),
         };
-        dispatch.grid.each_ref().map(|size| size.at(rows, cols)) == grid.map(u64::from)
-            && uniform(0) == bytemuck::bytes_of(&**shape)
-            && span.as_ref().is_none_or(|span| uniform(1) == bytemuck::bytes_of(span))
+        let same_uniforms = match step {
+            Step::Kernel { shape, span, .. } => {
+                uniform(0) == bytemuck::bytes_of(&**shape)
+                    && span.as_ref().is_none_or(|span| uniform(1) == bytemuck::bytes_of(span))
+            }
+            Step::Widen { uniform: half, .. } => uniform(0) == bytemuck::bytes_of(half),
+            Step::Settle { .. } | Step::States { .. } => false,
+        };
+        dispatch.grid.each_ref().map(|size| size.at(rows, cols)) == step.grid().map(u64::from) && same_uniforms
     };
+    let steps = || resolved.scalars.iter().chain(&resolved.steps);
     export.conditions.iter().all(holds)
         && export.work_bytes.at(rows, cols) == work_bytes(Formula::of(resolved.work_words)).at(rows, cols)
-        && resolved.steps.len() == export.dispatches.len()
-        && resolved.steps.iter().zip(&export.dispatches).all(same)
+        && steps().count() == export.dispatches.len()
+        && steps().zip(&export.dispatches).all(same)
 }
 
 /// No buffer is empty.
@@ -139,14 +147,33 @@ impl<'a> Maker<'a> {
         let mut kernels: Vec<String> = Vec::new();
         let mut dispatches = Vec::new();
         let mut workgroup_invocations = 0;
+        let mut kernel_of = |source: &KernelSource| {
+            kernels.iter().position(|wgsl| *wgsl == source.wgsl).unwrap_or_else(|| {
+                kernels.push(source.wgsl.clone());
+                kernels.len() - 1
+            })
+        };
+        for step in &self.resolved.scalars {
+            let Step::Widen { source, uniform } = step else { unreachable!("scalars are widened") };
+            let half = self.uniform(half_uniform(uniform));
+            let bindings = step.resources().into_iter().map(|(number, resource)| {
+                let resource = match resource {
+                    Resource::Storage(storage) => {
+                        let binding = &source.bindings[storage];
+                        ExportResource::Storage { buffer: self.buffer(binding.slot), writes: binding.writes }
+                    }
+                    _ => ExportResource::Uniform(half),
+                };
+                (number, resource)
+            });
+            let (kernel, grid) = (kernel_of(source), step.grid().map(|size| Formula::of(u64::from(size))));
+            dispatches.push(ExportDispatch { kernel, grid, bindings: bindings.collect() });
+        }
         for place in 0..self.resolved.steps.len() {
             let Step::Kernel { source, pass, role, .. } = &self.resolved.steps[place] else {
                 unreachable!("gradients that are settled and shards were refused")
             };
-            let kernel = kernels.iter().position(|wgsl| *wgsl == source.wgsl).unwrap_or_else(|| {
-                kernels.push(source.wgsl.clone());
-                kernels.len() - 1
-            });
+            let kernel = kernel_of(source);
             let schedule = &self.resolved.facts.passes[*pass].schedule;
             let reduce = reduce_lanes(&self.compiled.limits);
             workgroup_invocations = workgroup_invocations.max(schedule.workgroup).max(reduce);
@@ -179,8 +206,12 @@ impl<'a> Maker<'a> {
             dispatches.push(ExportDispatch { kernel, grid, bindings });
         }
         let scalars = scalar_slots(self.program);
+        let planned = self.compiled.planned_inputs();
+        let is_packed = |place: u32| planned[place as usize].as_ref().is_some_and(|io| io.dtype.is_packed());
         let scalar_input = |(slot, id): (usize, &crate::expr::NodeId)| match *self.program.node(*id) {
-            Node::Input(place) => Some((self.program.inputs[place as usize].name.clone(), 1 + slot as u64)),
+            Node::Input(place) if !is_packed(place) => {
+                Some((self.program.inputs[place as usize].name.clone(), 1 + slot as u64))
+            }
             _ => None,
         };
         Export {
@@ -430,6 +461,21 @@ fn sum_items(program: &Program, schedule: &PassSchedule) -> Formula {
     }
 }
 
+fn half_uniform(half: &HalfUniform) -> ExportUniform {
+    let fields = [
+        ("element", offset_of!(HalfUniform, element), half.element),
+        ("slot", offset_of!(HalfUniform, slot), half.slot),
+    ];
+    let field = |(name, offset, value): (&str, usize, u32)| ExportField {
+        name: name.to_owned(),
+        offset: offset as u64,
+        is_float: false,
+        value: Formula::of(u64::from(value)),
+    };
+    let fields = fields.into_iter().filter(|(.., value)| *value != 0).map(field).collect();
+    ExportUniform { bytes: size_of::<HalfUniform>() as u64, fields }
+}
+
 fn span_uniform(span: &Span<Formula>) -> ExportUniform {
     let fields = [
         ("count", offset_of!(SpanUniform, count), &span.count),
@@ -538,6 +584,25 @@ mod tests {
             assert!(agrees(&export, &resolved, [rows as u64, 40]), "{rows} rows");
         }
         assert!(matches!(Export::new(&loss, &of(402)), Err(Error::Param { param, .. }) if param == "group_rows"));
+    }
+
+    #[test]
+    fn scalars_of_sixteen_bits_are_widened_by_a_dispatch() {
+        let of = |dtype| {
+            let spec = PlanSpec::new().input("input", DType::F32, &[64, 100]).input("target", DType::F32, &[64, 100]);
+            let spec = spec.grad("input").input("n", dtype, &[]).input("s", DType::F32, &[]);
+            let loss = losses::mse().scaled_by("s").reduction(Reduction::By("n".to_owned()));
+            let export = Export::new(&loss, &spec).unwrap();
+            let [_, words] = ["s", "n"].map(|name| export.scalar_inputs.iter().any(|input| input.0 == name));
+            (export.dispatches.len(), words, export)
+        };
+        let ((plain, copied, _), (widened, widened_copied, export)) = (of(DType::F32), of(DType::BF16));
+        assert_eq!((widened, copied, widened_copied), (plain + 1, true, false));
+        let first = &export.dispatches[0];
+        assert!(export.kernels[first.kernel].contains("widen_bf16"));
+        let tensor = export.tensors.iter().position(|tensor| tensor.name == "n").unwrap();
+        let bound = ExportResource::Storage { buffer: ExportBuffer::Tensor(tensor), writes: false };
+        assert!(first.bindings.iter().any(|binding| binding.1 == bound), "{first:?}");
     }
 
     #[test]

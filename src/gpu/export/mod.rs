@@ -33,7 +33,8 @@ pub struct Export {
     pub work_bytes: Formula,
     /// Words of the buffer of scalars.
     pub scalar_words: u64,
-    /// Inputs of one value that are copied to the scalars before each step: name, and word there.
+    /// Inputs of one value that are copied to the scalars before each step: name, and word there. (Those of 16 bits have
+    /// a dispatch that widens them.)
     pub scalar_inputs: Vec<(String, u64)>,
     /// Names and values of the parameters, f32 one after the other in a uniform of [`Export::params_bytes`].
     pub params: Vec<(String, f64)>,
