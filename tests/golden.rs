@@ -129,9 +129,9 @@ fn promised<'d>(
         if deviation.loss != case.file || !deviation.outputs.iter().any(|known| known == output) {
             continue;
         }
-        for (place, of_kind) in deviation.places(case, output).into_iter().enumerate() {
-            if of_kind {
-                promised[place] = Some(deviation.promise);
+        for (place, promise) in deviation.promises(case, output).into_iter().enumerate() {
+            if promise.is_some() {
+                promised[place] = promise;
                 unused.retain(|known| !std::ptr::eq(*known, deviation));
             }
         }

@@ -21,7 +21,8 @@ pub enum Reduction {
     BatchMean,
     /// The sum divided by Σ `sample_weight`.
     MeanWithSampleWeight,
-    /// The sum divided by the number of losses above zero. Needs the losses before the gradient: one more trip.
+    /// The sum divided by the number of losses above zero; by 1 where there is none, so that the loss and its gradients
+    /// are 0 then. Needs the losses before the gradient: one more trip.
     MeanOverPositive,
     /// The sum divided by a scalar on the GPU, an input of this name (a global token count, say).
     By(String),
@@ -92,7 +93,7 @@ pub(super) fn reduce<'g>(
                 });
             }
         },
-        Reduction::MeanOverPositive => Some(value.detach().gt(0.0).to_float().sum_over(Scope::Total)),
+        Reduction::MeanOverPositive => Some(value.detach().gt(0.0).to_float().sum_over(Scope::Total).maximum(1.0)),
         Reduction::By(input) => Some(graph.input(input, Scope::Scalar, Kind::Float)),
     };
     let total = value.sum_over(Scope::Total);

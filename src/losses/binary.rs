@@ -1,6 +1,6 @@
 //! Labels of two classes.
 
-use super::{of_input_and_target, weighted};
+use super::{of_input_and_target, times, weighted};
 use crate::expr::{Expr, Scope};
 use crate::loss::Loss;
 
@@ -12,7 +12,7 @@ use crate::loss::Loss;
 /// Unit: nats; the mean divides by the number of elements.
 /// Gradient: PyTorch's: `w·(x − t)/max(x(1 − x), 1e-12)` with respect to `input`, that is up to 1e12 at `x = 0` and
 /// `x = 1`; with respect to `target` the difference of the two clamped logarithms.
-/// An `input` outside \[0, 1\] gives NaN.
+/// An `input` outside \[0, 1\] gives NaN, in the loss and in its gradients (PyTorch refuses it).
 /// Source: same as `torch.nn.functional.binary_cross_entropy`. Prefer [`bce_with_logits`], which needs no clamp.
 ///
 /// ```
@@ -32,6 +32,7 @@ pub fn bce() -> Loss {
         let value = -(t * log_yes + (1.0 - t) * log_no);
         // The bound is PyTorch's: the f32 nearest 1e-12, in f64 too.
         let d_input = (x - t) / ((1.0 - x) * x).maximum(f64::from(1e-12f32));
+        let d_input = x.ge(0.0).and(x.le(1.0)).select(d_input, f64::NAN);
         weighted(b, value.with_gradient(x, d_input).with_gradient(t, log_no - log_yes))
     })
 }
@@ -43,8 +44,10 @@ pub fn bce() -> Loss {
 /// Shapes: `input, target` and the optional `weight` and `pos_weight` broadcast to one shape → loss of that shape.
 /// Unit: nats; the mean divides by the number of elements.
 /// Gradient: `w·((1 − t)·sigmoid(x) − q·t·sigmoid(−x))` with respect to `input`.
+/// A logit of −∞ means probability zero, one of +∞ probability one: where that is right, the loss and its gradient with
+/// respect to `input` are 0, else the loss is +∞; with a weight of 0 it is 0.
 /// Source: same as `torch.nn.functional.binary_cross_entropy_with_logits`, in a form that also keeps the digits of
-/// confident negatives; a positive whose logit is −∞ has loss +∞ (in PyTorch NaN).
+/// confident negatives; for infinite logits PyTorch has a loss of NaN but for a negative at +∞.
 ///
 /// ```
 /// use wgloss::{HostTensor, cpu, losses};
@@ -59,7 +62,8 @@ pub fn bce_with_logits() -> Loss {
     definition.optional("pos_weight", Scope::Element).expr(|b| {
         let (x, t) = (b.input("input"), b.input("target"));
         let positive = b.optional("pos_weight").map_or(t, |q| q * t);
-        weighted(b, logistic(x, positive, 1.0 - t))
+        // Weighted before the logit comes in: a weight of 0 leaves out what is infinite as well.
+        logistic(x, weighted(b, positive), weighted(b, 1.0 - t))
     })
 }
 
@@ -68,5 +72,5 @@ pub fn bce_with_logits() -> Loss {
 pub(super) fn logistic<'g>(x: Expr<'g>, yes: Expr<'g>, no: Expr<'g>) -> Expr<'g> {
     let above = x.ge(0.0);
     let smaller = above.select(-x, x).softplus();
-    above.select(no * x, -(yes * x)) + (yes + no) * smaller
+    above.select(times(no, x), -times(yes, x)) + (yes + no) * smaller
 }

@@ -1,7 +1,7 @@
 //! Divergences between distributions, and distillation, which minimises one.
 
-use super::of_input_and_target;
 use super::softmax::{label_nll, over_labels};
+use super::{of_input_and_target, times};
 use crate::expr::{Expr, Scope};
 use crate::loss::{Domain, Loss, RowAxis, Value};
 
@@ -14,7 +14,8 @@ use crate::loss::{Domain, Loss, RowAxis, Value};
 /// Gradient: `−t`, or `−exp(t)`, with respect to `input`; `ln t + 1 − x`, or `exp(t)·(t − x + 1)`, with respect to
 /// `target` (NaN at `t = 0`, as in PyTorch).
 /// Options: `log_target` (false).
-/// An `input` of −∞ with `t = 0` gives NaN, as in PyTorch.
+/// An `input` of −∞ is probability zero, as a `target` of 0, or of −∞ with `log_target`, is: where the target has none the
+/// loss is 0 (in PyTorch NaN, where both are zero), else +∞.
 /// Source: Kullback and Leibler (1951), Ann. Math. Statist. 22(1). Same as `torch.nn.functional.kl_div`.
 ///
 /// ```
@@ -30,7 +31,7 @@ use crate::loss::{Domain, Loss, RowAxis, Value};
 pub fn kl_div() -> Loss {
     of_input_and_target("kl_div").flag("log_target", false).expr(|b| {
         let (x, t) = (b.input("input"), b.input("target"));
-        if b.flag("log_target") { t.exp() * (t - x) } else { t.xlogy(t) - t * x }
+        if b.flag("log_target") { relative_entropy(t, x) } else { t.xlogy(t) - times(t, x) }
     })
 }
 

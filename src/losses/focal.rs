@@ -13,6 +13,8 @@ use crate::loss::{Build, DefinitionBuilder, Domain, Loss, RowAxis};
 /// Shapes: `inputs, targets` broadcast to one shape → loss of that shape. Unit: nats; the mean divides by the number
 /// of elements (torchvision's default is no reduction; here it is the mean).
 /// Gradient: of the whole expression, with respect to `inputs` and `targets`.
+/// Logits of ±∞ are certain: the loss and its gradient with respect to `inputs` are 0 where that is right (in torchvision
+/// NaN), else the loss is +∞.
 /// Options: `alpha` (0.25; −1 leaves `αₜ` out), `gamma` (2).
 /// Errors: `Error::Param` unless `alpha` is −1 or in \[0, 1\] and `gamma` ≥ 0.
 /// Source: Lin et al. (2017), arXiv:1708.02002. Same as `torchvision.ops.sigmoid_focal_loss`; [`multiclass_focal`]
@@ -32,12 +34,13 @@ pub fn sigmoid_focal() -> Loss {
         let (x, t) = (b.input("inputs"), b.input("targets"));
         // 1 − pₜ without the difference, which cancels where pₜ is near 1.
         let miss = (-x).sigmoid() * t + x.sigmoid() * (1.0 - t);
-        let value = focus(b, miss, logistic(x, t, 1.0 - t));
         if b.value("alpha") == -1.0 {
-            return value;
+            return focus(b, miss, logistic(x, t, 1.0 - t));
         }
         let alpha = b.param("alpha");
-        (alpha * t + (1.0 - alpha) * (1.0 - t)) * value
+        // Balanced before the logit comes in: a share of 0 leaves out what is infinite as well.
+        let balance = alpha * t + (1.0 - alpha) * (1.0 - t);
+        focus(b, miss, logistic(x, balance * t, balance * (1.0 - t)))
     })
 }
 
@@ -48,7 +51,8 @@ pub fn sigmoid_focal() -> Loss {
 /// Shapes: `input: [N, C, d1, …]` (or `[C]`), `target: [N, d1, …]` class indices, optional `alpha: [C]`
 /// → loss `[N, d1, …]`. Unit: nats; the mean divides by the number of rows that are not ignored.
 /// Gradient: `α_y·(1 − p_y)^(γ−1)·((1 − p_y) − γ·p_y·ln p_y)·(softmax − onehot(y))` with respect to `input`; rows
-/// labelled `ignore_index` have loss and gradient exactly 0.
+/// labelled `ignore_index` have loss and gradient exactly 0. A logit of −∞ means probability zero: at the label the loss is
+/// +∞, unless its `alpha` is 0.
 /// Options: `gamma` (2), `ignore_index` (−100).
 /// Errors: `Error::Param` unless `gamma` is finite and ≥ 0; `Error::LabelOutOfRange` when a result with such a label
 /// is read.
@@ -68,8 +72,11 @@ pub fn multiclass_focal() -> Loss {
     with_gamma(definition).unreduced(|b| {
         let y = b.input("target");
         let nll = label_nll(b.input("input"), y);
+        let alpha = b.optional("alpha").map(|alpha| alpha.at(y));
+        // A class that does not count has no loss where it is impossible either.
+        let nll = alpha.map_or(nll, |alpha| alpha.equals(0.0).and(nll.gt(3.0e38)).select(0.0, nll));
         let value = focus(b, -(-nll).expm1(), nll);
-        over_labels(b, b.optional("alpha").map_or(value, |alpha| alpha.at(y) * value), None)
+        over_labels(b, alpha.map_or(value, |alpha| alpha * value), None)
     })
 }
 

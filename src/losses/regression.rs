@@ -1,6 +1,6 @@
 //! Regression: losses of a residual, and of a count.
 
-use super::{of_input_and_target, weighted};
+use super::{of_input_and_target, times, weighted};
 use crate::expr::{Expr, Extent, Scope};
 use crate::loss::{Denominator, Domain, Loss, RowAxis, Unreduced, Value};
 
@@ -208,6 +208,7 @@ pub fn quantile(tau: f64) -> Loss {
 ///
 /// Shapes: `input, target` broadcast to one shape → loss of that shape. Unit: nats.
 /// Gradient: `exp(x) − t`, or `1 − t/(x + eps)`, with respect to `input`.
+/// A rate of 0 (`x = −∞`, or `x + eps = 0`) with a count of 0 has loss 0 (in PyTorch NaN), with any other +∞.
 /// Options: `log_input` (true), `full` (false), `eps` (1e-8).
 /// Errors: `Error::Param` unless `eps` is finite and ≥ 0.
 /// Source: same as `torch.nn.functional.poisson_nll_loss`.
@@ -223,7 +224,7 @@ pub fn poisson_nll() -> Loss {
     let definition = of_input_and_target("poisson_nll").flag("log_input", true).flag("full", false);
     definition.param("eps", 1e-8, Domain::NonNegative).expr(|b| {
         let (x, t) = (b.input("input"), b.input("target"));
-        let value = if b.flag("log_input") { x.exp() - t * x } else { x - t * (x + b.param("eps")).log() };
+        let value = if b.flag("log_input") { x.exp() - times(t, x) } else { x - times(t, (x + b.param("eps")).log()) };
         if !b.flag("full") {
             return value;
         }

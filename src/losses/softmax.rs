@@ -1,6 +1,6 @@
 //! Cross-entropy of a softmax: labels of many classes.
 
-use super::{of_input_and_target, weighted};
+use super::{of_input_and_target, times, weighted};
 use crate::expr::{Expr, Extent, Scope};
 use crate::loss::{Build, DefinitionBuilder, Denominator, Domain, Loss, RowAxis, Unreduced, Value};
 
@@ -15,7 +15,8 @@ use crate::loss::{Build, DefinitionBuilder, Denominator, Domain, Loss, RowAxis, 
 /// η, which have no weight, too).
 /// Gradient: `w_y·(softmax(z) − onehot(y))` with respect to `z` (ε, λ, η = 0). Rows labelled `ignore_index` have loss
 /// and gradient exactly 0, whatever they hold; if all are, the mean is NaN and the gradient 0.
-/// A logit of −∞ means probability zero, capped too.
+/// A logit of −∞ means probability zero, capped too: the loss is +∞ where such a class has a share of the target (all have,
+/// smoothed), unless its weight is 0, which leaves it out (in PyTorch NaN).
 /// Options: `ignore_index` (−100), `label_smoothing` ε (0), `temperature` (1), `logit_scale` `s` (1), `softcap` `c`
 /// (0: none), `lse_square_scale` λ (0), `entropy_bonus` η (0).
 /// Extra outputs, in the same trip: `logsumexp` of `z`, `predicted` (the class of the largest `z`, the lowest of equal
@@ -53,7 +54,7 @@ pub fn cross_entropy() -> Loss {
         let label_weight = weight.map(|w| w.at(y));
         let mut value = label_nll(z, y);
         if let Some(w) = label_weight {
-            value = w * value;
+            value = times(w, value);
         }
         if b.value("label_smoothing") != 0.0 {
             let share = b.param("label_smoothing");
@@ -177,7 +178,7 @@ fn nll_of_all<'g>(z: Expr<'g>, y: Expr<'g>, weight: Option<Expr<'g>>) -> Expr<'g
     let origin = z.at(y).gt(-3.0e38).select(z.at(y), 0.0).detach();
     let lse = z.logsumexp_shifted() - (origin - z.max().detach());
     match weight {
-        Some(w) => w.sum() * lse - (w * (z - origin)).sum(),
+        Some(w) => w.sum() * lse - times(w, z - origin).sum(),
         None => z.graph().count(Extent::Cols) * lse - (z - origin).sum(),
     }
 }
@@ -263,7 +264,8 @@ pub fn softcap_cross_entropy(softcap: f64) -> Loss {
 /// Shapes: `input, target: [N, C, d1, …]` (or `[C]`), optional `weight: [C]` → loss `[N, d1, …]`.
 /// Unit: nats; the mean divides by the number of rows.
 /// Gradient: `softmax(x)·Σₖ wₖtₖ − wt` with respect to `input`; rows of `target` need not sum to 1. With respect to
-/// `target` it is `(1 − ε)·w·(ln Σₖ exp xₖ − x)`. A logit of −∞ with `target` 0 gives NaN, as in PyTorch.
+/// `target` it is `(1 − ε)·w·(ln Σₖ exp xₖ − x)`. A logit of −∞ means probability zero: with `wt = 0` it adds 0 to the loss (in
+/// PyTorch NaN), else +∞.
 /// Options: `label_smoothing` ε (0).
 /// Errors: `Error::Param` unless `label_smoothing` is in \[0, 1\].
 /// Source: same as `torch.nn.functional.cross_entropy` with class probabilities; [`cross_entropy`] takes labels.
@@ -285,7 +287,7 @@ pub fn cross_entropy_prob() -> Loss {
             let share = b.param("label_smoothing");
             t = (1.0 - share) * t + share / b.graph().count(Extent::Cols);
         }
-        -(weighted(b, t) * b.input("input").log_softmax()).sum()
+        -times(weighted(b, t), b.input("input").log_softmax()).sum()
     })
 }
 
@@ -295,6 +297,7 @@ pub fn cross_entropy_prob() -> Loss {
 ///
 /// Shapes: `input: [N, C, d1, …]` (or `[C]`), `target: [N, d1, …]` class indices, optional `weight: [C]`
 /// → loss `[N, d1, …]`. Unit: nats; the mean divides by `Σ w_y` over the rows that are not ignored.
+/// A log-probability of −∞ at the label has loss +∞, or 0 where `w_y` is 0 (in PyTorch NaN).
 /// Gradient: `−w_y` at the label, 0 elsewhere. Rows labelled `ignore_index` have loss and gradient exactly 0; if all
 /// are, the mean is NaN and the gradient 0.
 /// Options: `ignore_index` (−100).
@@ -313,7 +316,7 @@ pub fn nll() -> Loss {
         let y = b.input("target");
         let label_weight = b.optional("weight").map(|w| w.at(y));
         let log_likelihood = b.input("input").at(y);
-        let value = -label_weight.map_or(log_likelihood, |w| w * log_likelihood);
+        let value = -label_weight.map_or(log_likelihood, |w| times(w, log_likelihood));
         over_labels(b, value, label_weight)
     })
 }

@@ -217,8 +217,8 @@ pub struct Deviation {
     pub outputs: Vec<String>,
     /// Kind of input, by its name in [`Deviation::places`].
     pub kind: String,
-    /// What wgloss gives there.
-    pub promise: f64,
+    /// What wgloss gives there; none where it is what the other elements of a row give.
+    pub promise: Option<f64>,
     pub reason: String,
 }
 
@@ -236,13 +236,41 @@ pub fn deviations(folder: &Path) -> Vec<Deviation> {
             loss: string(&one["loss"]),
             outputs: one["outputs"].as_array().expect("a list of outputs").iter().map(string).collect(),
             kind: string(&one["kind"]),
-            promise: one["promise"].as_float().expect("`promise` is a float: nan, inf or 0.0"),
+            promise: match &one["promise"] {
+                toml::Value::Float(promise) => Some(*promise),
+                toml::Value::String(words) if words == "the other classes" => None,
+                other => panic!("`promise` is a float (nan, inf, 0.0) or \"the other classes\", not {other}"),
+            },
             reason: string(&one["reason"]),
         })
         .collect()
 }
 
+/// Cross-entropies of logits and probabilities, of the classes that the target has.
+fn without_zeros(case: &GoldenCase) -> Vec<f64> {
+    let (input, target) = (case.input("input").expect("an input"), case.input("target").expect("a target"));
+    let (x, t) = (input.to_f64(), target.to_f64());
+    let loss = |row: &Vec<usize>| -> f64 {
+        let lse = row.iter().map(|&k| x[k].exp()).sum::<f64>().ln();
+        row.iter().filter(|&&k| t[k] != 0.0).map(|&k| t[k] * (lse - x[k])).sum()
+    };
+    rows_of(&input.shape, 1).iter().map(loss).collect()
+}
+
 impl Deviation {
+    /// What wgloss promises for each element of an output that is of this kind.
+    pub fn promises(&self, case: &GoldenCase, output: &str) -> Vec<Option<f64>> {
+        let places = self.places(case, output);
+        if !places.contains(&true) {
+            return vec![None; places.len()];
+        }
+        let places = places.into_iter();
+        match self.promise {
+            Some(promise) => places.map(|of_kind| of_kind.then_some(promise)).collect(),
+            None => places.zip(without_zeros(case)).map(|(of_kind, loss)| of_kind.then_some(loss)).collect(),
+        }
+    }
+
     /// Whether each element of an output is of this kind.
     pub fn places(&self, case: &GoldenCase, output: &str) -> Vec<bool> {
         let shape = &case.outputs[output].shape;
@@ -268,6 +296,26 @@ impl Deviation {
                 (0..count).map(|k| x[k] == f64::NEG_INFINITY && t[k] == 1.0).collect()
             }
             "positive_at_minus_infinity" => vec![false; count],
+            // The logit of a target of 1 is +∞, or that of 0 −∞.
+            "right_at_infinity" if unreduced => {
+                let (x, t) = (spread("input"), spread("target"));
+                let right = |k: usize| (x[k], t[k]) == (f64::INFINITY, 1.0) || (x[k], t[k]) == (f64::NEG_INFINITY, 0.0);
+                (0..count).map(right).collect()
+            }
+            "right_at_infinity" => vec![false; count],
+            // The logit, or the log-probability, of a target of 0 is −∞: in the element, or in one of the row.
+            "zero_at_minus_infinity" => {
+                let (input, target) = (case.input("input").expect("an input"), case.input("target").expect("a target"));
+                let (x, t) = (input.to_f64(), target.to_f64());
+                let zero: Vec<bool> = x.iter().zip(&t).map(|(x, t)| *x == f64::NEG_INFINITY && *t == 0.0).collect();
+                if input.shape == *shape {
+                    zero
+                } else if input.shape[..1] == *shape {
+                    rows_of(&input.shape, 1).iter().map(|row| row.iter().any(|&k| zero[k])).collect()
+                } else {
+                    vec![false; count]
+                }
+            }
             // The row is labelled `ignore_index` and holds NaN.
             "nan_in_ignored_row" => {
                 let ignored = case.options.get("ignore_index");
