@@ -57,7 +57,7 @@ fn bench(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("gpu", &id), |b| b.iter(|| step(&ctx, &bound)));
         let wanted = Wanted { loss: true, grads: vec!["input".to_owned()], ..Wanted::default() };
         let plan = CpuPlan::<f32>::new(&loss, &host, &wanted).expect("CPU plan");
-        let mut out = plan.output();
+        let mut out = plan.output().expect("room for the CPU's results");
         plan.run(&host, &mut out).expect("CPU run");
         let (got, grad) = (out.loss().expect("loss"), out.grad("input").expect("gradient"));
         reference.check(&format!("{name} {shape:?} on the CPU"), got as f32, grad, DType::F32);

@@ -1,5 +1,6 @@
 //! Results of a run.
 
+use super::host::zeros;
 use super::machine::HostFloat;
 use crate::error::{Error, Result};
 use crate::lower::Target;
@@ -31,9 +32,18 @@ impl<T: HostFloat> CpuOutput<T> {
         CpuOutput { items: Vec::new(), cols, bad_label: None }
     }
 
-    pub(super) fn push(&mut self, target: Target, name: String, shape: Vec<usize>, count: usize, broadcast: usize) {
-        let (values, broadcast) = (vec![T::zero(); count], vec![T::zero(); broadcast]);
+    pub(super) fn push(
+        &mut self,
+        target: Target,
+        name: String,
+        shape: Vec<usize>,
+        count: usize,
+        broadcast: usize,
+    ) -> Result<()> {
+        let values = zeros("an output on the host", count)?;
+        let broadcast = zeros("a gradient before it is summed to a broadcast input's shape", broadcast)?;
         self.items.push(Item { target, name, shape, values, broadcast });
+        Ok(())
     }
 
     /// Whether these are the outputs: target, shape, and number of values before they are summed to that shape.
@@ -54,11 +64,12 @@ impl<T: HostFloat> CpuOutput<T> {
         self.items[place].values.fill(value);
     }
 
-    pub(super) fn fold(&mut self, place: usize, sum: impl FnOnce(&[T], &mut [f64])) {
+    pub(super) fn fold(&mut self, place: usize, sum: impl FnOnce(&[T], &mut [f64])) -> Result<()> {
         let item = &mut self.items[place];
-        let mut sums = vec![0.0; item.values.len()];
+        let mut sums = zeros("a gradient's sums", item.values.len())?;
         sum(&item.broadcast, &mut sums);
         item.values.iter_mut().zip(sums).for_each(|(value, sum)| *value = T::of(sum));
+        Ok(())
     }
 
     fn item(&self, what: &str, name: &str, is: impl Fn(&Item<T>) -> bool) -> Result<&Item<T>> {

@@ -332,7 +332,7 @@ fn group_sums_reach_the_rows_of_their_group() {
         let inputs = [("x", HostTensor::f64(&x, &shape))];
         let plan = CpuPlan::<f64>::new(&loss, &inputs, &wanted).unwrap();
         let plan = if shape.len() == 2 { plan.group_rows(group).unwrap() } else { plan };
-        let mut out = plan.output();
+        let mut out = plan.output().unwrap();
         plan.run(&inputs, &mut out).unwrap();
         assert_close(&[out.loss().unwrap()], &[want], 1e-13);
         assert_close(out.grad("x").unwrap(), &want_grad, 1e-13);
@@ -524,7 +524,7 @@ fn bad_input_comes_back_as_errors() {
     let shape = [good[0].clone(), ("y", HostTensor::i32(&[0; 3], &[3]))];
     assert!(matches!(error(&shape), Error::Shape { input, .. } if input == "y"));
     let plan = CpuPlan::<f32>::new(&softmax_loss(), &good, &Wanted { loss: true, ..Wanted::default() }).unwrap();
-    let mut out = plan.output();
+    let mut out = plan.output().unwrap();
     let other = [("x", HostTensor::f32(&x, &[2, 2])), good[1].clone()];
     assert!(matches!(plan.run(&other, &mut out), Err(Error::Shape { .. })));
     assert!(matches!(out.grad("x"), Err(Error::Name { .. })));
@@ -572,7 +572,7 @@ fn an_output_of_another_plan_is_refused() {
     let wanted = Wanted { grads: vec!["target".to_owned()], ..Wanted::default() };
     let plan = |inputs: &[_]| CpuPlan::<f64>::new(&losses::mse(), inputs, &wanted).unwrap();
     // Both gradients have three values; one of them is summed from six.
-    let mut out = plan(&small).output();
+    let mut out = plan(&small).output().unwrap();
     assert!(plan(&small).run(&small, &mut out).is_ok());
     assert!(matches!(plan(&whole).run(&whole, &mut out), Err(Error::Buffer { .. })));
 }

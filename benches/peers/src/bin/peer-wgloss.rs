@@ -176,7 +176,7 @@ impl Peer for Cpu {
         };
         let wanted = Wanted { loss: true, grads: vec!["input".to_owned()], ..Wanted::default() };
         let plan = CpuPlan::new(&loss_of(work.loss), &step.host(), &wanted)?;
-        let out = plan.output();
+        let out = plan.output()?;
         step.plan = Some((plan, out));
         Ok(Box::new(step))
     }
