@@ -23,12 +23,13 @@ impl Count for u64 {
         value
     }
 
+    // More than 64 bits hold is more than any device allows: a limit refuses it.
     fn plus(self, other: u64) -> u64 {
-        self + other
+        self.saturating_add(other)
     }
 
     fn times(self, other: u64) -> u64 {
-        self * other
+        self.saturating_mul(other)
     }
 
     fn div_ceil(self, other: u64) -> u64 {
@@ -103,8 +104,8 @@ impl Operator {
 
     fn apply(self, a: u64, b: u64) -> u64 {
         match self {
-            Operator::Add => a + b,
-            Operator::Mul => a * b,
+            Operator::Add => a.saturating_add(b),
+            Operator::Mul => a.saturating_mul(b),
             Operator::DivCeil => u64::div_ceil(a, b),
             Operator::Rem => a % b,
             Operator::Min => a.min(b),

@@ -91,6 +91,16 @@ pub fn widen_bf16(values: &[bf16]) -> Vec<f32> {
     values.iter().map(|v| v.to_f32()).collect()
 }
 
+/// What a number may be that kernels compute with, in words.
+pub(crate) const KERNEL_NUMBERS: &str = "0 or from 1.1754944e-38 to 3.4028235e38 in magnitude: a normal f32";
+
+/// Whether a finite number is itself, but for rounding, to a kernel: as f32 it is not infinite, and not so small that a
+/// device may take it for 0.
+pub(crate) fn kernels_see(x: f64) -> bool {
+    let narrow = x as f32;
+    x == 0.0 || narrow.is_normal()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

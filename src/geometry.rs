@@ -152,6 +152,11 @@ fn gcd_and_inverse(b: i128, a: i128) -> (i128, i128) {
     (r, s)
 }
 
+/// The diagonal of the Hessian is of elements: that of a broadcast input would mix those which it stands for.
+pub(crate) fn no_hessian_of_broadcast(input: &str) -> Error {
+    Error::Unsupported { message: format!("the Hessian diagonal of the broadcast input `{input}`; expand it") }
+}
+
 /// A tensor's part in a problem: its name (for messages), its scope and its layout.
 #[derive(Clone, Debug)]
 pub struct Part<'a> {

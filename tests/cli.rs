@@ -204,3 +204,87 @@ fn explain_tells_expression_gradient_stages_and_bytes() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("known here: delta"), "{}", stderr(&output));
 }
+
+#[test]
+fn an_export_clears_what_an_earlier_one_left_and_nothing_else() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli-export");
+    let _ = std::fs::remove_dir_all(&folder);
+    let export = |loss: &str| wgloss(&["export", loss, "-o", folder.to_str().unwrap()]);
+    let held = || {
+        let entries =
+            std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        entries.collect::<std::collections::BTreeSet<String>>()
+    };
+    let named = || {
+        let manifest = json(&std::fs::read_to_string(folder.join("manifest.json")).unwrap());
+        let kernels = manifest["kernels"].as_array().unwrap().iter().map(|k| k["file"].as_str().unwrap().to_owned());
+        kernels.chain(["manifest.json".to_owned()]).collect::<std::collections::BTreeSet<String>>()
+    };
+    assert_eq!(export("cross_entropy").status.code(), Some(0));
+    let many = held();
+    assert_eq!(many, named());
+    // One that no manifest names any more, as exports of before left them; and files of somebody else's.
+    std::fs::copy(folder.join("kernel0.wgsl"), folder.join("kernel9.wgsl")).unwrap();
+    let mine = ["kernel77.wgsl", "kernel.wgsl", "notes.txt"];
+    mine.iter().for_each(|name| std::fs::write(folder.join(name), "mine").unwrap());
+    assert_eq!(export("mse").status.code(), Some(0));
+    let few = named();
+    assert!(few.len() < many.len());
+    assert_eq!(held(), few.iter().cloned().chain(mine.map(str::to_owned)).collect());
+    assert!(mine.iter().all(|name| std::fs::read_to_string(folder.join(name)).unwrap() == "mine"));
+    // What would be written over is not ours: nothing is changed.
+    std::fs::write(folder.join("kernel2.wgsl"), "mine").unwrap();
+    let refused = export("cross_entropy");
+    assert!(refused.status.code() == Some(1) && stderr(&refused).contains("kernel2.wgsl"), "{}", stderr(&refused));
+    assert_eq!(named(), few, "the earlier export is whole");
+    std::fs::write(folder.join("manifest.json"), "{\"format\": \"a web app\"}").unwrap();
+    let refused = export("mse");
+    assert!(refused.status.code() == Some(1) && stderr(&refused).contains("manifest.json"), "{}", stderr(&refused));
+    assert_eq!(std::fs::read_to_string(folder.join("manifest.json")).unwrap(), "{\"format\": \"a web app\"}");
+    // A manifest that names what lies elsewhere, or what no export writes.
+    std::fs::remove_file(folder.join("kernel2.wgsl")).unwrap();
+    let evil =
+        "{\"format\": \"wgloss manifest 1\", \"kernels\": [{\"file\": \"../victim.wgsl\"}, {\"file\": \"notes.txt\"}]}";
+    std::fs::write(folder.join("manifest.json"), evil).unwrap();
+    std::fs::write(folder.with_file_name("victim.wgsl"), "mine").unwrap();
+    assert_eq!(export("mse").status.code(), Some(0));
+    assert!(folder.with_file_name("victim.wgsl").exists() && folder.join("notes.txt").exists());
+}
+
+#[test]
+fn sizes_that_no_machine_holds_are_complained_of() {
+    if !has_adapter() {
+        return;
+    }
+    for (loss, rows, cols) in [
+        ("mse", "4294967295", "4294967295"),
+        ("cross_entropy", "4294967295", "4294967295"),
+        ("cross_entropy", "1", "4294967295"),
+        ("l1_penalty", "4294967295", "65536"),
+    ] {
+        let output = wgloss(&["bench", loss, "--rows", rows, "--cols", cols]);
+        assert_eq!(output.status.code(), Some(1), "{loss} {rows}x{cols}: {}", stderr(&output));
+        let told = stderr(&output);
+        assert!(told.contains("needs") || told.contains("expected at most"), "{loss} {rows}x{cols}: {told}");
+    }
+}
+
+#[test]
+fn a_report_of_odd_records_ends_and_holds_no_markup_of_theirs() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli-report");
+    std::fs::create_dir_all(&folder).unwrap();
+    let (record, page) = (folder.join("record.json"), folder.join("page.html"));
+    for number in ["1e308", "5e-324", "0.0", "-1.0", "1e20"] {
+        let text = format!(
+            r#"{{"format": 1, "wgloss": "0", "commit": null, "date": "<script>alert(1)</script>",
+            "adapter": {{"name": "a", "backend": "b", "driver": "d", "type": "t"}}, "cpu": "c", "threads": 1,
+            "copy_gb_per_s": {number}, "results": [{{"loss": "mse", "rows": 1, "cols": 1, "dtype": "f32",
+            "work": "forward", "by": "wgloss", "clock": "wall", "bytes": 8, "median_ms": {number}, "min_ms": {number},
+            "max_ms": {number}, "runs": 1, "gb_per_s": {number}, "share_of_copy": {number}, "error": {number}}}]}}"#
+        );
+        std::fs::write(&record, text).unwrap();
+        right(&["report", record.to_str().unwrap(), "-o", page.to_str().unwrap()]);
+        let html = std::fs::read_to_string(&page).unwrap();
+        assert!(!html.contains("<script") && html.contains("&lt;script&gt;"), "{number}");
+    }
+}

@@ -1,6 +1,8 @@
 //! Tensors in host memory.
 
+use super::machine::HostFloat;
 use crate::dtype::{widen_bf16, widen_f16};
+use crate::error::{Error, Result};
 use crate::geometry::Layout;
 use half::{bf16, f16};
 use std::borrow::Cow;
@@ -120,6 +122,25 @@ impl HostTensor<'_> {
     pub fn shape(&self) -> &[usize] {
         &self.layout.shape
     }
+}
+
+/// An empty vector with room for so many values: shapes may ask for more than there is.
+pub(super) fn room<T>(what: &str, count: usize) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    match values.try_reserve_exact(count) {
+        Ok(()) => Ok(values),
+        Err(_) => {
+            let bytes = (count as u64).saturating_mul(size_of::<T>() as u64);
+            Err(Error::OutOfMemory { what: what.to_owned(), bytes })
+        }
+    }
+}
+
+/// So many zeros.
+pub(super) fn zeros<T: HostFloat>(what: &str, count: usize) -> Result<Vec<T>> {
+    let mut values = room(what, count)?;
+    values.resize(count, T::zero());
+    Ok(values)
 }
 
 #[cfg(test)]

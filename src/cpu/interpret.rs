@@ -1,8 +1,10 @@
 //! A pass over all rows: tiles of rows on all threads, each tile phase by phase.
 
 use super::code::{ElementStore, LabelCode, LookCode, PassCode, Phase, Reduction, Trip};
+use super::host::room;
 use super::lanes::{self, Online, Value};
 use super::machine::{Bank, HostFloat, LANES, Machine, Shared, Spot};
+use crate::error::{Error, Result};
 use crate::expr::Reduce;
 
 /// Rows shorter than this are visited column by column, with rows as lanes.
@@ -11,6 +13,9 @@ const SHORT_ROW: usize = 32;
 const TILE: usize = 1 << 14;
 /// Elements of a task: enough that handing it to a thread does not count.
 const TASK: usize = 1 << 16;
+
+/// Tasks of a pass, at most: of more elements than that, broadcast, nobody waits for the end.
+const MOST_TASKS: usize = 1 << 26;
 
 /// What a pass leaves besides its stores.
 #[derive(Clone, Debug, Default)]
@@ -61,10 +66,10 @@ pub fn run_pass<T: HostFloat>(
     inner: usize,
     stores: Vec<&mut [T]>,
     elements: Vec<&mut [T]>,
-) -> PassResult {
+) -> Result<PassResult> {
     let globals: Bank<'_, T> = Machine::globals(shared, &code.globals);
     let tiling = Tiling::new(shared.cols(), inner);
-    let tasks = tasks(shared, tiling, stores, elements);
+    let tasks = tasks(shared, tiling, stores, elements)?;
     let worker = || Worker::new(shared, code, tiling, globals.clone());
     let parts = each_task(tasks, worker, |worker, task| worker.run(task));
     let mut all = PassResult { sums: vec![0.0; code.sums.len()], bad_label: None };
@@ -72,7 +77,7 @@ pub fn run_pass<T: HostFloat>(
         all.sums.iter_mut().zip(part.sums).for_each(|(sum, part)| *sum += part);
         all.bad_label = all.bad_label.or(part.bad_label);
     }
-    all
+    Ok(all)
 }
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -97,16 +102,22 @@ fn tasks<'o, T>(
     tiling: Tiling,
     stores: Vec<&'o mut [T]>,
     elements: Vec<&'o mut [T]>,
-) -> Vec<Task<'o, T>> {
+) -> Result<Vec<Task<'o, T>>> {
     let (rows, cols) = (shared.rows() as usize, shared.cols());
     let Tiling { inner, task, .. } = tiling;
     // No task crosses from one index of the outer axes to the next where rows are innermost.
     let unit = if inner == 1 { rows } else { inner };
-    let mut tasks: Vec<Task<'o, T>> = (0..rows)
+    let needed = (rows / unit).saturating_mul(unit.div_ceil(task));
+    if needed > MOST_TASKS {
+        let bytes = (needed as u64).saturating_mul(size_of::<Task<'o, T>>() as u64);
+        return Err(Error::OutOfMemory { what: format!("the tasks of {rows} rows on the host"), bytes });
+    }
+    let mut tasks: Vec<Task<'o, T>> = room("tasks on the host", needed)?;
+    let all = (0..rows)
         .step_by(unit)
         .flat_map(|start| (0..unit).step_by(task).map(move |k| (start + k, task.min(unit - k))))
-        .map(|(first, rows)| Task { first: first as u64, rows, stores: Vec::new(), lines: Vec::new() })
-        .collect();
+        .map(|(first, rows)| Task { first: first as u64, rows, stores: Vec::new(), lines: Vec::new() });
+    tasks.extend(all);
     for mut rest in stores {
         for task in &mut tasks {
             let (own, others) = rest.split_at_mut(task.rows);
@@ -131,7 +142,7 @@ fn tasks<'o, T>(
             }
         }
     }
-    tasks
+    Ok(tasks)
 }
 
 /// A thread's state.

@@ -32,11 +32,12 @@ pub use output::CpuOutput;
 
 use crate::error::{Error, Result};
 use crate::expr::Scope;
-use crate::geometry::{Geometry, Layout, Part};
-use crate::loss::{Loss, MASK, RowAxis, SAMPLE_WEIGHT};
+use crate::geometry::{Geometry, Layout, Part, no_hessian_of_broadcast};
+use crate::loss::{Loss, MASK, RowAxis, SAMPLE_WEIGHT, check_once, check_read};
 use crate::lower::{Program, Target, UPSTREAM, Upstream, Wanted, lower};
 use crate::op::Kind;
 use code::{Dest, FinalCode, PassCode};
+use host::zeros;
 use interpret::run_pass;
 use machine::{Machine, Shared, Source, for_runs};
 use std::marker::PhantomData;
@@ -157,6 +158,7 @@ impl<T: HostFloat> CpuPlan<T> {
         check_names(loss, inputs, wanted.upstream)?;
         let present = |name: &str| find(inputs, name).map(|tensor| tensor.data.is_unsigned());
         let program = lower(loss, wanted, &present)?;
+        check_read(&program.name, &program.inputs, inputs.iter().map(|(name, _)| *name))?;
         let tensors = program_inputs(&program, inputs)?;
         let parts: Vec<Part<'_>> = program
             .inputs
@@ -185,7 +187,7 @@ impl<T: HostFloat> CpuPlan<T> {
         Ok(self)
     }
 
-    /// Room for the results.
+    /// What the results go to. The first run makes room for them.
     pub fn output(&self) -> CpuOutput<T> {
         let mut out = CpuOutput::new(self.geometry.cols);
         for (output, plan) in self.program.outputs.iter().zip(&self.outputs) {
@@ -195,7 +197,7 @@ impl<T: HostFloat> CpuPlan<T> {
                 Target::Extra(ref name) => name.clone(),
             };
             let count = if plan.fold.is_some() { plan.shape.iter().product() } else { plan.count };
-            out.push(output.target.clone(), name, plan.shape.clone(), count, plan.broadcast());
+            out.push(output.target.clone(), name, plan.shape.clone(), [count, plan.broadcast()]);
         }
         out
     }
@@ -203,7 +205,7 @@ impl<T: HostFloat> CpuPlan<T> {
     /// Runs it. The inputs must have the shapes, strides and types that the plan was made for; `out` is one of
     /// [`Self::output`].
     ///
-    /// Errors: as [`Self::new`], for inputs that are not those of the plan.
+    /// Errors: as [`Self::new`], for inputs that are not those of the plan; [`Error::OutOfMemory`].
     pub fn run(&self, inputs: &[(&str, HostTensor<'_>)], out: &mut CpuOutput<T>) -> Result<()> {
         check_names(&self.loss, inputs, self.upstream)?;
         let tensors = program_inputs(&self.program, inputs)?;
@@ -213,6 +215,7 @@ impl<T: HostFloat> CpuPlan<T> {
             let message = "the output is not one of this plan's".to_owned();
             return Err(Error::Buffer { input: "out".to_owned(), message });
         }
+        out.make_room()?;
         let sources: Vec<Source<'_>> = tensors
             .iter()
             .zip(&self.geometry.strides)
@@ -225,7 +228,8 @@ impl<T: HostFloat> CpuPlan<T> {
             let shared = self.shared(&sources, &totals, &group_sums);
             let rows = shared.rows() as usize;
             let is_group = |store: &&code::Store| matches!(store.dest, Dest::GroupTerm(_));
-            let mut terms: Vec<Vec<T>> = code.stores.iter().filter(is_group).map(|_| vec![T::zero(); rows]).collect();
+            let terms = code.stores.iter().filter(is_group).map(|_| zeros("the rows' terms of a group sum", rows));
+            let mut terms: Vec<Vec<T>> = terms.collect::<Result<_>>()?;
             let mut places = out.full_mut();
             let mut free_terms = terms.iter_mut();
             let mut stores = Vec::new();
@@ -239,7 +243,7 @@ impl<T: HostFloat> CpuPlan<T> {
             }
             let take = |place: usize| places[place].take().expect("an output is stored once");
             let elements = code.element_stores.iter().map(|store| store.output).map(take).collect();
-            let result = run_pass(&shared, code, self.inner, stores, elements);
+            let result = run_pass(&shared, code, self.inner, stores, elements)?;
             for (sum, value) in code.sums.iter().zip(&result.sums) {
                 totals[sum.node] = *value;
             }
@@ -265,7 +269,7 @@ impl<T: HostFloat> CpuPlan<T> {
             if let Some(strides) = &plan.fold {
                 let by_element = self.program.outputs[place].scope == Scope::Element;
                 let cols = if by_element { shared.cols() } else { 1 };
-                out.fold(place, |full, sums| self.fold(full, cols, strides, sums));
+                out.fold(place, |full, sums| self.fold(full, cols, strides, sums))?;
             }
         }
         Ok(())
@@ -327,6 +331,7 @@ fn check_names(loss: &Loss, inputs: &[(&str, HostTensor<'_>)], upstream: Upstrea
     if upstream != Upstream::One {
         known.push(UPSTREAM);
     }
+    check_once("input", inputs.iter().map(|(name, _)| *name))?;
     let error = |what: &str, name: &str, known: &[&str]| {
         let (what, known) = (format!("{} {what}", loss.name()), known.join(", "));
         Err(Error::Name { what, name: name.to_owned(), known })
@@ -393,8 +398,7 @@ fn place_outputs(program: &Program, parts: &[Part<'_>]) -> Result<(Geometry, Vec
         };
         let smaller = input.filter(|place| output.scope > Scope::Total && layouts[*place].len() != count);
         if let (Some(place), Target::HessianDiagonal(_)) = (smaller, &output.target) {
-            let message = format!("the Hessian diagonal of the broadcast input `{}`; expand it", parts[place].name);
-            return Err(Error::Unsupported { message });
+            return Err(no_hessian_of_broadcast(parts[place].name));
         }
         let part = smaller.map(|place| {
             all.push(Part { layout: &layouts[place], ..parts[place].clone() });

@@ -1,5 +1,6 @@
 //! Results of a run.
 
+use super::host::zeros;
 use super::machine::HostFloat;
 use crate::error::{Error, Result};
 use crate::lower::Target;
@@ -21,6 +22,9 @@ struct Item<T> {
     /// Name of the input, for gradients.
     name: String,
     shape: Vec<usize>,
+    /// Number of values, and of those that are summed to them afterwards.
+    counts: [usize; 2],
+    /// Empty before the first run.
     values: Vec<T>,
     /// The gradient of each element, where those are summed to a broadcast input's shape afterwards.
     broadcast: Vec<T>,
@@ -31,14 +35,24 @@ impl<T: HostFloat> CpuOutput<T> {
         CpuOutput { items: Vec::new(), cols, bad_label: None }
     }
 
-    pub(super) fn push(&mut self, target: Target, name: String, shape: Vec<usize>, count: usize, broadcast: usize) {
-        let (values, broadcast) = (vec![T::zero(); count], vec![T::zero(); broadcast]);
-        self.items.push(Item { target, name, shape, values, broadcast });
+    pub(super) fn push(&mut self, target: Target, name: String, shape: Vec<usize>, counts: [usize; 2]) {
+        self.items.push(Item { target, name, shape, counts, values: Vec::new(), broadcast: Vec::new() });
+    }
+
+    /// Memory for the values, where the first run has not made it.
+    pub(super) fn make_room(&mut self) -> Result<()> {
+        for Item { counts: [count, broadcast], values, broadcast: full, .. } in &mut self.items {
+            if values.len() != *count || full.len() != *broadcast {
+                *values = zeros("an output on the host", *count)?;
+                *full = zeros("a gradient before it is summed to a broadcast input's shape", *broadcast)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether these are the outputs: target, shape, and number of values before they are summed to that shape.
     pub(super) fn fits<'s>(&'s self, outputs: impl Iterator<Item = (&'s Target, &'s [usize], usize)>) -> bool {
-        self.items.iter().map(|item| (&item.target, item.shape.as_slice(), item.broadcast.len())).eq(outputs)
+        self.items.iter().map(|item| (&item.target, item.shape.as_slice(), item.counts[1])).eq(outputs)
     }
 
     /// Where the passes store each output.
@@ -54,18 +68,24 @@ impl<T: HostFloat> CpuOutput<T> {
         self.items[place].values.fill(value);
     }
 
-    pub(super) fn fold(&mut self, place: usize, sum: impl FnOnce(&[T], &mut [f64])) {
+    pub(super) fn fold(&mut self, place: usize, sum: impl FnOnce(&[T], &mut [f64])) -> Result<()> {
         let item = &mut self.items[place];
-        let mut sums = vec![0.0; item.values.len()];
+        let mut sums = zeros("a gradient's sums", item.values.len())?;
         sum(&item.broadcast, &mut sums);
         item.values.iter_mut().zip(sums).for_each(|(value, sum)| *value = T::of(sum));
+        Ok(())
     }
 
     fn item(&self, what: &str, name: &str, is: impl Fn(&Item<T>) -> bool) -> Result<&Item<T>> {
         if let Some((row, label)) = self.bad_label {
             return Err(Error::LabelOutOfRange { row, label, classes: self.cols });
         }
-        self.items.iter().find(|item| is(item)).ok_or_else(|| {
+        let found = self.items.iter().find(|item| is(item));
+        if found.is_some_and(|item| item.values.is_empty()) {
+            let message = "holds nothing yet: `CpuPlan::run` fills it".to_owned();
+            return Err(Error::Buffer { input: "out".to_owned(), message });
+        }
+        found.ok_or_else(|| {
             let known = self.items.iter().map(|item| format!("{:?} {}", item.target, item.name)).collect::<Vec<_>>();
             Error::Name { what: format!("no {what} was asked for,"), name: name.to_owned(), known: known.join(", ") }
         })
@@ -118,7 +138,7 @@ impl<T: HostFloat> CpuOutput<T> {
     /// What the mean divided by, where that was wanted.
     pub fn denominator(&self) -> Option<f64> {
         let item = self.items.iter().find(|item| item.target == Target::Denominator)?;
-        Some(item.values[0].to())
+        item.values.first().map(|value| value.to())
     }
 
     /// The first row with a label out of range, and the label.

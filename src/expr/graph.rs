@@ -1,11 +1,13 @@
 //! The hash-consed graph: every node once, with its scope and kind, over declared inputs and parameters.
 
 use super::infer::infer;
-use super::node::{InputDecl, Node, NodeId, Scope};
+use super::node::{InputDecl, Node, NodeId, Reduce, Scope};
+use crate::dtype::{KERNEL_NUMBERS, kernels_see};
 use crate::error::Error;
-use crate::op::Kind;
+use crate::op::{Kind, Op};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 
 #[derive(Default)]
 struct Inner {
@@ -15,7 +17,48 @@ struct Inner {
     known: HashMap<Node, NodeId>,
     inputs: Vec<InputDecl>,
     params: Vec<(String, f64)>,
+    /// Labels of an unsigned type.
+    unsigned: HashSet<String>,
     fault: Option<String>,
+}
+
+/// Class indices that some label may hold.
+const LABELS: RangeInclusive<i64> = i32::MIN as i64..=u32::MAX as i64;
+
+impl Inner {
+    /// Class indices that a node may be.
+    fn indices(&self, id: NodeId) -> RangeInclusive<i64> {
+        match self.nodes[id.index()] {
+            Node::Int(index) => index..=index,
+            Node::Input(place) if self.unsigned.contains(&self.inputs[place as usize].name) => 0..=i64::from(u32::MAX),
+            Node::Input(_) => i64::from(i32::MIN)..=i64::from(i32::MAX),
+            Node::ColIndex | Node::Reduce(Reduce::ArgMax, _) => 0..=i64::from(i32::MAX),
+            Node::Detach(x) => self.indices(x),
+            _ => LABELS,
+        }
+    }
+
+    /// Labels of both types hold indices that the other does not, and whose bits it does.
+    fn mixed_labels(&self, node: &Node) -> Option<String> {
+        let Node::Op(Op::Eq, [a, b, _]) = *node else { return None };
+        if self.kinds[a.index()] != Kind::Int || self.kinds[b.index()] != Kind::Int {
+            return None;
+        }
+        let (a, b) = (self.indices(a), self.indices(b));
+        let mixed = a.start().min(b.start()) < &0 && a.end().max(b.end()) > &i64::from(i32::MAX);
+        mixed.then(|| "compares a signed label with an unsigned one; make them one type".to_owned())
+    }
+
+    /// Whether a comparison is of two indices that no value is both of. Kernels compare bits, in which -1 and the
+    /// largest u32 are the same: what is left to compare differs in its bits where it differs.
+    fn never_equal(&self, node: &Node) -> bool {
+        let Node::Op(Op::Eq, [a, b, _]) = *node else { return false };
+        if self.kinds[a.index()] != Kind::Int || self.kinds[b.index()] != Kind::Int {
+            return false;
+        }
+        let (a, b) = (self.indices(a), self.indices(b));
+        a.end() < b.start() || b.end() < a.start()
+    }
 }
 
 /// A graph of expressions over named inputs and parameters.
@@ -61,6 +104,29 @@ impl Graph {
             None => Ok(()),
             Some(message) => Err(Error::Expr { loss: loss.to_owned(), message: message.clone() }),
         }
+    }
+
+    /// The first literal that a kernel would not see as it is written, as an error of that loss: what autodiff and
+    /// simplification make of literals later is not the author's.
+    pub(crate) fn verify_literals(&self, loss: &str) -> Result<(), Error> {
+        let wrong = |node: &Node| match *node {
+            Node::Int(index) if !LABELS.contains(&index) => {
+                Some(format!("the class index {index} is neither an i32 nor a u32"))
+            }
+            Node::Const(bits) if f64::from_bits(bits).is_finite() && !kernels_see(f64::from_bits(bits)) => {
+                Some(format!("the number {:e} must be {KERNEL_NUMBERS}", f64::from_bits(bits)))
+            }
+            _ => None,
+        };
+        match self.inner.borrow().nodes.iter().find_map(wrong) {
+            None => Ok(()),
+            Some(message) => Err(Error::Expr { loss: loss.to_owned(), message }),
+        }
+    }
+
+    /// Says that the label of that name holds no negative index.
+    pub(crate) fn declare_unsigned(&self, name: &str) {
+        self.inner.borrow_mut().unsigned.insert(name.to_owned());
     }
 
     /// Keeps a mistake, if it is the first.
@@ -115,12 +181,14 @@ impl Graph {
     /// Adds a node, or finds it. Every node passes here, so scope and kind are inferred and checked here.
     pub(super) fn insert(&self, node: Node) -> NodeId {
         let mut inner = self.inner.borrow_mut();
+        let node = if inner.never_equal(&node) { Node::Bool(false) } else { node };
         if let Some(&id) = inner.known.get(&node) {
             return id;
         }
         let scope = |id: NodeId| inner.scopes[id.index()];
         let kind = |id: NodeId| inner.kinds[id.index()];
         let (scope, kind, fault) = infer(&node, &inner.inputs, scope, kind);
+        let fault = fault.or_else(|| inner.mixed_labels(&node));
         if let Some(message) = fault {
             inner.fault.get_or_insert(message);
         }

@@ -157,7 +157,7 @@ impl Maker<'_> {
         let allowed = limits.binding_bytes.min(limits.buffer_bytes);
         let make = |exchange: &Exchange| {
             let words = exchange.words as usize;
-            let needed = 4 * (words * shards) as u64 * self.geometry.rows;
+            let needed = ((words * shards) as u64).saturating_mul(4).saturating_mul(self.geometry.rows);
             if needed > allowed {
                 let (what, limit) = ("the states of all shards".to_owned(), "max_storage_buffer_binding_size");
                 return Err(Error::Limit { what, needed, allowed, limit });

@@ -7,7 +7,7 @@ use super::plan::Plan;
 use super::tensor::Tensor;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::loss::{Value, check_option};
+use crate::loss::{Value, check_option, check_weight};
 use crate::lower::Target;
 use std::sync::{Arc, Mutex};
 
@@ -141,9 +141,8 @@ impl Bound {
                 let allowed = format!("a value with the same kernel as {}; make a new plan", params[place]);
                 return Err(Error::Param { loss, param: name.to_owned(), found: format!("{value}"), allowed });
             }
-        } else if !value.is_finite() {
-            let (loss, param) = (program.name.clone(), name.to_owned());
-            return Err(Error::Param { loss, param, found: format!("{value}"), allowed: "finite".to_owned() });
+        } else {
+            check_weight(&program.name, value)?;
         }
         params[place] = value;
         inner.ctx.queue().write_buffer(&self.uniforms, 4 * place as u64, &(value as f32).to_le_bytes());

@@ -48,6 +48,10 @@ pub(super) fn check_grad_dtype(spec: &PlanSpec, input: &str, dtype: DType) -> Re
     }
     let in_place = spec.modes.iter().any(|(name, mode)| name == input && *mode == GradMode::InPlace);
     match spec.inputs.iter().find(|(name, ..)| name == input) {
+        _ if !spec.wanted.grads.iter().any(|grad| grad == input) => {
+            let what = "an element type is given, but no gradient is asked for, of".to_owned();
+            Err(Error::Name { what, name: input.to_owned(), known: spec.wanted.grads.join(", ") })
+        }
         Some((_, own, _)) if in_place && *own != dtype => wrong(format!("{own}, in place of the input")),
         Some(_) => Ok(()),
         None => Err(missing("the plan's gradient", input, spec.inputs.iter().map(|i| i.0.as_str()))),

@@ -29,6 +29,9 @@ pub(super) struct Cut {
 /// Bytes of the longest vector that kernels load.
 const LONGEST: u64 = 32;
 
+/// Chunks of one pass, at most: each is a dispatch of its own.
+const MOST_CHUNKS: u64 = 1 << 16;
+
 /// How a pass is cut, and into what.
 pub(super) struct Pieces {
     pub cut: Cut,
@@ -101,6 +104,7 @@ impl Cut {
             // Elements are cut at pairs of vectors, so that one kernel serves all chunks.
             len -= len % 8;
         }
+        check_count(total.div_ceil(len))?;
         let starts = (0..total).step_by(usize::try_from(len).unwrap_or(usize::MAX));
         Ok(starts.map(|first| self.all_columns(first, len.min(total - first))).collect())
     }
@@ -120,7 +124,6 @@ impl Cut {
     /// is possible (classes at axis 1), else of rows one by one.
     fn column_chunks(&self, tensors: &[(&str, Place)]) -> Result<Vec<Chunk>> {
         const STEP: u64 = 64;
-        const MOST: u64 = 1 << 16;
         let (total, cols) = (self.axes[self.axis], self.axes[3]);
         // Columns of a tensor that fit beside so many rows.
         let fits = |place: &Place, rows: u64| {
@@ -138,11 +141,8 @@ impl Cut {
             return Err(self.too_large(name, place, least));
         }
         let step = if most < cols { most - most % STEP } else { cols };
-        let needed = total.div_ceil(rows) * cols.div_ceil(step);
-        if needed > MOST {
-            let what = "dispatches of parts of rows that no binding holds".to_owned();
-            return Err(Error::Limit { what, needed, allowed: MOST, limit: "wgloss" });
-        }
+        let needed = total.div_ceil(rows).saturating_mul(cols.div_ceil(step));
+        check_count(needed)?;
         let chunk = |row: u64, first_col: u64| Chunk {
             first: row,
             len: rows.min(total - row),
@@ -153,6 +153,14 @@ impl Cut {
         let starts = (0..total).step_by(by(rows));
         Ok(starts.flat_map(|row| (0..cols).step_by(by(step)).map(move |col| chunk(row, col))).collect())
     }
+}
+
+fn check_count(needed: u64) -> Result<()> {
+    if needed <= MOST_CHUNKS {
+        return Ok(());
+    }
+    let what = "dispatches over parts of a tensor that no binding holds".to_owned();
+    Err(Error::Limit { what, needed, allowed: MOST_CHUNKS, limit: "wgloss" })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::expr::{InputDecl, Scope};
 use crate::geometry::{Geometry, Layout, Part};
-use crate::loss::Loss;
+use crate::loss::{Loss, check_once, check_read};
 use crate::lower::{Columns, Program, Target, lower, lower_columns};
 use crate::schedule::{Force, Limits, forward_and_backward, split_outputs};
 
@@ -31,6 +31,9 @@ impl Io {
     }
 }
 
+/// Bytes of a buffer, at most, whatever a device says: what follows it in an address still fits 64 bits.
+const MOST_BYTES: u64 = 1 << 60;
+
 /// What is bound: by place in the program's inputs and outputs.
 pub(super) struct BoundIo {
     pub inputs: Vec<Option<Io>>,
@@ -49,8 +52,11 @@ pub(super) struct Compiled {
 
 impl Compiled {
     pub fn new(loss: &Loss, spec: &PlanSpec, limits: &Limits) -> Result<Compiled> {
+        limits.check()?;
         let name = loss.name();
         let known = loss.inputs();
+        check_once("input of the plan", spec.inputs.iter().map(|i| i.0.as_str()))?;
+        check_once("element type of a gradient", spec.grad_dtypes.iter().map(|g| g.0.as_str()))?;
         for (input, dtype, _) in &spec.inputs {
             check_input(&name, &known, input, *dtype)?;
         }
@@ -62,6 +68,7 @@ impl Compiled {
         let present =
             |input: &str| spec.inputs.iter().find(|(name, ..)| name == input).map(|(_, dtype, _)| *dtype == DType::U32);
         let program = lower(loss, &spec.wanted, &present)?;
+        check_read(&name, &program.inputs, spec.inputs.iter().map(|i| i.0.as_str()))?;
         for (input, dtype) in &spec.grad_dtypes {
             check_grad_dtype(spec, input, *dtype)?;
         }
@@ -208,14 +215,15 @@ impl Compiled {
         Ok(BoundIo { inputs, outputs })
     }
 
+    /// Every tensor fits a buffer. After this, sums and products of one tensor's strides and sizes fit 64 bits.
     pub fn check_bytes(&self, inputs: &[Option<Io>], outputs: &[Io]) -> Result<()> {
-        let allowed = self.limits.buffer_bytes;
+        let allowed = self.limits.buffer_bytes.min(MOST_BYTES);
         let names = self.program.inputs.iter().map(|i| i.name.clone());
         let inputs = names.zip(inputs).filter_map(|(name, io)| io.as_ref().map(|io| (name, io)));
         let outputs = outputs.iter().zip(&self.program.outputs);
         let outputs = outputs.map(|(io, output)| (output_name(&self.program, &output.target), io));
         for (name, io) in inputs.chain(outputs) {
-            let needed = io.dtype.size() * io.layout.extent();
+            let needed = io.layout.extent().saturating_add(io.offset).saturating_mul(io.dtype.size());
             if needed > allowed {
                 let what = format!("tensor `{name}`");
                 return Err(Error::Limit { what, needed, allowed, limit: "max_buffer_size" });

@@ -195,7 +195,7 @@ pub(super) struct Staging {
 
 /// Invocations that add up sums, and that stitch rows, at most.
 pub(super) fn reduce_lanes(limits: &Limits) -> u32 {
-    if limits.software { 32 } else { limits.workgroup_invocations.min(256) }
+    if limits.software { 32 } else { limits.invocations().min(256) }
 }
 
 /// Whether a gradient of that scope has fewer values than the pass makes.

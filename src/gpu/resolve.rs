@@ -13,7 +13,8 @@ use crate::codegen::{
 };
 use crate::error::{Error, Result};
 use crate::expr::Scope;
-use crate::lower::Pass;
+use crate::geometry::no_hessian_of_broadcast;
+use crate::lower::{Pass, Target};
 use crate::schedule::{self, Kernel, PassSchedule, States};
 use bytemuck::Zeroable;
 use std::ops::Range;
@@ -39,6 +40,9 @@ pub(super) fn resolve(problem: &mut Problem<'_>) -> Result<Resolved> {
         let scope = problem.program.outputs[output].scope;
         let place = problem.outputs[output];
         let broadcast = is_broadcast(problem.program, problem.geometry, scope, &place);
+        if let (true, &Target::HessianDiagonal(input)) = (broadcast, &problem.program.outputs[output].target) {
+            return Err(no_hessian_of_broadcast(&problem.program.inputs[input].name));
+        }
         if let (true, Mode::InPlace(input)) = (broadcast, problem.modes[output]) {
             let name = &problem.program.inputs[input].name;
             let message = format!("an in-place gradient of `{name}`, which is broadcast");
@@ -81,6 +85,11 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
         }
         let windows = problem.windows(&slots, pass);
         let cuts = problem.chunks(&slots)?;
+        let items = problem.items_of(&cuts.cut, cuts.pieces[0]);
+        if items > u64::from(u32::MAX) {
+            let (what, needed, allowed) = ("values of one dispatch".to_owned(), items, u64::from(u32::MAX));
+            return Err(Error::Limit { what, needed, allowed, limit: "32-bit indices" });
+        }
         let shape = problem.pass_shape(pass, &slots, &windows, &cuts);
         chunks.push(cuts);
         shapes.push(shape);
@@ -150,7 +159,7 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
     for (output, target) in problem.targets.iter().enumerate() {
         if let Some(target) = target {
             let values = Place::kept_values(geometry, program.outputs[output].scope);
-            let (needed, allowed) = (4 * values, limits.binding_bytes);
+            let (needed, allowed) = (values.saturating_mul(4), limits.binding_bytes);
             if needed > allowed {
                 let what = "a gradient that is kept in f32 (broadcast, or 16 bits in an unusual layout)".to_owned();
                 let limit = "max_storage_buffer_binding_size";
@@ -336,9 +345,10 @@ impl Problem<'_> {
 
     fn check_workspace(&self, words: u64) -> Result<()> {
         let allowed = self.limits.binding_bytes.min(self.limits.buffer_bytes);
-        if 4 * words > allowed {
+        let needed = words.saturating_mul(4);
+        if needed > allowed {
             let limit = "max_storage_buffer_binding_size";
-            return Err(Error::Limit { what: "workspace".into(), needed: 4 * words, allowed, limit });
+            return Err(Error::Limit { what: "workspace".into(), needed, allowed, limit });
         }
         Ok(())
     }

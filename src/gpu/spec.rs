@@ -179,7 +179,7 @@ pub struct Bindings {
     pub(super) grads: Vec<(String, Tensor)>,
     pub(super) hessian_diagonals: Vec<(String, Tensor)>,
     pub(super) extras: Vec<(String, Tensor)>,
-    pub(super) loss: Option<Tensor>,
+    pub(super) losses: Vec<Tensor>,
 }
 
 impl Bindings {
@@ -229,7 +229,7 @@ impl Bindings {
     /// Where the loss goes.
     #[must_use]
     pub fn loss(mut self, tensor: &Tensor) -> Bindings {
-        self.loss = Some(tensor.clone());
+        self.losses.push(tensor.clone());
         self
     }
 }

@@ -10,6 +10,7 @@ use crate::codegen::Mode;
 use crate::error::{Error, Result};
 use crate::expr::InputDecl;
 use crate::geometry::Geometry;
+use crate::loss::check_once;
 use crate::lower::Target;
 
 impl Io {
@@ -23,6 +24,7 @@ impl Plan {
     pub(super) fn bound_inputs(&self, bindings: &Bindings) -> Result<Vec<Option<Tensor>>> {
         let inner = &self.inner;
         let known = inner.compiled.loss.inputs();
+        check_once("input", bindings.inputs.iter().map(|i| i.0.as_str()))?;
         for (name, tensor) in &bindings.inputs {
             check_input(&inner.compiled.program.name, &known, name, tensor.dtype())?;
             if !inner.compiled.program.inputs.iter().any(|i| i.name == *name) {
@@ -64,6 +66,27 @@ impl Plan {
         Err(Error::Shape { input: decl.name.clone(), expected, found: shape.to_vec() })
     }
 
+    /// Every tensor that is bound as an output is for one that the plan makes, and the only one for it.
+    fn check_outputs_are_planned(&self, bindings: &Bindings) -> Result<()> {
+        let wanted = &self.inner.compiled.spec.wanted;
+        let planned = |what: &str, given: &[(String, Tensor)], planned: &[String]| {
+            check_once(what, given.iter().map(|g| g.0.as_str()))?;
+            match given.iter().find(|(name, _)| !planned.contains(name)) {
+                None => Ok(()),
+                Some((name, _)) => {
+                    let (what, known) = (format!("the plan makes no {what}"), planned.join(", "));
+                    Err(Error::Name { what, name: name.clone(), known })
+                }
+            }
+        };
+        planned("gradient of", &bindings.grads, &wanted.grads)?;
+        planned("Hessian diagonal of", &bindings.hessian_diagonals, &wanted.hessian_diagonals)?;
+        planned("extra output", &bindings.extras, &wanted.extras)?;
+        let losses: Vec<(String, Tensor)> = bindings.losses.iter().map(|t| ("loss".to_owned(), t.clone())).collect();
+        let loss = wanted.loss.then(|| "loss".to_owned());
+        planned("output", &losses, loss.as_slice())
+    }
+
     pub(super) fn bound_outputs(
         &self,
         bindings: &Bindings,
@@ -75,28 +98,13 @@ impl Plan {
         let find = |all: &[(String, Tensor)], place: usize| {
             all.iter().find(|(name, _)| *name == program.inputs[place].name).map(|(_, t)| t.clone())
         };
-        for (name, _) in bindings.grads.iter().chain(&bindings.hessian_diagonals) {
-            let planned: Vec<String> = program.outputs.iter().map(|o| output_name(program, &o.target)).collect();
-            let asked = inner.compiled.spec.wanted.grads.contains(name)
-                || inner.compiled.spec.wanted.hessian_diagonals.contains(name);
-            if !asked {
-                let what = "the plan makes no gradient of".to_owned();
-                return Err(Error::Name { what, name: name.clone(), known: planned.join(", ") });
-            }
-        }
-        if let Some((name, _)) =
-            bindings.extras.iter().find(|(name, _)| !inner.compiled.spec.wanted.extras.contains(name))
-        {
-            let (what, known) =
-                ("the plan makes no extra output".to_owned(), inner.compiled.spec.wanted.extras.join(", "));
-            return Err(Error::Name { what, name: name.clone(), known });
-        }
+        self.check_outputs_are_planned(bindings)?;
         let mut outputs = Vec::new();
         for (o, output) in program.outputs.iter().enumerate() {
             let name = output_name(program, &output.target);
             let mode = mode_of(program, &inner.compiled.spec, o);
             let given = match output.target {
-                Target::Loss => bindings.loss.clone(),
+                Target::Loss => bindings.losses.first().cloned(),
                 Target::Denominator => None,
                 Target::Extra(ref name) => {
                     bindings.extras.iter().find(|(known, _)| known == name).map(|(_, tensor)| tensor.clone())

@@ -104,7 +104,7 @@ impl<'a> Trial<'a> {
         let ctx = &self.inner.ctx;
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         // As long as tensors that wgloss makes: to the end of the last vector.
-        let bytes = (io.layout.extent() * io.dtype.size()).next_multiple_of(16);
+        let bytes = io.layout.extent().saturating_mul(io.dtype.size()).checked_next_multiple_of(16).unwrap_or(u64::MAX);
         let buffer = ctx.create_buffer("wgloss tuning", bytes, usage)?;
         Tensor::from_buffer_strided(buffer, 0, io.dtype, io.layout.clone())
     }

@@ -28,6 +28,9 @@ const FINALISTS: usize = 3;
 /// Bytes of gradients that are kept in f32 until they settle, for all candidates together.
 const KEPT_BYTES: u64 = 1 << 30;
 
+/// A budget beyond this is no bound; with it, no point in time is out of the clock's range.
+const LONGEST_BUDGET: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// How [`Plan::tune`] measures.
 #[derive(Clone, Debug)]
 #[must_use]
@@ -191,7 +194,7 @@ impl Plan {
             Step::Settle { output, .. } => Place::kept_values(geometry, outputs[*output].scope),
             _ => 0,
         };
-        4 * resolved.steps.iter().map(kept).sum::<u64>()
+        resolved.steps.iter().map(kept).fold(0u64, u64::saturating_add).saturating_mul(4)
     }
 
     /// What the outcome depends on; none where the adapter is not known.
@@ -234,7 +237,8 @@ impl Plan {
 
     /// Compiles, checks and times the candidates, of which the first is the default.
     fn measure(&self, geometry: &Geometry, forces: &[Force], options: &TuneOptions) -> Result<Tuning> {
-        let deadline = Instant::now() + options.budget;
+        let budget = options.budget.min(LONGEST_BUDGET);
+        let deadline = Instant::now() + budget;
         let mut trial = Trial::new(&self.inner, geometry)?;
         let mut all: Vec<TuneCandidate> = Vec::new();
         let mut contenders: Vec<Contender> = Vec::new();
@@ -243,7 +247,7 @@ impl Plan {
             let mut candidate =
                 TuneCandidate { force, passes: Vec::new(), median_ms: None, share: None, runs: 0, dropped: None };
             // Half of the time is left for measuring.
-            if place > 0 && Instant::now() + options.budget / 2 > deadline {
+            if place > 0 && Instant::now() + budget / 2 > deadline {
                 candidate.dropped = Some("no time was left to try it".to_owned());
                 all.push(candidate);
                 continue;

@@ -85,9 +85,10 @@ impl<'g> Build<'g> {
 
     /// Whether `label` is that class index. A negative index equals no unsigned label.
     pub fn label_is(&self, label: &str, index: i64) -> Expr<'g> {
-        let unsigned = (self.present)(label).unwrap_or(false);
-        let fits = if unsigned { u32::try_from(index).is_ok() } else { i32::try_from(index).is_ok() };
-        if fits { self.input(label).equals(self.graph.index(index)) } else { self.graph.truth(false) }
+        let label = self.input(label);
+        // Any number may be an option, though no label is it.
+        let fits = (i64::from(i32::MIN)..=i64::from(u32::MAX)).contains(&index);
+        if fits { label.equals(self.graph.index(index)) } else { self.graph.truth(false) }
     }
 
     /// A number as a uniform.

@@ -1,5 +1,6 @@
 //! What a loss declares: its inputs, its options and their domains, and which axis makes a row.
 
+use crate::dtype::{KERNEL_NUMBERS, kernels_see};
 use crate::error::{Error, Result};
 use crate::expr::Scope;
 use crate::op::Kind;
@@ -95,14 +96,26 @@ pub struct InputSpec {
     pub optional: bool,
 }
 
+/// Whether a number may be the weight of a term.
+pub(crate) fn check_weight(loss: &str, weight: f64) -> Result<()> {
+    if kernels_see(weight) {
+        return Ok(());
+    }
+    let (loss, param, found) = (loss.to_owned(), "weight".to_owned(), format!("{weight:e}"));
+    Err(Error::Param { loss, param, found, allowed: format!("finite, and {KERNEL_NUMBERS}") })
+}
+
 /// Whether a value may be given to an option of a loss.
 pub(crate) fn check_option(loss: &str, decl: &OptionDecl, value: Value) -> Result<()> {
     let wrong = |found: String, allowed: String| {
         Err(Error::Param { loss: loss.to_owned(), param: decl.name.clone(), found, allowed })
     };
     match (decl.default, value) {
-        (Value::Num(_), Value::Num(x)) if decl.domain.contains(x) => Ok(()),
-        (Value::Num(_), Value::Num(x)) => wrong(format!("{x}"), decl.domain.to_string()),
+        (Value::Num(_), Value::Num(x)) if !decl.domain.contains(x) => wrong(format!("{x}"), decl.domain.to_string()),
+        (Value::Num(_), Value::Num(x)) => match kernels_see(x) {
+            true => Ok(()),
+            false => wrong(format!("{x:e}"), format!("{}, and {KERNEL_NUMBERS}", decl.domain)),
+        },
         (Value::Index(_), Value::Index(_)) | (Value::Flag(_), Value::Flag(_)) => Ok(()),
         (Value::Num(_), other) => wrong(format!("{other:?}"), "a number".to_owned()),
         (Value::Index(_), other) => wrong(format!("{other:?}"), "a class index, or none".to_owned()),

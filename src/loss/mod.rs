@@ -3,17 +3,20 @@
 //! A [`Loss`] is a weighted sum of terms. Each term is a [`Definition`] (shared, immutable) with the values of its
 //! options and its reduction. `Loss::build` turns it into expressions for one problem.
 //!
-//! Each file uses those before it: `declaration`, `build`, `reduction`, `definition`; the losses themselves are here.
+//! Each file uses those before it: `declaration`, `given`, `build`, `reduction`, `definition`; the losses themselves are
+//! here.
 
 mod build;
 mod declaration;
 mod definition;
+mod given;
 mod reduction;
 
 pub use build::{Build, Denominator, Unreduced};
-pub(crate) use declaration::check_option;
 pub use declaration::{Domain, InputSpec, OptionDecl, RowAxis, Value};
+pub(crate) use declaration::{check_option, check_weight};
 pub use definition::{Definition, DefinitionBuilder};
+pub(crate) use given::{check_once, check_read};
 pub use reduction::{MASK, Reduction, SAMPLE_WEIGHT};
 
 use crate::error::{Error, Result};
@@ -237,6 +240,7 @@ impl Loss {
         present: &'g dyn Fn(&str) -> Option<bool>,
     ) -> Result<Built<'g>> {
         self.check()?;
+        self.declare_unsigned(graph, present);
         let mut sum: Option<Expr<'g>> = None;
         let mut denominator = None;
         for (place, term) in self.terms.iter().enumerate() {
@@ -247,6 +251,7 @@ impl Loss {
             if let Some(error) = b.fault.into_inner() {
                 return Err(error);
             }
+            self.check_inputs_are_read(graph, place, present)?;
             let (mut loss, divided_by) = reduce(graph, name, &term.reduction, value, over, present)?;
             if place == 0 {
                 denominator = divided_by;
@@ -270,7 +275,42 @@ impl Loss {
             sum = Some(sum.map_or(loss, |before| before + loss));
         }
         graph.verify(&self.name())?;
+        graph.verify_literals(&self.name())?;
         Ok(Built { loss: sum.expect("a loss has at least one term"), denominator })
+    }
+
+    /// Labels that hold no negative index are compared as such.
+    fn declare_unsigned(&self, graph: &Graph, present: &dyn Fn(&str) -> Option<bool>) {
+        for input in self.inputs().iter().filter(|input| input.kind == Kind::Int) {
+            if present(&input.name) == Some(true) {
+                graph.declare_unsigned(&input.name);
+            }
+        }
+    }
+
+    /// An input that must be given is asked for by the expression, or by an extra output.
+    fn check_inputs_are_read(&self, graph: &Graph, place: usize, present: &dyn Fn(&str) -> Option<bool>) -> Result<()> {
+        let Definition { name: loss, inputs, extras, .. } = &*self.terms[place].definition;
+        let declared = graph.inputs();
+        let unread = inputs.iter().filter(|input| !input.optional && !declared.iter().any(|d| d.name == input.name));
+        let unread: Vec<&InputSpec> = unread.collect();
+        if unread.is_empty() {
+            return Ok(());
+        }
+        let scratch = Graph::new();
+        let (values, prefix) = (&self.terms[place].values, String::new());
+        let b = Build { graph: &scratch, loss, inputs, values, prefix, present, fault: OnceCell::new() };
+        for (_, extra) in extras {
+            let _ = extra(&b);
+        }
+        let declared = scratch.inputs();
+        match unread.iter().find(|input| !declared.iter().any(|d| d.name == input.name)) {
+            None => Ok(()),
+            Some(input) => {
+                let message = format!("declares the input `{}` and never reads it", input.name);
+                Err(Error::Expr { loss: loss.clone(), message })
+            }
+        }
     }
 
     /// Names of the other outputs that a plan may ask for.
@@ -298,6 +338,7 @@ impl Loss {
                 let message = format!("the extra output `{name}` is not one number a row or in all");
                 return Err(Error::Expr { loss: loss.clone(), message });
             }
+            graph.verify_literals(loss)?;
             return Ok(extra);
         }
         let what = format!("{} has no extra output", self.name());
@@ -352,17 +393,14 @@ impl std::ops::Add for Loss {
 impl std::ops::Mul<Loss> for f64 {
     type Output = Loss;
     fn mul(self, mut loss: Loss) -> Loss {
-        if !self.is_finite() {
-            let (name, found) = (loss.name(), format!("{self}"));
-            loss.fault.get_or_insert(Error::Param {
-                loss: name,
-                param: "weight".into(),
-                found,
-                allowed: "finite".into(),
-            });
-        }
+        // Weights of a sum are multiplied: each factor is checked, and each product.
+        let mut checked = check_weight(&loss.name(), self);
         for term in &mut loss.terms {
             term.weight *= self;
+            checked = checked.and_then(|()| check_weight(&term.definition.name, term.weight));
+        }
+        if let Err(error) = checked {
+            loss.fault.get_or_insert(error);
         }
         loss
     }
@@ -404,6 +442,29 @@ mod tests {
         assert!(matches!(square("a").option("q", Value::Num(1.0)).check(), Err(Error::Name { .. })));
         assert!(matches!(square("a").option("k", Value::Flag(true)).check(), Err(Error::Param { .. })));
         assert!((f64::NAN * square("a")).check().is_err());
+    }
+
+    #[test]
+    fn numbers_are_what_a_kernel_sees() {
+        for (found, is_right) in [(1e-38, false), (1e-50, false), (1e39, false), (1.2e-38, true), (3.4e38, true)] {
+            let option = square("a").option("k", Value::Num(found)).check();
+            assert_eq!(option.is_ok(), is_right, "{found:e}: {option:?}");
+            for loss in [found * square("a"), square("a") * -found, found * (square("b") + square("a"))] {
+                assert_eq!(loss.check().is_ok(), is_right, "{found:e}");
+            }
+        }
+        // Each factor is seen, but not what they come to.
+        let product = 1e30 * (1e30 * square("a"));
+        let error = product.check().unwrap_err();
+        assert!(
+            matches!(&error, Error::Param { param, allowed, .. } if param == "weight" && allowed.contains("e38")),
+            "{error}"
+        );
+        assert!((1e-30 * (square("a") * 1e-30)).check().is_err());
+        assert_eq!((0.0 * square("a")).check(), Ok(()));
+        let default =
+            |k| Loss::define("own").input("x", Scope::Element).param("k", k, Domain::Finite).expr(|b| b.input("x"));
+        assert!(default(1e-40).check().is_err() && default(-1e39).check().is_err() && default(0.0).check().is_ok());
     }
 
     #[test]

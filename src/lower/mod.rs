@@ -57,6 +57,7 @@ pub(crate) fn lower_columns(
     present: &dyn Fn(&str) -> Option<bool>,
     columns: Columns,
 ) -> Result<Program> {
+    wanted.check_once()?;
     let graph = Graph::new();
     let built = loss.build(&graph, present)?;
     let name = loss.name();

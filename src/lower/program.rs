@@ -1,8 +1,9 @@
 //! A lowered loss as plain data: what is asked for, and what is computed in which pass.
 
 use super::poison::{Look, Looks, Poison};
+use crate::error::Result;
 use crate::expr::{InputDecl, Node, NodeId, Reduce, Scope};
-use crate::loss::RowAxis;
+use crate::loss::{RowAxis, check_once};
 use crate::op::Kind;
 
 /// Name of the upstream gradient as an input.
@@ -35,6 +36,15 @@ pub struct Wanted {
     pub upstream: Upstream,
     /// Other outputs of the loss, by name.
     pub extras: Vec<String>,
+}
+
+impl Wanted {
+    /// Nothing is asked for twice.
+    pub(crate) fn check_once(&self) -> Result<()> {
+        check_once("gradient", self.grads.iter().map(String::as_str))?;
+        check_once("Hessian diagonal", self.hessian_diagonals.iter().map(String::as_str))?;
+        check_once("extra output", self.extras.iter().map(String::as_str))
+    }
 }
 
 /// What an output is.

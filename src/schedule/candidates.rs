@@ -92,12 +92,12 @@ fn powers(from: u32, to: u32) -> impl Iterator<Item = u32> {
 fn element_forces(limits: &Limits) -> Vec<Force> {
     let (least, most) = if limits.software { (2, MOST_LANES_SOFTWARE) } else { (32, u32::MAX) };
     let sized = |workgroup| Force { workgroup: Some(workgroup), ..Force::default() };
-    powers(least, limits.workgroup_invocations.min(most)).map(sized).collect()
+    powers(least, limits.invocations().min(most)).map(sized).collect()
 }
 
 /// One group for each kernel, over lanes and workgroups.
 fn row_forces(shape: Shape, limits: &Limits) -> Vec<Vec<Force>> {
-    let most = limits.workgroup_invocations.min(if limits.software { MOST_LANES_SOFTWARE } else { u32::MAX });
+    let most = limits.invocations().min(if limits.software { MOST_LANES_SOFTWARE } else { u32::MAX });
     // Smaller workgroups than these leave a core idle: a vector of a CPU, a few subgroups.
     let busy: &[u32] = if limits.software { &[8, 16] } else { &[64, 256] };
     let wide = shape.cols.min(u64::from(most)) as u32;
@@ -117,7 +117,9 @@ fn row_forces(shape: Shape, limits: &Limits) -> Vec<Vec<Force>> {
     let streamed = teams.iter().map(|team| force(Kernel::Row, *team)).collect();
     let split = [4u32, 16, 64]
         .into_iter()
-        .filter(|splits| shape.rows * u64::from(*splits) <= MOST_SPLITS && shape.cols / u64::from(*splits) >= 256)
+        .filter(|splits| {
+            shape.rows.saturating_mul(u64::from(*splits)) <= MOST_SPLITS && shape.cols / u64::from(*splits) >= 256
+        })
         .flat_map(|splits| {
             let sizes: &[u32] = if limits.software { &[8] } else { &[128, 256] };
             sizes.iter().map(move |size| (splits, *size))

@@ -60,7 +60,32 @@ impl Limits {
         software: false,
         wide: false,
     };
+
+    /// Whether kernels run at all on a device with these limits: one without compute shaders has limits of 0.
+    pub(crate) fn check(&self) -> Result<()> {
+        const INVOCATIONS: &str = "max_compute_invocations_per_workgroup";
+        let least = [
+            ("a dispatch", 1, u64::from(self.workgroups), "max_compute_workgroups_per_dimension"),
+            ("a workgroup that adds up sums", LEAST_INVOCATIONS, self.workgroup_invocations.into(), INVOCATIONS),
+            ("a dispatch", 1, self.storage_buffers.into(), "max_storage_buffers_per_shader_stage"),
+            ("a binding", 16, self.binding_bytes, "max_storage_buffer_binding_size"),
+            ("a buffer", 16, self.buffer_bytes, "max_buffer_size"),
+            ("a vector's alignment", 16, self.offset_alignment.into(), "min_storage_buffer_offset_alignment"),
+        ];
+        match least.into_iter().find(|(_, needed, allowed, _)| allowed < needed) {
+            Some((what, needed, allowed, limit)) => Err(Error::Limit { what: what.to_owned(), needed, allowed, limit }),
+            None => Ok(()),
+        }
+    }
+
+    /// Invocations of a workgroup, as far as they are a power of two: sums are halved step by step.
+    pub(crate) fn invocations(&self) -> u32 {
+        self.workgroup_invocations.checked_ilog2().map_or(0, |log| 1 << log)
+    }
 }
+
+/// Invocations that every device must allow: those that add up sums on a software adapter.
+const LEAST_INVOCATIONS: u64 = 32;
 
 /// Which kernel runs a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -173,7 +198,8 @@ const SPLIT_COLS: u64 = 1 << 16;
 
 /// Chooses how a pass runs.
 pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, force: Force) -> Result<PassSchedule> {
-    let most = limits.workgroup_invocations.min(256);
+    limits.check()?;
+    let most = limits.invocations().min(256);
     let fault = |message: String| Err(Error::Unsupported { message });
     if let Some(workgroup) = force.workgroup {
         if !workgroup.is_power_of_two() || workgroup > limits.workgroup_invocations {
@@ -269,7 +295,9 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
         }
         // Mesa takes seconds to compile long unrolled rows: large tensors repay them.
         None if fits
-            && !(limits.software && shape.rows * shape.cols < SOFTWARE_RESIDENT && windows > SHORT_WINDOWS) =>
+            && !(limits.software
+                && shape.rows.saturating_mul(shape.cols) < SOFTWARE_RESIDENT
+                && windows > SHORT_WINDOWS) =>
         {
             (Kernel::RowResident { trips: trips as u32 }, "the row fits in registers")
         }
@@ -308,7 +336,7 @@ fn gathered_bytes(pass: &Pass, workgroup: u32) -> u64 {
 /// Invocations of a workgroup, and those that share a row.
 fn row_lanes(vectors: u64, width: u32, shape: &Shape, pass: &Pass, limits: &Limits, force: Force) -> (u32, u32) {
     let stages = pass.stages.len() as u64;
-    let mut most = limits.workgroup_invocations.min(1024);
+    let mut most = limits.invocations().min(1024);
     while most > 1 && gathered_bytes(pass, most) > u64::from(limits.workgroup_bytes) {
         most /= 2;
     }

@@ -22,7 +22,7 @@ impl Spread {
             Kernel::Elementwise => {
                 // Several items an invocation, so that its sums and constants are shared.
                 let (accesses, busy) = if limits.software { (64, 256) } else { (4, 4096) };
-                Spread { splits: None, each: u64::from(workgroup) * u64::from(width) * accesses, most: busy }
+                Spread { splits: None, each: u64::from(workgroup) * u64::from(width) * accesses, most: most.min(busy) }
             }
             Kernel::RowSplit { splits } => Spread { splits: Some(splits), each: 1, most },
             Kernel::Row | Kernel::RowResident { .. } => {

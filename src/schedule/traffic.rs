@@ -39,16 +39,16 @@ pub struct Traffic {
 impl Traffic {
     /// Bytes of all visits.
     pub fn bytes(&self) -> u64 {
-        u64::from(self.reads + self.writes) * self.visit_bytes()
+        u64::from(self.reads + self.writes).saturating_mul(self.visit_bytes())
     }
 
     /// Bytes that are read after the first time: those that a cache may serve.
     pub fn bytes_read_again(&self) -> u64 {
-        u64::from(self.reads.saturating_sub(1)) * self.visit_bytes()
+        u64::from(self.reads.saturating_sub(1)).saturating_mul(self.visit_bytes())
     }
 
     fn visit_bytes(&self) -> u64 {
-        self.footprint.values * self.footprint.value_bytes
+        self.footprint.values.saturating_mul(self.footprint.value_bytes)
     }
 }
 
@@ -127,16 +127,17 @@ pub fn bytes_moved(program: &Program, rows: u64, footprint: &dyn Fn(TensorId) ->
             || program.outputs.iter().any(|output| is_input(output.node));
         let Footprint { values, value_bytes } = footprint(TensorId::Input(place));
         match (used, dense || program.inputs[place].kind == Kind::Int) {
-            (true, true) => values * value_bytes,
-            (true, false) => rows * value_bytes,
+            (true, true) => values.saturating_mul(value_bytes),
+            (true, false) => rows.saturating_mul(value_bytes),
             _ => 0,
         }
     };
     let written = |output: usize| {
         let Footprint { values, value_bytes } = footprint(TensorId::Output(output));
-        values * value_bytes
+        values.saturating_mul(value_bytes)
     };
-    (0..program.inputs.len()).map(read).sum::<u64>() + (0..program.outputs.len()).map(written).sum::<u64>()
+    let inputs = (0..program.inputs.len()).map(read);
+    inputs.chain((0..program.outputs.len()).map(written)).fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_reference_is_no_way_off_itself_and_its_worst_value_is_found() {
-        let problem = Problem::new(&losses::cross_entropy(), 5, 7, Storage::F32);
+        let problem = Problem::new(&losses::cross_entropy(), 5, 7, Storage::F32).unwrap();
         let reference = Reference::new(&problem, Work::ForwardBackward).unwrap();
         let mut grad: Vec<f32> = reference.grad.as_ref().unwrap().iter().map(|x| *x as f32).collect();
         assert!(reference.worst(reference.loss, Some(&grad)).units < 0.1);

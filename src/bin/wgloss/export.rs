@@ -45,7 +45,7 @@ pub struct Args {
     /// Multiply the gradient by a scalar, the input `upstream`
     #[arg(long)]
     upstream: bool,
-    /// The folder for manifest.json and the kernels; made where it is missing
+    /// The folder for manifest.json and the kernels; made where it is missing, cleared of an earlier export's kernels
     #[arg(short = 'o', long = "output", value_name = "DIR")]
     output: PathBuf,
 }
@@ -234,6 +234,53 @@ fn write(path: &Path, text: &str) -> Fallible<()> {
     std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
+/// Whether a file's name is one that an export gives to a kernel.
+fn is_kernel_file(name: &str) -> bool {
+    let number = name.strip_prefix("kernel").and_then(|rest| rest.strip_suffix(".wgsl"));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
+}
+
+/// Kernels that an earlier export left in a folder: those that its manifest names, and files of such a name that begin
+/// as our kernels do. A file that is somebody else's, where this export would write, is an error.
+fn left_by_an_export(folder: &Path, kernels: usize) -> Fallible<Vec<PathBuf>> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(Vec::new()) };
+    let manifest = folder.join("manifest.json");
+    let refused = |path: &Path| {
+        Err(format!("{}: not of an export of wgloss, and would be written over; choose another folder", path.display()))
+    };
+    let mut named: Vec<String> = Vec::new();
+    if manifest.exists() {
+        let text = std::fs::read_to_string(&manifest).unwrap_or_default();
+        let old: Value = serde_json::from_str(&text).unwrap_or_default();
+        if !old["format"].as_str().is_some_and(|format| format.starts_with("wgloss manifest")) {
+            return Ok(refused(&manifest)?);
+        }
+        let files = old["kernels"].as_array().into_iter().flatten().filter_map(|kernel| kernel["file"].as_str());
+        named.extend(files.map(str::to_owned));
+    }
+    let mut left = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| format!("{}: {error}", folder.display()))?;
+        let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+        if !is_kernel_file(&name) {
+            continue;
+        }
+        if named.contains(&name) || begins_as_a_kernel(&entry.path()) {
+            left.push(entry.path());
+        } else if (0..kernels).any(|place| kernel_file(place) == name) {
+            return Ok(refused(&entry.path())?);
+        }
+    }
+    Ok(left)
+}
+
+/// Whether a file's first line is the title of a kernel: a comment that names a loss.
+fn begins_as_a_kernel(path: &Path) -> bool {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let title = text.lines().next().and_then(|line| line.strip_prefix("// ")).and_then(|line| line.split_once(':'));
+    title.is_some_and(|(loss, _)| wgloss::losses::by_name(loss).is_some())
+}
+
 pub fn run(args: &Args) -> Fallible<Verdict> {
     let loss = with_options(&args.loss, &args.options)?;
     let loss = match args.reduction {
@@ -256,6 +303,9 @@ pub fn run(args: &Args) -> Fallible<Verdict> {
     let expression = json!({ "loss": told.loss, "gradients": gradients });
 
     std::fs::create_dir_all(&args.output).map_err(|error| format!("{}: {error}", args.output.display()))?;
+    for stale in left_by_an_export(&args.output, export.kernels.len())? {
+        std::fs::remove_file(&stale).map_err(|error| format!("{}: {error}", stale.display()))?;
+    }
     for (place, wgsl) in export.kernels.iter().enumerate() {
         write(&args.output.join(kernel_file(place)), wgsl)?;
     }

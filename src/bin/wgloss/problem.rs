@@ -6,7 +6,8 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 use wgloss::lower::Wanted;
 use wgloss::{
-    Bindings, Bound, Context, DType, HostTensor, Kind, Loss, Plan, PlanSpec, Result, RowAxis, Scope, Tensor, Value,
+    Bindings, Bound, Context, DType, Error, HostTensor, Kind, Loss, Plan, PlanSpec, Result, RowAxis, Scope, Tensor,
+    Value,
 };
 
 /// Rows after which numbers repeat: a prime, so that rows that are mixed up differ. Among many more random rows there is
@@ -92,21 +93,27 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub fn new(loss: &Loss, rows: usize, cols: usize, storage: Storage) -> Problem {
+    /// Errors: [`Error::OutOfMemory`] where the host has no room for the values.
+    pub fn new(loss: &Loss, rows: usize, cols: usize, storage: Storage) -> Result<Problem> {
         let mut problem = Problem::shaped(loss, rows, cols, storage);
         let ignored = loss.options().iter().find(|option| option.name == "ignore_index").map(|option| option.default);
         for (place, input) in problem.inputs.iter_mut().enumerate() {
             match &mut input.values {
-                Values::Labels(labels) => labels.extend((0..rows).map(|row| label(row, rows, cols, ignored))),
+                Values::Labels(labels) => {
+                    make_room(labels, rows, &input.name)?;
+                    labels.extend((0..rows).map(|row| label(row, rows, cols, ignored)));
+                }
                 Values::Numbers(values) => {
-                    let (count, range) = (input.shape.iter().product::<usize>(), range(&problem.name, &input.name));
-                    let key = |k: usize| (k % (PERIOD * cols)) as u64 ^ ((place as u64 + 1) << 56);
+                    let count = input.shape.iter().fold(1, |count: usize, size| count.saturating_mul(*size));
+                    let range = range(&problem.name, &input.name);
+                    let key = |k: usize| (k % cols.saturating_mul(PERIOD)) as u64 ^ ((place as u64 + 1) << 56);
                     let number = |k| storage.round(range.number(mixed(key(k))));
-                    *values = (0..count).into_par_iter().map(number).collect();
+                    make_room(values, count, &input.name)?;
+                    values.par_extend((0..count).into_par_iter().map(number));
                 }
             }
         }
-        problem
+        Ok(problem)
     }
 
     /// Inputs without values: for what looks at shapes only.
@@ -177,6 +184,14 @@ impl Problem {
         let grad = Tensor::zeros(ctx, self.storage.dtype(), &[self.rows, self.cols])?;
         Ok(OnDevice { inputs, grad, wrt: self.wrt.clone(), storage: self.storage })
     }
+}
+
+/// Room for so many values of an input.
+fn make_room<T>(values: &mut Vec<T>, count: usize, input: &str) -> Result<()> {
+    values.try_reserve_exact(count).map_err(|_| Error::OutOfMemory {
+        what: format!("the values of `{input}` on the host"),
+        bytes: (count as u64).saturating_mul(size_of::<T>() as u64),
+    })
 }
 
 /// The tensors of a problem, and one for its gradient.

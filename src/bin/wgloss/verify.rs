@@ -110,7 +110,7 @@ fn verify(ctx: &Context, loss: &Loss, storage: Storage, quick: bool, step: &dyn 
     };
     let mut lines: Vec<Line> = forced.iter().map(line).collect();
     for &[rows, cols] in shapes(quick) {
-        let problem = Problem::new(&reduced(loss.clone(), storage), rows, cols, storage);
+        let problem = Problem::new(&reduced(loss.clone(), storage), rows, cols, storage)?;
         let reference = Reference::new(&problem, Work::ForwardBackward)?;
         for (line, forced) in lines.iter_mut().zip(&forced) {
             step(&format!("{name} {} {}", storage.name(), forced.name));

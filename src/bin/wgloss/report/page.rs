@@ -30,7 +30,14 @@ pub fn page(records: &[Record]) -> Fallible<String> {
 
 /// Text as it stands between tags, and in quoted attributes.
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    text.replace('"', "&quot;").replace('\'', "&#39;")
+}
+
+/// An element of one line. Whatever a record says comes to the page through this, [`figure`] and [`table`] alone.
+fn line(opening: &str, text: &str) -> String {
+    let name = opening.split(' ').next().unwrap_or(opening);
+    format!("<{opening}>{}</{name}>\n", escaped(text))
 }
 
 /// A table with a caption, heads of columns, and the first cell of each row as its head.
@@ -54,12 +61,17 @@ fn table(caption: &str, heads: &[&str], rows: &[Vec<String>]) -> String {
 /// Three digits, without an exponent where that can be.
 fn digits(value: f64) -> String {
     match value.abs() {
+        v if v >= 1e15 => format!("{value:.1e}"),
         v if v >= 100.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),
         v if v >= 0.1 || v == 0.0 => format!("{value:.2}"),
         v if v >= 0.001 => format!("{value:.4}"),
         _ => format!("{value:.1e}"),
     }
+}
+
+fn percent(share: f64) -> String {
+    if share.abs() < 1e6 { format!("{:.0}%", 100.0 * share) } else { format!("{:.1e}%", 100.0 * share) }
 }
 
 fn optional(value: Option<f64>) -> String {
@@ -90,9 +102,9 @@ fn adapters(records: &[Record]) -> String {
 }
 
 fn section(record: &Record, place: usize, palette: &Palette) -> Fallible<String> {
-    let name = escaped(&record.adapter.name);
-    let mut text =
-        format!("<section aria-labelledby=\"record{place}\">\n<h2 id=\"record{place}\">{name}, {}</h2>\n", record.date);
+    let mut text = format!("<section aria-labelledby=\"record{place}\">\n");
+    let title = format!("{}, {}", record.adapter.name, record.date);
+    text.push_str(&line(&format!("h2 id=\"record{place}\""), &title));
     if let Some(svg) = roofline(record)? {
         text.push_str("<h3>Under the roof of memory</h3>\n");
         text.push_str(&figure(&svg, "Throughput of every loss measured, against a copy of as many bytes"));
@@ -104,9 +116,10 @@ fn section(record: &Record, place: usize, palette: &Palette) -> Fallible<String>
     }
     for ((loss, dtype, work), measurements) in &groups {
         let what = format!("{loss}, {dtype}, {}", work.replace('_', " + "));
-        text.push_str(&format!("<h3>{}</h3>\n", escaped(&what)));
+        text.push_str(&line("h3", &what));
         text.push_str(&figure(&throughput(measurements, palette)?, &format!("Throughput against size: {what}")));
-        text.push_str(&format!("<details><summary>Numbers of {}</summary>\n", escaped(&what)));
+        text.push_str("<details>");
+        text.push_str(&line("summary", &format!("Numbers of {what}")));
         text.push_str(&numbers(&what, measurements));
         text.push_str("</details>\n");
     }
@@ -133,7 +146,7 @@ fn numbers(what: &str, measurements: &[&Measurement]) -> String {
             format!("{} ({} to {})", digits(m.median_ms), digits(m.min_ms), digits(m.max_ms)),
             m.runs.to_string(),
             digits(m.gb_per_s),
-            m.share_of_copy.map_or_else(|| "–".to_owned(), |share| format!("{:.0}%", 100.0 * share)),
+            m.share_of_copy.map_or_else(|| "–".to_owned(), percent),
             optional(m.error),
         ]
     };
@@ -206,7 +219,7 @@ fn measured(record: &Record) -> String {
 
 /// A table under a heading of its own; nothing where it would be empty.
 fn titled(title: &str, heads: &[&str], rows: Vec<Vec<String>>) -> String {
-    if rows.is_empty() { String::new() } else { format!("<h3>{title}</h3>\n{}", table(title, heads, &rows)) }
+    if rows.is_empty() { String::new() } else { line("h3", title) + &table(title, heads, &rows) }
 }
 
 #[cfg(test)]
@@ -282,6 +295,49 @@ mod tests {
         assert!(
             silent.contains("<td>20.0</td>") && !silent.contains("Not timed") && !silent.contains("Who was measured")
         );
+    }
+
+    #[test]
+    fn whatever_a_record_says_is_text() {
+        let evil = "'\"><script>alert(1)</script><img src=x onerror=alert(2)>".to_owned();
+        let all = |m: Measurement| Measurement { loss: evil.clone(), dtype: evil.clone(), by: evil.clone(), ..m };
+        let wgloss =
+            Measurement { loss: evil.clone(), dtype: evil.clone(), ..measurement("wgloss", 8, Clock::Wall, 1.0) };
+        let record = Record {
+            wgloss: evil.clone(),
+            commit: Some(evil.clone()),
+            date: evil.clone(),
+            adapter: Adapter { name: evil.clone(), backend: evil.clone(), driver: evil.clone(), r#type: evil.clone() },
+            cpu: evil.clone(),
+            peers: vec![Peer { by: evil.clone(), version: evil.clone(), device: evil.clone() }],
+            not_timed: vec![NotTimed { work: evil.clone(), by: evil.clone(), reason: evil.clone() }],
+            results: vec![all(measurement("", 8, Clock::Wall, 1.0)), wgloss],
+            ..record()
+        };
+        let page = page(&[record]).unwrap();
+        for tag in ["<script", "<img", "'\">", "'>"] {
+            assert!(!page.contains(tag), "{tag}");
+        }
+        assert!(page.matches("&lt;script&gt;").count() > 20, "each field is shown");
+    }
+
+    #[test]
+    fn numbers_out_of_all_proportion_are_listed_and_not_plotted() {
+        let begin = std::time::Instant::now();
+        for number in [1e308, 5e-324, 0.0, -1.0, f64::NAN, f64::INFINITY, f64::MIN_POSITIVE, 1e30] {
+            let mut odd = record();
+            odd.copy_gb_per_s = Some(number);
+            for m in &mut odd.results[..2] {
+                (m.gb_per_s, m.median_ms, m.share_of_copy, m.error) = (number, number, Some(number), Some(number));
+            }
+            odd.results[2].bytes = u64::MAX;
+            odd.results[3].bytes = 0;
+            let page = page(&[odd]).unwrap();
+            assert!(page.len() < 200_000, "{number}: {} bytes", page.len());
+            assert!(!page.contains("NaN\"") && !page.contains("-2147483648"), "{number}: a place in a plot");
+            assert!(page.contains("<svg"), "{number}");
+        }
+        assert!(begin.elapsed().as_secs() < 20, "{:?}", begin.elapsed());
     }
 
     #[test]

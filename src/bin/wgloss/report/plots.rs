@@ -43,13 +43,22 @@ impl Palette {
     }
 }
 
+/// What an axis may show: more than any machine reaches, and few enough decades to draw.
+const PLOTTABLE: std::ops::RangeInclusive<f64> = 1e-6..=1e9;
+
+fn is_plottable(value: &f64) -> bool {
+    PLOTTABLE.contains(value)
+}
+
 /// A series: its points, in megabytes that must move and gigabytes a second.
 type Series = BTreeMap<String, Vec<(f64, f64)>>;
 
 fn series<'a>(measurements: impl Iterator<Item = &'a Measurement>, name: impl Fn(&Measurement) -> String) -> Series {
     let mut all = Series::new();
     for m in measurements {
-        all.entry(name(m)).or_default().push((m.bytes as f64 / 1e6, m.gb_per_s));
+        let (x, y) = (m.bytes as f64 / 1e6, m.gb_per_s);
+        let points = all.entry(name(m)).or_default();
+        points.extend((is_plottable(&x) && is_plottable(&y)).then_some((x, y)));
     }
     all.values_mut().for_each(|points| points.sort_by(|a, b| a.0.total_cmp(&b.0)));
     all
@@ -65,7 +74,7 @@ pub fn roofline(record: &Record) -> Fallible<Option<String>> {
         return Ok(None);
     }
     let palette = Palette::new(all.keys().cloned());
-    let roof = record.copy_gb_per_s.map(|rate| {
+    let roof = record.copy_gb_per_s.filter(is_plottable).map(|rate| {
         let what = record.copy_clock.map_or_else(String::new, |clock| format!(" ({})", clock.what()));
         Roof { rate, name: format!("copy in the same run{what}") }
     });
@@ -97,7 +106,7 @@ fn draw(all: &Series, palette: &Palette, roof: Option<&Roof>, lines: bool) -> Fa
 /// A range on a logarithmic axis with some room around the values.
 fn room(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (mut low, mut high) = (f64::INFINITY, 0.0f64);
-    for value in values.filter(|value| *value > 0.0) {
+    for value in values {
         (low, high) = (low.min(value), high.max(value));
     }
     if high == 0.0 { (1.0, 10.0) } else { (low / 2.0, high * 2.0) }
