@@ -65,6 +65,11 @@ impl Context {
         }
     }
 
+    /// Whether the other is this context, or a clone of it.
+    pub(super) fn is(&self, other: &Context) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// The device.
     pub fn device(&self) -> &wgpu::Device {
         &self.inner.device

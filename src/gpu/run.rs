@@ -117,8 +117,10 @@ impl Loss {
     /// # Errors
     /// As [`Context::plan`] and [`super::Plan::bind`].
     pub fn run(&self, ctx: &Context, inputs: &[(&str, &Tensor)], spec: &PlanSpec) -> Result<Output> {
+        let bindings = Bindings::new().inputs(inputs);
+        bindings.check_context(ctx)?;
         let plan = ctx.plan(self, &spec.clone().like(inputs))?;
-        let bound = plan.bind(&Bindings::new().inputs(inputs))?;
+        let bound = plan.bind(&bindings)?;
         bound.submit()?;
         Ok(Output { bound })
     }

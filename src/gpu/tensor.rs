@@ -11,13 +11,15 @@ const USAGE: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 
 /// A tensor on the GPU. Clones share the buffer.
+///
+/// It belongs to one context and its clones, and is refused by any other: buffers of two instances cannot be told apart.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     buffer: wgpu::Buffer,
     offset: u64,
     dtype: DType,
     layout: Layout,
-    ctx: Option<Context>,
+    ctx: Context,
 }
 
 impl Tensor {
@@ -59,24 +61,50 @@ impl Tensor {
         // Whole vectors, so that the last one can be loaded and stored as one.
         let bytes = (layout.len() as u64).saturating_mul(dtype.size());
         let buffer = ctx.create_buffer("tensor", bytes.checked_next_multiple_of(16).unwrap_or(u64::MAX), USAGE)?;
-        Ok(Tensor { buffer, offset: 0, dtype, layout, ctx: Some(ctx.clone()) })
+        Ok(Tensor { buffer, offset: 0, dtype, layout, ctx: ctx.clone() })
     }
 
     /// A contiguous tensor in a buffer that somebody else made, beginning at that element.
     ///
-    /// The buffer needs `STORAGE`; scalars and what is read back need `COPY_SRC` as well.
+    /// The buffer must be one of the context's device. wgpu tells apart devices of one instance, so that the first use of
+    /// a buffer of another one is an [`Error::Device`], but not instances: for those the caller vouches.
+    ///
+    /// The buffer needs `STORAGE`; scalars and what is read back need `COPY_SRC` as well, what is written from the host
+    /// `COPY_DST`.
+    ///
+    /// ```no_run
+    /// use wgloss::{Context, DType, Tensor};
+    /// # fn main() -> wgloss::Result<()> {
+    /// let ctx = Context::new()?;
+    /// let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+    /// let descriptor = wgpu::BufferDescriptor { label: None, size: 64, usage, mapped_at_creation: false };
+    /// let tensor = Tensor::from_buffer(&ctx, ctx.device().create_buffer(&descriptor), 0, DType::F32, &[4, 4])?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Buffer`] if the buffer is too small or lacks the usage.
-    pub fn from_buffer(buffer: wgpu::Buffer, offset: u64, dtype: DType, shape: &[usize]) -> Result<Tensor> {
-        Tensor::from_buffer_strided(buffer, offset, dtype, Layout::contiguous(shape))
+    pub fn from_buffer(
+        ctx: &Context,
+        buffer: wgpu::Buffer,
+        offset: u64,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Result<Tensor> {
+        Tensor::from_buffer_strided(ctx, buffer, offset, dtype, Layout::contiguous(shape))
     }
 
     /// A tensor with any strides in a buffer that somebody else made, beginning at that element.
     ///
     /// # Errors
     /// As [`Tensor::from_buffer`].
-    pub fn from_buffer_strided(buffer: wgpu::Buffer, offset: u64, dtype: DType, layout: Layout) -> Result<Tensor> {
+    pub fn from_buffer_strided(
+        ctx: &Context,
+        buffer: wgpu::Buffer,
+        offset: u64,
+        dtype: DType,
+        layout: Layout,
+    ) -> Result<Tensor> {
         let elements = offset.saturating_add(layout.extent());
         let needed = elements.saturating_mul(dtype.size()).checked_next_multiple_of(4).unwrap_or(u64::MAX);
         let fault = |message: String| Err(Error::Buffer { input: format!("{:?}", layout.shape), message });
@@ -86,7 +114,7 @@ impl Tensor {
         if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
             return fault("was made without BufferUsages::STORAGE".to_owned());
         }
-        Ok(Tensor { buffer, offset, dtype, layout, ctx: None })
+        Ok(Tensor { buffer, offset, dtype, layout, ctx: ctx.clone() })
     }
 
     /// Another view of the same buffer: first element (counted from this one's), shape and strides.
@@ -95,9 +123,8 @@ impl Tensor {
     /// [`Error::Buffer`] if it reaches past the buffer's end.
     pub fn view(&self, offset: u64, shape: &[usize], strides: &[usize]) -> Result<Tensor> {
         let layout = Layout { shape: shape.to_vec(), strides: strides.to_vec() };
-        let buffer = self.buffer.clone();
-        let view = Tensor::from_buffer_strided(buffer, self.offset.saturating_add(offset), self.dtype, layout)?;
-        Ok(Tensor { ctx: self.ctx.clone(), ..view })
+        let (buffer, offset) = (self.buffer.clone(), self.offset.saturating_add(offset));
+        Tensor::from_buffer_strided(&self.ctx, buffer, offset, self.dtype, layout)
     }
 
     /// Size of each axis.
@@ -123,6 +150,16 @@ impl Tensor {
     /// The first element's place in the buffer, in elements.
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// Whether the tensor belongs to that context; `name` is what the message calls it.
+    pub(super) fn check_context(&self, name: &str, ctx: &Context) -> Result<()> {
+        if self.ctx.is(ctx) {
+            return Ok(());
+        }
+        let message = "belongs to another context; make it in this one (of a buffer of this one's device: \
+                       `Tensor::from_buffer`)";
+        Err(Error::Buffer { input: name.to_owned(), message: message.to_owned() })
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -151,9 +188,10 @@ impl Tensor {
     /// Copies host values into the tensor, which must be contiguous. Takes effect with the next submit.
     ///
     /// # Errors
-    /// [`Error::DType`], [`Error::Shape`], or [`Error::Buffer`] for strided tensors, and for 16-bit ones that share a
-    /// 32-bit word with something else.
+    /// [`Error::DType`], [`Error::Shape`], or [`Error::Buffer`] for strided tensors, for 16-bit ones that share a
+    /// 32-bit word with something else, and for those of another context.
     pub fn write<T: Element>(&self, ctx: &Context, values: &[T]) -> Result<()> {
+        self.check_context("write", ctx)?;
         self.check_dtype::<T>()?;
         if values.len() != self.layout.len() {
             let expected = format!("{} elements, {} given", self.layout.len(), values.len());
@@ -182,15 +220,10 @@ impl Tensor {
     /// Reads the tensor back, in row-major order. Blocks.
     ///
     /// # Errors
-    /// [`Error::DType`]; [`Error::Buffer`] if the buffer lacks `COPY_SRC` or was made elsewhere (use
-    /// [`Tensor::read`]); [`Error::Device`].
+    /// [`Error::DType`]; [`Error::Buffer`] if the buffer lacks `COPY_SRC`; [`Error::Device`].
     #[cfg(not(target_arch = "wasm32"))]
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
-        let Some(ctx) = &self.ctx else {
-            let message = "was made elsewhere; read it with `read(&ctx)`".to_owned();
-            return Err(Error::Buffer { input: format!("{:?}", self.layout.shape), message });
-        };
-        pollster::block_on(self.read(ctx))
+        pollster::block_on(self.read(&self.ctx))
     }
 
     /// Reads the tensor back as an array. Blocks.
@@ -210,8 +243,9 @@ impl Tensor {
     /// Reads the tensor back, in row-major order.
     ///
     /// # Errors
-    /// As [`Tensor::to_vec`].
+    /// As [`Tensor::to_vec`]; [`Error::Buffer`] for a tensor of another context.
     pub async fn read<T: Element>(&self, ctx: &Context) -> Result<Vec<T>> {
+        self.check_context("read", ctx)?;
         self.check_dtype::<T>()?;
         let range = self.byte_range();
         if range.is_empty() {

@@ -23,6 +23,7 @@ impl Plan {
     pub(super) fn bound_inputs(&self, bindings: &Bindings) -> Result<Vec<Option<Tensor>>> {
         let inner = &self.inner;
         let known = inner.compiled.loss.inputs();
+        bindings.check_context(&inner.ctx)?;
         for (name, tensor) in &bindings.inputs {
             check_input(&inner.compiled.program.name, &known, name, tensor.dtype())?;
             if !inner.compiled.program.inputs.iter().any(|i| i.name == *name) {

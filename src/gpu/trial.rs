@@ -106,7 +106,7 @@ impl<'a> Trial<'a> {
         // As long as tensors that wgloss makes: to the end of the last vector.
         let bytes = (io.layout.extent() * io.dtype.size()).next_multiple_of(16);
         let buffer = ctx.create_buffer("wgloss tuning", bytes, usage)?;
-        Tensor::from_buffer_strided(buffer, 0, io.dtype, io.layout.clone())
+        Tensor::from_buffer_strided(ctx, buffer, 0, io.dtype, io.layout.clone())
     }
 
     /// One period of an input's data.
