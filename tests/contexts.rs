@@ -10,6 +10,19 @@ fn another() -> Context {
     Context::new().unwrap()
 }
 
+/// Two devices of one instance, the adapter being that of the other tests.
+fn siblings(ctx: &Context) -> [Context; 2] {
+    let info = ctx.adapter_info().unwrap();
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::from(info.backend)));
+    let adapter = adapters.into_iter().find(|adapter| adapter.get_info().name == info.name).unwrap();
+    [(); 2].map(|()| {
+        let descriptor = wgpu::DeviceDescriptor { required_limits: adapter.limits(), ..Default::default() };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
+        Context::from_wgpu(device, queue, Some(&adapter)).unwrap()
+    })
+}
+
 fn refused<T: std::fmt::Debug>(what: &str, result: wgloss::Result<T>) {
     let error = result.expect_err(what);
     assert!(matches!(&error, Error::Buffer { message, .. } if message.contains("another context")), "{what}: {error}");
@@ -62,4 +75,32 @@ fn what_a_caller_vouches_for_is_read_without_naming_the_context() {
     let said = Tensor::from_buffer(&theirs, owned.buffer().clone(), 1, DType::F32, &[3]).unwrap();
     let out = losses::l1_penalty(1.0).forward(&theirs, &[("w", &said)]).unwrap();
     assert_eq!(out.loss().unwrap(), 9.0);
+}
+
+#[test]
+fn buffers_of_another_device_of_the_instance_are_errors() {
+    let Some(ctx) = context() else { return };
+    let [ours, theirs] = siblings(ctx);
+    let buffer = Tensor::from_slice(&theirs, &[1.0f32; 4], &[4]).unwrap().buffer().clone();
+    // Vouched for, and wrongly so.
+    let wrong = Tensor::from_buffer(&ours, buffer, 0, DType::F32, &[4]).unwrap();
+    let x = Tensor::zeros(&ours, DType::F32, &[4]).unwrap();
+    let failed = |what: &str, error: Option<Error>| {
+        assert!(matches!(error, Some(Error::Device { .. } | Error::Buffer { .. })), "{what}: {error:?}");
+    };
+    failed("write", wrong.write(&ours, &[1.0f32; 4]).err());
+    failed("read", wrong.to_vec::<f32>().err());
+    failed("an input", losses::mse().forward(&ours, &[("input", &x), ("target", &wrong)]).err());
+    let scalar = wrong.view(0, &[], &[]).unwrap();
+    let weighted = losses::mse().scaled_by("task");
+    let inputs = [("input", &x), ("target", &x), ("task", &scalar)];
+    failed("a scalar, which is copied", weighted.forward(&ours, &inputs).err());
+    let plan = ours.plan(&losses::mse(), &PlanSpec::new().like(&[("input", &x), ("target", &x)]).grad("input"));
+    let bindings = Bindings::new().inputs(&[("input", &x), ("target", &x)]).grad("input", &wrong);
+    failed("a gradient", plan.unwrap().bind(&bindings).err());
+    // Both go on.
+    for ctx in [&ours, &theirs] {
+        let x = Tensor::from_slice(ctx, &[3.0f32; 4], &[4]).unwrap();
+        assert_eq!(losses::l2_penalty(1.0).forward(ctx, &[("w", &x)]).unwrap().loss().unwrap(), 18.0);
+    }
 }

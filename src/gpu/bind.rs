@@ -24,7 +24,8 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Name`], [`Error::DType`], [`Error::Shape`], [`Error::Buffer`], [`Error::Alias`], [`Error::Limit`],
-    /// [`Error::OutOfMemory`]. Nothing has been encoded then.
+    /// [`Error::OutOfMemory`]; [`Error::Device`] of a lost device, and of buffers that are another one's or were
+    /// destroyed. Nothing has been encoded then.
     pub fn bind(&self, bindings: &Bindings) -> Result<Bound> {
         let inner = &self.inner;
         let inputs = self.bound_inputs(bindings)?;
@@ -55,7 +56,7 @@ impl Maker<'_> {
         let slots = scalar_slots(program);
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let scalars = ctx.create_buffer("wgloss scalars", 4 * (1 + slots.len().max(1) as u64), usage)?;
-        ctx.queue().write_buffer(&scalars, 0, &NO_BAD_ROW.to_le_bytes());
+        ctx.write("wgloss scalars", &scalars, 0, &NO_BAD_ROW.to_le_bytes())?;
         let work = inner.workspace(resolved.work_words)?;
         let mut copies = Vec::new();
         for (slot, id) in slots.iter().enumerate() {
@@ -130,7 +131,7 @@ impl Maker<'_> {
             steps.push(BoundStep { pipeline, group, grid });
         }
         let labels = program.inputs.iter().position(|decl| decl.kind == Kind::Int);
-        Ok(Bound {
+        let bound = Bound {
             plan: plan.clone(),
             steps,
             parts: resolved.parts.clone(),
@@ -144,7 +145,14 @@ impl Maker<'_> {
             outputs: self.outputs.to_vec(),
             bytes: resolved.facts.bytes,
             explained: inner.explain(self.geometry, &resolved),
-        })
+        };
+        // Scalars are copied and bound nowhere: one recording shows whether their buffers can be.
+        ctx.scoped("a recorded step", || {
+            let mut encoder = ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            bound.encode_timed(&mut encoder, &bound.steps, None);
+            drop(encoder.finish());
+        })?;
+        Ok(bound)
     }
 
     fn exchanges(&self, resolved: &Resolved) -> Result<Vec<BoundExchange>> {
@@ -171,20 +179,10 @@ impl Maker<'_> {
         pipeline: &Pipeline,
         entries: &[wgpu::BindGroupEntry<'_>],
     ) -> Result<wgpu::BindGroup> {
-        let device = self.inner.ctx.device();
-        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: source.wgsl.lines().next(),
-            layout: &pipeline.layout,
-            entries,
-        });
-        #[cfg(not(target_arch = "wasm32"))]
-        if let Some(error) = pollster::block_on(scope.pop()) {
-            return Err(Error::Device { message: error.to_string() });
-        }
-        #[cfg(target_arch = "wasm32")]
-        drop(scope.pop());
-        Ok(group)
+        let label = source.wgsl.lines().next();
+        let descriptor = wgpu::BindGroupDescriptor { label, layout: &pipeline.layout, entries };
+        let ctx = &self.inner.ctx;
+        ctx.caught("a bind group", 0, || ctx.device().create_bind_group(&descriptor))
     }
 
     /// The tensor's bytes, or a part of them, from an aligned offset.
@@ -218,7 +216,7 @@ impl Maker<'_> {
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let buffer = self.inner.ctx.create_buffer("wgloss uniforms", bytes.len() as u64, usage)?;
-        self.inner.ctx.queue().write_buffer(&buffer, 0, &bytes);
+        self.inner.ctx.write("wgloss uniforms", &buffer, 0, &bytes)?;
         Ok((buffer, offsets))
     }
 }

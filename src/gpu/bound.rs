@@ -109,20 +109,17 @@ impl Bound {
     /// Records and submits a step on its own.
     ///
     /// # Errors
-    /// As [`Bound::encode`].
+    /// As [`Bound::encode`]; [`Error::Device`] of a lost device, and of buffers that were destroyed or are mapped.
     pub fn submit(&self) -> Result<()> {
-        let ctx = &self.plan.inner.ctx;
-        let mut encoder = ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.encode(&mut encoder)?;
-        ctx.queue().submit([encoder.finish()]);
-        Ok(())
+        self.check_whole()?;
+        self.context().submit("a step", |encoder| self.encode_timed(encoder, &self.steps, None))
     }
 
     /// Sets a numeric parameter; takes effect with the next submit.
     ///
     /// # Errors
     /// [`Error::Name`], [`Error::Param`] outside its domain, or where it would need another kernel (then make a
-    /// new plan).
+    /// new plan); [`Error::Device`].
     pub fn set_param(&self, name: &str, value: f64) -> Result<()> {
         let inner = &self.plan.inner;
         let program = &inner.compiled.program;
@@ -143,8 +140,8 @@ impl Bound {
             let (loss, param) = (program.name.clone(), name.to_owned());
             return Err(Error::Param { loss, param, found: format!("{value}"), allowed: "finite".to_owned() });
         }
+        inner.ctx.write("parameters", &self.uniforms, 4 * place as u64, &(value as f32).to_le_bytes())?;
         params[place] = value;
-        inner.ctx.queue().write_buffer(&self.uniforms, 4 * place as u64, &(value as f32).to_le_bytes());
         Ok(())
     }
 
@@ -228,7 +225,7 @@ impl Bound {
         if row == NO_BAD_ROW {
             return Ok(());
         }
-        ctx.queue().write_buffer(&self.scalars, 0, &NO_BAD_ROW.to_le_bytes());
+        ctx.write("status", &self.scalars, 0, &NO_BAD_ROW.to_le_bytes())?;
         let row = u64::from(row);
         let mut rest = row as usize;
         let mut place = labels.offset();

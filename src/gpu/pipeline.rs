@@ -1,5 +1,6 @@
 //! Compute pipelines, made once for each source.
 
+use super::context::Context;
 use super::trusted;
 use crate::codegen::KernelSource;
 use crate::error::Result;
@@ -31,7 +32,7 @@ fn uniforms(source: &KernelSource, trailing: bool) -> Vec<u32> {
 
 impl PipelineCache {
     /// The pipeline of a source; `trailing` says that a uniform follows the storage buffers.
-    pub fn get(&self, device: &wgpu::Device, source: &KernelSource, trailing: bool) -> Result<Arc<Pipeline>> {
+    pub fn get(&self, ctx: &Context, source: &KernelSource, trailing: bool) -> Result<Arc<Pipeline>> {
         let poisoned = "the pipeline cache is only locked for map operations, which do not panic";
         let key = &source.wgsl;
         if let Some(found) = self.known.lock().expect(poisoned).get(key) {
@@ -39,7 +40,7 @@ impl PipelineCache {
         }
         #[cfg(feature = "cli")]
         let source = &self.broken(source);
-        let made = Arc::new(create(device, source, &uniforms(source, trailing))?);
+        let made = Arc::new(create(ctx, source, &uniforms(source, trailing))?);
         self.known.lock().expect(poisoned).insert(key.clone(), made.clone());
         Ok(made)
     }
@@ -61,7 +62,8 @@ impl PipelineCache {
     }
 }
 
-fn create(device: &wgpu::Device, source: &KernelSource, uniforms: &[u32]) -> Result<Pipeline> {
+fn create(ctx: &Context, source: &KernelSource, uniforms: &[u32]) -> Result<Pipeline> {
+    let device = ctx.device();
     let label = source.wgsl.lines().next().unwrap_or_default().trim_start_matches("// ");
     let entry = |binding: u32, ty: wgpu::BufferBindingType| wgpu::BindGroupLayoutEntry {
         binding,
@@ -75,32 +77,27 @@ fn create(device: &wgpu::Device, source: &KernelSource, uniforms: &[u32]) -> Res
         let ty = wgpu::BufferBindingType::Storage { read_only: !binding.writes };
         entries.push(entry(place as u32 + 2, ty));
     }
-    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-    let layout =
-        device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(label), entries: &entries });
-    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label: Some(label),
-        bind_group_layouts: &[Some(&layout)],
-        immediate_size: 0,
-    });
-    let module = trusted::shader_module(device, label, &source.wgsl);
-    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label: Some(label),
-        layout: Some(&pipeline_layout),
-        module: &module,
-        entry_point: Some("main"),
-        compilation_options: wgpu::PipelineCompilationOptions {
-            // Every lane writes its slot before any is read.
-            zero_initialize_workgroup_memory: false,
-            ..wgpu::PipelineCompilationOptions::default()
-        },
-        cache: None,
-    });
-    #[cfg(not(target_arch = "wasm32"))]
-    if let Some(error) = pollster::block_on(scope.pop()) {
-        return Err(crate::error::Error::Device { message: format!("kernel `{label}`: {error}") });
-    }
-    #[cfg(target_arch = "wasm32")]
-    drop(scope.pop());
-    Ok(Pipeline { pipeline, layout })
+    ctx.scoped(&format!("kernel `{label}`"), || {
+        let layout =
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(label), entries: &entries });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(label),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let module = trusted::shader_module(device, label, &source.wgsl);
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(label),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                // Every lane writes its slot before any is read.
+                zero_initialize_workgroup_memory: false,
+                ..wgpu::PipelineCompilationOptions::default()
+            },
+            cache: None,
+        });
+        Pipeline { pipeline, layout }
+    })
 }

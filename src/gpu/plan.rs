@@ -79,7 +79,8 @@ impl Inner {
             self.pipeline(step)?;
         }
         self.explained = self.explain(&geometry, &resolved);
-        Ok(())
+        // All pipelines may have been there already.
+        self.ctx.check_device()
     }
 
     /// The dispatches for these tensors. Those that the tuned schedule cannot take get the default.
@@ -89,7 +90,7 @@ impl Inner {
     }
 
     pub fn pipeline(&self, step: &Step) -> Result<Arc<Pipeline>> {
-        self.ctx.pipelines().get(self.ctx.device(), step.source(), step.has_span())
+        self.ctx.pipelines().get(&self.ctx, step.source(), step.has_span())
     }
 
     pub fn explain(&self, geometry: &Geometry, resolved: &Resolved) -> String {

@@ -26,7 +26,8 @@ impl Tensor {
     /// Copies host values to a new tensor.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `shape` holds as many elements; [`Error::Limit`], [`Error::OutOfMemory`].
+    /// [`Error::Shape`] unless `shape` holds as many elements; [`Error::Limit`], [`Error::OutOfMemory`],
+    /// [`Error::Device`].
     pub fn from_slice<T: Element>(ctx: &Context, values: &[T], shape: &[usize]) -> Result<Tensor> {
         if Layout::contiguous(shape).len() != values.len() {
             let expected = format!("a shape of {} elements", values.len());
@@ -55,7 +56,7 @@ impl Tensor {
     /// A new tensor of zeros.
     ///
     /// # Errors
-    /// [`Error::Limit`], [`Error::OutOfMemory`].
+    /// [`Error::Limit`], [`Error::OutOfMemory`], [`Error::Device`].
     pub fn zeros(ctx: &Context, dtype: DType, shape: &[usize]) -> Result<Tensor> {
         let layout = Layout::contiguous(shape);
         // Whole vectors, so that the last one can be loaded and stored as one.
@@ -189,7 +190,8 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Error::DType`], [`Error::Shape`], or [`Error::Buffer`] for strided tensors, for 16-bit ones that share a
-    /// 32-bit word with something else, and for those of another context.
+    /// 32-bit word with something else, for those of another context, and for buffers without `COPY_DST`;
+    /// [`Error::Device`].
     pub fn write<T: Element>(&self, ctx: &Context, values: &[T]) -> Result<()> {
         self.check_context("write", ctx)?;
         self.check_dtype::<T>()?;
@@ -205,16 +207,15 @@ impl Tensor {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         let is_whole = range.start == 0 && self.buffer.size() - range.end < 16;
         if range.start.is_multiple_of(4) && range.end.is_multiple_of(4) {
-            ctx.queue().write_buffer(&self.buffer, range.start, bytes);
+            ctx.write("tensor", &self.buffer, range.start, bytes)
         } else if is_whole {
             let mut padded = bytes.to_vec();
             padded.resize(bytes.len().next_multiple_of(4), 0);
-            ctx.queue().write_buffer(&self.buffer, 0, &padded);
+            ctx.write("tensor", &self.buffer, 0, &padded)
         } else {
             let message = "shares a 32-bit word with its neighbour, which a write would change".to_owned();
-            return Err(Error::Buffer { input: "write".to_owned(), message });
+            Err(Error::Buffer { input: "write".to_owned(), message })
         }
-        Ok(())
     }
 
     /// Reads the tensor back, in row-major order. Blocks.
