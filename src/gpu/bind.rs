@@ -1,19 +1,19 @@
 //! A plan and tensors to a bound plan: checks, buffers, uniforms, bind groups.
 
-use super::bound::{Bound, BoundExchange, BoundStep, NO_BAD_ROW};
+use super::bound::{Bound, BoundExchange, BoundStep};
 use super::compiled::{BoundIo, Io};
 use super::pipeline::Pipeline;
 use super::plan::{Inner, Plan};
 use super::problem::{Exchange, Resource, Step};
 use super::resolve::Resolved;
 use super::spec::Bindings;
+use super::status::{NO_BAD_ROW, Status};
 use super::tensor::Tensor;
 use crate::codegen::{KernelSource, Slot, scalar_slots};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::expr::{Node, Scope};
 use crate::geometry::Geometry;
-use crate::op::Kind;
 use std::sync::Mutex;
 
 /// Alignment of uniforms in their buffer: the largest that WebGPU lets a device ask for.
@@ -130,7 +130,7 @@ impl Maker<'_> {
             let group = self.bind_group(source, &pipeline, &entries)?;
             steps.push(BoundStep { pipeline, group, grid });
         }
-        let labels = program.inputs.iter().position(|decl| decl.kind == Kind::Int);
+        let status = Status::new(self, &scalars);
         let bound = Bound {
             plan: plan.clone(),
             steps,
@@ -140,9 +140,8 @@ impl Maker<'_> {
             scalars,
             uniforms,
             params: Mutex::new(program.params.iter().map(|p| p.1).collect()),
-            labels: labels.and_then(|place| self.inputs[place].clone()),
-            classes: inner.compiled.staging.shard.map_or(self.geometry.cols, |shard| shard.classes),
             outputs: self.outputs.to_vec(),
+            status,
             bytes: resolved.facts.bytes,
             explained: inner.explain(self.geometry, &resolved),
         };

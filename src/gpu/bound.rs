@@ -4,15 +4,13 @@ use super::context::Context;
 use super::explain::output_name;
 use super::pipeline::Pipeline;
 use super::plan::Plan;
+use super::status::Status;
 use super::tensor::Tensor;
-use crate::dtype::DType;
+use crate::dtype::Element;
 use crate::error::{Error, Result};
 use crate::loss::{Value, check_option};
 use crate::lower::Target;
 use std::sync::{Arc, Mutex};
-
-/// What the status word holds while no label was out of range.
-pub(super) const NO_BAD_ROW: u32 = u32::MAX;
 
 pub(super) struct BoundStep {
     pub(super) pipeline: Arc<Pipeline>,
@@ -40,9 +38,8 @@ pub struct Bound {
     pub(super) scalars: wgpu::Buffer,
     pub(super) uniforms: wgpu::Buffer,
     pub(super) params: Mutex<Vec<f64>>,
-    pub(super) labels: Option<Tensor>,
-    pub(super) classes: u64,
     pub(super) outputs: Vec<Tensor>,
+    pub(super) status: Option<Arc<Status>>,
     pub(super) bytes: u64,
     pub(super) explained: String,
 }
@@ -185,7 +182,8 @@ impl Bound {
         self.output(&Target::HessianDiagonal(self.place(input)?))
     }
 
-    fn place(&self, input: &str) -> Result<usize> {
+    /// The place of an input among the program's.
+    pub(super) fn place(&self, input: &str) -> Result<usize> {
         let program = &self.plan.inner.compiled.program;
         program.input(input).ok_or_else(|| {
             let known: Vec<&str> = program.inputs.iter().map(|i| i.name.as_str()).collect();
@@ -193,14 +191,18 @@ impl Bound {
         })
     }
 
-    fn output(&self, target: &Target) -> Result<&Tensor> {
+    /// The place of an output among the program's.
+    pub(super) fn output_place(&self, target: &Target) -> Result<usize> {
         let program = &self.plan.inner.compiled.program;
-        let found = program.outputs.iter().position(|o| o.target == *target);
-        found.map(|o| &self.outputs[o]).ok_or_else(|| {
+        program.outputs.iter().position(|o| o.target == *target).ok_or_else(|| {
             let known: Vec<String> = program.outputs.iter().map(|o| output_name(program, &o.target)).collect();
             let name = output_name(program, target);
             Error::Name { what: "the plan does not make the".into(), name, known: known.join(", ") }
         })
+    }
+
+    fn output(&self, target: &Target) -> Result<&Tensor> {
+        Ok(&self.outputs[self.output_place(target)?])
     }
 
     /// Bytes that a step must move: inputs once, outputs once.
@@ -213,32 +215,20 @@ impl Bound {
         &self.explained
     }
 
-    /// Reads and clears the status word: the first row with a label out of range, since it was last read.
+    /// Reads the status word: the first row with a label out of range, since it was last reported. Reporting it clears
+    /// it.
+    ///
+    /// [`Bound::read_loss`] and [`Bound::read`] look at it first, as reading any tensor of an [`Output`](crate::Output)
+    /// does; afterwards the values can be read, NaN where the label went in. [`Tensor::to_vec`] of [`Bound::grad`] and its
+    /// like gives the values alone.
     ///
     /// # Errors
     /// [`Error::LabelOutOfRange`], [`Error::Device`].
     pub async fn status(&self) -> Result<()> {
-        let Some(labels) = &self.labels else { return Ok(()) };
-        let ctx = &self.plan.inner.ctx;
-        let word = ctx.read("status", &self.scalars, 0, 4).await?;
-        let row: u32 = bytemuck::pod_read_unaligned(&word);
-        if row == NO_BAD_ROW {
-            return Ok(());
+        match &self.status {
+            Some(status) => status.check().await,
+            None => Ok(()),
         }
-        ctx.write("status", &self.scalars, 0, &NO_BAD_ROW.to_le_bytes())?;
-        let row = u64::from(row);
-        let mut rest = row as usize;
-        let mut place = labels.offset();
-        for (&size, &stride) in labels.shape().iter().zip(labels.strides()).rev() {
-            place += (rest % size.max(1) * stride) as u64;
-            rest /= size.max(1);
-        }
-        let bits = ctx.read("label", labels.buffer(), 4 * place, 4).await?;
-        let label = match labels.dtype() {
-            DType::U32 => i64::from(bytemuck::pod_read_unaligned::<u32>(&bits)),
-            _ => i64::from(bytemuck::pod_read_unaligned::<i32>(&bits)),
-        };
-        Err(Error::LabelOutOfRange { row, label, classes: self.classes })
     }
 
     /// Reads the loss back, with the status.
@@ -246,8 +236,32 @@ impl Bound {
     /// # Errors
     /// [`Error::LabelOutOfRange`], [`Error::Device`]; [`Error::Name`] if the plan was made without it.
     pub async fn read_loss_async(&self) -> Result<Vec<f32>> {
+        self.read_async(self.loss()?).await
+    }
+
+    /// Reads an output of this plan back (what [`Bound::grad`], [`Bound::extra`], [`Bound::loss`] and their like give),
+    /// with the status.
+    ///
+    /// # Errors
+    /// [`Error::LabelOutOfRange`]; as [`Tensor::to_vec`].
+    pub async fn read_async<T: Element>(&self, output: &Tensor) -> Result<Vec<T>> {
         self.status().await?;
-        self.loss()?.read::<f32>(&self.plan.inner.ctx).await
+        output.read(&self.plan.inner.ctx).await
+    }
+
+    /// As [`Bound::read_async`]. Blocks.
+    ///
+    /// ```no_run
+    /// # fn read(bound: &wgloss::Bound) -> wgloss::Result<()> {
+    /// let d_input: Vec<f32> = bound.read(bound.grad("input")?)?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Bound::read_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read<T: Element>(&self, output: &Tensor) -> Result<Vec<T>> {
+        pollster::block_on(self.read_async(output))
     }
 
     /// The first value of the loss (the only one of a reduced loss). Blocks.

@@ -25,6 +25,7 @@ mod run;
 mod settle;
 mod spec;
 mod stages;
+mod status;
 mod tensor;
 mod tensors;
 #[cfg(not(target_arch = "wasm32"))]

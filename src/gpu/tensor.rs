@@ -1,10 +1,12 @@
 //! A view of a buffer: offset, shape, strides, element type.
 
 use super::context::Context;
+use super::status::Status;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::geometry::Layout;
 use ndarray::{ArrayBase, Data, Dimension};
+use std::sync::Arc;
 
 /// Usages of the buffers that wgloss makes for tensors.
 const USAGE: wgpu::BufferUsages =
@@ -20,6 +22,8 @@ pub struct Tensor {
     dtype: DType,
     layout: Layout,
     ctx: Context,
+    /// Of the tensors of an `Output`: where it says whether they hold what was asked for.
+    status: Option<Arc<Status>>,
 }
 
 impl Tensor {
@@ -62,7 +66,7 @@ impl Tensor {
         // Whole vectors, so that the last one can be loaded and stored as one.
         let bytes = (layout.len() as u64).saturating_mul(dtype.size());
         let buffer = ctx.create_buffer("tensor", bytes.checked_next_multiple_of(16).unwrap_or(u64::MAX), USAGE)?;
-        Ok(Tensor { buffer, offset: 0, dtype, layout, ctx: ctx.clone() })
+        Ok(Tensor { buffer, offset: 0, dtype, layout, ctx: ctx.clone(), status: None })
     }
 
     /// A contiguous tensor in a buffer that somebody else made, beginning at that element.
@@ -115,7 +119,7 @@ impl Tensor {
         if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
             return fault("was made without BufferUsages::STORAGE".to_owned());
         }
-        Ok(Tensor { buffer, offset, dtype, layout, ctx: ctx.clone() })
+        Ok(Tensor { buffer, offset, dtype, layout, ctx: ctx.clone(), status: None })
     }
 
     /// Another view of the same buffer: first element (counted from this one's), shape and strides.
@@ -125,7 +129,8 @@ impl Tensor {
     pub fn view(&self, offset: u64, shape: &[usize], strides: &[usize]) -> Result<Tensor> {
         let layout = Layout { shape: shape.to_vec(), strides: strides.to_vec() };
         let (buffer, offset) = (self.buffer.clone(), self.offset.saturating_add(offset));
-        Tensor::from_buffer_strided(&self.ctx, buffer, offset, self.dtype, layout)
+        let view = Tensor::from_buffer_strided(&self.ctx, buffer, offset, self.dtype, layout)?;
+        Ok(Tensor { status: self.status.clone(), ..view })
     }
 
     /// Size of each axis.
@@ -151,6 +156,11 @@ impl Tensor {
     /// The first element's place in the buffer, in elements.
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// The same tensor, as one of an `Output`: reading it reports what the status word holds first.
+    pub(super) fn watched(&self, status: Option<&Arc<Status>>) -> Tensor {
+        Tensor { status: status.cloned(), ..self.clone() }
     }
 
     /// Whether the tensor belongs to that context; `name` is what the message calls it.
@@ -221,7 +231,8 @@ impl Tensor {
     /// Reads the tensor back, in row-major order. Blocks.
     ///
     /// # Errors
-    /// [`Error::DType`]; [`Error::Buffer`] if the buffer lacks `COPY_SRC`; [`Error::Device`].
+    /// [`Error::DType`]; [`Error::Buffer`] if the buffer lacks `COPY_SRC`; [`Error::Device`]; of a tensor of an
+    /// [`Output`](crate::Output), [`Error::LabelOutOfRange`], told once for all of them.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         pollster::block_on(self.read(&self.ctx))
@@ -248,6 +259,9 @@ impl Tensor {
     pub async fn read<T: Element>(&self, ctx: &Context) -> Result<Vec<T>> {
         self.check_context("read", ctx)?;
         self.check_dtype::<T>()?;
+        if let Some(status) = &self.status {
+            status.check().await?;
+        }
         let range = self.byte_range();
         if range.is_empty() {
             return Ok(Vec::new());
