@@ -14,7 +14,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::expr::{Node, Scope};
 use crate::geometry::Geometry;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Alignment of uniforms in their buffer: the largest that WebGPU lets a device ask for.
 const UNIFORM_STRIDE: u64 = 256;
@@ -130,7 +130,8 @@ impl Maker<'_> {
             let group = self.bind_group(source, &pipeline, &entries)?;
             steps.push(BoundStep { pipeline, group, grid });
         }
-        let status = Status::new(self, &scalars);
+        let params = Arc::new(Mutex::new(program.params.iter().map(|p| p.value).collect()));
+        let status = Status::new(self, &scalars, &params);
         let bound = Bound {
             plan: plan.clone(),
             steps,
@@ -139,7 +140,7 @@ impl Maker<'_> {
             copies,
             scalars,
             uniforms,
-            params: Mutex::new(program.params.iter().map(|p| p.1).collect()),
+            params,
             outputs: self.outputs.to_vec(),
             status,
             bytes: resolved.facts.bytes,
@@ -199,8 +200,8 @@ impl Maker<'_> {
             bytes.resize(bytes.len().next_multiple_of(UNIFORM_STRIDE as usize), 0);
             (offset, data.len() as u64)
         };
-        let mut params: Vec<f32> = self.inner.compiled.program.params.iter().map(|p| p.1 as f32).collect();
-        params.resize(self.inner.compiled.params_bytes() as usize / 4, 0.0);
+        let mut params: Vec<u32> = self.inner.compiled.program.params.iter().map(|p| p.word(p.value)).collect();
+        params.resize(self.inner.compiled.params_bytes() as usize / 4, 0);
         push(bytemuck::cast_slice(&params));
         let mut offsets = Vec::new();
         for step in steps {

@@ -6,10 +6,12 @@ use super::pipeline::Pipeline;
 use super::plan::Plan;
 use super::status::Status;
 use super::tensor::Tensor;
-use crate::dtype::Element;
+use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
+use crate::expr::{Node, NodeId};
 use crate::loss::{Value, check_option};
 use crate::lower::Target;
+use crate::op::{Kind, Op};
 use std::sync::{Arc, Mutex};
 
 pub(super) struct BoundStep {
@@ -28,7 +30,6 @@ pub(super) struct BoundExchange {
 ///
 /// Bound plans of one [`Plan`] share a workspace, so steps run in the order in which they are recorded.
 pub struct Bound {
-    pub(super) plan: Plan,
     pub(super) steps: Vec<BoundStep>,
     /// Where the parts end that are encoded apart.
     pub(super) parts: Vec<usize>,
@@ -37,11 +38,13 @@ pub struct Bound {
     pub(super) copies: Vec<(wgpu::Buffer, u64, u64)>,
     pub(super) scalars: wgpu::Buffer,
     pub(super) uniforms: wgpu::Buffer,
-    pub(super) params: Mutex<Vec<f64>>,
+    pub(super) params: Arc<Mutex<Vec<f64>>>,
     pub(super) outputs: Vec<Tensor>,
     pub(super) status: Option<Arc<Status>>,
     pub(super) bytes: u64,
     pub(super) explained: String,
+    /// Dropped last: then the context sees which kernels are let go.
+    pub(super) plan: Plan,
 }
 
 impl std::fmt::Debug for Bound {
@@ -112,7 +115,7 @@ impl Bound {
         self.context().submit("a step", |encoder| self.encode_timed(encoder, &self.steps, None))
     }
 
-    /// Sets a numeric parameter; takes effect with the next submit.
+    /// Sets a parameter (a number, or a class index such as `ignore_index`); takes effect with the next submit.
     ///
     /// # Errors
     /// [`Error::Name`], [`Error::Param`] outside its domain, or where it would need another kernel (then make a
@@ -120,26 +123,56 @@ impl Bound {
     pub fn set_param(&self, name: &str, value: f64) -> Result<()> {
         let inner = &self.plan.inner;
         let program = &inner.compiled.program;
-        let Some(place) = program.params.iter().position(|p| p.0 == name) else {
-            let known: Vec<&str> = program.params.iter().map(|p| p.0.as_str()).collect();
+        let Some(place) = program.params.iter().position(|p| p.name == name) else {
+            let known: Vec<&str> = program.params.iter().map(|p| p.name.as_str()).collect();
             let what = format!("{} has no parameter", program.name);
             return Err(Error::Name { what, name: name.to_owned(), known: known.join(", ") });
         };
+        let param = &program.params[place];
+        let wrong = |loss: &str, allowed: String| {
+            let (loss, param) = (loss.to_owned(), name.to_owned());
+            Err(Error::Param { loss, param, found: format!("{value}"), allowed })
+        };
         let mut params = self.params.lock().expect("parameters are only locked to be set, which does not panic");
-        if let Some((loss, decl)) = inner.compiled.loss.param_decl(name) {
+        if param.kind == Kind::Int {
+            let range = self.class_indices(place as u32);
+            if value.fract() != 0.0 || !range.contains(&value) {
+                let allowed = format!("a class index, {} to {}, as the labels are stored", range.start(), range.end());
+                return wrong(&program.name, allowed);
+            }
+        } else if let Some((loss, decl)) = inner.compiled.loss.param_decl(name) {
             check_option(&loss, &decl, Value::Num(value))?;
             let class = |x: f64| decl.structural.iter().position(|s| *s == x);
             if class(value) != class(params[place]) {
-                let allowed = format!("a value with the same kernel as {}; make a new plan", params[place]);
-                return Err(Error::Param { loss, param: name.to_owned(), found: format!("{value}"), allowed });
+                return wrong(&loss, format!("a value with the same kernel as {}; make a new plan", params[place]));
             }
         } else if !value.is_finite() {
-            let (loss, param) = (program.name.clone(), name.to_owned());
-            return Err(Error::Param { loss, param, found: format!("{value}"), allowed: "finite".to_owned() });
+            return wrong(&program.name, "finite".to_owned());
         }
-        inner.ctx.write("parameters", &self.uniforms, 4 * place as u64, &(value as f32).to_le_bytes())?;
+        inner.ctx.write("parameters", &self.uniforms, 4 * place as u64, &param.word(value).to_le_bytes())?;
         params[place] = value;
         Ok(())
+    }
+
+    /// Values that labels which are compared with a parameter can have.
+    fn class_indices(&self, param: u32) -> std::ops::RangeInclusive<f64> {
+        let program = &self.plan.inner.compiled.program;
+        let is_param = |id: NodeId| id != NodeId::NONE && *program.node(id) == Node::Param(param);
+        let beside = program.nodes.iter().filter_map(|node| match *node {
+            Node::Op(Op::Eq, [a, b, _]) if is_param(a) => Some(b),
+            Node::Op(Op::Eq, [a, b, _]) if is_param(b) => Some(a),
+            _ => None,
+        });
+        let is_unsigned = |id: NodeId| {
+            let Node::Input(place) = *program.node(id) else { return false };
+            let name = &program.inputs[place as usize].name;
+            self.plan.inner.compiled.spec.inputs.iter().any(|(input, dtype, _)| input == name && *dtype == DType::U32)
+        };
+        let all = f64::from(i32::MIN)..=f64::from(u32::MAX);
+        beside.fold(all, |range, label| match is_unsigned(label) {
+            true => range.start().max(0.0)..=*range.end(),
+            false => *range.start()..=range.end().min(f64::from(i32::MAX)),
+        })
     }
 
     /// The loss, in the shape of its reduction.

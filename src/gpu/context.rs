@@ -103,15 +103,31 @@ impl Context {
         &self.inner.limits
     }
 
+    /// Compiled kernels that the context holds: those of live plans, and the [`Context::IDLE_PIPELINES`] last used ones
+    /// beside.
+    pub fn pipelines(&self) -> usize {
+        self.inner.pipelines.len()
+    }
+
+    /// Compiled kernels of no live plan that a context keeps, for plans to come; [`Context::keep_idle_pipelines`] sets
+    /// another number. A kernel takes up to some megabytes.
+    pub const IDLE_PIPELINES: usize = super::pipeline::IDLE;
+
+    /// Keeps so many compiled kernels that no live plan holds, from now on: of more, those go that were used longest
+    /// ago.
+    pub fn keep_idle_pipelines(&self, most: usize) {
+        self.inner.pipelines.keep(most);
+    }
+
     /// From now on, new kernels whose first line contains `title` leave the last column out: all columns that a lane takes
     /// last, where it takes several; the last whole step, where there are no rows. For tests of what checks kernels.
     #[cfg(feature = "cli")]
     #[doc(hidden)]
     pub fn break_kernels(&self, title: &str) {
-        self.pipelines().break_titled(title);
+        self.pipeline_cache().break_titled(title);
     }
 
-    pub(super) fn pipelines(&self) -> &PipelineCache {
+    pub(super) fn pipeline_cache(&self) -> &PipelineCache {
         &self.inner.pipelines
     }
 

@@ -39,7 +39,7 @@ async fn results(ctx: &Context) -> Result<Vec<f32>> {
     let wgsl = fill_hooks("probe of exp2", Skeleton::Probe, 0, Gather::Tree, &hooks);
     let bindings = vec![Binding { slot: Slot::Work, writes: true, tensor: None }];
     let source = KernelSource { wgsl: wgsl.expect("the probe takes constants"), bindings };
-    let pipeline = ctx.pipelines().get(ctx, &source, false)?;
+    let pipeline = ctx.pipeline_cache().get(ctx, &source, false)?;
     let arguments = arguments();
     let bytes = 4 * arguments.len() as u64;
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;

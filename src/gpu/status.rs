@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::expr::{Node, NodeId};
 use crate::lower::Program;
 use crate::op::{Kind, Op};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// What the status word holds while no label was out of range.
 pub(super) const NO_BAD_ROW: u32 = u32::MAX;
@@ -23,6 +23,16 @@ pub(super) struct Status {
     axes: Vec<u64>,
     classes: u64,
     labels: Vec<Label>,
+    /// Values of the parameters.
+    params: Arc<Mutex<Vec<f64>>>,
+}
+
+/// What a label is compared with.
+#[derive(Clone, Copy, Debug)]
+enum Compared {
+    Index(i64),
+    /// The parameter of that place.
+    Param(usize),
 }
 
 /// A label input that indexes the row.
@@ -32,12 +42,12 @@ struct Label {
     /// Along `axes`; 0 where it is broadcast.
     strides: [u64; 4],
     /// Class indices that the loss compares it with: perhaps to leave such rows out.
-    compared: Vec<i64>,
+    compared: Vec<Compared>,
 }
 
 impl Status {
     /// None for a plan in which no label indexes a row.
-    pub fn new(maker: &Maker<'_>, scalars: &wgpu::Buffer) -> Option<Arc<Status>> {
+    pub fn new(maker: &Maker<'_>, scalars: &wgpu::Buffer, params: &Arc<Mutex<Vec<f64>>>) -> Option<Arc<Status>> {
         let Maker { inner, inputs, geometry, .. } = maker;
         let program = &inner.compiled.program;
         let label = |place: usize| Label {
@@ -51,7 +61,8 @@ impl Status {
         if labels.is_empty() {
             return None;
         }
-        Some(Arc::new(Status { ctx: inner.ctx.clone(), scalars: scalars.clone(), axes, classes, labels }))
+        let (ctx, scalars, params) = (inner.ctx.clone(), scalars.clone(), params.clone());
+        Some(Arc::new(Status { ctx, scalars, axes, classes, labels, params }))
     }
 
     /// Reads the word; where it names a row, reports that and clears it. Whatever fails before leaves it as it is.
@@ -94,7 +105,12 @@ impl Status {
         let outside = |label: i64| u64::try_from(label).map_or(true, |label| label >= self.classes);
         let all = || self.labels.iter().zip(found).filter_map(|(label, found)| Some((label, (*found)?)));
         let mut wrong = all().filter(|(_, value)| outside(*value));
-        let surely = wrong.clone().find(|(label, value)| !label.compared.contains(value));
+        let params = self.params.lock().expect("parameters are only locked to be set, which does not panic");
+        let is = |with: &Compared, value: i64| match *with {
+            Compared::Index(index) => index == value,
+            Compared::Param(place) => params[place] == value as f64,
+        };
+        let surely = wrong.clone().find(|(label, value)| !label.compared.iter().any(|with| is(with, *value)));
         // One that was not read may be the one.
         let perhaps = if found.contains(&None) { None } else { wrong.next() };
         surely.or(perhaps).map_or(Error::UNKNOWN_LABEL, |(_, value)| value)
@@ -116,9 +132,13 @@ fn indexing(program: &Program) -> Vec<usize> {
 }
 
 /// Class indices that a label input is compared with.
-fn compared(program: &Program, place: usize) -> Vec<i64> {
+fn compared(program: &Program, place: usize) -> Vec<Compared> {
     let is_label = |id: NodeId| *program.node(id) == Node::Input(place as u32);
-    let index = |id: NodeId| if let Node::Int(index) = *program.node(id) { Some(index) } else { None };
+    let index = |id: NodeId| match *program.node(id) {
+        Node::Int(index) => Some(Compared::Index(index)),
+        Node::Param(place) => Some(Compared::Param(place as usize)),
+        _ => None,
+    };
     let pairs = program.nodes.iter().filter_map(|node| match *node {
         Node::Op(Op::Eq, [a, b, _]) if is_label(a) => index(b),
         Node::Op(Op::Eq, [a, b, _]) if is_label(b) => index(a),

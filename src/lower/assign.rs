@@ -8,7 +8,7 @@ use std::collections::HashMap;
 /// The program of these outputs: nodes in order, passes and stages.
 pub(super) fn assign(
     graph: &Graph,
-    name: String,
+    [name, title]: [String; 2],
     row_axis: RowAxis,
     outputs: Vec<Output>,
     valid: Option<NodeId>,
@@ -24,6 +24,7 @@ pub(super) fn assign(
     let mut new: HashMap<NodeId, NodeId> = HashMap::new();
     let mut program = Program {
         name,
+        title,
         row_axis,
         nodes: Vec::new(),
         scopes: Vec::new(),

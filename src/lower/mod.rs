@@ -121,7 +121,7 @@ pub(crate) fn lower_columns(
         });
         valid.iter_mut().for_each(spread);
     }
-    Ok(assign(&graph, name, row_axis, outputs, valid))
+    Ok(assign(&graph, [name, loss.title()], row_axis, outputs, valid))
 }
 
 #[cfg(test)]
