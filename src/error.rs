@@ -56,12 +56,14 @@ pub enum Error {
     },
     /// A class index outside `0..classes` that is not `ignore_index`. Its row was poisoned with NaN.
     #[error(
-        "label {label} in row {row} is out of range; classes are 0..{classes} (the row's loss and gradient are NaN)"
+        "{} in row {row} is out of range; classes are 0..{classes} (the row's loss and gradient are NaN)",
+        label_text(*label)
     )]
     LabelOutOfRange {
         /// First row with such a label.
         row: u64,
-        /// The label, as found in the buffer when the status was read.
+        /// The label, as found in the buffer when the status was read; [`Error::UNKNOWN_LABEL`] where it could not be
+        /// read (a buffer without `COPY_SRC`), or was changed since.
         label: i64,
         /// Number of classes.
         classes: u64,
@@ -124,6 +126,16 @@ pub enum Error {
         /// What, and what to do instead.
         message: String,
     },
+}
+
+impl Error {
+    /// Stands for the label of [`Error::LabelOutOfRange`] where the row is known and its label is not. Labels have 32
+    /// bits: none is this.
+    pub const UNKNOWN_LABEL: i64 = i64::MIN;
+}
+
+fn label_text(label: i64) -> String {
+    if label == Error::UNKNOWN_LABEL { "a label (not known which)".to_owned() } else { format!("label {label}") }
 }
 
 /// Result of a wgloss call.

@@ -191,7 +191,8 @@ fn a_shared_device_and_pooled_buffers_work() {
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
     let descriptor = wgpu::BufferDescriptor { label: None, size: 4096, usage, mapped_at_creation: false };
     let pool = theirs.device().create_buffer(&descriptor);
-    let at = |first: u64, shape: &[usize]| Tensor::from_buffer(pool.clone(), first, DType::F32, shape).unwrap();
+    let at =
+        |first: u64, shape: &[usize]| Tensor::from_buffer(&theirs, pool.clone(), first, DType::F32, shape).unwrap();
     let (x, grad, loss) = (at(3, &[ROWS, COLS]), at(101, &[ROWS, COLS]), at(200, &[]));
     x.write(&theirs, &logits(ROWS)).unwrap();
     let y = Tensor::from_slice(&theirs, &labels(ROWS), &[ROWS]).unwrap();

@@ -158,11 +158,11 @@ fn buffers_that_are_too_small_or_lack_a_usage() {
         ctx.device().create_buffer(&wgpu::BufferDescriptor { label: None, size: 64, usage, mapped_at_creation: false })
     };
     let storage = buffer(wgpu::BufferUsages::STORAGE);
-    assert!(matches!(Tensor::from_buffer(storage.clone(), 0, DType::F32, &[17]), Err(Error::Buffer { .. })));
-    assert!(matches!(Tensor::from_buffer(storage.clone(), 10, DType::F32, &[8]), Err(Error::Buffer { .. })));
+    assert!(matches!(Tensor::from_buffer(ctx, storage.clone(), 0, DType::F32, &[17]), Err(Error::Buffer { .. })));
+    assert!(matches!(Tensor::from_buffer(ctx, storage.clone(), 10, DType::F32, &[8]), Err(Error::Buffer { .. })));
     let copy = buffer(wgpu::BufferUsages::COPY_DST);
-    assert!(matches!(Tensor::from_buffer(copy, 0, DType::F32, &[4]), Err(Error::Buffer { .. })));
-    let tensor = Tensor::from_buffer(storage, 0, DType::F32, &[4]).unwrap();
+    assert!(matches!(Tensor::from_buffer(ctx, copy, 0, DType::F32, &[4]), Err(Error::Buffer { .. })));
+    let tensor = Tensor::from_buffer(ctx, storage, 0, DType::F32, &[4]).unwrap();
     assert!(matches!(pollster::block_on(tensor.read::<f32>(ctx)), Err(Error::Buffer { .. })));
     assert!(matches!(Tensor::from_slice(ctx, &[1.0f32; 5], &[2, 3]), Err(Error::Shape { .. })));
 }

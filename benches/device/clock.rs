@@ -108,7 +108,7 @@ impl<'a> Clock<'a> {
         self.ctx.queue().submit([encoder.finish()]);
         self.wait()?;
         let wall = begin.elapsed().as_secs_f64() * 1e3;
-        let words = Tensor::from_buffer(resolved.clone(), 0, DType::U32, &[4 * contenders.len()])?;
+        let words = Tensor::from_buffer(self.ctx, resolved.clone(), 0, DType::U32, &[4 * contenders.len()])?;
         let words = pollster::block_on(words.read::<u32>(self.ctx))?;
         let ticks: Vec<u64> = words.chunks(2).map(|w| u64::from(w[0]) | u64::from(w[1]) << 32).collect();
         let ms = f64::from(self.ctx.queue().get_timestamp_period()) * 1e-6;

@@ -146,14 +146,14 @@ fn fit(
 fn bind_loss(ctx: &Context, batch: &Batch, d_logits: Option<&wgpu::Buffer>) -> Result<Bound> {
     let shape = [batch.rows, CLASSES];
     let loss = losses::cross_entropy().label_smoothing(LABEL_SMOOTHING);
-    let logits = Tensor::from_buffer(batch.logits.clone(), 0, DType::F32, &shape)?;
-    let labels = Tensor::from_buffer(batch.labels.clone(), 0, DType::I32, &shape[..1])?;
+    let logits = Tensor::from_buffer(ctx, batch.logits.clone(), 0, DType::F32, &shape)?;
+    let labels = Tensor::from_buffer(ctx, batch.labels.clone(), 0, DType::I32, &shape[..1])?;
     let spec = PlanSpec::new().input("input", DType::F32, &shape).input("target", DType::I32, &shape[..1]);
     let bindings = Bindings::new().input("input", &logits).input("target", &labels);
     Ok(match d_logits {
         None => ctx.plan(&loss, &spec)?.bind(&bindings)?,
         Some(buffer) => {
-            let d_logits = Tensor::from_buffer(buffer.clone(), 0, DType::F32, &shape)?;
+            let d_logits = Tensor::from_buffer(ctx, buffer.clone(), 0, DType::F32, &shape)?;
             ctx.plan(&loss, &spec.grad("input"))?.bind(&bindings.grad("input", &d_logits))?
         }
     })
@@ -164,7 +164,7 @@ fn accuracy(ctx: &Context, batch: &Batch, labels: &[i32]) -> Result<f64> {
     let mut encoder = ctx.device().create_command_encoder(&Default::default());
     mlp::encode(&mut encoder, &batch.forward);
     ctx.queue().submit([encoder.finish()]);
-    let logits = Tensor::from_buffer(batch.logits.clone(), 0, DType::F32, &[batch.rows, CLASSES])?;
+    let logits = Tensor::from_buffer(ctx, batch.logits.clone(), 0, DType::F32, &[batch.rows, CLASSES])?;
     let logits: Vec<f32> = pollster::block_on(logits.read(ctx))?;
     let correct = logits.chunks_exact(CLASSES).zip(labels).filter(|&(row, &label)| {
         let label = label as usize;

@@ -2,8 +2,8 @@
 
 use super::access::Frame;
 use super::poison::bits;
-use super::{group_slots, index_bits, scalar_slots};
-use crate::expr::{Extent, Node, NodeId, Reduce, Scope};
+use super::{group_slots, scalar_slots};
+use crate::expr::{Extent, Node, NodeId, Reduce, Scope, index_bits};
 use crate::lower::Program;
 use crate::op::{Kind, Op};
 use crate::text::putln;
@@ -11,7 +11,13 @@ use crate::text::putln;
 /// Declaration of the parameters' uniform; without parameters, one that nobody reads.
 pub(super) fn params(program: &Program, binding: usize) -> String {
     let vectors = program.params.len().div_ceil(4).max(1);
-    format!("@group(0) @binding({binding}) var<uniform> params: array<vec4<f32>, {vectors}>;\n")
+    format!("@group(0) @binding({binding}) var<uniform> params: array<vec4<u32>, {vectors}>;\n")
+}
+
+/// A parameter: its bits are loaded, so that no class index passes through a float.
+pub(super) fn param(program: &Program, place: u32) -> String {
+    let bits = format!("params[{}][{}]", place / 4, place % 4);
+    if program.params[place as usize].kind == Kind::Int { bits } else { format!("bitcast<f32>({bits})") }
 }
 
 /// Nodes below the roots, operands first; sums are not looked into.
@@ -70,7 +76,7 @@ pub(super) fn outer_code(
     for &id in nodes {
         let name = format!("{s}.n{}", id.0);
         let value = match *program.node(id) {
-            Node::Param(place) => format!("params[{}][{}]", place / 4, place % 4),
+            Node::Param(place) => param(program, place),
             Node::Count(extent) => count(extent),
             Node::Input(_) | Node::SumOver(..) => {
                 let slot = slots.iter().position(|n| *n == id).expect("every scalar has a slot");

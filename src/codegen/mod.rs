@@ -161,15 +161,7 @@ pub fn pass_kernel(
 /// The first line of a kernel: the loss, the kernel, the shape class.
 fn title(program: &Program, pass: usize, schedule: &PassSchedule) -> String {
     let PassSchedule { kernel, workgroup, width, .. } = schedule;
-    format!("{}: pass {pass}, {kernel:?}, {workgroup} invocations, width {width}", program.name)
-}
-
-/// Labels are compared and gathered with as bits; this is how a class index looks.
-fn index_bits(value: i64) -> u32 {
-    match u32::try_from(value) {
-        Ok(value) => value,
-        Err(_) => value as i32 as u32,
-    }
+    format!("{}: pass {pass}, {kernel:?}, {workgroup} invocations, width {width}", program.title)
 }
 
 /// Text of a struct with these fields.

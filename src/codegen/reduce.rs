@@ -1,6 +1,6 @@
 //! Hooks of `reduce.wgsl`: partial sums of a pass to segments, groups, or scalars and outputs of the whole loss.
 
-use super::emit::{count, is_literal, literal, op_text, params};
+use super::emit::{count, is_literal, literal, op_text, param, params};
 use super::{Binding, KernelSource, Mode, Slot, group_slots, scalar_slots};
 use crate::expr::{Node, NodeId, Scope};
 use crate::lower::{Look, LookKind, Program};
@@ -69,7 +69,7 @@ pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, workgroup: u32)
         ("bindings".to_owned(), declarations),
         ("sums".to_owned(), hook(program, kind, &sums, &outputs, modes)),
     ]);
-    let title = format!("{}: sums of pass {pass}, {kind:?}, {workgroup} invocations", program.name);
+    let title = format!("{}: sums of pass {pass}, {kind:?}, {workgroup} invocations", program.title);
     let wgsl =
         fill_hooks(&title, Skeleton::Reduce, 0, Gather::Tree, &hooks).expect("the reduce skeleton takes these hooks");
     KernelSource { wgsl, bindings }
@@ -131,7 +131,7 @@ fn finish_text(program: &Program, sums: &[NodeId], outputs: &[usize], modes: &[M
             continue;
         }
         let line = match *program.node(id) {
-            Node::Param(place) => format!("params[{}][{}]", place / 4, place % 4),
+            Node::Param(place) => param(program, place),
             Node::Count(extent) => count(extent),
             Node::Input(_) | Node::SumOver(..) => {
                 putln!(text, "    let b{n} = scalars.values[{}];", slot(id));

@@ -11,7 +11,7 @@ pub fn states(program: &Program, pass: usize, stage: usize, [from, to]: [Slot; 2
     let mut text = format!("const WG: u32 = {workgroup}u;\n");
     text.push_str(&state_text(program, &program.passes[pass], stage));
     let hooks = BTreeMap::from([("state".to_owned(), text)]);
-    let title = format!("{}: states of stage {stage} of pass {pass}", program.name);
+    let title = format!("{}: states of stage {stage} of pass {pass}", program.title);
     let wgsl = fill_hooks(&title, Skeleton::RowStates, 0, Gather::Tree, &hooks);
     let binding = |slot: Slot| Binding { slot, writes: true, tensor: None };
     KernelSource { wgsl: wgsl.expect("the skeleton takes a state"), bindings: vec![binding(from), binding(to)] }

@@ -31,7 +31,7 @@ pub fn stitch(
         frame.base(Slot::Output(output))
     );
     let hooks = BTreeMap::from([("rows".to_owned(), text)]);
-    let title = format!("{}: words that rows share, of output {output} of pass {pass}", program.name);
+    let title = format!("{}: words that rows share, of output {output} of pass {pass}", program.title);
     let wgsl = fill_hooks(&title, Skeleton::Stitch, 0, Gather::Tree, &hooks);
     let binding = |slot: Slot| Binding { slot, writes: true, tensor: None };
     KernelSource {

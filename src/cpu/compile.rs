@@ -196,9 +196,8 @@ impl<'p> Builder<'p> {
         let operands = || action.operands().map(|o| &self.values[o]);
         let depth = operands().map(|v| v.depth).max().unwrap_or(0);
         let (level, kind, depth) = match action {
-            Action::Float(_) | Action::Param(_) | Action::Count(_) | Action::Total(_) => {
-                (Level::Global, Kind::Float, 0)
-            }
+            Action::Float(_) | Action::Count(_) | Action::Total(_) => (Level::Global, Kind::Float, 0),
+            Action::Param(place) => (Level::Global, self.program.params[place].kind, 0),
             Action::Int(_) => (Level::Global, Kind::Int, 0),
             Action::Bool(_) => (Level::Global, Kind::Bool, 0),
             Action::GroupSum(_) => (Level::Row, Kind::Float, 0),

@@ -4,7 +4,7 @@ use super::code::{Action, Level, Src, Step};
 use super::host::Data;
 use super::lanes::{self, Choose, Value};
 use super::math::Math;
-use crate::expr::Extent;
+use crate::expr::{Extent, ParamDecl};
 use crate::geometry::Geometry;
 use crate::op::{Kind, Op};
 
@@ -47,7 +47,7 @@ pub struct Shared<'r, 'a> {
     pub geometry: &'r Geometry,
     pub has_rows: bool,
     pub group_rows: u64,
-    pub params: &'r [(String, f64)],
+    pub params: &'r [ParamDecl],
     pub inputs: &'r [Source<'a>],
     /// By node.
     pub totals: &'r [f64],
@@ -258,7 +258,8 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
             (Action::Float(bits), Register::Float(out)) => out.fill(T::of(f64::from_bits(bits))),
             (Action::Int(value), Register::Int(out)) => out.fill(value),
             (Action::Bool(value), Register::Bool(out)) => out.fill(value),
-            (Action::Param(place), Register::Float(out)) => out.fill(T::of(self.shared.params[place].1)),
+            (Action::Param(place), Register::Float(out)) => out.fill(T::of(self.shared.params[place].value)),
+            (Action::Param(place), Register::Int(out)) => out.fill(self.shared.params[place].value as i64),
             (Action::Count(extent), Register::Float(out)) => out.fill(T::of(self.shared.count(extent) as f64)),
             (Action::Total(node), Register::Float(out)) => out.fill(T::of(self.shared.totals[node])),
             (Action::GroupSum(node), Register::Float(out)) => {

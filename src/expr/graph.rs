@@ -1,7 +1,7 @@
 //! The hash-consed graph: every node once, with its scope and kind, over declared inputs and parameters.
 
 use super::infer::infer;
-use super::node::{InputDecl, Node, NodeId, Reduce, Scope};
+use super::node::{InputDecl, Node, NodeId, ParamDecl, Reduce, Scope};
 use crate::dtype::{KERNEL_NUMBERS, kernels_see};
 use crate::error::Error;
 use crate::op::{Kind, Op};
@@ -16,7 +16,7 @@ struct Inner {
     kinds: Vec<Kind>,
     known: HashMap<Node, NodeId>,
     inputs: Vec<InputDecl>,
-    params: Vec<(String, f64)>,
+    params: Vec<ParamDecl>,
     /// Labels of an unsigned type.
     unsigned: HashSet<String>,
     fault: Option<String>,
@@ -78,8 +78,8 @@ impl Graph {
         self.inner.borrow().inputs.clone()
     }
 
-    /// The numeric parameters declared so far, with their values.
-    pub fn params(&self) -> Vec<(String, f64)> {
+    /// The parameters declared so far, with their values.
+    pub fn params(&self) -> Vec<ParamDecl> {
         self.inner.borrow().params.clone()
     }
 
@@ -166,12 +166,19 @@ impl Graph {
     }
 
     /// Place of the parameter of that name, declared on first use.
-    pub(super) fn declare_param(&self, name: &str, value: f64) -> u32 {
+    pub(super) fn declare_param(&self, name: &str, kind: Kind, value: f64) -> u32 {
         let mut inner = self.inner.borrow_mut();
-        let place = match inner.params.iter().position(|p| p.0 == name) {
-            Some(place) => place,
+        let place = match inner.params.iter().position(|p| p.name == name) {
+            Some(place) => {
+                let known = inner.params[place].kind;
+                if known != kind {
+                    let message = format!("parameter `{name}` is {known:?} in one place and {kind:?} in another");
+                    inner.fault.get_or_insert(message);
+                }
+                place
+            }
             None => {
-                inner.params.push((name.to_owned(), value));
+                inner.params.push(ParamDecl { name: name.to_owned(), kind, value });
                 inner.params.len() - 1
             }
         };
@@ -187,7 +194,7 @@ impl Graph {
         }
         let scope = |id: NodeId| inner.scopes[id.index()];
         let kind = |id: NodeId| inner.kinds[id.index()];
-        let (scope, kind, fault) = infer(&node, &inner.inputs, scope, kind);
+        let (scope, kind, fault) = infer(&node, &inner.inputs, &inner.params, scope, kind);
         let fault = fault.or_else(|| inner.mixed_labels(&node));
         if let Some(message) = fault {
             inner.fault.get_or_insert(message);

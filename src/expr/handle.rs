@@ -41,7 +41,12 @@ impl Graph {
 
     /// The numeric parameter of that name, declared on first use: a uniform.
     pub fn param(&self, name: &str, value: f64) -> Expr<'_> {
-        self.add(Node::Param(self.declare_param(name, value)))
+        self.add(Node::Param(self.declare_param(name, Kind::Float, value)))
+    }
+
+    /// The class index of that name, declared on first use: a uniform, where [`Graph::index`] is a literal.
+    pub fn index_param(&self, name: &str, value: i64) -> Expr<'_> {
+        self.add(Node::Param(self.declare_param(name, Kind::Int, value as f64)))
     }
 
     /// A size as a number, known when the plan is bound.

@@ -1,12 +1,13 @@
 //! Scope and kind of a node from those of its operands, and what is wrong with it.
 
-use super::node::{InputDecl, Node, NodeId, Reduce, Scope};
+use super::node::{InputDecl, Node, NodeId, ParamDecl, Reduce, Scope};
 use crate::op::Kind;
 
 /// Scope and kind of a node, and its mistake if it has one: a node with a mistake is kept, so that building goes on.
 pub(super) fn infer(
     node: &Node,
     inputs: &[InputDecl],
+    params: &[ParamDecl],
     scope: impl Fn(NodeId) -> Scope,
     kind: impl Fn(NodeId) -> Kind,
 ) -> (Scope, Kind, Option<String>) {
@@ -15,7 +16,8 @@ pub(super) fn infer(
         (kind(id) != Kind::Float).then(|| format!("{what} takes numbers, found {:?}", kind(id)))
     };
     match *node {
-        Node::Const(_) | Node::Param(_) | Node::Count(_) => (Scope::Param, Kind::Float, None),
+        Node::Const(_) | Node::Count(_) => (Scope::Param, Kind::Float, None),
+        Node::Param(place) => (Scope::Param, params[place as usize].kind, None),
         Node::Int(_) => (Scope::Param, Kind::Int, None),
         Node::Bool(_) => (Scope::Param, Kind::Bool, None),
         Node::Input(place) => {

@@ -13,7 +13,8 @@ mod print;
 
 pub use graph::Graph;
 pub use handle::{Expr, IntoExpr};
-pub use node::{Extent, InputDecl, Node, NodeId, Reduce, Scope};
+pub(crate) use node::index_bits;
+pub use node::{Extent, InputDecl, Node, NodeId, ParamDecl, Reduce, Scope};
 pub(crate) use print::print_nodes;
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ pub enum Node {
     Int(i64),
     /// A truth value.
     Bool(bool),
-    /// A numeric parameter, by its place in the declarations.
+    /// A parameter, a number or a class index, by its place in the declarations.
     Param(u32),
     /// An input, by its place in the declarations.
     Input(u32),
@@ -166,4 +166,27 @@ pub struct InputDecl {
     pub scope: Scope,
     /// Number or class index.
     pub kind: Kind,
+}
+
+/// A parameter: a value that kernels read from a uniform, so that one kernel serves all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParamDecl {
+    /// Its name.
+    pub name: String,
+    /// Number or class index.
+    pub kind: Kind,
+    /// Its value when the plan was made; class indices are whole.
+    pub value: f64,
+}
+
+impl ParamDecl {
+    /// The word of the uniform for a value of this parameter: an f32, or a class index as labels are stored.
+    pub fn word(&self, value: f64) -> u32 {
+        if self.kind == Kind::Int { index_bits(value as i64) } else { (value as f32).to_bits() }
+    }
+}
+
+/// Labels are compared and gathered with as bits; this is how a class index looks.
+pub(crate) fn index_bits(value: i64) -> u32 {
+    u32::try_from(value).unwrap_or(value as i32 as u32)
 }

@@ -1,7 +1,7 @@
 //! Expressions as text.
 
 use super::graph::Graph;
-use super::node::{InputDecl, Node, NodeId};
+use super::node::{InputDecl, Node, NodeId, ParamDecl};
 use crate::op::Op;
 use crate::text::putln;
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ impl Graph {
 }
 
 /// Nodes as text, operands first, the root last: each shared one is a line of its own.
-pub(crate) fn print_nodes(order: &[(NodeId, Node)], params: &[(String, f64)], inputs: &[InputDecl]) -> String {
+pub(crate) fn print_nodes(order: &[(NodeId, Node)], params: &[ParamDecl], inputs: &[InputDecl]) -> String {
     let mut uses: HashMap<NodeId, usize> = HashMap::new();
     for operand in order.iter().flat_map(|(_, node)| node.operands()) {
         *uses.entry(operand).or_default() += 1;
@@ -38,13 +38,13 @@ pub(crate) fn print_nodes(order: &[(NodeId, Node)], params: &[(String, f64)], in
 }
 
 /// One node over the texts of its operands.
-fn node_text(node: &Node, operands: &[&str], params: &[(String, f64)], inputs: &[InputDecl]) -> String {
+fn node_text(node: &Node, operands: &[&str], params: &[ParamDecl], inputs: &[InputDecl]) -> String {
     let list = operands.join(", ");
     match *node {
         Node::Const(bits) => format!("{}", f64::from_bits(bits)),
         Node::Int(value) => format!("{value}"),
         Node::Bool(value) => format!("{value}"),
-        Node::Param(place) => params[place as usize].0.clone(),
+        Node::Param(place) => params[place as usize].name.clone(),
         Node::Input(place) => inputs[place as usize].name.clone(),
         Node::ColIndex => "col".to_owned(),
         Node::Count(extent) => format!("{extent:?}").to_lowercase(),

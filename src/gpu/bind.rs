@@ -1,20 +1,20 @@
 //! A plan and tensors to a bound plan: checks, buffers, uniforms, bind groups.
 
-use super::bound::{Bound, BoundExchange, BoundStep, NO_BAD_ROW};
+use super::bound::{Bound, BoundExchange, BoundStep};
 use super::compiled::{BoundIo, Io};
 use super::pipeline::Pipeline;
 use super::plan::{Inner, Plan};
 use super::problem::{Exchange, Place, Resource, Step};
 use super::resolve::Resolved;
 use super::spec::Bindings;
+use super::status::{NO_BAD_ROW, Status};
 use super::tensor::Tensor;
 use crate::codegen::{KernelSource, Slot, scalar_slots};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::expr::Node;
 use crate::geometry::Geometry;
-use crate::op::Kind;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Alignment of uniforms in their buffer: the largest that WebGPU lets a device ask for.
 const UNIFORM_STRIDE: u64 = 256;
@@ -24,7 +24,8 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Name`], [`Error::DType`], [`Error::Shape`], [`Error::Buffer`], [`Error::Alias`], [`Error::Limit`],
-    /// [`Error::OutOfMemory`]. Nothing has been encoded then.
+    /// [`Error::OutOfMemory`]; [`Error::Device`] of a lost device, and of buffers that are another one's or were
+    /// destroyed. Nothing has been encoded then.
     pub fn bind(&self, bindings: &Bindings) -> Result<Bound> {
         let inner = &self.inner;
         let inputs = self.bound_inputs(bindings)?;
@@ -55,7 +56,7 @@ impl Maker<'_> {
         let slots = scalar_slots(program);
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let scalars = ctx.create_buffer("wgloss scalars", 4 * (1 + slots.len().max(1) as u64), usage)?;
-        ctx.queue().write_buffer(&scalars, 0, &NO_BAD_ROW.to_le_bytes());
+        ctx.write("wgloss scalars", &scalars, 0, &NO_BAD_ROW.to_le_bytes())?;
         let work = inner.workspace(resolved.work_words)?;
         let mut copies = Vec::new();
         for (slot, id) in slots.iter().enumerate() {
@@ -131,8 +132,9 @@ impl Maker<'_> {
             steps.push(BoundStep { pipeline, group, grid });
         }
         let after_scalars = steps.split_off(resolved.scalars.len());
-        let labels = program.inputs.iter().position(|decl| decl.kind == Kind::Int);
-        Ok(Bound {
+        let params = Arc::new(Mutex::new(program.params.iter().map(|p| p.value).collect()));
+        let status = Status::new(self, &scalars, &params);
+        let bound = Bound {
             plan: plan.clone(),
             scalar_steps: steps,
             steps: after_scalars,
@@ -141,13 +143,19 @@ impl Maker<'_> {
             copies,
             scalars,
             uniforms,
-            params: Mutex::new(program.params.iter().map(|p| p.1).collect()),
-            labels: labels.and_then(|place| self.inputs[place].clone()),
-            classes: inner.compiled.staging.shard.map_or(self.geometry.cols, |shard| shard.classes),
+            params,
             outputs: self.outputs.to_vec(),
+            status,
             bytes: resolved.facts.bytes,
             explained: inner.explain(self.geometry, &resolved),
-        })
+        };
+        // Scalars are copied and bound nowhere: one recording shows whether their buffers can be.
+        ctx.scoped("a recorded step", || {
+            let mut encoder = ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            bound.encode_timed(&mut encoder, &bound.steps, None);
+            drop(encoder.finish());
+        })?;
+        Ok(bound)
     }
 
     fn exchanges(&self, resolved: &Resolved) -> Result<Vec<BoundExchange>> {
@@ -174,20 +182,10 @@ impl Maker<'_> {
         pipeline: &Pipeline,
         entries: &[wgpu::BindGroupEntry<'_>],
     ) -> Result<wgpu::BindGroup> {
-        let device = self.inner.ctx.device();
-        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: source.wgsl.lines().next(),
-            layout: &pipeline.layout,
-            entries,
-        });
-        #[cfg(not(target_arch = "wasm32"))]
-        if let Some(error) = pollster::block_on(scope.pop()) {
-            return Err(Error::Device { message: error.to_string() });
-        }
-        #[cfg(target_arch = "wasm32")]
-        drop(scope.pop());
-        Ok(group)
+        let label = source.wgsl.lines().next();
+        let descriptor = wgpu::BindGroupDescriptor { label, layout: &pipeline.layout, entries };
+        let ctx = &self.inner.ctx;
+        ctx.caught("a bind group", 0, || ctx.device().create_bind_group(&descriptor))
     }
 
     /// The tensor's bytes, or a part of them, from an aligned offset.
@@ -205,8 +203,8 @@ impl Maker<'_> {
             bytes.resize(bytes.len().next_multiple_of(UNIFORM_STRIDE as usize), 0);
             (offset, data.len() as u64)
         };
-        let mut params: Vec<f32> = self.inner.compiled.program.params.iter().map(|p| p.1 as f32).collect();
-        params.resize(self.inner.compiled.params_bytes() as usize / 4, 0.0);
+        let mut params: Vec<u32> = self.inner.compiled.program.params.iter().map(|p| p.word(p.value)).collect();
+        params.resize(self.inner.compiled.params_bytes() as usize / 4, 0);
         push(bytemuck::cast_slice(&params));
         let mut offsets = Vec::new();
         for step in steps {
@@ -222,7 +220,7 @@ impl Maker<'_> {
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let buffer = self.inner.ctx.create_buffer("wgloss uniforms", bytes.len() as u64, usage)?;
-        self.inner.ctx.queue().write_buffer(&buffer, 0, &bytes);
+        self.inner.ctx.write("wgloss uniforms", &buffer, 0, &bytes)?;
         Ok((buffer, offsets))
     }
 }

@@ -4,15 +4,15 @@ use super::context::Context;
 use super::explain::output_name;
 use super::pipeline::Pipeline;
 use super::plan::Plan;
+use super::status::Status;
 use super::tensor::Tensor;
-use crate::dtype::DType;
+use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
+use crate::expr::{Node, NodeId};
 use crate::loss::{Value, check_option, check_weight};
 use crate::lower::Target;
+use crate::op::{Kind, Op};
 use std::sync::{Arc, Mutex};
-
-/// What the status word holds while no label was out of range.
-pub(super) const NO_BAD_ROW: u32 = u32::MAX;
 
 pub(super) struct BoundStep {
     pub(super) pipeline: Arc<Pipeline>,
@@ -30,7 +30,6 @@ pub(super) struct BoundExchange {
 ///
 /// Bound plans of one [`Plan`] share a workspace, so steps run in the order in which they are recorded.
 pub struct Bound {
-    pub(super) plan: Plan,
     /// Before each part, scalar inputs of 16 bits are widened.
     pub(super) scalar_steps: Vec<BoundStep>,
     pub(super) steps: Vec<BoundStep>,
@@ -41,12 +40,13 @@ pub struct Bound {
     pub(super) copies: Vec<(wgpu::Buffer, u64, u64)>,
     pub(super) scalars: wgpu::Buffer,
     pub(super) uniforms: wgpu::Buffer,
-    pub(super) params: Mutex<Vec<f64>>,
-    pub(super) labels: Option<Tensor>,
-    pub(super) classes: u64,
+    pub(super) params: Arc<Mutex<Vec<f64>>>,
     pub(super) outputs: Vec<Tensor>,
+    pub(super) status: Option<Arc<Status>>,
     pub(super) bytes: u64,
     pub(super) explained: String,
+    /// Dropped last: then the context sees which kernels are let go.
+    pub(super) plan: Plan,
 }
 
 impl std::fmt::Debug for Bound {
@@ -111,42 +111,70 @@ impl Bound {
     /// Records and submits a step on its own.
     ///
     /// # Errors
-    /// As [`Bound::encode`].
+    /// As [`Bound::encode`]; [`Error::Device`] of a lost device, and of buffers that were destroyed or are mapped.
     pub fn submit(&self) -> Result<()> {
-        let ctx = &self.plan.inner.ctx;
-        let mut encoder = ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.encode(&mut encoder)?;
-        ctx.queue().submit([encoder.finish()]);
-        Ok(())
+        self.check_whole()?;
+        self.context().submit("a step", |encoder| self.encode_timed(encoder, &self.steps, None))
     }
 
-    /// Sets a numeric parameter; takes effect with the next submit.
+    /// Sets a parameter (a number, or a class index such as `ignore_index`); takes effect with the next submit.
     ///
     /// # Errors
     /// [`Error::Name`], [`Error::Param`] outside its domain, or where it would need another kernel (then make a
-    /// new plan).
+    /// new plan); [`Error::Device`].
     pub fn set_param(&self, name: &str, value: f64) -> Result<()> {
         let inner = &self.plan.inner;
         let program = &inner.compiled.program;
-        let Some(place) = program.params.iter().position(|p| p.0 == name) else {
-            let known: Vec<&str> = program.params.iter().map(|p| p.0.as_str()).collect();
+        let Some(place) = program.params.iter().position(|p| p.name == name) else {
+            let known: Vec<&str> = program.params.iter().map(|p| p.name.as_str()).collect();
             let what = format!("{} has no parameter", program.name);
             return Err(Error::Name { what, name: name.to_owned(), known: known.join(", ") });
         };
+        let param = &program.params[place];
+        let wrong = |loss: &str, allowed: String| {
+            let (loss, param) = (loss.to_owned(), name.to_owned());
+            Err(Error::Param { loss, param, found: format!("{value}"), allowed })
+        };
         let mut params = self.params.lock().expect("parameters are only locked to be set, which does not panic");
-        if let Some((loss, decl)) = inner.compiled.loss.param_decl(name) {
+        if param.kind == Kind::Int {
+            let range = self.class_indices(place as u32);
+            if value.fract() != 0.0 || !range.contains(&value) {
+                let allowed = format!("a class index, {} to {}, as the labels are stored", range.start(), range.end());
+                return wrong(&program.name, allowed);
+            }
+        } else if let Some((loss, decl)) = inner.compiled.loss.param_decl(name) {
             check_option(&loss, &decl, Value::Num(value))?;
             let class = |x: f64| decl.structural.iter().position(|s| *s == x);
             if class(value) != class(params[place]) {
-                let allowed = format!("a value with the same kernel as {}; make a new plan", params[place]);
-                return Err(Error::Param { loss, param: name.to_owned(), found: format!("{value}"), allowed });
+                return wrong(&loss, format!("a value with the same kernel as {}; make a new plan", params[place]));
             }
         } else {
             check_weight(&program.name, value)?;
         }
+        inner.ctx.write("parameters", &self.uniforms, 4 * place as u64, &param.word(value).to_le_bytes())?;
         params[place] = value;
-        inner.ctx.queue().write_buffer(&self.uniforms, 4 * place as u64, &(value as f32).to_le_bytes());
         Ok(())
+    }
+
+    /// Values that labels which are compared with a parameter can have.
+    fn class_indices(&self, param: u32) -> std::ops::RangeInclusive<f64> {
+        let program = &self.plan.inner.compiled.program;
+        let is_param = |id: NodeId| id != NodeId::NONE && *program.node(id) == Node::Param(param);
+        let beside = program.nodes.iter().filter_map(|node| match *node {
+            Node::Op(Op::Eq, [a, b, _]) if is_param(a) => Some(b),
+            Node::Op(Op::Eq, [a, b, _]) if is_param(b) => Some(a),
+            _ => None,
+        });
+        let is_unsigned = |id: NodeId| {
+            let Node::Input(place) = *program.node(id) else { return false };
+            let name = &program.inputs[place as usize].name;
+            self.plan.inner.compiled.spec.inputs.iter().any(|(input, dtype, _)| input == name && *dtype == DType::U32)
+        };
+        let all = f64::from(i32::MIN)..=f64::from(u32::MAX);
+        beside.fold(all, |range, label| match is_unsigned(label) {
+            true => range.start().max(0.0)..=*range.end(),
+            false => *range.start()..=range.end().min(f64::from(i32::MAX)),
+        })
     }
 
     /// The loss, in the shape of its reduction.
@@ -189,7 +217,8 @@ impl Bound {
         self.output(&Target::HessianDiagonal(self.place(input)?))
     }
 
-    fn place(&self, input: &str) -> Result<usize> {
+    /// The place of an input among the program's.
+    pub(super) fn place(&self, input: &str) -> Result<usize> {
         let program = &self.plan.inner.compiled.program;
         program.input(input).ok_or_else(|| {
             let known: Vec<&str> = program.inputs.iter().map(|i| i.name.as_str()).collect();
@@ -197,14 +226,18 @@ impl Bound {
         })
     }
 
-    fn output(&self, target: &Target) -> Result<&Tensor> {
+    /// The place of an output among the program's.
+    pub(super) fn output_place(&self, target: &Target) -> Result<usize> {
         let program = &self.plan.inner.compiled.program;
-        let found = program.outputs.iter().position(|o| o.target == *target);
-        found.map(|o| &self.outputs[o]).ok_or_else(|| {
+        program.outputs.iter().position(|o| o.target == *target).ok_or_else(|| {
             let known: Vec<String> = program.outputs.iter().map(|o| output_name(program, &o.target)).collect();
             let name = output_name(program, target);
             Error::Name { what: "the plan does not make the".into(), name, known: known.join(", ") }
         })
+    }
+
+    fn output(&self, target: &Target) -> Result<&Tensor> {
+        Ok(&self.outputs[self.output_place(target)?])
     }
 
     /// Bytes that a step must move: inputs once, outputs once.
@@ -217,32 +250,20 @@ impl Bound {
         &self.explained
     }
 
-    /// Reads and clears the status word: the first row with a label out of range, since it was last read.
+    /// Reads the status word: the first row with a label out of range, since it was last reported. Reporting it clears
+    /// it.
+    ///
+    /// [`Bound::read_loss`] and [`Bound::read`] look at it first, as reading any tensor of an [`Output`](crate::Output)
+    /// does; afterwards the values can be read, NaN where the label went in. [`Tensor::to_vec`] of [`Bound::grad`] and its
+    /// like gives the values alone.
     ///
     /// # Errors
     /// [`Error::LabelOutOfRange`], [`Error::Device`].
     pub async fn status(&self) -> Result<()> {
-        let Some(labels) = &self.labels else { return Ok(()) };
-        let ctx = &self.plan.inner.ctx;
-        let word = ctx.read("status", &self.scalars, 0, 4).await?;
-        let row: u32 = bytemuck::pod_read_unaligned(&word);
-        if row == NO_BAD_ROW {
-            return Ok(());
+        match &self.status {
+            Some(status) => status.check().await,
+            None => Ok(()),
         }
-        ctx.queue().write_buffer(&self.scalars, 0, &NO_BAD_ROW.to_le_bytes());
-        let row = u64::from(row);
-        let mut rest = row as usize;
-        let mut place = labels.offset();
-        for (&size, &stride) in labels.shape().iter().zip(labels.strides()).rev() {
-            place += (rest % size.max(1) * stride) as u64;
-            rest /= size.max(1);
-        }
-        let bits = ctx.read("label", labels.buffer(), 4 * place, 4).await?;
-        let label = match labels.dtype() {
-            DType::U32 => i64::from(bytemuck::pod_read_unaligned::<u32>(&bits)),
-            _ => i64::from(bytemuck::pod_read_unaligned::<i32>(&bits)),
-        };
-        Err(Error::LabelOutOfRange { row, label, classes: self.classes })
     }
 
     /// Reads the loss back, with the status.
@@ -250,8 +271,32 @@ impl Bound {
     /// # Errors
     /// [`Error::LabelOutOfRange`], [`Error::Device`]; [`Error::Name`] if the plan was made without it.
     pub async fn read_loss_async(&self) -> Result<Vec<f32>> {
+        self.read_async(self.loss()?).await
+    }
+
+    /// Reads an output of this plan back (what [`Bound::grad`], [`Bound::extra`], [`Bound::loss`] and their like give),
+    /// with the status.
+    ///
+    /// # Errors
+    /// [`Error::LabelOutOfRange`]; as [`Tensor::to_vec`].
+    pub async fn read_async<T: Element>(&self, output: &Tensor) -> Result<Vec<T>> {
         self.status().await?;
-        self.loss()?.read::<f32>(&self.plan.inner.ctx).await
+        output.read(&self.plan.inner.ctx).await
+    }
+
+    /// As [`Bound::read_async`]. Blocks.
+    ///
+    /// ```no_run
+    /// # fn read(bound: &wgloss::Bound) -> wgloss::Result<()> {
+    /// let d_input: Vec<f32> = bound.read(bound.grad("input")?)?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Bound::read_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read<T: Element>(&self, output: &Tensor) -> Result<Vec<T>> {
+        pollster::block_on(self.read_async(output))
     }
 
     /// The first value of the loss (the only one of a reduced loss). Blocks.

@@ -65,6 +65,11 @@ impl Context {
         }
     }
 
+    /// Whether the other is this context, or a clone of it.
+    pub(super) fn is(&self, other: &Context) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// The device.
     pub fn device(&self) -> &wgpu::Device {
         &self.inner.device
@@ -98,15 +103,31 @@ impl Context {
         &self.inner.limits
     }
 
+    /// Compiled kernels that the context holds: those of live plans, and the [`Context::IDLE_PIPELINES`] last used ones
+    /// beside.
+    pub fn pipelines(&self) -> usize {
+        self.inner.pipelines.len()
+    }
+
+    /// Compiled kernels of no live plan that a context keeps, for plans to come; [`Context::keep_idle_pipelines`] sets
+    /// another number. A kernel takes up to some megabytes.
+    pub const IDLE_PIPELINES: usize = super::pipeline::IDLE;
+
+    /// Keeps so many compiled kernels that no live plan holds, from now on: of more, those go that were used longest
+    /// ago.
+    pub fn keep_idle_pipelines(&self, most: usize) {
+        self.inner.pipelines.keep(most);
+    }
+
     /// From now on, new kernels whose first line contains `title` leave the last column out: all columns that a lane takes
     /// last, where it takes several; the last whole step, where there are no rows. For tests of what checks kernels.
     #[cfg(feature = "cli")]
     #[doc(hidden)]
     pub fn break_kernels(&self, title: &str) {
-        self.pipelines().break_titled(title);
+        self.pipeline_cache().break_titled(title);
     }
 
-    pub(super) fn pipelines(&self) -> &PipelineCache {
+    pub(super) fn pipeline_cache(&self) -> &PipelineCache {
         &self.inner.pipelines
     }
 
@@ -118,21 +139,45 @@ impl Context {
             let what = what.to_owned();
             return Err(Error::Limit { what, needed: bytes, allowed, limit: "max_buffer_size" });
         }
-        let memory = self.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let validation = self.device().push_error_scope(wgpu::ErrorFilter::Validation);
-        let buffer = self.device().create_buffer(&wgpu::BufferDescriptor {
-            label: Some(what),
-            size: bytes,
-            usage,
-            mapped_at_creation: false,
-        });
-        let (validation, memory) = (resolved(validation.pop()), resolved(memory.pop()));
-        if memory.is_some() {
-            return Err(Error::OutOfMemory { what: what.to_owned(), bytes });
+        let descriptor = wgpu::BufferDescriptor { label: Some(what), size: bytes, usage, mapped_at_creation: false };
+        let buffer = self.caught(what, bytes, || self.device().create_buffer(&descriptor))?;
+        self.check_device()?;
+        Ok(buffer)
+    }
+
+    /// Copies bytes to a buffer that has `COPY_DST`, before what is submitted next.
+    pub(super) fn write(&self, what: &str, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
+        if !buffer.usage().contains(wgpu::BufferUsages::COPY_DST) {
+            let message = "cannot be written from the host: it was made without BufferUsages::COPY_DST".to_owned();
+            return Err(Error::Buffer { input: what.to_owned(), message });
         }
-        match validation {
-            Some(error) => Err(Error::Device { message: error.to_string() }),
-            None => Ok(buffer),
+        self.caught(what, bytes.len() as u64, || self.queue().write_buffer(buffer, offset, bytes))?;
+        self.check_device()
+    }
+
+    /// Records commands and submits them.
+    pub(super) fn submit(&self, what: &str, record: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<()> {
+        self.scoped(what, || {
+            let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            record(&mut encoder);
+            self.queue().submit([encoder.finish()]);
+        })
+    }
+
+    /// Waits until the device is idle.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn wait(&self) -> Result<()> {
+        let poll = || self.device().poll(wgpu::PollType::wait_indefinitely());
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll)) {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Error::Device { message: error.to_string() }),
+            // wgpu panics where a driver loses the device while somebody waits; what else panics is a callback's.
+            Err(panic) => match panic.downcast_ref::<String>() {
+                Some(message) if message.starts_with("Error in Device::poll") => {
+                    Err(Error::Device { message: message.clone() })
+                }
+                _ => std::panic::resume_unwind(panic),
+            },
         }
     }
 
@@ -144,24 +189,70 @@ impl Context {
         }
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let staging = self.create_buffer("staging", bytes, usage)?;
-        let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes);
-        self.queue().submit([encoder.finish()]);
+        self.submit(what, |encoder| encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes))?;
         let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
-        staging.map_async(wgpu::MapMode::Read, .., move |result| {
-            // The receiver is gone only if the caller dropped this future.
-            let _ = sender.send(result);
-        });
-        // In a browser this does nothing and the event loop does the work.
-        let polled = self.device().poll(wgpu::PollType::wait_indefinitely());
-        polled.map_err(|error| Error::Device { message: error.to_string() })?;
+        self.caught(what, bytes, || {
+            staging.map_async(wgpu::MapMode::Read, .., move |result| {
+                // The receiver is gone only if the caller dropped this future.
+                let _ = sender.send(result);
+            });
+        })?;
+        // In a browser the event loop does the work.
+        #[cfg(not(target_arch = "wasm32"))]
+        self.wait()?;
+        let lost = |message: String| Error::Device { message: format!("{what}: {message}") };
         match receiver.receive().await {
             Some(Ok(())) => {}
-            Some(Err(error)) => return Err(Error::Device { message: error.to_string() }),
-            None => return Err(Error::Device { message: "the device was lost before it answered".to_owned() }),
+            Some(Err(error)) => return Err(lost(error.to_string())),
+            None => return Err(lost("the device was lost before it answered".to_owned())),
         }
-        let view = staging.get_mapped_range(..bytes).map_err(|error| Error::Device { message: error.to_string() })?;
+        let view = staging.get_mapped_range(..bytes).map_err(|error| lost(error.to_string()))?;
         Ok(view.to_vec())
+    }
+
+    /// Makes calls of wgpu whose mistakes, or a lost device, are errors of ours: left alone, wgpu panics at the ones and
+    /// is silent about the other. Whatever is called with a buffer or a kernel goes through here.
+    pub(super) fn scoped<T>(&self, what: &str, calls: impl FnOnce() -> T) -> Result<T> {
+        let value = self.caught(what, 0, calls)?;
+        self.check_device()?;
+        Ok(value)
+    }
+
+    /// As [`Context::scoped`], silent about a lost device; `bytes` is what running out of memory is told with.
+    pub(super) fn caught<T>(&self, what: &str, bytes: u64, calls: impl FnOnce() -> T) -> Result<T> {
+        let scope = |filter| self.device().push_error_scope(filter);
+        let memory = scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = scope(wgpu::ErrorFilter::Internal);
+        let validation = scope(wgpu::ErrorFilter::Validation);
+        let value = calls();
+        let (validation, internal) = (resolved(validation.pop()), resolved(internal.pop()));
+        if resolved(memory.pop()).is_some() {
+            return Err(Error::OutOfMemory { what: what.to_owned(), bytes });
+        }
+        match validation.or(internal) {
+            Some(error) => Err(Error::Device { message: format!("{what}: {error}") }),
+            None => Ok(value),
+        }
+    }
+
+    /// Whether the device is there. What is made on a lost one is invalid and wgpu says so to its one device-lost
+    /// callback only, which is the caller's; but a buffer that should be mapped from the start is not mapped then.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn check_device(&self) -> Result<()> {
+        let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some("wgloss sign of life"), size: 4, usage, mapped_at_creation: true };
+        let mapped = self.caught("sign of life", 4, || {
+            let buffer = self.device().create_buffer(&descriptor);
+            buffer.get_mapped_range(..).map(drop)
+        })?;
+        mapped.map_err(|_| Error::Device { message: "the device was lost or destroyed".to_owned() })
+    }
+
+    /// In a browser a lost device is told to its own `lost` promise.
+    #[cfg(target_arch = "wasm32")]
+    pub(super) fn check_device(&self) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -26,6 +26,7 @@ mod scalars;
 mod settle;
 mod spec;
 mod stages;
+mod status;
 mod tensor;
 mod tensors;
 #[cfg(not(target_arch = "wasm32"))]

@@ -70,7 +70,7 @@ impl Context {
     /// `TIMESTAMP_QUERY` to tune.
     ///
     /// # Errors
-    /// None today; a device that wgloss could not use would be [`Error::Device`].
+    /// [`Error::Device`] for a device that is lost or destroyed (not in a browser).
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<&wgpu::Adapter>) -> Result<Context> {
         #[cfg(not(target_arch = "wasm32"))]
         return pollster::block_on(Context::probed(device, queue, adapter));
@@ -80,6 +80,7 @@ impl Context {
 
     async fn probed(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<&wgpu::Adapter>) -> Result<Context> {
         let mut ctx = Context::unprobed(device, queue, adapter);
+        ctx.check_device()?;
         // A CPU gains nothing from its exp2.
         let exp2 = adapter.is_some() && !ctx.limits().software && exp2_is_accurate(&ctx).await;
         if exp2 {

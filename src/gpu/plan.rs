@@ -28,6 +28,15 @@ pub(super) struct Inner {
     preferred: Option<Force>,
     pub tuning: Option<Tuning>,
     explained: String,
+    /// Of the planned shapes: the cache keeps what a plan holds.
+    pipelines: Vec<Arc<Pipeline>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.pipelines.clear();
+        self.ctx.pipeline_cache().trim();
+    }
 }
 
 impl std::fmt::Debug for Plan {
@@ -49,6 +58,7 @@ impl Context {
             preferred: None,
             tuning: None,
             explained: String::new(),
+            pipelines: Vec::new(),
         };
         plan.warm()?;
         Ok(Plan { inner: Arc::new(plan) })
@@ -67,6 +77,7 @@ impl Inner {
             preferred,
             tuning,
             explained: String::new(),
+            pipelines: Vec::new(),
         };
         other.warm()?;
         Ok(other)
@@ -75,11 +86,11 @@ impl Inner {
     /// Pipelines of the shapes that the plan was made for.
     fn warm(&mut self) -> Result<()> {
         let (geometry, resolved) = self.resolve(&self.compiled.planned()?, false)?;
-        for step in resolved.scalars.iter().chain(&resolved.steps) {
-            self.pipeline(step)?;
-        }
+        let steps = resolved.scalars.iter().chain(&resolved.steps);
+        self.pipelines = steps.map(|step| self.pipeline(step)).collect::<Result<_>>()?;
         self.explained = self.explain(&geometry, &resolved);
-        Ok(())
+        // All pipelines may have been there already.
+        self.ctx.check_device()
     }
 
     /// The dispatches for these tensors. Those that the tuned schedule cannot take get the default.
@@ -89,7 +100,7 @@ impl Inner {
     }
 
     pub fn pipeline(&self, step: &Step) -> Result<Arc<Pipeline>> {
-        self.ctx.pipelines().get(self.ctx.device(), step.source(), step.has_span())
+        self.ctx.pipeline_cache().get(&self.ctx, step.source(), step.has_span())
     }
 
     pub fn explain(&self, geometry: &Geometry, resolved: &Resolved) -> String {

@@ -39,28 +39,26 @@ async fn results(ctx: &Context) -> Result<Vec<f32>> {
     let wgsl = fill_hooks("probe of exp2", Skeleton::Probe, 0, Gather::Tree, &hooks);
     let bindings = vec![Binding { slot: Slot::Work, writes: true, tensor: None }];
     let source = KernelSource { wgsl: wgsl.expect("the probe takes constants"), bindings };
-    let pipeline = ctx.pipelines().get(ctx.device(), &source, false)?;
+    let pipeline = ctx.pipeline_cache().get(ctx, &source, false)?;
     let arguments = arguments();
     let bytes = 4 * arguments.len() as u64;
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
     let buffer = ctx.create_buffer("wgloss probe", bytes, usage)?;
-    ctx.queue().write_buffer(&buffer, 0, bytemuck::cast_slice(&arguments));
+    ctx.write("wgloss probe", &buffer, 0, bytemuck::cast_slice(&arguments))?;
     let unused = ctx.create_buffer("wgloss probe", 256, wgpu::BufferUsages::UNIFORM)?;
     let buffers = [&unused, &unused, &buffer];
     let entry = |k: usize| wgpu::BindGroupEntry { binding: k as u32, resource: buffers[k].as_entire_binding() };
-    let group = ctx.device().create_bind_group(&wgpu::BindGroupDescriptor {
-        label: Some("wgloss probe"),
-        layout: &pipeline.layout,
-        entries: &[entry(0), entry(1), entry(2)],
-    });
-    let mut encoder = ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-    {
+    ctx.submit("probe", |encoder| {
+        let group = ctx.device().create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some("wgloss probe"),
+            layout: &pipeline.layout,
+            entries: &[entry(0), entry(1), entry(2)],
+        });
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         pass.set_pipeline(&pipeline.pipeline);
         pass.set_bind_group(0, &group, &[]);
         pass.dispatch_workgroups((arguments.len() as u32).div_ceil(64), 1, 1);
-    }
-    ctx.queue().submit([encoder.finish()]);
+    })?;
     Ok(bytemuck::pod_collect_to_vec(&ctx.read("probe", &buffer, 0, bytes).await?))
 }
 

@@ -6,11 +6,16 @@ use super::spec::{Bindings, PlanSpec};
 use super::tensor::Tensor;
 use crate::error::Result;
 use crate::loss::Loss;
+use crate::lower::Target;
 
 /// Loss and gradients of one call. Reading blocks until the GPU is done.
+///
+/// Whatever is read first, the loss or one of the tensors, reports a label out of range, once: see [`Bound::status`].
 #[derive(Debug)]
 pub struct Output {
     bound: Bound,
+    /// Those of the bound plan, each with the status.
+    outputs: Vec<Tensor>,
 }
 
 impl Output {
@@ -45,7 +50,7 @@ impl Output {
     /// # Errors
     /// None for outputs of [`Loss::forward`] and [`Loss::forward_backward`].
     pub fn loss_tensor(&self) -> Result<&Tensor> {
-        self.bound.loss()
+        self.output(&Target::Loss)
     }
 
     /// The gradient with respect to an input, on the GPU.
@@ -53,7 +58,7 @@ impl Output {
     /// # Errors
     /// [`crate::Error::Name`] if it was not asked for.
     pub fn grad(&self, input: &str) -> Result<&Tensor> {
-        self.bound.grad(input)
+        self.output(&Target::Grad(self.bound.place(input)?))
     }
 
     /// The diagonal of the Hessian with respect to an input, on the GPU.
@@ -61,7 +66,19 @@ impl Output {
     /// # Errors
     /// [`crate::Error::Name`] if it was not asked for.
     pub fn hessian_diagonal(&self, input: &str) -> Result<&Tensor> {
-        self.bound.hessian_diagonal(input)
+        self.output(&Target::HessianDiagonal(self.bound.place(input)?))
+    }
+
+    /// Another output of the loss, by name, on the GPU.
+    ///
+    /// # Errors
+    /// [`crate::Error::Name`] if it was not asked for.
+    pub fn extra(&self, name: &str) -> Result<&Tensor> {
+        self.output(&Target::Extra(name.to_owned()))
+    }
+
+    fn output(&self, target: &Target) -> Result<&Tensor> {
+        Ok(&self.outputs[self.bound.output_place(target)?])
     }
 
     /// The bound plan, to run again.
@@ -117,9 +134,12 @@ impl Loss {
     /// # Errors
     /// As [`Context::plan`] and [`super::Plan::bind`].
     pub fn run(&self, ctx: &Context, inputs: &[(&str, &Tensor)], spec: &PlanSpec) -> Result<Output> {
+        let bindings = Bindings::new().inputs(inputs);
+        bindings.check_context(ctx)?;
         let plan = ctx.plan(self, &spec.clone().like(inputs))?;
-        let bound = plan.bind(&Bindings::new().inputs(inputs))?;
+        let bound = plan.bind(&bindings)?;
         bound.submit()?;
-        Ok(Output { bound })
+        let outputs = bound.outputs.iter().map(|tensor| tensor.watched(bound.status.as_ref())).collect();
+        Ok(Output { bound, outputs })
     }
 }

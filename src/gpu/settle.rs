@@ -55,7 +55,7 @@ impl Problem<'_> {
              fn widen(word: u32, index: u32) -> u32 {{ return widen_{dtype}(word, index); }}\n\
              fn narrow(bits: u32) -> u32 {{ return narrow_{dtype}(bits); }}\n"
         );
-        let title = format!("{}: gradient narrowed to {dtype}", self.program.name);
+        let title = format!("{}: gradient narrowed to {dtype}", self.program.title);
         let source = after(&title, Skeleton::Narrow, constants, [from, Slot::Output(output)]);
         let grid = [self.groups_of(values, workgroup), 1];
         steps.push(Step::Settle { output, source, grid, uniform: bytemuck::bytes_of(&axes).to_vec() });
@@ -89,7 +89,7 @@ impl Problem<'_> {
             let summed = u64::from(axes.repeats.div_ceil(axes.segments));
             let workgroup = (summed.div_ceil(8).next_power_of_two() as u32).clamp(8, self.reduce_lanes());
             let constants = format!("const WG: u32 = {workgroup}u;\nconst ACCUMULATE: bool = {accumulate};\n");
-            let title = format!("{}: gradient summed over broadcast axes", self.program.name);
+            let title = format!("{}: gradient summed over broadcast axes", self.program.title);
             let source = after(&title, Skeleton::BroadcastSum, constants, [from, to]);
             let grid = [axes.values.min(self.limits.workgroups), axes.segments];
             steps.push(Step::Settle { output, source, grid, uniform: bytemuck::bytes_of(&axes).to_vec() });

@@ -1,8 +1,10 @@
 //! What a plan is for, and what a bound plan works on.
 
+use super::context::Context;
 use super::problem::Shard;
 use super::tensor::Tensor;
 use crate::dtype::DType;
+use crate::error::Result;
 use crate::geometry::Layout;
 use crate::lower::{Upstream, Wanted};
 use crate::schedule::Force;
@@ -224,6 +226,18 @@ impl Bindings {
     pub fn extra(mut self, name: &str, tensor: &Tensor) -> Bindings {
         self.extras.push((name.to_owned(), tensor.clone()));
         self
+    }
+
+    /// All tensors must belong to that context.
+    pub(super) fn check_context(&self, ctx: &Context) -> Result<()> {
+        let inputs = self.inputs.iter().map(|(name, tensor)| (name.clone(), tensor));
+        let grads = self.grads.iter().map(|(name, tensor)| (format!("gradient of {name}"), tensor));
+        let diagonals = self.hessian_diagonals.iter();
+        let diagonals = diagonals.map(|(name, tensor)| (format!("Hessian diagonal of {name}"), tensor));
+        let extras = self.extras.iter().map(|(name, tensor)| (format!("extra output {name}"), tensor));
+        let loss = self.losses.iter().map(|tensor| ("loss".to_owned(), tensor));
+        let mut all = inputs.chain(grads).chain(diagonals).chain(extras).chain(loss);
+        all.try_for_each(|(name, tensor)| tensor.check_context(&name, ctx))
     }
 
     /// Where the loss goes.

@@ -1,32 +1,39 @@
 //! A view of a buffer: offset, shape, strides, element type.
 
 use super::context::Context;
+use super::status::Status;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::geometry::Layout;
 use ndarray::{ArrayBase, Data, Dimension};
+use std::sync::Arc;
 
 /// Usages of the buffers that wgloss makes for tensors.
 const USAGE: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 
 /// A tensor on the GPU. Clones share the buffer.
+///
+/// It belongs to one context and its clones, and is refused by any other: buffers of two instances cannot be told apart.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     buffer: wgpu::Buffer,
     offset: u64,
     dtype: DType,
     layout: Layout,
-    ctx: Option<Context>,
+    ctx: Context,
     /// Elements of the buffer that may belong to a tensor. The rest of one that wgloss made pads it to whole vectors.
     elements: u64,
+    /// Of the tensors of an `Output`: where it says whether they hold what was asked for.
+    status: Option<Arc<Status>>,
 }
 
 impl Tensor {
     /// Copies host values to a new tensor.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `shape` holds as many elements; [`Error::Limit`], [`Error::OutOfMemory`].
+    /// [`Error::Shape`] unless `shape` holds as many elements; [`Error::Limit`], [`Error::OutOfMemory`],
+    /// [`Error::Device`].
     pub fn from_slice<T: Element>(ctx: &Context, values: &[T], shape: &[usize]) -> Result<Tensor> {
         if Layout::contiguous(shape).len() != values.len() {
             let expected = format!("a shape of {} elements", values.len());
@@ -55,31 +62,57 @@ impl Tensor {
     /// A new tensor of zeros.
     ///
     /// # Errors
-    /// [`Error::Limit`], [`Error::OutOfMemory`].
+    /// [`Error::Limit`], [`Error::OutOfMemory`], [`Error::Device`].
     pub fn zeros(ctx: &Context, dtype: DType, shape: &[usize]) -> Result<Tensor> {
         let layout = Layout::contiguous(shape);
         // Whole vectors, so that the last one can be loaded and stored as one.
         let bytes = (layout.len() as u64).saturating_mul(dtype.size());
         let buffer = ctx.create_buffer("tensor", bytes.checked_next_multiple_of(16).unwrap_or(u64::MAX), USAGE)?;
         let elements = layout.len() as u64;
-        Ok(Tensor { buffer, offset: 0, dtype, layout, ctx: Some(ctx.clone()), elements })
+        Ok(Tensor { buffer, offset: 0, dtype, layout, ctx: ctx.clone(), elements, status: None })
     }
 
     /// A contiguous tensor in a buffer that somebody else made, beginning at that element.
     ///
-    /// The buffer needs `STORAGE`; scalars and what is read back need `COPY_SRC` as well.
+    /// The buffer must be one of the context's device. wgpu tells apart devices of one instance, so that the first use of
+    /// a buffer of another one is an [`Error::Device`], but not instances: for those the caller vouches.
+    ///
+    /// The buffer needs `STORAGE`; scalars and what is read back need `COPY_SRC` as well, what is written from the host
+    /// `COPY_DST`.
+    ///
+    /// ```no_run
+    /// use wgloss::{Context, DType, Tensor};
+    /// # fn main() -> wgloss::Result<()> {
+    /// let ctx = Context::new()?;
+    /// let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+    /// let descriptor = wgpu::BufferDescriptor { label: None, size: 64, usage, mapped_at_creation: false };
+    /// let tensor = Tensor::from_buffer(&ctx, ctx.device().create_buffer(&descriptor), 0, DType::F32, &[4, 4])?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Buffer`] if the buffer is too small or lacks the usage.
-    pub fn from_buffer(buffer: wgpu::Buffer, offset: u64, dtype: DType, shape: &[usize]) -> Result<Tensor> {
-        Tensor::from_buffer_strided(buffer, offset, dtype, Layout::contiguous(shape))
+    pub fn from_buffer(
+        ctx: &Context,
+        buffer: wgpu::Buffer,
+        offset: u64,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Result<Tensor> {
+        Tensor::from_buffer_strided(ctx, buffer, offset, dtype, Layout::contiguous(shape))
     }
 
     /// A tensor with any strides in a buffer that somebody else made, beginning at that element.
     ///
     /// # Errors
     /// As [`Tensor::from_buffer`].
-    pub fn from_buffer_strided(buffer: wgpu::Buffer, offset: u64, dtype: DType, layout: Layout) -> Result<Tensor> {
+    pub fn from_buffer_strided(
+        ctx: &Context,
+        buffer: wgpu::Buffer,
+        offset: u64,
+        dtype: DType,
+        layout: Layout,
+    ) -> Result<Tensor> {
         let elements = offset.saturating_add(layout.extent());
         let needed = elements.saturating_mul(dtype.size()).checked_next_multiple_of(4).unwrap_or(u64::MAX);
         let fault = |message: String| Err(Error::Buffer { input: format!("{:?}", layout.shape), message });
@@ -90,7 +123,7 @@ impl Tensor {
             return fault("was made without BufferUsages::STORAGE".to_owned());
         }
         let elements = buffer.size() / dtype.size();
-        Ok(Tensor { buffer, offset, dtype, layout, ctx: None, elements })
+        Ok(Tensor { buffer, offset, dtype, layout, ctx: ctx.clone(), elements, status: None })
     }
 
     /// Another view of the same buffer: first element (counted from this one's), shape and strides.
@@ -104,9 +137,9 @@ impl Tensor {
             let message = format!("holds {} elements, the view reaches element {end}", self.elements);
             return Err(Error::Buffer { input: format!("{shape:?}"), message });
         }
-        let buffer = self.buffer.clone();
-        let view = Tensor::from_buffer_strided(buffer, self.offset.saturating_add(offset), self.dtype, layout)?;
-        Ok(Tensor { ctx: self.ctx.clone(), elements: self.elements, ..view })
+        let (buffer, offset) = (self.buffer.clone(), self.offset.saturating_add(offset));
+        let view = Tensor::from_buffer_strided(&self.ctx, buffer, offset, self.dtype, layout)?;
+        Ok(Tensor { status: self.status.clone(), elements: self.elements, ..view })
     }
 
     /// Size of each axis.
@@ -132,6 +165,21 @@ impl Tensor {
     /// The first element's place in the buffer, in elements.
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// The same tensor, as one of an `Output`: reading it reports what the status word holds first.
+    pub(super) fn watched(&self, status: Option<&Arc<Status>>) -> Tensor {
+        Tensor { status: status.cloned(), ..self.clone() }
+    }
+
+    /// Whether the tensor belongs to that context; `name` is what the message calls it.
+    pub(super) fn check_context(&self, name: &str, ctx: &Context) -> Result<()> {
+        if self.ctx.is(ctx) {
+            return Ok(());
+        }
+        let message = "belongs to another context; make it in this one (of a buffer of this one's device: \
+                       `Tensor::from_buffer`)";
+        Err(Error::Buffer { input: name.to_owned(), message: message.to_owned() })
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -160,9 +208,11 @@ impl Tensor {
     /// Copies host values into the tensor, which must be contiguous. Takes effect with the next submit.
     ///
     /// # Errors
-    /// [`Error::DType`], [`Error::Shape`], or [`Error::Buffer`] for strided tensors, and for 16-bit ones that share a
-    /// 32-bit word with something else.
+    /// [`Error::DType`], [`Error::Shape`], or [`Error::Buffer`] for strided tensors, for 16-bit ones that share a
+    /// 32-bit word with something else, for those of another context, and for buffers without `COPY_DST`;
+    /// [`Error::Device`].
     pub fn write<T: Element>(&self, ctx: &Context, values: &[T]) -> Result<()> {
+        self.check_context("write", ctx)?;
         self.check_dtype::<T>()?;
         if values.len() != self.layout.len() {
             let expected = format!("{} elements, {} given", self.layout.len(), values.len());
@@ -177,30 +227,25 @@ impl Tensor {
         // Nobody has what follows the last element of a buffer that wgloss made.
         let is_last = range.end == self.elements * self.dtype.size() && range.end < self.buffer.size();
         if range.start.is_multiple_of(4) && range.end.is_multiple_of(4) {
-            ctx.queue().write_buffer(&self.buffer, range.start, bytes);
+            ctx.write("tensor", &self.buffer, range.start, bytes)
         } else if range.start.is_multiple_of(4) && is_last {
             let mut padded = bytes.to_vec();
             padded.resize(bytes.len().next_multiple_of(4), 0);
-            ctx.queue().write_buffer(&self.buffer, range.start, &padded);
+            ctx.write("tensor", &self.buffer, range.start, &padded)
         } else {
             let message = "shares a 32-bit word with its neighbour, which a write would change".to_owned();
-            return Err(Error::Buffer { input: "write".to_owned(), message });
+            Err(Error::Buffer { input: "write".to_owned(), message })
         }
-        Ok(())
     }
 
     /// Reads the tensor back, in row-major order. Blocks.
     ///
     /// # Errors
-    /// [`Error::DType`]; [`Error::Buffer`] if the buffer lacks `COPY_SRC` or was made elsewhere (use
-    /// [`Tensor::read`]); [`Error::Device`].
+    /// [`Error::DType`]; [`Error::Buffer`] if the buffer lacks `COPY_SRC`; [`Error::Device`]; of a tensor of an
+    /// [`Output`](crate::Output), [`Error::LabelOutOfRange`], told once for all of them.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
-        let Some(ctx) = &self.ctx else {
-            let message = "was made elsewhere; read it with `read(&ctx)`".to_owned();
-            return Err(Error::Buffer { input: format!("{:?}", self.layout.shape), message });
-        };
-        pollster::block_on(self.read(ctx))
+        pollster::block_on(self.read(&self.ctx))
     }
 
     /// Reads the tensor back as an array. Blocks.
@@ -220,9 +265,13 @@ impl Tensor {
     /// Reads the tensor back, in row-major order.
     ///
     /// # Errors
-    /// As [`Tensor::to_vec`].
+    /// As [`Tensor::to_vec`]; [`Error::Buffer`] for a tensor of another context.
     pub async fn read<T: Element>(&self, ctx: &Context) -> Result<Vec<T>> {
+        self.check_context("read", ctx)?;
         self.check_dtype::<T>()?;
+        if let Some(status) = &self.status {
+            status.check().await?;
+        }
         let range = self.byte_range();
         if range.is_empty() {
             return Ok(Vec::new());

@@ -25,6 +25,7 @@ impl Plan {
         let inner = &self.inner;
         let known = inner.compiled.loss.inputs();
         check_once("input", bindings.inputs.iter().map(|i| i.0.as_str()))?;
+        bindings.check_context(&inner.ctx)?;
         for (name, tensor) in &bindings.inputs {
             check_input(&inner.compiled.program.name, &known, name, tensor.dtype())?;
             if !inner.compiled.program.inputs.iter().any(|i| i.name == *name) {

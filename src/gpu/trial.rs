@@ -12,7 +12,7 @@ use super::tensor::Tensor;
 use super::tuning::TuneClock;
 use crate::codegen::Mode;
 use crate::dtype::{DType, widen_bf16, widen_f16};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::expr::Scope;
 use crate::geometry::{Geometry, Layout};
 use crate::loss::RowAxis;
@@ -61,19 +61,19 @@ impl<'a> Trial<'a> {
         let planned = inner.compiled.planned()?;
         let program = &inner.compiled.program;
         let modes: Vec<Mode> = (0..program.outputs.len()).map(|o| mode_of(program, &inner.compiled.spec, o)).collect();
-        let mut encoder = trial.encoder();
+        let mut fills = Vec::new();
         for (place, decl) in program.inputs.iter().enumerate() {
             let io = planned.inputs[place].as_ref().expect("every input of a plan is planned");
             let tensor = trial.tensor(io)?;
             let labels = (decl.kind == Kind::Int).then_some(geometry.cols.min(1 << 31) as u32);
             let source = trial.source(io.dtype, labels, place as u32)?;
-            fill(&mut encoder, &source, tensor.buffer());
+            fills.push((tensor.buffer().clone(), source));
             if modes.contains(&Mode::InPlace(place)) {
-                trial.overwritten.push((tensor.buffer().clone(), source));
+                trial.overwritten.extend(fills.last().cloned());
             }
             trial.bindings = std::mem::take(&mut trial.bindings).input(&decl.name, &tensor);
         }
-        ctx.queue().submit([encoder.finish()]);
+        ctx.submit("tuning data", |encoder| fills.iter().for_each(|(buffer, source)| fill(encoder, source, buffer)))?;
         for (output, mode) in modes.into_iter().enumerate() {
             let target = &program.outputs[output].target;
             if matches!(mode, Mode::InPlace(_)) || *target == Target::Denominator {
@@ -96,17 +96,13 @@ impl<'a> Trial<'a> {
         Ok(trial)
     }
 
-    fn encoder(&self) -> wgpu::CommandEncoder {
-        self.inner.ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default())
-    }
-
     fn tensor(&self, io: &Io) -> Result<Tensor> {
         let ctx = &self.inner.ctx;
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         // As long as tensors that wgloss makes: to the end of the last vector.
         let bytes = io.layout.extent().saturating_mul(io.dtype.size()).checked_next_multiple_of(16).unwrap_or(u64::MAX);
         let buffer = ctx.create_buffer("wgloss tuning", bytes, usage)?;
-        Tensor::from_buffer_strided(buffer, 0, io.dtype, io.layout.clone())
+        Tensor::from_buffer_strided(ctx, buffer, 0, io.dtype, io.layout.clone())
     }
 
     /// One period of an input's data.
@@ -127,7 +123,7 @@ impl<'a> Trial<'a> {
         let ctx = &self.inner.ctx;
         let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let buffer = ctx.create_buffer("wgloss tuning data", 4 * PERIOD, usage)?;
-        ctx.queue().write_buffer(&buffer, 0, bytemuck::cast_slice(&words));
+        ctx.write("wgloss tuning data", &buffer, 0, bytemuck::cast_slice(&words))?;
         Ok(buffer)
     }
 
@@ -145,17 +141,12 @@ impl<'a> Trial<'a> {
         }
     }
 
-    fn wait(&self) -> Result<()> {
-        let polled = self.inner.ctx.device().poll(wgpu::PollType::wait_indefinitely());
-        polled.map(|_| ()).map_err(|error| Error::Device { message: error.to_string() })
-    }
-
     /// Runs once, and reads all outputs, or the ends of long ones.
     pub fn outputs(&self, bound: &Bound) -> Result<Vec<Vec<f32>>> {
-        let mut encoder = self.encoder();
-        self.restore(&mut encoder);
-        bound.encode(&mut encoder)?;
-        self.inner.ctx.queue().submit([encoder.finish()]);
+        self.inner.ctx.submit("a step", |encoder| {
+            self.restore(encoder);
+            bound.encode_timed(encoder, &bound.steps, None);
+        })?;
         bound.outputs.iter().map(|tensor| self.ends(tensor)).collect()
     }
 
@@ -207,20 +198,18 @@ impl<'a> Trial<'a> {
 
     /// Milliseconds of one run. None where a timestamp made no sense: from now on the wall clock counts.
     pub fn time(&mut self, bound: &Bound, before: Option<f64>) -> Result<Option<f64>> {
-        let mut encoder = self.encoder();
-        self.restore(&mut encoder);
-        let queue = self.inner.ctx.queue();
+        let ctx = &self.inner.ctx;
         let Some(Stamps { queries, resolved }) = &self.stamps else {
-            queue.submit([encoder.finish()]);
-            self.wait()?;
+            ctx.submit("a step", |encoder| self.restore(encoder))?;
+            ctx.wait()?;
             let changes = !self.overwritten.is_empty() || !self.accumulated.is_empty();
             let repeats =
                 before.filter(|_| !changes).map_or(1, |ms| (WALL_SAMPLE_MS / ms).ceil().clamp(1.0, 64.0) as u32);
             let begin = Instant::now();
-            let mut encoder = self.encoder();
-            (0..repeats).try_for_each(|_| bound.encode(&mut encoder))?;
-            queue.submit([encoder.finish()]);
-            self.wait()?;
+            ctx.submit("a step", |encoder| {
+                (0..repeats).for_each(|_| bound.encode_timed(encoder, &bound.steps, None));
+            })?;
+            ctx.wait()?;
             return Ok(Some(begin.elapsed().as_secs_f64() * 1e3 / f64::from(repeats)));
         };
         let writes = wgpu::ComputePassTimestampWrites {
@@ -228,15 +217,17 @@ impl<'a> Trial<'a> {
             beginning_of_pass_write_index: Some(0),
             end_of_pass_write_index: Some(1),
         };
-        bound.encode_timed(&mut encoder, &bound.steps, Some(writes));
-        encoder.resolve_query_set(queries, 0..2, resolved, 0);
         let begin = Instant::now();
-        queue.submit([encoder.finish()]);
-        self.wait()?;
+        ctx.submit("a step", |encoder| {
+            self.restore(encoder);
+            bound.encode_timed(encoder, &bound.steps, Some(writes));
+            encoder.resolve_query_set(queries, 0..2, resolved, 0);
+        })?;
+        ctx.wait()?;
         let wall = begin.elapsed().as_secs_f64() * 1e3;
-        let ticks = pollster::block_on(self.inner.ctx.read("timestamps", resolved, 0, 16))?;
+        let ticks = pollster::block_on(ctx.read("timestamps", resolved, 0, 16))?;
         let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&ticks);
-        let ms = ticks[1].wrapping_sub(ticks[0]) as f64 * f64::from(queue.get_timestamp_period()) * 1e-6;
+        let ms = ticks[1].wrapping_sub(ticks[0]) as f64 * f64::from(ctx.queue().get_timestamp_period()) * 1e-6;
         // What took no time, or longer than the host waited for it, was not timed.
         let sensible = ms > 0.0 && ms <= 1.05 * wall + 0.1;
         if !sensible {
@@ -252,7 +243,8 @@ impl Stamps {
         let descriptor = wgpu::QuerySetDescriptor { label: Some("wgloss tuning"), ty, count };
         let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
         let resolved = ctx.create_buffer("wgloss timestamps", 16, usage)?;
-        Ok(Stamps { queries: ctx.device().create_query_set(&descriptor), resolved })
+        let queries = ctx.scoped("timestamps", || ctx.device().create_query_set(&descriptor))?;
+        Ok(Stamps { queries, resolved })
     }
 }
 

@@ -85,10 +85,36 @@ impl<'g> Build<'g> {
 
     /// Whether `label` is that class index. A negative index equals no unsigned label.
     pub fn label_is(&self, label: &str, index: i64) -> Expr<'g> {
-        let label = self.input(label);
-        // Any number may be an option, though no label is it.
-        let fits = (i64::from(i32::MIN)..=i64::from(u32::MAX)).contains(&index);
-        if fits { label.equals(self.graph.index(index)) } else { self.graph.truth(false) }
+        let input = self.input(label);
+        if self.fits(label, index) { input.equals(self.graph.index(index)) } else { self.graph.truth(false) }
+    }
+
+    /// Whether `label` is the class index of that option, a uniform. None where the option is none, or no such label can
+    /// have that index.
+    ///
+    /// ```
+    /// use wgloss::{Loss, RowAxis, Scope};
+    /// let loss = Loss::define("picked")
+    ///     .input("input", Scope::Element)
+    ///     .label("target")
+    ///     .row_axis(RowAxis::Class)
+    ///     .index("ignore_index", Some(-100))
+    ///     .expr(|b| {
+    ///         let picked = b.input("input").at(b.input("target"));
+    ///         b.label_is_option("target", "ignore_index").map_or(picked, |ignored| picked.masked(!ignored))
+    ///     });
+    /// let loss = loss.ignore_index(3);
+    /// # loss.check().unwrap();
+    /// ```
+    pub fn label_is_option(&self, label: &str, option: &str) -> Option<Expr<'g>> {
+        let index = self.index(option).filter(|index| self.fits(label, *index))?;
+        Some(self.input(label).equals(self.graph.index_param(&format!("{}{option}", self.prefix), index)))
+    }
+
+    /// Whether a label of that type can be that index.
+    fn fits(&self, label: &str, index: i64) -> bool {
+        let unsigned = (self.present)(label).unwrap_or(false);
+        if unsigned { u32::try_from(index).is_ok() } else { i32::try_from(index).is_ok() }
     }
 
     /// A number as a uniform.
@@ -102,7 +128,8 @@ impl<'g> Build<'g> {
         self.option(name, "a number", number).unwrap_or(f64::NAN)
     }
 
-    /// A class index.
+    /// A class index as it is when the plan is made: to select the expression by, as [`Build::value`]. To compare labels
+    /// with, [`Build::label_is_option`].
     pub fn index(&self, name: &str) -> Option<i64> {
         let index = |value| if let Value::Index(index) = value { Some(index) } else { None };
         self.option(name, "a class index", index).flatten()

@@ -64,7 +64,7 @@ impl fmt::Display for Domain {
 pub enum Value {
     /// A number: a uniform of the kernel, changeable by `set_param`.
     Num(f64),
-    /// A class index, or none.
+    /// A class index, or none. An index is a uniform of the kernel, changeable by `set_param`; none is another kernel.
     Index(Option<i64>),
     /// A switch; it selects the expression.
     Flag(bool),

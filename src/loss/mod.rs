@@ -104,13 +104,17 @@ impl Loss {
 
     /// Its name; of a weighted sum, the sum.
     pub fn name(&self) -> String {
-        let term = |t: &Term| {
-            let mut name = t.definition.name.clone();
-            if let Some(scale) = &t.scale {
-                name = format!("{scale}*{name}");
-            }
-            if t.weight == 1.0 { name } else { format!("{}*{name}", t.weight) }
-        };
+        self.sum_of(|term| if term.weight == 1.0 { String::new() } else { format!("{}*", term.weight) })
+    }
+
+    /// Its name without the weights of a sum.
+    pub(crate) fn title(&self) -> String {
+        self.sum_of(|_| String::new())
+    }
+
+    fn sum_of(&self, weight: impl Fn(&Term) -> String) -> String {
+        let scale = |term: &Term| term.scale.as_ref().map_or_else(String::new, |scale| format!("{scale}*"));
+        let term = |term: &Term| format!("{}{}{}", weight(term), scale(term), term.definition.name);
         self.terms.iter().map(term).collect::<Vec<_>>().join(" + ")
     }
 
@@ -214,7 +218,7 @@ impl Loss {
         }
     }
 
-    /// Declaration of the numeric parameter that the graph knows by this name.
+    /// Declaration of the parameter that the graph knows by this name.
     pub(crate) fn param_decl(&self, name: &str) -> Option<(String, OptionDecl)> {
         self.terms.iter().enumerate().find_map(|(place, term)| {
             let own = name.strip_prefix(&self.prefix(place))?;
@@ -429,7 +433,7 @@ mod tests {
         let sum = 0.5 * square("a") + square("a").reduction(Reduction::Sum);
         let graph = Graph::new();
         let built = sum.build(&graph, &|name| (name == "x").then_some(false)).unwrap();
-        let names: Vec<String> = graph.params().into_iter().map(|p| p.0).collect();
+        let names: Vec<String> = graph.params().into_iter().map(|p| p.name).collect();
         assert_eq!(names, ["a.k", "a.weight", "a#2.k"]);
         assert_eq!(built.loss.scope(), Scope::Total);
         assert_eq!(sum.param_decl("a#2.k").unwrap().1.name, "k");

@@ -91,9 +91,7 @@ fn with_extras(definition: DefinitionBuilder) -> DefinitionBuilder {
 
 /// The value in rows that are not ignored; 0 in the others.
 fn kept<'g>(b: &Build<'g>, value: Expr<'g>) -> Expr<'g> {
-    let valid = b.index("ignore_index").map(|index| !b.label_is("target", index));
-    // An index that no label of this type can have ignores nothing.
-    valid.filter(|valid| valid.scope() == Scope::Row).map_or(value, |valid| value.masked(valid))
+    b.label_is_option("target", "ignore_index").map_or(value, |ignored| value.masked(!ignored))
 }
 
 /// Options of the losses of a softmax.
@@ -185,9 +183,7 @@ fn nll_of_all<'g>(z: Expr<'g>, y: Expr<'g>, weight: Option<Expr<'g>>) -> Expr<'g
 
 /// The losses of the rows that are not ignored; their mean divides by the sum of the labels' weights.
 pub(super) fn over_labels<'g>(b: &Build<'g>, value: Expr<'g>, label_weight: Option<Expr<'g>>) -> Unreduced<'g> {
-    let valid = b.index("ignore_index").map(|index| !b.label_is("target", index));
-    // An index that no label of this type can have ignores nothing.
-    let valid = valid.filter(|valid| valid.scope() == Scope::Row);
+    let valid = b.label_is_option("target", "ignore_index").map(|ignored| !ignored);
     let keep = |x: Expr<'g>| valid.map_or(x, |valid| x.masked(valid));
     let denominator = match (label_weight, valid) {
         (Some(weight), _) => Denominator::Sum(keep(weight)),

@@ -7,7 +7,13 @@ use crate::loss::RowAxis;
 use std::collections::HashMap;
 
 /// The program of these outputs: nodes in order, passes and stages.
-pub(super) fn assign(graph: &Graph, name: String, row_axis: RowAxis, outputs: Vec<Output>, looks: Looks) -> Program {
+pub(super) fn assign(
+    graph: &Graph,
+    [name, title]: [String; 2],
+    row_axis: RowAxis,
+    outputs: Vec<Output>,
+    looks: Looks,
+) -> Program {
     // Compact, operands first.
     let mut roots: Vec<NodeId> = outputs.iter().flat_map(Output::roots).collect();
     roots.extend(looks.nodes());
@@ -15,6 +21,7 @@ pub(super) fn assign(graph: &Graph, name: String, row_axis: RowAxis, outputs: Ve
     let mut new: HashMap<NodeId, NodeId> = HashMap::new();
     let mut program = Program {
         name,
+        title,
         row_axis,
         nodes: Vec::new(),
         scopes: Vec::new(),

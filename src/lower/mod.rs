@@ -118,17 +118,17 @@ pub(crate) fn lower_columns(
     let lowered = Lowered { graph: &graph, has_rows };
     let mut outputs = lowered.outputs(&outputs, &inputs);
     // Wanted or not, the loss says what poisons the gradients.
-    let mut loss = lowered.expand(simplify(&graph, &[root.id])[0]);
+    let mut whole = lowered.expand(simplify(&graph, &[root.id])[0]);
     if columns == Columns::Part {
         let spread = |id: &mut NodeId| *id = spread_gathers(&graph, *id);
         outputs.iter_mut().for_each(|output| {
             spread(&mut output.node);
             output.at_label.iter_mut().for_each(|(_, there)| spread(there));
         });
-        spread(&mut loss);
+        spread(&mut whole);
     }
-    let looks = Looks::new(&graph, has_rows, loss, &outputs);
-    Ok(assign(&graph, name, row_axis, outputs, looks))
+    let looks = Looks::new(&graph, has_rows, whole, &outputs);
+    Ok(assign(&graph, [name, loss.title()], row_axis, outputs, looks))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::poison::{Look, Looks, Poison};
 use crate::error::Result;
-use crate::expr::{InputDecl, Node, NodeId, Reduce, Scope};
+use crate::expr::{InputDecl, Node, NodeId, ParamDecl, Reduce, Scope};
 use crate::loss::{RowAxis, check_once};
 use crate::op::Kind;
 
@@ -113,6 +113,8 @@ pub struct Pass {
 pub struct Program {
     /// Name of the loss.
     pub name: String,
+    /// What its kernels are called: the name without numbers, as losses that differ in those share kernels.
+    pub title: String,
     /// Which axis makes a row; without one there are only elements.
     pub row_axis: RowAxis,
     /// Nodes, operands first. Only constants, inputs, counts, `ColIndex`, `Op`, `Reduce` (of `Sum`, `Max`, `Min`,
@@ -124,8 +126,8 @@ pub struct Program {
     pub kinds: Vec<Kind>,
     /// Inputs in the order of their places.
     pub inputs: Vec<InputDecl>,
-    /// Numeric parameters, and their values when the plan was made.
-    pub params: Vec<(String, f64)>,
+    /// Parameters, with their values when the plan was made.
+    pub params: Vec<ParamDecl>,
     /// Passes, in order.
     pub passes: Vec<Pass>,
     /// Outputs; those of scope `Total` are computed when the last pass has been summed.

@@ -99,7 +99,7 @@ impl<'a> Clock<'a> {
         self.ctx.queue().submit([encoder.finish()]);
         self.wait()?;
         let wall = begin.elapsed().as_secs_f64() * 1e3;
-        let words = Tensor::from_buffer(resolved.clone(), 0, DType::U32, &[4])?;
+        let words = Tensor::from_buffer(self.ctx, resolved.clone(), 0, DType::U32, &[4])?;
         let words = pollster::block_on(words.read::<u32>(self.ctx))?;
         let tick = |k: usize| u64::from(words[k]) | u64::from(words[k + 1]) << 32;
         let ms = tick(2).wrapping_sub(tick(0)) as f64 * f64::from(self.ctx.queue().get_timestamp_period()) * 1e-6;

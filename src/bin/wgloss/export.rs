@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use wgloss::export::{Export, ExportBuffer, ExportResource, ExportTensor, ExportUniform};
+use wgloss::expr::ParamDecl;
 use wgloss::loss::{InputSpec, MASK, SAMPLE_WEIGHT};
 use wgloss::lower::{UPSTREAM, Upstream, expressions};
 use wgloss::{DType, Formula, Kind, Loss, PlanSpec, Reduction, Scope};
@@ -145,11 +146,14 @@ fn uniform(place: usize, uniform: &ExportUniform) -> Value {
 }
 
 fn buffers(export: &Export) -> Vec<Value> {
-    let params = export
-        .params
-        .iter()
-        .enumerate()
-        .map(|(place, (name, value))| json!({ "name": name, "offset": 4 * place, "type": "f32", "value": value }));
+    let param = |(place, param): (usize, &ParamDecl)| {
+        let (ty, value) = match param.kind {
+            Kind::Int => ("u32", json!(param.word(param.value))),
+            _ => ("f32", json!(param.value)),
+        };
+        json!({ "name": param.name, "offset": 4 * place, "type": ty, "value": value })
+    };
+    let params = export.params.iter().enumerate().map(param);
     let params = json!({
         "name": "params",
         "kind": "uniform",

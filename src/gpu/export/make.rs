@@ -224,7 +224,7 @@ impl<'a> Maker<'a> {
             work_bytes: work_bytes(self.memory.words.clone()),
             scalar_words: 1 + scalars.len().max(1) as u64,
             scalar_inputs: scalars.iter().enumerate().filter_map(scalar_input).collect(),
-            params: self.program.params.iter().map(|param| (param.0.clone(), param.1)).collect(),
+            params: self.program.params.clone(),
             params_bytes: self.compiled.params_bytes(),
             uniforms: self.uniforms,
             dispatches,

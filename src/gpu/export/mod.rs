@@ -12,6 +12,7 @@ mod make;
 
 use crate::count::Formula;
 use crate::dtype::DType;
+use crate::expr::ParamDecl;
 
 /// Kernels, and what to run them with. Made by [`Export::new`].
 #[derive(Clone, Debug)]
@@ -36,8 +37,8 @@ pub struct Export {
     /// Inputs of one value that are copied to the scalars before each step: name, and word there. (Those of 16 bits have
     /// a dispatch that widens them.)
     pub scalar_inputs: Vec<(String, u64)>,
-    /// Names and values of the parameters, f32 one after the other in a uniform of [`Export::params_bytes`].
-    pub params: Vec<(String, f64)>,
+    /// The parameters, whose [words](ParamDecl::word) come one after the other in a uniform of [`Export::params_bytes`].
+    pub params: Vec<ParamDecl>,
     /// Bytes of the uniform with the parameters.
     pub params_bytes: u64,
     /// The other uniforms.
