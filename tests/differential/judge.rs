@@ -19,6 +19,8 @@
 //!    term or a wrong factor is off by the size of the values, evidence is some 1e-6 of that.
 //! 4. *The f32 CPU path* is judged as well: by classes exactly, by numbers to 1e-3 (it serves throughput; what is wanted
 //!    here is that no fault of f32 semantics hides behind the f64 reference).
+//! 5. *The f64 path* is held to `oracle.rs` for expressions, and to `invariants.rs` for what design §3 and §6 promise:
+//!    the GPU runs the same program, and would share its faults.
 
 use super::problem::{Problem, Values};
 use super::reference::{Key, Outcome, Reference, cancellation};
@@ -253,7 +255,7 @@ fn widen(spread: &mut Spread, a: &Outcome, b: &Outcome) {
 }
 
 /// For each element of that shape, which row it is of.
-fn row_groups(shape: &[usize], rank: usize, axis: usize) -> Vec<usize> {
+pub fn row_groups(shape: &[usize], rank: usize, axis: usize) -> Vec<usize> {
     // Shapes are aligned at their ends.
     let own = (axis + shape.len()).checked_sub(rank);
     let count: usize = shape.iter().product();
