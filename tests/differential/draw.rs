@@ -31,7 +31,8 @@ pub fn draw(seed: u64) -> Problem {
     };
     let mut names: Vec<&'static str> = Vec::new();
     if !expression {
-        names.push(losses::CATALOGUE[random.below(losses::CATALOGUE.len())].0);
+        let any = losses::CATALOGUE[random.below(losses::CATALOGUE.len())].0;
+        names.push(if random.one_in(4) { random.pick(SUMS[0]) } else { any });
         while random.one_in(4) && names.len() < 3 {
             let group = SUMS.iter().find(|group| group.contains(&names[0]));
             names.extend(group.map(|group| random.pick(group)));
@@ -41,7 +42,8 @@ pub fn draw(seed: u64) -> Problem {
         }
     }
     let of_rows = if expression { row_axis } else { named(names[0]).row_axis() };
-    let domain = domain(of_rows, random);
+    let device = device(random);
+    let domain = domain(of_rows, device, random);
     let class = class_axis(of_rows, domain.len());
     let elements: usize = domain.iter().product();
     let cols = class.map_or(elements, |axis| domain[axis]);
@@ -75,7 +77,7 @@ pub fn draw(seed: u64) -> Problem {
         outputs: Outputs { loss: true, ..Outputs::default() },
         group_rows,
         capacity: None,
-        device: device(random),
+        device,
         force: Force::default(),
         data: Vec::new(),
     };
@@ -106,7 +108,7 @@ fn device(random: &mut Random) -> Device {
     random.pick(&[Device::Adapter, Device::Adapter, Device::Adapter, Device::WebGpu, Device::Small])
 }
 
-fn domain(row_axis: RowAxis, random: &mut Random) -> Vec<usize> {
+fn domain(row_axis: RowAxis, device: Device, random: &mut Random) -> Vec<usize> {
     let rank = match row_axis {
         RowAxis::None => random.pick(&[1, 1, 2, 2, 3]),
         RowAxis::Last => random.pick(&[1, 2, 2, 2, 3]),
@@ -117,6 +119,7 @@ fn domain(row_axis: RowAxis, random: &mut Random) -> Vec<usize> {
     let most = match random.below(24) {
         0 => 40_000,
         1 => 18_000,
+        2..=7 if device == Device::Small => 40_000,
         _ => ELEMENTS,
     };
     let mut domain = vec![1; rank];
