@@ -116,10 +116,10 @@ impl<'p> Session<'p> {
         arena.make(ctx);
         let mut bindings = Bindings::new();
         for slot in &inputs {
-            bindings = bindings.input(&slot.name, &arena.tensor(slot)?);
+            bindings = bindings.input(&slot.name, &arena.tensor(ctx, slot)?);
         }
         for (key, slot) in &placed {
-            let tensor = arena.tensor(slot)?;
+            let tensor = arena.tensor(ctx, slot)?;
             bindings = match key {
                 Key::Loss => bindings.loss(&tensor),
                 _ => bindings.grad(&slot.name, &tensor),

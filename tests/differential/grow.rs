@@ -224,7 +224,7 @@ impl<'r> Grower<'r> {
     fn index(&mut self, depth: usize) -> Index {
         match self.random.below(6) {
             // No label is 2³²; as one of 32 bits it would be 0.
-            0 if self.random.one_in(12) => Index::Fixed(1 << 32),
+            0 if self.random.one_in(4) => Index::Fixed(1 << 32),
             0 => Index::Fixed(self.random.below(self.cols) as i64),
             1 | 2 => Index::ArgMax(self.element(depth.min(1)).0.into()),
             _ => Index::Label,
