@@ -13,15 +13,19 @@ mod differential {
     pub mod coverage;
     pub mod device;
     pub mod draw;
+    pub mod dual;
     pub mod expression;
     pub mod grow;
+    pub mod invariants;
     pub mod judge;
     pub mod oracle;
     pub mod problem;
     pub mod random;
+    pub mod range;
     pub mod reference;
     pub mod run;
     pub mod shrink;
+    pub mod tensors;
     pub mod values;
 }
 
@@ -38,7 +42,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Seeds of the fixed share.
-const COUNT: u64 = 160;
+const COUNT: u64 = 300;
 const THREADS: usize = 2;
 /// Different failures after which a run ends.
 const MOST_FAILURES: usize = 30;

@@ -92,7 +92,7 @@ impl Arena {
         }
     }
 
-    pub fn tensor(&self, slot: &Slot) -> Result<Tensor> {
+    pub fn tensor(&self, _ctx: &Context, slot: &Slot) -> Result<Tensor> {
         let buffer = self.buffers[slot.buffer].clone();
         Tensor::from_buffer_strided(buffer, slot.first as u64, slot.dtype, slot.layout.clone())
     }

@@ -64,6 +64,11 @@ impl Coverage {
         }
     }
 
+    /// An expression that the f64 path has right.
+    pub fn count_oracle(&mut self) {
+        self.add("bounds", "f64 path by the book");
+    }
+
     /// A problem that both paths take.
     pub fn count_session(&mut self, problem: &Problem, explain: &str, kernels: &[String]) {
         for term in &problem.terms {

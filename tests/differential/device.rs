@@ -1,7 +1,7 @@
 //! A problem on the GPU: one bound plan, every set of data.
 
 use super::arena::{Arena, Slot};
-use super::problem::{Data, Home, Input, Problem};
+use super::problem::{Data, Input, Problem};
 use super::random::Random;
 use super::reference::{Key, Outcome};
 use super::values::{Host, stored};
@@ -89,26 +89,22 @@ impl<'p> Session<'p> {
     pub fn new(ctx: &'p Context, problem: &'p Problem) -> Result<Session<'p>> {
         let plan = ctx.plan(&problem.loss(), &problem.spec())?;
         let mut arena = Arena::new();
-        let place = |input: &Input| (input.name.clone(), input.dtype, input.shape.clone(), input.home.clone());
-        let mut wanted: Vec<(Option<Key>, String, DType, Vec<usize>, Home)> = Vec::new();
-        for input in &problem.inputs {
-            let (name, dtype, shape, home) = place(input);
-            wanted.push((None, name, dtype, shape, home));
-        }
-        let mut made = Vec::new();
+        let place = |input: &Input| arena.place(&input.name, input.dtype, &input.shape, &input.home);
+        let inputs: Vec<Slot> = problem.inputs.iter().map(place).collect();
+        let (mut placed, mut made) = (Vec::new(), Vec::new());
         for input in &problem.inputs {
             let Some(grad) = &input.grad else { continue };
             let (key, dtype) = (Key::Grad(input.name.clone()), problem.grad_dtype(&input.name));
             match grad.mode {
                 GradMode::InPlace => {}
                 GradMode::Write if grad.home.is_plain() => made.push((key, dtype)),
-                _ => wanted.push((Some(key), input.name.clone(), dtype, input.shape.clone(), grad.home.clone())),
+                _ => placed.push((key, arena.place(&input.name, dtype, &input.shape, &grad.home))),
             }
         }
         let outputs = &problem.outputs;
         match &outputs.loss_home {
             Some(home) if outputs.loss => {
-                wanted.push((Some(Key::Loss), "loss".to_owned(), DType::F32, problem.loss_shape(), home.clone()));
+                placed.push((Key::Loss, arena.place("loss", DType::F32, &problem.loss_shape(), home)));
             }
             _ if outputs.loss => made.push((Key::Loss, DType::F32)),
             _ => {}
@@ -117,21 +113,13 @@ impl<'p> Session<'p> {
         made.extend(outputs.extras.iter().map(|name| (Key::Extra(name.clone()), DType::F32)));
         let diagonals = problem.inputs.iter().filter(|input| input.hessian);
         made.extend(diagonals.map(|input| (Key::Hessian(input.name.clone()), DType::F32)));
-        let (mut inputs, mut placed) = (Vec::new(), Vec::new());
-        for (key, name, dtype, shape, home) in wanted {
-            let slot = arena.place(&name, dtype, &shape, &home);
-            match key {
-                Some(key) => placed.push((key, slot)),
-                None => inputs.push(slot),
-            }
-        }
         arena.make(ctx);
         let mut bindings = Bindings::new();
         for slot in &inputs {
-            bindings = bindings.input(&slot.name, &arena.tensor(slot)?);
+            bindings = bindings.input(&slot.name, &arena.tensor(ctx, slot)?);
         }
         for (key, slot) in &placed {
-            let tensor = arena.tensor(slot)?;
+            let tensor = arena.tensor(ctx, slot)?;
             bindings = match key {
                 Key::Loss => bindings.loss(&tensor),
                 _ => bindings.grad(&slot.name, &tensor),

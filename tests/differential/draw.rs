@@ -1,14 +1,13 @@
 //! Problems from seeds.
 
 use super::grow::Grower;
-use super::problem::{Data, Device, FLAVOURS, Flavour, Form, Grad, Home, Input, Outputs, Problem, Term, Values};
+use super::problem::{Data, Device, FLAVOURS, Flavour, Form, Input, Outputs, Problem, Term, Values};
 use super::random::Random;
+use super::tensors::{FLOATS, gradients, home, inputs};
 use wgloss::lower::{UPSTREAM, Upstream};
-use wgloss::op::Kind;
 use wgloss::schedule::{Force, Kernel};
-use wgloss::{DType, Domain, GradMode, Loss, Reduction, RowAxis, Scope, Value, losses};
+use wgloss::{Domain, Loss, Reduction, RowAxis, Scope, Value, losses};
 
-const FLOATS: [DType; 5] = [DType::F32, DType::F32, DType::F32, DType::F16, DType::BF16];
 /// Sizes of an axis: 1, odd, around a vector, around a subgroup, around a workgroup, and beyond.
 const SIZES: [usize; 22] = [1, 2, 3, 4, 5, 7, 8, 9, 12, 16, 31, 33, 63, 64, 65, 129, 255, 256, 257, 1000, 1001, 1031];
 /// Elements of a problem, as a rule.
@@ -32,7 +31,8 @@ pub fn draw(seed: u64) -> Problem {
     };
     let mut names: Vec<&'static str> = Vec::new();
     if !expression {
-        names.push(losses::CATALOGUE[random.below(losses::CATALOGUE.len())].0);
+        let any = losses::CATALOGUE[random.below(losses::CATALOGUE.len())].0;
+        names.push(if random.one_in(4) { random.pick(SUMS[0]) } else { any });
         while random.one_in(4) && names.len() < 3 {
             let group = SUMS.iter().find(|group| group.contains(&names[0]));
             names.extend(group.map(|group| random.pick(group)));
@@ -42,7 +42,8 @@ pub fn draw(seed: u64) -> Problem {
         }
     }
     let of_rows = if expression { row_axis } else { named(names[0]).row_axis() };
-    let domain = domain(of_rows, random);
+    let device = device(random);
+    let domain = domain(of_rows, device, random);
     let class = class_axis(of_rows, domain.len());
     let elements: usize = domain.iter().product();
     let cols = class.map_or(elements, |axis| domain[axis]);
@@ -76,7 +77,7 @@ pub fn draw(seed: u64) -> Problem {
         outputs: Outputs { loss: true, ..Outputs::default() },
         group_rows,
         capacity: None,
-        device: device(random),
+        device,
         force: Force::default(),
         data: Vec::new(),
     };
@@ -91,7 +92,7 @@ pub fn draw(seed: u64) -> Problem {
     problem
 }
 
-fn named(name: &str) -> Loss {
+pub fn named(name: &str) -> Loss {
     losses::by_name(name).expect("a loss of the catalogue")
 }
 
@@ -107,7 +108,7 @@ fn device(random: &mut Random) -> Device {
     random.pick(&[Device::Adapter, Device::Adapter, Device::Adapter, Device::WebGpu, Device::Small])
 }
 
-fn domain(row_axis: RowAxis, random: &mut Random) -> Vec<usize> {
+fn domain(row_axis: RowAxis, device: Device, random: &mut Random) -> Vec<usize> {
     let rank = match row_axis {
         RowAxis::None => random.pick(&[1, 1, 2, 2, 3]),
         RowAxis::Last => random.pick(&[1, 2, 2, 2, 3]),
@@ -118,6 +119,7 @@ fn domain(row_axis: RowAxis, random: &mut Random) -> Vec<usize> {
     let most = match random.below(24) {
         0 => 40_000,
         1 => 18_000,
+        2..=7 if device == Device::Small => 40_000,
         _ => ELEMENTS,
     };
     let mut domain = vec![1; rank];
@@ -188,76 +190,6 @@ fn options(name: &str, random: &mut Random) -> Vec<(String, Value)> {
     options
 }
 
-/// Which numbers an input of that loss takes.
-fn values_of(form: &Form, input: &str) -> Values {
-    let Form::Catalogue { name, options } = form else {
-        return if input == "k" { Values::Scale } else { Values::Any };
-    };
-    let flag = |option: &str| options.iter().any(|(name, value)| name == option && *value == Value::Flag(true));
-    let off = |option: &str| options.iter().any(|(name, value)| name == option && *value == Value::Flag(false));
-    match (*name, input) {
-        (_, "weight" | "pos_weight" | "alpha") => Values::Weight,
-        ("bce", _) | ("bce_with_logits" | "cross_entropy_prob", "target") | ("sigmoid_focal", "targets") => {
-            Values::Probability
-        }
-        ("kl_div", "target") if !flag("log_target") => Values::Probability,
-        ("kl_div" | "jsd", _) | ("nll", "input") => Values::LogProbability,
-        ("hinge" | "squared_hinge", "y_true") => {
-            if off("convert_binary") {
-                Values::Sign
-            } else {
-                Values::Binary
-            }
-        }
-        ("poisson_nll", "target") => Values::Count,
-        ("poisson_nll", _) if off("log_input") => Values::Positive,
-        ("bce_with_logits" | "sigmoid_focal", _) => Values::Logits,
-        (name, _) if named(name).row_axis() == RowAxis::Class => Values::Logits,
-        _ => Values::Any,
-    }
-}
-
-fn inputs(problem: &mut Problem, random: &mut Random) {
-    let loss = problem.loss();
-    let pool = random.one_in(3);
-    let mut specs: Vec<(String, Scope, Values)> = Vec::new();
-    for spec in loss.inputs() {
-        if spec.optional && random.one_in(2) {
-            continue;
-        }
-        let of_term = |term: &&Term| term.form.loss().inputs().iter().any(|i| i.name == spec.name);
-        let form = problem.terms.iter().find(of_term).map(|term| &term.form);
-        let values = match form {
-            _ if spec.kind == Kind::Int => Values::Label,
-            Some(form) => values_of(form, &spec.name),
-            None => Values::Scale,
-        };
-        specs.push((spec.name, spec.scope, values));
-    }
-    let scope = loss_scope(problem);
-    let by_weight = problem.terms.iter().any(|term| term.reduction == Reduction::MeanWithSampleWeight);
-    let takes = scope > Scope::Total || random.one_in(30);
-    if takes && (by_weight && !random.one_in(30) || random.one_in(5)) {
-        specs.push(("sample_weight".to_owned(), scope, Values::Weight));
-    }
-    if takes && random.one_in(5) {
-        specs.push(("mask".to_owned(), scope, Values::Mask));
-    }
-    let mut whole = false;
-    for (name, scope, values) in specs {
-        let full = problem.shape_of(scope);
-        let must = scope == Scope::Element && !whole;
-        whole |= scope == Scope::Element;
-        let shape = if must { full } else { broadcast(scope, &full, random) };
-        let dtype = match values {
-            Values::Label => random.pick(&[DType::I32, DType::I32, DType::U32]),
-            _ => random.pick(&FLOATS),
-        };
-        let home = home(shape.len(), true, pool, random);
-        problem.inputs.push(Input { name, scope, values, dtype, shape, home, grad: None, hessian: false });
-    }
-}
-
 /// How many values a loss has before it is reduced.
 pub fn loss_scope(problem: &Problem) -> Scope {
     let of = |term: &Term| match &term.form {
@@ -269,67 +201,6 @@ pub fn loss_scope(problem: &Problem) -> Scope {
         },
     };
     of(&problem.terms[0])
-}
-
-/// A shape that broadcasts to `full`: some axes 1, some leading axes absent.
-fn broadcast(scope: Scope, full: &[usize], random: &mut Random) -> Vec<usize> {
-    if scope <= Scope::Scalar {
-        return if random.one_in(2) { Vec::new() } else { vec![1] };
-    }
-    let mut shape = full.to_vec();
-    if scope == Scope::Column || !random.one_in(4) {
-        return shape;
-    }
-    for size in &mut shape {
-        if random.one_in(2) {
-            *size = 1;
-        }
-    }
-    if random.one_in(2) {
-        shape.drain(..random.below(full.len() + 1));
-    }
-    shape
-}
-
-fn home(rank: usize, repeats: bool, pool: bool, random: &mut Random) -> Home {
-    let mut home =
-        Home { step: 1, pooled: pool && !random.one_in(4), behind: random.pick(&[0, 0, 16, 64]), ..Home::default() };
-    if random.one_in(3) {
-        home.offset = random.pick(&[1, 2, 3, 4, 5, 8, 64, 65]);
-    }
-    if rank > 1 && random.one_in(4) {
-        home.pad = random.pick(&[1, 3, 4, 8]);
-    }
-    home.step = if random.one_in(12) { 2 } else { 1 };
-    home.reversed = rank > 1 && random.one_in(10);
-    if repeats && rank > 0 && random.one_in(12) {
-        home.repeats = (0..rank).map(|_| random.one_in(2)).collect();
-    }
-    home
-}
-
-fn gradients(problem: &mut Problem, random: &mut Random) {
-    let pool = problem.inputs.iter().any(|input| input.home.pooled);
-    for (place, input) in problem.inputs.iter_mut().enumerate() {
-        if input.values == Values::Label || !(place == 0 || random.one_in(3)) || random.one_in(12) {
-            continue;
-        }
-        let repeats = input.home.repeats.contains(&true);
-        let mode = match random.below(6) {
-            0 | 1 if input.scope > Scope::Total && input.scope != Scope::Column && !repeats => GradMode::InPlace,
-            2 => GradMode::Accumulate,
-            _ => GradMode::Write,
-        };
-        let dtype = (mode != GradMode::InPlace && random.one_in(4)).then(|| random.pick(&FLOATS));
-        input.grad = Some(Grad { mode, dtype, home: home(input.shape.len(), false, pool, random) });
-    }
-    let whole = problem.domain.clone();
-    if random.one_in(10) {
-        let fits = |i: &&mut Input| i.scope == Scope::Element && i.values != Values::Label;
-        if let Some(input) = problem.inputs.iter_mut().find(fits) {
-            input.hessian = input.shape == whole || random.one_in(4);
-        }
-    }
 }
 
 fn outputs(problem: &mut Problem, random: &mut Random) {

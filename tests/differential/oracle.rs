@@ -5,6 +5,7 @@
 //! mode, where the library's is reverse). The semantics are those of design §3: a branch that is not taken is not looked
 //! at, a condition computed from NaN poisons, kinks and ties have the stated subgradients.
 
+use super::dual::{Dual, NAN, apply, fold_row, softmax};
 use super::expression::{Fold, INPUTS, Index, PARAMS, Test, Tree};
 use super::problem::{Flavour, Form, Problem};
 use super::random::Random;
@@ -12,10 +13,6 @@ use super::values::Host;
 use wgloss::lower::Wanted;
 use wgloss::op::Op;
 use wgloss::{Extent, HostTensor, Reduction, Scope, cpu};
-
-/// A value, and how it changes along the direction.
-type Dual = [f64; 2];
-const NAN: Dual = [f64::NAN; 2];
 
 /// Values of one scope.
 struct Array {
@@ -40,8 +37,15 @@ struct Oracle<'o> {
     problem: &'o Problem,
 }
 
-/// What is wrong with the f64 path of a problem that is one expression.
-pub fn check(problem: &Problem, flavour: Flavour, hosts: &[Host], seed: u64) -> Option<String> {
+/// What is wrong with the f64 path of a problem.
+pub struct Wrong {
+    pub what: &'static str,
+    pub message: String,
+}
+
+/// Whether the f64 path is right on a problem that is one expression; `None` where that is not known.
+pub fn check(problem: &Problem, flavour: Flavour, hosts: &[Host], seed: u64) -> Option<Result<(), Wrong>> {
+    let wrong = |what: &'static str, message: String| Some(Err(Wrong { what, message }));
     let [term] = &problem.terms[..] else { return None };
     let Form::Expression { tree, params, .. } = &term.form else { return None };
     // Whether a gather looks at the rest of its row is not said anywhere.
@@ -74,7 +78,8 @@ pub fn check(problem: &Problem, flavour: Flavour, hosts: &[Host], seed: u64) -> 
     for (k, (got, [want, _])) in got.iter().zip(&want.values).enumerate() {
         let fits = got.is_nan() && want.is_nan() || got == want || (got - want).abs() <= 1e-9 * (largest + want.abs());
         if !fits {
-            return Some(format!("the f64 path says {got:e} for loss {k}, by the book it is {want:e}"));
+            let what = if got.is_nan() != want.is_nan() { "NaN in loss" } else { "loss" };
+            return wrong(what, format!("the f64 path says {got:e} for loss {k}, by the book it is {want:e}"));
         }
     }
     let grads: Vec<String> =
@@ -82,25 +87,28 @@ pub fn check(problem: &Problem, flavour: Flavour, hosts: &[Host], seed: u64) -> 
     let out = run(Reduction::Sum, &grads)?;
     let slope: f64 = want.values.iter().map(|x| x[1]).sum();
     if want.values.iter().any(|x| x[0].is_nan()) || !slope.is_finite() {
-        return None;
+        return Some(Ok(()));
     }
     let (mut sum, mut size) = (0.0, want.values.iter().map(|x| x[1].abs()).sum::<f64>());
     for (k, direction) in read.iter().zip(&directions).filter(|(k, _)| !hosts[**k].numbers().is_empty()) {
         let name = &problem.inputs[*k].name;
         for (place, (grad, direction)) in out.grad(name).ok()?.iter().zip(direction).enumerate() {
             if !grad.is_finite() {
-                return Some(format!(
-                    "the f64 path says {grad} for gradient {place} of {name}, though the loss is finite"
-                ));
+                let message =
+                    format!("gradient {place} of {name} is {grad} on the f64 path, though the loss is finite");
+                return wrong("NaN in gradient", message);
             }
             sum += grad * direction;
             size += (grad * direction).abs();
         }
     }
     let off = (sum - slope).abs();
-    (off > 1e-7 * size + 1e-9).then(|| {
-        format!("the f64 path's gradient along a direction is {sum:e}, by the book it is {slope:e} (of {size:e})")
-    })
+    if off > 1e-7 * size + 1e-9 {
+        let message =
+            format!("the f64 path's gradient along a direction is {sum:e}, by the book {slope:e} (of {size:e})");
+        return wrong("gradient", message);
+    }
+    Some(Ok(()))
 }
 
 impl<'o> Oracle<'o> {
@@ -350,92 +358,4 @@ fn sources(shape: &[usize], full: &[usize]) -> Vec<usize> {
             .collect();
     }
     all
-}
-
-fn apply(op: Op, [a, da]: Dual, [b, db]: Dual) -> Dual {
-    let sigmoid = |a: f64| if a < 0.0 { a.exp() / (1.0 + a.exp()) } else { 1.0 / (1.0 + (-a).exp()) };
-    let softplus = |a: f64| a.max(0.0) + (-a.abs()).exp().ln_1p();
-    let chain = |value: f64, slope: f64| if a.is_nan() { NAN } else { [value, slope * da] };
-    match op {
-        Op::Neg => chain(-a, -1.0),
-        Op::Abs => chain(a.abs(), if a == 0.0 { 0.0 } else { a.signum() }),
-        Op::Sign => chain(if a == 0.0 { 0.0 } else { a.signum() }, 0.0),
-        Op::Exp => chain(a.exp(), a.exp()),
-        Op::Expm1 => chain(a.exp_m1(), a.exp()),
-        Op::Log => chain(a.ln(), 1.0 / a),
-        Op::Log1p => chain(a.ln_1p(), 1.0 / (1.0 + a)),
-        Op::Sqrt => chain(a.sqrt(), 0.5 / a.sqrt()),
-        Op::Tanh => chain(a.tanh(), 1.0 / (a.cosh() * a.cosh())),
-        Op::Sigmoid => chain(sigmoid(a), sigmoid(a) * sigmoid(-a)),
-        Op::LogSigmoid => chain(-softplus(-a), sigmoid(-a)),
-        Op::Softplus => chain(softplus(a), sigmoid(a)),
-        Op::LogCosh => chain(a.abs() + (-2.0 * a.abs()).exp().ln_1p() - 2f64.ln(), a.tanh()),
-        Op::Erf => chain(libm::erf(a), std::f64::consts::FRAC_2_SQRT_PI * (-a * a).exp()),
-        Op::Relu => chain(a.max(0.0), f64::from(u8::from(a > 0.0))),
-        Op::Add => [a + b, da + db],
-        Op::Sub => [a - b, da - db],
-        Op::Mul => [a * b, da * b + a * db],
-        Op::Div => [a / b, (da - a / b * db) / b],
-        Op::Pow => {
-            let by_base = if da == 0.0 || b == 0.0 { 0.0 } else { b * a.powf(b - 1.0) * da };
-            let by_exponent = if db == 0.0 { 0.0 } else { a.powf(b) * a.ln() * db };
-            [a.powf(b), by_base + by_exponent]
-        }
-        Op::Maximum | Op::Minimum if a.is_nan() || b.is_nan() => NAN,
-        Op::Maximum | Op::Minimum if a == b => [a, 0.5 * (da + db)],
-        Op::Maximum => {
-            if a > b {
-                [a, da]
-            } else {
-                [b, db]
-            }
-        }
-        Op::Minimum => {
-            if a < b {
-                [a, da]
-            } else {
-                [b, db]
-            }
-        }
-        _ if a == 0.0 && !b.is_nan() => [0.0, da * b.ln()],
-        _ => [a * b.ln(), da * b.ln() + a / b * db],
-    }
-}
-
-fn fold_row(fold: Fold, x: &[Dual]) -> Dual {
-    if x.iter().any(|x| x[0].is_nan()) {
-        return NAN;
-    }
-    let n = x.len() as f64;
-    let sum = x.iter().fold([0.0; 2], |sum, x| [sum[0] + x[0], sum[1] + x[1]]);
-    let extreme = |better: fn(f64, f64) -> f64| {
-        let most = x.iter().map(|x| x[0]).reduce(better).unwrap_or(f64::NAN);
-        let ties: Vec<f64> = x.iter().filter(|x| x[0] == most).map(|x| x[1]).collect();
-        [most, ties.iter().sum::<f64>() / ties.len() as f64]
-    };
-    match fold {
-        Fold::Sum => sum,
-        Fold::Mean => [sum[0] / n, sum[1] / n],
-        Fold::Max => extreme(f64::max),
-        Fold::Min => extreme(f64::min),
-        Fold::ArgMax => {
-            let most = extreme(f64::max)[0];
-            [x.iter().position(|x| x[0] == most).unwrap_or(0) as f64, 0.0]
-        }
-        Fold::LogSumExp | Fold::LogSumExpShifted => {
-            let most = extreme(f64::max)[0];
-            let total: f64 = x.iter().map(|x| (x[0] - most).exp()).sum();
-            let slope = x.iter().map(|x| (x[0] - most).exp() / total * x[1]).sum();
-            [total.ln() + if fold == Fold::LogSumExp { most } else { 0.0 }, slope]
-        }
-    }
-}
-
-fn softmax(x: &[Dual], is_log: bool) -> Vec<Dual> {
-    let [lse, slope] = fold_row(Fold::LogSumExp, x);
-    let one = |[x, dx]: &Dual| {
-        let log = x - lse;
-        if is_log { [log, dx - slope] } else { [log.exp(), log.exp() * (dx - slope)] }
-    };
-    x.iter().map(one).collect()
 }

@@ -101,6 +101,8 @@ pub struct Home {
     pub reversed: bool,
     /// Axes whose stride is 0.
     pub repeats: Vec<bool>,
+    /// All strides 1, so that elements overlap: no output may be there.
+    pub sliding: bool,
     /// In the buffer that several tensors share.
     pub pooled: bool,
     /// Bytes of the buffer behind it.
@@ -167,7 +169,10 @@ pub struct Data {
 impl Home {
     /// Strides of a tensor of that shape.
     pub fn layout(&self, shape: &[usize]) -> Layout {
-        let mut strides = vec![0; shape.len()];
+        let mut strides = vec![usize::from(self.sliding); shape.len()];
+        if self.sliding {
+            return Layout { shape: shape.to_vec(), strides };
+        }
         let axes: Vec<usize> =
             if self.reversed { (0..shape.len()).collect() } else { (0..shape.len()).rev().collect() };
         let mut step = self.step.max(1);
@@ -185,8 +190,9 @@ impl Home {
     }
 
     pub fn is_plain(&self) -> bool {
-        let Home { offset, pad, step, reversed, repeats, pooled, .. } = self;
-        *offset == 0 && *pad == 0 && *step <= 1 && !reversed && !pooled && !repeats.contains(&true)
+        let Home { offset, pad, step, reversed, repeats, sliding, pooled, .. } = self;
+        let straight = !reversed && !repeats.contains(&true) && !sliding;
+        *offset == 0 && *pad == 0 && *step <= 1 && straight && !pooled
     }
 }
 
@@ -276,6 +282,7 @@ fn home_text(home: &Home) -> String {
     word(home.step > 1, format!("every {}", home.step));
     word(home.reversed, "axes reversed".to_owned());
     word(home.repeats.contains(&true), format!("repeats {:?}", home.repeats));
+    word(home.sliding, "all strides 1".to_owned());
     word(home.pooled, "pooled".to_owned());
     if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
 }

@@ -102,16 +102,21 @@ impl<'p, T: HostFloat> Reference<'p, T> {
     }
 }
 
-/// Σ|term| / |Σ term| of a loss that is reduced: by how much its terms cancel. 1 where that is not known.
-pub fn cancellation(problem: &Problem, hosts: &[Host]) -> f64 {
-    let [term] = &problem.terms[..] else { return 1.0 };
+/// The losses of a single term before they are reduced.
+pub fn terms(problem: &Problem, hosts: &[Host]) -> Option<Vec<f64>> {
+    let [term] = &problem.terms[..] else { return None };
     let loss: Loss = term.form.loss().reduction(Reduction::None);
     let kept = |name: &str| name != "upstream" && name != "scale" && name != "n";
     let inputs: Vec<_> = problem.host(hosts).into_iter().filter(|(name, _)| kept(name)).collect();
     let wanted = Wanted { loss: true, upstream: Upstream::One, ..Wanted::default() };
-    let Ok(mut out) = wgloss::cpu::run::<f64>(&loss, &inputs, &wanted) else { return 1.0 };
+    let mut out = wgloss::cpu::run::<f64>(&loss, &inputs, &wanted).ok()?;
     out.take_bad_label();
-    let Ok(values) = out.loss_values() else { return 1.0 };
+    Some(out.loss_values().ok()?.to_vec())
+}
+
+/// Σ|term| / |Σ term| of a loss that is reduced: by how much its terms cancel. 1 where that is not known.
+pub fn cancellation(problem: &Problem, hosts: &[Host]) -> f64 {
+    let Some(values) = terms(problem, hosts) else { return 1.0 };
     let (sum, all) = values.iter().fold((0.0, 0.0), |(sum, all), x| (sum + x, all + x.abs()));
     let ratio: f64 = all / f64::abs(sum);
     if ratio.is_finite() { ratio.max(1.0) } else { 1.0 }

@@ -2,6 +2,7 @@
 
 use super::coverage::Coverage;
 use super::device::Session;
+use super::invariants;
 use super::judge::{Judge, Mismatch};
 use super::oracle;
 use super::problem::{Data, Device, Problem};
@@ -9,6 +10,7 @@ use super::reference::{Outcome, Reference};
 use super::values::{Host, values};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use wgloss::schedule::Force;
@@ -33,8 +35,8 @@ pub struct Failure {
     pub message: String,
 }
 
-impl Failure {
-    fn new(kind: impl Into<String>, data: Option<Data>, message: impl Into<String>) -> Verdict {
+impl Verdict {
+    fn failed(kind: impl Into<String>, data: Option<Data>, message: impl Into<String>) -> Verdict {
         Verdict::Failed(Failure { kind: kind.into(), data, message: message.into() })
     }
 }
@@ -54,26 +56,32 @@ struct Opened {
     uses: usize,
 }
 
+impl Opened {
+    fn new(device: Device) -> Result<Opened> {
+        let small = wgpu::Limits { max_storage_buffer_binding_size: 1 << 16, ..wgpu::Limits::default() };
+        let ctx = match device {
+            Device::Adapter => Context::new()?,
+            Device::WebGpu => Context::with_limits(wgpu::Limits::default())?,
+            Device::Small => Context::with_limits(small)?,
+        };
+        let uncaptured: Arc<Mutex<Vec<String>>> = Arc::default();
+        let errors = Arc::clone(&uncaptured);
+        ctx.device().on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            errors.lock().unwrap_or_else(|e| e.into_inner()).push(error.to_string());
+        }));
+        Ok(Opened { ctx, uncaptured, uses: 0 })
+    }
+}
+
 impl Devices {
     fn open(&mut self, device: Device) -> Result<&mut Opened> {
         if self.open.get(&device).is_some_and(|opened| opened.uses >= USES) {
             self.open.remove(&device);
         }
-        if !self.open.contains_key(&device) {
-            let small = wgpu::Limits { max_storage_buffer_binding_size: 1 << 16, ..wgpu::Limits::default() };
-            let ctx = match device {
-                Device::Adapter => Context::new()?,
-                Device::WebGpu => Context::with_limits(wgpu::Limits::default())?,
-                Device::Small => Context::with_limits(small)?,
-            };
-            let uncaptured: Arc<Mutex<Vec<String>>> = Arc::default();
-            let errors = Arc::clone(&uncaptured);
-            ctx.device().on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-                errors.lock().unwrap_or_else(|e| e.into_inner()).push(error.to_string());
-            }));
-            self.open.insert(device, Opened { ctx, uncaptured, uses: 0 });
-        }
-        let opened = self.open.get_mut(&device).expect("the device is open by now");
+        let opened = match self.open.entry(device) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Opened::new(device)?),
+        };
         opened.uses += 1;
         Ok(opened)
     }
@@ -95,7 +103,7 @@ impl Devices {
         let verdict = result.unwrap_or_else(|_| {
             let panic = PANIC.take().unwrap_or_default();
             let place = panic.split(": ").next().unwrap_or("").to_owned();
-            Failure::new(format!("panic at {place}"), None, panic)
+            Verdict::failed(format!("panic at {place}"), None, panic)
         });
         let errors = std::mem::take(&mut *uncaptured.lock().unwrap_or_else(|e| e.into_inner()));
         let broken = matches!(&verdict, Verdict::Failed(failure) if failure.kind.starts_with("panic"));
@@ -103,7 +111,7 @@ impl Devices {
             self.open.remove(&problem.device);
         }
         match errors.first() {
-            Some(error) if !broken => Failure::new("uncaptured error", None, error.clone()),
+            Some(error) if !broken => Verdict::failed("uncaptured error", None, error.clone()),
             _ => verdict,
         }
     }
@@ -135,6 +143,7 @@ fn documented(problem: &Problem, error: &Error) -> Option<String> {
     let forced = problem.force != Force::default();
     let in_place = |input: &super::problem::Input| input.grad.as_ref().is_some_and(|g| g.mode == GradMode::InPlace);
     match error {
+        Error::Buffer { .. } if overlapping(problem) => Some("output whose elements overlap".to_owned()),
         Error::Unsupported { .. } if forced => Some("forced schedule that cannot be".to_owned()),
         Error::Limit { .. } if forced => Some("forced schedule beyond the limits".to_owned()),
         Error::Unsupported { message } if message.contains("in-place") && problem.inputs.iter().any(in_place) => {
@@ -143,12 +152,21 @@ fn documented(problem: &Problem, error: &Error) -> Option<String> {
         Error::Unsupported { message } if problem.outputs.separate && message.contains("apart from the loss") => {
             Some("gradient that only the forward part has".to_owned())
         }
-        Error::Limit { limit, .. } if problem.device != Device::Adapter => Some(format!("{limit}")),
+        Error::Limit { limit, .. } if problem.device != Device::Adapter => Some((*limit).to_owned()),
         Error::Shape { expected, .. } if expected.contains("strides that merge") => {
             Some("strides that do not merge".to_owned())
         }
         _ => None,
     }
+}
+
+/// Whether some output's elements overlap, which must be refused.
+fn overlapping(problem: &Problem) -> bool {
+    let overlaps = |input: &super::problem::Input| {
+        let long = input.shape.iter().filter(|size| **size > 1).count();
+        long > 1 && input.grad.as_ref().is_some_and(|grad| grad.home.sliding)
+    };
+    problem.inputs.iter().any(overlaps)
 }
 
 fn compare(ctx: &Context, problem: &Problem, coverage: &mut Coverage) -> Verdict {
@@ -170,21 +188,24 @@ fn compare(ctx: &Context, problem: &Problem, coverage: &mut Coverage) -> Verdict
                     // Of a kernel that does not compile, what the compiler says.
                     let said = message.split("error: ").last().unwrap_or("");
                     let start: String = said.split(['\n', '`']).next().unwrap_or("").chars().take(60).collect();
-                    Failure::new(format!("the GPU refuses with {} ({start})", variant(&gpu)), None, message)
+                    Verdict::failed(format!("the GPU refuses with {} ({start})", variant(&gpu)), None, message)
                 }
             };
         }
         (Err(cpu), Ok(_)) => {
-            return Failure::new(format!("the CPU alone refuses with {}", variant(&cpu)), None, cpu.to_string());
+            return Verdict::failed(format!("the CPU alone refuses with {}", variant(&cpu)), None, cpu.to_string());
         }
         (Err(cpu), Err(gpu)) => {
             let kind = format!("refused differently: CPU {}, GPU {}", variant(&cpu), variant(&gpu));
-            return Failure::new(kind, None, format!("CPU: {cpu}\n  GPU: {gpu}"));
+            return Verdict::failed(kind, None, format!("CPU: {cpu}\n  GPU: {gpu}"));
         }
     };
+    if overlapping(problem) {
+        return Verdict::failed("overlapping output accepted", None, "an output whose elements overlap is taken");
+    }
     coverage.count_session(problem, session.explain(), &session.kernels);
     for (data, hosts) in &all {
-        let failed = |kind: String, message: String| Failure::new(kind, Some(*data), message);
+        let failed = |kind: String, message: String| Verdict::failed(kind, Some(*data), message);
         let (want, cpu) = match (double.run(hosts), single.run(hosts)) {
             (Ok(want), Ok(cpu)) => (want, cpu),
             (Err(error), _) | (_, Err(error)) => return failed("the CPU fails to run".to_owned(), error.to_string()),
@@ -211,10 +232,13 @@ fn compare(ctx: &Context, problem: &Problem, coverage: &mut Coverage) -> Verdict
         }
         coverage.count_data(*data, judge.beyond_contract, want.bad_label.is_some());
         // Then what both paths may have wrong.
-        if let Some(message) = oracle::check(problem, data.flavour, hosts, data.seed) {
-            let start: String =
-                message.split(" for ").next().unwrap_or("").chars().filter(|c| c.is_alphabetic()).collect();
-            return failed(format!("oracle: {}", &start[..start.len().min(24)]), message);
+        if let Some((rule, message)) = invariants::check(problem, *data, hosts, &want) {
+            return failed(format!("f64 path: {rule}"), message);
+        }
+        match oracle::check(problem, data.flavour, hosts, data.seed) {
+            Some(Err(wrong)) => return failed(format!("f64 path by the book: {}", wrong.what), wrong.message),
+            Some(Ok(())) => coverage.count_oracle(),
+            None => {}
         }
     }
     Verdict::Agreed

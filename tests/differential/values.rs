@@ -1,5 +1,7 @@
 //! The numbers of a problem, and labels, as both paths get them.
 
+use super::invariants::has_pairs;
+use super::judge::row_groups;
 use super::problem::{Data, Flavour, Form, Input, Problem, Values};
 use super::random::Random;
 use half::{bf16, f16};
@@ -41,14 +43,7 @@ pub fn stored(dtype: DType, x: f32) -> f32 {
 pub fn values(problem: &Problem, data: Data) -> Vec<Host> {
     let mut random = Random::new(data.seed);
     let (_, cols) = problem.rows_cols();
-    let ignored = problem.terms.iter().find_map(|term| match &term.form {
-        Form::Catalogue { options, .. } => options.iter().find_map(|(name, value)| match value {
-            Value::Index(index) if name == "ignore_index" => Some(index.unwrap_or(-7)),
-            _ => None,
-        }),
-        Form::Expression { .. } => None,
-    });
-    let ignored = ignored.unwrap_or(-100);
+    let ignored = problem.terms.iter().find_map(|term| ignored_index(&term.form)).unwrap_or(-100);
     let offset = random.pick(&[1e3, 1e4, -1e4, 1e6]);
     let mut all: Vec<Host> = Vec::new();
     for input in &problem.inputs {
@@ -62,10 +57,28 @@ pub fn values(problem: &Problem, data: Data) -> Vec<Host> {
         repeat(input, &mut host);
         all.push(host);
     }
+    if data.flavour == Flavour::MinusInfinity && has_pairs(problem) {
+        pair_zeros(problem, &mut all);
+    }
     if data.flavour == Flavour::Nan {
         place_nan(problem, &mut all, &mut random);
     }
     all
+}
+
+/// The label that a loss leaves out.
+pub fn ignored_index(form: &Form) -> Option<i64> {
+    let Form::Catalogue { options, .. } = form else { return None };
+    let given = options.iter().find_map(|(name, value)| match value {
+        Value::Index(index) if name == "ignore_index" => Some(*index),
+        _ => None,
+    });
+    let default = || form.loss().options().iter().find(|o| o.name == "ignore_index").map(|o| o.default);
+    match (given, default()) {
+        (Some(index), _) => index,
+        (None, Some(Value::Index(index))) => index,
+        _ => None,
+    }
 }
 
 fn number(values: Values, flavour: Flavour, offset: f64, random: &mut Random) -> f64 {
@@ -145,6 +158,32 @@ fn source(input: &Input, index: usize) -> usize {
     first
 }
 
+/// Where a logit is −∞ the target has no probability; every row keeps a finite logit.
+fn pair_zeros(problem: &Problem, all: &mut [Host]) {
+    let (rows, as_logarithm) = (problem.class_axis(), problem.inputs[1].values == Values::LogProbability);
+    let groups = match rows {
+        Some(axis) => row_groups(&problem.domain, problem.domain.len(), axis),
+        None => Vec::new(),
+    };
+    let [Host::Numbers(logits), Host::Numbers(targets), ..] = all else { return };
+    let mut seen: Vec<usize> = Vec::new();
+    for (k, (logit, target)) in logits.iter_mut().zip(targets).enumerate() {
+        let first = groups.get(k).is_some_and(|row| !seen.contains(row));
+        if first {
+            seen.push(groups[k]);
+            if !logit.is_finite() {
+                *logit = -1.0;
+            }
+        }
+        if first && !target.is_finite() {
+            *target = -1.0;
+        }
+        if *logit == f32::NEG_INFINITY {
+            *target = if as_logarithm { f32::NEG_INFINITY } else { 0.0 };
+        }
+    }
+}
+
 /// One input gets a NaN, mostly one of elements; often where a mask or an ignored label hides it.
 fn place_nan(problem: &Problem, all: &mut [Host], random: &mut Random) {
     let numbers: Vec<usize> = (0..all.len()).filter(|k| problem.inputs[*k].values != Values::Label).collect();
@@ -153,7 +192,9 @@ fn place_nan(problem: &Problem, all: &mut [Host], random: &mut Random) {
     for _ in 0..1 + random.below(2) {
         let Host::Numbers(values) = &mut all[place] else { continue };
         let k = random.below(values.len());
-        values[k] = f32::NAN;
+        // Outside of its domain a probability has no logarithm, which is NaN as well.
+        let outside = problem.inputs[place].values == Values::Probability && random.one_in(3);
+        values[k] = if outside { 1.5 } else { f32::NAN };
     }
     repeat(&problem.inputs[place], &mut all[place]);
 }

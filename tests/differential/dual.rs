@@ -1,0 +1,99 @@
+//! Numbers with a derivative along one direction: the operations by the book, with the subgradients that are stated.
+
+use super::expression::Fold;
+use wgloss::op::Op;
+
+/// A value, and how it changes along the direction.
+pub type Dual = [f64; 2];
+pub const NAN: Dual = [f64::NAN; 2];
+
+/// One operation.
+pub fn apply(op: Op, [a, da]: Dual, [b, db]: Dual) -> Dual {
+    let sigmoid = |a: f64| if a < 0.0 { a.exp() / (1.0 + a.exp()) } else { 1.0 / (1.0 + (-a).exp()) };
+    let softplus = |a: f64| a.max(0.0) + (-a.abs()).exp().ln_1p();
+    let chain = |value: f64, slope: f64| if a.is_nan() { NAN } else { [value, slope * da] };
+    match op {
+        Op::Neg => chain(-a, -1.0),
+        Op::Abs => chain(a.abs(), if a == 0.0 { 0.0 } else { a.signum() }),
+        Op::Sign => chain(if a == 0.0 { 0.0 } else { a.signum() }, 0.0),
+        Op::Exp => chain(a.exp(), a.exp()),
+        Op::Expm1 => chain(a.exp_m1(), a.exp()),
+        Op::Log => chain(a.ln(), 1.0 / a),
+        Op::Log1p => chain(a.ln_1p(), 1.0 / (1.0 + a)),
+        Op::Sqrt => chain(a.sqrt(), 0.5 / a.sqrt()),
+        Op::Tanh => chain(a.tanh(), 1.0 / (a.cosh() * a.cosh())),
+        Op::Sigmoid => chain(sigmoid(a), sigmoid(a) * sigmoid(-a)),
+        Op::LogSigmoid => chain(-softplus(-a), sigmoid(-a)),
+        Op::Softplus => chain(softplus(a), sigmoid(a)),
+        Op::LogCosh => chain(a.abs() + (-2.0 * a.abs()).exp().ln_1p() - 2f64.ln(), a.tanh()),
+        Op::Erf => chain(libm::erf(a), std::f64::consts::FRAC_2_SQRT_PI * (-a * a).exp()),
+        Op::Relu => chain(a.max(0.0), f64::from(u8::from(a > 0.0))),
+        Op::Add => [a + b, da + db],
+        Op::Sub => [a - b, da - db],
+        Op::Mul => [a * b, da * b + a * db],
+        Op::Div => [a / b, (da - a / b * db) / b],
+        Op::Pow => {
+            let by_base = if da == 0.0 || b == 0.0 { 0.0 } else { b * a.powf(b - 1.0) * da };
+            let by_exponent = if db == 0.0 { 0.0 } else { a.powf(b) * a.ln() * db };
+            [a.powf(b), by_base + by_exponent]
+        }
+        Op::Maximum | Op::Minimum if a.is_nan() || b.is_nan() => NAN,
+        Op::Maximum | Op::Minimum if a == b => [a, 0.5 * (da + db)],
+        Op::Maximum => {
+            if a > b {
+                [a, da]
+            } else {
+                [b, db]
+            }
+        }
+        Op::Minimum => {
+            if a < b {
+                [a, da]
+            } else {
+                [b, db]
+            }
+        }
+        _ if a == 0.0 && !b.is_nan() => [0.0, da * b.ln()],
+        _ => [a * b.ln(), da * b.ln() + a / b * db],
+    }
+}
+
+/// A row to one number.
+pub fn fold_row(fold: Fold, x: &[Dual]) -> Dual {
+    if x.iter().any(|x| x[0].is_nan()) {
+        return NAN;
+    }
+    let n = x.len() as f64;
+    let sum = x.iter().fold([0.0; 2], |sum, x| [sum[0] + x[0], sum[1] + x[1]]);
+    let extreme = |better: fn(f64, f64) -> f64| {
+        let most = x.iter().map(|x| x[0]).reduce(better).unwrap_or(f64::NAN);
+        let ties: Vec<f64> = x.iter().filter(|x| x[0] == most).map(|x| x[1]).collect();
+        [most, ties.iter().sum::<f64>() / ties.len() as f64]
+    };
+    match fold {
+        Fold::Sum => sum,
+        Fold::Mean => [sum[0] / n, sum[1] / n],
+        Fold::Max => extreme(f64::max),
+        Fold::Min => extreme(f64::min),
+        Fold::ArgMax => {
+            let most = extreme(f64::max)[0];
+            [x.iter().position(|x| x[0] == most).unwrap_or(0) as f64, 0.0]
+        }
+        Fold::LogSumExp | Fold::LogSumExpShifted => {
+            let most = extreme(f64::max)[0];
+            let total: f64 = x.iter().map(|x| (x[0] - most).exp()).sum();
+            let slope = x.iter().map(|x| (x[0] - most).exp() / total * x[1]).sum();
+            [total.ln() + if fold == Fold::LogSumExp { most } else { 0.0 }, slope]
+        }
+    }
+}
+
+/// The softmax of a row, or its logarithm.
+pub fn softmax(x: &[Dual], is_log: bool) -> Vec<Dual> {
+    let [lse, slope] = fold_row(Fold::LogSumExp, x);
+    let one = |[x, dx]: &Dual| {
+        let log = x - lse;
+        if is_log { [log, dx - slope] } else { [log.exp(), log.exp() * (dx - slope)] }
+    };
+    x.iter().map(one).collect()
+}

@@ -1,0 +1,145 @@
+//! Tensors drawn for a problem: their numbers, shapes, types, places, and what becomes of their gradients.
+
+use super::draw::{loss_scope, named};
+use super::problem::{Form, Grad, Home, Input, Problem, Term, Values};
+use super::random::Random;
+use wgloss::op::Kind;
+use wgloss::{DType, GradMode, Reduction, RowAxis, Scope, Value};
+
+pub const FLOATS: [DType; 5] = [DType::F32, DType::F32, DType::F32, DType::F16, DType::BF16];
+
+/// Which numbers an input of that loss takes.
+pub fn values_of(form: &Form, input: &str) -> Values {
+    let Form::Catalogue { name, options } = form else {
+        return if input == "k" { Values::Scale } else { Values::Any };
+    };
+    let flag = |option: &str| options.iter().any(|(name, value)| name == option && *value == Value::Flag(true));
+    let off = |option: &str| options.iter().any(|(name, value)| name == option && *value == Value::Flag(false));
+    match (*name, input) {
+        (_, "weight" | "pos_weight" | "alpha") => Values::Weight,
+        ("bce", _) | ("bce_with_logits" | "cross_entropy_prob", "target") | ("sigmoid_focal", "targets") => {
+            Values::Probability
+        }
+        ("kl_div", "target") if !flag("log_target") => Values::Probability,
+        ("kl_div" | "jsd", _) | ("nll", "input") => Values::LogProbability,
+        ("hinge" | "squared_hinge", "y_true") => {
+            if off("convert_binary") {
+                Values::Sign
+            } else {
+                Values::Binary
+            }
+        }
+        ("poisson_nll", "target") => Values::Count,
+        ("poisson_nll", _) if off("log_input") => Values::Positive,
+        ("bce_with_logits" | "sigmoid_focal", _) => Values::Logits,
+        (name, _) if named(name).row_axis() == RowAxis::Class => Values::Logits,
+        _ => Values::Any,
+    }
+}
+
+/// The tensors that the loss reads.
+pub fn inputs(problem: &mut Problem, random: &mut Random) {
+    let loss = problem.loss();
+    let pool = random.one_in(3);
+    let mut specs: Vec<(String, Scope, Values)> = Vec::new();
+    for spec in loss.inputs() {
+        if spec.optional && random.one_in(2) {
+            continue;
+        }
+        let of_term = |term: &&Term| term.form.loss().inputs().iter().any(|i| i.name == spec.name);
+        let form = problem.terms.iter().find(of_term).map(|term| &term.form);
+        let values = match form {
+            _ if spec.kind == Kind::Int => Values::Label,
+            Some(form) => values_of(form, &spec.name),
+            None => Values::Scale,
+        };
+        specs.push((spec.name, spec.scope, values));
+    }
+    let scope = loss_scope(problem);
+    let by_weight = problem.terms.iter().any(|term| term.reduction == Reduction::MeanWithSampleWeight);
+    let takes = scope > Scope::Total || random.one_in(30);
+    if takes && (by_weight && !random.one_in(30) || random.one_in(5)) {
+        specs.push(("sample_weight".to_owned(), scope, Values::Weight));
+    }
+    if takes && random.one_in(5) {
+        specs.push(("mask".to_owned(), scope, Values::Mask));
+    }
+    let mut whole = false;
+    for (name, scope, values) in specs {
+        let full = problem.shape_of(scope);
+        let must = scope == Scope::Element && !whole;
+        whole |= scope == Scope::Element;
+        let shape = if must { full } else { broadcast(scope, &full, random) };
+        let dtype = match values {
+            Values::Label => random.pick(&[DType::I32, DType::I32, DType::U32]),
+            _ => random.pick(&FLOATS),
+        };
+        let home = home(shape.len(), true, pool, random);
+        problem.inputs.push(Input { name, scope, values, dtype, shape, home, grad: None, hessian: false });
+    }
+}
+
+/// A shape that broadcasts to `full`: some axes 1, some leading axes absent.
+pub fn broadcast(scope: Scope, full: &[usize], random: &mut Random) -> Vec<usize> {
+    if scope <= Scope::Scalar {
+        return if random.one_in(2) { Vec::new() } else { vec![1] };
+    }
+    let mut shape = full.to_vec();
+    if scope == Scope::Column || !random.one_in(4) {
+        return shape;
+    }
+    for size in &mut shape {
+        if random.one_in(2) {
+            *size = 1;
+        }
+    }
+    if random.one_in(2) {
+        shape.drain(..random.below(full.len() + 1));
+    }
+    shape
+}
+
+/// A place for a tensor.
+pub fn home(rank: usize, repeats: bool, pool: bool, random: &mut Random) -> Home {
+    let mut home =
+        Home { step: 1, pooled: pool && !random.one_in(4), behind: random.pick(&[0, 0, 16, 64]), ..Home::default() };
+    if random.one_in(3) {
+        home.offset = random.pick(&[1, 2, 3, 4, 5, 8, 64, 65]);
+    }
+    if rank > 1 && random.one_in(4) {
+        home.pad = random.pick(&[1, 3, 4, 8]);
+    }
+    home.step = if random.one_in(12) { 2 } else { 1 };
+    home.reversed = rank > 1 && random.one_in(10);
+    if repeats && rank > 0 && random.one_in(12) {
+        home.repeats = (0..rank).map(|_| random.one_in(2)).collect();
+    }
+    home
+}
+
+/// Which gradients are wanted, and how.
+pub fn gradients(problem: &mut Problem, random: &mut Random) {
+    let pool = problem.inputs.iter().any(|input| input.home.pooled);
+    for (place, input) in problem.inputs.iter_mut().enumerate() {
+        if input.values == Values::Label || !(place == 0 || random.one_in(3)) || random.one_in(12) {
+            continue;
+        }
+        let repeats = input.home.repeats.contains(&true);
+        let mode = match random.below(6) {
+            0 | 1 if input.scope > Scope::Total && input.scope != Scope::Column && !repeats => GradMode::InPlace,
+            2 => GradMode::Accumulate,
+            _ => GradMode::Write,
+        };
+        let dtype = (mode != GradMode::InPlace && random.one_in(4)).then(|| random.pick(&FLOATS));
+        let mut home = home(input.shape.len(), false, pool, random);
+        home.sliding = mode != GradMode::InPlace && random.one_in(60);
+        input.grad = Some(Grad { mode, dtype, home });
+    }
+    let whole = problem.domain.clone();
+    if random.one_in(10) {
+        let fits = |i: &&mut Input| i.scope == Scope::Element && i.values != Values::Label;
+        if let Some(input) = problem.inputs.iter_mut().find(fits) {
+            input.hessian = input.shape == whole || random.one_in(4);
+        }
+    }
+}
