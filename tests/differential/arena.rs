@@ -92,9 +92,9 @@ impl Arena {
         }
     }
 
-    pub fn tensor(&self, _ctx: &Context, slot: &Slot) -> Result<Tensor> {
+    pub fn tensor(&self, ctx: &Context, slot: &Slot) -> Result<Tensor> {
         let buffer = self.buffers[slot.buffer].clone();
-        Tensor::from_buffer_strided(buffer, slot.first as u64, slot.dtype, slot.layout.clone())
+        Tensor::from_buffer_strided(ctx, buffer, slot.first as u64, slot.dtype, slot.layout.clone())
     }
 
     /// Puts values into the image.
@@ -143,7 +143,7 @@ impl Arena {
     pub fn download(&self, ctx: &Context, written: &[&Slot]) -> Result<(Vec<Vec<f64>>, Option<String>)> {
         let mut found: Vec<Vec<u8>> = Vec::new();
         for (buffer, image) in self.buffers.iter().zip(&self.images) {
-            let words = Tensor::from_buffer(buffer.clone(), 0, DType::U32, &[image.len() / 4])?;
+            let words = Tensor::from_buffer(ctx, buffer.clone(), 0, DType::U32, &[image.len() / 4])?;
             let words: Vec<u32> = pollster::block_on(words.read(ctx))?;
             found.push(words.iter().flat_map(|word| word.to_le_bytes()).collect());
         }
