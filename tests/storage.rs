@@ -470,7 +470,7 @@ fn a_host_write_never_changes_a_neighbour() {
         let whole = Tensor::from_slice(ctx, &all, &[count]).unwrap();
         whole.write(ctx, &all).unwrap();
         assert!(whole.view(count as u64, &[1], &[1]).is_err(), "what pads the buffer is nobody's");
-        let shared = Tensor::from_buffer(whole.buffer().clone(), 0, DType::F16, &[5]).unwrap();
+        let shared = Tensor::from_buffer(ctx, whole.buffer().clone(), 0, DType::F16, &[5]).unwrap();
         assert!(matches!(shared.write(ctx, &all[..5]), Err(wgloss::Error::Buffer { .. })), "somebody else's buffer");
     }
 }
