@@ -245,7 +245,9 @@ fn outputs(problem: &mut Problem, random: &mut Random) {
 /// Plans for more rows than are bound, where the first axis is one of rows.
 fn capacity(problem: &mut Problem, random: &mut Random) {
     if random.one_in(8) && problem.class_axis() != Some(0) && !problem.domain.is_empty() {
-        problem.capacity = Some(problem.domain[0] + random.pick(&[1, 3, 16]));
+        // Groups divide the planned rows as well as those that are bound.
+        let more = if problem.group_rows.is_some() { problem.domain[0] } else { random.pick(&[1, 3, 16]) };
+        problem.capacity = Some(problem.domain[0] + more);
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! 1. *Classes.* NaN must be where the f64 path has NaN, and nowhere else; likewise +∞ and −∞, except that a number
 //!    beyond the largest of the output's type is ∞ there. No tolerance widens this. One thing does not count: what is
-//!    NaN of finite inputs alone (0/0 of weights that are all 0) may be ∞ instead, since drivers compute fast.
+//!    NaN of finite inputs and good labels alone (0/0 of weights that are all 0, and 0·∞ after it) may be ∞, and a
+//!    gradient 0, since drivers compute fast and rewrites may see the 0 first.
 //! 2. *The contract* (design §6). Losses: 2e-6·|want| + 2e-7·mean|term|, a loss of one row 2e-7·max(1, reach), where
 //!    the reach is the largest distance of a logit from its row's maximum. Gradients: 2e-6 of the largest of their row
 //!    (of all, where the input is no element input), and 1e-6 relative; of expressions
@@ -112,9 +113,9 @@ impl<'j> Judge<'j> {
         }
         let finite =
             self.want.bad_label.is_none() && self.hosts.iter().all(|h| h.numbers().iter().all(|x| x.is_finite()));
-        let class = |k: usize| {
-            class_error(got[k], want[k], dtype).filter(|_| !(finite && want[k].is_nan() && got[k].is_infinite()))
-        };
+        let undefined = |k: usize| finite && want[k].is_nan();
+        let other = |k: usize| got[k].is_infinite() || matches!(key, Key::Grad(_)) && got[k] == 0.0;
+        let class = |k: usize| class_error(got[k], want[k], dtype).filter(|_| !(undefined(k) && other(k)));
         if let Some(first) = (0..want.len()).find(|k| class(*k).is_some()) {
             let off = (0..want.len()).filter(|k| class(*k).is_some()).count();
             let name = class(first).unwrap_or_default();

@@ -187,7 +187,7 @@ fn compare(ctx: &Context, problem: &Problem, coverage: &mut Coverage) -> Verdict
                     let message = gpu.to_string();
                     // Of a kernel that does not compile, what the compiler says.
                     let said = message.split("error: ").last().unwrap_or("");
-                    let start: String = said.split(['\n', '`']).next().unwrap_or("").chars().take(60).collect();
+                    let start: String = said.split(['\n', '`', '=']).next().unwrap_or("").chars().take(60).collect();
                     Verdict::failed(format!("the GPU refuses with {} ({start})", variant(&gpu)), None, message)
                 }
             };

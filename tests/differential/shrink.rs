@@ -200,7 +200,7 @@ fn resize(problem: &mut Problem, axis: usize, to: usize) {
     }
     if let Some(capacity) = &mut problem.capacity {
         if axis == 0 {
-            *capacity = to + 1;
+            *capacity = 2 * to;
         }
     }
     if let Some(rows) = problem.group_rows {
