@@ -25,8 +25,12 @@ fn main(
         // Phase 2: stages.
         // repeat begin: stage
         var stage0 = stage0_identity();
-        for (var col = begin; i32(col) <= last; col += LANES * WIDTH) {
-            stage0 = stage0_step(stage0, r, fetch(r, col), col);
+        for (var run = begin; i32(run) <= last; run += RUN * LANES * WIDTH) {
+            let stop = min(last, i32(run + (RUN - 1u) * LANES * WIDTH));
+            for (var col = run; i32(col) <= stop; col += LANES * WIDTH) {
+                stage0 = stage0_step(stage0, r, fetch(r, col), col);
+            }
+            stage0 = stage0_end_run(stage0);
         }
         for (var end = lane; end < ENDS; end += LANES) {
             let col = end_col(r, end);

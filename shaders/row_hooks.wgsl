@@ -33,13 +33,14 @@ fn fetch_end(r: RowValues, col: u32) -> Fetched { return fetch(r, col); }
 // repeat begin: stage
 // hook begin: stage0
 struct Stage0 { bits: u32, sum: f32 }
-struct LaneStage0 { bits: u32, sum: f32 }
-fn stage0_identity() -> LaneStage0 { return LaneStage0(0u, 0.0); }
+struct LaneStage0 { bits: u32, sum: f32, run: f32 }
+fn stage0_identity() -> LaneStage0 { return LaneStage0(0u, 0.0, 0.0); }
 fn stage0_step(s: LaneStage0, r: RowValues, f: Fetched, col: u32) -> LaneStage0 {
-    return LaneStage0(max(s.bits, f.x0 & MAGNITUDE), s.sum + bitcast<f32>(f.x0));
+    return LaneStage0(max(s.bits, f.x0 & MAGNITUDE), s.sum, s.run + bitcast<f32>(f.x0));
 }
+fn stage0_end_run(s: LaneStage0) -> LaneStage0 { return LaneStage0(s.bits, s.sum + s.run, 0.0); }
 fn stage0_end(s: LaneStage0, r: RowValues, f: Fetched, col: u32) -> LaneStage0 { return stage0_step(s, r, f, col); }
-fn stage0_narrow(s: LaneStage0) -> Stage0 { return Stage0(s.bits, s.sum); }
+fn stage0_narrow(s: LaneStage0) -> Stage0 { return Stage0(s.bits, s.sum + s.run); }
 fn stage0_exchange(s: Stage0, step: u32) -> Stage0 { return s; }
 fn stage0_combine(a: Stage0, b: Stage0) -> Stage0 { return Stage0(max(a.bits, b.bits), a.sum + b.sum); }
 fn stage0_finish(r: RowValues, s: Stage0) -> RowValues { return RowValues(max(r.bits, s.bits), r.row, r.base0, r.early, s.sum); }
@@ -62,6 +63,9 @@ fn write_row(r: RowValues) {
     work[r.row] = store_bits(r.sum, r.bits > INF_BITS);
 }
 // hook end
+
+// Steps of a lane whose terms are added by themselves first: sums of long runs would lose digits.
+const RUN: u32 = 32u;
 
 // Rows that a workgroup has in hand at a time.
 const ROWS: u32 = WG / LANES;

@@ -36,8 +36,12 @@ fn main(
         if (PHASE == STAGE0_INDEX) {
             // Phase 1: this chunk's state.
             var stage0 = stage0_identity();
-            for (var col = whole; i32(col + WIDTH) <= stop; col += WG * WIDTH) {
-                stage0 = stage0_step(stage0, r, fetch(r, col), col);
+            for (var run = whole; i32(run + WIDTH) <= stop; run += RUN * WG * WIDTH) {
+                let last = min(stop, i32(run + ((RUN - 1u) * WG + 1u) * WIDTH));
+                for (var col = run; i32(col + WIDTH) <= last; col += WG * WIDTH) {
+                    stage0 = stage0_step(stage0, r, fetch(r, col), col);
+                }
+                stage0 = stage0_end_run(stage0);
             }
             for (var end = thread; end < ENDS; end += WG) {
                 let col = end_col(r, end);

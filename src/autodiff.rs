@@ -281,7 +281,12 @@ impl<'g> Reverse<'g> {
                     Reduce::Sum => give(x, adjoint, Scope::Element, taken),
                     // Ties share the gradient equally.
                     Reduce::Max | Reduce::Min => {
-                        let tie = value.equals(out);
+                        let mut tie = value.equals(out);
+                        if !matches!(graph.node(x), Node::Input(_)) {
+                            // Computed again in another loop, no value may be equal to the extreme to the last bit.
+                            let first = if reduce == Reduce::Max { value.argmax() } else { (-value).argmax() };
+                            tie = tie.or(graph.col_index().equals(first));
+                        }
                         let count = tie.select(1.0, 0.0).sum();
                         let (part, taken) = chosen(tie.select(adjoint / count, 0.0));
                         give(x, part, Scope::Element, taken);

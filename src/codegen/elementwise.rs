@@ -110,7 +110,7 @@ fn item_text(frame: &Frame<'_>, roots: &[NodeId], name: &str, fetched: &[usize])
     text.push_str(&frame.valid("first"));
     let u = if width == 4 { "U4" } else { "U" };
     let item = "(shape.first_item + first)";
-    text.push_str(&emit.lets(&nodes, &|id| load(frame, id, item, fetched)));
+    text.push_str(&emit.lets(&nodes, &|id| load(frame, id, item, fetched, &|id| emit.value(id))));
     for (label, row) in labels(program, pass) {
         let counts = row.map_or(String::new(), |row| format!(" && {}", emit.value(row)));
         let bad = is_bad(&emit.value(label));
@@ -216,7 +216,7 @@ fn col_of(frame: &Frame<'_>) -> &'static str {
 }
 
 /// Loads of inputs and gathers of one item: their bits as `bID`, and their values.
-fn load(frame: &Frame<'_>, id: NodeId, item: &str, fetched: &[usize]) -> String {
+fn load(frame: &Frame<'_>, id: NodeId, item: &str, fetched: &[usize], spelled: &dyn Fn(NodeId) -> String) -> String {
     let program = frame.program;
     let n = id.0;
     let f = if frame.width == 4 { "F4" } else { "F" };
@@ -232,7 +232,7 @@ fn load(frame: &Frame<'_>, id: NodeId, item: &str, fetched: &[usize]) -> String 
                 _ => format!("    let b{n} = {bits};\n    let e{n} = bitcast<{f}>(b{n});\n"),
             }
         }
-        Node::At(x, label) => gather(frame, id, x, &format!("e{}", label.0)),
+        Node::At(x, label) => gather(frame, id, x, &spelled(label)),
         Node::SumOver(Scope::Group, _) => {
             let load = group_load(program, id, item);
             format!("    let b{n} = {load};\n    let e{n} = bitcast<f32>(b{n});\n")

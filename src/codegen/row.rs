@@ -7,7 +7,7 @@ use super::poison::{
     bits, bits_of_value, is_bad, is_of_columns, is_poisoned, labels, largest, lenient_value, looked_at, looking_at,
     poisons_of,
 };
-use super::state::{State, combine_text, fields, load_text, save_text};
+use super::state::{State, combine_text, end_run_text, fields, lane_fields, load_text, narrowed, save_text};
 use super::{KernelSource, Mode, Slot, Variant, scalar_type, state_words, structure, title};
 use crate::expr::{Node, NodeId, Scope};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Program};
@@ -353,7 +353,7 @@ impl<'f, 'a> Row<'f, 'a> {
         let poisons = looked_at(frame.pass, LookPlace::Stage(stage));
         let names = fields(&poisons, &states, "f32", "u32");
         let mut text = structure(&format!("Stage{stage}"), &names);
-        text.push_str(&structure(&format!("LaneStage{stage}"), &fields(&poisons, &states, f, u)));
+        text.push_str(&structure(&format!("LaneStage{stage}"), &lane_fields(&poisons, &states, f, u)));
         let unseen = poisons.iter().map(|k| format!("    s.{} = {u}(0u);\n", bits(*k)));
         let identity: String = unseen.chain(states.iter().map(|s| s.identity(f, u))).collect();
         put!(
@@ -382,16 +382,17 @@ impl<'f, 'a> Row<'f, 'a> {
         });
         // Lanes of a vector, then lanes of a workgroup.
         let component = |c: &str| {
-            let all: Vec<String> = names.iter().map(|(name, _)| format!("s.{name}.{c}")).collect();
+            let all: Vec<String> = names.iter().map(|(name, _)| narrowed(&states, name, &format!(".{c}"))).collect();
             format!("Stage{stage}({})", all.join(", "))
         };
         let narrow = if w == 4 {
             let pair = |a: &str, b: &str| format!("stage{stage}_combine({a}, {b})");
             pair(&pair(&component("x"), &component("y")), &pair(&component("z"), &component("w")))
         } else {
-            let all: Vec<String> = names.iter().map(|(name, _)| format!("s.{name}")).collect();
+            let all: Vec<String> = names.iter().map(|(name, _)| narrowed(&states, name, "")).collect();
             format!("Stage{stage}({})", all.join(", "))
         };
+        text.push_str(&end_run_text(stage, &states, f));
         putln!(text, "fn stage{stage}_narrow(s: LaneStage{stage}) -> Stage{stage} {{ return {narrow}; }}");
         text.push_str(&combine_text(stage, &poisons, &states));
         if gather == Gather::Subgroup {
@@ -452,7 +453,7 @@ impl<'f, 'a> Row<'f, 'a> {
         }
         if frame.is_masked() {
             text.push_str(&frame.valid("col"));
-            for (name, _) in fields(&poisons, states, f, u) {
+            for (name, _) in lane_fields(&poisons, states, f, u) {
                 putln!(text, "    s.{name} = select(before.{name}, s.{name}, valid);");
             }
         }

@@ -20,6 +20,37 @@ pub(super) fn fields(poisons: &[usize], states: &[State], f: &str, u: &str) -> V
     poisons.iter().map(|k| (bits(*k), u.to_owned())).chain(all).collect()
 }
 
+/// Fields of the struct of one lane: beside those of the stage, the terms of each sum that are not in it yet.
+pub(super) fn lane_fields(poisons: &[usize], states: &[State], f: &str, u: &str) -> Vec<(String, String)> {
+    let runs = states.iter().filter(|s| s.reduce == Reduce::Sum).map(|s| (s.run(), f.to_owned()));
+    fields(poisons, states, f, u).into_iter().chain(runs).collect()
+}
+
+/// What a lane's stage is worth, a field of it, or a component of a field.
+pub(super) fn narrowed(states: &[State], name: &str, component: &str) -> String {
+    let sum = states.iter().find(|s| s.reduce == Reduce::Sum && s.fields[0].0 == name);
+    match sum {
+        Some(state) => format!("s.{name}{component} + s.{}{component}", state.run()),
+        None => format!("s.{name}{component}"),
+    }
+}
+
+/// Adds the terms of a run of steps to the sums.
+pub(super) fn end_run_text(stage: usize, states: &[State], f: &str) -> String {
+    let lane = format!("LaneStage{stage}");
+    let sums: Vec<&State> = states.iter().filter(|s| s.reduce == Reduce::Sum).collect();
+    if sums.is_empty() {
+        return format!("fn stage{stage}_end_run(s: {lane}) -> {lane} {{ return s; }}\n");
+    }
+    let mut text = format!("fn stage{stage}_end_run(before: {lane}) -> {lane} {{\n    var s = before;\n");
+    for state in sums {
+        let (sum, run) = (&state.fields[0].0, state.run());
+        putln!(text, "    s.{sum} += s.{run};\n    s.{run} = {f}(0.0);");
+    }
+    text.push_str("    return s;\n}\n");
+    text
+}
+
 pub(super) fn combine_text(stage: usize, poisons: &[usize], states: &[State]) -> String {
     let seen = poisons.iter().map(|k| bits(*k)).map(|bits| format!("    s.{bits} = max(a.{bits}, b.{bits});\n"));
     let combine: String = seen.chain(states.iter().map(State::combine)).collect();
@@ -85,10 +116,15 @@ impl State {
         State { reduce, id, operand, fields }
     }
 
+    /// The terms of a sum that are not in it yet.
+    fn run(&self) -> String {
+        format!("run{}", self.id.0)
+    }
+
     pub fn identity(&self, f: &str, u: &str) -> String {
         let n = self.id.0;
         match self.reduce {
-            Reduce::Sum => format!("    s.sum{n} = {f}(0.0);\n"),
+            Reduce::Sum => format!("    s.sum{n} = {f}(0.0);\n    s.run{n} = {f}(0.0);\n"),
             Reduce::Max => format!("    s.m{n} = bitcast<{f}>({u}(shape.reserved0 | 0xff800000u));\n"),
             Reduce::Min => format!("    s.m{n} = bitcast<{f}>({u}(shape.reserved0 | INF_BITS));\n"),
             // No column yet: any column's −∞ is better, at a lower index.
@@ -104,7 +140,7 @@ impl State {
         let n = self.id.0;
         let w = if width == 4 { "4" } else { "" };
         match self.reduce {
-            Reduce::Sum => format!("    s.sum{n} += {x};\n"),
+            Reduce::Sum => format!("    s.run{n} += {x};\n"),
             Reduce::Max => format!("    s.m{n} = max(s.m{n}, {x});\n"),
             Reduce::Min => format!("    s.m{n} = min(s.m{n}, {x});\n"),
             // By index at a tie: windows at a row's ends come after the whole ones.

@@ -34,6 +34,12 @@ impl Inner {
             Node::Input(_) => i64::from(i32::MIN)..=i64::from(i32::MAX),
             Node::ColIndex | Node::Reduce(Reduce::ArgMax, _) => 0..=i64::from(i32::MAX),
             Node::Detach(x) => self.indices(x),
+            // The label itself, once it is known to be a class.
+            Node::At(..) => 0..=i64::from(i32::MAX),
+            Node::Op(Op::Select, [_, a, b]) => {
+                let (a, b) = (self.indices(a), self.indices(b));
+                *a.start().min(b.start())..=*a.end().max(b.end())
+            }
             _ => LABELS,
         }
     }
@@ -42,6 +48,10 @@ impl Inner {
     fn mixed_labels(&self, node: &Node) -> Option<String> {
         let Node::Op(Op::Eq, [a, b, _]) = *node else { return None };
         if self.kinds[a.index()] != Kind::Int || self.kinds[b.index()] != Kind::Int {
+            return None;
+        }
+        // An option's index is checked against the type of the label that it is compared with.
+        if [a, b].iter().any(|id| matches!(self.nodes[id.index()], Node::Param(_))) {
             return None;
         }
         let (a, b) = (self.indices(a), self.indices(b));

@@ -54,6 +54,9 @@ pub(super) fn infer(
         Node::At(x, label) => {
             let fault = if kind(label) != Kind::Int || scope(label) > Scope::Row {
                 Some("`at` takes one class index a row".to_owned())
+            } else if !matches!(scope(x), Scope::Element | Scope::Column) {
+                let found = scope(x);
+                Some(format!("`at` takes an element of a row, found a value of scope {found:?}"))
             } else if (scope(x), kind(x)) == (Scope::Column, Kind::Int) {
                 None // the column's own index at the label is the label
             } else {

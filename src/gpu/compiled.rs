@@ -76,6 +76,7 @@ impl Compiled {
         let mut compiled =
             Compiled { loss: loss.clone(), spec: spec.clone(), limits: limits.clone(), program, staging };
         compiled.check_shard()?;
+        compiled.geometry(&compiled.planned_inputs(), &[])?.group_rows(&name, spec.group_rows)?;
         if compiled.staging.part || compiled.has_rows_larger_than_a_binding()? {
             compiled.program = lower_columns(loss, &spec.wanted, &present, Columns::Part)?;
             compiled.staging.part = true;

@@ -117,12 +117,15 @@ impl Looks {
         }
         sums.sort_by_key(|(sum, _)| *sum);
         let mut all = Looks { sums, outputs: output_looks, ..Looks::default() };
-        let (mut below_loss, mut open) = (HashSet::new(), sums_among(graph, direct.iter()));
-        while let Some(sum) = open.pop() {
-            if below_loss.insert(sum) {
-                open.extend(sums_among(graph, all.of_sum(sum).iter()));
+        // Where the loss takes each sum, those first that others are made of.
+        let mut taken: HashMap<NodeId, Option<NodeId>> = HashMap::new();
+        note_taken(graph, has_rows, &direct, None, &mut taken);
+        for (sum, own) in all.sums.iter().rev() {
+            if let Some(&condition) = taken.get(sum) {
+                note_taken(graph, has_rows, own, condition, &mut taken);
             }
         }
+        let below_loss: HashSet<NodeId> = taken.keys().copied().collect();
         if graph.scope(loss) > Scope::Total {
             all.loss.extend(&direct);
         }
@@ -131,7 +134,12 @@ impl Looks {
         all.read = sums_among(graph, readers.chain(&all.loss));
         all.lenient = all.lenient_sums(&below_loss);
         for (sum, own) in all.sums.iter().filter(|(sum, _)| below_loss.contains(sum)) {
-            all.loss.extend(own);
+            // What a sum that nobody takes is made of is not looked at.
+            let row = |look: &Look| match (taken[sum], look.row) {
+                (Some(taken), Some(row)) => Some(and(graph, taken, row)),
+                (taken, row) => taken.or(row),
+            };
+            all.loss.extend(own.iter().map(|look| Look { row: row(look), ..*look }));
             all.loss_sums.push(*sum);
         }
         all
@@ -175,6 +183,38 @@ impl Looks {
             read: known(self.read),
             lenient: known(self.lenient),
         }
+    }
+}
+
+/// Notes under which conditions these looks take sums, of what is itself taken under `condition`: conditions of the
+/// whole tensor, `None` where a sum is always taken.
+fn note_taken(
+    graph: &Graph,
+    has_rows: bool,
+    looks: &[Look],
+    condition: Option<NodeId>,
+    taken: &mut HashMap<NodeId, Option<NodeId>>,
+) {
+    let of_total = |mut id: NodeId| {
+        if has_rows && matches!(graph.scope(id), Scope::Element | Scope::Column) {
+            id = graph.expr(id).select(1.0, 0.0).max().gt(0.0).id;
+        }
+        if graph.scope(id) > Scope::Total {
+            id = graph.expr(id).select(1.0, 0.0).sum_over(Scope::Total).gt(0.0).id;
+        }
+        id
+    };
+    for look in looks.iter().filter(|look| matches!(graph.node(look.node), Node::SumOver(..))) {
+        let own = [look.row, look.element].into_iter().flatten().reduce(|a, b| and(graph, a, b)).map(of_total);
+        let whole = match (condition, own) {
+            (Some(a), Some(b)) => Some(and(graph, a, b)),
+            (a, b) => a.or(b),
+        };
+        let joined = match taken.get(&look.node) {
+            Some(before) => before.zip(whole).and_then(|(a, b)| or(graph, a, b)),
+            None => whole,
+        };
+        taken.insert(look.node, joined);
     }
 }
 

@@ -66,7 +66,7 @@ impl<'g> Lowered<'g> {
         let (rest, there) = (set(false), set(true));
         // A label may be computed from the row: an argmax.
         let label = self.expand(label);
-        Some((rest, label, self.at_label(self.expand(there), label)))
+        Some((rest, label, self.at_label(self.expand(there), label, label)))
     }
 
     /// Element values replaced, then simplified. Row values hold no column of their own and stay.
@@ -74,21 +74,29 @@ impl<'g> Lowered<'g> {
         let graph = self.graph;
         let mut done: HashMap<NodeId, NodeId> = HashMap::new();
         for id in graph.reachable(&[root]) {
-            let new = match by(id) {
-                Some(new) => new,
-                None if !matches!(graph.scope(id), Scope::Element | Scope::Column) => id,
-                None => graph.add(graph.node(id).map(|operand| done[&operand])).id,
+            let new = match (by(id), graph.node(id)) {
+                (Some(new), _) => new,
+                // The row's sums are of what the operand was.
+                (None, Node::Softmax(x)) if done[&x] != x => {
+                    (exp_below(graph.expr(done[&x]), graph.expr(x)) * inverse_sum(graph.expr(x))).id
+                }
+                (None, Node::SoftmaxMinusOne(x)) if done[&x] != x => {
+                    let (here, whole) = (graph.expr(done[&x]), graph.expr(x));
+                    (((exp_below(here, whole) - 1.0) - exp_sum_rest(whole)) * inverse_sum(whole)).id
+                }
+                (None, _) if !matches!(graph.scope(id), Scope::Element | Scope::Column) => id,
+                (None, node) => graph.add(node.map(|operand| done[&operand])).id,
             };
             done.insert(id, new);
         }
         simplify(graph, &[done[&root]])[0]
     }
 
-    /// An element expression at the label's column: a row value.
-    fn at_label(&self, root: NodeId, label: NodeId) -> NodeId {
+    /// An element expression at the label's column: a row value. `column` is what the label is spelled as there.
+    fn at_label(&self, root: NodeId, label: NodeId, column: NodeId) -> NodeId {
         let graph = self.graph;
         self.replace(root, &|id| match graph.node(id) {
-            Node::ColIndex => Some(label),
+            Node::ColIndex => Some(column),
             Node::Input(_) if matches!(graph.scope(id), Scope::Element | Scope::Column) => {
                 Some(graph.expr(id).at(graph.expr(label)).id)
             }
@@ -109,7 +117,10 @@ impl<'g> Lowered<'g> {
                 Node::Reduce(Reduce::LogSumExpShifted, x) => exp_sum_rest(new(x)).log1p(),
                 // Gathers reach down to the inputs.
                 Node::At(x, label) if !matches!(graph.node(done[&x]), Node::Input(_)) => {
-                    graph.expr(self.at_label(done[&x], done[&label]))
+                    let label = done[&label];
+                    // The label itself, but checked as every label is.
+                    let column = graph.col_index().at(graph.expr(label));
+                    graph.expr(self.at_label(done[&x], label, column.id))
                 }
                 Node::Softmax(x) => exp_shifted(new(x)) * inverse_sum(new(x)),
                 Node::SoftmaxMinusOne(x) => minus_sum(new(x)) * inverse_sum(new(x)),
@@ -152,7 +163,12 @@ fn exp_sum_rest(x: Expr<'_>) -> Expr<'_> {
 }
 
 fn exp_shifted(x: Expr<'_>) -> Expr<'_> {
-    (x - x.max()).exp()
+    exp_below(x, x)
+}
+
+/// The exponential of a value of the row below the row's maximum.
+fn exp_below<'g>(here: Expr<'g>, row: Expr<'g>) -> Expr<'g> {
+    (here - row.max()).exp()
 }
 
 fn inverse_sum(x: Expr<'_>) -> Expr<'_> {

@@ -408,8 +408,8 @@ pub fn split_outputs(program: &Program, limits: &Limits, last: &[usize]) -> Resu
 
 /// Checks that row and column numbers fit 32 bits; there may be more elements.
 pub fn check_sizes(geometry: &Geometry, has_rows: bool) -> Result<()> {
-    // A loop over columns may count a few of its steps further.
-    let (rows, cols) = (u64::from(u32::MAX), i32::MAX as u64 - (1 << 16));
+    // A loop over columns may count a run of its steps further.
+    let (rows, cols) = (u64::from(u32::MAX), i32::MAX as u64 - (1 << 20));
     let limit = "32-bit indices";
     if geometry.rows > rows {
         return Err(Error::Limit { what: "rows".into(), needed: geometry.rows, allowed: rows, limit });
