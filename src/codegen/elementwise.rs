@@ -2,7 +2,10 @@
 
 use super::access::Frame;
 use super::emit::{Emit, below, group_load, is_literal, outer_code, outer_nodes, params};
-use super::poison::{bits, bits_of_value, is_bad, is_poisoned, labels, largest, lenient_value, looking_at, poisons_of};
+use super::poison::{
+    bits, bits_of_value, is_bad, is_poisoned, labels, largest, lenient_value, looking_at, poison_name, poisons_of,
+    poisons_of_outputs,
+};
 use super::{KernelSource, Slot, Variant, scalar_type, structure, title};
 use crate::expr::{Node, NodeId, Scope};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Poison, Program};
@@ -147,12 +150,10 @@ fn item_text(frame: &Frame<'_>, roots: &[NodeId], name: &str, fetched: &[usize])
         }
         putln!(text, "    s.sum{place} += {value};");
     }
-    let mut consumers: Vec<Consumer> = pass.outputs.iter().map(|&output| program.consumer_of(output)).collect();
-    consumers.sort_unstable();
-    consumers.dedup();
-    for consumer in consumers {
-        let all = poisons_of(pass, consumer).into_iter().map(|k| format!("max({}, {u}(o.{}))", bits(k), bits(k)));
-        putln!(text, "    let {} = {} > {u}(INF_BITS);", poison_name(consumer), largest(all, &format!("{u}(0u)")));
+    for poisons in poisons_of_outputs(pass, &pass.outputs) {
+        let all = poisons.iter().map(|k| format!("max({}, {u}(o.{}))", bits(*k), bits(*k)));
+        let seen = largest(all, &format!("{u}(0u)"));
+        putln!(text, "    let {} = {seen} > {u}(INF_BITS);", poison_name(&poisons));
     }
     // Of sums over groups the rows themselves, as row kernels leave them, behind the partials of all workgroups.
     for (place, sum) in pass.totals[totals.len()..].iter().enumerate() {
@@ -168,8 +169,8 @@ fn item_text(frame: &Frame<'_>, roots: &[NodeId], name: &str, fetched: &[usize])
         let slot = Slot::Output(output);
         putln!(text, "    let to{output} = {};", frame.base(slot));
         let value = emit.value(program.outputs[output].node);
-        let poison = poison_name(program.consumer_of(output));
-        text.push_str(&frame.store(output, &format!("to{output}"), col_of(frame), &value, poison));
+        let poison = poison_name(&poisons_of(pass, Consumer::Output(output)));
+        text.push_str(&frame.store(output, &format!("to{output}"), col_of(frame), &value, &poison));
     }
     text.push_str("    return s;\n}\n");
     text
@@ -203,11 +204,6 @@ fn seen(emit: &Emit<'_, '_>, look: &Look) -> String {
         Some(condition) => format!("select({u}(0u), {seen}, {b}({condition}))"),
         None => seen,
     }
-}
-
-/// What says that an item of such an output is NaN.
-fn poison_name(consumer: Consumer) -> &'static str {
-    if consumer == Consumer::Gradient { "poison" } else { "loss_poison" }
 }
 
 /// The innermost index: of rows by themselves there is none.

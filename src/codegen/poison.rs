@@ -19,6 +19,19 @@ pub(super) fn poisons_of(pass: &Pass, consumer: Consumer) -> Vec<usize> {
     (0..pass.poison.len()).filter(|&k| pass.poison[k].consumers.contains(&consumer)).collect()
 }
 
+/// The sets of poisons that these outputs have, each once.
+pub(super) fn poisons_of_outputs(pass: &Pass, outputs: &[usize]) -> Vec<Vec<usize>> {
+    let mut sets: Vec<Vec<usize>> = outputs.iter().map(|&output| poisons_of(pass, Consumer::Output(output))).collect();
+    sets.sort();
+    sets.dedup();
+    sets
+}
+
+/// What says that a value of an output with this set of poisons is NaN.
+pub(super) fn poison_name(poisons: &[usize]) -> String {
+    poisons.iter().fold("poison".to_owned(), |name, k| if *k == 0 { name } else { format!("{name}_{k}") })
+}
+
 /// The largest of these; `none` where there are none.
 pub(super) fn largest(all: impl IntoIterator<Item = String>, none: &str) -> String {
     let joined = all.into_iter().reduce(|a, b| format!("max({a}, {b})"));

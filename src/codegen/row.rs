@@ -5,7 +5,7 @@ use super::elementwise::gather;
 use super::emit::{Emit, below, group_load, is_literal, is_outer, op_text, outer_code, outer_value, params};
 use super::poison::{
     bits, bits_of_value, is_bad, is_of_columns, is_poisoned, labels, largest, lenient_value, looked_at, looking_at,
-    poisons_of,
+    poison_name, poisons_of, poisons_of_outputs,
 };
 use super::state::{State, combine_text, end_run_text, fields, lane_fields, load_text, narrowed, save_text};
 use super::{KernelSource, Mode, Slot, Variant, scalar_type, state_words, structure, title};
@@ -490,7 +490,7 @@ impl<'f, 'a> Row<'f, 'a> {
         for &output in frame.pass.outputs.iter().filter(|&&o| program.outputs[o].scope == Scope::Row) {
             let slot = Slot::Output(output);
             let value = outer_value(program, program.outputs[output].node, "r");
-            let poison = is_poisoned(frame.pass, program.consumer_of(output), "r");
+            let poison = is_poisoned(frame.pass, Consumer::Output(output), "r");
             text.push_str(&frame.store_row(output, &self.base_name(slot), &value, &poison));
         }
         text.push_str("}\n");
@@ -510,11 +510,7 @@ impl<'f, 'a> Row<'f, 'a> {
             let looked = looked.chain(frame.pass.poison.iter().filter_map(|poison| poison.gate));
             let roots: Vec<NodeId> = elements.iter().map(|&o| program.outputs[o].node).chain(looked).collect();
             text.push_str(&self.element_lets(&self.element_nodes(&roots)));
-            let mut consumers: Vec<Consumer> = elements.iter().map(|&o| program.consumer_of(o)).collect();
-            consumers.sort_unstable();
-            consumers.dedup();
-            for consumer in consumers {
-                let poisons = poisons_of(frame.pass, consumer);
+            for poisons in poisons_of_outputs(frame.pass, &elements) {
                 let (gated, whole): (Vec<usize>, Vec<usize>) =
                     poisons.iter().partition(|k| frame.pass.poison[**k].gate.is_some());
                 let rows = largest(whole.iter().map(|k| format!("r.{}", bits(*k))), "0u");
@@ -524,7 +520,7 @@ impl<'f, 'a> Row<'f, 'a> {
                 });
                 let looks = poisons.iter().flat_map(|k| frame.pass.poison[*k].at(place)).map(|look| self.look(look));
                 let seen = largest(std::iter::once(format!("{u}({rows})")).chain(gated).chain(looks), "");
-                putln!(text, "    let {} = {seen} > {u}(INF_BITS);", poison_name(consumer));
+                putln!(text, "    let {} = {seen} > {u}(INF_BITS);", poison_name(&poisons));
             }
             text.push_str(&frame.valid("col"));
             if elements.iter().any(|&o| program.outputs[o].at_label.is_some()) {
@@ -537,16 +533,11 @@ impl<'f, 'a> Row<'f, 'a> {
                     let (label, there) = (self.element_value(label), self.element_value(there));
                     value = format!("select({value}, {there}, here == {label})");
                 }
-                let poison = poison_name(program.consumer_of(output));
-                text.push_str(&frame.store(output, &base, "col", &value, poison));
+                let poison = poison_name(&poisons_of(frame.pass, Consumer::Output(output)));
+                text.push_str(&frame.store(output, &base, "col", &value, &poison));
             }
         }
         text.push_str("}\n");
         text
     }
-}
-
-/// What says that an element of such an output is NaN.
-fn poison_name(consumer: Consumer) -> &'static str {
-    if consumer == Consumer::Gradient { "poison" } else { "loss_poison" }
 }

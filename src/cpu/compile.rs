@@ -371,7 +371,7 @@ impl Builder<'_> {
         for root in &roots.outputs {
             let (src, output) = (homes[&root.value], root.output);
             let at_label = root.at_label.map(|(label, there)| (homes[&label], homes[&there]));
-            let consumer = self.program.consumer_of(output);
+            let consumer = Consumer::Output(output);
             if root.is_element {
                 code.element_stores.push(ElementStore { src, output, at_label });
                 of_elements.push(consumer);

@@ -231,10 +231,8 @@ fn sums_among<'l>(graph: &Graph, looks: impl Iterator<Item = &'l Look>) -> Vec<N
 pub enum Consumer {
     /// A sum of the pass.
     Sum(NodeId),
-    /// The loss and its other outputs.
-    Output,
-    /// Gradients, and the diagonal of the Hessian.
-    Gradient,
+    /// An output, by place in [`Program::outputs`].
+    Output(usize),
 }
 
 /// When a look is made.
@@ -293,8 +291,8 @@ impl Program {
             }
         }
         for &output in outputs {
-            let (consumer, own) = (self.consumer_of(output), &self.looks.outputs[output]);
-            if consumer == Consumer::Gradient {
+            let (consumer, own) = (Consumer::Output(output), &self.looks.outputs[output]);
+            if self.is_gradient(output) {
                 found.extend(own.iter().map(|look| (*look, consumer)));
             }
             let implied = self.implied(own);
@@ -325,7 +323,7 @@ impl Program {
     pub(crate) fn part_of(&self, pass: &Pass, totals: &[NodeId], outputs: Vec<usize>) -> Pass {
         let is_there = |consumer: &Consumer| match consumer {
             Consumer::Sum(sum) => totals.contains(sum),
-            output => outputs.iter().any(|&k| self.consumer_of(k) == *output),
+            Consumer::Output(output) => outputs.contains(output),
         };
         let part = |poison: &Poison| {
             let is_used = poison.consumers.iter().any(is_there);
@@ -343,18 +341,15 @@ impl Program {
         }
     }
 
-    /// What an output is, for what poisons it.
-    pub(crate) fn consumer_of(&self, output: usize) -> Consumer {
-        match self.outputs[output].target {
-            Target::Grad(_) | Target::HessianDiagonal(_) => Consumer::Gradient,
-            Target::Loss | Target::Denominator | Target::Extra(_) => Consumer::Output,
-        }
+    /// Whether an output is poisoned by what it looks at besides the loss.
+    fn is_gradient(&self, output: usize) -> bool {
+        matches!(self.outputs[output].target, Target::Grad(_) | Target::HessianDiagonal(_))
     }
 
     /// Whether a gradient is made of a sum.
     fn is_of_gradient(&self, sum: NodeId) -> bool {
-        let gradients = (0..self.outputs.len()).filter(|&output| self.consumer_of(output) == Consumer::Gradient);
-        gradients.into_iter().any(|output| self.below(&self.outputs[output].roots(), |_| false).contains(&sum))
+        let mut gradients = (0..self.outputs.len()).filter(|&output| self.is_gradient(output));
+        gradients.any(|output| self.below(&self.outputs[output].roots(), |_| false).contains(&sum))
     }
 
     /// Looks that a value has made already, if it reads sums that were poisoned by them.
