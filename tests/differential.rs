@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Seeds of the fixed share.
-const COUNT: u64 = 300;
+const COUNT: u64 = 500;
 const THREADS: usize = 2;
 /// Different failures after which a run ends.
 const MOST_FAILURES: usize = 30;

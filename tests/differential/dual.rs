@@ -32,6 +32,7 @@ pub fn apply(op: Op, [a, da]: Dual, [b, db]: Dual) -> Dual {
         Op::Sub => [a - b, da - db],
         Op::Mul => [a * b, da * b + a * db],
         Op::Div => [a / b, (da - a / b * db) / b],
+        Op::Pow if a.is_nan() || b.is_nan() => NAN,
         Op::Pow => {
             let by_base = if da == 0.0 || b == 0.0 { 0.0 } else { b * a.powf(b - 1.0) * da };
             let by_exponent = if db == 0.0 { 0.0 } else { a.powf(b) * a.ln() * db };

@@ -7,7 +7,7 @@
 //! 2. *The contract* (design §6). Losses: 2e-6·|want| + 2e-7·mean|term|, a loss of one row 2e-7·max(1, reach), where
 //!    the reach is the largest distance of a logit from its row's maximum. Gradients: 2e-6 of the largest of their row
 //!    (of all, where the input is no element input), and 1e-6 relative; of expressions
-//!    4e-7 of the upstream gradient, for what cancels to 0. 16-bit gradients: one rounding more.
+//!    1e-6 of the upstream gradient (and 4e-7 of losses), for what cancels to 0. 16-bit gradients: one rounding more.
 //! 3. *Evidence*, only for what the contract refuses: the inputs are moved by up to one ulp of f32, a few times.
 //!    - rounding: how far the CPU's f32 path is from its f64 path *on the same numbers*. Eight times the most of it in
 //!      the row is allowed, up to 1e-3 of the row's largest value and 2e-6 (where terms of
@@ -29,7 +29,7 @@ use super::reference::{Key, Outcome, Reference, cancellation};
 use super::values::{Host, moved};
 use std::collections::BTreeMap;
 use wgloss::lower::UPSTREAM;
-use wgloss::{DType, Scope};
+use wgloss::{DType, Reduction, Scope};
 
 /// The worst number of an output that does not agree.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,7 +114,8 @@ impl<'j> Judge<'j> {
         let finite =
             self.want.bad_label.is_none() && self.hosts.iter().all(|h| h.numbers().iter().all(|x| x.is_finite()));
         let undefined = |k: usize| finite && want[k].is_nan();
-        let other = |k: usize| got[k].is_infinite() || matches!(key, Key::Grad(_)) && got[k] == 0.0;
+        let nothing = |k: usize| got[k] == base.map_or(0.0, |base| base[k]);
+        let other = |k: usize| got[k].is_infinite() || matches!(key, Key::Grad(_)) && nothing(k);
         let class = |k: usize| class_error(got[k], want[k], dtype).filter(|_| !(undefined(k) && other(k)));
         if let Some(first) = (0..want.len()).find(|k| class(*k).is_some()) {
             let off = (0..want.len()).filter(|k| class(*k).is_some()).count();
@@ -127,6 +128,8 @@ impl<'j> Judge<'j> {
         if (0..want.len()).all(|k| excess(k, bound[k]) <= 1.0) {
             return None;
         }
+        // Which losses are above 0 is a matter of underflow.
+        let counts_positive = self.problem.terms.iter().any(|term| term.reduction == Reduction::MeanOverPositive);
         for draws in [6, 40] {
             let [rounds, moves] = self.evidence(draws);
             let rounds = largest_of(&groups, &rounds[key]);
@@ -135,7 +138,8 @@ impl<'j> Judge<'j> {
             let counts = !self.problem.is_catalogue() || several || self.is_sum(key);
             let allowed = |k: usize| {
                 let moves = if counts || !gpu { moves[k] } else { 0.0 };
-                let rounds = rounds[k].min(1e-3 * largest[k].max(moves) + 2e-6);
+                let rounds =
+                    if counts_positive { rounds[k] } else { rounds[k].min(1e-3 * largest[k].max(moves) + 2e-6) };
                 bound[k] + 8.0 * (rounds + moves)
             };
             let off: Vec<usize> = (0..want.len()).filter(|k| excess(*k, allowed(*k)) > 1.0).collect();
@@ -171,27 +175,31 @@ impl<'j> Judge<'j> {
             return 1e-3 * largest + 1e-4 * want.abs() + 1e-5;
         }
         match key {
-            Key::Loss => 2e-6 * want.abs() + 2e-7 * terms + 1e-36,
+            Key::Loss => 2e-6 * want.abs() + 2e-7 * terms + 0.4 * self.cancelled(key),
             Key::Denominator => 2e-6 * want.abs(),
             Key::Extra(_) => 2e-6 * want.abs() + 2e-7 * self.reach(),
-            Key::Grad(_) | Key::Hessian(_) => 2e-6 * largest + 1e-6 * want.abs() + self.cancelled(),
+            Key::Grad(_) => 2e-6 * largest + 1e-6 * want.abs() + self.cancelled(key),
+            // Where confident rows leave nothing, what is left of it is of no use.
+            Key::Hessian(_) => 2e-6 * largest + 1e-6 * want.abs() + self.cancelled(key).max(1e-20),
         }
     }
 
     /// What may be left where a derivative of an expression cancels to 0 (that of a softmax's sum): some ulps of what
-    /// every derivative begins with, the upstream gradient.
-    fn cancelled(&self) -> f64 {
+    /// every derivative begins with, the upstream gradient, times the root of how many there are.
+    fn cancelled(&self, key: &Key) -> f64 {
         if self.problem.is_catalogue() {
             return 1e-36;
         }
         let upstream = self.problem.inputs.iter().zip(self.hosts).filter(|(input, _)| input.name == UPSTREAM);
         let numbers = upstream.flat_map(|(_, host)| host.numbers());
-        4e-7 * numbers.filter(|x| x.is_finite()).fold(1.0f64, |most, x| most.max(f64::from(x.abs())))
+        let most = numbers.filter(|x| x.is_finite()).fold(1.0f64, |most, x| most.max(f64::from(x.abs())));
+        let elements = self.problem.domain.iter().product::<usize>() / self.want.outputs[key].len().max(1);
+        1e-6 * most * (elements.max(1) as f64).sqrt()
     }
 
     /// What 2e-7 of a loss's bound is of.
     fn terms(&mut self, want: &[f64]) -> f64 {
-        if want.len() > 1 || self.problem.terms[0].reduction == wgloss::Reduction::None {
+        if want.len() > 1 || self.problem.terms[0].reduction == Reduction::None {
             return self.reach();
         }
         let (problem, hosts) = (self.problem, self.hosts);
