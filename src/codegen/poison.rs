@@ -29,7 +29,10 @@ pub(super) fn poisons_of_outputs(pass: &Pass, outputs: &[usize]) -> Vec<Vec<usiz
 
 /// What says that a value of an output with this set of poisons is NaN.
 pub(super) fn poison_name(poisons: &[usize]) -> String {
-    poisons.iter().fold("poison".to_owned(), |name, k| if *k == 0 { name } else { format!("{name}_{k}") })
+    match poisons {
+        [0] => "poison".to_owned(),
+        _ => poisons.iter().fold("poison_of".to_owned(), |name, k| format!("{name}_{k}")),
+    }
 }
 
 /// The largest of these; `none` where there are none.

@@ -159,7 +159,11 @@ fn steps(problem: &Problem<'_>) -> Result<Resolved> {
     for (output, target) in problem.targets.iter().enumerate() {
         if let Some(target) = target {
             let values = Place::kept_values(geometry, program.outputs[output].scope);
-            let (needed, allowed) = (values.saturating_mul(4), limits.binding_bytes);
+            // The kernel that stores it binds all of the tensor.
+            let last = (0..4).map(|axis| (geometry.axes[axis] - 1).saturating_mul(target.strides[axis]));
+            let elements = last.fold(1 + target.first, u64::saturating_add);
+            let stored = elements.saturating_mul(target.dtype.size()).saturating_add(16);
+            let (needed, allowed) = (values.saturating_mul(4).max(stored), limits.binding_bytes);
             if needed > allowed {
                 let what = "a gradient that is kept in f32 (broadcast, or 16 bits in an unusual layout)".to_owned();
                 let limit = "max_storage_buffer_binding_size";
