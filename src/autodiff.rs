@@ -117,14 +117,29 @@ fn dependents(root: Expr<'_>, inputs: &[NodeId]) -> Vec<bool> {
 }
 
 /// Where an adjoint counts.
-#[derive(Clone, Debug, PartialEq)]
-enum Taken {
-    /// Everywhere.
-    Always,
-    /// Where these conditions hold, each asked where those before it hold; elsewhere it has no meaning, and may be NaN.
-    Where(Vec<NodeId>),
-    /// Where it is not 0: it is exactly 0 where nothing was taken.
-    NotZero,
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Taken {
+    /// Where these conditions hold, each asked where those before it hold. Elsewhere the adjoint has no meaning, and
+    /// may be NaN.
+    conditions: Vec<NodeId>,
+    /// Whether it counts only where it is not 0: it is exactly 0 where nothing was taken.
+    not_zero: bool,
+}
+
+impl Taken {
+    /// Only where that holds, too.
+    fn under(&self, condition: NodeId) -> Taken {
+        let mut taken = self.clone();
+        if !taken.conditions.contains(&condition) {
+            taken.conditions.push(condition);
+        }
+        taken
+    }
+
+    /// With an adjoint that was set to 0 where its conditions do not hold.
+    fn zeroed() -> Taken {
+        Taken { conditions: Vec::new(), not_zero: true }
+    }
 }
 
 struct Reverse<'g> {
@@ -139,7 +154,8 @@ impl<'g> Reverse<'g> {
     /// Gradients of the inputs below `root`, whose adjoint is `upstream`.
     fn run(&self, root: Expr<'g>, upstream: Expr<'g>) -> HashMap<NodeId, Expr<'g>> {
         let graph = self.graph;
-        let mut open: HashMap<NodeId, Contributions<'g>> = HashMap::from([(root.id, vec![(upstream, Taken::Always)])]);
+        let mut open: HashMap<NodeId, Contributions<'g>> =
+            HashMap::from([(root.id, vec![(upstream, Taken::default())])]);
         let mut found = HashMap::new();
         for id in graph.reachable(&[root.id]).into_iter().rev() {
             if !self.active[id.index()] {
@@ -148,7 +164,7 @@ impl<'g> Reverse<'g> {
             let Some(contributions) = open.remove(&id) else { continue };
             let (adjoint, taken) = self.meet(contributions);
             if let Node::Input(_) = graph.node(id) {
-                found.insert(id, self.zero_elsewhere(adjoint, &taken));
+                found.insert(id, self.zero_unless(adjoint, &taken.conditions));
                 continue;
             }
             self.propagate(graph.expr(id), adjoint, taken, &mut |operand, part, taken| {
@@ -164,63 +180,38 @@ impl<'g> Reverse<'g> {
     fn meet(&self, mut parts: Contributions<'g>) -> (Expr<'g>, Taken) {
         // Both branches of a selection meet again: one selection between them.
         while let Some((a, b)) = self.branches(&parts) {
-            let (no, _) = parts.remove(b);
+            let (no, of_no) = parts.remove(b);
             let (yes, taken) = &mut parts[a];
-            let Taken::Where(conditions) = taken else { unreachable!("branches have conditions") };
-            let condition = conditions.pop().expect("branches have conditions");
+            let condition = taken.conditions.pop().expect("branches have conditions");
             *yes = self.graph.expr(condition).select(*yes, no);
-            if conditions.is_empty() {
-                *taken = Taken::Always;
-            }
+            taken.not_zero |= of_no.not_zero;
         }
-        let conditions = |taken: &Taken| match taken {
-            Taken::Where(conditions) => conditions.clone(),
-            Taken::Always | Taken::NotZero => Vec::new(),
-        };
-        let mut shared = conditions(&parts[0].1);
+        let mut shared = parts[0].1.conditions.clone();
         for (_, taken) in &parts[1..] {
-            let common = shared.iter().zip(conditions(taken)).take_while(|(a, b)| **a == *b).count();
+            let common = shared.iter().zip(&taken.conditions).take_while(|(a, b)| a == b).count();
             shared.truncate(common);
         }
-        let rest = |(part, taken): &(Expr<'g>, Taken)| match taken {
-            Taken::Where(conditions) => self.zero_unless(*part, &conditions[shared.len()..]),
-            Taken::Always | Taken::NotZero => *part,
-        };
+        let rest = |(part, taken): &(Expr<'g>, Taken)| self.zero_unless(*part, &taken.conditions[shared.len()..]);
         let sum = parts.iter().map(rest).reduce(|a, b| a + b).expect("a value with an adjoint has a contribution");
-        let taken = match shared.is_empty() {
-            false => Taken::Where(shared),
-            true if parts.iter().any(|(_, taken)| *taken == Taken::Always) => Taken::Always,
-            true => Taken::NotZero,
-        };
-        (sum, taken)
+        let counts = |(_, taken): &(Expr<'g>, Taken)| !taken.not_zero && taken.conditions.len() == shared.len();
+        let not_zero = !parts.iter().any(counts);
+        (sum, Taken { conditions: shared, not_zero })
     }
 
     /// Two contributions that count where the same conditions hold, but for the last one, which one needs to hold and
     /// the other not to.
     fn branches(&self, parts: &Contributions<'g>) -> Option<(usize, usize)> {
-        let last = |taken: &Taken| match taken {
-            Taken::Where(conditions) => conditions.split_last().map(|(last, before)| (*last, before.to_vec())),
-            Taken::Always | Taken::NotZero => None,
-        };
-        let all: Vec<_> = parts.iter().map(|(_, taken)| last(taken)).collect();
-        let is_other = |a: usize, b: usize| match (&all[a], &all[b]) {
-            (Some((yes, before)), Some((no, other))) => before == other && *no == not(self.graph, *yes),
-            _ => false,
-        };
+        let is_other =
+            |a: usize, b: usize| match (parts[a].1.conditions.split_last(), parts[b].1.conditions.split_last()) {
+                (Some((yes, before)), Some((no, other))) => before == other && *no == not(self.graph, *yes),
+                _ => false,
+            };
         (0..parts.len()).find_map(|a| (a + 1..parts.len()).find(|b| is_other(a, *b)).map(|b| (a, b)))
     }
 
     /// A value that is exactly 0 unless all of these hold.
     fn zero_unless(&self, value: Expr<'g>, conditions: &[NodeId]) -> Expr<'g> {
         conditions.iter().rev().fold(value, |value, condition| self.graph.expr(*condition).select(value, 0.0))
-    }
-
-    /// A value that is exactly 0 where it does not count.
-    fn zero_elsewhere(&self, value: Expr<'g>, taken: &Taken) -> Expr<'g> {
-        match taken {
-            Taken::Where(conditions) => self.zero_unless(value, conditions),
-            Taken::Always | Taken::NotZero => value,
-        }
     }
 
     /// Calls `add(operand, contribution, taken)` for each operand; contributions are summed to its scope.
@@ -233,34 +224,21 @@ impl<'g> Reverse<'g> {
             let (part, taken) = if self.reach(&taken, to) {
                 (part, taken)
             } else {
-                (self.zero_elsewhere(part, &taken), Taken::NotZero)
+                (self.zero_unless(part, &taken.conditions), Taken::zeroed())
             };
             add(operand, self.sum_to(to, part, from), taken);
         };
         // What chooses by itself leaves 0 where it does not.
-        let chosen = |part: Expr<'g>| {
-            let part = nothing_of_zero(part, adjoint, &taken);
-            (self.zero_elsewhere(part, &taken), Taken::NotZero)
-        };
-        let under = |condition: NodeId| match &taken {
-            Taken::Where(before) if before.contains(&condition) => (adjoint, taken.clone()),
-            Taken::Where(before) => {
-                let all = before.iter().copied().chain([condition]);
-                (adjoint, Taken::Where(all.collect()))
-            }
-            Taken::Always => (adjoint, Taken::Where(vec![condition])),
-            Taken::NotZero => (graph.expr(condition).select(adjoint, 0.0), Taken::NotZero),
-        };
+        let chosen =
+            |part: Expr<'g>| (nothing_of_zero(part, adjoint, &taken), Taken { not_zero: true, ..taken.clone() });
         match graph.node(out.id) {
             Node::Op(Op::Select, [condition, yes, no]) => {
                 for (operand, condition) in [(yes, condition), (no, not(graph, condition))] {
-                    let (part, taken) = under(condition);
-                    give(operand, part, out.scope(), taken);
+                    give(operand, adjoint, out.scope(), taken.under(condition));
                 }
             }
             Node::Masked(condition, x) => {
-                let (part, taken) = under(condition);
-                give(x, part, out.scope(), taken);
+                give(x, adjoint, out.scope(), taken.under(condition));
             }
             Node::Op(op, operands) => {
                 for (place, operand) in operands.iter().enumerate().take(op.arity()) {
@@ -305,8 +283,7 @@ impl<'g> Reverse<'g> {
             Node::SumOver(_, x) => give(x, adjoint, graph.scope(x), taken),
             Node::At(x, label) => {
                 let here = graph.col_index().equals(graph.expr(label));
-                let (part, taken) = under(here.id);
-                give(x, part, Scope::Element, taken);
+                give(x, adjoint, Scope::Element, taken.under(here.id));
             }
             Node::Softmax(x) | Node::SoftmaxMinusOne(x) => {
                 let p = graph.expr(x).softmax();
@@ -314,7 +291,7 @@ impl<'g> Reverse<'g> {
                 let (adjoint, taken) = if self.reach(&taken, Scope::Row) {
                     (adjoint, taken)
                 } else {
-                    (self.zero_elsewhere(adjoint, &taken), Taken::NotZero)
+                    (self.zero_unless(adjoint, &taken.conditions), Taken::zeroed())
                 };
                 let along = self.sum_to(Scope::Row, adjoint * p, Scope::Element);
                 let part = nothing_of_zero(p * (adjoint - along), adjoint - along, &taken);
@@ -335,13 +312,11 @@ impl<'g> Reverse<'g> {
 
     /// Whether the conditions choose among values of that scope.
     fn reach(&self, taken: &Taken, scope: Scope) -> bool {
-        match taken {
-            Taken::Where(conditions) => conditions.iter().all(|id| reaches(self.graph.expr(*id), scope)),
-            Taken::Always | Taken::NotZero => true,
-        }
+        taken.conditions.iter().all(|id| reaches(self.graph.expr(*id), scope))
     }
 
-    /// An operation's contribution, exactly 0 where the adjoint is, if its derivative may be infinite there.
+    /// An operation's contribution, exactly 0 where the adjoint is, if its derivative depends on a value: that may be
+    /// infinite there, or NaN.
     fn exact(
         &self,
         op: Op,
@@ -351,13 +326,13 @@ impl<'g> Reverse<'g> {
         adjoint: Expr<'g>,
         taken: &Taken,
     ) -> Expr<'g> {
-        let may_be_infinite = match op {
+        let depends = match op {
+            Op::Neg | Op::Add | Op::Sub => false,
             Op::Mul => self.graph.scope(operands[1 - place]) > Scope::Param,
             Op::Div => self.graph.scope(operands[1]) > Scope::Param,
-            Op::Exp | Op::Expm1 | Op::Log | Op::Log1p | Op::Sqrt | Op::Pow | Op::Xlogy => true,
-            _ => false,
+            _ => true,
         };
-        if may_be_infinite { nothing_of_zero(part, adjoint, taken) } else { part }
+        if depends { nothing_of_zero(part, adjoint, taken) } else { part }
     }
 
     /// Sums a contribution with one value for each value of `from` to the scope `to` of its operand.
@@ -408,13 +383,14 @@ impl<'g> Reverse<'g> {
 
 /// A multiple of an adjoint, exactly 0 where that is: what it is multiplied by may be infinite there.
 fn nothing_of_zero<'g>(part: Expr<'g>, adjoint: Expr<'g>, taken: &Taken) -> Expr<'g> {
-    if *taken == Taken::NotZero { adjoint.equals(0.0).select(0.0, part) } else { part }
+    if taken.not_zero { adjoint.equals(0.0).select(0.0, part) } else { part }
 }
 
 /// Whether a condition chooses among values of that scope. Values further out are sums that it is applied to, term by
 /// term.
 fn reaches(mask: Expr<'_>, scope: Scope) -> bool {
-    let scope = if scope == Scope::Column { Scope::Element } else { scope };
+    // Of scalars and totals there is one each.
+    let scope = if scope == Scope::Column { Scope::Element } else { scope.max(Scope::Total) };
     mask.scope().join(scope) == scope
 }
 

@@ -283,7 +283,14 @@ pub fn cross_entropy_prob() -> Loss {
             let share = b.param("label_smoothing");
             t = (1.0 - share) * t + share / b.graph().count(Extent::Cols);
         }
-        -times(weighted(b, t), b.input("input").log_softmax()).sum()
+        let (q, x) = (weighted(b, t), b.input("input"));
+        // What a probability of 0 is to have counts for nothing, whatever its logit is.
+        let (log_p, total) = (x.log_softmax(), q.sum());
+        let value = -times(q, log_p);
+        // `p·Σq − q` cancels where p is near 1, as p − 1 does not.
+        let p = x.softmax();
+        let d_input = p.gt(0.5).select(total * (p - 1.0) + (total - q), total * p - q);
+        value.with_gradient(q, -log_p).with_gradient(x, d_input).sum()
     })
 }
 

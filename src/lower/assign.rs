@@ -134,7 +134,8 @@ pub(crate) fn finish_pass(program: &Program, mut totals: Vec<NodeId>, outputs: V
             false => LookPlace::Row,
             true if !look.reduced => LookPlace::Element,
             true => {
-                let known = look.nodes().map(|id| depth[&id]).max().unwrap_or(0);
+                let known =
+                    [Some(look.node), look.element].into_iter().flatten().map(|id| depth[&id]).max().unwrap_or(0);
                 LookPlace::Stage(stage_of(program, &mut stages, &look, known))
             }
         };
@@ -151,9 +152,12 @@ pub(crate) fn finish_pass(program: &Program, mut totals: Vec<NodeId>, outputs: V
     Pass { stages, totals, outputs, columns, poison, lenient }
 }
 
-/// Whether something is looked at column by column.
+/// Whether something is looked at column by column: not what a gate lets through once the row is known.
 fn is_of_columns(program: &Program, look: &Look) -> bool {
-    look.nodes().any(|id| matches!(program.scope(id), Scope::Element | Scope::Column))
+    [Some(look.node), look.element]
+        .into_iter()
+        .flatten()
+        .any(|id| matches!(program.scope(id), Scope::Element | Scope::Column))
 }
 
 /// The stage in which elements are looked at whose condition is known after so many stages: the first that visits
