@@ -1,6 +1,6 @@
 //! A pass over all rows: tiles of rows on all threads, each tile phase by phase.
 
-use super::code::{ElementStore, LabelCode, LookCode, PassCode, Phase, Reduction, Trip};
+use super::code::{LabelCode, LookCode, PassCode, Phase, Reduction, Src, Trip};
 use super::host::room;
 use super::lanes::{self, Online, Value};
 use super::machine::{Bank, HostFloat, LANES, Machine, Shared, Spot};
@@ -157,8 +157,8 @@ struct Worker<'r, 'a, T> {
     any_poison: Vec<bool>,
     /// Lanes of one output that are to be NaN.
     nan: Vec<bool>,
-    /// Whether elements of this tile were poisoned one by one.
-    any_element: bool,
+    /// For each element output that is stored at the label anew, the rows of the tile whose element there is to be NaN.
+    nan_at_label: Vec<Vec<bool>>,
     scratch: Vec<T>,
 }
 
@@ -186,7 +186,8 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
         let poison = vec![vec![false; LANES]; code.poison.len()];
         let (any_poison, nan) = (vec![false; code.poison.len()], vec![false; LANES]);
         let scratch = vec![T::zero(); LANES];
-        Worker { machine, code, tiling, states, poison, any_poison, nan, any_element: false, scratch }
+        let nan_at_label = vec![vec![false; LANES]; code.element_stores.len()];
+        Worker { machine, code, tiling, states, poison, any_poison, nan, nan_at_label, scratch }
     }
 
     fn run(&mut self, mut task: Task<'_, T>) -> PassResult {
@@ -352,10 +353,13 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
         let code = self.code;
         let Tiling { inner, .. } = self.tiling;
         let cols = self.machine.shared.cols();
-        self.any_element = false;
+        self.nan_at_label.iter_mut().for_each(|nan| nan[..tile.rows].fill(false));
         self.visit(&code.element_trip, tile, |worker, spot| {
             for (place, (store, lines)) in code.element_stores.iter().zip(&mut *lines).enumerate() {
                 let any_poison = worker.lanes_to_poison(place, spot);
+                if let Some((label, _)) = store.at_label.filter(|_| any_poison) {
+                    worker.note_nan_at_label(place, label, tile, spot);
+                }
                 let value = worker.machine.floats(store.src, spot);
                 let poison = any_poison.then_some(&worker.nan[..spot.count]);
                 match spot.along {
@@ -373,17 +377,14 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
             }
         });
         for (place, lines) in lines.iter_mut().enumerate() {
-            let is_here = |k: &usize| code.poison[*k].elements.contains(&place) && code.poison[*k].gate.is_none();
-            let poisons = (0..code.poison.len()).filter(is_here);
-            let any = self.rows_to_poison(poisons, tile.rows);
-            self.store_at_labels(&code.element_stores[place], any, tile, done, lines);
+            self.store_at_labels(place, tile, done, lines);
         }
     }
 
     /// Lanes of a block of one element output that are to be NaN, left in `nan`; whether there are any.
     fn lanes_to_poison(&mut self, place: usize, spot: Spot) -> bool {
         let code = self.code;
-        let Worker { machine, nan, poison, any_poison, any_element, .. } = self;
+        let Worker { machine, nan, poison, any_poison, .. } = self;
         let mut any = false;
         let mut set = |lane: usize| {
             if !any {
@@ -395,7 +396,6 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
         let is_here = |k: &usize| code.poison[*k].elements.contains(&place);
         for k in (0..code.poison.len()).filter(is_here).filter(|k| any_poison[*k]) {
             let gate = code.poison[k].gate.map(|gate| machine.bools(gate, spot));
-            *any_element |= gate.is_some();
             let is_poisoned = |lane: usize| poison[k][spot.along.unwrap_or(lane)];
             for lane in (0..spot.count).filter(|lane| is_poisoned(*lane)) {
                 if gate.is_none_or(|gate| gate.at(lane)) {
@@ -404,16 +404,31 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
             }
         }
         for look in code.element_trip.looks.iter().filter(|look| is_here(&look.poison)) {
-            seen_nan(machine, look, spot, |lane| {
-                *any_element = true;
-                set(lane);
-            });
+            seen_nan(machine, look, spot, &mut set);
         }
         any
     }
 
-    fn store_at_labels(&self, store: &ElementStore, any_poison: bool, tile: Tile, done: usize, lines: &mut [&mut [T]]) {
-        let Some((label, there)) = store.at_label else { return };
+    /// Which of the lanes in `nan` are those of a label.
+    fn note_nan_at_label(&mut self, place: usize, label: Src, tile: Tile, spot: Spot) {
+        let labels = self.machine.ints(label, tile.spot());
+        let col_of = |lane: usize| usize::try_from(labels.at(lane)).ok();
+        let noted = &mut self.nan_at_label[place];
+        match spot.along {
+            Some(row) => {
+                let lane = col_of(row).and_then(|col| col.checked_sub(spot.col)).filter(|lane| *lane < spot.count);
+                noted[row] |= lane.is_some_and(|lane| self.nan[lane]);
+            }
+            None => {
+                for lane in (0..spot.count).filter(|lane| col_of(*lane) == Some(spot.col)) {
+                    noted[lane] |= self.nan[lane];
+                }
+            }
+        }
+    }
+
+    fn store_at_labels(&self, place: usize, tile: Tile, done: usize, lines: &mut [&mut [T]]) {
+        let Some((label, there)) = self.code.element_stores[place].at_label else { return };
         let cols = self.machine.shared.cols();
         let (labels, there) = (self.machine.ints(label, tile.spot()), self.machine.floats(there, tile.spot()));
         for lane in 0..tile.rows {
@@ -422,9 +437,7 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
                 true => &mut lines[col][lane],
                 false => &mut lines[0][(done + lane) * cols + col],
             };
-            // What poisons this element alone has stored NaN already.
-            let is_poisoned = any_poison && self.nan[lane] || self.any_element && out.is_nan();
-            *out = if is_poisoned { T::nan() } else { there.at(lane) };
+            *out = if self.nan_at_label[place][lane] { T::nan() } else { there.at(lane) };
         }
     }
 }

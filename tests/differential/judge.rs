@@ -11,22 +11,26 @@
 //! 3. *Evidence*, only for what the contract refuses: the inputs are moved by up to one ulp of f32, a few times.
 //!    - rounding: how far the CPU's f32 path is from its f64 path *on the same numbers*. Eight times the most of it in
 //!      the row is allowed, up to 1e-3 of the row's largest value and 2e-6 (where terms of
-//!      size 1 cancel to 0): formulas that f32 cannot do better than.
+//!      size 1 cancel to 0; of an ordinary row's loss, if that is larger): formulas that f32 cannot do better than.
 //!    - conditioning: how far the f64 path moves. Eight times that is allowed for expressions, which nobody wrote with
 //!      care for their digits, and for gradients that are sums over rows. Not for losses and element gradients of the
 //!      catalogue: they are promised for the numbers as they are given (a sum of several losses may cancel, and counts as
 //!      an expression).
+//!    - nothing left: 2^-22 of what a derivative of the catalogue is for ordinary numbers with the same weights, where
+//!      the terms of a row's derivative cancel to nothing (one ulp of the inputs changes it more than a thousandfold:
+//!      the gradient of equal logits whose labels are smoothed all the way), and for sums over rows. The small numbers
+//!      of confident rows are none of these: one ulp hardly changes them.
 //!
-//!    Numbers that are multiples of ½ do not move, so that ties and kinks stay ties and kinks. A swapped row, a missing
+//!    Elsewhere numbers that are multiples of ½ do not move, so that ties and kinks stay ties and kinks. A swapped row, a missing
 //!    term or a wrong factor is off by the size of the values, evidence is some 1e-6 of that.
 //! 4. *The f32 CPU path* is judged as well: by classes exactly, by numbers to 1e-3 (it serves throughput; what is wanted
 //!    here is that no fault of f32 semantics hides behind the f64 reference).
 //! 5. *The f64 path* is held to `oracle.rs` for expressions, and to `invariants.rs` for what design §3 and §6 promise:
 //!    the GPU runs the same program, and would share its faults.
 
-use super::problem::{Problem, Values};
-use super::reference::{Key, Outcome, Reference, cancellation};
-use super::values::{Host, moved};
+use super::problem::{Data, Flavour, Form, Problem, Values};
+use super::reference::{self, Key, Outcome, Reference, cancellation};
+use super::values::{Host, Moves, moved, values};
 use std::collections::BTreeMap;
 use wgloss::lower::UPSTREAM;
 use wgloss::{DType, Reduction, Scope};
@@ -134,13 +138,16 @@ impl<'j> Judge<'j> {
             let [rounds, moves] = self.evidence(draws);
             let rounds = largest_of(&groups, &rounds[key]);
             let moves = moves[key].clone();
+            let size = reference::terms(self.problem, &self.ordinary()).unwrap_or_default();
+            let size = size.iter().filter(|x| x.is_finite()).fold(1.0f64, |most, x| most.max(x.abs()));
+            let left = self.nothing_left(key, &groups, &largest);
             let several = self.problem.terms.len() > 1 && *key == Key::Loss;
             let counts = !self.problem.is_catalogue() || several || self.is_sum(key);
             let allowed = |k: usize| {
                 let moves = if counts || !gpu { moves[k] } else { 0.0 };
                 let rounds =
-                    if counts_positive { rounds[k] } else { rounds[k].min(1e-3 * largest[k].max(moves) + 2e-6) };
-                bound[k] + 8.0 * (rounds + moves)
+                    if counts_positive { rounds[k] } else { rounds[k].min(1e-3 * largest[k].max(moves) + 2e-6 * size) };
+                bound[k] + 8.0 * (rounds + moves) + left[k]
             };
             let off: Vec<usize> = (0..want.len()).filter(|k| excess(*k, allowed(*k)) > 1.0).collect();
             if off.is_empty() {
@@ -197,6 +204,34 @@ impl<'j> Judge<'j> {
         1e-6 * most * (elements.max(1) as f64).sqrt()
     }
 
+    /// The same weights and parameters with ordinary elements, which do not repeat.
+    fn ordinary(&self) -> Vec<Host> {
+        let mut problem = self.problem.clone();
+        problem.inputs.iter_mut().for_each(|input| input.home.repeats.fill(false));
+        let mut hosts = values(&problem, Data { flavour: Flavour::Plain, seed: 1 });
+        for (k, input) in self.problem.inputs.iter().enumerate() {
+            if input.scope != Scope::Element {
+                hosts[k] = self.hosts[k].clone();
+            }
+        }
+        hosts
+    }
+
+    /// What may be left of derivatives of the catalogue whose terms cancel to nothing.
+    fn nothing_left(&self, key: &Key, groups: &[usize], largest: &[f64]) -> Vec<f64> {
+        let none = vec![0.0; largest.len()];
+        if !self.problem.is_catalogue() || !matches!(key, Key::Grad(_) | Key::Hessian(_)) {
+            return none;
+        }
+        let moved = moved(self.hosts, 1, Moves::All);
+        let results = (self.double.run(&self.ordinary()), self.double.run(&moved));
+        let (Ok(ordinary), Ok(moved)) = results else { return none };
+        let ordinary = ordinary.outputs[key].iter().filter(|x| x.is_finite()).fold(0.0f64, |most, x| most.max(x.abs()));
+        let moves = largest_of(groups, &moved.outputs[key]);
+        let is_nothing = |k: usize| self.is_sum(key) || moves[k] > 1e3 * largest[k];
+        (0..largest.len()).map(|k| if is_nothing(k) { ordinary * 2f64.powi(-22) } else { 0.0 }).collect()
+    }
+
     /// What 2e-7 of a loss's bound is of.
     fn terms(&mut self, want: &[f64]) -> f64 {
         if want.len() > 1 || self.problem.terms[0].reduction == Reduction::None {
@@ -204,13 +239,24 @@ impl<'j> Judge<'j> {
         }
         let (problem, hosts) = (self.problem, self.hosts);
         let ratio = *self.cancellation.get_or_insert_with(|| cancellation(problem, hosts));
-        want[0].abs() * ratio
+        let rows = if self.problem.terms[0].reduction == Reduction::Sum { self.problem.rows_cols().0 } else { 1 };
+        let before = if self.has_entropy() { self.reach() * rows as f64 } else { 0.0 };
+        (want[0].abs() * ratio).max(before)
     }
 
-    /// The largest distance of a logit from its row's maximum, and 1.
+    /// Whether an entropy is taken off the loss: its terms are what it is before that.
+    fn has_entropy(&self) -> bool {
+        self.problem.terms.iter().any(|term| match &term.form {
+            Form::Catalogue { options, .. } => options.iter().any(|(name, _)| name == "entropy_bonus"),
+            _ => false,
+        })
+    }
+
+    /// The largest distance of a logit from its row's maximum, and 1; and the largest entropy, where one is taken off.
     fn reach(&self) -> f64 {
         let mut reach = 1.0f64;
         let Some(axis) = self.problem.class_axis() else { return reach };
+        let entropy = if self.has_entropy() { (self.problem.domain[axis] as f64).ln() } else { 0.0 };
         for (input, host) in self.problem.inputs.iter().zip(self.hosts) {
             if input.scope != Scope::Element || input.values == Values::Label {
                 continue;
@@ -224,7 +270,7 @@ impl<'j> Judge<'j> {
             }
             reach = bounds.values().fold(reach, |reach, (low, high)| reach.max(high - low));
         }
-        reach
+        reach + entropy
     }
 
     /// Whether an output is a sum over rows.
@@ -254,7 +300,7 @@ impl<'j> Judge<'j> {
             let spread = || self.want.outputs.iter().map(|(key, values)| (key.clone(), vec![0.0; values.len()]));
             let mut all: [Spread; 2] = [spread().collect(), spread().collect()];
             for draw in 0..draws {
-                let hosts = if draw == 0 { self.hosts.to_vec() } else { moved(self.hosts, draw) };
+                let hosts = if draw == 0 { self.hosts.to_vec() } else { moved(self.hosts, draw, Moves::Ordinary) };
                 let (Ok(double), Ok(single)) = (self.double.run(&hosts), self.single.run(&hosts)) else { continue };
                 widen(&mut all[0], &single, &double);
                 widen(&mut all[1], &double, self.want);

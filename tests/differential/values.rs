@@ -199,13 +199,27 @@ fn place_nan(problem: &Problem, all: &mut [Host], random: &mut Random) {
     repeat(&problem.inputs[place], &mut all[place]);
 }
 
-/// The same numbers moved by up to one unit in the last place of f32. Labels stay, and multiples of one half: ties,
-/// kinks and the ends of domains are where they are, and must come out as they are.
-pub fn moved(all: &[Host], seed: u64) -> Vec<Host> {
+/// Which numbers are moved.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Moves {
+    /// Not the multiples of one half: ties, kinks and the ends of domains are where they are, and must come out as
+    /// they are.
+    Ordinary,
+    All,
+}
+
+/// The same numbers moved by up to one unit in the last place of f32. Labels stay.
+pub fn moved(all: &[Host], seed: u64, moves: Moves) -> Vec<Host> {
     let mut random = Random::new(seed);
     let mut nudge = |x: &f32| {
-        let stays = !x.is_finite() || (2.0 * x).fract() == 0.0;
-        if stays { *x } else { f32::from_bits(x.to_bits() + 1 - random.below(3) as u32) }
+        let stays = moves == Moves::Ordinary && (2.0 * x).fract() == 0.0;
+        if stays || !x.is_finite() {
+            return *x;
+        }
+        if *x == 0.0 {
+            return f32::EPSILON * (1.0 - random.below(3) as f32);
+        }
+        f32::from_bits(x.to_bits() + 1 - random.below(3) as u32)
     };
     let mut moved = Vec::new();
     for host in all {
