@@ -321,6 +321,83 @@ fn a_nan_poisons_its_row_or_element_whichever_passes_run() {
     }
 }
 
+/// A label that no column has is reported by whatever reads a column of that index, and poisons its row.
+#[test]
+fn every_reader_of_a_column_checks_its_label() {
+    let classes =
+        |y: &[i32]| vec![("x", numbers(&[-1.0, -2.0, -3.0, -1.0, -2.0, -1.0], &[2, 3])), ("y", labels(y, &[2]))];
+    let of_label = |build: for<'g> fn(Expr<'g>, Expr<'g>, Expr<'g>) -> Expr<'g>| {
+        let loss = Loss::define("mine").input("x", Scope::Element).label("y").row_axis(RowAxis::Last);
+        loss.expr(move |b| build(b.input("x"), b.input("y"), b.graph().col_index())).reduction(Reduction::Sum)
+    };
+    let index = of_label(|x, y, col| col.to_float().at(y) * x.sum());
+    problem(index.clone(), classes(&[2, 0]), "x").gives(&[-12.0], &[2.0, 2.0, 2.0, 0.0, 0.0, 0.0]);
+    problem(index, classes(&[2, 3]), "x").poisons(|k| k / 3 == 1, Some((1, 3)));
+    // A softmax in which the label's own logit is another expression.
+    let margin = of_label(|x, y, col| {
+        let shifted = col.equals(y).select(x - 1.0, x);
+        shifted.logsumexp() - x.at(y)
+    });
+    let (a, b) = ([-2f64, -2.0, -3.0], [-1f64, -2.0, -2.0]);
+    let sum = |row: [f64; 3]| row.iter().map(|x| x.exp()).sum::<f64>();
+    let loss = (sum(a).ln() + 1.0 + sum(b).ln() + 1.0) as f32;
+    let mut grad: Vec<f32> = a.iter().map(|x| (x.exp() / sum(a)) as f32).collect();
+    grad.extend(b.iter().map(|x| (x.exp() / sum(b)) as f32));
+    (grad[0], grad[5]) = (((a[0].exp() / sum(a)) - 1.0) as f32, ((b[2].exp() / sum(b)) - 1.0) as f32);
+    problem(margin.clone(), classes(&[0, 2]), "x").gives(&[loss], &grad);
+    problem(margin, classes(&[0, 7]), "x").poisons(|k| k / 3 == 1, Some((1, 7)));
+}
+
+/// What is stored at the label anew keeps no NaN of what would have been stored there.
+#[test]
+fn the_label_s_element_is_its_own() {
+    for cols in [3usize, 40] {
+        // The root, but for the label's element, which is negative, and for one that another value scales.
+        let loss = Loss::define("mine").input("x", Scope::Element).input("s", Scope::Row).label("y");
+        let loss = loss.row_axis(RowAxis::Last).expr(|b| {
+            let (x, y) = (b.input("x"), b.input("y"));
+            let rest = x.gt(5.0).select(b.input("s") * x, x.sqrt());
+            b.graph().col_index().equals(y).select(x * x, rest)
+        });
+        let loss = loss.reduction(Reduction::None);
+        let (mut x, mut value, mut want) = (vec![4.0f32; 2 * cols], vec![2.0; 2 * cols], vec![0.25; 2 * cols]);
+        (x[1], x[2], x[cols]) = (-1.0, 6.0, -1.0);
+        (value[1], value[2], value[cols]) = (1.0, 18.0, 1.0);
+        (want[1], want[2], want[cols]) = (-2.0, 3.0, -2.0);
+        let inputs = |s: f32| {
+            let of_rows = numbers(&[s, 1.0], &[2]);
+            vec![("x", numbers(&x, &[2, cols])), ("s", of_rows), ("y", labels(&[1, 0], &[2]))]
+        };
+        problem(loss.clone(), inputs(3.0), "x").gives(&value, &want);
+        problem(loss, inputs(NAN), "x").poisons(|k| k == 2, None);
+    }
+}
+
+/// A total that no row takes is not looked at, by the loss or by the gradient.
+#[test]
+fn a_total_that_is_not_taken_poisons_nothing() {
+    let loss = Loss::define("mine").input("x", Scope::Element).input("c", Scope::Row).row_axis(RowAxis::Last);
+    let loss = loss.expr(|b| b.input("c").gt(0.0).select(b.input("x").log().sum(), b.input("x").sum()));
+    let inputs = |c: f32| vec![("x", numbers(&[0.0, -1.0, 2.0, 4.0], &[2, 2])), ("c", numbers(&[0.0, c], &[2]))];
+    let loss = loss.reduction(Reduction::Sum);
+    problem(loss.clone(), inputs(1.0), "x").gives(&[8f64.ln() as f32 - 1.0], &[1.0, 1.0, 0.5, 0.25]);
+    problem(loss, inputs(NAN), "x").poisons(|k| k >= 2, None);
+}
+
+/// The gradient of a weight that two losses share: what one leaves out, the other still counts.
+#[test]
+fn a_weight_of_two_terms_has_both_gradients() {
+    let loss = losses::cross_entropy().reduction(Reduction::Sum) + losses::multiclass_focal().reduction(Reduction::Sum);
+    let weighted = vec![
+        ("input", numbers(&[0.0, 0.0, 0.0, 0.0], &[2, 2])),
+        ("target", labels(&[0, -100], &[2])),
+        ("sample_weight", numbers(&[2.0, 3.0], &[2])),
+    ];
+    let (nll, focal) = (2f64.ln(), 0.25 * 2f64.ln());
+    let sum = ((nll + focal) * 2.0) as f32;
+    problem(loss, weighted, "sample_weight").gives(&[sum], &[(nll + focal) as f32, 0.0]);
+}
+
 trait Convert {
     fn convert(self) -> Loss;
 }
