@@ -382,6 +382,15 @@ fn a_total_that_is_not_taken_poisons_nothing() {
     let loss = loss.reduction(Reduction::Sum);
     problem(loss.clone(), inputs(1.0), "x").gives(&[8f64.ln() as f32 - 1.0], &[1.0, 1.0, 0.5, 0.25]);
     problem(loss, inputs(NAN), "x").poisons(|k| k >= 2, None);
+    // A sum over all rows: the row whose number is in it does not take it.
+    let loss = Loss::define("mine").input("x", Scope::Element).input("r", Scope::Row).row_axis(RowAxis::Last);
+    let loss = loss.expr(|b| b.input("x").lt(0.0).select(b.input("r").sum_over(Scope::Total), b.input("x")));
+    let inputs = vec![("x", numbers(&[3.0, -1.0, 2.0], &[3, 1])), ("r", numbers(&[NAN, 1.0, 1.0], &[3]))];
+    for found in problem(loss.reduction(Reduction::None), inputs, "x").all() {
+        if let Some(loss) = &found.loss {
+            same(loss, &[3.0, NAN, 2.0], &found.how);
+        }
+    }
 }
 
 /// The gradient of a weight that two losses share: what one leaves out, the other still counts.

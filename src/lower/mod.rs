@@ -9,10 +9,12 @@
 //!
 //! Each step is a file of its own (`check` before, `rewrite` for 1 and 2, `assign`); all use `program`, none another.
 //! Of a part of the columns (a shard of the classes, a part that fits a binding), `parts` turns gathers into sums
-//! between 2 and 3. `text` prints what went in and what came out.
+//! between 2 and 3. `looks` finds where values are looked at, `poison` which results a NaN or a bad label there spoils.
+//! `text` prints what went in and what came out.
 
 mod assign;
 mod check;
+mod looks;
 mod parts;
 mod poison;
 mod program;
@@ -20,8 +22,9 @@ mod rewrite;
 mod text;
 
 pub(crate) use assign::finish_pass;
-pub(crate) use poison::not;
-pub use poison::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison};
+pub(crate) use looks::not;
+pub use looks::{Look, LookKind};
+pub use poison::{Consumer, LookPlace, Looks, Placed, Poison};
 pub use program::{Output, Pass, Program, Stage, Target, UPSTREAM, Upstream, Wanted};
 pub use text::{Expressions, expressions};
 

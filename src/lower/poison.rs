@@ -3,76 +3,20 @@
 //! A result is poisoned (stored as NaN) where the *loss* depends on a NaN or on a label out of range, whichever passes
 //! run: a gradient by itself is poisoned by all that the loss of its row (of its element, where there are no rows)
 //! looks at. Gradients are also poisoned by what they alone look at, the upstream gradient above all.
-//!
-//! What is not taken is not looked at: below a selection, each branch is looked at where it is taken, and its condition
-//! wherever the selection is. So each [`Look`] has a condition. It is kept in two parts, because that of the row is
-//! asked once a row and that of the element at every element.
 
+use super::looks::{Look, LookKind, and, looks, or};
 use super::program::{Output, Pass, Program, Target};
-use crate::expr::{Graph, Node, NodeId, Reduce, Scope};
-use crate::op::{Kind, Op};
+use crate::expr::{Graph, Node, NodeId, Scope};
 use std::collections::{HashMap, HashSet};
-
-/// What is looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum LookKind {
-    /// NaN in an input, in what a label chooses of one, or in a sum of an earlier pass.
-    Value,
-    /// Whether the label of an `At` is a class.
-    Label,
-    /// Whether an `ExpSumRest` is defined: not of nothing but −∞, and not with +∞.
-    Softmax,
-}
-
-/// A value that is looked at, and where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Look {
-    /// What is looked for.
-    pub kind: LookKind,
-    /// An input, an `At`, an `ExpSumRest` or a `SumOver`.
-    pub node: NodeId,
-    /// The condition of the row (or of all rows): everywhere, if there is none.
-    pub row: Option<NodeId>,
-    /// The condition of the element, besides.
-    pub element: Option<NodeId>,
-    /// Whether a row reduction depends on it: then it counts for the whole row.
-    pub reduced: bool,
-    /// The elements of the row for which it counts, if not for all.
-    pub gate: Option<NodeId>,
-}
-
-impl Look {
-    /// The nodes that it reads.
-    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + use<> {
-        [Some(self.node), self.row, self.element, self.gate].into_iter().flatten()
-    }
-
-    fn is_everywhere(&self) -> bool {
-        self.row.is_none() && self.element.is_none() && self.gate.is_none()
-    }
-
-    /// Whether this look sees all that the other does.
-    fn covers(&self, other: &Look) -> bool {
-        let holds_too = |mine: Option<NodeId>, others: Option<NodeId>| mine.is_none() || mine == others;
-        self != other
-            && (self.kind, self.node) == (other.kind, other.node)
-            && (self.reduced || !other.reduced)
-            && holds_too(self.row, other.row)
-            && holds_too(self.element, other.element)
-            && (self.gate.is_none() || self.gate == other.gate || self.gate == other.element)
-    }
-
-    pub(super) fn map(self, f: impl Fn(NodeId) -> NodeId) -> Look {
-        let [row, element, gate] = [self.row, self.element, self.gate].map(|id| id.map(&f));
-        Look { node: f(self.node), row, element, gate, ..self }
-    }
-}
 
 /// What is looked at by the loss, by each sum, and by each output.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Looks {
-    /// Looks of the loss at a row (an element).
+    /// Looks of the loss at a row (an element), and in the sums that it is made of.
     pub loss: Vec<Look>,
+    /// How many of these, the first, poison the values of that row: of losses of rows (elements) not those in sums,
+    /// which are read only where they are taken.
+    pub of_values: usize,
     /// Sums that the loss is made of.
     pub loss_sums: Vec<NodeId>,
     /// Looks of each sum's operand.
@@ -142,6 +86,7 @@ impl Looks {
             all.loss.extend(own.iter().map(|look| Look { row: row(look), ..*look }));
             all.loss_sums.push(*sum);
         }
+        all.of_values = if graph.scope(loss) > Scope::Total { direct.len() } else { all.loss.len() };
         all
     }
 
@@ -178,6 +123,7 @@ impl Looks {
         Looks {
             sums: sums.collect(),
             loss: all(self.loss),
+            of_values: self.of_values,
             loss_sums: known(self.loss_sums),
             outputs: self.outputs.into_iter().map(all).collect(),
             read: known(self.read),
@@ -292,11 +238,14 @@ impl Program {
         }
         for &output in outputs {
             let (consumer, own) = (Consumer::Output(output), &self.looks.outputs[output]);
+            let mut loss = &self.looks.loss[..];
             if self.is_gradient(output) {
                 found.extend(own.iter().map(|look| (*look, consumer)));
+            } else {
+                loss = &loss[..self.looks.of_values];
             }
             let implied = self.implied(own);
-            let loss = self.looks.loss.iter().copied().filter(|look| !implied.contains(look));
+            let loss = loss.iter().copied().filter(|look| !implied.contains(look));
             found.extend(loss.map(|look| (look, consumer)));
         }
         let lenient = |look: &Look, consumer: &Consumer| {
@@ -367,267 +316,5 @@ impl Program {
             implied.extend(own.iter().filter(|look| !lenient || look.kind != LookKind::Label).copied());
         }
         implied
-    }
-}
-
-/// Where something is looked at: both parts must hold, and one that is not there always does.
-#[derive(Clone, Copy, PartialEq)]
-struct Condition {
-    row: Option<NodeId>,
-    element: Option<NodeId>,
-    /// The elements of an output that ask for a value of the row.
-    gate: Option<NodeId>,
-}
-
-const EVERYWHERE: Condition = Condition { row: None, element: None, gate: None };
-
-/// Conditions under which the values below a root are looked at.
-struct Demands<'g> {
-    graph: &'g Graph,
-    has_rows: bool,
-    /// By node: as itself, and through a row reduction.
-    by: HashMap<NodeId, [Option<Condition>; 2]>,
-}
-
-/// What these roots look at. Sums are not looked into.
-fn looks(graph: &Graph, has_rows: bool, roots: &[NodeId]) -> Vec<Look> {
-    let mut demands = Demands { graph, has_rows, by: HashMap::new() };
-    for &root in roots {
-        demands.add(root, false, EVERYWHERE);
-    }
-    let mut found = Vec::new();
-    for id in graph.reachable(roots).into_iter().rev() {
-        let Some(&[direct, reduced]) = demands.by.get(&id) else { continue };
-        for (condition, reduced) in [(direct, false), (reduced, true)] {
-            let Some(condition) = condition else { continue };
-            let look = |kind: LookKind, condition: Condition, reduced: bool| {
-                let Condition { row, element, gate } = condition;
-                Look { kind, node: id, row, element, reduced, gate }
-            };
-            match graph.node(id) {
-                Node::Op(Op::Select, [c, yes, no]) => {
-                    demands.add(c, reduced, condition);
-                    demands.add(yes, reduced, demands.both(condition, c));
-                    demands.add(no, reduced, demands.both(condition, not(graph, c)));
-                }
-                Node::Reduce(reduce, x) => {
-                    // Whether any element of the row asks for it.
-                    let condition = demands.of_row(condition, reduced);
-                    demands.add(x, true, condition);
-                    if reduce == Reduce::ExpSumRest {
-                        found.push(look(LookKind::Softmax, condition, true));
-                    }
-                }
-                Node::SumOver(..) => found.push(demands.placed(look(LookKind::Value, condition, reduced))),
-                Node::At(x, label) => {
-                    demands.add(label, reduced, condition);
-                    found.push(look(LookKind::Label, demands.of_row(condition, reduced), true));
-                    if graph.node(x) != Node::ColIndex && graph.kind(x) == Kind::Float {
-                        found.push(demands.placed(look(LookKind::Value, condition, reduced)));
-                    }
-                }
-                Node::Input(_) if graph.kind(id) == Kind::Float => {
-                    found.push(demands.placed(look(LookKind::Value, condition, reduced)));
-                }
-                node => node.operands().for_each(|operand| demands.add(operand, reduced, condition)),
-            }
-        }
-    }
-    let mut distinct: Vec<Look> = Vec::new();
-    for look in found {
-        if !distinct.contains(&look) {
-            distinct.push(look);
-        }
-    }
-    distinct
-}
-
-impl Demands<'_> {
-    fn add(&mut self, id: NodeId, reduced: bool, condition: Condition) {
-        let before = self.by.get(&id).and_then(|known| known[usize::from(reduced)]);
-        let joined = before.map_or(condition, |before| self.either(before, condition));
-        self.by.entry(id).or_default()[usize::from(reduced)] = Some(joined);
-    }
-
-    fn is_of_element(&self, id: NodeId) -> bool {
-        matches!(self.graph.scope(id), Scope::Element | Scope::Column)
-    }
-
-    fn both(&self, condition: Condition, more: NodeId) -> Condition {
-        let with = |known: Option<NodeId>| Some(known.map_or(more, |known| and(self.graph, known, more)));
-        match self.is_of_element(more) {
-            true => Condition { element: with(condition.element), ..condition },
-            false => Condition { row: with(condition.row), ..condition },
-        }
-    }
-
-    fn either(&self, a: Condition, b: Condition) -> Condition {
-        let graph = self.graph;
-        let join = |a: Option<NodeId>, b: Option<NodeId>| or(graph, a?, b?);
-        if a == b {
-            a
-        } else if a == EVERYWHERE || b == EVERYWHERE {
-            EVERYWHERE
-        } else if a.gate != b.gate {
-            let gate = join(a.gate, b.gate);
-            let without = |condition: Condition| Condition { gate: None, ..condition };
-            Condition { gate, ..self.either(without(a), without(b)) }
-        } else if a.row == b.row {
-            Condition { element: join(a.element, b.element), ..a }
-        } else if a.element == b.element {
-            Condition { row: join(a.row, b.row), ..a }
-        } else {
-            let whole = |c: Condition| match (c.row, c.element) {
-                (Some(row), Some(element)) => Some(and(graph, row, element)),
-                (row, element) => row.or(element),
-            };
-            let Some(joined) = join(whole(a), whole(b)) else { return Condition { row: None, element: None, ..a } };
-            let none = Condition { row: None, element: None, ..a };
-            parts(graph, joined).into_iter().fold(none, |condition, part| self.both(condition, part))
-        }
-    }
-
-    /// A condition of the row: whether any of its elements fulfils that of the element. Elements of an output that do
-    /// not are not poisoned by what the row holds.
-    fn of_row(&self, condition: Condition, reduced: bool) -> Condition {
-        let Some(element) = condition.element.filter(|_| self.has_rows) else { return condition };
-        let any = self.graph.expr(element).select(1.0, 0.0).max().gt(0.0);
-        let gate = if reduced { condition.gate } else { Some(element) };
-        self.both(Condition { element: None, gate, ..condition }, any.id)
-    }
-
-    /// A value of the row that a reduction depends on is looked at once a row.
-    fn placed(&self, look: Look) -> Look {
-        if look.reduced && !self.is_of_element(look.node) {
-            let Look { row, element, gate, .. } = look;
-            let Condition { row, element, gate } = self.of_row(Condition { row, element, gate }, true);
-            return Look { row, element, gate, ..look };
-        }
-        look
-    }
-}
-
-/// Truth negated, without a double negation.
-pub(crate) fn not(graph: &Graph, condition: NodeId) -> NodeId {
-    match graph.node(condition) {
-        Node::Op(Op::Not, [x, ..]) => x,
-        Node::Bool(value) => graph.truth(!value).id,
-        _ => (!graph.expr(condition)).id,
-    }
-}
-
-/// Both, each said once.
-fn and(graph: &Graph, a: NodeId, b: NodeId) -> NodeId {
-    let holds = |x: NodeId| graph.node(x) == Node::Bool(true);
-    match (a, b) {
-        _ if a == b || holds(b) || parts(graph, a).contains(&b) => a,
-        _ if holds(a) => b,
-        _ => graph.expr(a).and(graph.expr(b)).id,
-    }
-}
-
-/// Either; `None` where one of the two always holds.
-fn or(graph: &Graph, a: NodeId, b: NodeId) -> Option<NodeId> {
-    if a == b {
-        return Some(a);
-    }
-    if a == not(graph, b) {
-        return None;
-    }
-    let (of_a, of_b) = (parts(graph, a), parts(graph, b));
-    // x and c, or x and not c: x.
-    let common: Vec<NodeId> = of_a.iter().copied().filter(|x| of_b.contains(x)).collect();
-    let rest = |all: &[NodeId]| {
-        let own = all.iter().copied().filter(|x| !common.contains(x));
-        own.reduce(|a, b| and(graph, a, b))
-    };
-    let shared = common.iter().copied().reduce(|a, b| and(graph, a, b));
-    match (shared, rest(&of_a), rest(&of_b)) {
-        (Some(shared), None, _) | (Some(shared), _, None) => Some(shared),
-        (Some(shared), Some(a), Some(b)) => Some(or(graph, a, b).map_or(shared, |either| and(graph, shared, either))),
-        (None, ..) => Some(graph.expr(a).or(graph.expr(b)).id),
-    }
-}
-
-/// What a condition is the conjunction of.
-fn parts(graph: &Graph, condition: NodeId) -> Vec<NodeId> {
-    let (mut parts, mut open) = (Vec::new(), vec![condition]);
-    while let Some(id) = open.pop() {
-        match graph.node(id) {
-            Node::Op(Op::And, [a, b, _]) => open.extend([b, a]),
-            _ => parts.push(id),
-        }
-    }
-    parts
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::expr::Expr;
-
-    fn printed(build: impl for<'g> Fn(&'g Graph) -> Expr<'g>) -> Vec<String> {
-        let graph = Graph::new();
-        let root = build(&graph).id;
-        let text = |id: Option<NodeId>| id.map_or("-".to_owned(), |id| graph.print(id));
-        let mut all: Vec<String> = looks(&graph, true, &[root])
-            .into_iter()
-            .map(|l| format!("{:?} {} where {}, {}", l.kind, graph.print(l.node), text(l.row), text(l.element)))
-            .collect();
-        all.sort();
-        all
-    }
-
-    fn x(g: &Graph) -> Expr<'_> {
-        g.input("x", Scope::Element, Kind::Float)
-    }
-
-    fn m(g: &Graph) -> Expr<'_> {
-        g.input("m", Scope::Element, Kind::Float)
-    }
-
-    #[test]
-    fn a_branch_is_looked_at_where_it_is_taken_and_its_condition_everywhere() {
-        let found = printed(|g| m(g).gt(0.0).select(x(g), 0.0).sum());
-        assert_eq!(found, ["Value m where -, -", "Value x where -, lt(0, m)"]);
-        let found = printed(|g| x(g).gt(0.0).select(x(g).log(), 0.0).sum());
-        assert_eq!(found, ["Value x where -, -"]);
-        let found = printed(|g| m(g).gt(0.0).select(x(g).log(), x(g)).sum());
-        assert_eq!(found, ["Value m where -, -", "Value x where -, -"], "one branch or the other");
-    }
-
-    #[test]
-    fn a_condition_of_the_row_is_asked_once_a_row() {
-        let found = printed(|g| {
-            let y = g.input("y", Scope::Row, Kind::Int);
-            (!y.equals(g.index(-100))).select(x(g).sum() + x(g).at(y), 0.0)
-        });
-        let valid = "not(eq(y, -100))";
-        let want = [
-            format!("Label at(x, y) where {valid}, -"),
-            format!("Value at(x, y) where {valid}, -"),
-            format!("Value x where {valid}, -"),
-        ];
-        assert_eq!(found, want);
-    }
-
-    #[test]
-    fn a_reduction_is_looked_at_where_any_element_asks_for_it() {
-        let found = printed(|g| m(g).gt(0.0).select(x(g) - x(g).max(), 0.0).sum());
-        let any = "lt(0, row_max(select(lt(0, m), 1, 0)))";
-        let want = ["Value m where -, -".to_owned(), format!("Value x where {any}, -")];
-        assert_eq!(found[0], want[0]);
-        assert!(found[1..].contains(&want[1]) || found.len() == 2, "{found:?}");
-    }
-
-    #[test]
-    fn conditions_are_not_repeated() {
-        let g = Graph::new();
-        let (a, b) = (x(&g).gt(0.0).id, m(&g).gt(0.0).id);
-        assert_eq!(and(&g, and(&g, a, b), b), and(&g, a, b));
-        assert_eq!(or(&g, and(&g, a, b), and(&g, a, not(&g, b))), Some(a));
-        assert_eq!(or(&g, a, not(&g, a)), None);
-        assert_eq!(or(&g, a, and(&g, a, b)), Some(a));
-        assert_eq!(not(&g, not(&g, a)), a);
     }
 }

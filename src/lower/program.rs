@@ -1,6 +1,7 @@
 //! A lowered loss as plain data: what is asked for, and what is computed in which pass.
 
-use super::poison::{Look, Looks, Poison};
+use super::looks::Look;
+use super::poison::{Looks, Poison};
 use crate::error::Result;
 use crate::expr::{InputDecl, Node, NodeId, ParamDecl, Reduce, Scope};
 use crate::loss::{RowAxis, check_once};

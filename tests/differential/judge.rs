@@ -3,7 +3,8 @@
 //! 1. *Classes.* NaN must be where the f64 path has NaN, and nowhere else; likewise +∞ and −∞, except that a number
 //!    beyond the largest of the output's type is ∞ there. No tolerance widens this. One thing does not count: what is
 //!    NaN of finite inputs and good labels alone (0/0 of weights that are all 0, and 0·∞ after it) may be ∞, and a
-//!    gradient 0, since drivers compute fast and rewrites may see the 0 first.
+//!    gradient 0, since drivers compute fast and rewrites may see the 0 first. In expressions it may be anything, where
+//!    an input is so large that exp overflows: some drivers stop at the largest number instead of ∞.
 //! 2. *The contract* (design §6). Losses: 2e-6·|want| + 2e-7·mean|term|, a loss of one row 2e-7·max(1, reach), where
 //!    the reach is the largest distance of a logit from its row's maximum. Gradients: 2e-6 of the largest of their row
 //!    (of all, where the input is no element input), and 1e-6 relative; of expressions
@@ -11,7 +12,7 @@
 //! 3. *Evidence*, only for what the contract refuses: the inputs are moved by up to one ulp of f32, a few times.
 //!    - rounding: how far the CPU's f32 path is from its f64 path *on the same numbers*. Eight times the most of it in
 //!      the row is allowed, up to 1e-3 of the row's largest value and 2e-6 (where terms of
-//!      size 1 cancel to 0; of an ordinary row's loss, if that is larger): formulas that f32 cannot do better than.
+//!      size 1 cancel to 0; for gradients of weights, of what the losses of rows are): formulas that f32 cannot do better than.
 //!    - conditioning: how far the f64 path moves. Eight times that is allowed for expressions, which nobody wrote with
 //!      care for their digits, and for gradients that are sums over rows. Not for losses and element gradients of the
 //!      catalogue: they are promised for the numbers as they are given (a sum of several losses may cancel, and counts as
@@ -119,7 +120,9 @@ impl<'j> Judge<'j> {
             self.want.bad_label.is_none() && self.hosts.iter().all(|h| h.numbers().iter().all(|x| x.is_finite()));
         let undefined = |k: usize| finite && want[k].is_nan();
         let nothing = |k: usize| got[k] == base.map_or(0.0, |base| base[k]);
-        let other = |k: usize| got[k].is_infinite() || matches!(key, Key::Grad(_)) && nothing(k);
+        let overflows = !self.problem.is_catalogue()
+            && self.hosts.iter().flat_map(|host| host.numbers()).any(|x| x.abs() > 80.0 && x.is_finite());
+        let other = |k: usize| overflows || got[k].is_infinite() || matches!(key, Key::Grad(_)) && nothing(k);
         let class = |k: usize| class_error(got[k], want[k], dtype).filter(|_| !(undefined(k) && other(k)));
         if let Some(first) = (0..want.len()).find(|k| class(*k).is_some()) {
             let off = (0..want.len()).filter(|k| class(*k).is_some()).count();
@@ -138,8 +141,10 @@ impl<'j> Judge<'j> {
             let [rounds, moves] = self.evidence(draws);
             let rounds = largest_of(&groups, &rounds[key]);
             let moves = moves[key].clone();
-            let size = reference::terms(self.problem, &self.ordinary()).unwrap_or_default();
-            let size = size.iter().filter(|x| x.is_finite()).fold(1.0f64, |most, x| most.max(x.abs()));
+            let size = match self.is_sum(key) {
+                true => reference::weighted_size(self.problem, [self.hosts, &self.ordinary()]),
+                false => 1.0,
+            };
             let left = self.nothing_left(key, &groups, &largest);
             let several = self.problem.terms.len() > 1 && *key == Key::Loss;
             let counts = !self.problem.is_catalogue() || several || self.is_sum(key);

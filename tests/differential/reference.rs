@@ -1,11 +1,11 @@
 //! A problem on the CPU, in f64 and in f32.
 
-use super::problem::Problem;
+use super::problem::{Input, Problem, Term, Values};
 use super::values::Host;
 use std::collections::BTreeMap;
 use std::fmt;
 use wgloss::cpu::{CpuPlan, HostFloat};
-use wgloss::lower::{Upstream, Wanted};
+use wgloss::lower::{UPSTREAM, Upstream, Wanted};
 use wgloss::{HostTensor, Loss, Reduction, Result};
 
 /// An output.
@@ -105,8 +105,14 @@ impl<'p, T: HostFloat> Reference<'p, T> {
 /// The losses of a single term before they are reduced.
 pub fn terms(problem: &Problem, hosts: &[Host]) -> Option<Vec<f64>> {
     let [term] = &problem.terms[..] else { return None };
+    losses_of(problem, term, hosts)
+}
+
+/// The losses of a term before they are reduced.
+fn losses_of(problem: &Problem, term: &Term, hosts: &[Host]) -> Option<Vec<f64>> {
     let loss: Loss = term.form.loss().reduction(Reduction::None);
-    let kept = |name: &str| name != "upstream" && name != "scale" && name != "n";
+    let names: Vec<String> = loss.inputs().into_iter().map(|input| input.name).collect();
+    let kept = |name: &str| names.iter().any(|own| own == name);
     let inputs: Vec<_> = problem.host(hosts).into_iter().filter(|(name, _)| kept(name)).collect();
     let wanted = Wanted { loss: true, upstream: Upstream::One, ..Wanted::default() };
     let mut out = wgloss::cpu::run::<f64>(&loss, &inputs, &wanted).ok()?;
@@ -120,4 +126,21 @@ pub fn cancellation(problem: &Problem, hosts: &[Host]) -> f64 {
     let (sum, all) = values.iter().fold((0.0, 0.0), |(sum, all), x| (sum + x, all + x.abs()));
     let ratio: f64 = all / f64::abs(sum);
     if ratio.is_finite() { ratio.max(1.0) } else { 1.0 }
+}
+
+/// The size of what gradients of weights are differences of, and 1: the largest loss of a row, of all terms and of both
+/// sets of data, times its upstream gradient, divided by weights (of which the smallest counts).
+pub fn weighted_size(problem: &Problem, hosts: [&[Host]; 2]) -> f64 {
+    let of = |term: &Term, hosts: &[Host]| {
+        let losses = losses_of(problem, term, hosts).unwrap_or_default().into_iter();
+        losses.filter(|x| x.is_finite()).fold(0.0f64, |most, x| most.max(x.abs())) * term.weight.abs()
+    };
+    let most = |term: &Term| of(term, hosts[0]).max(of(term, hosts[1]));
+    let numbers = |is_it: fn(&Input) -> bool| {
+        let hosts = problem.inputs.iter().zip(hosts[0]).filter(move |(input, _)| is_it(input));
+        hosts.flat_map(|(_, host)| host.numbers()).map(|x| f64::from(x.abs())).filter(|x| x.is_finite() && *x > 0.0)
+    };
+    let weight = numbers(|input| input.values == Values::Weight).fold(1.0, f64::min);
+    let upstream = numbers(|input| input.name == UPSTREAM).fold(1.0, f64::max);
+    (problem.terms.iter().map(most).sum::<f64>() * upstream / weight).max(1.0)
 }
