@@ -21,7 +21,8 @@ demo: adapter
 # The suite with all that the adapter has; then, with no more than every WebGPU device has, what depends on that.
 # GALLIVM_PERF: without Mesa's optimizer, which takes longer than these kernels run; the first pass has it.
 # `losses` and `random` are not among it: golden data is there for every loss, and kernels are slow to compile.
-LIMITED = chunks embedding errors explain extras golden hostile schedules separate_backward shards softmax storage
+LIMITED = chunks embedding errors explain extras gathers golden groups hostile in_place poison schedules \
+  separate_backward shards softmax storage ties
 test: adapter
 	WGLOSS_REQUIRE_ADAPTER=1 cargo test --features cli
 	GALLIVM_PERF=nopt WGLOSS_REQUIRE_ADAPTER=1 WGLOSS_TEST_LIMITS=webgpu cargo test --features cli $(LIMITED:%=--test %)

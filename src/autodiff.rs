@@ -1,7 +1,7 @@
 //! Reverse mode on the expression graph, one arm for each operation, and the diagonal of the Hessian.
 //!
 //! Where a function has a kink, the subgradient is stated at its arm. What a selection or a mask does not take gives
-//! gradient 0 by selection, never by multiplication: below it each adjoint knows where it counts ([`Taken`]), and
+//! gradient 0 by selection, never by multiplication: below it each adjoint knows where it counts (`Taken`), and
 //! where contributions meet that count in different places, each is set to 0 elsewhere.
 
 use crate::expr::{Expr, Extent, Graph, Node, NodeId, Reduce, Scope};

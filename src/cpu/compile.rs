@@ -28,16 +28,16 @@ pub fn compile_final(program: &Program) -> FinalCode {
     let pass = Pass::default();
     let mut b = Builder::new(program, &pass);
     let places = (0..program.outputs.len()).filter(|&k| program.outputs[k].scope <= Scope::Total);
-    let values: Vec<(usize, ValueId, Vec<(ValueId, Option<ValueId>)>)> = places
+    let values: Vec<TotalRoot> = places
         .map(|k| {
             let looks = program.looks.outputs[k].iter().filter(|look| look.kind == LookKind::Value);
             let looks = looks.map(|look| (b.value(look.node, None), look.row.map(|row| b.value(row, None)))).collect();
-            (k, b.value(program.outputs[k].node, None), looks)
+            TotalRoot { output: k, value: b.value(program.outputs[k].node, None), looks }
         })
         .collect();
     let mut homes = HashMap::new();
     let globals = b.globals(&mut homes);
-    let outputs = values.into_iter().map(|(output, value, looks)| {
+    let outputs = values.into_iter().map(|TotalRoot { output, value, looks }| {
         let looks = looks.into_iter().map(|(value, row)| (homes[&value], row.map(|row| homes[&row]))).collect();
         TotalOutput { output, src: homes[&value], looks }
     });
@@ -75,6 +75,13 @@ struct OutputRoot {
     value: ValueId,
     at_label: Option<(ValueId, ValueId)>,
     is_element: bool,
+}
+
+/// An output that is one number, and the sums that it looks at, each with its condition.
+struct TotalRoot {
+    output: usize,
+    value: ValueId,
+    looks: Vec<(ValueId, Option<ValueId>)>,
 }
 
 /// A value that is looked at.

@@ -210,7 +210,9 @@ impl<'g> Expr<'g> {
         other.into_expr(self.graph).le(self)
     }
 
-    /// `yes` where this condition holds, else `no`. The branch not taken contributes no gradient.
+    /// `yes` where this condition holds, else `no`. The branch not taken contributes no gradient and is not looked at:
+    /// a NaN in it goes nowhere (x.gt(0.0).select(x.sqrt(), 0.0) is 0 with gradient 0 below 0). A NaN that the condition
+    /// itself compares comes out as NaN.
     pub fn select(self, yes: impl IntoExpr<'g>, no: impl IntoExpr<'g>) -> Expr<'g> {
         let (yes, no) = (yes.into_expr(self.graph), no.into_expr(self.graph));
         self.graph.op(Op::Select, &[self.id, yes.id, no.id])
@@ -263,7 +265,8 @@ impl<'g> Expr<'g> {
         self.graph.add(Node::WithGradient(self.id, wrt.id, gradient.id))
     }
 
-    /// This value where `condition` holds; elsewhere exactly 0 with gradient 0, even where this is NaN.
+    /// This value where `condition` holds; elsewhere exactly 0 with gradient 0, even where this is NaN. A NaN in what the
+    /// condition compares is looked at, as in [`Expr::select`].
     pub fn masked(self, condition: Expr<'g>) -> Expr<'g> {
         self.graph.add(Node::Masked(condition.into_expr(self.graph).id, self.id))
     }
