@@ -3,7 +3,7 @@
 //! 1. *Classes.* NaN must be where the f64 path has NaN, and nowhere else; likewise +∞ and −∞, except that a number
 //!    beyond the largest of the output's type is ∞ there. No tolerance widens this. One thing does not count: what is
 //!    NaN of finite inputs and good labels alone (0/0 of weights that are all 0, and 0·∞ after it) may be ∞, and a
-//!    gradient 0, since drivers compute fast and rewrites may see the 0 first. In expressions it may be anything, where
+//!    derivative 0, since drivers compute fast and rewrites may see the 0 first. In expressions it may be anything, where
 //!    an input is so large that exp overflows: some drivers stop at the largest number instead of ∞.
 //! 2. *The contract* (design §6). Losses: 2e-6·|want| + 2e-7·mean|term|, a loss of one row 2e-7·max(1, reach), where
 //!    the reach is the largest distance of a logit from its row's maximum. Gradients: 2e-6 of the largest of their row
@@ -12,18 +12,20 @@
 //! 3. *Evidence*, only for what the contract refuses: the inputs are moved by up to one ulp of f32, a few times.
 //!    - rounding: how far the CPU's f32 path is from its f64 path *on the same numbers*. Eight times the most of it in
 //!      the row is allowed, up to 1e-3 of the row's largest value and 2e-6 (where terms of
-//!      size 1 cancel to 0; for gradients of weights, of what the losses of rows are): formulas that f32 cannot do better than.
+//!      size 1 cancel to 0; for gradients of weights, of what the losses of rows are): formulas that f32 cannot do better
+//!      than.
 //!    - conditioning: how far the f64 path moves. Eight times that is allowed for expressions, which nobody wrote with
 //!      care for their digits, and for gradients that are sums over rows. Not for losses and element gradients of the
 //!      catalogue: they are promised for the numbers as they are given (a sum of several losses may cancel, and counts as
 //!      an expression).
 //!    - nothing left: 2^-22 of what a derivative of the catalogue is for ordinary numbers with the same weights, where
 //!      the terms of a row's derivative cancel to nothing (one ulp of the inputs changes it more than a thousandfold:
-//!      the gradient of equal logits whose labels are smoothed all the way), and for sums over rows. The small numbers
-//!      of confident rows are none of these: one ulp hardly changes them.
+//!      the gradient of equal logits whose labels are smoothed all the way), for sums over rows, and where an entropy is
+//!      taken off (the difference of a logarithm and its mean). The small numbers of confident rows are none of these:
+//!      one ulp hardly changes them.
 //!
-//!    Elsewhere numbers that are multiples of ½ do not move, so that ties and kinks stay ties and kinks. A swapped row, a missing
-//!    term or a wrong factor is off by the size of the values, evidence is some 1e-6 of that.
+//!    Elsewhere numbers that are multiples of ½ do not move, so that ties and kinks stay ties and kinks. A swapped row,
+//!    a missing term or a wrong factor is off by the size of the values, evidence is some 1e-6 of that.
 //! 4. *The f32 CPU path* is judged as well: by classes exactly, by numbers to 1e-3 (it serves throughput; what is wanted
 //!    here is that no fault of f32 semantics hides behind the f64 reference).
 //! 5. *The f64 path* is held to `oracle.rs` for expressions, and to `invariants.rs` for what design §3 and §6 promise:
@@ -122,7 +124,8 @@ impl<'j> Judge<'j> {
         let nothing = |k: usize| got[k] == base.map_or(0.0, |base| base[k]);
         let overflows = !self.problem.is_catalogue()
             && self.hosts.iter().flat_map(|host| host.numbers()).any(|x| x.abs() > 80.0 && x.is_finite());
-        let other = |k: usize| overflows || got[k].is_infinite() || matches!(key, Key::Grad(_)) && nothing(k);
+        let other =
+            |k: usize| overflows || got[k].is_infinite() || matches!(key, Key::Grad(_) | Key::Hessian(_)) && nothing(k);
         let class = |k: usize| class_error(got[k], want[k], dtype).filter(|_| !(undefined(k) && other(k)));
         if let Some(first) = (0..want.len()).find(|k| class(*k).is_some()) {
             let off = (0..want.len()).filter(|k| class(*k).is_some()).count();
@@ -146,7 +149,7 @@ impl<'j> Judge<'j> {
                 false => 1.0,
             };
             let left = self.nothing_left(key, &groups, &largest);
-            let several = self.problem.terms.len() > 1 && *key == Key::Loss;
+            let several = self.problem.terms.len() > 1;
             let counts = !self.problem.is_catalogue() || several || self.is_sum(key);
             let allowed = |k: usize| {
                 let moves = if counts || !gpu { moves[k] } else { 0.0 };
@@ -233,7 +236,8 @@ impl<'j> Judge<'j> {
         let (Ok(ordinary), Ok(moved)) = results else { return none };
         let ordinary = ordinary.outputs[key].iter().filter(|x| x.is_finite()).fold(0.0f64, |most, x| most.max(x.abs()));
         let moves = largest_of(groups, &moved.outputs[key]);
-        let is_nothing = |k: usize| self.is_sum(key) || moves[k] > 1e3 * largest[k];
+        let always = self.is_sum(key) || self.has_entropy();
+        let is_nothing = |k: usize| always || moves[k] > 1e3 * largest[k];
         (0..largest.len()).map(|k| if is_nothing(k) { ordinary * 2f64.powi(-22) } else { 0.0 }).collect()
     }
 
