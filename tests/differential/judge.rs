@@ -12,8 +12,8 @@
 //! 3. *Evidence*, only for what the contract refuses: the inputs are moved by up to one ulp of f32, a few times.
 //!    - rounding: how far the CPU's f32 path is from its f64 path *on the same numbers*. Eight times the most of it in
 //!      the row is allowed, up to 1e-3 of the row's largest value and 2e-6 (where terms of
-//!      size 1 cancel to 0; for gradients of weights, of what the losses of rows are): formulas that f32 cannot do better
-//!      than.
+//!      size 1 cancel to 0; for gradients of weights, of what the losses of rows are; for Hessians, whose terms are sums
+//!      over the row, times its columns): formulas that f32 cannot do better than.
 //!    - conditioning: how far the f64 path moves. Eight times that is allowed for expressions, which nobody wrote with
 //!      care for their digits, and for gradients that are sums over rows. Not for losses and element gradients of the
 //!      catalogue: they are promised for the numbers as they are given (a sum of several losses may cancel, and counts as
@@ -144,9 +144,10 @@ impl<'j> Judge<'j> {
             let [rounds, moves] = self.evidence(draws);
             let rounds = largest_of(&groups, &rounds[key]);
             let moves = moves[key].clone();
-            let size = match self.is_sum(key) {
-                true => reference::weighted_size(self.problem, [self.hosts, &self.ordinary()]),
-                false => 1.0,
+            let size = match key {
+                Key::Hessian(_) => self.problem.rows_cols().1 as f64,
+                _ if self.is_sum(key) => reference::weighted_size(self.problem, [self.hosts, &self.ordinary()]),
+                _ => 1.0,
             };
             let left = self.nothing_left(key, &groups, &largest);
             let several = self.problem.terms.len() > 1;
