@@ -8,7 +8,7 @@
 //! 2. *The contract* (design §6). Losses: 2e-6·|want| + 2e-7·mean|term|, a loss of one row 2e-7·max(1, reach), where
 //!    the reach is the largest distance of a logit from its row's maximum. Gradients: 2e-6 of the largest of their row
 //!    (of all, where the input is no element input), and 1e-6 relative; of expressions
-//!    1e-6 of the upstream gradient (and 4e-7 of losses), for what cancels to 0. 16-bit gradients: one rounding more.
+//!    1e-6 of the upstream gradient (and 4e-7 of losses) times the steepest slope within, for what cancels to 0. 16-bit gradients: one rounding more.
 //! 3. *Evidence*, only for what the contract refuses: the inputs are moved by up to one ulp of f32, a few times.
 //!    - rounding: how far the CPU's f32 path is from its f64 path *on the same numbers*. Eight times the most of it in
 //!      the row is allowed, up to 1e-3 of the row's largest value and 2e-6 (where terms of
@@ -31,9 +31,11 @@
 //! 5. *The f64 path* is held to `oracle.rs` for expressions, and to `invariants.rs` for what design §3 and §6 promise:
 //!    the GPU runs the same program, and would share its faults.
 
+use super::oracle;
 use super::problem::{Data, Flavour, Form, Problem, Values};
 use super::reference::{self, Key, Outcome, Reference, cancellation};
 use super::values::{Host, Moves, moved, values};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use wgloss::lower::UPSTREAM;
 use wgloss::{DType, Reduction, Scope};
@@ -66,6 +68,7 @@ pub struct Judge<'j> {
     pub bases: &'j BTreeMap<Key, Vec<f64>>,
     evidence: Option<[Spread; 2]>,
     cancellation: Option<f64>,
+    steepness: OnceCell<f64>,
     /// Whether evidence was needed for what agrees.
     pub beyond_contract: bool,
 }
@@ -80,7 +83,8 @@ impl<'j> Judge<'j> {
         bases: &'j BTreeMap<Key, Vec<f64>>,
     ) -> Judge<'j> {
         let (evidence, cancellation) = (None, None);
-        Judge { problem, double, single, hosts, want, bases, evidence, cancellation, beyond_contract: false }
+        let steepness = OnceCell::new();
+        Judge { problem, double, single, hosts, want, bases, evidence, cancellation, steepness, beyond_contract: false }
     }
 
     /// The first output of the GPU that does not agree.
@@ -201,7 +205,8 @@ impl<'j> Judge<'j> {
     }
 
     /// What may be left where a derivative of an expression cancels to 0 (that of a softmax's sum): some ulps of what
-    /// every derivative begins with, the upstream gradient, times the root of how many there are.
+    /// every derivative begins with, the upstream gradient, times the steepest of what they go through (its square, of
+    /// second derivatives) and the root of how many there are.
     fn cancelled(&self, key: &Key) -> f64 {
         if self.problem.is_catalogue() {
             return 1e-36;
@@ -210,7 +215,9 @@ impl<'j> Judge<'j> {
         let numbers = upstream.flat_map(|(_, host)| host.numbers());
         let most = numbers.filter(|x| x.is_finite()).fold(1.0f64, |most, x| most.max(f64::from(x.abs())));
         let elements = self.problem.domain.iter().product::<usize>() / self.want.outputs[key].len().max(1);
-        1e-6 * most * (elements.max(1) as f64).sqrt()
+        let steep = *self.steepness.get_or_init(|| oracle::steepness(self.problem, self.hosts).min(1e3));
+        let steep = if matches!(key, Key::Hessian(_)) { steep * steep } else { steep };
+        1e-6 * most * steep * (elements.max(1) as f64).sqrt()
     }
 
     /// The same weights and parameters with ordinary elements, which do not repeat.

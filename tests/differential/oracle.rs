@@ -7,9 +7,10 @@
 
 use super::dual::{Dual, NAN, apply, fold_row, softmax};
 use super::expression::{Fold, INPUTS, Index, PARAMS, Test, Tree};
-use super::problem::{Flavour, Form, Problem};
+use super::problem::{Flavour, Form, Problem, Term};
 use super::random::Random;
 use super::values::Host;
+use std::cell::Cell;
 use wgloss::lower::Wanted;
 use wgloss::op::Op;
 use wgloss::{Extent, HostTensor, Reduction, Scope, cpu};
@@ -35,6 +36,8 @@ struct Oracle<'o> {
     labels: Vec<i64>,
     params: [f64; 2],
     problem: &'o Problem,
+    /// The largest derivative of any node so far.
+    steepest: Cell<f64>,
 }
 
 /// What is wrong with the f64 path of a problem.
@@ -111,6 +114,22 @@ pub fn check(problem: &Problem, flavour: Flavour, hosts: &[Host], seed: u64) -> 
     Some(Ok(()))
 }
 
+/// The largest derivative within a problem's expressions, along a direction of ±1, and 1: what is left where
+/// derivatives cancel is some ulps of it.
+pub fn steepness(problem: &Problem, hosts: &[Host]) -> f64 {
+    let of_term = |term: &Term| {
+        let Form::Expression { tree, params, .. } = &term.form else { return 0.0 };
+        let mut random = Random::new(1);
+        let read: Vec<usize> = (0..hosts.len()).filter(|k| tree.reads(&problem.inputs[*k].name)).collect();
+        let along: Vec<Vec<f64>> =
+            read.iter().map(|k| hosts[*k].numbers().iter().map(|_| random.pick(&[-1.0, 1.0])).collect()).collect();
+        let oracle = Oracle::new(problem, *params, hosts, &read, &along);
+        oracle.tree(tree);
+        oracle.steepest.get() * term.weight.abs()
+    };
+    problem.terms.iter().map(of_term).fold(1.0, f64::max)
+}
+
 impl<'o> Oracle<'o> {
     fn new(problem: &'o Problem, params: [f64; 2], hosts: &[Host], read: &[usize], along: &[Vec<f64>]) -> Oracle<'o> {
         let (rows, cols) = problem.rows_cols();
@@ -118,7 +137,8 @@ impl<'o> Oracle<'o> {
         let default = (rows / batch.max(1)).max(1);
         let group_rows = problem.group_rows.map_or(default, |rows| rows as usize);
         let (inputs, labels) = (Vec::new(), Vec::new());
-        let mut oracle = Oracle { rows, cols, group_rows, batch, inputs, labels, params, problem };
+        let mut oracle =
+            Oracle { rows, cols, group_rows, batch, inputs, labels, params, problem, steepest: Cell::new(0.0) };
         for (place, k) in read.iter().enumerate() {
             let input = &problem.inputs[*k];
             let sources = sources(&input.shape, &problem.shape_of(input.scope));
@@ -190,6 +210,13 @@ impl<'o> Oracle<'o> {
     }
 
     fn tree(&self, tree: &Tree) -> Array {
+        let array = self.node(tree);
+        let slopes = array.values.iter().map(|x| x[1].abs()).filter(|x| x.is_finite());
+        self.steepest.set(slopes.fold(self.steepest.get(), f64::max));
+        array
+    }
+
+    fn node(&self, tree: &Tree) -> Array {
         let constant = |value: f64| Array { scope: Scope::Param, values: vec![[value, 0.0]] };
         match tree {
             Tree::Const(value) => constant(*value),
