@@ -272,8 +272,9 @@ impl<'r> Grower<'r> {
         let variant = self.random.below(8);
         let inner = if variant < 3 { self.without_sums(|g| g.grow(scope, depth)) } else { self.grow(scope, depth) };
         let (x, bounds) = tame(inner, 4.0);
-        // Beyond 88, where exp overflows in f32.
-        let steep = Tree::op(Op::Mul, [Tree::Const(40.0), x.clone()]);
+        // Beyond 88, where exp overflows in f32; not below −80, where devices flush it to 0 and a condition would see that.
+        let floored = Tree::op(Op::Maximum, [x.clone(), Tree::Const(-2.0)]);
+        let steep = Tree::op(Op::Mul, [Tree::Const(40.0), floored]);
         let exp = |x: &Tree| Tree::op(Op::Exp, [x.clone()]);
         let high = bounds.largest().max(1.0);
         match variant {
