@@ -382,6 +382,12 @@ fn a_total_that_is_not_taken_poisons_nothing() {
     let loss = loss.reduction(Reduction::Sum);
     problem(loss.clone(), inputs(1.0), "x").gives(&[8f64.ln() as f32 - 1.0], &[1.0, 1.0, 0.5, 0.25]);
     problem(loss, inputs(NAN), "x").poisons(|k| k >= 2, None);
+    // Nor is a maximum of what is computed, whose ties the gradient finds by their place.
+    let loss = Loss::define("mine").input("x", Scope::Element).input("c", Scope::Row).row_axis(RowAxis::Last);
+    let loss = loss.expr(|b| (b.input("x") + 1.0).max().masked(b.input("c").gt(0.0))).reduction(Reduction::Sum);
+    let inputs = |c: f32| vec![("x", numbers(&[NAN, 1.0, 2.0, 4.0], &[2, 2])), ("c", numbers(&[c, 1.0], &[2]))];
+    problem(loss.clone(), inputs(0.0), "x").gives(&[5.0], &[0.0, 0.0, 0.0, 1.0]);
+    problem(loss, inputs(1.0), "x").poisons(|k| k < 2, None);
     // A sum over all rows: the row whose number is in it does not take it.
     let loss = Loss::define("mine").input("x", Scope::Element).input("r", Scope::Row).row_axis(RowAxis::Last);
     let loss = loss.expr(|b| b.input("x").lt(0.0).select(b.input("r").sum_over(Scope::Total), b.input("x")));

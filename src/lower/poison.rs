@@ -43,9 +43,16 @@ impl Looks {
             };
             at.is_none() || at != output.at_label.map(|(label, _)| label)
         };
+        // The label at which another value is stored has lost the condition under which it was compared. What it is
+        // computed from the loss looks at, where it does; the rest is looked at everywhere.
+        let of_loss: HashSet<NodeId> = graph.reachable(&[loss]).into_iter().collect();
         let of_output = |output: &Output| {
-            let looks = of(&output.roots()).into_iter();
-            looks.filter(|look| is_stored(look, output)).collect()
+            let label = output.at_label.map(|(label, _)| label);
+            let values: Vec<NodeId> = output.roots().into_iter().filter(|root| Some(*root) != label).collect();
+            let mut looks: Vec<Look> = of(&values).into_iter().filter(|look| is_stored(look, output)).collect();
+            let of_label = label.map_or_else(Vec::new, |label| of(&[label]));
+            looks.extend(of_label.into_iter().filter(|look| !of_loss.contains(&look.node)));
+            looks
         };
         let output_looks: Vec<Vec<Look>> = outputs.iter().map(of_output).collect();
         // Sums below the loss and the outputs, each with its own.
