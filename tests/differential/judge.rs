@@ -69,6 +69,7 @@ pub struct Judge<'j> {
     evidence: Option<[Spread; 2]>,
     cancellation: Option<f64>,
     steepness: OnceCell<f64>,
+    reach: OnceCell<f64>,
     /// Whether evidence was needed for what agrees.
     pub beyond_contract: bool,
 }
@@ -82,9 +83,9 @@ impl<'j> Judge<'j> {
         want: &'j Outcome,
         bases: &'j BTreeMap<Key, Vec<f64>>,
     ) -> Judge<'j> {
+        let (steepness, reach, beyond_contract) = (OnceCell::new(), OnceCell::new(), false);
         let (evidence, cancellation) = (None, None);
-        let steepness = OnceCell::new();
-        Judge { problem, double, single, hosts, want, bases, evidence, cancellation, steepness, beyond_contract: false }
+        Judge { problem, double, single, hosts, want, bases, evidence, cancellation, steepness, reach, beyond_contract }
     }
 
     /// The first output of the GPU that does not agree.
@@ -271,6 +272,10 @@ impl<'j> Judge<'j> {
 
     /// The largest distance of a logit from its row's maximum, and 1; and the largest entropy, where one is taken off.
     fn reach(&self) -> f64 {
+        *self.reach.get_or_init(|| self.find_reach())
+    }
+
+    fn find_reach(&self) -> f64 {
         let mut reach = 1.0f64;
         let Some(axis) = self.problem.class_axis() else { return reach };
         let entropy = if self.has_entropy() { (self.problem.domain[axis] as f64).ln() } else { 0.0 };
