@@ -127,29 +127,42 @@ pub const RULES: &[Rule] = &[
             _ => None,
         }
     }),
-    rule("logic", "not(not(x)) -> x; true and x, false or x -> x; false and x -> false; true or x -> true", |at| {
-        let known = |id: NodeId| match at.graph.node(id) {
-            Node::Bool(value) => Some(value),
-            _ => None,
-        };
-        match at.node() {
-            Node::Op(Op::Not, [a, ..]) => match at.graph.node(a) {
-                Node::Op(Op::Not, [x, ..]) => Some(at.expr(x)),
-                Node::Bool(value) => Some(at.graph.truth(!value)),
+    rule(
+        "logic",
+        "not(not(x)) -> x; true and x, false or x -> x; false and x -> false, true or x -> true, if x is of no numbers",
+        |at| {
+            let known = |id: NodeId| match at.graph.node(id) {
+                Node::Bool(value) => Some(value),
                 _ => None,
-            },
-            Node::Op(op @ (Op::And | Op::Or), [a, b, _]) => {
-                let neutral = op == Op::And;
-                match (known(a), known(b)) {
-                    (Some(value), _) if value == neutral => Some(at.expr(b)),
-                    (_, Some(value)) if value == neutral => Some(at.expr(a)),
-                    (Some(_), _) | (_, Some(_)) => Some(at.graph.truth(!neutral)),
-                    _ => (a == b).then(|| at.expr(a)),
+            };
+            match at.node() {
+                Node::Op(Op::Not, [a, ..]) => match at.graph.node(a) {
+                    Node::Op(Op::Not, [x, ..]) => Some(at.expr(x)),
+                    Node::Bool(value) => Some(at.graph.truth(!value)),
+                    _ => None,
+                },
+                Node::Op(op @ (Op::And | Op::Or), [a, b, _]) => {
+                    let neutral = op == Op::And;
+                    // What is compared may be NaN, which makes the condition NaN whatever else it says.
+                    let reads_numbers = |id: NodeId| {
+                        let is_number = |id: &NodeId| {
+                            matches!(at.graph.node(*id), Node::Input(_)) && at.graph.kind(*id) == Kind::Float
+                        };
+                        at.graph.reachable(&[id]).iter().any(is_number)
+                    };
+                    match (known(a), known(b)) {
+                        (Some(value), _) if value == neutral => Some(at.expr(b)),
+                        (_, Some(value)) if value == neutral => Some(at.expr(a)),
+                        (Some(_), _) | (_, Some(_)) => {
+                            (!reads_numbers(a) && !reads_numbers(b)).then(|| at.graph.truth(!neutral))
+                        }
+                        _ => (a == b).then(|| at.expr(a)),
+                    }
                 }
+                _ => None,
             }
-            _ => None,
-        }
-    }),
+        },
+    ),
     rule("mask-known", "masked(true, x) -> x", |at| {
         let Node::Masked(c, x) = at.node() else { return None };
         (at.graph.node(c) == Node::Bool(true)).then(|| at.expr(x))

@@ -247,6 +247,12 @@ fn a_nan_in_a_condition_poisons() {
     let inputs = vec![("x", numbers(&[1.0, -1.0, 1.0], &[3])), ("c", numbers(&[NAN, NAN, 1.0], &[3]))];
     problem(by.reduction(Reduction::None), inputs, "x").gives(&[NAN, NAN, 1.0], &[NAN, NAN, 1.0]);
     problem(step, x(&[NAN, -2.0]), "x").gives(&[NAN, 1.0], &[NAN, 0.0]);
+    // A literal beside it decides what the condition is, not whether it is known.
+    let always = of_elements(|x| x.graph().truth(true).or(x.lt(0.0)).select(x.detach() * 0.0 + 2.0, 1.0));
+    let never = of_elements(|x| x.graph().truth(false).and(x.lt(0.0)).select(1.0, 2.0));
+    for loss in [always, never] {
+        problem(loss.reduction(Reduction::None), x(&[NAN, -2.0]), "x").gives(&[NAN, 2.0], &[NAN, 0.0]);
+    }
 }
 
 #[test]
@@ -411,6 +417,31 @@ fn a_weight_of_two_terms_has_both_gradients() {
     let (nll, focal) = (2f64.ln(), 0.25 * 2f64.ln());
     let sum = ((nll + focal) * 2.0) as f32;
     problem(loss, weighted, "sample_weight").gives(&[sum], &[(nll + focal) as f32, 0.0]);
+}
+
+/// An extra of a row that the loss leaves out is still what its own values make it.
+#[test]
+fn an_extra_looks_at_what_it_is_made_of() {
+    let Some(ctx) = context() else { return };
+    for x in [[-INF, -INF], [NAN, 0.0]] {
+        let names = ["logsumexp", "entropy", "predicted"];
+        let loss = losses::cross_entropy().reduction(Reduction::None);
+        let hosts = [("input", HostTensor::f32(&x, &[1, 2])), ("target", HostTensor::i32(&[-100], &[1]))];
+        let extras = names.map(str::to_owned).to_vec();
+        let on_cpu = cpu::run::<f64>(&loss, &hosts, &Wanted { loss: true, extras, ..Wanted::default() }).unwrap();
+        let input = Tensor::from_slice(ctx, &x, &[1, 2]).unwrap();
+        let target = Tensor::from_slice(ctx, &[-100i32], &[1]).unwrap();
+        let inputs = [("input", &input), ("target", &target)];
+        let spec = names.iter().fold(PlanSpec::new().like(&inputs), |spec, name| spec.extra(name));
+        let bound = ctx.plan(&loss, &spec).unwrap().bind(&Bindings::new().inputs(&inputs)).unwrap();
+        bound.submit().unwrap();
+        assert_eq!(bound.loss().unwrap().to_vec::<f32>().unwrap(), [0.0]);
+        for name in names {
+            let (want, got) = (on_cpu.extra(name).unwrap()[0], bound.extra(name).unwrap().to_vec::<f32>().unwrap()[0]);
+            assert_eq!(got.is_nan(), want.is_nan(), "{name} of {x:?}: {got} on the GPU, {want} on the CPU");
+            assert!(want.is_nan() || name == "predicted" && x[0] == -INF, "{name} of {x:?} is {want}");
+        }
+    }
 }
 
 trait Convert {

@@ -245,14 +245,13 @@ impl Program {
         }
         for &output in outputs {
             let (consumer, own) = (Consumer::Output(output), &self.looks.outputs[output]);
-            let mut loss = &self.looks.loss[..];
-            if self.is_gradient(output) {
+            // The loss's own are among what the loss looks at.
+            if self.outputs[output].target != Target::Loss {
                 found.extend(own.iter().map(|look| (*look, consumer)));
-            } else {
-                loss = &loss[..self.looks.of_values];
             }
+            let count = if self.is_gradient(output) { self.looks.loss.len() } else { self.looks.of_values };
             let implied = self.implied(own);
-            let loss = loss.iter().copied().filter(|look| !implied.contains(look));
+            let loss = self.looks.loss[..count].iter().copied().filter(|look| !implied.contains(look));
             found.extend(loss.map(|look| (look, consumer)));
         }
         let lenient = |look: &Look, consumer: &Consumer| {
@@ -297,7 +296,7 @@ impl Program {
         }
     }
 
-    /// Whether an output is poisoned by what it looks at besides the loss.
+    /// Whether an output is poisoned by all that the loss is made of, in other rows as well.
     fn is_gradient(&self, output: usize) -> bool {
         matches!(self.outputs[output].target, Target::Grad(_) | Target::HessianDiagonal(_))
     }
