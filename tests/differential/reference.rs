@@ -5,6 +5,7 @@ use super::values::Host;
 use std::collections::BTreeMap;
 use std::fmt;
 use wgloss::cpu::{CpuPlan, HostFloat};
+use wgloss::loss::{MASK, SAMPLE_WEIGHT};
 use wgloss::lower::{UPSTREAM, Upstream, Wanted};
 use wgloss::{HostTensor, Loss, Reduction, Result};
 
@@ -102,16 +103,17 @@ impl<'p, T: HostFloat> Reference<'p, T> {
     }
 }
 
-/// The losses of a single term before they are reduced.
+/// The losses of a single term before they are reduced, weighted and masked.
 pub fn terms(problem: &Problem, hosts: &[Host]) -> Option<Vec<f64>> {
     let [term] = &problem.terms[..] else { return None };
-    losses_of(problem, term, hosts)
+    losses_of(problem, term, hosts, &[SAMPLE_WEIGHT, MASK])
 }
 
-/// The losses of a term before they are reduced.
-fn losses_of(problem: &Problem, term: &Term, hosts: &[Host]) -> Option<Vec<f64>> {
+/// The losses of a term before they are reduced, from its own inputs and from those of these names.
+fn losses_of(problem: &Problem, term: &Term, hosts: &[Host], besides: &[&str]) -> Option<Vec<f64>> {
     let loss: Loss = term.form.loss().reduction(Reduction::None);
-    let names: Vec<String> = loss.inputs().into_iter().map(|input| input.name).collect();
+    let own = loss.inputs().into_iter().map(|input| input.name);
+    let names: Vec<String> = own.chain(besides.iter().map(|name| (*name).to_owned())).collect();
     let kept = |name: &str| names.iter().any(|own| own == name);
     let inputs: Vec<_> = problem.host(hosts).into_iter().filter(|(name, _)| kept(name)).collect();
     let wanted = Wanted { loss: true, upstream: Upstream::One, ..Wanted::default() };
@@ -132,7 +134,7 @@ pub fn cancellation(problem: &Problem, hosts: &[Host]) -> f64 {
 /// sets of data, times its upstream gradient, divided by weights (of which the smallest counts).
 pub fn weighted_size(problem: &Problem, hosts: [&[Host]; 2]) -> f64 {
     let of = |term: &Term, hosts: &[Host]| {
-        let losses = losses_of(problem, term, hosts).unwrap_or_default().into_iter();
+        let losses = losses_of(problem, term, hosts, &[]).unwrap_or_default().into_iter();
         losses.filter(|x| x.is_finite()).fold(0.0f64, |most, x| most.max(x.abs())) * term.weight.abs()
     };
     let most = |term: &Term| of(term, hosts[0]).max(of(term, hosts[1]));
