@@ -293,7 +293,8 @@ impl<'g> Reverse<'g> {
                 } else {
                     (self.zero_unless(adjoint, &taken.conditions), Taken::zeroed())
                 };
-                let along = self.sum_to(Scope::Row, adjoint * p, Scope::Element);
+                let weighed = nothing_of_zero(adjoint * p, adjoint, &taken);
+                let along = self.sum_to(Scope::Row, weighed, Scope::Element);
                 let part = nothing_of_zero(p * (adjoint - along), adjoint - along, &taken);
                 give(x, part, Scope::Element, taken);
             }

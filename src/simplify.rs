@@ -129,7 +129,7 @@ pub const RULES: &[Rule] = &[
     }),
     rule(
         "logic",
-        "not(not(x)) -> x; true and x, false or x -> x; false and x -> false, true or x -> true, if x is of no numbers",
+        "not(not(x)) -> x; true and x, false or x -> x; false and x -> false, true or x -> true, if x cannot be NaN",
         |at| {
             let known = |id: NodeId| match at.graph.node(id) {
                 Node::Bool(value) => Some(value),
@@ -143,18 +143,20 @@ pub const RULES: &[Rule] = &[
                 },
                 Node::Op(op @ (Op::And | Op::Or), [a, b, _]) => {
                     let neutral = op == Op::And;
-                    // What is compared may be NaN, which makes the condition NaN whatever else it says.
-                    let reads_numbers = |id: NodeId| {
-                        let is_number = |id: &NodeId| {
-                            matches!(at.graph.node(*id), Node::Input(_)) && at.graph.kind(*id) == Kind::Float
+                    // A NaN that is compared, or a label that is no class, makes the condition NaN whatever else it says.
+                    let may_be_nan = |id: NodeId| {
+                        let poisons = |id: &NodeId| match at.graph.node(*id) {
+                            Node::Input(_) => at.graph.kind(*id) == Kind::Float,
+                            Node::At(..) => true,
+                            _ => false,
                         };
-                        at.graph.reachable(&[id]).iter().any(is_number)
+                        at.graph.reachable(&[id]).iter().any(poisons)
                     };
                     match (known(a), known(b)) {
                         (Some(value), _) if value == neutral => Some(at.expr(b)),
                         (_, Some(value)) if value == neutral => Some(at.expr(a)),
                         (Some(_), _) | (_, Some(_)) => {
-                            (!reads_numbers(a) && !reads_numbers(b)).then(|| at.graph.truth(!neutral))
+                            (!may_be_nan(a) && !may_be_nan(b)).then(|| at.graph.truth(!neutral))
                         }
                         _ => (a == b).then(|| at.expr(a)),
                     }

@@ -236,6 +236,32 @@ fn the_branch_that_is_not_taken_has_no_gradient() {
     problem(largest, vec![("x", numbers(&[0.0, 4.0, 1.0], &[1, 3]))], "x").gives(&[2.0], &[0.0, 0.25, 0.0]);
 }
 
+/// A row reduction of which no element is taken has no gradient; one that a single element takes has its whole one.
+#[test]
+fn a_row_of_which_nothing_is_taken_has_no_gradient() {
+    type Of = for<'g> fn(Expr<'g>) -> Expr<'g>;
+    let reductions: [Of; 6] = [
+        |x| x.softmax(),
+        |x| x.log_softmax(),
+        |x| x.logsumexp() + x,
+        |x| x.max() + x,
+        |x| x.sum() + x,
+        |x| x.mean() * x,
+    ];
+    for bad in [NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for of in reductions {
+            let loss = of_rows(move |x, m| of(x).masked(m.equals(1.0)).sum());
+            let (x, m) = ([1.0, bad, 0.5, bad], [1.0, 1.0, 0.0, 0.0]);
+            let inputs = vec![("x", numbers(&x, &[2, 2])), ("m", numbers(&m, &[2, 2]))];
+            for found in problem(loss, inputs, "x").all() {
+                assert_eq!(found.grad[2..], [0.0, 0.0], "{bad}, {}", found.how);
+                assert_eq!(found.grad[0].is_nan(), found.grad[1].is_nan(), "{bad}, {}", found.how);
+                assert!(!bad.is_nan() || found.grad[0].is_nan(), "{bad}, {}", found.how);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_nan_in_a_condition_poisons() {
     let x = |values: &[f32]| vec![("x", numbers(values, &[values.len()]))];
@@ -339,6 +365,24 @@ fn every_reader_of_a_column_checks_its_label() {
     let index = of_label(|x, y, col| col.to_float().at(y) * x.sum());
     problem(index.clone(), classes(&[2, 0]), "x").gives(&[-12.0], &[2.0, 2.0, 2.0, 0.0, 0.0, 0.0]);
     problem(index, classes(&[2, 3]), "x").poisons(|k| k / 3 == 1, Some((1, 3)));
+    // The label chooses among what holds no input there.
+    let chosen = of_label(|x, y, _| (x.sum().gt(-5.0).select(x.graph().constant(1.0), x)).at(y) * x.sum());
+    problem(chosen.clone(), classes(&[1, 2]), "x").gives(&[8.0], &[-2.0, -8.0, -2.0, 1.0, 1.0, 1.0]);
+    for bad in [3, -1] {
+        problem(chosen.clone(), classes(&[bad, 2]), "x").poisons(|k| k / 3 == 0, Some((0, i64::from(bad))));
+        problem(chosen.clone(), classes(&[0, bad]), "x").poisons(|k| k / 3 == 1, Some((1, i64::from(bad))));
+    }
+    let known =
+        of_label(|x, y, col| x.graph().truth(true).or(col.at(y).equals(x.graph().index(1))).select(x.sum(), 0.0));
+    problem(known.clone(), classes(&[2, 0]), "x").gives(&[-10.0], &[1.0; 6]);
+    problem(known, classes(&[2, 3]), "x").poisons(|k| k / 3 == 1, Some((1, 3)));
+    // Not taken, it is not looked at.
+    let untaken = of_label(|x, y, _| {
+        let gathered = x.max().gt(0.0).select(x.graph().constant(1.0), x).at(y);
+        x.sum().gt(-5.0).select(x.sum(), gathered * x.sum())
+    });
+    problem(untaken.clone(), classes(&[2, 9]), "x").gives(&[14.0], &[-3.0, -3.0, -9.0, 1.0, 1.0, 1.0]);
+    problem(untaken, classes(&[9, 0]), "x").poisons(|k| k / 3 == 0, Some((0, 9)));
     // A softmax in which the label's own logit is another expression.
     let margin = of_label(|x, y, col| {
         let shifted = col.equals(y).select(x - 1.0, x);

@@ -1,5 +1,6 @@
 //! Expressions to what a program may hold: outputs split at the label, and relatives of the softmax expanded.
 
+use super::looks::{Look, LookKind, looks};
 use super::program::{Output, Target};
 use crate::expr::{Expr, Graph, InputDecl, Node, NodeId, Reduce, Scope};
 use crate::op::Op;
@@ -117,10 +118,7 @@ impl<'g> Lowered<'g> {
                 Node::Reduce(Reduce::LogSumExpShifted, x) => exp_sum_rest(new(x)).log1p(),
                 // Gathers reach down to the inputs.
                 Node::At(x, label) if !matches!(graph.node(done[&x]), Node::Input(_)) => {
-                    let label = done[&label];
-                    // The label itself, but checked as every label is.
-                    let column = graph.col_index().at(graph.expr(label));
-                    graph.expr(self.at_label(done[&x], label, column.id))
+                    self.gathered(done[&x], done[&label])
                 }
                 Node::Softmax(x) => exp_shifted(new(x)) * inverse_sum(new(x)),
                 Node::SoftmaxMinusOne(x) => minus_sum(new(x)) * inverse_sum(new(x)),
@@ -143,6 +141,23 @@ impl<'g> Lowered<'g> {
             done.insert(id, expanded.id);
         }
         simplify(graph, &[done[&root]])[0]
+    }
+
+    /// An element expression gathered at a label. The label is looked at wherever the gather is, whatever becomes of it
+    /// in the expression: a constant, or a selection of the other branch.
+    fn gathered(&self, x: NodeId, label: NodeId) -> Expr<'g> {
+        let graph = self.graph;
+        // The label itself, but checked as every label is.
+        let column = graph.col_index().at(graph.expr(label));
+        let value = self.at_label(x, label, column.id);
+        let is_check = |look: &Look| {
+            let of_label = matches!(graph.node(look.node), Node::At(_, of) if of == label);
+            look.kind == LookKind::Label && of_label && look.is_everywhere()
+        };
+        if looks(graph, self.has_rows, &[value]).iter().any(is_check) {
+            return graph.expr(value);
+        }
+        column.equals(graph.expr(label)).select(graph.expr(value), 0.0)
     }
 
     /// outer·(middle·inner) as (outer·middle)·inner, where the middle is further out than the inner.

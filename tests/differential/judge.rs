@@ -244,6 +244,8 @@ impl<'j> Judge<'j> {
         let results = (self.double.run(&self.ordinary()), self.double.run(&moved));
         let (Ok(ordinary), Ok(moved)) = results else { return none };
         let ordinary = ordinary.outputs[key].iter().filter(|x| x.is_finite()).fold(0.0f64, |most, x| most.max(x.abs()));
+        // In rows of one column every derivative of a softmax is 0, and only the size of a logit says what may be left.
+        let ordinary = if self.problem.rows_cols().1 == 1 { ordinary.max(4.0) } else { ordinary };
         let moves = largest_of(groups, &moved.outputs[key]);
         let always = self.is_sum(key) || self.has_entropy();
         let is_nothing = |k: usize| always || moves[k] > 1e3 * largest[k];
