@@ -126,6 +126,18 @@ impl Tree {
         }
     }
 
+    /// Whether it is computed without rounding.
+    pub fn is_exact(&self) -> bool {
+        !self.has(|tree| match tree {
+            Tree::Op(op, _) => {
+                !matches!(op, Op::Neg | Op::Abs | Op::Sign | Op::Relu | Op::Maximum | Op::Minimum | Op::ToFloat)
+            }
+            Tree::Fold(fold, _) => !matches!(fold, Fold::Max | Fold::Min | Fold::ArgMax),
+            Tree::Softmax(_) | Tree::LogSoftmax(_) | Tree::SumOver(..) => true,
+            _ => false,
+        })
+    }
+
     pub fn size(&self) -> usize {
         let mut size = 0;
         self.visit(&mut |_| size += 1);

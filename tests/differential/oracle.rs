@@ -7,7 +7,7 @@
 
 use super::dual::{Dual, NAN, apply, fold_row, softmax};
 use super::expression::{Fold, INPUTS, Index, PARAMS, Test, Tree};
-use super::problem::{Flavour, Form, Problem, Term};
+use super::problem::{Flavour, Form, Problem};
 use super::random::Random;
 use super::values::Host;
 use std::cell::Cell;
@@ -38,6 +38,8 @@ struct Oracle<'o> {
     problem: &'o Problem,
     /// The largest derivative of any node so far.
     steepest: Cell<f64>,
+    /// Whether rounding has decided a comparison so far.
+    is_undecided: Cell<bool>,
 }
 
 /// What is wrong with the f64 path of a problem.
@@ -114,20 +116,31 @@ pub fn check(problem: &Problem, flavour: Flavour, hosts: &[Host], seed: u64) -> 
     Some(Ok(()))
 }
 
-/// The largest derivative within a problem's expressions, along a direction of ±1, and 1: what is left where
-/// derivatives cancel is some ulps of it.
-pub fn steepness(problem: &Problem, hosts: &[Host]) -> f64 {
-    let of_term = |term: &Term| {
-        let Form::Expression { tree, params, .. } = &term.form else { return 0.0 };
+/// How a problem's expressions respond to rounding.
+#[derive(Clone, Copy, Debug)]
+pub struct Sensitivity {
+    /// The largest derivative within them, along a direction of ±1, and 1: what is left where derivatives cancel is some
+    /// ulps of it.
+    pub steepest: f64,
+    /// Whether computed numbers are compared that are equal but for rounding.
+    pub is_undecided: bool,
+}
+
+/// How the expressions of a problem respond to rounding.
+pub fn sensitivity(problem: &Problem, hosts: &[Host]) -> Sensitivity {
+    let mut all = Sensitivity { steepest: 1.0, is_undecided: false };
+    for term in &problem.terms {
+        let Form::Expression { tree, params, .. } = &term.form else { continue };
         let mut random = Random::new(1);
         let read: Vec<usize> = (0..hosts.len()).filter(|k| tree.reads(&problem.inputs[*k].name)).collect();
         let along: Vec<Vec<f64>> =
             read.iter().map(|k| hosts[*k].numbers().iter().map(|_| random.pick(&[-1.0, 1.0])).collect()).collect();
         let oracle = Oracle::new(problem, *params, hosts, &read, &along);
         oracle.tree(tree);
-        oracle.steepest.get() * term.weight.abs()
-    };
-    problem.terms.iter().map(of_term).fold(1.0, f64::max)
+        all.steepest = all.steepest.max(oracle.steepest.get() * term.weight.abs());
+        all.is_undecided |= oracle.is_undecided.get();
+    }
+    all
 }
 
 impl<'o> Oracle<'o> {
@@ -137,8 +150,9 @@ impl<'o> Oracle<'o> {
         let default = (rows / batch.max(1)).max(1);
         let group_rows = problem.group_rows.map_or(default, |rows| rows as usize);
         let (inputs, labels) = (Vec::new(), Vec::new());
+        let (steepest, is_undecided) = (Cell::new(0.0), Cell::new(false));
         let mut oracle =
-            Oracle { rows, cols, group_rows, batch, inputs, labels, params, problem, steepest: Cell::new(0.0) };
+            Oracle { rows, cols, group_rows, batch, inputs, labels, params, problem, steepest, is_undecided };
         for (place, k) in read.iter().enumerate() {
             let input = &problem.inputs[*k];
             let sources = sources(&input.shape, &problem.shape_of(input.scope));
@@ -322,11 +336,15 @@ impl<'o> Oracle<'o> {
     fn test(&self, test: &Test) -> Truths {
         match test {
             Test::Compare(op, a, b) => {
+                let is_rounded = !a.is_exact() || !b.is_exact();
                 let (a, b) = (self.tree(a), self.tree(b));
                 let scope = a.scope.join(b.scope);
                 let values = (0..self.count(scope)).map(|k| {
                     let (a, b) =
                         (a.values[self.index(scope, k, a.scope)][0], b.values[self.index(scope, k, b.scope)][0]);
+                    if is_rounded && (a - b).abs() <= 1e-5 * a.abs().max(b.abs()).max(1e-30) {
+                        self.is_undecided.set(true);
+                    }
                     let holds = match op {
                         Op::Lt => a < b,
                         Op::Le => a <= b,
