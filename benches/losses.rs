@@ -9,7 +9,7 @@ use common::{Reference, context, group, labels, logits, random};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
 use step::step;
-use wgloss::lower::Wanted;
+use wgloss::Wanted;
 use wgloss::{Bindings, CpuPlan, DType, HostTensor, Loss, PlanSpec, Tensor, losses};
 
 struct Work {

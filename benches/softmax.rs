@@ -15,10 +15,10 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use half::{bf16, f16};
 use plain::Plain;
 use step::{step, wait};
-use wgloss::schedule::{Force, Kernel};
 use wgloss::{
     Bindings, Bound, Context, DType, HostTensor, Loss, PlanSpec, Reduction, Tensor, losses, widen_bf16, widen_f16,
 };
+use wgloss::{Force, Kernel};
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 

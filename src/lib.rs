@@ -20,37 +20,57 @@
 //!   your encoder: no submit, no poll, no readback.
 //! - [`cpu`] runs the same program on the host, in f64 as the reference or in f32 for speed.
 //!
-//! How a loss becomes a kernel: [`expr`] (the language), [`autodiff`], [`simplify`], [`lower`] (passes and stages),
-//! [`schedule`] (which kernel, how large), [`codegen`] and [`template`] (WGSL), and the GPU's plans.
+//! How a loss becomes a kernel, and where: CONTRIBUTING.md has the map.
 #![deny(unsafe_code)]
 
-pub mod autodiff;
-pub mod codegen;
-mod count;
+mod codegen;
 pub mod cpu;
-mod dtype;
 mod error;
-pub mod expr;
-pub mod geometry;
+pub mod export;
+mod expr;
 mod gpu;
+mod limits;
 pub mod loss;
 pub mod losses;
-pub mod lower;
-pub mod op;
-pub mod schedule;
-pub mod simplify;
-pub mod template;
+mod lower;
+mod plan;
+mod schedule;
+mod shape;
 mod text;
 
-pub use count::{Count, Formula, Operator};
+/// What tests and tools look into. No part of the API: it changes with any release.
+#[doc(hidden)]
+pub mod internals {
+    pub mod codegen {
+        pub use crate::codegen::*;
+    }
+    pub mod expr {
+        pub use crate::expr::*;
+    }
+    pub mod lower {
+        pub use crate::lower::*;
+    }
+    pub mod schedule {
+        pub use crate::schedule::*;
+    }
+    pub mod shape {
+        pub use crate::shape::*;
+    }
+}
+
 pub use cpu::{CpuOutput, CpuPlan, HostTensor};
-pub use dtype::{DType, Element, narrow_labels, widen_bf16, widen_f16};
 pub use error::{Error, Result};
-pub use expr::{Expr, Extent, Graph, Scope};
-pub use gpu::{
-    Bindings, Bound, Context, GradMode, Output, Plan, PlanSpec, Shard, Tensor, TuneCandidate, TuneClock, Tuning, export,
-};
+pub use expr::op::Kind;
+pub use expr::{Expr, Extent, Graph, IntoExpr};
+pub use gpu::{Bindings, Bound, Context, Output, Plan, Tensor};
+
 #[cfg(not(target_arch = "wasm32"))]
 pub use gpu::{TuneCache, TuneOptions};
-pub use loss::{Domain, Loss, Reduction, RowAxis, Value};
-pub use op::Kind;
+pub use limits::Limits;
+pub use loss::{Domain, Loss, Reduction, Value};
+pub use lower::{UPSTREAM, Upstream, Wanted};
+pub use plan::{GradMode, PlanSpec, Shard, TuneCandidate, TuneClock, Tuning};
+pub use schedule::{Force, Kernel};
+pub use shape::{
+    Count, DType, Element, Formula, Layout, Operator, RowAxis, Scope, narrow_labels, widen_bf16, widen_f16,
+};

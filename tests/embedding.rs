@@ -3,9 +3,9 @@
 mod common;
 
 use common::context;
-use wgloss::lower::Upstream;
-use wgloss::schedule::{Force, Kernel};
+use wgloss::Upstream;
 use wgloss::{Bindings, Context, DType, Error, GradMode, PlanSpec, Reduction, Tensor, losses};
+use wgloss::{Force, Kernel};
 
 const ROWS: usize = 6;
 const COLS: usize = 12;

@@ -3,9 +3,9 @@
 mod common;
 
 use common::context;
-use wgloss::geometry::Layout;
+use wgloss::Layout;
+use wgloss::Wanted;
 use wgloss::loss::Value;
-use wgloss::lower::Wanted;
 use wgloss::{
     Bindings, Context, CpuPlan, DType, Error, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor,
     TuneOptions, cpu, losses,

@@ -3,9 +3,9 @@
 mod common;
 
 use common::context;
-use wgloss::geometry::Layout;
-use wgloss::schedule::{Force, Kernel};
+use wgloss::Layout;
 use wgloss::{Context, DType, GradMode, Loss, Plan, PlanSpec, losses};
+use wgloss::{Force, Kernel};
 
 const ROWS: usize = 64;
 const COLS: usize = 1000;

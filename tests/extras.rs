@@ -3,7 +3,7 @@
 mod common;
 
 use common::context;
-use wgloss::lower::Wanted;
+use wgloss::Wanted;
 use wgloss::{Bindings, Error, HostTensor, PlanSpec, Tensor, cpu, losses};
 
 const EXTRAS: [&str; 5] = ["logsumexp", "predicted", "correct", "label_probability", "entropy"];

@@ -5,10 +5,10 @@ mod common;
 use common::compare::{mismatch, random};
 use common::context;
 use rayon::prelude::*;
-use wgloss::schedule::{Force, Kernel};
 use wgloss::{
     Bindings, Context, GradMode, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, Value, cpu, losses,
 };
+use wgloss::{Force, Kernel};
 
 /// Loss and gradients agree with the CPU's f64 path; the first gradient in place where `in_place`.
 fn check(ctx: &Context, loss: &Loss, inputs: &[(&str, HostTensor<'_>, Tensor)], grads: &[&str], spec: &PlanSpec) {

@@ -4,8 +4,8 @@ mod common;
 
 use common::compare::{mismatch, random};
 use common::context;
+use wgloss::Wanted;
 use wgloss::cpu::CpuPlan;
-use wgloss::lower::Wanted;
 use wgloss::{Bindings, Context, DType, Error, Expr, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor};
 
 /// Numbers that differ in every place, so that no two sums are taken for each other.

@@ -4,8 +4,8 @@
 mod common;
 
 use common::context;
-use wgloss::schedule::{Force, Kernel};
 use wgloss::{Bindings, DType, GradMode, Loss, PlanSpec, Tensor, losses};
+use wgloss::{Force, Kernel};
 
 const ROWS: usize = 7;
 // Enough for pairs of vectors to be loaded, and not a multiple of them.

@@ -5,8 +5,8 @@ mod common;
 use common::compare::{mismatch, random};
 use common::context;
 use half::bf16;
-use wgloss::schedule::{Force, Kernel};
 use wgloss::{Bindings, Context, GradMode, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, cpu, losses};
+use wgloss::{Force, Kernel};
 
 /// `(x·r + r)²` over the row, times what a second reduction finds: elements and the row both need `r`.
 fn scaled() -> Loss {

@@ -3,11 +3,12 @@
 
 use naga::valid::Capabilities;
 use wgloss::DType;
-use wgloss::codegen::{
+use wgloss::internals::codegen::{
     Access, Along, Mode, ReduceKind, Slot, Variant, edge_outputs, pass_kernel, reduce, stitch, tensors,
 };
-use wgloss::lower::{Program, Wanted, lower};
-use wgloss::schedule::{Force, Kernel, Limits, PassSchedule, Shape, States, schedule, visited_inputs};
+use wgloss::internals::lower::{Program, Wanted, lower};
+use wgloss::internals::schedule::{PassSchedule, Shape, States, schedule, visited_inputs};
+use wgloss::{Force, Kernel, Limits};
 use wgloss::{Loss, Scope, losses};
 
 fn validate(source: &str) {

@@ -3,7 +3,7 @@
 mod common;
 
 use common::context;
-use wgloss::lower::Wanted;
+use wgloss::Wanted;
 use wgloss::{
     Bindings, Context, Error, Expr, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, cpu, losses,
 };
@@ -262,6 +262,26 @@ fn a_row_of_which_nothing_is_taken_has_no_gradient() {
     }
 }
 
+/// The condition of a scalar's mask, under one of rows that no row fulfils, is not asked.
+#[test]
+fn a_condition_under_a_branch_that_is_not_taken_is_not_asked() {
+    for k in [NAN, 2.0] {
+        let loss = Loss::define("mine").input("x", Scope::Element).input("s", Scope::Row).input("k", Scope::Scalar);
+        let loss = loss.row_axis(RowAxis::Last).expr(|b| {
+            let (x, s, k) = (b.input("x"), b.input("s"), b.input("k"));
+            x * s.gt(0.0).select(k.masked(k.le(3.0)), 1.0)
+        });
+        let loss = loss.reduction(Reduction::Sum);
+        let inputs = |s: &[f32]| {
+            let x = numbers(&[1.0, 2.0, 3.0, 4.0], &[2, 2]);
+            vec![("x", x), ("s", numbers(s, &[2])), ("k", numbers(&[k], &[]))]
+        };
+        problem(loss.clone(), inputs(&[-1.0, -1.0]), "k").gives(&[10.0], &[0.0]);
+        let (loss_value, grad) = if k.is_nan() { (NAN, NAN) } else { (3.0 + 14.0, 7.0) };
+        problem(loss, inputs(&[-1.0, 1.0]), "k").gives(&[loss_value], &[grad]);
+    }
+}
+
 #[test]
 fn a_nan_in_a_condition_poisons() {
     let x = |values: &[f32]| vec![("x", numbers(values, &[values.len()]))];
@@ -365,6 +385,10 @@ fn every_reader_of_a_column_checks_its_label() {
     let index = of_label(|x, y, col| col.to_float().at(y) * x.sum());
     problem(index.clone(), classes(&[2, 0]), "x").gives(&[-12.0], &[2.0, 2.0, 2.0, 0.0, 0.0, 0.0]);
     problem(index, classes(&[2, 3]), "x").poisons(|k| k / 3 == 1, Some((1, 3)));
+    // Where no pass visits columns.
+    let alone = of_label(|x, y, col| (x / (col.equals(y).to_float() + 1.0)).at(y));
+    problem(alone.clone(), classes(&[2, 0]), "x").gives(&[-2.0], &[0.0, 0.0, 0.5, 0.5, 0.0, 0.0]);
+    problem(alone, classes(&[2, 3]), "x").poisons(|k| k / 3 == 1, Some((1, 3)));
     // The label chooses among what holds no input there.
     let chosen = of_label(|x, y, _| (x.sum().gt(-5.0).select(x.graph().constant(1.0), x)).at(y) * x.sum());
     problem(chosen.clone(), classes(&[1, 2]), "x").gives(&[8.0], &[-2.0, -8.0, -2.0, 1.0, 1.0, 1.0]);
@@ -502,7 +526,7 @@ impl Convert for Loss {
 /// An upstream gradient that is NaN poisons gradients, and no loss.
 #[test]
 fn an_upstream_nan_poisons_gradients_alone() {
-    use wgloss::lower::Upstream;
+    use wgloss::Upstream;
     let Some(ctx) = context() else { return };
     let x = Tensor::from_slice(ctx, &[1.0f32, 2.0, 3.0, 4.0], &[2, 2]).unwrap();
     let y = Tensor::from_slice(ctx, &[0i32, 1], &[2]).unwrap();

@@ -3,7 +3,7 @@
 mod common;
 
 use common::context;
-use wgloss::lower::Wanted;
+use wgloss::Wanted;
 use wgloss::{HostTensor, Loss, Reduction, Scope, Tensor, cpu};
 
 const X: [f32; 8] = [-3.0, -2.0, -1.5, -0.5, 0.5, 1.5, 2.0, 3.0];

@@ -4,7 +4,7 @@ mod common;
 
 use common::context;
 use half::{bf16, f16};
-use wgloss::lower::Upstream;
+use wgloss::Upstream;
 use wgloss::{
     Bindings, Context, DType, Element, Error, GradMode, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, losses,
 };

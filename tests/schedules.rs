@@ -5,9 +5,9 @@ mod common;
 use common::compare::{assert_grads, random};
 use common::context;
 use rayon::prelude::*;
-use wgloss::lower::Wanted;
-use wgloss::schedule::{Force, Kernel};
+use wgloss::Wanted;
 use wgloss::{Bindings, Context, DType, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, cpu, losses};
+use wgloss::{Force, Kernel};
 
 // 1, 3, 4, 5: around one vector; 255 to 257: around one workgroup; then streams: of vectors, but not of pairs of them;
 // of pairs; of neither.

@@ -5,9 +5,9 @@ mod common;
 use common::compare::{assert_grads, mismatch, random};
 use common::context;
 use half::bf16;
-use wgloss::lower::{Upstream, Wanted};
-use wgloss::schedule::{Force, Kernel};
 use wgloss::{Bindings, Bound, Context, Error, GradMode, HostTensor, Loss, PlanSpec, Reduction, Tensor, cpu, losses};
+use wgloss::{Force, Kernel};
+use wgloss::{Upstream, Wanted};
 
 fn submit(ctx: &Context, record: impl FnOnce(&mut wgpu::CommandEncoder) -> wgloss::Result<()>) {
     let mut encoder = ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

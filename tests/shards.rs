@@ -5,11 +5,11 @@ mod common;
 use common::compare::{assert_grads, mismatch, random, report};
 use common::context;
 use half::bf16;
-use wgloss::lower::{Upstream, Wanted};
 use wgloss::{
     Bindings, Bound, Context, CpuOutput, DType, Error, HostTensor, Loss, PlanSpec, Reduction, Shard, Tensor, cpu,
     losses,
 };
+use wgloss::{Upstream, Wanted};
 
 /// A problem: element inputs `[rows, cols]`, class weights, labels.
 struct Problem {

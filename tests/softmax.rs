@@ -6,7 +6,7 @@ mod common;
 use common::compare::{largest, mismatch};
 use common::oracle::{self, Case};
 use common::{context, on_cpu, on_gpu};
-use wgloss::lower::{Wanted, lower};
+use wgloss::internals::lower::{Wanted, lower};
 use wgloss::{HostTensor, Loss, Reduction, Tensor, cpu, losses};
 
 #[test]

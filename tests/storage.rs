@@ -7,8 +7,8 @@ use common::compare;
 use common::golden::{self, Tolerance};
 use common::{context, loss_of, on_cpu, on_gpu_stored};
 use half::{bf16, f16};
-use wgloss::schedule::{Force, Kernel};
 use wgloss::{Bindings, Context, DType, Element, GradMode, HostTensor, Loss, PlanSpec, Tensor, cpu, losses};
+use wgloss::{Force, Kernel};
 
 /// A 16-bit type of the host.
 trait Half: Element + PartialEq + std::fmt::Debug {

@@ -4,8 +4,8 @@ mod common;
 
 use common::context;
 use half::{bf16, f16};
-use wgloss::schedule::{Force, Kernel};
 use wgloss::{Bindings, Context, Element, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, cpu};
+use wgloss::{Force, Kernel};
 
 /// The column of the maximum, and the maximum, whose gradient its ties share.
 fn highest() -> Loss {

@@ -6,11 +6,11 @@ use common::compare::{assert_grads, random};
 use common::context;
 use std::path::PathBuf;
 use std::time::Duration;
-use wgloss::schedule::{Force, Kernel};
 use wgloss::{
     Bindings, Context, DType, GradMode, HostTensor, Loss, Plan, PlanSpec, Reduction, Tensor, TuneCache, TuneClock,
     TuneOptions, cpu, losses,
 };
+use wgloss::{Force, Kernel};
 
 const ROWS: usize = 33;
 const COLS: usize = 300;

@@ -4,7 +4,7 @@
 mod common;
 
 use common::context;
-use wgloss::lower::Wanted;
+use wgloss::Wanted;
 use wgloss::{HostTensor, Loss, Reduction, Result, Tensor, cpu, losses};
 
 const INF: f32 = f32::INFINITY;

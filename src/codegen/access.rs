@@ -7,10 +7,10 @@
 //! at a time are for loads of 64-bit integers: each is one half of a vector of them.
 
 use super::{Access, Along, Binding, Mode, Slot, Variant, tensors};
-use crate::dtype::DType;
-use crate::expr::Scope;
 use crate::lower::{Pass, Program};
 use crate::schedule::{uses_scalars, uses_work};
+use crate::shape::DType;
+use crate::shape::Scope;
 use crate::text::{put, putln};
 
 const COMPONENTS: [char; 4] = ['x', 'y', 'z', 'w'];

@@ -7,11 +7,12 @@ use super::poison::{
     poisons_of_outputs,
 };
 use super::{KernelSource, Slot, Variant, scalar_type, structure, title};
-use crate::expr::{Node, NodeId, Scope};
+use crate::codegen::template::{Gather, Skeleton, fill_hooks};
+use crate::expr::op::Kind;
+use crate::expr::{Node, NodeId};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Poison, Program};
-use crate::op::Kind;
 use crate::schedule::{PassSchedule, roots, visited_inputs};
-use crate::template::{Gather, Skeleton, fill_hooks};
+use crate::shape::Scope;
 use crate::text::{put, putln};
 use std::collections::BTreeMap;
 
@@ -233,6 +234,8 @@ fn load(frame: &Frame<'_>, id: NodeId, item: &str, fetched: &[usize], spelled: &
             let load = group_load(program, id, item);
             format!("    let b{n} = {load};\n    let e{n} = bitcast<f32>(b{n});\n")
         }
+        // Gathers alone read it here, and what they give is the label itself.
+        Node::ColIndex => String::new(),
         ref other => unreachable!("a pass that visits no columns holds no {other:?}"),
     }
 }

@@ -3,9 +3,10 @@
 use super::access::Frame;
 use super::poison::bits;
 use super::{group_slots, scalar_slots};
-use crate::expr::{Extent, Node, NodeId, Reduce, Scope, index_bits};
+use crate::expr::op::{Kind, Op};
+use crate::expr::{Extent, Node, NodeId, Reduce, index_bits};
 use crate::lower::Program;
-use crate::op::{Kind, Op};
+use crate::shape::Scope;
 use crate::text::putln;
 
 /// Declaration of the parameters' uniform; without parameters, one that nobody reads.

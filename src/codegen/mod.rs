@@ -13,12 +13,14 @@ mod row;
 mod state;
 mod states;
 mod stitch;
+pub mod template;
 
-use crate::dtype::DType;
-use crate::expr::{Node, NodeId, Scope};
+use crate::expr::op::Kind;
+use crate::expr::{Node, NodeId};
 use crate::lower::{Pass, Program};
-use crate::op::Kind;
 use crate::schedule::{Kernel, PassSchedule, tensor_inputs};
+use crate::shape::DType;
+use crate::shape::Scope;
 pub use access::edge_outputs;
 pub use reduce::{ReduceKind, reduce, sum_counts, total_outputs};
 pub use state::stage_words;

@@ -1,8 +1,9 @@
 //! What is looked at, as WGSL: for each [`Poison`](crate::lower::Poison) of a pass the largest magnitude of bits seen,
 //! above that of ∞ where there was a NaN or a bad label.
 
-use crate::expr::{Node, NodeId, Scope};
+use crate::expr::{Node, NodeId};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Pass, Program};
+use crate::shape::Scope;
 
 /// The name of the bits of one of the pass's poisons.
 pub(super) fn bits(poison: usize) -> String {

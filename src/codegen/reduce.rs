@@ -2,10 +2,11 @@
 
 use super::emit::{count, is_literal, literal, op_text, param, params};
 use super::{Binding, KernelSource, Mode, Slot, group_slots, scalar_slots};
-use crate::expr::{Node, NodeId, Scope};
+use crate::codegen::template::{Gather, Skeleton, fill_hooks};
+use crate::expr::op::Op;
+use crate::expr::{Node, NodeId};
 use crate::lower::{Look, LookKind, Program};
-use crate::op::Op;
-use crate::template::{Gather, Skeleton, fill_hooks};
+use crate::shape::Scope;
 use crate::text::{put, putln};
 use std::collections::BTreeMap;
 

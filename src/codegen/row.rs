@@ -9,11 +9,12 @@ use super::poison::{
 };
 use super::state::{State, combine_text, end_run_text, fields, lane_fields, load_text, narrowed, save_text};
 use super::{KernelSource, Mode, Slot, Variant, scalar_type, state_words, structure, title};
-use crate::expr::{Node, NodeId, Scope};
+use crate::codegen::template::{Gather, Skeleton, fill_hooks};
+use crate::expr::op::Kind;
+use crate::expr::{Node, NodeId};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Program};
-use crate::op::Kind;
 use crate::schedule::{Kernel, PassSchedule, roots, visited_inputs};
-use crate::template::{Gather, Skeleton, fill_hooks};
+use crate::shape::Scope;
 use crate::text::{put, putln};
 use std::collections::{BTreeMap, HashMap};
 

@@ -2,9 +2,9 @@
 
 use super::poison::{bits, looked_at, looking_at};
 use super::structure;
+use crate::expr::op::Kind;
 use crate::expr::{Node, NodeId, Reduce};
 use crate::lower::{LookKind, LookPlace, Pass, Program};
-use crate::op::Kind;
 use crate::text::putln;
 
 /// Words of a stage's state: bits that were seen, one word for each poison, then the fields of its reductions.

@@ -2,8 +2,8 @@
 
 use super::state::state_text;
 use super::{Binding, KernelSource, Slot};
+use crate::codegen::template::{Gather, Skeleton, fill_hooks};
 use crate::lower::Program;
-use crate::template::{Gather, Skeleton, fill_hooks};
 use std::collections::BTreeMap;
 
 /// The kernel that combines states of one stage of a pass, from one buffer to another.

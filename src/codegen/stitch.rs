@@ -2,9 +2,9 @@
 
 use super::access::Frame;
 use super::{Binding, KernelSource, Slot, Variant};
+use crate::codegen::template::{Gather, Skeleton, fill_hooks};
 use crate::lower::Program;
 use crate::schedule::PassSchedule;
-use crate::template::{Gather, Skeleton, fill_hooks};
 use crate::text::put;
 use std::collections::BTreeMap;
 

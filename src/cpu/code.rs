@@ -4,8 +4,8 @@
 //! row computes its group's again). *Element* values live for one block of a trip over the columns. A program
 //! without rows has no trips: each of its elements is a row.
 
+use crate::expr::op::{Kind, Op};
 use crate::expr::{Extent, NodeId, Reduce};
-use crate::op::{Kind, Op};
 
 /// How often a value is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,9 +1,10 @@
 //! [`Program`] to code: which value is computed at which level, in which phase, in which register.
 
 use super::code::*;
-use crate::expr::{Node, NodeId, Reduce, Scope};
+use crate::expr::op::Kind;
+use crate::expr::{Node, NodeId, Reduce};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Pass, Placed, Poison, Program};
-use crate::op::Kind;
+use crate::shape::Scope;
 use std::collections::HashMap;
 
 /// The code of a pass.

@@ -1,9 +1,9 @@
 //! Tensors in host memory.
 
 use super::machine::HostFloat;
-use crate::dtype::{widen_bf16, widen_f16};
 use crate::error::{Error, Result};
-use crate::geometry::Layout;
+use crate::shape::Layout;
+use crate::shape::{widen_bf16, widen_f16};
 use half::{bf16, f16};
 use std::borrow::Cow;
 

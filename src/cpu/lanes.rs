@@ -1,7 +1,7 @@
 //! Loops over blocks of values: scalar operations, reductions, strided copies. This is where the time goes.
 
 use super::math::Math;
-use crate::op::Op;
+use crate::expr::op::Op;
 
 /// An operand: the same for the whole block, or one value a lane.
 #[derive(Clone, Copy)]
@@ -313,8 +313,8 @@ mod tests {
         let points = [-2.5, -1.0, -0.3, 0.0, 0.4, 1.0, 7.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
         let same = |op: Op, got: f64, want: f64| assert!(got == want || got.is_nan() && want.is_nan(), "{op:?}");
         for op in Op::ALL {
-            let floats = vec![crate::op::Kind::Float; op.arity()];
-            if op.kind(&floats) != Ok(crate::op::Kind::Float) {
+            let floats = vec![crate::expr::op::Kind::Float; op.arity()];
+            if op.kind(&floats) != Ok(crate::expr::op::Kind::Float) {
                 continue;
             }
             for a in points {

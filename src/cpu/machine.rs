@@ -4,9 +4,9 @@ use super::code::{Action, Level, Src, Step};
 use super::host::Data;
 use super::lanes::{self, Choose, Value};
 use super::math::Math;
+use crate::expr::op::{Kind, Op};
 use crate::expr::{Extent, ParamDecl};
-use crate::geometry::Geometry;
-use crate::op::{Kind, Op};
+use crate::shape::Geometry;
 
 /// Lanes of a block: long enough that a step's fixed cost does not count, short enough for the first-level cache.
 pub const LANES: usize = 1024;

@@ -5,7 +5,7 @@
 //!
 //! `FMA` says that the processor multiplies and adds in one step, rounding once; else that would be a call.
 
-use crate::op::{Op, Real};
+use crate::expr::op::{Op, Real};
 
 /// A number that the CPU path computes in, with functions that vectorise where there are such.
 pub trait Math: Real {

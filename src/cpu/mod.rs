@@ -31,11 +31,12 @@ pub use machine::HostFloat;
 pub use output::CpuOutput;
 
 use crate::error::{Error, Result};
-use crate::expr::Scope;
-use crate::geometry::{Geometry, Layout, Part, no_hessian_of_broadcast};
-use crate::loss::{Loss, MASK, RowAxis, SAMPLE_WEIGHT, check_once, check_read};
+use crate::expr::op::Kind;
+use crate::loss::{Loss, MASK, SAMPLE_WEIGHT, check_once, check_read};
 use crate::lower::{Program, Target, UPSTREAM, Upstream, Wanted, lower};
-use crate::op::Kind;
+use crate::shape::RowAxis;
+use crate::shape::Scope;
+use crate::shape::{Geometry, Layout, Operand, no_hessian_of_broadcast};
 use code::{Dest, FinalCode, PassCode};
 use host::zeros;
 use interpret::run_pass;
@@ -48,7 +49,7 @@ use std::marker::PhantomData;
 /// Errors: as [`CpuPlan::new`]. A label out of range is reported by the accessors of the output.
 ///
 /// ```
-/// use wgloss::lower::Wanted;
+/// use wgloss::Wanted;
 /// use wgloss::{HostTensor, Reduction, cpu, losses};
 /// # fn main() -> wgloss::Result<()> {
 /// let x = [1.0f32, 2.0];
@@ -99,7 +100,7 @@ pub fn hessian_diagonal(loss: &Loss, inputs: &[(&str, HostTensor<'_>)], wrt: &st
 ///
 /// ```
 /// use wgloss::cpu::CpuPlan;
-/// use wgloss::lower::Wanted;
+/// use wgloss::Wanted;
 /// use wgloss::{HostTensor, losses};
 /// # fn main() -> wgloss::Result<()> {
 /// let (input, target) = ([1.0f32, 2.0], [0.0f32, 0.0]);
@@ -160,11 +161,11 @@ impl<T: HostFloat> CpuPlan<T> {
         let program = lower(loss, wanted, &present)?;
         check_read(&program.name, &program.inputs, inputs.iter().map(|(name, _)| *name))?;
         let tensors = program_inputs(&program, inputs)?;
-        let parts: Vec<Part<'_>> = program
+        let parts: Vec<Operand<'_>> = program
             .inputs
             .iter()
             .zip(&tensors)
-            .map(|(decl, tensor)| Part { name: &decl.name, scope: decl.scope, layout: &tensor.layout })
+            .map(|(decl, tensor)| Operand { name: &decl.name, scope: decl.scope, layout: &tensor.layout })
             .collect();
         let (geometry, outputs) = place_outputs(&program, &parts)?;
         let inner = match program.row_axis {
@@ -384,7 +385,7 @@ fn dtype_error(input: &str, expected: &str, tensor: &HostTensor<'_>) -> Error {
 }
 
 /// The geometry of the inputs, and of the outputs that are summed to a broadcast input's shape.
-fn place_outputs(program: &Program, parts: &[Part<'_>]) -> Result<(Geometry, Vec<OutputPlan>)> {
+fn place_outputs(program: &Program, parts: &[Operand<'_>]) -> Result<(Geometry, Vec<OutputPlan>)> {
     let geometry = Geometry::new(program.row_axis, parts)?;
     let layouts: Vec<Layout> = parts.iter().map(|part| Layout::contiguous(&part.layout.shape)).collect();
     let mut all = parts.to_vec();
@@ -401,7 +402,7 @@ fn place_outputs(program: &Program, parts: &[Part<'_>]) -> Result<(Geometry, Vec
             return Err(no_hessian_of_broadcast(parts[place].name));
         }
         let part = smaller.map(|place| {
-            all.push(Part { layout: &layouts[place], ..parts[place].clone() });
+            all.push(Operand { layout: &layouts[place], ..parts[place].clone() });
             all.len() - 1
         });
         outputs.push((OutputPlan { shape, count, fold: None }, part));

@@ -1,10 +1,11 @@
 //! The hash-consed graph: every node once, with its scope and kind, over declared inputs and parameters.
 
 use super::infer::infer;
-use super::node::{InputDecl, Node, NodeId, ParamDecl, Reduce, Scope};
-use crate::dtype::{KERNEL_NUMBERS, kernels_see};
+use super::node::{InputDecl, Node, NodeId, ParamDecl, Reduce};
 use crate::error::Error;
-use crate::op::{Kind, Op};
+use crate::expr::op::{Kind, Op};
+use crate::shape::Scope;
+use crate::shape::{KERNEL_NUMBERS, kernels_see};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
@@ -19,6 +20,8 @@ struct Inner {
     params: Vec<ParamDecl>,
     /// Labels of an unsigned type.
     unsigned: HashSet<String>,
+    /// Selections of autodiff: 0 where an adjoint is 0, else a multiple of that adjoint.
+    multiples: HashSet<NodeId>,
     fault: Option<String>,
 }
 
@@ -96,6 +99,16 @@ impl Graph {
     /// The node behind a handle.
     pub fn node(&self, id: NodeId) -> Node {
         self.inner.borrow().nodes[id.index()]
+    }
+
+    /// Marks a selection as one of autodiff's: 0 where an adjoint is 0, else a multiple of that adjoint.
+    pub(crate) fn mark_multiple(&self, selection: NodeId) {
+        self.inner.borrow_mut().multiples.insert(selection);
+    }
+
+    /// Whether a selection was marked so.
+    pub(crate) fn is_multiple(&self, selection: NodeId) -> bool {
+        self.inner.borrow().multiples.contains(&selection)
     }
 
     /// The scope of a node.

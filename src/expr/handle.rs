@@ -1,8 +1,9 @@
 //! The `Copy` handle of an expression, with the operators and functions that build one.
 
 use super::graph::Graph;
-use super::node::{Extent, Node, NodeId, Reduce, Scope};
-use crate::op::{Kind, Op};
+use super::node::{Extent, Node, NodeId, Reduce};
+use crate::expr::op::{Kind, Op};
+use crate::shape::Scope;
 use std::fmt;
 
 /// Handle of an expression: `Copy`, with the usual operators.

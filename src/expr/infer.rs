@@ -1,7 +1,8 @@
 //! Scope and kind of a node from those of its operands, and what is wrong with it.
 
-use super::node::{InputDecl, Node, NodeId, ParamDecl, Reduce, Scope};
-use crate::op::Kind;
+use super::node::{InputDecl, Node, NodeId, ParamDecl, Reduce};
+use crate::expr::op::Kind;
+use crate::shape::Scope;
 
 /// Scope and kind of a node, and its mistake if it has one: a node with a mistake is kept, so that building goes on.
 pub(super) fn infer(

@@ -5,23 +5,28 @@
 //!
 //! Each file uses those before it: `node`, `infer`, `graph`, `print`, `handle`.
 
+pub mod autodiff;
+pub(crate) mod condition;
 mod graph;
 mod handle;
 mod infer;
 mod node;
+pub mod op;
 mod print;
+pub mod simplify;
 
 pub use graph::Graph;
 pub use handle::{Expr, IntoExpr};
 pub(crate) use node::index_bits;
-pub use node::{Extent, InputDecl, Node, NodeId, ParamDecl, Reduce, Scope};
+pub use node::{Extent, InputDecl, Node, NodeId, ParamDecl, Reduce};
 pub(crate) use print::print_nodes;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::Error;
-    use crate::op::Kind;
+    use crate::expr::op::Kind;
+    use crate::shape::Scope;
 
     #[test]
     fn equal_expressions_are_one_node() {

@@ -1,37 +1,8 @@
 //! What an expression is made of: nodes over other nodes, and how many values each has.
 
-use crate::op::{Kind, Op};
+use crate::expr::op::{Kind, Op};
+use crate::shape::Scope;
 use std::fmt;
-
-/// How many values a node has, from outermost to innermost. Broadcasting goes inward by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Scope {
-    /// Known when the plan is made, changeable by `set_param`: a uniform.
-    Param,
-    /// One value on the GPU, changeable every step.
-    Scalar,
-    /// One value for the whole tensor, computed from it.
-    Total,
-    /// One value for rows that belong together.
-    Group,
-    /// One value a row (a sample).
-    Row,
-    /// One value a column (a class).
-    Column,
-    /// One value an element.
-    Element,
-}
-
-impl Scope {
-    /// The scope of a value computed from both.
-    pub fn join(self, other: Scope) -> Scope {
-        let (outer, inner) = if self <= other { (self, other) } else { (other, self) };
-        match (outer, inner) {
-            (Scope::Group | Scope::Row, Scope::Column) => Scope::Element,
-            (_, inner) => inner,
-        }
-    }
-}
 
 /// A size that is known when a plan is bound, as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

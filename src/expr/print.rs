@@ -2,7 +2,7 @@
 
 use super::graph::Graph;
 use super::node::{InputDecl, Node, NodeId, ParamDecl};
-use crate::op::Op;
+use crate::expr::op::Op;
 use crate::text::putln;
 use std::collections::HashMap;
 

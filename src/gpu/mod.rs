@@ -1,54 +1,19 @@
-//! The only part that names wgpu: contexts, tensors, plans.
+//! The only part that names wgpu: contexts, tensors, plans on a device, what they are bound to, and calls.
 
-mod adapter;
-#[cfg(not(target_arch = "wasm32"))]
-mod agree;
 mod bind;
 mod bound;
-#[cfg(feature = "cli")]
-mod broken;
-mod check;
-mod chunk;
-mod compiled;
-mod context;
-mod explain;
-pub mod export;
-mod layout;
-mod open;
-mod parts;
-mod pipeline;
+mod call;
+pub(crate) mod device;
 mod plan;
-mod probe;
-mod problem;
-mod resolve;
-mod run;
-mod scalars;
-mod settle;
-mod spec;
-mod stages;
-mod status;
 mod tensor;
-mod tensors;
-#[cfg(not(target_arch = "wasm32"))]
-mod trial;
-mod trusted;
 #[cfg(not(target_arch = "wasm32"))]
 mod tune;
-#[cfg(not(target_arch = "wasm32"))]
-mod tune_cache;
-mod tuning;
-mod uniform;
-mod windows;
 
+pub use bind::Bindings;
 pub use bound::Bound;
-pub use context::Context;
+pub use call::Output;
+pub use device::context::Context;
 pub use plan::Plan;
-pub use problem::Shard;
-pub use run::Output;
-pub use spec::{Bindings, GradMode, PlanSpec};
 pub use tensor::Tensor;
 #[cfg(not(target_arch = "wasm32"))]
-pub use tune::TuneOptions;
-#[cfg(not(target_arch = "wasm32"))]
-pub use tune_cache::TuneCache;
-pub use tuning::{TuneCandidate, TuneClock, Tuning};
+pub use tune::{TuneCache, TuneOptions};

@@ -1,25 +1,25 @@
 //! Plans: a loss compiled for shapes on a device, with its pipelines and its workspace.
 
-use super::compiled::{BoundIo, Compiled};
-use super::context::Context;
-use super::pipeline::Pipeline;
-use super::problem::Step;
-use super::resolve::Resolved;
-use super::spec::PlanSpec;
-use super::tuning::Tuning;
 use crate::error::Result;
-use crate::geometry::Geometry;
+use crate::gpu::device::context::Context;
+use crate::gpu::device::pipeline::Pipeline;
 use crate::loss::Loss;
+use crate::plan::compiled::{BoundIo, Compiled};
+use crate::plan::passes::Resolved;
+use crate::plan::problem::Step;
+use crate::plan::spec::PlanSpec;
+use crate::plan::tuning::Tuning;
 use crate::schedule::Force;
+use crate::shape::Geometry;
 use std::sync::{Arc, Mutex};
 
 /// A loss compiled for shapes: program, pipelines, workspace. Made once, bound to as many buffers as you like.
 #[derive(Clone)]
 pub struct Plan {
-    pub(super) inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-pub(super) struct Inner {
+pub(crate) struct Inner {
     pub ctx: Context,
     pub compiled: Compiled,
     /// Shared with the plans that tuning made of this one.

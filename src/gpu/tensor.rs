@@ -1,10 +1,10 @@
 //! A view of a buffer: offset, shape, strides, element type.
 
-use super::context::Context;
-use super::status::Status;
-use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
-use crate::geometry::Layout;
+use crate::gpu::bound::status::Status;
+use crate::gpu::device::context::Context;
+use crate::shape::Layout;
+use crate::shape::{DType, Element};
 use ndarray::{ArrayBase, Data, Dimension};
 use std::sync::Arc;
 
@@ -168,12 +168,12 @@ impl Tensor {
     }
 
     /// The same tensor, as one of an `Output`: reading it reports what the status word holds first.
-    pub(super) fn watched(&self, status: Option<&Arc<Status>>) -> Tensor {
+    pub(crate) fn watched(&self, status: Option<&Arc<Status>>) -> Tensor {
         Tensor { status: status.cloned(), ..self.clone() }
     }
 
     /// Whether the tensor belongs to that context; `name` is what the message calls it.
-    pub(super) fn check_context(&self, name: &str, ctx: &Context) -> Result<()> {
+    pub(crate) fn check_context(&self, name: &str, ctx: &Context) -> Result<()> {
         if self.ctx.is(ctx) {
             return Ok(());
         }
@@ -187,21 +187,21 @@ impl Tensor {
     }
 
     /// First and one-past-last byte.
-    pub(super) fn byte_range(&self) -> std::ops::Range<u64> {
+    pub(crate) fn byte_range(&self) -> std::ops::Range<u64> {
         let first = self.offset * self.dtype.size();
         first..first + self.layout.extent() * self.dtype.size()
     }
 
     /// The part of the buffer to bind: from an aligned offset to the end of the last whole vector, as far as the
     /// buffer reaches.
-    pub(super) fn bound_range(&self, alignment: u64) -> std::ops::Range<u64> {
+    pub(crate) fn bound_range(&self, alignment: u64) -> std::ops::Range<u64> {
         let range = self.byte_range();
         let start = range.start - range.start % alignment;
         start..range.end.next_multiple_of(16).min(self.buffer.size() - self.buffer.size() % 4)
     }
 
     /// Whether the last vector of four elements is whole in the buffer.
-    pub(super) fn has_whole_vectors(&self) -> bool {
+    pub(crate) fn has_whole_vectors(&self) -> bool {
         self.byte_range().end.next_multiple_of(4 * self.dtype.size()) <= self.buffer.size()
     }
 

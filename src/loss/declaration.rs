@@ -1,22 +1,10 @@
 //! What a loss declares: its inputs, its options and their domains, and which axis makes a row.
 
-use crate::dtype::{KERNEL_NUMBERS, kernels_see};
 use crate::error::{Error, Result};
-use crate::expr::Scope;
-use crate::op::Kind;
+use crate::expr::op::Kind;
+use crate::shape::Scope;
+use crate::shape::{KERNEL_NUMBERS, kernels_see};
 use std::fmt;
-
-/// Which axis of the first input makes a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum RowAxis {
-    /// There are no rows: elements stand alone.
-    #[default]
-    None,
-    /// Axis 1 of `[N, C, d1, …]`; of `[C]`, axis 0.
-    Class,
-    /// The last axis.
-    Last,
-}
 
 /// Values that a number may take. NaN and ∞ are in none of them.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,10 +1,12 @@
 //! A loss without values for its options: what it declares, and the expression that it builds.
 
 use super::build::{Build, Unreduced};
-use super::declaration::{Domain, InputSpec, OptionDecl, RowAxis, Value, check_option};
+use super::declaration::{Domain, InputSpec, OptionDecl, Value, check_option};
 use crate::error::{Error, Result};
-use crate::expr::{Expr, Scope};
-use crate::op::Kind;
+use crate::expr::Expr;
+use crate::expr::op::Kind;
+use crate::shape::RowAxis;
+use crate::shape::Scope;
 
 pub(super) type BuildFn = dyn for<'g> Fn(&Build<'g>) -> Unreduced<'g> + Send + Sync;
 pub(super) type ExtraFn = dyn for<'g> Fn(&Build<'g>) -> Expr<'g> + Send + Sync;

@@ -12,16 +12,18 @@ mod definition;
 mod given;
 mod reduction;
 
+pub use crate::shape::RowAxis;
 pub use build::{Build, Denominator, Unreduced};
-pub use declaration::{Domain, InputSpec, OptionDecl, RowAxis, Value};
+pub use declaration::{Domain, InputSpec, OptionDecl, Value};
 pub(crate) use declaration::{check_option, check_weight};
 pub use definition::{Definition, DefinitionBuilder};
 pub(crate) use given::{check_once, check_read};
 pub use reduction::{MASK, Reduction, SAMPLE_WEIGHT};
 
 use crate::error::{Error, Result};
-use crate::expr::{Expr, Graph, Scope};
-use crate::op::Kind;
+use crate::expr::op::Kind;
+use crate::expr::{Expr, Graph};
+use crate::shape::Scope;
 use reduction::reduce;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;

@@ -2,8 +2,9 @@
 
 use super::build::Denominator;
 use crate::error::{Error, Result};
-use crate::expr::{Expr, Extent, Graph, Node, Scope};
-use crate::op::Kind;
+use crate::expr::op::Kind;
+use crate::expr::{Expr, Extent, Graph, Node};
+use crate::shape::Scope;
 
 /// How per-sample losses become one number, and what `Mean` divides by.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]

@@ -1,8 +1,9 @@
 //! Labels of two classes.
 
 use super::{of_input_and_target, times, weighted};
-use crate::expr::{Expr, Scope};
+use crate::expr::Expr;
 use crate::loss::Loss;
+use crate::shape::Scope;
 
 /// Binary cross-entropy of probabilities.
 ///

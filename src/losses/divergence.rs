@@ -2,8 +2,10 @@
 
 use super::softmax::{label_nll, over_labels};
 use super::{of_input_and_target, times};
-use crate::expr::{Expr, Scope};
-use crate::loss::{Domain, Loss, RowAxis, Value};
+use crate::expr::Expr;
+use crate::loss::{Domain, Loss, Value};
+use crate::shape::RowAxis;
+use crate::shape::Scope;
 
 /// Kullback–Leibler divergence, element by element, of log-probabilities `input` from `target`.
 ///

@@ -2,8 +2,10 @@
 
 use super::binary::logistic;
 use super::softmax::{label_nll, over_labels};
-use crate::expr::{Expr, Scope};
-use crate::loss::{Build, DefinitionBuilder, Domain, Loss, RowAxis};
+use crate::expr::Expr;
+use crate::loss::{Build, DefinitionBuilder, Domain, Loss};
+use crate::shape::RowAxis;
+use crate::shape::Scope;
 
 /// Focal loss of logits of two classes.
 ///

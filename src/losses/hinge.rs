@@ -1,7 +1,9 @@
 //! Hinge losses: a margin of 1 between two classes.
 
-use crate::expr::{Expr, Scope};
-use crate::loss::{Build, DefinitionBuilder, Loss, RowAxis};
+use crate::expr::Expr;
+use crate::loss::{Build, DefinitionBuilder, Loss};
+use crate::shape::RowAxis;
+use crate::shape::Scope;
 
 /// Hinge loss of a decision value.
 ///

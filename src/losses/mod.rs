@@ -15,8 +15,9 @@
 //! default is the mean. Input and option names, and what the mean divides by, are those of the library that the
 //! loss is named after.
 
-use crate::expr::{Expr, Scope};
+use crate::expr::Expr;
 use crate::loss::{Build, DefinitionBuilder, Loss};
+use crate::shape::Scope;
 
 mod binary;
 mod divergence;

@@ -1,7 +1,7 @@
 //! Penalties on weights.
 
-use crate::expr::Scope;
 use crate::loss::{Domain, Loss, Value};
+use crate::shape::Scope;
 
 /// L1 (lasso) penalty.
 ///

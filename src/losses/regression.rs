@@ -1,8 +1,10 @@
 //! Regression: losses of a residual, and of a count.
 
 use super::{of_input_and_target, times, weighted};
-use crate::expr::{Expr, Extent, Scope};
-use crate::loss::{Denominator, Domain, Loss, RowAxis, Unreduced, Value};
+use crate::expr::{Expr, Extent};
+use crate::loss::{Denominator, Domain, Loss, Unreduced, Value};
+use crate::shape::RowAxis;
+use crate::shape::Scope;
 
 /// Absolute error. ([`mae`] is another name for it.)
 ///

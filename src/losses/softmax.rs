@@ -1,8 +1,10 @@
 //! Cross-entropy of a softmax: labels of many classes.
 
 use super::{of_input_and_target, times, weighted};
-use crate::expr::{Expr, Extent, Scope};
-use crate::loss::{Build, DefinitionBuilder, Denominator, Domain, Loss, RowAxis, Unreduced, Value};
+use crate::expr::{Expr, Extent};
+use crate::loss::{Build, DefinitionBuilder, Denominator, Domain, Loss, Unreduced, Value};
+use crate::shape::RowAxis;
+use crate::shape::Scope;
 
 /// Softmax cross-entropy of logits and class labels.
 ///

@@ -3,8 +3,9 @@
 use super::looks::{Look, LookKind};
 use super::poison::{LookPlace, Looks, Placed, Poison};
 use super::program::{Output, Pass, Program, Stage};
-use crate::expr::{Graph, Node, NodeId, Scope};
-use crate::loss::RowAxis;
+use crate::expr::{Graph, Node, NodeId};
+use crate::shape::RowAxis;
+use crate::shape::Scope;
 use std::collections::HashMap;
 
 /// The program of these outputs: nodes in order, passes and stages.

@@ -2,8 +2,9 @@
 
 use super::program::Target;
 use crate::error::{Error, Result};
-use crate::expr::{Graph, Node, NodeId, Scope};
-use crate::loss::RowAxis;
+use crate::expr::{Graph, Node, NodeId};
+use crate::shape::RowAxis;
+use crate::shape::Scope;
 use std::collections::HashSet;
 
 /// Row values where there are rows, and no sum over other rows where a mask would not reach.

@@ -4,8 +4,10 @@
 //! wherever the selection is. So each [`Look`] has a condition. It is kept in two parts, because that of the row is
 //! asked once a row and that of the element at every element.
 
-use crate::expr::{Graph, Node, NodeId, Reduce, Scope};
-use crate::op::{Kind, Op};
+use crate::expr::condition::{and, not, or, parts};
+use crate::expr::op::{Kind, Op};
+use crate::expr::{Graph, Node, NodeId, Reduce};
+use crate::shape::Scope;
 use std::collections::HashMap;
 
 /// What is looked for.
@@ -200,60 +202,6 @@ impl Demands<'_> {
     }
 }
 
-/// Truth negated, without a double negation.
-pub(crate) fn not(graph: &Graph, condition: NodeId) -> NodeId {
-    match graph.node(condition) {
-        Node::Op(Op::Not, [x, ..]) => x,
-        Node::Bool(value) => graph.truth(!value).id,
-        _ => (!graph.expr(condition)).id,
-    }
-}
-
-/// Both, each said once.
-pub(super) fn and(graph: &Graph, a: NodeId, b: NodeId) -> NodeId {
-    let holds = |x: NodeId| graph.node(x) == Node::Bool(true);
-    match (a, b) {
-        _ if a == b || holds(b) || parts(graph, a).contains(&b) => a,
-        _ if holds(a) => b,
-        _ => graph.expr(a).and(graph.expr(b)).id,
-    }
-}
-
-/// Either; `None` where one of the two always holds.
-pub(super) fn or(graph: &Graph, a: NodeId, b: NodeId) -> Option<NodeId> {
-    if a == b {
-        return Some(a);
-    }
-    if a == not(graph, b) {
-        return None;
-    }
-    let (of_a, of_b) = (parts(graph, a), parts(graph, b));
-    // x and c, or x and not c: x.
-    let common: Vec<NodeId> = of_a.iter().copied().filter(|x| of_b.contains(x)).collect();
-    let rest = |all: &[NodeId]| {
-        let own = all.iter().copied().filter(|x| !common.contains(x));
-        own.reduce(|a, b| and(graph, a, b))
-    };
-    let shared = common.iter().copied().reduce(|a, b| and(graph, a, b));
-    match (shared, rest(&of_a), rest(&of_b)) {
-        (Some(shared), None, _) | (Some(shared), _, None) => Some(shared),
-        (Some(shared), Some(a), Some(b)) => Some(or(graph, a, b).map_or(shared, |either| and(graph, shared, either))),
-        (None, ..) => Some(graph.expr(a).or(graph.expr(b)).id),
-    }
-}
-
-/// What a condition is the conjunction of.
-fn parts(graph: &Graph, condition: NodeId) -> Vec<NodeId> {
-    let (mut parts, mut open) = (Vec::new(), vec![condition]);
-    while let Some(id) = open.pop() {
-        match graph.node(id) {
-            Node::Op(Op::And, [a, b, _]) => open.extend([b, a]),
-            _ => parts.push(id),
-        }
-    }
-    parts
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -311,16 +259,5 @@ mod tests {
         let want = ["Value m where -, -".to_owned(), format!("Value x where {any}, -")];
         assert_eq!(found[0], want[0]);
         assert!(found[1..].contains(&want[1]) || found.len() == 2, "{found:?}");
-    }
-
-    #[test]
-    fn conditions_are_not_repeated() {
-        let g = Graph::new();
-        let (a, b) = (x(&g).gt(0.0).id, m(&g).gt(0.0).id);
-        assert_eq!(and(&g, and(&g, a, b), b), and(&g, a, b));
-        assert_eq!(or(&g, and(&g, a, b), and(&g, a, not(&g, b))), Some(a));
-        assert_eq!(or(&g, a, not(&g, a)), None);
-        assert_eq!(or(&g, a, and(&g, a, b)), Some(a));
-        assert_eq!(not(&g, not(&g, a)), a);
     }
 }

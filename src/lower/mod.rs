@@ -22,18 +22,19 @@ mod rewrite;
 mod text;
 
 pub(crate) use assign::finish_pass;
-pub(crate) use looks::not;
 pub use looks::{Look, LookKind};
 pub use poison::{Consumer, LookPlace, Looks, Placed, Poison};
 pub use program::{Output, Pass, Program, Stage, Target, UPSTREAM, Upstream, Wanted};
 pub use text::{Expressions, expressions};
 
-use crate::autodiff;
 use crate::error::{Error, Result};
-use crate::expr::{Graph, NodeId, Scope};
-use crate::loss::{Loss, RowAxis};
-use crate::op::Kind;
-use crate::simplify::simplify;
+use crate::expr::autodiff;
+use crate::expr::op::Kind;
+use crate::expr::simplify::simplify;
+use crate::expr::{Graph, NodeId};
+use crate::loss::Loss;
+use crate::shape::RowAxis;
+use crate::shape::Scope;
 use assign::assign;
 use check::check_rows;
 use parts::spread_gathers;

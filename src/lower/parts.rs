@@ -1,7 +1,8 @@
 //! Programs for a part of the columns: a shard of the classes, or what fits a binding.
 
-use crate::expr::{Graph, Node, NodeId, Scope};
-use crate::simplify::simplify;
+use crate::expr::simplify::simplify;
+use crate::expr::{Graph, Node, NodeId};
+use crate::shape::Scope;
 use std::collections::HashMap;
 
 /// Gathers as sums over the columns, which parts can add up: the label's column lies in one of them only.

@@ -4,9 +4,11 @@
 //! run: a gradient by itself is poisoned by all that the loss of its row (of its element, where there are no rows)
 //! looks at. Gradients are also poisoned by what they alone look at, the upstream gradient above all.
 
-use super::looks::{Look, LookKind, and, looks, or};
+use super::looks::{Look, LookKind, looks};
 use super::program::{Output, Pass, Program, Target};
-use crate::expr::{Graph, Node, NodeId, Scope};
+use crate::expr::condition::{and, or};
+use crate::expr::{Graph, Node, NodeId};
+use crate::shape::Scope;
 use std::collections::{HashMap, HashSet};
 
 /// What is looked at by the loss, by each sum, and by each output.

@@ -3,9 +3,11 @@
 use super::looks::Look;
 use super::poison::{Looks, Poison};
 use crate::error::Result;
-use crate::expr::{InputDecl, Node, NodeId, ParamDecl, Reduce, Scope};
-use crate::loss::{RowAxis, check_once};
-use crate::op::Kind;
+use crate::expr::op::Kind;
+use crate::expr::{InputDecl, Node, NodeId, ParamDecl, Reduce};
+use crate::loss::check_once;
+use crate::shape::RowAxis;
+use crate::shape::Scope;
 
 /// Name of the upstream gradient as an input.
 pub const UPSTREAM: &str = "upstream";

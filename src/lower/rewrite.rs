@@ -2,9 +2,10 @@
 
 use super::looks::{Look, LookKind, looks};
 use super::program::{Output, Target};
-use crate::expr::{Expr, Graph, InputDecl, Node, NodeId, Reduce, Scope};
-use crate::op::Op;
-use crate::simplify::simplify;
+use crate::expr::op::Op;
+use crate::expr::simplify::simplify;
+use crate::expr::{Expr, Graph, InputDecl, Node, NodeId, Reduce};
+use crate::shape::Scope;
 use std::collections::HashMap;
 
 /// Rewrites the expressions of one graph.

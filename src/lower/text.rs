@@ -1,12 +1,12 @@
 //! A loss and its gradients as text, and the row stages that they were lowered to.
 
 use super::program::Program;
-use crate::autodiff;
 use crate::error::{Error, Result};
+use crate::expr::autodiff;
+use crate::expr::op::Kind;
+use crate::expr::simplify::simplify;
 use crate::expr::{Graph, Node, NodeId, print_nodes};
 use crate::loss::Loss;
-use crate::op::Kind;
-use crate::simplify::simplify;
 
 /// The expressions of a loss. A node that is used more than once has a line of its own, before the last.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Which schedules are worth measuring. Pure.
 
-use super::{Force, Kernel, Limits, PassSchedule, Shape, schedule};
+use super::{Force, Kernel, PassSchedule, Shape, schedule};
+use crate::limits::Limits;
 use crate::lower::{Pass, Program};
 
 /// Candidates of a device, at most.

@@ -14,78 +14,9 @@ pub use staged::forward_and_backward;
 pub use traffic::{Footprint, TensorId, Traffic, bytes_moved, traffic};
 
 use crate::error::{Error, Result};
-use crate::geometry::Geometry;
+use crate::limits::Limits;
 use crate::lower::{Pass, Program, finish_pass};
-
-/// What a device allows and is, as plain numbers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Limits {
-    /// Storage buffers of one dispatch.
-    pub storage_buffers: u32,
-    /// Invocations of a workgroup.
-    pub workgroup_invocations: u32,
-    /// Workgroups along an axis of the grid.
-    pub workgroups: u32,
-    /// Bytes of workgroup memory.
-    pub workgroup_bytes: u32,
-    /// Bytes of one storage binding.
-    pub binding_bytes: u64,
-    /// Bytes of one buffer.
-    pub buffer_bytes: u64,
-    /// Alignment of a storage binding's offset.
-    pub offset_alignment: u32,
-    /// Lanes of a subgroup, at least; 0 where there are no subgroup operations.
-    pub subgroup: u32,
-    /// Whether softmax loops may use the adapter's exp2, which was measured to be accurate enough.
-    pub exp2: bool,
-    /// Whether a CPU runs the kernels: short workgroups then, since each invocation is a lane of one core.
-    pub software: bool,
-    /// Whether words are best loaded two at a time, as 64-bit integers: what the loads of Mesa's software drivers cost
-    /// is counted in lanes, not in bytes.
-    pub wide: bool,
-}
-
-impl Limits {
-    /// What every WebGPU device has.
-    pub const WEBGPU: Limits = Limits {
-        storage_buffers: 8,
-        workgroup_invocations: 256,
-        workgroups: 65_535,
-        workgroup_bytes: 16 << 10,
-        binding_bytes: 128 << 20,
-        buffer_bytes: 256 << 20,
-        offset_alignment: 256,
-        subgroup: 0,
-        exp2: false,
-        software: false,
-        wide: false,
-    };
-
-    /// Whether kernels run at all on a device with these limits: one without compute shaders has limits of 0.
-    pub(crate) fn check(&self) -> Result<()> {
-        const INVOCATIONS: &str = "max_compute_invocations_per_workgroup";
-        let least = [
-            ("a dispatch", 1, u64::from(self.workgroups), "max_compute_workgroups_per_dimension"),
-            ("a workgroup that adds up sums", LEAST_INVOCATIONS, self.workgroup_invocations.into(), INVOCATIONS),
-            ("a dispatch", 1, self.storage_buffers.into(), "max_storage_buffers_per_shader_stage"),
-            ("a binding", 16, self.binding_bytes, "max_storage_buffer_binding_size"),
-            ("a buffer", 16, self.buffer_bytes, "max_buffer_size"),
-            ("a vector's alignment", 16, self.offset_alignment.into(), "min_storage_buffer_offset_alignment"),
-        ];
-        match least.into_iter().find(|(_, needed, allowed, _)| allowed < needed) {
-            Some((what, needed, allowed, limit)) => Err(Error::Limit { what: what.to_owned(), needed, allowed, limit }),
-            None => Ok(()),
-        }
-    }
-
-    /// Invocations of a workgroup, as far as they are a power of two: sums are halved step by step.
-    pub(crate) fn invocations(&self) -> u32 {
-        self.workgroup_invocations.checked_ilog2().map_or(0, |log| 1 << log)
-    }
-}
-
-/// Invocations that every device must allow: those that add up sums on a software adapter.
-const LEAST_INVOCATIONS: u64 = 32;
+use crate::shape::Geometry;
 
 /// Which kernel runs a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

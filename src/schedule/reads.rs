@@ -1,7 +1,8 @@
 //! What a pass reads and binds.
 
-use crate::expr::{Node, NodeId, Scope};
+use crate::expr::{Node, NodeId};
 use crate::lower::{Look, Pass, Program};
+use crate::shape::Scope;
 
 /// Storage buffers that a pass binds: its inputs and outputs, and of `work` and `scalars` what it uses.
 pub(super) fn bindings(program: &Program, pass: &Pass) -> usize {

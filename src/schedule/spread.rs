@@ -1,7 +1,8 @@
 //! How the grid of a pass follows from its rows or elements.
 
-use super::{Kernel, Limits};
-use crate::count::Count;
+use super::Kernel;
+use crate::limits::Limits;
+use crate::shape::Count;
 
 /// Workgroups for items: rows, or elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,9 +2,10 @@
 
 use super::bindings;
 use crate::error::{Error, Result};
-use crate::expr::{Node, NodeId, Scope};
+use crate::expr::{Node, NodeId};
+use crate::limits::Limits;
 use crate::lower::{LookPlace, Pass, Placed, Program, Target, UPSTREAM, finish_pass};
-use crate::schedule::Limits;
+use crate::shape::Scope;
 
 /// Gradients move to passes after all others, with the same stages. Gives the number of passes before them.
 ///

@@ -1,9 +1,10 @@
 //! How often a pass visits each of its tensors, and the bytes that this moves. Pure.
 
 use super::{Kernel, tensor_inputs};
-use crate::expr::{Node, NodeId, Scope};
+use crate::expr::op::Kind;
+use crate::expr::{Node, NodeId};
 use crate::lower::{Look, LookPlace, Pass, Program};
-use crate::op::Kind;
+use crate::shape::Scope;
 
 /// A tensor of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -3,7 +3,7 @@
 use super::problem::Home;
 use super::values::Host;
 use half::{bf16, f16};
-use wgloss::geometry::Layout;
+use wgloss::Layout;
 use wgloss::{Context, DType, Result, Tensor};
 
 /// NaN in f32, and in both halves in f16 and bf16: what is read beside a tensor shows as well as what is written there.

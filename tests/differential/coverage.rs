@@ -5,9 +5,9 @@ use super::problem::{Data, Device, FLAVOURS, Form, Problem};
 use super::run::Verdict;
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
-use wgloss::lower::Upstream;
-use wgloss::op::Op;
-use wgloss::schedule::Force;
+use wgloss::Force;
+use wgloss::Upstream;
+use wgloss::internals::expr::op::Op;
 use wgloss::{DType, GradMode, Reduction, RowAxis, Scope, losses};
 
 /// Counts by kind and name.

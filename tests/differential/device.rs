@@ -7,8 +7,8 @@ use super::reference::{Key, Outcome};
 use super::values::{Host, stored};
 use half::{bf16, f16};
 use std::collections::BTreeMap;
-use wgloss::geometry::Layout;
-use wgloss::lower::UPSTREAM;
+use wgloss::Layout;
+use wgloss::UPSTREAM;
 use wgloss::{Bindings, Bound, Context, DType, Error, GradMode, PlanSpec, Reduction, Result, Scope, Tensor};
 
 /// A bound plan with the buffers that it works on.

@@ -4,9 +4,9 @@ use super::grow::Grower;
 use super::problem::{Data, Device, FLAVOURS, Flavour, Form, Input, Outputs, Problem, Term, Values};
 use super::random::Random;
 use super::tensors::{FLOATS, gradients, home, inputs};
-use wgloss::lower::{UPSTREAM, Upstream};
-use wgloss::schedule::{Force, Kernel};
 use wgloss::{Domain, Loss, Reduction, RowAxis, Scope, Value, losses};
+use wgloss::{Force, Kernel};
+use wgloss::{UPSTREAM, Upstream};
 
 /// Sizes of an axis: 1, odd, around a vector, around a subgroup, around a workgroup, and beyond.
 const SIZES: [usize; 22] = [1, 2, 3, 4, 5, 7, 8, 9, 12, 16, 31, 33, 63, 64, 65, 129, 255, 256, 257, 1000, 1001, 1031];

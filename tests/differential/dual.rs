@@ -1,7 +1,7 @@
 //! Numbers with a derivative along one direction: the operations by the book, with the subgradients that are stated.
 
 use super::expression::Fold;
-use wgloss::op::Op;
+use wgloss::internals::expr::op::Op;
 
 /// A value, and how it changes along the direction.
 pub type Dual = [f64; 2];

@@ -1,8 +1,8 @@
 //! Expressions as plain trees: they print as the Rust that builds them, and shrink node by node.
 
 use std::fmt;
+use wgloss::internals::expr::op::{Kind, Op};
 use wgloss::loss::Build;
-use wgloss::op::{Kind, Op};
 use wgloss::{Domain, Expr, Extent, Loss, RowAxis, Scope};
 
 /// Inputs that expressions may read, and the scope of each. The first is always read.

@@ -8,7 +8,7 @@
 use super::expression::{Fold, Index, Test, Tree};
 use super::random::Random;
 use super::range::{Grown, Range, binary, tame, unary};
-use wgloss::op::Op;
+use wgloss::internals::expr::op::Op;
 use wgloss::{Extent, Scope};
 
 /// Grows expressions for one problem.

@@ -37,7 +37,7 @@ use super::reference::{self, Key, Outcome, Reference, cancellation};
 use super::values::{Host, Moves, moved, values};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use wgloss::lower::UPSTREAM;
+use wgloss::UPSTREAM;
 use wgloss::{DType, Reduction, Scope};
 
 /// The worst number of an output that does not agree.

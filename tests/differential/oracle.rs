@@ -11,8 +11,8 @@ use super::problem::{Flavour, Form, Problem};
 use super::random::Random;
 use super::values::Host;
 use std::cell::Cell;
-use wgloss::lower::Wanted;
-use wgloss::op::Op;
+use wgloss::Wanted;
+use wgloss::internals::expr::op::Op;
 use wgloss::{Extent, HostTensor, Reduction, Scope, cpu};
 
 /// Values of one scope.

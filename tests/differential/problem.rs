@@ -2,10 +2,10 @@
 
 use super::expression::{PARAMS, Tree};
 use std::fmt;
-use wgloss::geometry::Layout;
-use wgloss::lower::{UPSTREAM, Upstream};
-use wgloss::schedule::Force;
+use wgloss::Force;
+use wgloss::Layout;
 use wgloss::{DType, GradMode, Loss, Reduction, RowAxis, Scope, Value, losses};
+use wgloss::{UPSTREAM, Upstream};
 
 /// Everything that a kernel is chosen, generated and fed by.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,7 +1,7 @@
 //! Bounds of what a tree's value may be, and operations that carry them on.
 
 use super::expression::Tree;
-use wgloss::op::Op;
+use wgloss::internals::expr::op::Op;
 
 /// Bounds of a value.
 #[derive(Clone, Copy, Debug)]

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use wgloss::cpu::{CpuPlan, HostFloat};
 use wgloss::loss::{MASK, SAMPLE_WEIGHT};
-use wgloss::lower::{UPSTREAM, Upstream, Wanted};
 use wgloss::{HostTensor, Loss, Reduction, Result};
+use wgloss::{UPSTREAM, Upstream, Wanted};
 
 /// An output.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

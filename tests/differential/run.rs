@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
-use wgloss::schedule::Force;
+use wgloss::Force;
 use wgloss::{Context, Error, GradMode, Result};
 
 /// What becomes of a problem.

@@ -3,9 +3,9 @@
 use super::expression::{Index, Test, Tree};
 use super::problem::{Data, Device, Form, Home, Problem};
 use std::time::{Duration, Instant};
-use wgloss::lower::{UPSTREAM, Upstream};
-use wgloss::schedule::Force;
+use wgloss::Force;
 use wgloss::{DType, GradMode, Reduction, Scope};
+use wgloss::{UPSTREAM, Upstream};
 
 /// Shrinks greedily while `fails` holds: each simpler problem that fails is the next one to simplify, until none is
 /// or the time is over.

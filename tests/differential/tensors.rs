@@ -3,7 +3,7 @@
 use super::draw::{loss_scope, named};
 use super::problem::{Form, Grad, Home, Input, Problem, Term, Values};
 use super::random::Random;
-use wgloss::op::Kind;
+use wgloss::Kind;
 use wgloss::{DType, GradMode, Reduction, RowAxis, Scope, Value};
 
 pub const FLOATS: [DType; 5] = [DType::F32, DType::F32, DType::F32, DType::F16, DType::BF16];

@@ -5,7 +5,7 @@
 
 use crate::problem::{Problem, Storage};
 use crate::record::Work;
-use wgloss::lower::Wanted;
+use wgloss::Wanted;
 use wgloss::{Reduction, Result, cpu};
 
 /// What the f64 path gives for a problem.

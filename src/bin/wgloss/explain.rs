@@ -6,7 +6,7 @@ use crate::problem::{Problem, Storage};
 use crate::record::Work;
 use crate::{Fallible, Verdict, text};
 use std::fmt::Write;
-use wgloss::lower::{Program, expressions, lower};
+use wgloss::internals::lower::{Program, expressions, lower};
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use wgloss::export::{Export, ExportBuffer, ExportResource, ExportTensor, ExportUniform};
-use wgloss::expr::ParamDecl;
+use wgloss::internals::expr::ParamDecl;
+use wgloss::internals::lower::{UPSTREAM, Upstream, expressions};
 use wgloss::loss::{InputSpec, MASK, SAMPLE_WEIGHT};
-use wgloss::lower::{UPSTREAM, Upstream, expressions};
 use wgloss::{DType, Formula, Kind, Loss, PlanSpec, Reduction, Scope};
 
 /// Raised when a host that reads the old form would go wrong.

@@ -4,7 +4,7 @@ use crate::record::Work;
 use clap::ValueEnum;
 use half::{bf16, f16};
 use rayon::prelude::*;
-use wgloss::lower::Wanted;
+use wgloss::Wanted;
 use wgloss::{
     Bindings, Bound, Context, DType, Error, HostTensor, Kind, Loss, Plan, PlanSpec, Result, RowAxis, Scope, Tensor,
     Value,

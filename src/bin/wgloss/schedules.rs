@@ -1,6 +1,7 @@
 //! The schedules that are verified: each kernel, with rows of one lane, a few, a workgroup; vectors and scalars.
 
-use wgloss::schedule::{Force, Kernel, Limits};
+use wgloss::Limits;
+use wgloss::{Force, Kernel};
 
 /// A schedule to insist on, and what it is called.
 pub struct Forced {

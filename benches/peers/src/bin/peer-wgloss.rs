@@ -1,7 +1,7 @@
 //! wgloss, on the adapter (`peer-wgloss`), or on the host's cores (`peer-wgloss cpu`).
 
 use half::bf16;
-use wgloss::lower::Wanted;
+use wgloss::Wanted;
 use wgloss::{Bindings, Bound, Context, CpuOutput, CpuPlan, HostTensor, Loss, PlanSpec, Tensor, losses};
 use wgloss_peers::{Answer, DType, Fallible, LossName, Peer, Summary, Work, serve, summary};
 

@@ -1,0 +1,298 @@
+//! Skeletons and hooks to shader source: imports, repeated blocks, filled hooks, and the functions of `math.wgsl`
+//! that are used, at the widths at which they are used.
+//!
+//! The skeletons are valid WGSL as they stand, with stubs in their hooks. Filling fails on a hook that nobody fills
+//! and on a filling that no hook takes.
+
+use crate::text::putln;
+use std::collections::{BTreeMap, BTreeSet};
+
+const COMMON: &str = include_str!("../../shaders/common.wgsl");
+const STORAGE: &str = include_str!("../../shaders/storage.wgsl");
+const MATH: &str = include_str!("../../shaders/math.wgsl");
+const ROW_HOOKS: &str = include_str!("../../shaders/row_hooks.wgsl");
+const ENDS: &str = include_str!("../../shaders/ends.wgsl");
+
+/// How the lanes of a row combine their states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Gather {
+    /// There is one lane.
+    Lane,
+    /// Through workgroup memory.
+    #[default]
+    Tree,
+    /// By exchange inside a subgroup.
+    Subgroup,
+}
+
+impl Gather {
+    /// Every way.
+    pub const ALL: [Gather; 3] = [Gather::Lane, Gather::Tree, Gather::Subgroup];
+
+    fn text(self) -> &'static str {
+        match self {
+            Gather::Lane => include_str!("../../shaders/gather_lane.wgsl"),
+            Gather::Tree => include_str!("../../shaders/gather_tree.wgsl"),
+            Gather::Subgroup => include_str!("../../shaders/gather_subgroup.wgsl"),
+        }
+    }
+}
+
+/// A hand-written kernel with hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Skeleton {
+    /// `elementwise.wgsl`
+    Elementwise,
+    /// `row.wgsl`
+    Row,
+    /// `row_resident.wgsl`
+    RowResident,
+    /// `row_split.wgsl`
+    RowSplit,
+    /// `row_states.wgsl`
+    RowStates,
+    /// `reduce.wgsl`
+    Reduce,
+    /// `broadcast_sum.wgsl`
+    BroadcastSum,
+    /// `narrow.wgsl`
+    Narrow,
+    /// `probe.wgsl`
+    Probe,
+    /// `stitch.wgsl`
+    Stitch,
+    /// `scalar.wgsl`
+    Scalar,
+}
+
+impl Skeleton {
+    /// Every skeleton.
+    pub const ALL: [Skeleton; 11] = [
+        Skeleton::Elementwise,
+        Skeleton::Row,
+        Skeleton::RowResident,
+        Skeleton::RowSplit,
+        Skeleton::RowStates,
+        Skeleton::Reduce,
+        Skeleton::BroadcastSum,
+        Skeleton::Narrow,
+        Skeleton::Probe,
+        Skeleton::Stitch,
+        Skeleton::Scalar,
+    ];
+
+    fn text(self) -> &'static str {
+        match self {
+            Skeleton::Elementwise => include_str!("../../shaders/elementwise.wgsl"),
+            Skeleton::Row => include_str!("../../shaders/row.wgsl"),
+            Skeleton::RowResident => include_str!("../../shaders/row_resident.wgsl"),
+            Skeleton::RowSplit => include_str!("../../shaders/row_split.wgsl"),
+            Skeleton::RowStates => include_str!("../../shaders/row_states.wgsl"),
+            Skeleton::Reduce => include_str!("../../shaders/reduce.wgsl"),
+            Skeleton::BroadcastSum => include_str!("../../shaders/broadcast_sum.wgsl"),
+            Skeleton::Probe => include_str!("../../shaders/probe.wgsl"),
+            Skeleton::Narrow => include_str!("../../shaders/narrow.wgsl"),
+            Skeleton::Stitch => include_str!("../../shaders/stitch.wgsl"),
+            Skeleton::Scalar => include_str!("../../shaders/scalar.wgsl"),
+        }
+    }
+}
+
+/// The shader with its stubs.
+pub fn stub(skeleton: Skeleton, gather: Gather) -> String {
+    assemble("stub", &repeat(&import(skeleton.text(), gather), 1))
+}
+
+/// Fills the hooks of a skeleton; `stages` is how often its repeated blocks stand.
+pub fn fill_hooks(
+    title: &str,
+    skeleton: Skeleton,
+    stages: usize,
+    gather: Gather,
+    hooks: &BTreeMap<String, String>,
+) -> Result<String, String> {
+    let text = repeat(&import(skeleton.text(), gather), stages);
+    let mut filled = String::new();
+    let mut used = BTreeSet::new();
+    let mut inside: Option<&str> = None;
+    for line in text.lines() {
+        if let Some(name) = line.trim().strip_prefix("// hook begin: ") {
+            let name = name.split(';').next().unwrap_or(name).trim();
+            let hook = hooks.get(name).ok_or_else(|| format!("hook `{name}` of {skeleton:?} is not filled"))?;
+            filled.push_str(hook);
+            if !hook.ends_with('\n') {
+                filled.push('\n');
+            }
+            used.insert(name.to_owned());
+            inside = Some(line);
+        } else if line.trim() == "// hook end" {
+            inside = None;
+        } else if inside.is_none() {
+            filled.push_str(line);
+            filled.push('\n');
+        }
+    }
+    if let Some(name) = hooks.keys().find(|name| !used.contains(*name)) {
+        return Err(format!("{skeleton:?} has no hook `{name}`"));
+    }
+    Ok(assemble(title, &filled))
+}
+
+fn assemble(title: &str, body: &str) -> String {
+    // Only where it is needed: unpacking halves asks for more than the smallest devices have.
+    let storage = if body.contains("_f16(") || body.contains("_bf16(") { STORAGE } else { "" };
+    // The title names a loss, whose author may have put a line break there: it would end the comment.
+    let title = title.replace(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'), " ");
+    format!("// {title}\n{COMMON}\n{storage}{}\n{body}", math_for(body))
+}
+
+fn import(text: &str, gather: Gather) -> String {
+    let text = text.replace("// import row_hooks\n", ROW_HOOKS).replace("// import ends\n", ENDS);
+    text.replace("// import gather\n", gather.text())
+}
+
+/// `// repeat begin: stage` … `// repeat end`, once a stage, with its number in place of 0.
+fn repeat(text: &str, stages: usize) -> String {
+    let mut out = String::new();
+    let mut block: Option<String> = None;
+    for line in text.lines() {
+        match (line.trim(), &mut block) {
+            ("// repeat begin: stage", _) => block = Some(String::new()),
+            ("// repeat end", Some(lines)) => {
+                for stage in 0..stages {
+                    let lines = lines.replace("stage0", &format!("stage{stage}"));
+                    let lines = lines.replace("state0", &format!("state{stage}"));
+                    out.push_str(
+                        &lines.replace("Stage0", &format!("Stage{stage}")).replace("STAGE0", &format!("STAGE{stage}")),
+                    );
+                }
+                block = None;
+            }
+            (_, Some(lines)) => {
+                lines.push_str(line);
+                lines.push('\n');
+            }
+            (_, None) => {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+    }
+    out
+}
+
+/// The functions of `math.wgsl` that the text calls, directly or not, at width 1 and (`math_exp4`) at width 4.
+fn math_for(body: &str) -> String {
+    let functions = functions(MATH);
+    let mut wanted: BTreeSet<(String, bool)> = BTreeSet::new();
+    let mut open: Vec<String> = vec![body.to_owned()];
+    while let Some(text) = open.pop() {
+        for word in words(&text).filter(|w| w.starts_with("math_")) {
+            for (name, source) in &functions {
+                for wide in [false, true] {
+                    let called = if wide { format!("{name}4") } else { (*name).to_owned() };
+                    if word == called && wanted.insert(((*name).to_owned(), wide)) {
+                        open.push(if wide { widen(source) } else { (*source).to_owned() });
+                    }
+                }
+            }
+        }
+    }
+    let mut out = String::from("alias F = f32;\nalias U = u32;\nalias I = i32;\nalias B = bool;\n");
+    out.push_str("alias F4 = vec4<f32>;\nalias U4 = vec4<u32>;\nalias I4 = vec4<i32>;\nalias B4 = vec4<bool>;\n");
+    for constant in MATH.lines().filter(|line| line.starts_with("const ")) {
+        putln!(out, "{constant}");
+    }
+    for (name, source) in &functions {
+        for wide in [false, true] {
+            if wanted.contains(&((*name).to_owned(), wide)) {
+                out.push_str(&if wide { widen(source) } else { (*source).to_owned() });
+                out.push('\n');
+            }
+        }
+    }
+    out
+}
+
+/// Functions at column 0, by name, in order.
+fn functions(text: &str) -> Vec<(&str, &str)> {
+    let mut all = Vec::new();
+    let mut rest = 0;
+    while let Some(begin) = text[rest..].find("\nfn ").map(|at| rest + at + 1) {
+        let end = text[begin..].find("\n}").map_or(text.len(), |at| begin + at + 3).min(text.len());
+        let name = text[begin + 3..].split('(').next().unwrap_or_default();
+        all.push((name, &text[begin..end]));
+        rest = end - 1;
+    }
+    all
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+}
+
+/// The function at width 4: types F, U, I, B and `math_` names get a 4.
+fn widen(source: &str) -> String {
+    let mut out = String::new();
+    let mut rest = source;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let word = &rest[..end];
+        out.push_str(word);
+        if matches!(word, "F" | "U" | "I" | "B") || word.starts_with("math_") {
+            out.push('4');
+        }
+        let next = rest[end..].chars().next();
+        out.extend(next);
+        rest = &rest[end + next.map_or(0, char::len_utf8)..];
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPABILITIES: naga::valid::Capabilities =
+        naga::valid::Capabilities::SUBGROUP.union(naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32);
+
+    pub fn validate(source: &str) -> Result<(), String> {
+        let module = naga::front::wgsl::parse_str(source).map_err(|e| e.emit_to_string(source))?;
+        let flags = naga::valid::ValidationFlags::all();
+        let mut validator = naga::valid::Validator::new(flags, CAPABILITIES);
+        validator.validate(&module).map_err(|e| e.emit_to_string(source))?;
+        let entries: Vec<&str> = module.entry_points.iter().map(|e| e.name.as_str()).collect();
+        (entries == ["main"]).then_some(()).ok_or_else(|| format!("entry points: {entries:?}"))
+    }
+
+    #[test]
+    fn every_skeleton_is_valid_with_its_stubs() {
+        for (skeleton, gather) in Skeleton::ALL.into_iter().flat_map(|s| Gather::ALL.map(|g| (s, g))) {
+            let source = stub(skeleton, gather);
+            validate(&source).unwrap_or_else(|e| panic!("{skeleton:?}, {gather:?}: {e}"));
+        }
+    }
+
+    #[test]
+    fn a_hook_that_nobody_fills_is_an_error() {
+        let hooks = BTreeMap::from([("bindings".to_owned(), String::new())]);
+        let error = fill_hooks("t", Skeleton::Elementwise, 0, Gather::Tree, &hooks).unwrap_err();
+        assert!(error.contains("hook `items`"), "{error}");
+        let hooks = BTreeMap::from([("constants".to_owned(), String::new()), ("odd".to_owned(), String::new())]);
+        let error = fill_hooks("t", Skeleton::BroadcastSum, 0, Gather::Tree, &hooks).unwrap_err();
+        assert!(error.contains("no hook `odd`"), "{error}");
+    }
+
+    #[test]
+    fn math_comes_at_the_width_asked_for() {
+        let source = math_for("math_exp4(x)");
+        assert!(source.contains("fn math_exp4(") && !source.contains("fn math_exp("));
+        assert!(!math_for("exp(x)").contains("fn math_"));
+    }
+
+    #[test]
+    fn a_title_stays_in_its_comment() {
+        let source = assemble("a\nb\r\u{85}c\u{2028}d", "");
+        assert!(source.starts_with("// a b  c d\n"), "{source}");
+    }
+}

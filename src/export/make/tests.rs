@@ -1,0 +1,136 @@
+//! What exports say of plans.
+
+use super::*;
+use crate::expr::op::Kind;
+use crate::losses;
+use crate::{DType, Reduction};
+
+fn spec(loss: &Loss, dtype: DType, [rows, cols]: [u64; 2]) -> PlanSpec {
+    let (rows, cols) = (rows as usize, cols as usize);
+    let mut spec = PlanSpec::new();
+    for input in loss.inputs().into_iter().filter(|input| !input.optional) {
+        let shape = match input.scope {
+            Scope::Element => vec![rows, cols],
+            Scope::Row => vec![rows],
+            Scope::Column => vec![cols],
+            _ => Vec::new(),
+        };
+        spec = spec.input(&input.name, if input.kind == Kind::Int { DType::I32 } else { dtype }, &shape);
+    }
+    spec.grad(&loss.differentiable().unwrap())
+}
+
+/// Kernels for one shape, asked about others: wherever the same kernels are chosen there, the formulas give the
+/// very dispatches that are resolved there.
+#[test]
+fn formulas_give_the_dispatches_of_other_shapes() {
+    // Registers, streamed rows, split rows, single elements, masked windows; one step of sums, and two.
+    let made_for = [[4096, 1000], [50_000, 12], [300, 50_257], [300, 100_000], [3, 200_000], [700, 10], [64, 77]];
+    let (mut same, mut kinds) = (0, std::collections::HashSet::new());
+    for (name, _) in losses::CATALOGUE {
+        let loss = losses::by_name(name).unwrap();
+        for loss in [loss.clone(), loss.reduction(Reduction::None)] {
+            for (dtype, shape) in [DType::F32, DType::BF16].iter().flat_map(|t| made_for.map(|shape| (*t, shape))) {
+                let export = Export::new(&loss, &spec(&loss, dtype, shape)).unwrap();
+                let [rows, cols] = shape;
+                for other in [[rows - 1, cols], [rows / 2 + 1, cols], [rows, cols - 4], [rows - 1, cols - 5], [2, cols]]
+                {
+                    if export.conditions.iter().any(|c| c.formula.at(other[0], other[1]) == 0) {
+                        continue;
+                    }
+                    let compiled = Compiled::new(&loss, &spec(&loss, dtype, other), &Limits::WEBGPU).unwrap();
+                    let planned = compiled.planned().unwrap();
+                    let (_, resolved) = compiled.resolve(&planned, false, Force::default()).unwrap();
+                    let kernel = |step: &Step| export.kernels.iter().position(|wgsl| *wgsl == step.source().wgsl);
+                    let chosen: Vec<_> = resolved.steps.iter().map(kernel).collect();
+                    let exported: Vec<_> = export.dispatches.iter().map(|d| Some(d.kernel)).collect();
+                    if chosen == exported {
+                        assert!(agrees(&export, &resolved, other), "{name} {dtype} {shape:?} at {other:?}");
+                        kinds.extend(resolved.facts.passes.iter().map(|facts| facts.schedule.kernel));
+                        same += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(same > 500, "only {same} compared");
+    assert!(kinds.iter().any(|kind| matches!(kind, Kernel::RowSplit { .. })), "{kinds:?}");
+    assert!(kinds.contains(&Kernel::Row) && kinds.contains(&Kernel::Elementwise), "{kinds:?}");
+}
+
+/// Sums over groups of what is known without the elements, of rows' sums, of both, and their adjoints, beside sums
+/// over everything.
+#[test]
+fn sums_over_groups_are_exported() {
+    let loss = Loss::define("groups")
+        .input("x", Scope::Element)
+        .input("r", Scope::Row)
+        .row_axis(crate::RowAxis::Last)
+        .expr(|b| {
+            let (x, r) = (b.input("x"), b.input("r"));
+            let known = r.sum_over(Scope::Group) / (r * r).sum_over(Scope::Total);
+            let found = x.sum().sum_over(Scope::Group) - r;
+            x * known + found * found
+        })
+        .reduction(Reduction::Sum);
+    let of = |rows: usize| {
+        let spec = PlanSpec::new().input("x", DType::F32, &[rows, 40]).input("r", DType::F32, &[rows]);
+        spec.grad("x").grad("r").group_rows(4)
+    };
+    let export = Export::new(&loss, &of(400)).unwrap();
+    let allowed = |rows| export.conditions.iter().all(|c| c.formula.at(rows, 40) == 1);
+    assert!(allowed(1200) && !allowed(402), "{:?}", export.conditions);
+    for rows in [400, 404, 1200] {
+        let compiled = Compiled::new(&loss, &of(rows), &Limits::WEBGPU).unwrap();
+        let planned = compiled.planned().unwrap();
+        let (_, resolved) = compiled.resolve(&planned, false, Force::default()).unwrap();
+        assert!(agrees(&export, &resolved, [rows as u64, 40]), "{rows} rows");
+    }
+    assert!(matches!(Export::new(&loss, &of(402)), Err(Error::Param { param, .. }) if param == "group_rows"));
+}
+
+#[test]
+fn scalars_of_sixteen_bits_are_widened_by_a_dispatch() {
+    let of = |dtype| {
+        let spec = PlanSpec::new().input("input", DType::F32, &[64, 100]).input("target", DType::F32, &[64, 100]);
+        let spec = spec.grad("input").input("n", dtype, &[]).input("s", DType::F32, &[]);
+        let loss = losses::mse().scaled_by("s").reduction(Reduction::By("n".to_owned()));
+        let export = Export::new(&loss, &spec).unwrap();
+        let [_, words] = ["s", "n"].map(|name| export.scalar_inputs.iter().any(|input| input.0 == name));
+        (export.dispatches.len(), words, export)
+    };
+    let ((plain, copied, _), (widened, widened_copied, export)) = (of(DType::F32), of(DType::BF16));
+    assert_eq!((widened, copied, widened_copied), (plain + 1, true, false));
+    let first = &export.dispatches[0];
+    assert!(export.kernels[first.kernel].contains("widen_bf16"));
+    let tensor = export.tensors.iter().position(|tensor| tensor.name == "n").unwrap();
+    let bound = ExportResource::Storage { buffer: ExportBuffer::Tensor(tensor), writes: false };
+    assert!(first.bindings.iter().any(|binding| binding.1 == bound), "{first:?}");
+}
+
+#[test]
+fn what_cannot_be_exported_says_so() {
+    let loss = losses::cross_entropy();
+    let plain = |shape| spec(&loss, DType::F32, shape);
+    let in_place = |shape| {
+        let spec = spec(&loss, DType::F32, shape);
+        PlanSpec { modes: vec![("input".to_owned(), crate::GradMode::InPlace)], ..spec }
+    };
+    let cases = [
+        (plain([1, 1000]), "one row"),
+        (plain([1 << 16, 1000]), "128 MiB"),
+        (plain([2, 1 << 25]), "128 MiB"),
+        (plain([64, 1000]).separate_backward(), "separate backward"),
+        (in_place([64, 1000]), "in place"),
+    ];
+    for (spec, told) in cases {
+        let error = Export::new(&loss, &spec).unwrap_err();
+        assert!(error.to_string().contains(told), "{told}: {error}");
+    }
+    let strided = crate::shape::Layout { shape: vec![64, 10], strides: vec![12, 1] };
+    let spec = PlanSpec::new().input_with("input", DType::F32, strided).input("target", DType::I32, &[64]);
+    let error = Export::new(&loss, &spec.grad("input")).unwrap_err();
+    assert!(error.to_string().contains("not contiguous"), "{error}");
+    let spaced = PlanSpec::new().input("input", DType::F32, &[4, 16, 10]).input("target", DType::I32, &[4, 10]);
+    assert!(Export::new(&loss, &spaced).unwrap_err().to_string().contains("[rows, cols]"));
+}

@@ -1,0 +1,301 @@
+//! A device to compute on: one of our own, or the caller's.
+
+use crate::error::{Error, Result};
+use crate::gpu::device::pipeline::PipelineCache;
+use crate::limits::Limits;
+use std::sync::Arc;
+
+/// A wgpu device and queue with a cache of pipelines. Cheap to clone; clones share the cache.
+///
+/// ```no_run
+/// # fn main() -> wgloss::Result<()> {
+/// let ctx = wgloss::Context::new()?;
+/// println!("{}", ctx.adapter_name());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Context {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    adapter: String,
+    info: Option<wgpu::AdapterInfo>,
+    limits: Limits,
+    pipelines: PipelineCache,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("adapter", &self.inner.adapter).field("limits", &self.inner.limits).finish()
+    }
+}
+
+impl Context {
+    /// A context of that device whose exponential was not measured.
+    pub(crate) fn unprobed(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<&wgpu::Adapter>) -> Context {
+        let info = adapter.map(wgpu::Adapter::get_info);
+        let name =
+            info.as_ref().map_or_else(String::new, |info| format!("{} {}", info.name, info.driver).to_lowercase());
+        let is = |known: &[&str]| known.iter().any(|known| name.contains(known));
+        let mesa = is(&["llvmpipe", "lavapipe"]);
+        let software = mesa
+            || is(&["swiftshader", "softpipe", "basic render"])
+            || info.as_ref().is_some_and(|info| info.device_type == wgpu::DeviceType::Cpu);
+        let limits = Limits {
+            subgroup: subgroup(&device, info.as_ref()),
+            // Measured there; on a GPU a vector of 16 bytes is one load.
+            wide: mesa && device.features().contains(wgpu::Features::SHADER_INT64),
+            ..limits(&device.limits(), software)
+        };
+        let adapter = info.as_ref().map_or_else(
+            || "adapter not given".to_owned(),
+            |info| format!("{} ({:?}, {} {})", info.name, info.backend, info.driver, info.driver_info),
+        );
+        let inner = Inner { device, queue, adapter, info, limits, pipelines: PipelineCache::default() };
+        Context { inner: Arc::new(inner) }
+    }
+
+    /// Says that softmax loops may use the adapter's exponential. Nobody else has the context yet.
+    pub(crate) fn allow_exp2(&mut self) {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.limits.exp2 = true;
+        }
+    }
+
+    /// Whether the other is this context, or a clone of it.
+    pub(crate) fn is(&self, other: &Context) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// The device.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.inner.device
+    }
+
+    /// The queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.inner.queue
+    }
+
+    /// Name, backend and driver of the adapter.
+    pub fn adapter_name(&self) -> &str {
+        &self.inner.adapter
+    }
+
+    /// What the adapter says of itself; unknown for a device that came without its adapter.
+    pub fn adapter_info(&self) -> Option<&wgpu::AdapterInfo> {
+        self.inner.info.as_ref()
+    }
+
+    /// What tells this adapter and its driver from others: name, backend, driver, version. Unknown for a device that
+    /// came without its adapter.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn adapter_key(&self) -> Option<[String; 4]> {
+        let info = self.inner.info.as_ref()?;
+        Some([info.name.clone(), format!("{:?}", info.backend), info.driver.clone(), info.driver_info.clone()])
+    }
+
+    /// What the device allows, as plain numbers.
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    /// Compiled kernels that the context holds: those of live plans, and the [`Context::IDLE_PIPELINES`] last used ones
+    /// beside.
+    pub fn pipelines(&self) -> usize {
+        self.inner.pipelines.len()
+    }
+
+    /// Compiled kernels of no live plan that a context keeps, for plans to come; [`Context::keep_idle_pipelines`] sets
+    /// another number. A kernel takes up to some megabytes.
+    pub const IDLE_PIPELINES: usize = crate::gpu::device::pipeline::IDLE;
+
+    /// Keeps so many compiled kernels that no live plan holds, from now on: of more, those go that were used longest
+    /// ago.
+    pub fn keep_idle_pipelines(&self, most: usize) {
+        self.inner.pipelines.keep(most);
+    }
+
+    /// From now on, new kernels whose first line contains `title` leave the last column out: all columns that a lane takes
+    /// last, where it takes several; the last whole step, where there are no rows. For tests of what checks kernels.
+    #[cfg(feature = "cli")]
+    #[doc(hidden)]
+    pub fn break_kernels(&self, title: &str) {
+        self.pipeline_cache().break_titled(title);
+    }
+
+    pub(crate) fn pipeline_cache(&self) -> &PipelineCache {
+        &self.inner.pipelines
+    }
+
+    /// Makes a buffer; running out of memory is an error that the context survives.
+    pub(crate) fn create_buffer(&self, what: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let bytes = bytes.max(16).checked_next_multiple_of(4).unwrap_or(u64::MAX);
+        let allowed = self.inner.limits.buffer_bytes;
+        if bytes > allowed {
+            let what = what.to_owned();
+            return Err(Error::Limit { what, needed: bytes, allowed, limit: "max_buffer_size" });
+        }
+        let descriptor = wgpu::BufferDescriptor { label: Some(what), size: bytes, usage, mapped_at_creation: false };
+        let buffer = self.caught(what, bytes, || self.device().create_buffer(&descriptor))?;
+        self.check_device()?;
+        Ok(buffer)
+    }
+
+    /// Copies bytes to a buffer that has `COPY_DST`, before what is submitted next.
+    pub(crate) fn write(&self, what: &str, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
+        if !buffer.usage().contains(wgpu::BufferUsages::COPY_DST) {
+            let message = "cannot be written from the host: it was made without BufferUsages::COPY_DST".to_owned();
+            return Err(Error::Buffer { input: what.to_owned(), message });
+        }
+        self.caught(what, bytes.len() as u64, || self.queue().write_buffer(buffer, offset, bytes))?;
+        self.check_device()
+    }
+
+    /// Records commands and submits them.
+    pub(crate) fn submit(&self, what: &str, record: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<()> {
+        self.scoped(what, || {
+            let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            record(&mut encoder);
+            self.queue().submit([encoder.finish()]);
+        })
+    }
+
+    /// Waits until the device is idle.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn wait(&self) -> Result<()> {
+        let poll = || self.device().poll(wgpu::PollType::wait_indefinitely());
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll)) {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Error::Device { message: error.to_string() }),
+            // wgpu panics where a driver loses the device while somebody waits; what else panics is a callback's.
+            Err(panic) => match panic.downcast_ref::<String>() {
+                Some(message) if message.starts_with("Error in Device::poll") => {
+                    Err(Error::Device { message: message.clone() })
+                }
+                _ => std::panic::resume_unwind(panic),
+            },
+        }
+    }
+
+    /// Copies bytes back from a buffer that has `COPY_SRC`.
+    pub(crate) async fn read(&self, what: &str, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>> {
+        if !buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) {
+            let message = "cannot be read back: it was made without BufferUsages::COPY_SRC".to_owned();
+            return Err(Error::Buffer { input: what.to_owned(), message });
+        }
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = self.create_buffer("staging", bytes, usage)?;
+        self.submit(what, |encoder| encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes))?;
+        let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
+        self.caught(what, bytes, || {
+            staging.map_async(wgpu::MapMode::Read, .., move |result| {
+                // The receiver is gone only if the caller dropped this future.
+                let _ = sender.send(result);
+            });
+        })?;
+        // In a browser the event loop does the work.
+        #[cfg(not(target_arch = "wasm32"))]
+        self.wait()?;
+        let lost = |message: String| Error::Device { message: format!("{what}: {message}") };
+        match receiver.receive().await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Err(lost(error.to_string())),
+            None => return Err(lost("the device was lost before it answered".to_owned())),
+        }
+        let view = staging.get_mapped_range(..bytes).map_err(|error| lost(error.to_string()))?;
+        Ok(view.to_vec())
+    }
+
+    /// Makes calls of wgpu whose mistakes, or a lost device, are errors of ours: left alone, wgpu panics at the ones and
+    /// is silent about the other. Whatever is called with a buffer or a kernel goes through here.
+    pub(crate) fn scoped<T>(&self, what: &str, calls: impl FnOnce() -> T) -> Result<T> {
+        let value = self.caught(what, 0, calls)?;
+        self.check_device()?;
+        Ok(value)
+    }
+
+    /// As [`Context::scoped`], silent about a lost device; `bytes` is what running out of memory is told with.
+    pub(crate) fn caught<T>(&self, what: &str, bytes: u64, calls: impl FnOnce() -> T) -> Result<T> {
+        let scope = |filter| self.device().push_error_scope(filter);
+        let memory = scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = scope(wgpu::ErrorFilter::Internal);
+        let validation = scope(wgpu::ErrorFilter::Validation);
+        let value = calls();
+        let (validation, internal) = (resolved(validation.pop()), resolved(internal.pop()));
+        if resolved(memory.pop()).is_some() {
+            return Err(Error::OutOfMemory { what: what.to_owned(), bytes });
+        }
+        match validation.or(internal) {
+            Some(error) => Err(Error::Device { message: format!("{what}: {error}") }),
+            None => Ok(value),
+        }
+    }
+
+    /// Whether the device is there. What is made on a lost one is invalid and wgpu says so to its one device-lost
+    /// callback only, which is the caller's; but a buffer that should be mapped from the start is not mapped then.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn check_device(&self) -> Result<()> {
+        let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some("wgloss sign of life"), size: 4, usage, mapped_at_creation: true };
+        let mapped = self.caught("sign of life", 4, || {
+            let buffer = self.device().create_buffer(&descriptor);
+            buffer.get_mapped_range(..).map(drop)
+        })?;
+        mapped.map_err(|_| Error::Device { message: "the device was lost or destroyed".to_owned() })
+    }
+
+    /// In a browser a lost device is told to its own `lost` promise.
+    #[cfg(target_arch = "wasm32")]
+    pub(crate) fn check_device(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The result of an error scope, which wgpu has at once on native; in a browser, errors go to the device's handler.
+fn resolved(future: impl Future<Output = Option<wgpu::Error>>) -> Option<wgpu::Error> {
+    #[cfg(not(target_arch = "wasm32"))]
+    return pollster::block_on(future);
+    #[cfg(target_arch = "wasm32")]
+    {
+        drop(future);
+        None
+    }
+}
+
+fn limits(of: &wgpu::Limits, software: bool) -> Limits {
+    Limits {
+        storage_buffers: of.max_storage_buffers_per_shader_stage,
+        workgroup_invocations: of.max_compute_invocations_per_workgroup.min(of.max_compute_workgroup_size_x),
+        workgroups: of.max_compute_workgroups_per_dimension,
+        workgroup_bytes: of.max_compute_workgroup_storage_size,
+        binding_bytes: of.max_storage_buffer_binding_size,
+        buffer_bytes: of.max_buffer_size,
+        offset_alignment: of.min_storage_buffer_offset_alignment.max(32),
+        subgroup: 0,
+        exp2: false,
+        software,
+        wide: false,
+    }
+}
+
+/// Lanes of a subgroup at least, where the device has subgroup operations and its adapter is known.
+fn subgroup(device: &wgpu::Device, info: Option<&wgpu::AdapterInfo>) -> u32 {
+    match info {
+        Some(info) if device.features().contains(wgpu::Features::SUBGROUP) => info.subgroup_min_size,
+        _ => 0,
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+const _: () = {
+    const fn is_send_sync<T: Send + Sync>() {}
+    is_send_sync::<Context>();
+    is_send_sync::<crate::Tensor>();
+    is_send_sync::<crate::Plan>();
+    is_send_sync::<crate::Bound>();
+};

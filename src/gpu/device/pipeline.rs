@@ -1,0 +1,200 @@
+//! Compute pipelines, made once for each source, and kept as long as a plan holds them or there is room.
+
+use crate::codegen::KernelSource;
+use crate::error::Result;
+use crate::gpu::device::context::Context;
+use crate::gpu::device::trusted;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A pipeline and the layout of its bindings.
+pub(crate) struct Pipeline {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+}
+
+/// Pipelines that nobody uses, where the context was not told how many to keep.
+pub(crate) const IDLE: usize = 128;
+
+/// Pipelines by their sources. Those of live plans stay; of the others, those that were used last.
+pub(crate) struct PipelineCache {
+    known: Mutex<Known>,
+    /// Kernels to break, by their titles.
+    #[cfg(feature = "cli")]
+    broken: std::sync::OnceLock<String>,
+}
+
+struct Known {
+    entries: HashMap<String, Entry>,
+    /// Idle pipelines that are kept, at most.
+    idle: usize,
+    /// Grows with each use.
+    clock: u64,
+}
+
+struct Entry {
+    slot: Arc<Slot>,
+    used: u64,
+}
+
+/// Locked while its pipeline is made: who wants the same one meanwhile waits for it.
+type Slot = Mutex<Option<Arc<Pipeline>>>;
+
+impl Entry {
+    /// Whether nobody holds the pipeline, nor makes it, nor waits for it.
+    fn is_idle(&self) -> bool {
+        let held = |slot: Option<Arc<Pipeline>>| slot.is_some_and(|pipeline| Arc::strong_count(&pipeline) > 2);
+        Arc::strong_count(&self.slot) == 1 && !held(locked(&self.slot).clone())
+    }
+}
+
+impl Known {
+    /// Drops the idle pipelines that were used longest ago, as far as there are too many.
+    fn evict(&mut self) {
+        let mut idle: Vec<u64> =
+            self.entries.values().filter(|entry| entry.is_idle()).map(|entry| entry.used).collect();
+        let surplus = idle.len().saturating_sub(self.idle);
+        let Some(last) = surplus.checked_sub(1) else { return };
+        idle.sort_unstable();
+        self.entries.retain(|_, entry| entry.used > idle[last] || !entry.is_idle());
+    }
+}
+
+impl Default for PipelineCache {
+    fn default() -> PipelineCache {
+        PipelineCache {
+            known: Mutex::new(Known { entries: HashMap::new(), idle: IDLE, clock: 0 }),
+            #[cfg(feature = "cli")]
+            broken: std::sync::OnceLock::new(),
+        }
+    }
+}
+
+/// What a panic elsewhere left is whole: nothing is half changed under these locks.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Uniforms of a kernel: binding 0 and 1, and for reductions one after the storage buffers.
+fn uniforms(source: &KernelSource, trailing: bool) -> Vec<u32> {
+    let mut all = vec![0, 1];
+    if trailing {
+        all.push(source.bindings.len() as u32 + 2);
+    }
+    all
+}
+
+impl PipelineCache {
+    /// The pipeline of a source; `trailing` says that a uniform follows the storage buffers.
+    pub fn get(&self, ctx: &Context, source: &KernelSource, trailing: bool) -> Result<Arc<Pipeline>> {
+        let slot = {
+            let mut known = locked(&self.known);
+            known.clock += 1;
+            let used = known.clock;
+            match known.entries.get_mut(&source.wgsl) {
+                Some(entry) => {
+                    entry.used = used;
+                    entry.slot.clone()
+                }
+                None => {
+                    let slot = Arc::<Slot>::default();
+                    known.entries.insert(source.wgsl.clone(), Entry { slot: slot.clone(), used });
+                    slot
+                }
+            }
+        };
+        let mut place = locked(&slot);
+        if let Some(found) = &*place {
+            return Ok(found.clone());
+        }
+        #[cfg(feature = "cli")]
+        let made = create(ctx, &self.broken(source), trailing);
+        #[cfg(not(feature = "cli"))]
+        let made = create(ctx, source, trailing);
+        let made = made.map(Arc::new);
+        *place = made.as_ref().ok().cloned();
+        drop(place);
+        drop(slot);
+        let mut known = locked(&self.known);
+        // One that could not be made is idle at once, and worth nothing.
+        if made.is_err() && known.entries.get(&source.wgsl).is_some_and(Entry::is_idle) {
+            known.entries.remove(&source.wgsl);
+        }
+        known.evict();
+        made
+    }
+
+    /// Pipelines that are there.
+    pub fn len(&self) -> usize {
+        locked(&self.known).entries.len()
+    }
+
+    /// To be called when pipelines were let go.
+    pub fn trim(&self) {
+        locked(&self.known).evict();
+    }
+
+    /// Keeps so many idle pipelines from now on.
+    pub fn keep(&self, idle: usize) {
+        let mut known = locked(&self.known);
+        known.idle = idle;
+        known.evict();
+    }
+
+    #[cfg(feature = "cli")]
+    pub fn break_titled(&self, title: &str) {
+        self.broken.get_or_init(|| title.to_owned());
+    }
+
+    #[cfg(feature = "cli")]
+    fn broken(&self, source: &KernelSource) -> KernelSource {
+        let title = source.wgsl.lines().next().unwrap_or_default();
+        match self.broken.get() {
+            Some(part) if title.contains(part.as_str()) => {
+                KernelSource { wgsl: crate::gpu::device::broken::without_last_column(&source.wgsl), ..source.clone() }
+            }
+            _ => source.clone(),
+        }
+    }
+}
+
+fn create(ctx: &Context, source: &KernelSource, trailing: bool) -> Result<Pipeline> {
+    let device = ctx.device();
+    let uniforms = uniforms(source, trailing);
+    let label = source.wgsl.lines().next().unwrap_or_default().trim_start_matches("// ");
+    let entry = |binding: u32, ty: wgpu::BufferBindingType| wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+        count: None,
+    };
+    let mut entries: Vec<wgpu::BindGroupLayoutEntry> =
+        uniforms.iter().map(|&binding| entry(binding, wgpu::BufferBindingType::Uniform)).collect();
+    for (place, binding) in source.bindings.iter().enumerate() {
+        let ty = wgpu::BufferBindingType::Storage { read_only: !binding.writes };
+        entries.push(entry(place as u32 + 2, ty));
+    }
+    ctx.scoped(&format!("kernel `{label}`"), || {
+        let layout =
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(label), entries: &entries });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(label),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let module = trusted::shader_module(device, label, &source.wgsl);
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(label),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                // Every lane writes its slot before any is read.
+                zero_initialize_workgroup_memory: false,
+                ..wgpu::PipelineCompilationOptions::default()
+            },
+            cache: None,
+        });
+        Pipeline { pipeline, layout }
+    })
+}

@@ -1,0 +1,356 @@
+//! The fastest of a plan's schedules, found by measuring.
+
+mod agree;
+mod cache;
+mod rig;
+
+pub use cache::TuneCache;
+
+use crate::codegen::pass_kernel;
+use crate::error::{Error, Result};
+use crate::gpu::bound::Bound;
+use crate::gpu::plan::{Inner, Plan};
+use crate::gpu::tune::cache::{Kept, Key, fnv};
+use crate::gpu::tune::rig::Trial;
+use crate::plan::check::mode_of;
+use crate::plan::compiled::Compiled;
+use crate::plan::explain::output_name;
+use crate::plan::passes::Resolved;
+use crate::plan::problem::{Place, Step};
+use crate::plan::tuning::{TuneCandidate, TuneClock, Tuning};
+use crate::schedule::{Force, Kernel, PassSchedule, Shape, candidates};
+use crate::shape::Geometry;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The default is replaced by what takes less than this share of its time.
+const FASTER: f64 = 0.97;
+/// What takes this many times as long as the fastest is measured no further.
+const SLOW: f64 = 2.0;
+/// Runs before that is believed: on a busy machine one may be disturbed.
+const SURE: usize = 2;
+/// Candidates that are measured again, beside the default, before one of them is chosen.
+const FINALISTS: usize = 3;
+/// Bytes of gradients that are kept in f32 until they settle, for all candidates together.
+const KEPT_BYTES: u64 = 1 << 30;
+
+/// A budget beyond this is no bound; with it, no point in time is out of the clock's range.
+const LONGEST_BUDGET: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How [`Plan::tune`] measures.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct TuneOptions {
+    repetitions: usize,
+    most: usize,
+    budget: Duration,
+    cache: Option<TuneCache>,
+}
+
+impl Default for TuneOptions {
+    fn default() -> TuneOptions {
+        TuneOptions { repetitions: 9, most: usize::MAX, budget: Duration::from_secs(30), cache: None }
+    }
+}
+
+impl TuneOptions {
+    /// All candidates, nine repetitions, at most 30 seconds, no cache.
+    pub fn new() -> TuneOptions {
+        TuneOptions::default()
+    }
+
+    /// Interleaved runs of each candidate; at least three.
+    pub fn repetitions(mut self, repetitions: usize) -> TuneOptions {
+        self.repetitions = repetitions.max(3);
+        self
+    }
+
+    /// Candidates beside the default, at most: those nearest to it.
+    pub fn candidates(mut self, most: usize) -> TuneOptions {
+        self.most = most;
+        self
+    }
+
+    /// Time after which no further candidate is compiled, and repetitions stop at three.
+    pub fn budget(mut self, budget: Duration) -> TuneOptions {
+        self.budget = budget;
+        self
+    }
+
+    /// Where the outcome is looked up first, and kept.
+    pub fn cache(mut self, cache: TuneCache) -> TuneOptions {
+        self.cache = Some(cache);
+        self
+    }
+}
+
+/// A candidate that computes the same as the default, and what it took.
+struct Contender {
+    place: usize,
+    bound: Bound,
+    samples: Vec<f64>,
+}
+
+impl Contender {
+    fn quantile(&self, share: f64) -> f64 {
+        quantile(&self.samples, share)
+    }
+}
+
+impl Plan {
+    /// The same plan with the fastest schedule for this device, found by measuring. Blocks, for a second or so on a
+    /// GPU; longer on software adapters, which take seconds to compile a kernel.
+    ///
+    /// Up to 24 candidates (see [`schedule::candidates`](crate::schedule::candidates)) run on tensors of the planned
+    /// shapes that are made for this and dropped afterwards, so the memory of the plan's tensors is needed once more;
+    /// nothing of the caller's is touched. A candidate whose outputs differ from the default's by more than twice the
+    /// promised accuracy is dropped. The others run in interleaved rounds, timed by GPU timestamps where the device has
+    /// them (a device of the caller's needs `Features::TIMESTAMP_QUERY`; [`Context::new`](crate::Context::new) asks for
+    /// it), else by wall clock from submit to idle. The three fastest and the default run again, and only these
+    /// second runs count: the default is replaced by the one with the lowest median if that is more than 3% below the
+    /// default's, and so are three of four of its runs. In-place and accumulating plans start each run from the same
+    /// values.
+    ///
+    /// Bits may differ between schedules, within the promised accuracy. What the plan was made to insist on
+    /// ([`PlanSpec::force`](crate::PlanSpec::force)) stays; tensors that the chosen schedule cannot take, because they
+    /// are aligned otherwise, get the default. [`Plan::tuning`] and [`Plan::explain`] tell what was measured. With a
+    /// [`TuneCache`], an outcome that is known is used without measuring. A device that came without its adapter is
+    /// tuned each time; a file that cannot be written is no error, but told.
+    ///
+    /// ```no_run
+    /// use wgloss::{Context, DType, PlanSpec, TuneCache, TuneOptions, losses};
+    /// # fn main() -> wgloss::Result<()> {
+    /// let ctx = Context::new()?;
+    /// let spec = PlanSpec::new().input("input", DType::F32, &[8192, 1000]).input("target", DType::I32, &[8192]);
+    /// let mut options = TuneOptions::new();
+    /// if let Some(cache) = TuneCache::open_default() {
+    ///     options = options.cache(cache);
+    /// }
+    /// let plan = ctx.plan(&losses::cross_entropy(), &spec.grad("input"))?.tune(&options)?;
+    /// println!("{}", plan.explain());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), [`Error::Limit`](crate::Error::Limit) and
+    /// [`Error::Device`](crate::Error::Device) of the default schedule; what goes wrong with another drops it.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for a shard of the classes, which does not run by itself.
+    pub fn tune(&self, options: &TuneOptions) -> Result<Plan> {
+        let inner = &self.inner;
+        if inner.compiled.staging.shard.is_some() {
+            let message = "tuning a shard of the classes, which does not run by itself".to_owned();
+            return Err(Error::Unsupported { message });
+        }
+        // As it was before it was tuned, if it was.
+        let plain = Plan { inner: Arc::new(inner.scheduled(inner.compiled.spec.force, None)?) };
+        let (geometry, resolved) = plain.inner.resolve(&plain.inner.compiled.planned()?, false)?;
+        let kept_in = options.cache.as_ref().zip(plain.key(&geometry, &resolved));
+        if let Some(plan) = kept_in.as_ref().and_then(|(cache, key)| plain.known(cache, key)) {
+            return Ok(plan);
+        }
+        let shapes: Vec<Shape> = resolved.facts.passes.iter().map(|facts| facts.shape).collect();
+        let forces = candidates(&inner.compiled.program, &shapes, inner.ctx.limits(), inner.compiled.spec.force);
+        let most = (KEPT_BYTES / plain.kept_bytes(&geometry, &resolved).max(1)).clamp(2, forces.len().max(2) as u64);
+        let forces = &forces[..forces.len().min(most as usize).min(options.most.saturating_add(1))];
+        drop(resolved);
+        let mut tuning = plain.measure(&geometry, forces, options)?;
+        let force = tuning.candidates[tuning.chosen].force;
+        if let Some((cache, key)) = kept_in {
+            let ms =
+                |place: usize| tuning.candidates[place].median_ms.expect("the default and the chosen are measured");
+            let kept = Kept { force, default_ms: ms(0), ms: ms(tuning.chosen) };
+            tuning.not_kept = cache.put(&key, &kept).err().map(|error| format!("{}: {error}", cache.path().display()));
+        }
+        Ok(Plan { inner: Arc::new(inner.scheduled(inner.compiled.spec.force, Some((force, tuning)))?) })
+    }
+
+    /// The plan as an earlier run found it best; a schedule that these shapes cannot take is not taken.
+    fn known(&self, cache: &TuneCache, key: &Key) -> Option<Plan> {
+        let Kept { force, default_ms, ms } = cache.get(key)?;
+        let inner = &self.inner;
+        let mut all = vec![(inner.compiled.spec.force, default_ms)];
+        all.extend((force != inner.compiled.spec.force).then_some((force, ms)));
+        let candidate = |(force, ms): &(Force, f64)| {
+            let passes =
+                inner.scheduled(*force, None).and_then(|other| Plan { inner: Arc::new(other) }.schedules()).ok()?;
+            Some(TuneCandidate {
+                force: *force,
+                passes,
+                median_ms: Some(*ms),
+                share: Some(ms / default_ms),
+                runs: 0,
+                dropped: None,
+            })
+        };
+        let candidates: Vec<TuneCandidate> = all.iter().map(candidate).collect::<Option<_>>()?;
+        let tuning = Tuning { clock: TuneClock::Cache, chosen: candidates.len() - 1, candidates, not_kept: None };
+        let inner = inner.scheduled(inner.compiled.spec.force, Some((force, tuning))).ok()?;
+        Some(Plan { inner: Arc::new(inner) })
+    }
+
+    fn schedules(&self) -> Result<Vec<PassSchedule>> {
+        let (_, resolved) = self.inner.resolve(&self.inner.compiled.planned()?, false)?;
+        Ok(resolved.facts.passes.iter().map(|facts| facts.schedule).collect())
+    }
+
+    /// Bytes that each bound plan takes for gradients that settle after their pass.
+    fn kept_bytes(&self, geometry: &Geometry, resolved: &Resolved) -> u64 {
+        let outputs = &self.inner.compiled.program.outputs;
+        let kept = |step: &Step| match step {
+            Step::Settle { output, .. } => Place::kept_values(geometry, outputs[*output].scope),
+            _ => 0,
+        };
+        resolved.steps.iter().map(kept).fold(0u64, u64::saturating_add).saturating_mul(4)
+    }
+
+    /// What the outcome depends on; none where the adapter is not known.
+    fn key(&self, geometry: &Geometry, resolved: &Resolved) -> Option<Key> {
+        let Inner { ctx, compiled, .. } = &*self.inner;
+        let Compiled { program, spec, .. } = compiled;
+        let planned = compiled.planned().ok()?;
+        let inputs = program.inputs.iter().zip(&planned.inputs);
+        let inputs = inputs.filter_map(|(decl, io)| Some(format!("{} {}", decl.name, io.as_ref()?.dtype)));
+        let outputs = planned.outputs.iter().enumerate().map(|(output, io)| {
+            let name = output_name(program, &program.outputs[output].target);
+            format!("{name} {} {:?}", io.dtype, mode_of(program, spec, output))
+        });
+        // One schedule for all shapes of a class: only what else the kernels depend on is to tell.
+        let kernels = (0..program.passes.len()).map(|pass| {
+            let chosen = &resolved.facts.passes[pass].schedule;
+            let kernel = if chosen.kernel == Kernel::Elementwise { Kernel::Elementwise } else { Kernel::Row };
+            let (workgroup, lanes, subgroup, grid) = (64, 64, 0, [1, 1]);
+            let fixed = PassSchedule { kernel, workgroup, lanes, subgroup, grid, strided: false, ..*chosen };
+            pass_kernel(program, pass, &fixed, &resolved.variants[pass], 0).wgsl
+        });
+        let kernels: Vec<String> = kernels.collect();
+        let alignment = resolved.facts.passes.iter().map(|facts| {
+            let Shape { width, masked, rows_innermost, overwritten, .. } = facts.shape;
+            let flags = [masked, rows_innermost, overwritten].map(|flag| if flag { 'y' } else { 'n' });
+            format!("aligned {width}{}", flags.iter().collect::<String>())
+        });
+        Some(Key {
+            adapter: ctx.adapter_key()?,
+            limits: ctx.limits().clone(),
+            program: program.name.clone(),
+            kernels: fnv(kernels.iter().map(String::as_bytes)),
+            rows: geometry.rows,
+            cols: geometry.cols,
+            tensors: inputs.chain(outputs).collect(),
+            alignment: alignment.collect(),
+            asked: spec.force,
+        })
+    }
+
+    /// Compiles, checks and times the candidates, of which the first is the default.
+    fn measure(&self, geometry: &Geometry, forces: &[Force], options: &TuneOptions) -> Result<Tuning> {
+        let budget = options.budget.min(LONGEST_BUDGET);
+        let deadline = Instant::now() + budget;
+        let mut trial = Trial::new(&self.inner, geometry)?;
+        let mut all: Vec<TuneCandidate> = Vec::new();
+        let mut contenders: Vec<Contender> = Vec::new();
+        let mut want = None;
+        for (place, &force) in forces.iter().enumerate() {
+            let mut candidate =
+                TuneCandidate { force, passes: Vec::new(), median_ms: None, share: None, runs: 0, dropped: None };
+            // Half of the time is left for measuring.
+            if place > 0 && Instant::now() + budget / 2 > deadline {
+                candidate.dropped = Some("no time was left to try it".to_owned());
+                all.push(candidate);
+                continue;
+            }
+            let made = || -> Result<(Vec<PassSchedule>, Bound, Vec<Vec<f32>>)> {
+                let plan = Plan { inner: Arc::new(self.inner.scheduled(force, None)?) };
+                let bound = plan.bind(&trial.bindings)?;
+                let outputs = trial.outputs(&bound)?;
+                Ok((plan.schedules()?, bound, outputs))
+            };
+            match made() {
+                Ok((passes, bound, outputs)) => {
+                    candidate.passes = passes;
+                    let want = want.get_or_insert_with(|| outputs.clone());
+                    candidate.dropped = trial.disagreement(&bound, want, &outputs);
+                    if candidate.dropped.is_none() {
+                        contenders.push(Contender { place, bound, samples: Vec::new() });
+                    }
+                }
+                Err(error) if place == 0 => return Err(error),
+                Err(error) => candidate.dropped = Some(error.to_string()),
+            }
+            all.push(candidate);
+        }
+        drop(want);
+        // Half of what is left is for those that decide.
+        let now = Instant::now();
+        let halfway = now + deadline.saturating_duration_since(now) / 2;
+        rounds(&mut trial, &mut contenders, options.repetitions, halfway)?;
+        note(&contenders, &mut all);
+        // The fastest of many was partly lucky: what decides is measured anew.
+        contenders[1..].sort_by(|a, b| a.quantile(0.5).total_cmp(&b.quantile(0.5)));
+        contenders.truncate(1 + FINALISTS);
+        let mut chosen = 0;
+        if contenders.len() > 1 {
+            rounds(&mut trial, &mut contenders, options.repetitions, deadline)?;
+            note(&contenders, &mut all);
+            let enough = FASTER * contenders[0].quantile(0.5);
+            let faster = contenders[1..].iter().filter(|contender| contender.quantile(0.75) < enough);
+            let best = faster.min_by(|a, b| a.quantile(0.5).total_cmp(&b.quantile(0.5)));
+            chosen = best.map_or(0, |contender| contender.place);
+        }
+        Ok(Tuning { clock: trial.clock(), candidates: all, chosen, not_kept: None })
+    }
+}
+
+/// Interleaved runs, afresh: each round every contender takes one turn, and another one begins.
+fn rounds(trial: &mut Trial<'_>, contenders: &mut [Contender], repetitions: usize, deadline: Instant) -> Result<()> {
+    'again: loop {
+        contenders.iter_mut().for_each(|contender| contender.samples.clear());
+        for round in 0..repetitions {
+            if round >= 3 && Instant::now() > deadline {
+                break;
+            }
+            let least = |c: &Contender| c.samples.iter().copied().reduce(f64::min);
+            let fastest = contenders.iter().filter_map(least).reduce(f64::min).unwrap_or(0.0);
+            for turn in 0..contenders.len() {
+                let place = (turn + round) % contenders.len();
+                let contender = &mut contenders[place];
+                let before = least(contender);
+                // The default is what all others are held against.
+                if place > 0 && contender.samples.len() >= SURE && before.is_some_and(|ms| ms > SLOW * fastest) {
+                    continue;
+                }
+                let Some(ms) = trial.time(&contender.bound, before)? else { continue 'again };
+                contender.samples.push(ms);
+            }
+        }
+        return Ok(());
+    }
+}
+
+/// Medians and shares of the default's, which is the first, of the rounds that these took part in.
+fn note(contenders: &[Contender], all: &mut [TuneCandidate]) {
+    let default = contenders[0].quantile(0.5);
+    for contender in contenders {
+        let (candidate, median) = (&mut all[contender.place], contender.quantile(0.5));
+        (candidate.median_ms, candidate.share, candidate.runs) =
+            (Some(median), Some(median / default), contender.samples.len());
+    }
+}
+
+/// The sample below which this share of them lies.
+fn quantile(samples: &[f64], share: f64) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[((sorted.len() - 1) as f64 * share).round() as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_samples() {
+        let samples = [3.0, 1.0, 2.0, 5.0, 4.0];
+        assert_eq!([0.0, 0.5, 0.75, 1.0].map(|share| quantile(&samples, share)), [1.0, 3.0, 4.0, 5.0]);
+        assert_eq!(quantile(&[7.0], 0.75), 7.0);
+    }
+}

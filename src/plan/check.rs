@@ -1,0 +1,101 @@
+//! What a specification must fulfil: names, element types, where gradients may go. Pure.
+
+use crate::codegen::Mode;
+use crate::error::{Error, Result};
+use crate::expr::op::Kind;
+use crate::lower::{Program, Target, UPSTREAM};
+use crate::plan::spec::{GradMode, PlanSpec};
+use crate::shape::DType;
+use crate::shape::Layout;
+use crate::shape::Scope;
+
+pub(crate) fn check_input(loss: &str, known: &[crate::loss::InputSpec], input: &str, dtype: DType) -> Result<()> {
+    let generic = [crate::loss::SAMPLE_WEIGHT, crate::loss::MASK, UPSTREAM];
+    let kind = match known.iter().find(|i| i.name == input) {
+        Some(spec) => spec.kind,
+        None if generic.contains(&input) => Kind::Float,
+        None => {
+            let all: Vec<&str> = known.iter().map(|i| i.name.as_str()).chain(generic).collect();
+            let what = format!("{loss} has no input");
+            return Err(Error::Name { what, name: input.to_owned(), known: all.join(", ") });
+        }
+    };
+    let fits = if kind == Kind::Int { !dtype.is_float() } else { dtype.is_float() };
+    if fits {
+        return Ok(());
+    }
+    let expected = if kind == Kind::Int { "i32 or u32 class indices" } else { "f32, f16 or bf16" };
+    Err(Error::DType { input: input.to_owned(), expected: expected.to_owned(), found: dtype.to_string() })
+}
+
+/// Whatever is written, in whatever way, has a place for each element.
+pub(crate) fn check_written(name: &str, layout: &Layout) -> Result<()> {
+    if !layout.overlaps_itself() {
+        return Ok(());
+    }
+    let Layout { shape, strides } = layout;
+    let message = format!("is written, but elements of shape {shape:?} with strides {strides:?} share a place");
+    Err(Error::Buffer { input: name.to_owned(), message })
+}
+
+/// A gradient is stored as some float, and in place as its input.
+pub(crate) fn check_grad_dtype(spec: &PlanSpec, input: &str, dtype: DType) -> Result<()> {
+    let wrong = |expected: String| {
+        Err(Error::DType { input: format!("gradient of {input}"), expected, found: dtype.to_string() })
+    };
+    if !dtype.is_float() {
+        return wrong("f32, f16 or bf16".to_owned());
+    }
+    let in_place = spec.modes.iter().any(|(name, mode)| name == input && *mode == GradMode::InPlace);
+    match spec.inputs.iter().find(|(name, ..)| name == input) {
+        _ if !spec.wanted.grads.iter().any(|grad| grad == input) => {
+            let what = "an element type is given, but no gradient is asked for, of".to_owned();
+            Err(Error::Name { what, name: input.to_owned(), known: spec.wanted.grads.join(", ") })
+        }
+        Some((_, own, _)) if in_place && *own != dtype => wrong(format!("{own}, in place of the input")),
+        Some(_) => Ok(()),
+        None => Err(missing("the plan's gradient", input, spec.inputs.iter().map(|i| i.0.as_str()))),
+    }
+}
+
+pub(crate) fn missing<'a>(loss: &str, input: &str, given: impl Iterator<Item = &'a str>) -> Error {
+    let what = format!("{loss} needs the input");
+    Error::Name { what, name: input.to_owned(), known: given.collect::<Vec<_>>().join(", ") }
+}
+
+pub(crate) fn mode_of(program: &Program, spec: &PlanSpec, output: usize) -> Mode {
+    match &program.outputs[output].target {
+        Target::Loss if spec.accumulate_loss => Mode::Accumulate,
+        Target::Grad(place) => {
+            let name = &program.inputs[*place].name;
+            match spec.modes.iter().find(|m| m.0 == *name).map(|m| m.1) {
+                Some(GradMode::InPlace) => Mode::InPlace(*place),
+                Some(GradMode::Accumulate) => Mode::Accumulate,
+                _ => Mode::Write,
+            }
+        }
+        _ => Mode::Write,
+    }
+}
+
+/// An input may be overwritten only by the last pass that reads it.
+pub(crate) fn check_in_place(program: &Program, in_place: &[usize]) -> Result<()> {
+    for &output in in_place {
+        let Target::Grad(place) = program.outputs[output].target else { continue };
+        if !matches!(program.outputs[output].scope, Scope::Element | Scope::Row) {
+            let message = format!("an in-place gradient of `{}`, which is one value", program.inputs[place].name);
+            return Err(Error::Unsupported { message });
+        }
+        let written = program.passes.iter().position(|p| p.outputs.contains(&output)).unwrap_or(0);
+        let read_after =
+            program.passes[written + 1..].iter().any(|p| crate::schedule::tensor_inputs(program, p).contains(&place));
+        if read_after {
+            let message = format!(
+                "an in-place gradient of `{}`: with so many outputs a later pass must read it again; ask for fewer",
+                program.inputs[place].name
+            );
+            return Err(Error::Unsupported { message });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,266 @@
+//! Tensors larger than a binding: a pass runs once for each chunk of the outermost axis, and of the columns where not
+//! even one row fits. Pure numbers.
+
+use crate::error::{Error, Result};
+use crate::plan::problem::Place;
+use std::ops::Range;
+
+/// Consecutive indices of the cut axis, and consecutive columns of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    pub first: u64,
+    pub len: u64,
+    pub first_col: u64,
+    pub cols: u64,
+}
+
+/// What decides how a pass is cut.
+pub(crate) struct Cut {
+    /// Sizes of the merged axes.
+    pub axes: [u64; 4],
+    /// The axis that is cut.
+    pub axis: usize,
+    /// Bytes of a binding, at most.
+    pub binding_bytes: u64,
+    /// Alignment of a binding's offset, in bytes.
+    pub alignment: u64,
+}
+
+/// Bytes of the longest vector that kernels load.
+const LONGEST: u64 = 32;
+
+/// Chunks of one pass, at most: each is a dispatch of its own.
+const MOST_CHUNKS: u64 = 1 << 16;
+
+/// How a pass is cut, and into what.
+pub(crate) struct Pieces {
+    pub cut: Cut,
+    pub pieces: Vec<Chunk>,
+}
+
+impl Cut {
+    /// The outermost axis with more than one index, of the axes that items lie along.
+    pub fn new(axes: [u64; 4], items: usize, binding_bytes: u64, alignment: u64) -> Cut {
+        let axis = (0..items).find(|&axis| axes[axis] > 1).unwrap_or(items - 1);
+        Cut { axes, axis, binding_bytes, alignment }
+    }
+
+    /// All columns of so many indices.
+    pub fn all_columns(&self, first: u64, len: u64) -> Chunk {
+        Chunk { first, len, first_col: 0, cols: self.axes[3] }
+    }
+
+    /// Elements from the first to the last of one index of the cut axis.
+    fn inner(&self, place: &Place, cols: u64) -> u64 {
+        let size = |axis: usize| if axis == 3 { cols } else { self.axes[axis] };
+        let along = |axis: usize| (size(axis) - 1) * place.strides[axis];
+        1 + (0..4).filter(|&axis| axis != self.axis).map(along).sum::<u64>()
+    }
+
+    /// First element of a chunk in its buffer.
+    fn start(&self, place: &Place, chunk: Chunk) -> u64 {
+        // Where the columns are cut along, they are no columns of a row.
+        let columns = if self.axis == 3 { 0 } else { chunk.first_col * place.strides[3] };
+        place.offset + chunk.first * place.strides[self.axis] + columns
+    }
+
+    /// Bytes of a chunk in the tensor's buffer: from an aligned offset to the end of the last whole vector, and no fewer
+    /// than the longest vector has that kernels load, where there are as many before.
+    pub fn bytes(&self, place: &Place, chunk: Chunk) -> Range<u64> {
+        let size = place.dtype.size();
+        let first = self.start(place, chunk);
+        let end = first + (chunk.len - 1) * place.strides[self.axis] + self.inner(place, chunk.cols);
+        let (start, end) = (first * size, (end * size).next_multiple_of(16));
+        let begin = start - start % self.alignment;
+        if end - begin < LONGEST { begin.saturating_sub(self.alignment)..end } else { begin..end }
+    }
+
+    /// First element of a chunk in its binding.
+    pub fn first(&self, place: &Place, chunk: Chunk) -> u64 {
+        self.start(place, chunk) - self.bytes(place, chunk).start / place.dtype.size()
+    }
+
+    /// The fewest chunks of which each tensor's part fits a binding. `parts` says whether a row may be cut.
+    pub fn chunks(&self, tensors: &[(&str, Place)], parts: bool) -> Result<Vec<Chunk>> {
+        let total = self.axes[self.axis];
+        let mut len = total;
+        for (name, place) in tensors {
+            let whole = self.bytes(place, self.all_columns(0, total));
+            if whole.end - whole.start <= self.binding_bytes {
+                continue;
+            }
+            let stride = place.strides[self.axis];
+            let room = self.room(place).checked_sub(self.inner(place, self.axes[3]));
+            let fits = room.filter(|_| stride > 0 || total == 1).map_or(0, |room| room / stride.max(1) + 1);
+            if fits == 0 && parts && self.axis < 3 {
+                return self.column_chunks(tensors);
+            }
+            if fits == 0 {
+                return Err(self.too_large(name, place, self.axes[3]));
+            }
+            len = len.min(fits);
+        }
+        if len < total && self.axis == 3 {
+            // Elements are cut at pairs of vectors, so that one kernel serves all chunks.
+            len -= len % 8;
+        }
+        check_count(total.div_ceil(len))?;
+        let starts = (0..total).step_by(usize::try_from(len).unwrap_or(usize::MAX));
+        Ok(starts.map(|first| self.all_columns(first, len.min(total - first))).collect())
+    }
+
+    /// Elements that fit a binding, wherever they begin.
+    fn room(&self, place: &Place) -> u64 {
+        // What an aligned offset and a whole last vector may add.
+        self.binding_bytes.saturating_sub(self.alignment + 16) / place.dtype.size()
+    }
+
+    fn too_large(&self, name: &str, place: &Place, cols: u64) -> Error {
+        let (what, needed) = (format!("one row of tensor `{name}`"), place.dtype.size() * self.inner(place, cols));
+        Error::Limit { what, needed, allowed: self.binding_bytes, limit: "max_storage_buffer_binding_size" }
+    }
+
+    /// The fewest parts of the columns that fit, all but the last multiples of a few vectors: of all rows, where that
+    /// is possible (classes at axis 1), else of rows one by one.
+    fn column_chunks(&self, tensors: &[(&str, Place)]) -> Result<Vec<Chunk>> {
+        const STEP: u64 = 64;
+        let (total, cols) = (self.axes[self.axis], self.axes[3]);
+        // Columns of a tensor that fit beside so many rows.
+        let fits = |place: &Place, rows: u64| {
+            let fixed = self.inner(place, 1) - 1 + (rows - 1) * place.strides[self.axis];
+            let room = self.room(place).saturating_sub(fixed);
+            room.checked_div(place.strides[3]).unwrap_or(if room > 0 { cols } else { 0 })
+        };
+        let most = |rows: u64| tensors.iter().map(|(_, place)| fits(place, rows)).min().unwrap_or(0).min(cols);
+        let least = cols.min(STEP);
+        let rows = if most(total) >= least { total } else { 1 };
+        let most = most(rows);
+        if most < least {
+            let worst = tensors.iter().find(|(_, place)| fits(place, rows) < least);
+            let (name, place) = worst.expect("most is the least that fits of any tensor");
+            return Err(self.too_large(name, place, least));
+        }
+        let step = if most < cols { most - most % STEP } else { cols };
+        let needed = total.div_ceil(rows).saturating_mul(cols.div_ceil(step));
+        check_count(needed)?;
+        let chunk = |row: u64, first_col: u64| Chunk {
+            first: row,
+            len: rows.min(total - row),
+            first_col,
+            cols: step.min(cols - first_col),
+        };
+        let by = |step: u64| usize::try_from(step).unwrap_or(usize::MAX);
+        let starts = (0..total).step_by(by(rows));
+        Ok(starts.flat_map(|row| (0..cols).step_by(by(step)).map(move |col| chunk(row, col))).collect())
+    }
+}
+
+fn check_count(needed: u64) -> Result<()> {
+    if needed <= MOST_CHUNKS {
+        return Ok(());
+    }
+    let what = "dispatches over parts of a tensor that no binding holds".to_owned();
+    Err(Error::Limit { what, needed, allowed: MOST_CHUNKS, limit: "wgloss" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape::DType;
+    use proptest::prelude::*;
+
+    fn place(strides: [u64; 4], offset: u64, dtype: DType) -> Place {
+        Place { strides, offset, first: 0, dtype, whole_vectors: true }
+    }
+
+    #[test]
+    fn what_fits_is_one_chunk() {
+        let cut = Cut::new([1, 1, 1024, 1000], 3, 128 << 20, 256);
+        let x = place([0, 0, 1000, 1], 0, DType::F32);
+        assert_eq!(cut.chunks(&[("input", x)], true).unwrap(), [cut.all_columns(0, 1024)]);
+    }
+
+    #[test]
+    fn a_row_larger_than_a_binding_is_named() {
+        let cut = Cut::new([1, 1, 2, 1 << 20], 3, 1 << 20, 256);
+        let x = place([0, 0, 1 << 20, 1], 0, DType::F32);
+        assert!(
+            matches!(cut.chunks(&[("input", x)], false), Err(Error::Limit { what, .. }) if what.contains("`input`"))
+        );
+    }
+
+    #[test]
+    fn a_row_larger_than_a_binding_is_cut_where_it_may_be() {
+        let cut = Cut::new([1, 1, 2, 1_000_003], 3, 1 << 20, 256);
+        let x = place([0, 0, 1_000_003, 1], 5, DType::F32);
+        let label = place([0, 0, 1, 0], 0, DType::I32);
+        let chunks = cut.chunks(&[("input", x), ("target", label)], true).unwrap();
+        let mut next = [0, 0];
+        for chunk in &chunks {
+            assert_eq!([chunk.first, chunk.first_col], next, "rows in order, columns without gaps");
+            assert_eq!(chunk.first_col % 4, 0, "vectors stay whole");
+            let bytes = cut.bytes(&x, *chunk);
+            assert!(bytes.end - bytes.start <= 1 << 20 && bytes.start.is_multiple_of(256));
+            assert_eq!(bytes.start / 4 + cut.first(&x, *chunk), 5 + chunk.first * 1_000_003 + chunk.first_col);
+            next = [chunk.first, chunk.first_col + chunk.cols];
+            if next[1] == 1_000_003 {
+                next = [chunk.first + 1, 0];
+            }
+        }
+        assert_eq!(next, [2, 0]);
+        assert_eq!(chunks.len(), 8, "four parts a row");
+    }
+
+    #[test]
+    fn a_last_chunk_of_one_element_is_bound_with_what_lies_before() {
+        let len = 262_072;
+        let cut = Cut::new([1, 1, 1, 8 * len + 1], 4, 1 << 20, 256);
+        let x = place([0, 0, 0, 1], 0, DType::F32);
+        let chunks = cut.chunks(&[("input", x)], true).unwrap();
+        assert_eq!(
+            (chunks.len(), chunks[0].len, chunks[8].len),
+            (9, len, 1),
+            "the last one begins at an aligned offset"
+        );
+        assert_eq!(cut.bytes(&x, chunks[8]), 4 * 8 * len - 256..4 * 8 * len + 16);
+        assert_eq!(cut.first(&x, chunks[8]), 64);
+    }
+
+    proptest! {
+        /// Every index is in one chunk, every chunk's bytes fit the binding, also
+        /// beyond 2³² elements.
+        #[test]
+        fn chunks_cover_and_fit(
+            rows in 1u64..5_000_000,
+            cols in 1u64..200_000,
+            pad in 0u64..7,
+            offset in 0u64..1000,
+            binding in (1u64 << 20)..(1 << 31),
+            half in any::<bool>(),
+        ) {
+            let dtype = if half { DType::BF16 } else { DType::F32 };
+            let cut = Cut::new([1, 1, rows, cols], 3, binding, 256);
+            let x = place([0, 0, cols + pad, 1], offset, dtype);
+            let label = place([0, 0, 1, 0], 0, DType::I32);
+            let Ok(chunks) = cut.chunks(&[("input", x), ("target", label)], false) else {
+                // Not even a row fits, or so few that there would be too many chunks.
+                let a_chunk = (binding - 512) / ((cols + pad) * dtype.size());
+                prop_assert!(cols * dtype.size() + 512 > binding || rows.div_ceil(a_chunk.max(1)) > MOST_CHUNKS / 2);
+                return Ok(());
+            };
+            let mut next = 0;
+            for chunk in &chunks {
+                prop_assert_eq!(chunk.first, next);
+                next += chunk.len;
+                for tensor in [&x, &label] {
+                    let bytes = cut.bytes(tensor, *chunk);
+                    prop_assert!(bytes.end - bytes.start <= binding && bytes.start.is_multiple_of(256));
+                    // The chunk's first element lies where its binding says.
+                    let first = tensor.offset + chunk.first * tensor.strides[2];
+                    prop_assert_eq!(bytes.start / tensor.dtype.size() + cut.first(tensor, *chunk), first);
+                }
+            }
+            prop_assert_eq!(next, rows);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! A loss planned for one problem: its dispatches, what they bind, and what was chosen. Pure: no device.
+
+pub(crate) mod check;
+mod chunk;
+pub(crate) mod compiled;
+mod exchange;
+pub(crate) mod explain;
+mod finish;
+pub(crate) mod passes;
+pub(crate) mod problem;
+mod scalars;
+pub(crate) mod spec;
+pub(crate) mod tuning;
+pub(crate) mod uniform;
+mod vectors;
+pub(crate) mod workspace;
+
+pub use problem::Shard;
+pub use spec::{GradMode, PlanSpec};
+pub use tuning::{TuneCandidate, TuneClock, Tuning};

@@ -1,0 +1,163 @@
+//! What a plan is for: shapes, element types, outputs.
+
+use crate::lower::{Upstream, Wanted};
+use crate::plan::problem::Shard;
+use crate::schedule::Force;
+use crate::shape::DType;
+use crate::shape::Layout;
+
+/// Where a gradient goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum GradMode {
+    /// To a buffer of its own.
+    #[default]
+    Write,
+    /// Over the input itself.
+    InPlace,
+    /// Added to what the buffer holds.
+    Accumulate,
+}
+
+/// Shapes and outputs of a plan. The first axis is a capacity: fewer rows may be bound.
+///
+/// ```
+/// use wgloss::{DType, PlanSpec};
+/// let spec = PlanSpec::new()
+///     .input("input", DType::F32, &[64, 10])
+///     .input("target", DType::I32, &[64])
+///     .grad("input");
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct PlanSpec {
+    pub(crate) inputs: Vec<(String, DType, Layout)>,
+    pub(crate) modes: Vec<(String, GradMode)>,
+    pub(crate) grad_dtypes: Vec<(String, DType)>,
+    pub(crate) wanted: Wanted,
+    pub(crate) accumulate_loss: bool,
+    pub(crate) group_rows: Option<u64>,
+    pub(crate) force: Force,
+    pub(crate) shard: Option<Shard>,
+    /// Whether forward and backward are encoded apart.
+    pub(crate) separate_backward: bool,
+}
+
+impl PlanSpec {
+    /// The loss, and nothing else yet.
+    #[must_use]
+    pub fn new() -> PlanSpec {
+        PlanSpec { wanted: Wanted { loss: true, ..Wanted::default() }, ..PlanSpec::default() }
+    }
+
+    /// A contiguous input.
+    #[must_use]
+    pub fn input(self, name: &str, dtype: DType, shape: &[usize]) -> PlanSpec {
+        self.input_with(name, dtype, Layout::contiguous(shape))
+    }
+
+    /// An input with strides of its own.
+    #[must_use]
+    pub fn input_with(mut self, name: &str, dtype: DType, layout: Layout) -> PlanSpec {
+        self.inputs.push((name.to_owned(), dtype, layout));
+        self
+    }
+
+    /// The gradient with respect to an input, to a buffer of its own.
+    #[must_use]
+    pub fn grad(self, input: &str) -> PlanSpec {
+        self.grad_mode(input, GradMode::Write)
+    }
+
+    /// The gradient with respect to an input, to where `mode` says; the last word on it counts.
+    #[must_use]
+    pub fn grad_mode(mut self, input: &str, mode: GradMode) -> PlanSpec {
+        match self.modes.iter_mut().find(|known| known.0 == input) {
+            Some(known) => known.1 = mode,
+            None => {
+                self.wanted.grads.push(input.to_owned());
+                self.modes.push((input.to_owned(), mode));
+            }
+        }
+        self
+    }
+
+    /// How the gradient with respect to an input is stored; as the input itself, where nothing is said.
+    #[must_use]
+    pub fn grad_dtype(mut self, input: &str, dtype: DType) -> PlanSpec {
+        self.grad_dtypes.push((input.to_owned(), dtype));
+        self
+    }
+
+    /// The diagonal of the Hessian with respect to an input.
+    #[must_use]
+    pub fn hessian_diagonal(mut self, input: &str) -> PlanSpec {
+        self.wanted.hessian_diagonals.push(input.to_owned());
+        self
+    }
+
+    /// What multiplies the gradients: with anything but [`Upstream::One`], bind the input `upstream`.
+    #[must_use]
+    pub fn upstream(mut self, upstream: Upstream) -> PlanSpec {
+        self.wanted.upstream = upstream;
+        self
+    }
+
+    /// What the mean divides by, as an output.
+    #[must_use]
+    pub fn denominator(mut self) -> PlanSpec {
+        self.wanted.denominator = true;
+        self
+    }
+
+    /// Another output of the loss, by name (see [`Loss::extras`](crate::Loss::extras)).
+    #[must_use]
+    pub fn extra(mut self, name: &str) -> PlanSpec {
+        self.wanted.extras.push(name.to_owned());
+        self
+    }
+
+    /// Gradients only: the backward half of a vector-Jacobian product.
+    #[must_use]
+    pub fn without_loss(mut self) -> PlanSpec {
+        self.wanted.loss = false;
+        self
+    }
+
+    /// The loss is added to what its tensor holds: several losses into one scalar.
+    #[must_use]
+    pub fn accumulate_loss(mut self) -> PlanSpec {
+        self.accumulate_loss = true;
+        self
+    }
+
+    /// Consecutive rows that make a group; by default, the rows of one index of the first axis. They must divide the
+    /// number of rows, planned or bound, else that is an [`Error::Param`](crate::Error::Param).
+    #[must_use]
+    pub fn group_rows(mut self, rows: u64) -> PlanSpec {
+        self.group_rows = Some(rows);
+        self
+    }
+
+    /// Forward and backward apart: [`Bound::encode_forward`](crate::Bound::encode_forward) writes the loss, and keeps
+    /// what it learned of long rows (in a workspace of the bound plan's own) for
+    /// [`Bound::encode_backward`](crate::Bound::encode_backward), whose upstream gradient may come from what was
+    /// computed in between. Rows that registers hold are read again and cost no trip more.
+    #[must_use]
+    pub fn separate_backward(mut self) -> PlanSpec {
+        self.separate_backward = true;
+        self
+    }
+
+    /// The columns are one shard of the classes: see [`Bound::encode_states`](crate::Bound::encode_states).
+    #[must_use]
+    pub fn shard(mut self, shard: Shard) -> PlanSpec {
+        self.shard = Some(shard);
+        self
+    }
+
+    /// Insists on a kernel, for tests and tuning.
+    #[must_use]
+    pub fn force(mut self, force: Force) -> PlanSpec {
+        self.force = force;
+        self
+    }
+}

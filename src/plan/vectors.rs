@@ -1,0 +1,177 @@
+//! How a pass reaches its tensors: windows of four columns where vectors can be loaded, two at a time where that is
+//! faster. Pure.
+
+use crate::codegen::{Access, Along, Mode, Slot};
+use crate::lower::Pass;
+use crate::plan::problem::Problem;
+use crate::schedule::{visited_inputs, width};
+use crate::shape::Scope;
+
+/// Columns from which masked windows beat single elements.
+const MASKED_COLS: u64 = 64;
+
+/// How the windows of a pass lie.
+pub(crate) struct Windows {
+    /// Elements that a lane takes at a time.
+    pub width: u32,
+    pub access: Vec<Access>,
+    pub aligned_to: Option<usize>,
+    pub masked: bool,
+}
+
+impl Windows {
+    pub fn vector(&self, slots: &[Slot], slot: Slot) -> bool {
+        slots.iter().zip(&self.access).any(|(s, access)| *s == slot && access.vector)
+    }
+}
+
+fn along(stride: u64) -> Along {
+    match stride {
+        0 => Along::Repeat,
+        1 => Along::Unit,
+        _ => Along::Strided,
+    }
+}
+
+impl Problem<'_> {
+    /// Where in a vector (of two windows, of 8 elements) each row of a tensor begins, as remainders; `None` where a vector
+    /// is never loaded.
+    fn remainders(&self, slot: Slot, vector: u64) -> Option<[u64; 4]> {
+        let place = self.place(slot);
+        let axes = self.geometry.axes;
+        if !self.has_columns(slot) || along(place.strides[3]) != Along::Unit || !place.whole_vectors {
+            return None;
+        }
+        let along = |axis: usize| if axes[axis] == 1 { 0 } else { place.strides[axis] % vector };
+        Some([along(0), along(1), along(2), place.first % vector])
+    }
+
+    /// Windows of four columns wherever some tensor can be reached by vectors. They are aligned to the vectors of a
+    /// 16-bit output, else of any output, else of an input; rows that begin elsewhere in a vector each are masked.
+    /// Rows by themselves, whose pass visits no columns, have none.
+    pub(crate) fn windows(&self, slots: &[Slot], pass: &Pass) -> Windows {
+        let axes = self.geometry.axes;
+        let single = |&slot: &Slot| {
+            let place = self.place(slot);
+            let along = if self.has_columns(slot) { along(place.strides[3]) } else { Along::Repeat };
+            Access { along, dtype: place.dtype, vector: false, wide: false }
+        };
+        let mut access: Vec<Access> = slots.iter().map(single).collect();
+        let remainders: Vec<Option<[u64; 4]>> = slots.iter().map(|slot| self.remainders(*slot, 4)).collect();
+        let scalars = |access| Windows { width: 1, access, aligned_to: None, masked: false };
+        let packed = |k: &usize| matches!(slots[*k], Slot::Output(_)) && access[*k].dtype.is_packed();
+        let rank = |k: &usize| match slots[*k] {
+            Slot::Output(_) if access[*k].dtype.is_packed() => 0,
+            Slot::Output(_) => 1,
+            Slot::Input(place) if self.program.inputs[place].scope == Scope::Element => 2,
+            _ => 3,
+        };
+        let visited = pass.columns || !self.program.has_rows();
+        // Windows are aligned to a tensor with an address in every row: not to one that only labels choose from.
+        let fetched = visited_inputs(self.program, pass);
+        let has_base = |k: &usize| match slots[*k] {
+            Slot::Input(place) => fetched.contains(&place),
+            _ => true,
+        };
+        let primary = (0..slots.len()).filter(|k| remainders[*k].is_some() && has_base(k)).min_by_key(rank);
+        let Some(primary) = primary.filter(|_| visited && width(4, self.force) == 4) else { return scalars(access) };
+        let aligned = axes[3].is_multiple_of(4) && remainders[primary] == Some([0; 4]);
+        let flat = self.program.has_rows() || axes[..3] == [1; 3];
+        let worth = axes[3] >= MASKED_COLS || (0..slots.len()).any(|k| packed(&k) && remainders[k].is_some());
+        if !(aligned || flat && worth) {
+            return scalars(access);
+        }
+        for (access, remainder) in access.iter_mut().zip(&remainders) {
+            access.vector = remainder.is_some() && *remainder == remainders[primary];
+        }
+        let aligned_to = (!aligned).then_some(primary);
+        self.paired(slots, pass, Windows { width: 4, access, aligned_to, masked: !aligned })
+    }
+
+    /// Two windows at a time, where the device loads those faster and some input can be loaded so: one that vectors are
+    /// loaded of, all along the columns, and no gradient takes the place of. Pairs are aligned to the first of these.
+    fn paired(&self, slots: &[Slot], pass: &Pass, windows: Windows) -> Windows {
+        let axes = self.geometry.axes;
+        let flat = self.program.has_rows() || axes[..3] == [1; 3];
+        let asked = width(8, self.force) == 8;
+        let visited = visited_inputs(self.program, pass);
+        let is_loaded = |place: usize| visited.contains(&place) && !self.modes.contains(&Mode::InPlace(place));
+        let is_wide =
+            |k: &usize| matches!(slots[*k], Slot::Input(place) if windows.access[*k].vector && is_loaded(place));
+        let primary = (0..slots.len()).find(is_wide);
+        let Some(primary) = primary.filter(|_| self.limits.wide && asked && flat && axes[3] >= MASKED_COLS) else {
+            return windows;
+        };
+        let begin = |k: usize| self.remainders(slots[k], 8);
+        let aligned = axes[3].is_multiple_of(8) && begin(primary) == Some([0; 4]);
+        let wide: Vec<bool> = (0..slots.len()).map(|k| is_wide(&k) && begin(k) == begin(primary)).collect();
+        let access = windows.access.iter().zip(wide).map(|(access, wide)| Access { wide, ..*access }).collect();
+        Windows { width: 8, access, aligned_to: (!aligned).then_some(primary), masked: windows.masked }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::limits::Limits;
+    use crate::plan::compiled::{BoundIo, Compiled};
+    use crate::plan::spec::{GradMode, PlanSpec};
+    use crate::schedule::Force;
+    use crate::shape::DType;
+    use crate::{Loss, losses};
+
+    const WIDE: Limits = Limits { software: true, wide: true, ..Limits::WEBGPU };
+
+    /// Of the last pass: elements at a time; whether they begin early, and are masked; which tensors are wide.
+    fn chosen(
+        loss: &Loss,
+        spec: &PlanSpec,
+        limits: &Limits,
+        force: Force,
+        edit: fn(&mut BoundIo),
+    ) -> (u32, [bool; 2], Vec<bool>) {
+        let compiled = Compiled::new(loss, spec, limits).unwrap();
+        let mut io = compiled.planned().unwrap();
+        edit(&mut io);
+        let (_, resolved) = compiled.resolve(&io, false, force).unwrap();
+        let variant = resolved.variants.last().unwrap();
+        let wide = variant.access.iter().map(|access| access.wide).collect();
+        let ends = [variant.aligned_to.is_some(), variant.masked];
+        (resolved.facts.passes.last().unwrap().schedule.width, ends, wide)
+    }
+
+    fn logits(dtype: DType, cols: usize) -> PlanSpec {
+        PlanSpec::new().input("input", dtype, &[6, cols]).input("target", DType::I32, &[6]).grad("input")
+    }
+
+    #[test]
+    fn pairs_of_windows_are_loaded_where_that_is_faster() {
+        let of = |spec: &PlanSpec, limits: &Limits, width| {
+            let force = Force { width, ..Force::default() };
+            let (step, ends, wide) = chosen(&losses::cross_entropy(), spec, limits, force, |_| ());
+            (step, ends, wide.contains(&true))
+        };
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            assert_eq!(of(&logits(dtype, 1000), &WIDE, None), (8, [false, false], true));
+            assert_eq!(of(&logits(dtype, 1004), &WIDE, None), (8, [true, false], true), "half a pair at an end");
+            assert_eq!(of(&logits(dtype, 1001), &WIDE, None), (8, [true, true], true));
+            assert_eq!(of(&logits(dtype, 1000), &WIDE, Some(4)), (4, [false, false], false));
+            assert_eq!(of(&logits(dtype, 1000), &Limits::WEBGPU, None), (4, [false, false], false));
+            let in_place = logits(dtype, 1000).grad_mode("input", GradMode::InPlace);
+            assert_eq!(of(&in_place, &WIDE, None), (4, [false, false], false), "what is written over holds words");
+        }
+        assert_eq!(of(&logits(DType::F32, 60), &WIDE, None), (4, [false, false], false), "too short to gain");
+        assert_eq!(of(&logits(DType::F32, 1001), &WIDE, Some(1)).0, 1);
+    }
+
+    #[test]
+    fn tensors_that_begin_elsewhere_in_a_pair_are_loaded_by_vectors() {
+        let spec = PlanSpec::new().input("input", DType::F32, &[6, 1000]);
+        let spec = spec.input("target", DType::F32, &[6, 1000]).grad("input");
+        let of = |edit| chosen(&losses::mse(), &spec, &WIDE, Force::default(), edit);
+        assert_eq!(of(|_| ()), (8, [false, false], vec![true, true, false]));
+        let shifted = of(|io| io.inputs[1].as_mut().unwrap().offset = 4);
+        assert_eq!(shifted, (8, [false, false], vec![true, false, false]), "4 elements further: a vector, no pair");
+        let first = of(|io| io.inputs[0].as_mut().unwrap().offset = 4);
+        assert_eq!(first, (8, [true, false], vec![true, false, false]), "aligned to the first of them");
+    }
+}

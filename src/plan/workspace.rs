@@ -1,0 +1,88 @@
+//! Where `work` keeps what a plan's passes leave, and the reductions of their sums: over numbers, or over formulas.
+
+use crate::plan::problem::{ONE_STEP, SEGMENTS};
+use crate::shape::Count;
+
+/// Regions of `work`, in words.
+pub(crate) struct Memory<N = u64> {
+    pub edge_base: N,
+    pub segments_base: N,
+    pub group_base: N,
+    pub groups: N,
+    pub state_base: N,
+    pub words: N,
+}
+
+/// What one pass leaves in `work`.
+pub(crate) struct Leaves<N = u64> {
+    /// Its sums over everything, and the partial sums of each.
+    pub totals: u64,
+    pub items: N,
+    /// Its sums over groups, each of which has a value of every row.
+    pub group_sums: u64,
+    /// Words of the states of a row.
+    pub states: u64,
+    /// Outputs of which two rows may share a word.
+    pub edges: u64,
+}
+
+impl<N: Count> Memory<N> {
+    /// Regions that hold what any of these passes leaves; of `sums` over groups, `groups` each.
+    pub fn new(passes: &[Leaves<N>], rows: &N, group_sums: u64, groups: N) -> Memory<N> {
+        let most = |words: fn(&Leaves<N>) -> u64| passes.iter().map(words).max().unwrap_or(0);
+        let items = |pass: &Leaves<N>| {
+            let totals = N::of(pass.totals).times(pass.items.clone());
+            totals.plus(N::of(pass.group_sums).times(rows.clone()))
+        };
+        let segments_base = passes.iter().map(items).fold(N::of(0), N::at_least);
+        let group_base = segments_base.clone().plus(N::of(most(|pass| pass.totals) * SEGMENTS));
+        let state_base = group_base.clone().plus(N::of(group_sums).times(groups.clone()));
+        let edge_base = state_base.clone().plus(N::of(most(|pass| pass.states)).times(rows.clone()));
+        let words = edge_base.clone().plus(N::of(2 * most(|pass| pass.edges)).times(rows.clone()));
+        Memory { edge_base, segments_base, group_base, groups, state_base, words }
+    }
+}
+
+/// `Span` of `reduce.wgsl`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Span<N = u64> {
+    pub count: N,
+    pub length: N,
+    pub segments: N,
+    pub items_base: N,
+    pub results_base: N,
+}
+
+/// Whether so many partial sums are added in two steps.
+pub(crate) fn takes_two_steps(items: u64) -> bool {
+    items > ONE_STEP
+}
+
+impl<N: Count> Span<N> {
+    /// Sums of each group's rows, which lie behind so many partials of sums over everything.
+    pub fn groups(partials: N, rows: N, group_rows: N, memory: &Memory<N>) -> Span<N> {
+        let (segments, results_base) = (memory.groups.clone(), memory.group_base.clone());
+        Span { count: rows, length: group_rows, segments, items_base: partials, results_base }
+    }
+
+    /// The first of two steps: sums of segments.
+    pub fn segments(items: N, memory: &Memory<N>) -> Span<N> {
+        let length = items.clone().div_ceil(N::of(SEGMENTS));
+        let segments = items.clone().div_ceil(length.clone());
+        Span { count: items, length, segments, items_base: N::of(0), results_base: memory.segments_base.clone() }
+    }
+
+    /// The last step, over segments where there are any, else over the items.
+    pub fn finish(items: N, segments: Option<&Span<N>>) -> Span<N> {
+        let (count, items_base) = match segments {
+            Some(first) => (first.segments.clone(), first.results_base.clone()),
+            None => (items, N::of(0)),
+        };
+        Span { length: count.clone().at_least(N::of(1)), count, segments: N::of(1), items_base, results_base: N::of(0) }
+    }
+
+    /// Workgroups: one a segment, where so many are allowed.
+    pub fn workgroups(&self, most: u32) -> N {
+        self.segments.clone().at_least(N::of(1)).at_most(N::of(u64::from(most)))
+    }
+}

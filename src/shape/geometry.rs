@@ -1,0 +1,340 @@
+//! Shapes and strides of one problem: which elements make a row, and where each tensor keeps them.
+//!
+//! Pure numbers, shared by the GPU and the CPU path. Axes are merged to at most four: three of rows, then the
+//! columns; without rows, four of elements.
+
+use super::layout::Layout;
+use super::scope::Scope;
+use crate::error::{Error, Result};
+
+/// Which axis of the first input makes a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum RowAxis {
+    /// There are no rows: elements stand alone.
+    #[default]
+    None,
+    /// Axis 1 of `[N, C, d1, …]`; of `[C]`, axis 0.
+    Class,
+    /// The last axis.
+    Last,
+}
+
+/// The diagonal of the Hessian is of elements: that of a broadcast input would mix those which it stands for.
+pub(crate) fn no_hessian_of_broadcast(input: &str) -> Error {
+    Error::Unsupported { message: format!("the Hessian diagonal of the broadcast input `{input}`; expand it") }
+}
+
+/// A tensor of a problem: its name (for messages), its scope and its layout.
+#[derive(Clone, Debug)]
+pub struct Operand<'a> {
+    /// Name of the input or output.
+    pub name: &'a str,
+    /// How many values it has.
+    pub scope: Scope,
+    /// Where they are.
+    pub layout: &'a Layout,
+}
+
+/// Sizes of a problem, and each tensor's strides along the merged axes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Rows; without rows, 1.
+    pub rows: u64,
+    /// Columns; without rows, all elements.
+    pub cols: u64,
+    /// Size of the first axis.
+    pub batch: u64,
+    /// Shape of an element-wise value.
+    pub domain: Vec<usize>,
+    /// Shape of a row value.
+    pub row_shape: Vec<usize>,
+    /// Merged axes, outermost first; with rows, the last one is the columns.
+    pub axes: [u64; 4],
+    /// Strides of each tensor along them, in the order given.
+    pub strides: Vec<[u64; 4]>,
+}
+
+/// As many doubles as one allocation may hold.
+const MOST_ELEMENTS: u64 = isize::MAX as u64 / 8;
+
+impl Geometry {
+    /// Number of elements.
+    pub fn elements(&self) -> u64 {
+        self.rows * self.cols
+    }
+
+    /// Rows of a group: as many as were asked for, else those of one index of the first axis.
+    ///
+    /// # Errors
+    /// [`Error::Param`] unless they divide the number of rows.
+    pub fn group_rows(&self, loss: &str, asked: Option<u64>) -> Result<u64> {
+        let rows = asked.unwrap_or((self.rows / self.batch).max(1));
+        if rows > 0 && self.rows.is_multiple_of(rows) {
+            return Ok(rows);
+        }
+        let allowed = format!("a divisor of the number of rows, {}", self.rows);
+        let (loss, param, found) = (loss.to_owned(), "group_rows".to_owned(), rows.to_string());
+        Err(Error::Param { loss, param, found, allowed })
+    }
+
+    /// Shape of a value of that scope.
+    pub fn shape_of(&self, scope: Scope) -> Vec<usize> {
+        match scope {
+            Scope::Element => self.domain.clone(),
+            Scope::Row => self.row_shape.clone(),
+            Scope::Column => vec![self.cols as usize],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Works out rows and columns from the element inputs among `parts`, and places every part.
+    pub fn new(row_axis: RowAxis, parts: &[Operand<'_>]) -> Result<Geometry> {
+        let domain = domain(parts)?;
+        let input = parts.first().map_or("(no input)", |part| part.name);
+        let wrong = |expected: String, found: &[usize]| Error::Shape {
+            input: input.to_owned(),
+            expected,
+            found: found.to_vec(),
+        };
+        if domain.contains(&0) {
+            return Err(wrong("at least one element".to_owned(), &domain));
+        }
+        let elements = domain.iter().try_fold(1u64, |n, &size| n.checked_mul(size as u64));
+        if elements.is_none_or(|n| n > MOST_ELEMENTS) {
+            return Err(wrong(format!("at most {MOST_ELEMENTS} elements in all, broadcast"), &domain));
+        }
+        let class = match row_axis {
+            RowAxis::None => None,
+            RowAxis::Class if domain.len() > 1 => Some(1),
+            RowAxis::Class | RowAxis::Last => match domain.len().checked_sub(1) {
+                Some(last) => Some(last),
+                None => return Err(wrong("at least one axis, that of the row".to_owned(), &domain)),
+            },
+        };
+        let mut row_shape = domain.clone();
+        if let Some(class) = class {
+            row_shape.remove(class);
+        } else {
+            row_shape.clear();
+        }
+        let batch = domain.first().copied().unwrap_or(1) as u64;
+        let cols = class.map_or(domain.iter().product::<usize>(), |class| domain[class]) as u64;
+        let rows = row_shape.iter().product::<usize>() as u64;
+        // Strides along the axes of rows (of elements, without rows), then along the columns.
+        let outer = if class.is_some() { &row_shape } else { &domain };
+        let mut along: Vec<(Vec<u64>, u64)> = Vec::new();
+        for part in parts {
+            along.push(place(part, &domain, outer, class, cols)?);
+        }
+        let keep = if class.is_some() { 3 } else { 4 };
+        let merged = merge(outer, along.iter().map(|a| &a.0[..]).collect(), keep);
+        let Some((sizes, merged)) = merged else {
+            return Err(wrong(format!("strides that merge to at most {keep} axes; make a contiguous copy"), &domain));
+        };
+        let mut axes = [1; 4];
+        axes[keep - sizes.len()..keep].copy_from_slice(&sizes);
+        let mut strides = Vec::new();
+        for (outer, (_, along_cols)) in merged.iter().zip(&along) {
+            let mut all = [0; 4];
+            all[keep - sizes.len()..keep].copy_from_slice(outer);
+            if class.is_some() {
+                all[3] = *along_cols;
+            }
+            strides.push(all);
+        }
+        if class.is_some() {
+            axes[3] = cols;
+        }
+        let (rows, cols) = if class.is_some() { (rows, cols) } else { (1, cols) };
+        Ok(Geometry { rows, cols, batch, domain, row_shape, axes, strides })
+    }
+}
+
+/// The shape that all element inputs broadcast to.
+fn domain(parts: &[Operand<'_>]) -> Result<Vec<usize>> {
+    let mut domain: Vec<usize> = Vec::new();
+    let mut found = false;
+    for part in parts.iter().filter(|p| p.scope == Scope::Element) {
+        found = true;
+        let shape = &part.layout.shape;
+        let rank = domain.len().max(shape.len());
+        let size = |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |k| shape[k]);
+        let mut joined = Vec::with_capacity(rank);
+        for axis in 0..rank {
+            match (size(&domain, axis), size(shape, axis)) {
+                (a, b) if a == b => joined.push(a),
+                (1, b) => joined.push(b),
+                (a, 1) => joined.push(a),
+                _ => {
+                    return Err(Error::Shape {
+                        input: part.name.to_owned(),
+                        expected: format!("a shape that broadcasts with {domain:?}"),
+                        found: shape.clone(),
+                    });
+                }
+            }
+        }
+        domain = joined;
+    }
+    if found || parts.is_empty() {
+        return Ok(domain);
+    }
+    Err(Error::Shape {
+        input: parts[0].name.to_owned(),
+        expected: "an input with one value an element".to_owned(),
+        found: parts[0].layout.shape.clone(),
+    })
+}
+
+/// A part's strides along the outer axes and along the columns.
+fn place(
+    part: &Operand<'_>,
+    domain: &[usize],
+    outer: &[usize],
+    class: Option<usize>,
+    cols: u64,
+) -> Result<(Vec<u64>, u64)> {
+    let Layout { shape, strides } = part.layout;
+    let wrong = |expected: String| Err(Error::Shape { input: part.name.to_owned(), expected, found: shape.clone() });
+    if shape.len() != strides.len() {
+        return wrong(format!("one stride for each axis, {} given", strides.len()));
+    }
+    let spread = |target: &[usize]| -> Option<Vec<u64>> {
+        let lead = target.len().checked_sub(shape.len())?;
+        let mut all = vec![0; target.len()];
+        for (axis, (&size, &stride)) in shape.iter().zip(strides).enumerate() {
+            match target[lead + axis] {
+                wanted if wanted == size => all[lead + axis] = if size == 1 { 0 } else { stride as u64 },
+                _ if size == 1 => {}
+                _ => return None,
+            }
+        }
+        Some(all)
+    };
+    match part.scope {
+        Scope::Element => match spread(domain) {
+            Some(mut all) => {
+                let along_cols = class.map_or(0, |class| all.remove(class));
+                Ok((all, along_cols))
+            }
+            None => wrong(format!("{domain:?}, or what broadcasts to it")),
+        },
+        Scope::Row => match spread(outer) {
+            Some(all) => Ok((all, 0)),
+            None => wrong(format!("{outer:?} (one a row), or what broadcasts to it")),
+        },
+        Scope::Column => match spread(&[cols as usize]) {
+            Some(all) => Ok((vec![0; outer.len()], all[0])),
+            None => wrong(format!("[{cols}] (one a class)")),
+        },
+        _ => match spread(&vec![1; shape.len()]) {
+            Some(_) => Ok((vec![0; outer.len()], 0)),
+            None => wrong("one value".to_owned()),
+        },
+    }
+}
+
+/// Sizes of the merged axes, and each tensor's strides along them.
+type Merged = (Vec<u64>, Vec<Vec<u64>>);
+
+/// Merges neighbouring axes wherever every tensor's strides allow, down to at most `keep`.
+fn merge(sizes: &[usize], strides: Vec<&[u64]>, keep: usize) -> Option<Merged> {
+    let mut merged: Vec<u64> = Vec::new();
+    let mut along: Vec<Vec<u64>> = vec![Vec::new(); strides.len()];
+    for (axis, &size) in sizes.iter().enumerate() {
+        if size == 1 {
+            continue;
+        }
+        let size = size as u64;
+        let joins = !merged.is_empty()
+            && strides.iter().zip(&along).all(|(s, done)| s[axis].checked_mul(size) == done.last().copied());
+        if joins {
+            *merged.last_mut().expect("axes join only to one merged before") *= size;
+        } else {
+            merged.push(size);
+        }
+        for (s, done) in strides.iter().zip(&mut along) {
+            if joins {
+                done.pop();
+            }
+            done.push(s[axis]);
+        }
+    }
+    (merged.len() <= keep).then_some((merged, along))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part<'a>(name: &'a str, scope: Scope, layout: &'a Layout) -> Operand<'a> {
+        Operand { name, scope, layout }
+    }
+
+    #[test]
+    fn class_axis_at_one_needs_no_transpose() {
+        let logits = Layout::contiguous(&[2, 3, 5, 7]);
+        let labels = Layout::contiguous(&[2, 5, 7]);
+        let weight = Layout::contiguous(&[3]);
+        let parts =
+            [part("x", Scope::Element, &logits), part("y", Scope::Row, &labels), part("w", Scope::Column, &weight)];
+        let g = Geometry::new(RowAxis::Class, &parts).unwrap();
+        assert_eq!((g.rows, g.cols, g.batch), (70, 3, 2));
+        assert_eq!(g.axes, [1, 2, 35, 3]);
+        assert_eq!(g.strides, [[0, 105, 1, 35], [0, 35, 1, 0], [0, 0, 0, 1]]);
+        assert_eq!(g.row_shape, [2, 5, 7]);
+    }
+
+    #[test]
+    fn contiguous_elements_merge_to_one_axis_and_broadcasts_keep_theirs() {
+        let input = Layout::contiguous(&[3, 4, 5]);
+        let weight = Layout::contiguous(&[4, 1]);
+        let g = Geometry::new(RowAxis::None, &[part("x", Scope::Element, &input)]).unwrap();
+        assert_eq!((g.axes, g.strides[0]), ([1, 1, 1, 60], [0, 0, 0, 1]));
+        let parts = [part("x", Scope::Element, &input), part("w", Scope::Element, &weight)];
+        let g = Geometry::new(RowAxis::None, &parts).unwrap();
+        assert_eq!(g.axes, [1, 3, 4, 5]);
+        assert_eq!(g.strides[1], [0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn unbatched_logits_are_one_row() {
+        let logits = Layout::contiguous(&[11]);
+        let label = Layout::contiguous(&[]);
+        let parts = [part("x", Scope::Element, &logits), part("y", Scope::Row, &label)];
+        let g = Geometry::new(RowAxis::Class, &parts).unwrap();
+        assert_eq!((g.rows, g.cols), (1, 11));
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_named() {
+        let a = Layout::contiguous(&[3, 4]);
+        let b = Layout::contiguous(&[3, 5]);
+        let parts = [part("input", Scope::Element, &a), part("target", Scope::Element, &b)];
+        assert!(matches!(Geometry::new(RowAxis::None, &parts), Err(Error::Shape { input, .. }) if input == "target"));
+        let parts = [part("input", Scope::Element, &a), part("labels", Scope::Row, &a)];
+        assert!(matches!(Geometry::new(RowAxis::Last, &parts), Err(Error::Shape { input, .. }) if input == "labels"));
+        let empty = Layout::contiguous(&[0, 4]);
+        assert!(Geometry::new(RowAxis::None, &[part("input", Scope::Element, &empty)]).is_err());
+    }
+
+    #[test]
+    fn sizes_that_no_memory_holds_are_errors() {
+        // 2³² · 2³² wraps around to 0; strides of 0 need one element only.
+        let wide = Layout { shape: vec![1, 1 << 32], strides: vec![0, 0] };
+        let tall = Layout { shape: vec![1 << 32, 1], strides: vec![0, 0] };
+        let parts = [part("input", Scope::Element, &wide), part("target", Scope::Element, &tall)];
+        assert!(matches!(Geometry::new(RowAxis::Last, &parts), Err(Error::Shape { .. })));
+        let whole = Layout::contiguous(&[1 << 32, 1 << 32]);
+        assert_eq!((whole.len(), whole.extent(), whole.is_empty()), (usize::MAX, u64::MAX, false));
+        let apart = Layout { shape: vec![2, 3], strides: vec![usize::MAX, usize::MAX] };
+        assert_eq!(apart.extent(), u64::MAX);
+        assert!(Geometry::new(RowAxis::None, &[part("input", Scope::Element, &apart)]).is_ok());
+    }
+
+    #[test]
+    fn a_loss_without_inputs_has_no_rows() {
+        assert!(matches!(Geometry::new(RowAxis::Last, &[]), Err(Error::Shape { .. })));
+        assert_eq!(Geometry::new(RowAxis::None, &[]).unwrap().elements(), 1);
+    }
+}

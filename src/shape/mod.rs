@@ -1,0 +1,15 @@
+//! Sizes, element types, and where elements lie. Pure numbers.
+
+mod count;
+mod dtype;
+mod geometry;
+mod layout;
+mod scope;
+
+pub use count::{Count, Formula, Operator};
+pub use dtype::{DType, Element, narrow_labels, widen_bf16, widen_f16};
+pub(crate) use dtype::{KERNEL_NUMBERS, kernels_see};
+pub(crate) use geometry::no_hessian_of_broadcast;
+pub use geometry::{Geometry, Operand, RowAxis};
+pub use layout::Layout;
+pub use scope::Scope;
