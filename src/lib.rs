@@ -25,6 +25,7 @@
 
 mod codegen;
 pub mod cpu;
+mod dispatch;
 mod error;
 pub mod export;
 mod expr;
@@ -69,8 +70,8 @@ pub use gpu::{TuneCache, TuneOptions};
 pub use limits::Limits;
 pub use loss::{Domain, Loss, Reduction, Value};
 pub use lower::{UPSTREAM, Upstream, Wanted};
-pub use plan::{GradMode, PlanSpec, Shard, TuneCandidate, TuneClock, Tuning};
+pub use plan::{GradMode, Operator, PlanSpec, Shard, TuneCandidate, TuneClock, Tuning};
 pub use schedule::{Force, Kernel};
 pub use shape::{
-    Count, DType, Element, Formula, Layout, Operator, RowAxis, Scope, narrow_labels, widen_bf16, widen_f16,
+    Count, DType, Element, Formula, FormulaOp, Layout, RowAxis, Scope, narrow_labels, widen_bf16, widen_f16,
 };

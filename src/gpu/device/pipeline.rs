@@ -1,6 +1,6 @@
 //! Compute pipelines, made once for each source, and kept as long as a plan holds them or there is room.
 
-use crate::codegen::KernelSource;
+use crate::dispatch::{Dispatch, FIRST_STORAGE};
 use crate::error::Result;
 use crate::gpu::device::context::Context;
 use crate::gpu::device::trusted;
@@ -75,30 +75,21 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Uniforms of a kernel: binding 0 and 1, and for reductions one after the storage buffers.
-fn uniforms(source: &KernelSource, trailing: bool) -> Vec<u32> {
-    let mut all = vec![0, 1];
-    if trailing {
-        all.push(source.bindings.len() as u32 + 2);
-    }
-    all
-}
-
 impl PipelineCache {
-    /// The pipeline of a source; `trailing` says that a uniform follows the storage buffers.
-    pub fn get(&self, ctx: &Context, source: &KernelSource, trailing: bool) -> Result<Arc<Pipeline>> {
+    /// The pipeline of a dispatch.
+    pub fn get(&self, ctx: &Context, dispatch: &Dispatch) -> Result<Arc<Pipeline>> {
         let slot = {
             let mut known = locked(&self.known);
             known.clock += 1;
             let used = known.clock;
-            match known.entries.get_mut(&source.wgsl) {
+            match known.entries.get_mut(&*dispatch.wgsl) {
                 Some(entry) => {
                     entry.used = used;
                     entry.slot.clone()
                 }
                 None => {
                     let slot = Arc::<Slot>::default();
-                    known.entries.insert(source.wgsl.clone(), Entry { slot: slot.clone(), used });
+                    known.entries.insert(dispatch.wgsl.to_string(), Entry { slot: slot.clone(), used });
                     slot
                 }
             }
@@ -108,17 +99,17 @@ impl PipelineCache {
             return Ok(found.clone());
         }
         #[cfg(feature = "cli")]
-        let made = create(ctx, &self.broken(source), trailing);
+        let made = create(ctx, dispatch, &self.broken(&dispatch.wgsl));
         #[cfg(not(feature = "cli"))]
-        let made = create(ctx, source, trailing);
+        let made = create(ctx, dispatch, &dispatch.wgsl);
         let made = made.map(Arc::new);
         *place = made.as_ref().ok().cloned();
         drop(place);
         drop(slot);
         let mut known = locked(&self.known);
         // One that could not be made is idle at once, and worth nothing.
-        if made.is_err() && known.entries.get(&source.wgsl).is_some_and(Entry::is_idle) {
-            known.entries.remove(&source.wgsl);
+        if made.is_err() && known.entries.get(&*dispatch.wgsl).is_some_and(Entry::is_idle) {
+            known.entries.remove(&*dispatch.wgsl);
         }
         known.evict();
         made
@@ -147,21 +138,18 @@ impl PipelineCache {
     }
 
     #[cfg(feature = "cli")]
-    fn broken(&self, source: &KernelSource) -> KernelSource {
-        let title = source.wgsl.lines().next().unwrap_or_default();
+    fn broken(&self, wgsl: &str) -> String {
+        let title = wgsl.lines().next().unwrap_or_default();
         match self.broken.get() {
-            Some(part) if title.contains(part.as_str()) => {
-                KernelSource { wgsl: crate::gpu::device::broken::without_last_column(&source.wgsl), ..source.clone() }
-            }
-            _ => source.clone(),
+            Some(part) if title.contains(part.as_str()) => super::broken::without_last_column(wgsl),
+            _ => wgsl.to_owned(),
         }
     }
 }
 
-fn create(ctx: &Context, source: &KernelSource, trailing: bool) -> Result<Pipeline> {
+fn create(ctx: &Context, dispatch: &Dispatch, wgsl: &str) -> Result<Pipeline> {
     let device = ctx.device();
-    let uniforms = uniforms(source, trailing);
-    let label = source.wgsl.lines().next().unwrap_or_default().trim_start_matches("// ");
+    let label = wgsl.lines().next().unwrap_or_default().trim_start_matches("// ");
     let entry = |binding: u32, ty: wgpu::BufferBindingType| wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
@@ -169,10 +157,10 @@ fn create(ctx: &Context, source: &KernelSource, trailing: bool) -> Result<Pipeli
         count: None,
     };
     let mut entries: Vec<wgpu::BindGroupLayoutEntry> =
-        uniforms.iter().map(|&binding| entry(binding, wgpu::BufferBindingType::Uniform)).collect();
-    for (place, binding) in source.bindings.iter().enumerate() {
-        let ty = wgpu::BufferBindingType::Storage { read_only: !binding.writes };
-        entries.push(entry(place as u32 + 2, ty));
+        dispatch.uniforms.iter().map(|(binding, _)| entry(*binding, wgpu::BufferBindingType::Uniform)).collect();
+    for (binding, region) in (FIRST_STORAGE..).zip(&dispatch.storage) {
+        let ty = wgpu::BufferBindingType::Storage { read_only: !region.writes };
+        entries.push(entry(binding, ty));
     }
     ctx.scoped(&format!("kernel `{label}`"), || {
         let layout =
@@ -182,7 +170,7 @@ fn create(ctx: &Context, source: &KernelSource, trailing: bool) -> Result<Pipeli
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let module = trusted::shader_module(device, label, &source.wgsl);
+        let module = trusted::shader_module(device, label, &dispatch.wgsl);
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(label),
             layout: Some(&pipeline_layout),
