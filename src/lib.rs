@@ -29,6 +29,7 @@ mod dispatch;
 mod error;
 pub mod export;
 mod expr;
+pub mod fused;
 mod gpu;
 mod limits;
 pub mod loss;

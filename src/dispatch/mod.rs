@@ -90,7 +90,7 @@ pub struct Exchange {
 }
 
 /// Everything that a device runs for one problem, and what it binds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Planned<N = u64> {
     /// What is dispatched before each phase: scalar inputs of 16 bits are widened.
     pub scalars: Vec<Dispatch<N>>,

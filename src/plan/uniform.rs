@@ -10,9 +10,9 @@ pub(crate) const MAX_TENSORS: usize = 16;
 /// A uniform struct of the WGSL.
 pub(crate) struct UniformType {
     /// Its size in words.
-    words: u32,
+    pub(crate) words: u32,
     /// Each field, and the index of its first word.
-    fields: &'static [(&'static str, u32)],
+    pub(crate) fields: &'static [(&'static str, u32)],
 }
 
 /// `Shape` of `common.wgsl`.
@@ -114,6 +114,18 @@ impl UniformType {
         Filled { ty: self, fields: Vec::with_capacity(self.fields.len()) }
     }
 
+    /// Compares it with the struct of that name.
+    #[cfg(test)]
+    pub(crate) fn check(&self, wgsl: &str, name: &str) {
+        let module = naga::front::wgsl::parse_str(wgsl).unwrap();
+        let found = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name));
+        let (_, found) = found.unwrap_or_else(|| panic!("no struct {name}"));
+        let naga::TypeInner::Struct { members, span } = &found.inner else { panic!("{name} is no struct") };
+        let theirs: Vec<(&str, u32)> = members.iter().map(|m| (m.name.as_deref().unwrap(), m.offset / 4)).collect();
+        assert_eq!(theirs, self.fields, "{name}");
+        assert!(4 * self.words >= *span && self.words.is_multiple_of(4), "{name}: {} words, {span} bytes", self.words);
+    }
+
     fn index(&self, name: &str) -> u32 {
         let found = self.fields.iter().find(|field| field.0 == name);
         found.map(|field| field.1).expect("the uniform struct has a field of this name")
@@ -174,15 +186,7 @@ mod tests {
 
     #[test]
     fn word_indices_are_the_shader_compilers() {
-        let check = |ty: &UniformType, skeleton: Skeleton, name: &str| {
-            let module = naga::front::wgsl::parse_str(&stub(skeleton, Gather::Tree)).unwrap();
-            let found = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name));
-            let (_, found) = found.unwrap_or_else(|| panic!("no struct {name}"));
-            let naga::TypeInner::Struct { members, span } = &found.inner else { panic!("{name} is no struct") };
-            let theirs: Vec<(&str, u32)> = members.iter().map(|m| (m.name.as_deref().unwrap(), m.offset / 4)).collect();
-            assert_eq!(theirs, ty.fields, "{name}");
-            assert!(4 * ty.words >= *span && ty.words.is_multiple_of(4), "{name}: {} words, {span} bytes", ty.words);
-        };
+        let check = |ty: &UniformType, skeleton: Skeleton, name: &str| ty.check(&stub(skeleton, Gather::Tree), name);
         check(&SHAPE, Skeleton::Row, "Shape");
         check(&SPAN, Skeleton::Reduce, "Span");
         check(&BROADCAST_SUM, Skeleton::BroadcastSum, "Axes");
