@@ -1,4 +1,6 @@
 //! Compute pipelines, made once for each source, and kept as long as a plan holds them or there is room.
+//!
+//! A source's first line is its title, the name of the loss and the shape: kernels that differ in it alone are one.
 
 use crate::codegen::KernelSource;
 use crate::error::Result;
@@ -16,7 +18,7 @@ pub(crate) struct Pipeline {
 /// Pipelines that nobody uses, where the context was not told how many to keep.
 pub(crate) const IDLE: usize = 128;
 
-/// Pipelines by their sources. Those of live plans stay; of the others, those that were used last.
+/// Pipelines by their sources after the title. Those of live plans stay; of the others, those that were used last.
 pub(crate) struct PipelineCache {
     known: Mutex<Known>,
     /// Kernels to break, by their titles.
@@ -84,21 +86,27 @@ fn uniforms(source: &KernelSource, trailing: bool) -> Vec<u32> {
     all
 }
 
+/// What a source is known by: all but its title.
+fn untitled(wgsl: &str) -> &str {
+    wgsl.split_once('\n').map_or(wgsl, |(_, body)| body)
+}
+
 impl PipelineCache {
     /// The pipeline of a source; `trailing` says that a uniform follows the storage buffers.
     pub fn get(&self, ctx: &Context, source: &KernelSource, trailing: bool) -> Result<Arc<Pipeline>> {
+        let key = self.key(source);
         let slot = {
             let mut known = locked(&self.known);
             known.clock += 1;
             let used = known.clock;
-            match known.entries.get_mut(&source.wgsl) {
+            match known.entries.get_mut(key) {
                 Some(entry) => {
                     entry.used = used;
                     entry.slot.clone()
                 }
                 None => {
                     let slot = Arc::<Slot>::default();
-                    known.entries.insert(source.wgsl.clone(), Entry { slot: slot.clone(), used });
+                    known.entries.insert(key.to_owned(), Entry { slot: slot.clone(), used });
                     slot
                 }
             }
@@ -117,11 +125,20 @@ impl PipelineCache {
         drop(slot);
         let mut known = locked(&self.known);
         // One that could not be made is idle at once, and worth nothing.
-        if made.is_err() && known.entries.get(&source.wgsl).is_some_and(Entry::is_idle) {
-            known.entries.remove(&source.wgsl);
+        if made.is_err() && known.entries.get(key).is_some_and(Entry::is_idle) {
+            known.entries.remove(key);
         }
         known.evict();
         made
+    }
+
+    /// The source after its title; all of it where titles say which kernels to break.
+    fn key<'s>(&self, source: &'s KernelSource) -> &'s str {
+        #[cfg(feature = "cli")]
+        if self.broken.get().is_some() {
+            return &source.wgsl;
+        }
+        untitled(&source.wgsl)
     }
 
     /// Pipelines that are there.
