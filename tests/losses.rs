@@ -9,6 +9,7 @@ use common::cases::{Family, Options, SMALL_SHAPES, case, extras_of, family, for_
 use common::cases::{option_sets, optional_inputs, reductions_of};
 use common::compare::{largest, mismatch, report};
 use common::oracle::{self, Case};
+use common::real::{Dual, Real};
 use common::share::Share;
 use common::{Outcome, context, context_for, golden, hessian_on_cpu, loss_of, on_cpu, on_gpu};
 use rayon::prelude::*;
@@ -73,6 +74,36 @@ fn the_oracle_agrees_with_golden_data() {
 }
 
 #[test]
+fn dual_numbers_have_the_derivatives_of_differences() {
+    type Function = (&'static str, fn(Dual) -> Dual);
+    let functions: [Function; 12] = [
+        ("exp", Dual::exp),
+        ("exp_m1", Dual::exp_m1),
+        ("ln", Dual::ln),
+        ("ln_1p", Dual::ln_1p),
+        ("sqrt", Dual::sqrt),
+        ("tanh", Dual::tanh),
+        ("abs", |x| (-x).abs() * x),
+        ("powf", |x| x.powf(2.5)),
+        ("at_least", |x| x.at_least(0.1) * x.at_least(9.0)),
+        ("product", |x| (x + 2.0) * x.squared()),
+        ("quotient", |x| (x.squared() - 3.0) / (x * x + 1.0) / 2.0),
+        ("sum", |x| [x, x * x, Dual::constant(1.0) - x * x * x].into_iter().sum()),
+    ];
+    for (name, f) in functions {
+        for x in [0.3, 0.9, 1.7] {
+            let got = f(Dual::variable(x));
+            let at = |steps: f64| f(Dual::constant(x + steps * 1e-3)).value;
+            let slope = (8.0 * (at(1.0) - at(-1.0)) - (at(2.0) - at(-2.0))) / 12e-3;
+            let curvature = (16.0 * (at(1.0) + at(-1.0)) - (at(2.0) + at(-2.0)) - 30.0 * at(0.0)) / 12e-6;
+            assert_eq!(got.value, at(0.0), "{name}");
+            assert!((got.first - slope).abs() < 1e-8 * (1.0 + slope.abs()), "{name} at {x}: {got:?}, want {slope}");
+            assert!((got.second - curvature).abs() < 1e-6 * (1.0 + curvature.abs()), "{name} at {x}: {got:?}");
+        }
+    }
+}
+
+#[test]
 fn losses_agree_with_the_oracle() {
     // 257: more than one workgroup's worth of odd columns.
     let shapes: Vec<&[usize]> = [SMALL_SHAPES, &[&[257], &[2, 257]]].concat();
@@ -94,7 +125,7 @@ fn losses_agree_with_the_oracle() {
 }
 
 #[test]
-fn gradients_agree_with_differences_of_the_oracle() {
+fn gradients_agree_with_derivatives_of_the_oracle() {
     let (mut complaints, mut cases) = (Vec::new(), 0);
     for_each_case(SMALL_SHAPES, 2.5, |name, label, case| {
         let loss = loss_of(name, case).expect("in the catalogue");
@@ -106,7 +137,7 @@ fn gradients_agree_with_differences_of_the_oracle() {
         };
         for input in grads {
             let want = oracle::gradient(name, case, input);
-            let off = mismatch(&got.grads[input], &want, 1e-8, |_| 1e-9 * (1.0 + largest(&want)));
+            let off = mismatch(&got.grads[input], &want, 1e-12, |_| 1e-12 * (1.0 + largest(&want)));
             complaints.extend(off.map(|off| format!("{label}: gradient of {input} {off}")));
         }
     });
@@ -114,7 +145,7 @@ fn gradients_agree_with_differences_of_the_oracle() {
 }
 
 #[test]
-fn hessian_diagonals_agree_with_differences_of_the_oracle() {
+fn hessian_diagonals_agree_with_derivatives_of_the_oracle() {
     let (mut complaints, mut cases) = (Vec::new(), 0);
     for (name, _) in CATALOGUE {
         let (input, _) = names(name);
@@ -129,7 +160,7 @@ fn hessian_diagonals_agree_with_differences_of_the_oracle() {
                         cases += 1;
                         match hessian_on_cpu(&loss, &case, input) {
                             Ok(got) => {
-                                let off = mismatch(&got, &want, 1e-6, |_| 1e-7 * (1.0 + largest(&want)));
+                                let off = mismatch(&got, &want, 1e-11, |_| 1e-11 * (1.0 + largest(&want)));
                                 complaints.extend(off.map(|off| format!("{label}: {off}")));
                             }
                             Err(error) => complaints.push(format!("{label}: {error}")),
@@ -170,29 +201,12 @@ fn loss_tolerance(name: &str, case: &Case, want: &Outcome) -> Vec<f64> {
         return want.loss.iter().map(|x| 2.2e-6 * x.abs()).collect();
     }
     if case.reduction == "none" {
-        let reach = reach(name, case);
-        return want.loss.iter().zip(reach).map(|(x, reach)| 2e-6 * x.abs() + 2e-7 * reach.max(1.0)).collect();
+        let taken_from = oracle::magnitudes(name, case).expect("an oracle");
+        return want.loss.iter().zip(taken_from).map(|(x, from)| 2e-6 * x.abs() + 2e-7 * from.max(1.0)).collect();
     }
     let (terms, divisor) = terms(name, case, &want.loss);
     let magnitude: f64 = terms.iter().map(|x| x.abs()).sum();
     vec![2e-6 * want.loss[0].abs() + 2e-7 * magnitude / divisor]
-}
-
-/// For each loss how far its logits reach: |x|, or in a row from the largest to the smallest. A Poisson loss is a
-/// difference of rates, whose own last bits are all that f32 knows of it.
-fn reach(name: &str, case: &Case) -> Vec<f64> {
-    let input = &case.arrays[names(name).0];
-    let axis = match family(name) {
-        Family::Labels | Family::Probabilities => usize::from(input.shape.len() > 1),
-        Family::Last => input.shape.len() - 1,
-        _ if name == "poisson_nll" => return input.values.iter().map(|x| x.abs().max(x.exp())).collect(),
-        _ => return input.values.iter().map(|x| x.abs()).collect(),
-    };
-    let range = |row: Vec<usize>| {
-        let at = |&k: &usize| input.values[k];
-        row.iter().map(at).fold(f64::MIN, f64::max) - row.iter().map(at).fold(f64::MAX, f64::min)
-    };
-    oracle::rows_of(&input.shape, axis).into_iter().map(range).collect()
 }
 
 /// Losses and gradients on the GPU, held against the CPU path. `None` where they agree.
@@ -225,8 +239,9 @@ fn gpu_mismatch(ctx: &Context, name: &str, case: &Case) -> Option<String> {
 fn gradient_scale(name: &str, input: &str, case: &Case, want: &Outcome) -> Vec<f64> {
     let grad = &want.grads[input];
     let shape = &case.arrays[input].shape;
-    let (main, target) = names(name);
-    if input != main && input != target && input != "teacher_logits" {
+    let loss = loss_of(name, case).expect("in the catalogue");
+    let is_weight = loss.inputs().iter().all(|spec| spec.name != input || spec.optional);
+    if is_weight {
         let (terms, divisor) = terms(name, case, &want.loss);
         return vec![largest(grad) + 2.0 * largest(&terms) / divisor; grad.len()];
     }
@@ -234,16 +249,10 @@ fn gradient_scale(name: &str, input: &str, case: &Case, want: &Outcome) -> Vec<f
         return vec![largest(grad); grad.len()];
     }
     let mut scale = vec![0.0; grad.len()];
-    // That of a teacher too is a difference of losses, that of its student one of probabilities.
-    let distilled = (name == "distillation").then(|| terms(name, case, &want.loss));
+    let taken_from = oracle::gradient_magnitudes(name, case, input).map(|from| (from, terms(name, case, &want.loss).1));
     for (place, row) in oracle::rows_of(shape, usize::from(shape.len() > 1)).into_iter().enumerate() {
-        let mut most = row.iter().fold(0.0, |most, &k| grad[k].abs().max(most));
-        if let Some((losses, divisor)) = &distilled {
-            let temperature = case.num("temperature", 2.0);
-            let logits: Vec<f64> = row.iter().map(|&k| case.arrays[main].values[k] / temperature).collect();
-            let probability = oracle::log_softmax(&logits).into_iter().fold(f64::MIN, f64::max).exp();
-            most += if input == main { temperature * probability } else { losses[place].abs() } / divisor;
-        }
+        let largest = row.iter().fold(0.0, |most, &k| grad[k].abs().max(most));
+        let most = largest + taken_from.as_ref().map_or(0.0, |(from, divisor)| from[place] / divisor);
         row.iter().for_each(|&k| scale[k] = most);
     }
     scale

@@ -5,6 +5,7 @@ pub mod cases;
 pub mod compare;
 pub mod golden;
 pub mod oracle;
+pub mod real;
 pub mod share;
 
 use oracle::{Array, Case, Opt};
