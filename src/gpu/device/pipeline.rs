@@ -1,4 +1,6 @@
 //! Compute pipelines, made once for each source, and kept as long as a plan holds them or there is room.
+//!
+//! A source's first line is its title, the name of the loss and the shape: kernels that differ in it alone are one.
 
 use crate::dispatch::{Dispatch, FIRST_STORAGE};
 use crate::error::Result;
@@ -16,7 +18,7 @@ pub(crate) struct Pipeline {
 /// Pipelines that nobody uses, where the context was not told how many to keep.
 pub(crate) const IDLE: usize = 128;
 
-/// Pipelines by their sources. Those of live plans stay; of the others, those that were used last.
+/// Pipelines by their sources after the title. Those of live plans stay; of the others, those that were used last.
 pub(crate) struct PipelineCache {
     known: Mutex<Known>,
     /// Kernels to break, by their titles.
@@ -75,21 +77,27 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a source is known by: all but its title.
+fn untitled(wgsl: &str) -> &str {
+    wgsl.split_once('\n').map_or(wgsl, |(_, body)| body)
+}
+
 impl PipelineCache {
     /// The pipeline of a dispatch.
     pub fn get(&self, ctx: &Context, dispatch: &Dispatch) -> Result<Arc<Pipeline>> {
+        let key = self.key(&dispatch.wgsl);
         let slot = {
             let mut known = locked(&self.known);
             known.clock += 1;
             let used = known.clock;
-            match known.entries.get_mut(&*dispatch.wgsl) {
+            match known.entries.get_mut(key) {
                 Some(entry) => {
                     entry.used = used;
                     entry.slot.clone()
                 }
                 None => {
                     let slot = Arc::<Slot>::default();
-                    known.entries.insert(dispatch.wgsl.to_string(), Entry { slot: slot.clone(), used });
+                    known.entries.insert(key.to_owned(), Entry { slot: slot.clone(), used });
                     slot
                 }
             }
@@ -108,11 +116,20 @@ impl PipelineCache {
         drop(slot);
         let mut known = locked(&self.known);
         // One that could not be made is idle at once, and worth nothing.
-        if made.is_err() && known.entries.get(&*dispatch.wgsl).is_some_and(Entry::is_idle) {
-            known.entries.remove(&*dispatch.wgsl);
+        if made.is_err() && known.entries.get(key).is_some_and(Entry::is_idle) {
+            known.entries.remove(key);
         }
         known.evict();
         made
+    }
+
+    /// The source after its title; all of it where titles say which kernels to break.
+    fn key<'s>(&self, wgsl: &'s str) -> &'s str {
+        #[cfg(feature = "cli")]
+        if self.broken.get().is_some() {
+            return wgsl;
+        }
+        untitled(wgsl)
     }
 
     /// Pipelines that are there.
@@ -170,7 +187,7 @@ fn create(ctx: &Context, dispatch: &Dispatch, wgsl: &str) -> Result<Pipeline> {
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let module = trusted::shader_module(device, label, &dispatch.wgsl);
+        let module = trusted::shader_module(device, label, wgsl);
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(label),
             layout: Some(&pipeline_layout),
