@@ -48,7 +48,8 @@ impl fmt::Display for Domain {
 }
 
 /// Value of an option.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Value {
     /// A number: a uniform of the kernel, changeable by `set_param`.
     Num(f64),
@@ -56,6 +57,70 @@ pub enum Value {
     Index(Option<i64>),
     /// A switch; it selects the expression.
     Flag(bool),
+}
+
+impl From<ParamValue> for Value {
+    fn from(value: ParamValue) -> Value {
+        match value {
+            ParamValue::Number(x) => Value::Num(x),
+        }
+    }
+}
+
+impl From<f64> for Value {
+    fn from(x: f64) -> Value {
+        Value::Num(x)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(index: i64) -> Value {
+        Value::Index(Some(index))
+    }
+}
+
+impl From<Option<i64>> for Value {
+    fn from(index: Option<i64>) -> Value {
+        Value::Index(index)
+    }
+}
+
+impl From<bool> for Value {
+    fn from(yes: bool) -> Value {
+        Value::Flag(yes)
+    }
+}
+
+/// Value of a numeric option: what the setters of the catalogue's losses take.
+///
+/// ```
+/// use wgloss::{ParamValue, losses};
+/// assert_eq!(ParamValue::from(0.5f32), ParamValue::Number(0.5));
+/// let loss = losses::huber(0.5);      // a number becomes one by itself
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ParamValue {
+    /// A number: a uniform of the kernel, changeable by `set_param`.
+    Number(f64),
+}
+
+impl From<f64> for ParamValue {
+    fn from(x: f64) -> ParamValue {
+        ParamValue::Number(x)
+    }
+}
+
+impl From<f32> for ParamValue {
+    fn from(x: f32) -> ParamValue {
+        ParamValue::Number(x.into())
+    }
+}
+
+impl From<i32> for ParamValue {
+    fn from(x: i32) -> ParamValue {
+        ParamValue::Number(x.into())
+    }
 }
 
 /// An option of a loss.
@@ -94,13 +159,13 @@ pub(crate) fn check_weight(loss: &str, weight: f64) -> Result<()> {
 }
 
 /// Whether a value may be given to an option of a loss.
-pub(crate) fn check_option(loss: &str, decl: &OptionDecl, value: Value) -> Result<()> {
+pub(crate) fn check_option(loss: &str, decl: &OptionDecl, value: &Value) -> Result<()> {
     let wrong = |found: String, allowed: String| {
         Err(Error::Param { loss: loss.to_owned(), param: decl.name.clone(), found, allowed })
     };
-    match (decl.default, value) {
-        (Value::Num(_), Value::Num(x)) if !decl.domain.contains(x) => wrong(format!("{x}"), decl.domain.to_string()),
-        (Value::Num(_), Value::Num(x)) => match kernels_see(x) {
+    match (&decl.default, value) {
+        (Value::Num(_), Value::Num(x)) if !decl.domain.contains(*x) => wrong(format!("{x}"), decl.domain.to_string()),
+        (Value::Num(_), Value::Num(x)) => match kernels_see(*x) {
             true => Ok(()),
             false => wrong(format!("{x:e}"), format!("{}, and {KERNEL_NUMBERS}", decl.domain)),
         },

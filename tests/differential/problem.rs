@@ -208,7 +208,7 @@ impl Form {
         match self {
             Form::Catalogue { name, options } => {
                 let loss = losses::by_name(name).expect("a loss of the catalogue");
-                options.iter().fold(loss, |loss, (option, value)| loss.option(option, *value))
+                options.iter().fold(loss, |loss, (option, value)| loss.option(option, value.clone()))
             }
             Form::Expression { tree, row_axis, params } => tree.loss("expression", *row_axis, *params),
         }

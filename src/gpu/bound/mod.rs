@@ -146,7 +146,7 @@ impl Bound {
                 return wrong(&program.name, allowed);
             }
         } else if let Some((loss, decl)) = inner.compiled.loss.param_decl(name) {
-            check_option(&loss, &decl, Value::Num(value))?;
+            check_option(&loss, &decl, &Value::Num(value))?;
             let class = |x: f64| decl.structural.iter().position(|s| *s == x);
             if class(value) != class(params[place]) {
                 return wrong(&loss, format!("a value with the same kernel as {}; make a new plan", params[place]));
