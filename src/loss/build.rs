@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 /// What `Mean` divides the sum of a loss by.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Denominator<'g> {
     /// The number of losses: elements, or rows. A loss that is one number already is not divided.
     Count,

@@ -8,6 +8,7 @@ use std::fmt;
 
 /// Values that a number may take. NaN and ∞ are in none of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Domain {
     /// Any finite number.
     Finite,
@@ -125,6 +126,7 @@ impl From<i32> for ParamValue {
 
 /// An option of a loss.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct OptionDecl {
     /// Its name, as in the library that the loss comes from.
     pub name: String,
@@ -138,6 +140,7 @@ pub struct OptionDecl {
 
 /// An input of a loss.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct InputSpec {
     /// Its name, as in the library that the loss comes from.
     pub name: String,
@@ -147,6 +150,13 @@ pub struct InputSpec {
     pub kind: Kind,
     /// Whether it may be absent.
     pub optional: bool,
+}
+
+impl InputSpec {
+    /// An input of numbers that may be absent.
+    pub fn optional(name: &str, scope: Scope) -> InputSpec {
+        InputSpec { name: name.to_owned(), scope, kind: Kind::Float, optional: true }
+    }
 }
 
 /// Whether a number may be the weight of a term.

@@ -100,7 +100,7 @@ pub fn class_axis(row_axis: RowAxis, rank: usize) -> Option<usize> {
     match row_axis {
         RowAxis::None => None,
         RowAxis::Class if rank > 1 => Some(1),
-        RowAxis::Class | RowAxis::Last => rank.checked_sub(1),
+        _ => rank.checked_sub(1),
     }
 }
 
@@ -112,7 +112,7 @@ fn domain(row_axis: RowAxis, device: Device, random: &mut Random) -> Vec<usize> 
     let rank = match row_axis {
         RowAxis::None => random.pick(&[1, 1, 2, 2, 3]),
         RowAxis::Last => random.pick(&[1, 2, 2, 2, 3]),
-        RowAxis::Class => random.pick(&[1, 2, 2, 2, 3, 3, 4]),
+        _ => random.pick(&[1, 2, 2, 2, 3, 3, 4]),
     };
     let class = class_axis(row_axis, rank);
     // A few are large enough that the small device cuts them, or that rows are split.

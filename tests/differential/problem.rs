@@ -246,7 +246,7 @@ impl Problem {
         match self.loss().row_axis() {
             RowAxis::None => None,
             RowAxis::Class if rank > 1 => Some(1),
-            RowAxis::Class | RowAxis::Last => rank.checked_sub(1),
+            _ => rank.checked_sub(1),
         }
     }
 

@@ -126,11 +126,11 @@ impl Problem {
                 Scope::Element => vec![rows, cols],
                 Scope::Row => vec![rows],
                 Scope::Column => vec![cols],
-                Scope::Group | Scope::Total | Scope::Scalar | Scope::Param => Vec::new(),
+                _ => Vec::new(),
             };
             let values = match spec.kind {
                 Kind::Int => Values::Labels(Vec::new()),
-                Kind::Float | Kind::Bool => Values::Numbers(Vec::new()),
+                _ => Values::Numbers(Vec::new()),
             };
             Input { name: spec.name, shape, values }
         };
