@@ -55,9 +55,9 @@ fn works(quick: bool) -> Vec<Work> {
 
 fn loss_of(name: &str) -> Loss {
     match name {
-        "cross_entropy" => losses::cross_entropy(),
+        "cross_entropy" => losses::cross_entropy().into(),
         "mse" => losses::mse(),
-        _ => losses::huber(1.0),
+        _ => losses::huber(1.0).into(),
     }
 }
 

@@ -18,8 +18,11 @@ struct Work {
     shape: Vec<usize>,
 }
 
+fn work(name: &'static str, loss: impl Into<Loss>, shape: &[usize]) -> Work {
+    Work { name, loss: loss.into(), shape: shape.to_vec() }
+}
+
 fn works() -> Vec<Work> {
-    let work = |name, loss, shape: &[usize]| Work { name, loss, shape: shape.to_vec() };
     vec![
         work("cross_entropy", losses::cross_entropy(), &[1024, 32000]),
         work("cross_entropy", losses::cross_entropy(), &[8192, 1000]),

@@ -36,7 +36,8 @@ struct Case {
 }
 
 impl Case {
-    fn new(ctx: &Context, loss: Loss) -> Case {
+    fn new(ctx: &Context, loss: impl Into<Loss>) -> Case {
+        let loss = loss.into();
         let (values, targets, classes) = (logits(640), random(640, 2), labels(64, 10));
         let x = Tensor::from_slice(ctx, &values, &SHAPE).expect("input");
         let is_mse = loss.name() == "mse";
@@ -92,7 +93,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn encode(criterion: &mut Criterion) {
     let Some(ctx) = context() else { return };
-    for loss in [losses::cross_entropy(), losses::mse()] {
+    for loss in [losses::cross_entropy().into(), losses::mse()] {
         let name = loss.name();
         let case = Case::new(&ctx, loss);
         let bound = case.bind();

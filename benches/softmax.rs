@@ -32,7 +32,7 @@ const KERNELS: [(&str, Option<Kernel>); 4] = [
 /// A mean; a sum in f16, where the gradients of a mean over many rows are subnormal and tell nothing.
 fn cross_entropy(dtype: DType) -> Loss {
     let reduction = if dtype == DType::F16 { Reduction::Sum } else { Reduction::Mean };
-    losses::cross_entropy().reduction(reduction)
+    losses::cross_entropy().reduction(reduction).into()
 }
 
 /// Values rounded to how the device stores them, and the tensor that holds them.

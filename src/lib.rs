@@ -15,10 +15,32 @@
 //! }
 //! ```
 //!
-//! - [`losses`] is the catalogue; [`Loss::define`] begins a loss of your own; `0.7 * mse() + 0.3 * l1()` is one kernel.
-//! - [`Context::plan`] compiles a loss for shapes, [`Plan::bind`] takes buffers, [`Bound::encode`] records a step into
-//!   your encoder: no submit, no poll, no readback.
-//! - [`cpu`] runs the same program on the host, in f64 as the reference or in f32 for speed.
+//! [`losses`] is the catalogue, with the formula of each. Options are methods, and weighted sums are one kernel:
+//!
+//! ```
+//! use wgloss::{HostTensor, cpu, losses};
+//! let loss = 0.7 * losses::huber(1.0) + 0.3 * losses::mse();
+//! let (input, target) = (HostTensor::f32(&[3.0, -0.5], &[2]), HostTensor::f32(&[0.0, 0.0], &[2]));
+//! let out = cpu::forward_backward(&loss, &[("input", input), ("target", target)], &["input"])?;   // needs no GPU
+//! assert!((out.loss()? - 2.30625).abs() < 1e-12);
+//! # Ok::<(), wgloss::Error>(())
+//! ```
+//!
+//! A loss of your own is an expression; its gradient is derived:
+//!
+//! ```
+//! use wgloss::{Loss, Scope};
+//! let exp_square = Loss::define("exp_square")
+//!     .input("input", Scope::Element)
+//!     .input("target", Scope::Element)
+//!     .expr(|b| {
+//!         let e = (b.input("target") - b.input("input")).expm1();
+//!         e * e
+//!     });
+//! ```
+//!
+//! In a training loop, [`Context::plan`] compiles a loss for shapes, [`Plan::bind`] takes buffers, and
+//! [`Bound::encode`] records a step into your encoder: no submit, no poll, no readback.
 //!
 //! How a loss becomes a kernel, and where: CONTRIBUTING.md has the map.
 #![deny(unsafe_code)]
@@ -69,7 +91,7 @@ pub use gpu::{Bindings, Bound, Context, Output, Plan, Tensor};
 #[cfg(not(target_arch = "wasm32"))]
 pub use gpu::{TuneCache, TuneOptions};
 pub use limits::Limits;
-pub use loss::{Domain, Loss, Reduction, Value};
+pub use loss::{Domain, Loss, ParamValue, Reduction, Value};
 pub use lower::{UPSTREAM, Upstream, Wanted};
 pub use plan::{GradMode, Operator, PlanSpec, Shard, TuneCandidate, TuneClock, Tuning};
 pub use schedule::{Force, Kernel};

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 
-/// What a device allows and is, as plain numbers.
+/// What a device allows and is, as plain numbers. Fields may be added: finish a literal with `..Limits::WEBGPU`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// Storage buffers of one dispatch.

@@ -5,7 +5,6 @@ mod common;
 use common::context;
 use wgloss::Layout;
 use wgloss::Wanted;
-use wgloss::loss::Value;
 use wgloss::{
     Bindings, Context, CpuPlan, DType, Error, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor,
     TuneOptions, cpu, losses,
@@ -54,9 +53,9 @@ fn parameters_outside_their_domain() {
         let error = ctx.plan(&losses::huber(delta), &spec).unwrap_err();
         assert!(matches!(&error, Error::Param { param, .. } if param == "delta"), "{error}");
     }
-    assert!(matches!(losses::mse().label_smoothing(0.1).check(), Err(Error::Name { .. })));
+    assert!(matches!(losses::mse().option("label_smoothing", 0.1).check(), Err(Error::Name { .. })));
     assert!(matches!(losses::cross_entropy().label_smoothing(1.5).check(), Err(Error::Param { .. })));
-    assert!(matches!(losses::huber(1.0).option("delta", Value::Flag(true)).check(), Err(Error::Param { .. })));
+    assert!(matches!(Loss::from(losses::huber(1.0)).option("delta", true).check(), Err(Error::Param { .. })));
 }
 
 #[test]
@@ -231,7 +230,7 @@ fn broadcast_elements_beyond_any_memory_are_errors() {
     for (loss, shape) in [
         (losses::mse(), vec![1 << 45]),
         (losses::mse(), vec![1 << 22, 1 << 23]),
-        (losses::kl_div(), vec![1 << 59]),
+        (losses::kl_div().into(), vec![1 << 59]),
         (losses::log_cosh(), vec![1 << 40, 32]),
     ] {
         let [first, second] = [0, 1].map(|place| loss.inputs()[place].name.clone());
@@ -267,21 +266,22 @@ fn parameters_that_no_kernel_sees_as_they_are() {
     let labelled = PlanSpec::new().input("input", DType::F32, &[2, 3]).input("target", DType::I32, &[2]);
     let elements = PlanSpec::new().input("input", DType::F32, &[4]).input("target", DType::F32, &[4]);
     let ce = losses::cross_entropy;
-    for (loss, spec) in [
-        (ce().temperature(1e-50), &labelled),
-        (ce().temperature(1e39), &labelled),
-        (ce().softcap(1e39), &labelled),
-        (ce().logit_scale(1e-42), &labelled),
-        (ce().label_smoothing(1e-40), &labelled),
-        (ce().entropy_bonus(-1e39), &labelled),
-        (losses::softcap_cross_entropy(1e300), &labelled),
-        (losses::smooth_l1(1e-42), &elements),
-        (losses::huber(1e-38), &elements),
-        (losses::quantile(1e-320), &elements),
+    let refused: [(Loss, _); 13] = [
+        (ce().temperature(1e-50).into(), &labelled),
+        (ce().temperature(1e39).into(), &labelled),
+        (ce().softcap(1e39).into(), &labelled),
+        (ce().logit_scale(1e-42).into(), &labelled),
+        (ce().label_smoothing(1e-40).into(), &labelled),
+        (ce().entropy_bonus(-1e39).into(), &labelled),
+        (losses::softcap_cross_entropy(1e300).into(), &labelled),
+        (losses::smooth_l1(1e-42).into(), &elements),
+        (losses::huber(1e-38).into(), &elements),
+        (losses::quantile(1e-320).into(), &elements),
         (1e39 * losses::mse(), &elements),
         (losses::mse() * 1e-46, &elements),
         (1e25 * (1e25 * losses::mse()) + losses::l1(), &elements),
-    ] {
+    ];
+    for (loss, spec) in refused {
         let error = ctx.plan(&loss, spec).unwrap_err();
         assert!(matches!(&error, Error::Param { allowed, .. } if allowed.contains("e-38")), "{error}");
         let x = [0.5f32; 6];
@@ -486,10 +486,10 @@ fn nothing_that_is_given_is_left_aside() {
     });
     let pair = [("x", &x), ("w", &t)];
     assert!(own.forward(ctx, &pair).is_ok());
-    name(own.clone().option("weighted", Value::Flag(false)).forward(ctx, &pair).unwrap_err(), "w");
+    name(own.clone().option("weighted", false).forward(ctx, &pair).unwrap_err(), "w");
     let v = [1.0f32; 3];
     let host = [("x", HostTensor::f32(&v, &[3])), ("w", HostTensor::f32(&v, &[3]))];
-    name(cpu::forward_backward(&own.option("weighted", Value::Flag(false)), &host, &[]).unwrap_err(), "w");
+    name(cpu::forward_backward(&own.option("weighted", false), &host, &[]).unwrap_err(), "w");
 }
 
 #[test]

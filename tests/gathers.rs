@@ -5,9 +5,7 @@ mod common;
 use common::compare::{mismatch, random};
 use common::context;
 use rayon::prelude::*;
-use wgloss::{
-    Bindings, Context, GradMode, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, Value, cpu, losses,
-};
+use wgloss::{Bindings, Context, GradMode, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, cpu, losses};
 use wgloss::{Force, Kernel};
 
 /// Loss and gradients agree with the CPU's f64 path; the first gradient in place where `in_place`.
@@ -58,13 +56,13 @@ fn class_weights_at_axis_one_agree_with_the_cpu() {
             let y: Vec<i32> = (0..n * inner).map(|k| (k * 7919 % classes) as i32).collect();
             let y = label(ctx, &y, &[n, inner]);
             let weights = |name| number(ctx, name, &w, &[classes]);
-            let at = |loss: Loss, option: &str, value: f64| loss.option(option, Value::Num(value));
-            let cases = [
-                (losses::cross_entropy(), "weight", &x, &["input"][..]),
-                (losses::cross_entropy(), "weight", &x, &["input", "weight"]),
-                (at(losses::cross_entropy(), "label_smoothing", 0.1), "weight", &x, &["input"]),
-                (losses::nll(), "weight", &p, &["input"]),
-                (losses::multiclass_focal(), "alpha", &x, &["input"]),
+            let ce = losses::cross_entropy;
+            let cases: [(Loss, _, _, _); 5] = [
+                (ce().into(), "weight", &x, &["input"][..]),
+                (ce().into(), "weight", &x, &["input", "weight"]),
+                (ce().label_smoothing(0.1).into(), "weight", &x, &["input"]),
+                (losses::nll().into(), "weight", &p, &["input"]),
+                (losses::multiclass_focal().into(), "alpha", &x, &["input"]),
             ];
             for (loss, name, values, grads) in cases {
                 let each = loss.clone().reduction(Reduction::None);

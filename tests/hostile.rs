@@ -18,7 +18,7 @@ fn hostile_labels_change_nothing_but_their_row() {
     let Some(ctx) = context() else { return };
     let hostile = [COLS as i32, -1, i32::MAX, i32::MIN, 0x4000_0000, -2];
     let kernels = [Kernel::Row, Kernel::RowResident { trips: 1 }, Kernel::RowSplit { splits: 3 }];
-    let all: [fn() -> Loss; 2] = [losses::cross_entropy, losses::multiclass_focal];
+    let all: [fn() -> Loss; 2] = [|| losses::cross_entropy().into(), || losses::multiclass_focal().into()];
     for loss in all {
         for kernel in kernels {
             for width in [1, 4, 8] {

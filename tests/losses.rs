@@ -13,8 +13,8 @@ use common::real::{Dual, Real};
 use common::share::Share;
 use common::{Outcome, context, context_for, golden, hessian_on_cpu, loss_of, on_cpu, on_gpu};
 use rayon::prelude::*;
-use wgloss::losses::CATALOGUE;
-use wgloss::{Context, HostTensor, Reduction, cpu, losses};
+use wgloss::losses::{CATALOGUE, Entry, Range};
+use wgloss::{Context, HostTensor, Loss, Reduction, Scope, cpu, losses};
 
 /// Inputs of numbers that the loss has a gradient for: all but a mask.
 fn differentiable(case: &Case) -> Vec<&str> {
@@ -39,7 +39,7 @@ fn the_shares_of_a_grid_have_each_case_once() {
 
 #[test]
 fn every_loss_has_an_oracle() {
-    for (name, _) in CATALOGUE {
+    for Entry { name, .. } in CATALOGUE {
         let case = case(name, &vec![], &[3, 5], &[], "mean", 2.0);
         assert!(oracle::oracle(name, &case).is_some(), "{name} has no oracle in tests/common/oracle.rs");
     }
@@ -147,13 +147,13 @@ fn gradients_agree_with_derivatives_of_the_oracle() {
 #[test]
 fn hessian_diagonals_agree_with_derivatives_of_the_oracle() {
     let (mut complaints, mut cases) = (Vec::new(), 0);
-    for (name, _) in CATALOGUE {
+    for Entry { name, .. } in CATALOGUE {
         let (input, _) = names(name);
         for options in option_sets(name) {
-            for extras in [&[][..], optional_inputs(name)] {
+            for extras in [vec![], optional_inputs(name)] {
                 for shape in [&[7][..], &[3, 4], &[2, 3, 2]] {
                     for reduction in ["mean", "none"] {
-                        let case = case(name, &options, shape, extras, reduction, 2.0);
+                        let case = case(name, &options, shape, &extras, reduction, 2.0);
                         let loss = loss_of(name, &case).expect("in the catalogue");
                         let label = format!("{name} {options:?} with {extras:?}, {reduction}, {shape:?}");
                         let want = oracle::hessian_diagonal(name, &case, input);
@@ -265,7 +265,7 @@ fn gpu_agrees_with_the_cpu_path() {
     }
     // Side by side: pipelines are what this costs.
     let each = |name: &'static str| option_sets(name).into_iter().map(move |options| (name, options));
-    let all: Vec<_> = CATALOGUE.iter().flat_map(|(name, _)| each(name)).collect();
+    let all: Vec<_> = CATALOGUE.iter().flat_map(|entry| each(entry.name)).collect();
     let found: Vec<(Vec<String>, usize)> =
         all.into_par_iter().with_max_len(1).map(|(name, options)| gpu_mismatches(name, &options)).collect();
     let cases = found.iter().map(|(_, cases)| cases).sum();
@@ -299,16 +299,8 @@ fn gpu_agrees_with_the_cpu_path_on_confident_and_far_off_rows() {
         return;
     }
     let (mut complaints, mut cases) = (Vec::new(), 0);
-    let tried = [
-        "cross_entropy",
-        "z_loss",
-        "softcap_cross_entropy",
-        "distillation",
-        "cross_entropy_prob",
-        "multiclass_focal",
-        "bce_with_logits",
-        "sigmoid_focal",
-    ];
+    let of_logits = |entry: &&Entry| entry.range(&(entry.make)(), names(entry.name).0) == Range::Logits;
+    let tried = CATALOGUE.iter().filter(of_logits).map(|entry| entry.name);
     for name in tried {
         // Losses of 1e-6 and less beside losses of 30, and rows at a common offset.
         for (spread, offset) in [(30.0f64, 0.0), (3.0, 1e6), (3.0, -1e4), (0.0, 5.0)] {
@@ -339,11 +331,13 @@ fn element_that_counts(name: &str, case: &Case, input: &str) -> usize {
     let Some((labels, _)) = &case.labels else { return 0 };
     let shape = &case.arrays[names(name).0].shape;
     let label = labels[0] as usize;
-    match input {
-        "input" | "student_logits" | "teacher_logits" => oracle::rows_of(shape, usize::from(shape.len() > 1))[0][label],
-        "weight" | "alpha" => label,
-        "sample_weight" => 0,
-        other => panic!("{name} has no input {other}"),
+    let loss = loss_of(name, case).expect("in the catalogue");
+    match loss.inputs().iter().find(|spec| spec.name == input).map(|spec| spec.scope) {
+        Some(Scope::Element) => oracle::rows_of(shape, usize::from(shape.len() > 1))[0][label],
+        Some(Scope::Column) => label,
+        // `sample_weight`
+        None => 0,
+        other => panic!("{name}'s input {input} has scope {other:?}"),
     }
 }
 
@@ -351,8 +345,8 @@ fn element_that_counts(name: &str, case: &Case, input: &str) -> usize {
 fn nan_in_an_element_gives_nan_out() {
     let mut complaints = Vec::new();
     let mut cases = 0;
-    for (name, _) in CATALOGUE {
-        let mut extras = optional_inputs(name).to_vec();
+    for Entry { name, .. } in CATALOGUE {
+        let mut extras = optional_inputs(name);
         if !matches!(family(name), Family::Total | Family::Penalty) {
             extras.push("sample_weight");
         }
@@ -389,7 +383,7 @@ fn nan_in_an_element_gives_nan_out() {
 fn an_ignored_or_masked_loss_is_exactly_zero_whatever_it_holds() {
     let mut complaints = Vec::new();
     let mut cases = 0;
-    for (name, _) in CATALOGUE {
+    for Entry { name, .. } in CATALOGUE {
         if matches!(family(name), Family::Total | Family::Penalty) {
             continue;
         }
@@ -398,10 +392,7 @@ fn an_ignored_or_masked_loss_is_exactly_zero_whatever_it_holds() {
             for reduction in ["sum", "none"] {
                 // Rows 1 and 4 are masked, or (labels) ignored. Elements: those whose place leaves 1 by 3.
                 let labels = family(name) == Family::Labels;
-                let options = match name {
-                    &"distillation" => vec![("ignore_index", oracle::Opt::Index(Some(-100)))],
-                    _ => vec![],
-                };
+                let options = if labels { vec![("ignore_index", oracle::Opt::Index(Some(-100)))] } else { vec![] };
                 let mut case = case(name, &options, &[6, 5], if labels { &[] } else { &["mask"] }, reduction, 2.0);
                 let clean = case.clone();
                 let values = &mut case.arrays.get_mut(input).expect("the input").values;
@@ -434,7 +425,8 @@ fn an_ignored_or_masked_loss_is_exactly_zero_whatever_it_holds() {
 #[test]
 fn unsigned_labels_are_the_same_labels() -> wgloss::Result<()> {
     let x = [0.5f32, -1.0, 2.0, 0.0, 1.0, 3.0];
-    for loss in [losses::cross_entropy(), losses::nll(), losses::multiclass_focal()] {
+    let all: [Loss; 3] = [losses::cross_entropy().into(), losses::nll().into(), losses::multiclass_focal().into()];
+    for loss in all {
         // No unsigned label is −100, so that the mean is over all rows.
         for loss in [loss.clone(), loss.reduction(Reduction::None)] {
             let input = ("input", HostTensor::f32(&x, &[2, 3]));

@@ -22,7 +22,7 @@ fn encoding_a_bound_plan_allocates_no_more_than_recording_by_hand() {
     let x = zeros(DType::F32, &[64, 10]);
     let (classes, values) = (zeros(DType::I32, &[64]), zeros(DType::F32, &[64, 10]));
     for (loss, y, dispatches) in
-        [(losses::cross_entropy(), &classes, &CROSS_ENTROPY[..]), (losses::mse(), &values, &MSE[..])]
+        [(losses::cross_entropy().into(), &classes, &CROSS_ENTROPY[..]), (losses::mse(), &values, &MSE[..])]
     {
         let inputs = [("input", &x), ("target", y)];
         let plan = ctx.plan(&loss, &PlanSpec::new().like(&inputs).grad("input")).unwrap();

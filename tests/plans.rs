@@ -28,17 +28,24 @@ fn numbers_of_a_loss_are_no_part_of_its_kernels() {
     let labelled = spec(64, 10);
     let weighted = |a: f64, b: f64| a * losses::mse() + b * losses::l1();
     let bf16 = PlanSpec::new().input("input", DType::BF16, &[8, 5]).input("target", DType::BF16, &[8, 5]);
-    let same: Vec<(Loss, Loss, PlanSpec)> = vec![
-        (losses::cross_entropy().ignore_index(-100), losses::cross_entropy().ignore_index(7), labelled.clone()),
-        (losses::nll().ignore_index(1), losses::nll().ignore_index(-1), labelled.clone()),
-        (losses::multiclass_focal().ignore_index(0), losses::multiclass_focal().ignore_index(3), labelled.clone()),
-        (losses::cross_entropy().label_smoothing(0.1), losses::cross_entropy().label_smoothing(0.2), labelled.clone()),
-        (losses::cross_entropy().temperature(2.0), losses::cross_entropy().temperature(0.3), labelled.clone()),
-        (0.25 * losses::cross_entropy(), 3.0 * losses::cross_entropy().ignore_index(5), labelled.clone()),
-        (weighted(0.7, 0.3), weighted(0.1, 17.0), pair_spec()),
-        (losses::huber(1.0), losses::huber(2.5), pair_spec()),
-        (losses::quantile(0.1), losses::quantile(0.9), pair_spec()),
-        (0.5 * losses::rmse(), 0.25 * losses::rmse(), pair_spec()),
+    fn two(one: impl Into<Loss>, other: impl Into<Loss>, spec: PlanSpec) -> (Loss, Loss, PlanSpec) {
+        (one.into(), other.into(), spec)
+    }
+    let same = vec![
+        two(losses::cross_entropy().ignore_index(-100), losses::cross_entropy().ignore_index(7), labelled.clone()),
+        two(losses::nll().ignore_index(1), losses::nll().ignore_index(-1), labelled.clone()),
+        two(losses::multiclass_focal().ignore_index(0), losses::multiclass_focal().ignore_index(3), labelled.clone()),
+        two(
+            losses::cross_entropy().label_smoothing(0.1),
+            losses::cross_entropy().label_smoothing(0.2),
+            labelled.clone(),
+        ),
+        two(losses::cross_entropy().temperature(2.0), losses::cross_entropy().temperature(0.3), labelled.clone()),
+        two(0.25 * losses::cross_entropy(), 3.0 * losses::cross_entropy().ignore_index(5), labelled.clone()),
+        two(weighted(0.7, 0.3), weighted(0.1, 17.0), pair_spec()),
+        two(losses::huber(1.0), losses::huber(2.5), pair_spec()),
+        two(losses::quantile(0.1), losses::quantile(0.9), pair_spec()),
+        two(0.5 * losses::rmse(), 0.25 * losses::rmse(), pair_spec()),
         // What comes after the passes, and between them, has titles too.
         (weighted(0.7, 0.3), weighted(0.2, 0.4), bf16.grad("input").grad("target")),
         (weighted(0.7, 0.3), weighted(0.2, 0.4), {
@@ -235,11 +242,11 @@ fn many_plans_take_bounded_memory() {
         let y = Tensor::zeros(&ctx, DType::I32, &[rows]).unwrap();
         let t = Tensor::zeros(&ctx, DType::F32, &[rows, cols]).unwrap();
         let (loss, target) = match k % 6 {
-            0 => (losses::cross_entropy().ignore_index(1 + k as i64), &y),
-            1 => (losses::cross_entropy().label_smoothing(0.001 + share).ignore_index(-(k as i64)), &y),
+            0 => (Loss::from(losses::cross_entropy().ignore_index(1 + k as i64)), &y),
+            1 => (losses::cross_entropy().label_smoothing(0.001 + share).ignore_index(-(k as i64)).into(), &y),
             2 => ((1.5 + share) * losses::mse() + (2.5 + share) * losses::l1(), &t),
-            3 => (losses::huber(0.5 + share), &t),
-            4 => (losses::multiclass_focal().gamma(2.1 + share).ignore_index(1_000 + k as i64), &y),
+            3 => (losses::huber(0.5 + share).into(), &t),
+            4 => (losses::multiclass_focal().gamma(2.1 + share).ignore_index(1_000 + k as i64).into(), &y),
             // Kernels of its own.
             _ => (of_literal(k), &x),
         };

@@ -42,9 +42,9 @@ fn labels(values: &[i32], shape: &[usize]) -> (Data, Vec<usize>) {
     (Data::Labels(values.to_vec()), shape.to_vec())
 }
 
-fn problem(loss: Loss, inputs: Vec<(&'static str, (Data, Vec<usize>))>, grad: &'static str) -> Problem {
+fn problem(loss: impl Into<Loss>, inputs: Vec<(&'static str, (Data, Vec<usize>))>, grad: &'static str) -> Problem {
     let inputs = inputs.into_iter().map(|(name, (data, shape))| (name, data, shape)).collect();
-    Problem { loss, inputs, grad }
+    Problem { loss: loss.into(), inputs, grad }
 }
 
 impl Problem {
@@ -325,7 +325,7 @@ fn a_bad_label_poisons_the_backward_part_alone() {
         let x: Vec<f32> = (0..4 * cols).map(|k| (k % 7) as f32 * 0.25 - 2.0).collect();
         let y = [0, 99_999, 1, -100];
         let weight: Vec<f32> = (0..cols).map(|k| 1.0 + (k % 3) as f32).collect();
-        for loss in [losses::nll(), losses::cross_entropy(), losses::multiclass_focal()] {
+        for loss in [Loss::from(losses::nll()), losses::cross_entropy().into(), losses::multiclass_focal().into()] {
             for reduction in [Reduction::Mean, Reduction::Sum, Reduction::None, Reduction::MeanOverPositive] {
                 let loss = loss.clone().reduction(reduction.clone());
                 let inputs = vec![("input", numbers(&x, &[4, cols])), ("target", labels(&y, &[4]))];
@@ -349,7 +349,9 @@ fn a_nan_poisons_its_row_or_element_whichever_passes_run() {
         let mut spoiled = x.clone();
         spoiled[cols + cols / 2] = NAN;
         let y = [0, 1, 2];
-        let rows = [losses::log_cosh(), losses::hinge().convert(), losses::squared_hinge().convert()];
+        // Targets as they are, so that one row's NaN is not the whole tensor's.
+        let hinge = losses::hinge().convert_binary(false);
+        let rows = [losses::log_cosh(), hinge.into(), losses::squared_hinge().convert_binary(false).into()];
         for loss in rows {
             for (first, second) in [(&x, &spoiled), (&spoiled, &x)] {
                 let inputs = vec![("y_true", numbers(first, &[3, cols])), ("y_pred", numbers(second, &[3, cols]))];
@@ -359,7 +361,7 @@ fn a_nan_poisons_its_row_or_element_whichever_passes_run() {
         for (first, second) in [(&x, &spoiled), (&spoiled, &x)] {
             let both = || vec![("input", numbers(first, &[3, cols])), ("target", numbers(second, &[3, cols]))];
             problem(losses::jsd(0.5), both(), "input").poisons(|k| k / cols == 1, None);
-            let kl = losses::kl_div().option("log_target", wgloss::Value::Flag(true));
+            let kl = losses::kl_div().log_target(true);
             problem(kl, both(), "input").poisons(|k| k == cols + cols / 2, None);
         }
         let labelled = || vec![("input", numbers(&spoiled, &[3, cols])), ("target", labels(&y, &[3]))];
@@ -509,17 +511,6 @@ fn an_extra_looks_at_what_it_is_made_of() {
             assert_eq!(got.is_nan(), want.is_nan(), "{name} of {x:?}: {got} on the GPU, {want} on the CPU");
             assert!(want.is_nan() || name == "predicted" && x[0] == -INF, "{name} of {x:?} is {want}");
         }
-    }
-}
-
-trait Convert {
-    fn convert(self) -> Loss;
-}
-
-impl Convert for Loss {
-    /// Targets as they are, so that one row's NaN is not the whole tensor's.
-    fn convert(self) -> Loss {
-        self.option("convert_binary", wgloss::Value::Flag(false))
     }
 }
 

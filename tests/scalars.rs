@@ -96,7 +96,7 @@ fn check_inputs<T: Element>(ctx: &Context, narrow: fn(f32) -> T) {
         let out = loss.reduction(Reduction::Sum).forward_backward(ctx, &[("input", &xs), ("target", target)]).unwrap();
         (out.loss().unwrap(), out.grad("input").unwrap().to_vec::<f32>().unwrap())
     };
-    for (loss, target) in [(losses::mse as fn() -> Loss, &zeros), (losses::cross_entropy, &labels)] {
+    for (loss, target) in [(losses::mse as fn() -> Loss, &zeros), (|| losses::cross_entropy().into(), &labels)] {
         let (sum, grads) = plain(loss(), target);
         let loss = loss().reduction(Reduction::By("n".to_owned())).scaled_by("s");
         for offset in 0..6 {

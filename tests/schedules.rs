@@ -132,7 +132,7 @@ fn element_kernels_agree_at_every_workgroup_and_width() {
         let host = [("input", HostTensor::f32(&x, &[count])), ("target", HostTensor::f32(&t, &[count]))];
         let (xs, ts) = (Tensor::from_slice(ctx, &x, &[count]).unwrap(), Tensor::from_slice(ctx, &t, &[count]).unwrap());
         let inputs = [("input", &xs), ("target", &ts)];
-        for loss in [losses::mse(), losses::huber(0.7), losses::rmse()] {
+        for loss in [losses::mse(), losses::huber(0.7).into(), losses::rmse()] {
             let want = cpu::forward_backward(&loss, &host, &["input"]).unwrap();
             for workgroup in [None, Some(8), Some(256)] {
                 for width in [None, Some(4), Some(1)].into_iter().skip(usize::from(workgroup == Some(256))) {

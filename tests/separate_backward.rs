@@ -80,10 +80,10 @@ fn the_upstream_is_read_by_the_backward_part() {
     let t: Vec<f32> = t.iter().map(|t| t.abs() / cols as f32).collect();
     let y: Vec<i32> = (0..rows).map(|r| (r * 7919 % cols) as i32).collect();
     let up = [1.0f32, -2.0, 0.5];
-    let losses = [
-        ("input", None, losses::cross_entropy_prob()),
-        ("input", Some("target"), losses::cross_entropy().entropy_bonus(0.1)),
-        ("student_logits", Some("target"), losses::distillation(0.3, 2.0)),
+    let losses: [(_, _, Loss); 3] = [
+        ("input", None, losses::cross_entropy_prob().into()),
+        ("input", Some("target"), losses::cross_entropy().entropy_bonus(0.1).into()),
+        ("student_logits", Some("target"), losses::distillation(0.3, 2.0).into()),
     ];
     for (name, label, loss) in losses {
         let loss = loss.reduction(Reduction::None);
@@ -198,7 +198,7 @@ fn other_losses_come_apart_as_well() {
     };
     check(losses::mse(), ["input", "target"], &[1000]);
     check(losses::rmse(), ["input", "target"], &[33, 5]);
-    check(losses::cross_entropy_prob(), ["input", "target"], &[5, 300]);
+    check(losses::cross_entropy_prob().into(), ["input", "target"], &[5, 300]);
 }
 
 #[test]

@@ -24,7 +24,8 @@ struct Problem {
 }
 
 impl Problem {
-    fn new(loss: Loss, rows: usize, cols: usize) -> Problem {
+    fn new(loss: impl Into<Loss>, rows: usize, cols: usize) -> Problem {
+        let loss = loss.into();
         let ignores = loss.name() == "cross_entropy";
         let label = |row: usize| if ignores && row % 5 == 3 { -100 } else { (row * 7919 % cols) as i32 };
         let logits = random(rows * cols, 7).iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
@@ -205,7 +206,8 @@ fn check(problem: &Problem, cuts: &[usize], complaints: &mut Vec<String>) {
 fn shards_give_the_loss_and_gradient_of_the_whole() {
     let (rows, cols) = (9, 211);
     let weight: Vec<f32> = (0..cols).map(|c| 0.5 + (c % 7) as f32 / 4.0).collect();
-    let weighted = |loss: Loss| Problem { weight: Some(weight.clone()), ..Problem::new(loss, rows, cols) };
+    let weighted =
+        |loss: losses::CrossEntropy| Problem { weight: Some(weight.clone()), ..Problem::new(loss, rows, cols) };
     let ce = losses::cross_entropy;
     let problems = || {
         vec![

@@ -25,7 +25,8 @@ fn a_label_of_probability_zero_has_infinite_loss_with_smoothing_too() -> wgloss:
 fn a_capped_logit_of_minus_infinity_is_still_probability_zero() -> wgloss::Result<()> {
     // Capped after the mask, the two masked classes would each weigh exp(−2) against the others' exp(2).
     let x = [f32::NEG_INFINITY, 50.0, 50.0, f32::NEG_INFINITY];
-    for loss in [losses::softcap_cross_entropy(2.0), losses::cross_entropy().softcap(2.0).logit_scale(0.5)] {
+    let halved = losses::cross_entropy().softcap(2.0).logit_scale(0.5);
+    for loss in [Loss::from(losses::softcap_cross_entropy(2.0)), halved.into()] {
         let shapes = (&[1, 4][..], &[1][..]);
         let inputs = [("input", HostTensor::f32(&x, shapes.0)), ("target", HostTensor::i32(&[1], shapes.1))];
         let out = cpu::forward_backward(&loss, &inputs, &["input"])?;

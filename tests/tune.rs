@@ -89,20 +89,24 @@ fn every_candidate_of_every_mode_and_type_agrees_with_the_default() {
     let classes =
         |dtype, cols| PlanSpec::new().input("input", dtype, &[ROWS, cols]).input("target", DType::I32, &[ROWS]);
     let elements = |dtype| PlanSpec::new().input("input", dtype, &[ROWS, 41]).input("target", dtype, &[ROWS, 41]);
-    let ce = losses::cross_entropy();
-    let none = losses::cross_entropy().reduction(Reduction::None);
+    let ce = || Loss::from(losses::cross_entropy());
+    let none = ce().reduction(Reduction::None);
     let sum = losses::mse().reduction(Reduction::Sum);
     let cases: [(&str, Loss, PlanSpec); 7] = [
-        ("in place", ce.clone(), classes(DType::F32, 77).grad_mode("input", GradMode::InPlace)),
-        ("added", ce.clone(), classes(DType::F32, 64).grad_mode("input", GradMode::Accumulate).accumulate_loss()),
-        ("bf16, odd columns", ce.clone(), classes(DType::BF16, 77).grad("input")),
-        ("class weights", ce, classes(DType::F32, 12).input("weight", DType::F32, &[12]).grad("weight").denominator()),
+        ("in place", ce(), classes(DType::F32, 77).grad_mode("input", GradMode::InPlace)),
+        ("added", ce(), classes(DType::F32, 64).grad_mode("input", GradMode::Accumulate).accumulate_loss()),
+        ("bf16, odd columns", ce(), classes(DType::BF16, 77).grad("input")),
+        (
+            "class weights",
+            ce(),
+            classes(DType::F32, 12).input("weight", DType::F32, &[12]).grad("weight").denominator(),
+        ),
         ("each row", none, classes(DType::F16, 128).grad("input").extra("predicted")),
         ("elements", sum, elements(DType::BF16).grad("input").grad_mode("target", GradMode::Accumulate)),
         // exp(input), over itself again and again, would be infinite soon.
         (
             "growing",
-            losses::poisson_nll().reduction(Reduction::Sum),
+            losses::poisson_nll().reduction(Reduction::Sum).into(),
             elements(DType::F32).grad_mode("input", GradMode::InPlace),
         ),
     ];

@@ -6,6 +6,7 @@ use std::fmt;
 
 /// A size that is known when a plan is bound, as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Extent {
     /// Columns (classes) of a row.
     Cols,

@@ -6,6 +6,7 @@ use num_traits::Float;
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Kind {
     /// A real number.
     Float,

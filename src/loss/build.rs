@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 /// What `Mean` divides the sum of a loss by.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Denominator<'g> {
     /// The number of losses: elements, or rows. A loss that is one number already is not divided.
     Count,
@@ -103,7 +104,7 @@ impl<'g> Build<'g> {
     ///         let picked = b.input("input").at(b.input("target"));
     ///         b.label_is_option("target", "ignore_index").map_or(picked, |ignored| picked.masked(!ignored))
     ///     });
-    /// let loss = loss.ignore_index(3);
+    /// let loss = loss.option("ignore_index", 3);
     /// # loss.check().unwrap();
     /// ```
     pub fn label_is_option(&self, label: &str, option: &str) -> Option<Expr<'g>> {
@@ -124,26 +125,26 @@ impl<'g> Build<'g> {
 
     /// A number as it is when the plan is made: to select the expression by, not to compute with.
     pub fn value(&self, name: &str) -> f64 {
-        let number = |value| if let Value::Num(x) = value { Some(x) } else { None };
+        let number = |value: &Value| if let Value::Num(x) = value { Some(*x) } else { None };
         self.option(name, "a number", number).unwrap_or(f64::NAN)
     }
 
     /// A class index as it is when the plan is made: to select the expression by, as [`Build::value`]. To compare labels
     /// with, [`Build::label_is_option`].
     pub fn index(&self, name: &str) -> Option<i64> {
-        let index = |value| if let Value::Index(index) = value { Some(index) } else { None };
+        let index = |value: &Value| if let Value::Index(index) = value { Some(*index) } else { None };
         self.option(name, "a class index", index).flatten()
     }
 
     /// A switch.
     pub fn flag(&self, name: &str) -> bool {
-        let flag = |value| if let Value::Flag(yes) = value { Some(yes) } else { None };
+        let flag = |value: &Value| if let Value::Flag(yes) = value { Some(*yes) } else { None };
         self.option(name, "a switch", flag).unwrap_or(false)
     }
 
     /// The value of an option, or a fault where there is none of that name, or one of another type.
-    fn option<T>(&self, name: &str, wanted: &str, get: impl Fn(Value) -> Option<T>) -> Option<T> {
-        let Some(&value) = self.values.get(name) else {
+    fn option<T>(&self, name: &str, wanted: &str, get: impl Fn(&Value) -> Option<T>) -> Option<T> {
+        let Some(value) = self.values.get(name) else {
             self.undeclared("option", name, self.values.keys().map(String::as_str));
             return None;
         };

@@ -8,6 +8,7 @@ use std::fmt;
 
 /// Values that a number may take. NaN and ∞ are in none of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Domain {
     /// Any finite number.
     Finite,
@@ -48,7 +49,8 @@ impl fmt::Display for Domain {
 }
 
 /// Value of an option.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Value {
     /// A number: a uniform of the kernel, changeable by `set_param`.
     Num(f64),
@@ -58,8 +60,73 @@ pub enum Value {
     Flag(bool),
 }
 
+impl From<ParamValue> for Value {
+    fn from(value: ParamValue) -> Value {
+        match value {
+            ParamValue::Number(x) => Value::Num(x),
+        }
+    }
+}
+
+impl From<f64> for Value {
+    fn from(x: f64) -> Value {
+        Value::Num(x)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(index: i64) -> Value {
+        Value::Index(Some(index))
+    }
+}
+
+impl From<Option<i64>> for Value {
+    fn from(index: Option<i64>) -> Value {
+        Value::Index(index)
+    }
+}
+
+impl From<bool> for Value {
+    fn from(yes: bool) -> Value {
+        Value::Flag(yes)
+    }
+}
+
+/// Value of a numeric option: what the setters of the catalogue's losses take.
+///
+/// ```
+/// use wgloss::{ParamValue, losses};
+/// assert_eq!(ParamValue::from(0.5f32), ParamValue::Number(0.5));
+/// let loss = losses::huber(0.5);      // a number becomes one by itself
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ParamValue {
+    /// A number: a uniform of the kernel, changeable by `set_param`.
+    Number(f64),
+}
+
+impl From<f64> for ParamValue {
+    fn from(x: f64) -> ParamValue {
+        ParamValue::Number(x)
+    }
+}
+
+impl From<f32> for ParamValue {
+    fn from(x: f32) -> ParamValue {
+        ParamValue::Number(x.into())
+    }
+}
+
+impl From<i32> for ParamValue {
+    fn from(x: i32) -> ParamValue {
+        ParamValue::Number(x.into())
+    }
+}
+
 /// An option of a loss.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct OptionDecl {
     /// Its name, as in the library that the loss comes from.
     pub name: String,
@@ -73,6 +140,7 @@ pub struct OptionDecl {
 
 /// An input of a loss.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct InputSpec {
     /// Its name, as in the library that the loss comes from.
     pub name: String,
@@ -82,6 +150,13 @@ pub struct InputSpec {
     pub kind: Kind,
     /// Whether it may be absent.
     pub optional: bool,
+}
+
+impl InputSpec {
+    /// An input of numbers that may be absent.
+    pub fn optional(name: &str, scope: Scope) -> InputSpec {
+        InputSpec { name: name.to_owned(), scope, kind: Kind::Float, optional: true }
+    }
 }
 
 /// Whether a number may be the weight of a term.
@@ -94,13 +169,13 @@ pub(crate) fn check_weight(loss: &str, weight: f64) -> Result<()> {
 }
 
 /// Whether a value may be given to an option of a loss.
-pub(crate) fn check_option(loss: &str, decl: &OptionDecl, value: Value) -> Result<()> {
+pub(crate) fn check_option(loss: &str, decl: &OptionDecl, value: &Value) -> Result<()> {
     let wrong = |found: String, allowed: String| {
         Err(Error::Param { loss: loss.to_owned(), param: decl.name.clone(), found, allowed })
     };
-    match (decl.default, value) {
-        (Value::Num(_), Value::Num(x)) if !decl.domain.contains(x) => wrong(format!("{x}"), decl.domain.to_string()),
-        (Value::Num(_), Value::Num(x)) => match kernels_see(x) {
+    match (&decl.default, value) {
+        (Value::Num(_), Value::Num(x)) if !decl.domain.contains(*x) => wrong(format!("{x}"), decl.domain.to_string()),
+        (Value::Num(_), Value::Num(x)) => match kernels_see(*x) {
             true => Ok(()),
             false => wrong(format!("{x:e}"), format!("{}, and {KERNEL_NUMBERS}", decl.domain)),
         },

@@ -41,7 +41,7 @@ impl Definition {
             if options[..place].iter().any(|o| o.name == option.name) {
                 return fault(format!("declares the option `{}` twice", option.name));
             }
-            check_option(loss, option, option.default)?;
+            check_option(loss, option, &option.default)?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ mod reduction;
 
 pub use crate::shape::RowAxis;
 pub use build::{Build, Denominator, Unreduced};
-pub use declaration::{Domain, InputSpec, OptionDecl, Value};
+pub use declaration::{Domain, InputSpec, OptionDecl, ParamValue, Value};
 pub(crate) use declaration::{check_option, check_weight};
 pub use definition::{Definition, DefinitionBuilder};
 pub(crate) use given::{check_once, check_read};
@@ -30,7 +30,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// A loss function: a catalogue entry with its options, a loss of your own, or a weighted sum of such.
+/// A loss function: one of the [catalogue](crate::losses), one of your own, or a weighted sum of such.
+///
+/// A loss of the catalogue that has options is a type of its own ([`CrossEntropy`](crate::losses::CrossEntropy),
+/// [`Huber`](crate::losses::Huber)), with a setter for each; it derefs to this one, and becomes it in a sum.
 ///
 /// ```
 /// use wgloss::{Loss, Scope, losses};
@@ -91,7 +94,7 @@ impl DefinitionBuilder {
     {
         let definition = self.finish(Box::new(build));
         let fault = definition.check().err();
-        let values = definition.options.iter().map(|o| (o.name.clone(), o.default)).collect();
+        let values = definition.options.iter().map(|o| (o.name.clone(), o.default.clone())).collect();
         let term =
             Term { weight: 1.0, scale: None, definition: Arc::new(definition), values, reduction: Reduction::Mean };
         Loss { terms: vec![term], fault }
@@ -154,9 +157,35 @@ impl Loss {
         &self.terms[0].definition.options
     }
 
+    /// The value of an option, of the first term that has it.
+    pub fn option_value(&self, name: &str) -> Option<&Value> {
+        self.terms.iter().find_map(|term| term.values.get(name))
+    }
+
     /// The axis that makes a row.
     pub fn row_axis(&self) -> RowAxis {
         self.terms.iter().map(|t| t.definition.row_axis).find(|a| *a != RowAxis::None).unwrap_or_default()
+    }
+
+    /// How many values it has before its reduction, with the inputs that must be there: one an element, one a row, or one
+    /// in all, which takes neither `sample_weight` nor `mask`.
+    ///
+    /// # Errors
+    /// As planning it: the mistakes of its options and of its expression.
+    ///
+    /// ```
+    /// use wgloss::{Scope, losses};
+    /// assert_eq!(losses::mse().scope()?, Scope::Element);
+    /// assert_eq!(losses::cross_entropy().scope()?, Scope::Row);
+    /// assert_eq!(losses::rmse().scope()?, Scope::Total);
+    /// # Ok::<(), wgloss::Error>(())
+    /// ```
+    pub fn scope(&self) -> Result<Scope> {
+        let unreduced = self.clone().reduction(Reduction::None);
+        let inputs = self.inputs();
+        let present = |name: &str| inputs.iter().any(|i| i.name == name && !i.optional).then_some(false);
+        let graph = Graph::new();
+        Ok(unreduced.build(&graph, &present)?.loss.scope())
     }
 
     /// The reduction of its first term.
@@ -187,22 +216,33 @@ impl Loss {
         self
     }
 
-    /// Sets an option by name, in every term that has it. A name or value that does not fit comes back as an
-    /// error when the loss is planned.
+    /// Sets an option by name, in every term that has it; in one term by that term's name: `huber.delta`, for a second
+    /// huber of the sum `huber#2.delta`. A name or value that does not fit comes back as an error when the loss is
+    /// planned. The types of the catalogue's losses have setters, which the compiler checks.
+    ///
+    /// ```
+    /// use wgloss::losses;
+    /// let loss = losses::by_name("huber").expect("in the catalogue").option("delta", 0.5);
+    /// let both = (loss + losses::smooth_l1(1.0)).option("huber.delta", 2.0).option("beta", 0.5);
+    /// assert!(both.check().is_ok());
+    /// assert!(losses::mse().option("delta", 0.5).check().is_err());
+    /// ```
     #[must_use]
-    pub fn option(mut self, name: &str, value: Value) -> Loss {
-        if let Err(error) = self.set_option(name, value) {
+    pub fn option(mut self, name: &str, value: impl Into<Value>) -> Loss {
+        if let Err(error) = self.set_option(name, &value.into()) {
             self.fault.get_or_insert(error);
         }
         self
     }
 
-    fn set_option(&mut self, name: &str, value: Value) -> Result<()> {
+    fn set_option(&mut self, name: &str, value: &Value) -> Result<()> {
         let mut found = false;
-        for term in &mut self.terms {
-            let Some(decl) = term.definition.options.iter().find(|o| o.name == name) else { continue };
+        for place in 0..self.terms.len() {
+            let own = name.strip_prefix(&self.prefix(place)).unwrap_or(name);
+            let term = &mut self.terms[place];
+            let Some(decl) = term.definition.options.iter().find(|o| o.name == own) else { continue };
             check_option(&term.definition.name, decl, value)?;
-            term.values.insert(name.to_owned(), value);
+            term.values.insert(own.to_owned(), value.clone());
             found = true;
         }
         if found {
@@ -352,44 +392,10 @@ impl Loss {
     }
 }
 
-macro_rules! options {
-    ($($(#[$doc:meta])* $name:ident($value:ident: $type:ty) $make:expr;)*) => {
-        /// Options by name. A loss without that option, or a value outside its domain, comes back as an error
-        /// when the loss is planned.
-        impl Loss {$(
-            $(#[$doc])*
-            #[must_use]
-            pub fn $name(self, $value: $type) -> Loss {
-                self.option(stringify!($name), $make)
-            }
-        )*}
-    };
-}
-
-options! {
-    /// Share of the target spread evenly over the classes, in \[0, 1\].
-    label_smoothing(share: f64) Value::Num(share);
-    /// Labels of this value are left out: loss and gradient exactly 0. None: no label is.
-    ignore_index(index: impl Into<Option<i64>>) Value::Index(index.into());
-    /// Divides the logits before the softmax, > 0.
-    temperature(divisor: f64) Value::Num(divisor);
-    /// Class balance of a focal loss, in \[0, 1\]; −1 for none.
-    alpha(share: f64) Value::Num(share);
-    /// Focusing exponent of a focal loss, ≥ 0.
-    gamma(exponent: f64) Value::Num(exponent);
-    /// The target is given as logarithms.
-    log_target(yes: bool) Value::Flag(yes);
-    /// The input is the logarithm of the rate.
-    log_input(yes: bool) Value::Flag(yes);
-    /// Adds the Stirling approximation of the target's factorial.
-    full(yes: bool) Value::Flag(yes);
-    /// Added to the rate before its logarithm, ≥ 0.
-    eps(value: f64) Value::Num(value);
-}
-
-impl std::ops::Add for Loss {
+impl<R: Into<Loss>> std::ops::Add<R> for Loss {
     type Output = Loss;
-    fn add(mut self, other: Loss) -> Loss {
+    fn add(mut self, other: R) -> Loss {
+        let other = other.into();
         self.terms.extend(other.terms);
         self.fault = self.fault.or(other.fault);
         self

@@ -1,9 +1,15 @@
 //! Labels of two classes.
 
+use super::entry::{Entry, Range};
 use super::{of_input_and_target, times, weighted};
 use crate::expr::Expr;
 use crate::loss::Loss;
 use crate::shape::Scope;
+
+pub(super) const ENTRIES: &[Entry] = &[
+    Entry::new("bce", bce).inputs(&[("input", Range::Probability), ("target", Range::Probability)]),
+    Entry::new("bce_with_logits", bce_with_logits).inputs(&[("input", Range::Logits), ("target", Range::Probability)]),
+];
 
 /// Binary cross-entropy of probabilities.
 ///

@@ -1,11 +1,32 @@
 //! Divergences between distributions, and distillation, which minimises one.
 
+use super::entry::{Entry, Range};
+use super::options::loss_with_options;
 use super::softmax::{label_nll, over_labels};
 use super::{of_input_and_target, times};
 use crate::expr::Expr;
-use crate::loss::{Domain, Loss, Value};
+use crate::loss::Value::{Flag, Index, Num};
+use crate::loss::{Domain, Loss, ParamValue};
 use crate::shape::RowAxis;
 use crate::shape::Scope;
+
+pub(super) const ENTRIES: &[Entry] = &[
+    Entry::new("kl_div", || kl_div().into())
+        .inputs(&[("input", Range::LogProbability), ("target", Range::Probability)])
+        .inputs_where(&[("log_target", Flag(true), &[("target", Range::LogProbability)])])
+        .variants(&[&[("log_target", Flag(true))]]),
+    Entry::new("jsd", || jsd(0.5).into())
+        .inputs(&[("input", Range::LogProbability), ("target", Range::LogProbability)])
+        .variants(&[&[("beta", Num(0.1))], &[("beta", Num(0.0))], &[("beta", Num(1.0))]]),
+    Entry::new("tvd", tvd).inputs(&[("input", Range::Probability), ("target", Range::Probability)]),
+    Entry::new("distillation", || distillation(0.5, 2.0).into())
+        .inputs(&[("student_logits", Range::Logits), ("teacher_logits", Range::Logits)])
+        .variants(&[
+            &[("alpha", Num(1.0)), ("temperature", Num(3.0))],
+            &[("alpha", Num(0.3)), ("temperature", Num(1.0))],
+            &[("alpha", Num(0.8)), ("temperature", Num(0.7)), ("ignore_index", Index(Some(1)))],
+        ]),
+];
 
 /// Kullback–Leibler divergence, element by element, of log-probabilities `input` from `target`.
 ///
@@ -30,11 +51,20 @@ use crate::shape::Scope;
 /// assert_eq!(out.grad("input")?, [-1.0, 0.0]);
 /// # Ok::<(), wgloss::Error>(())
 /// ```
-pub fn kl_div() -> Loss {
-    of_input_and_target("kl_div").flag("log_target", false).expr(|b| {
+pub fn kl_div() -> KlDiv {
+    let loss = of_input_and_target("kl_div").flag("log_target", false).expr(|b| {
         let (x, t) = (b.input("input"), b.input("target"));
         if b.flag("log_target") { relative_entropy(t, x) } else { t.xlogy(t) - times(t, x) }
-    })
+    });
+    KlDiv(loss)
+}
+
+loss_with_options! {
+    /// The loss that [`kl_div`] makes.
+    KlDiv {
+        /// Whether `target` is given as logarithms, the second of the two formulas; false by default.
+        flag log_target;
+    }
 }
 
 /// Generalised Jensen–Shannon divergence of log-probabilities: of a student's `input` and a teacher's `target`.
@@ -62,7 +92,7 @@ pub fn kl_div() -> Loss {
 /// assert!((d_input[0] - 0.5 * 2f64.ln()).abs() < 1e-12 && d_input[1] == 0.0);
 /// # Ok::<(), wgloss::Error>(())
 /// ```
-pub fn jsd(beta: f64) -> Loss {
+pub fn jsd(beta: impl Into<ParamValue>) -> Jsd {
     let definition = of_input_and_target("jsd").row_axis(RowAxis::Last);
     let loss = definition.structural_param("beta", 0.5, Domain::Unit, &[0.0, 1.0]).expr(|b| {
         let (x, y) = (b.input("input"), b.input("target"));
@@ -72,7 +102,15 @@ pub fn jsd(beta: f64) -> Loss {
             _ => mixture_divergence(x, y, b.param("beta")).sum(),
         }
     });
-    loss.option("beta", Value::Num(beta))
+    Jsd(loss).beta(beta)
+}
+
+loss_with_options! {
+    /// The loss that [`jsd`] makes.
+    Jsd {
+        /// `β`, the share of `P` in the mixture `M`; in \[0, 1\], else `Error::Param`. No default: [`jsd`]'s argument.
+        number beta;
+    }
 }
 
 /// `exp(a)·(a − b)`, and 0 where `exp(a)` is.
@@ -150,7 +188,7 @@ pub fn tvd() -> Loss {
 /// assert_eq!(out.grad("student_logits")?, [-0.75, 0.75]);
 /// # Ok::<(), wgloss::Error>(())
 /// ```
-pub fn distillation(alpha: f64, temperature: f64) -> Loss {
+pub fn distillation(alpha: impl Into<ParamValue>, temperature: impl Into<ParamValue>) -> Distillation {
     let definition = Loss::define("distillation").row_axis(RowAxis::Class).input("student_logits", Scope::Element);
     let definition = definition.input("teacher_logits", Scope::Element).label("target").index("ignore_index", None);
     let definition = definition.structural_param("alpha", 0.5, Domain::Unit, &[0.0, 1.0]);
@@ -172,7 +210,21 @@ pub fn distillation(alpha: f64, temperature: f64) -> Loss {
         };
         over_labels(b, value, None)
     });
-    loss.option("alpha", Value::Num(alpha)).option("temperature", Value::Num(temperature))
+    Distillation(loss).alpha(alpha).temperature(temperature)
+}
+
+loss_with_options! {
+    /// The loss that [`distillation`] makes.
+    Distillation {
+        /// `α`, the share of the teacher; in \[0, 1\], else `Error::Param`. No default: [`distillation`]'s argument.
+        number alpha;
+        /// `T`, which divides the logits of both before the softmax; finite and > 0, else `Error::Param`. No default:
+        /// [`distillation`]'s argument.
+        number temperature;
+        /// Labels of this value are left out: loss and gradient exactly 0, and not in the mean. None (no label is) or any
+        /// index; none by default.
+        index ignore_index;
+    }
 }
 
 /// Logits over the temperature. The row's maximum comes off first: divided, a large common offset would round the

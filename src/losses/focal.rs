@@ -1,11 +1,31 @@
 //! Focal losses: cross-entropy that counts what is classified well for less.
 
 use super::binary::logistic;
+use super::entry::{Entry, Range};
+use super::options::loss_with_options;
 use super::softmax::{label_nll, over_labels};
 use crate::expr::Expr;
+use crate::loss::Value::Num;
 use crate::loss::{Build, DefinitionBuilder, Domain, Loss};
 use crate::shape::RowAxis;
 use crate::shape::Scope;
+
+pub(super) const ENTRIES: &[Entry] = &[
+    Entry::new("sigmoid_focal", || sigmoid_focal().into())
+        .inputs(&[("inputs", Range::Logits), ("targets", Range::Probability)])
+        .variants(&[
+            &[("gamma", Num(0.0))],
+            &[("gamma", Num(1.0)), ("alpha", Num(-1.0))],
+            &[("gamma", Num(0.5)), ("alpha", Num(0.75))],
+            &[("gamma", Num(3.5)), ("alpha", Num(-1.0))],
+        ]),
+    Entry::new("multiclass_focal", || multiclass_focal().into()).inputs(&[("input", Range::Logits)]).variants(&[
+        &[("gamma", Num(0.0))],
+        &[("gamma", Num(1.0))],
+        &[("gamma", Num(0.5))],
+        &[("gamma", Num(3.5))],
+    ]),
+];
 
 /// Focal loss of logits of two classes.
 ///
@@ -29,10 +49,10 @@ use crate::shape::Scope;
 /// assert!((out.loss()? - 0.0625 * 2f64.ln()).abs() < 1e-12);
 /// # Ok::<(), wgloss::Error>(())
 /// ```
-pub fn sigmoid_focal() -> Loss {
+pub fn sigmoid_focal() -> SigmoidFocal {
     let definition = Loss::define("sigmoid_focal").input("inputs", Scope::Element).input("targets", Scope::Element);
     let definition = definition.structural_param("alpha", 0.25, Domain::UnitOrOff, &[-1.0]);
-    with_gamma(definition).expr(|b| {
+    let loss = with_gamma(definition).expr(|b| {
         let (x, t) = (b.input("inputs"), b.input("targets"));
         // 1 − pₜ without the difference, which cancels where pₜ is near 1.
         let miss = (-x).sigmoid() * t + x.sigmoid() * (1.0 - t);
@@ -43,7 +63,19 @@ pub fn sigmoid_focal() -> Loss {
         // Balanced before the logit comes in: a share of 0 leaves out what is infinite as well.
         let balance = alpha * t + (1.0 - alpha) * (1.0 - t);
         focus(b, miss, logistic(x, balance * t, balance * (1.0 - t)))
-    })
+    });
+    SigmoidFocal(loss)
+}
+
+loss_with_options! {
+    /// The loss that [`sigmoid_focal`] makes.
+    SigmoidFocal {
+        /// `α`, the share of the positive class in `αₜ`; in \[0, 1\], or −1, which leaves `αₜ` out, else
+        /// `Error::Param`; 0.25 by default.
+        number alpha;
+        /// `γ`, the exponent of `1 − pₜ`; finite and ≥ 0, else `Error::Param`; 2 by default.
+        number gamma;
+    }
 }
 
 /// Focal loss of logits of many classes.
@@ -68,10 +100,10 @@ pub fn sigmoid_focal() -> Loss {
 /// assert!((out.loss()? - 0.25 * 2f64.ln()).abs() < 1e-12);
 /// # Ok::<(), wgloss::Error>(())
 /// ```
-pub fn multiclass_focal() -> Loss {
+pub fn multiclass_focal() -> MulticlassFocal {
     let definition = Loss::define("multiclass_focal").row_axis(RowAxis::Class).input("input", Scope::Element);
     let definition = definition.label("target").optional("alpha", Scope::Column).index("ignore_index", Some(-100));
-    with_gamma(definition).unreduced(|b| {
+    let loss = with_gamma(definition).unreduced(|b| {
         let y = b.input("target");
         let nll = label_nll(b.input("input"), y);
         let alpha = b.optional("alpha").map(|alpha| alpha.at(y));
@@ -79,7 +111,19 @@ pub fn multiclass_focal() -> Loss {
         let nll = alpha.map_or(nll, |alpha| alpha.equals(0.0).and(nll.gt(3.0e38)).select(0.0, nll));
         let value = focus(b, -(-nll).expm1(), nll);
         over_labels(b, alpha.map_or(value, |alpha| alpha * value), None)
-    })
+    });
+    MulticlassFocal(loss)
+}
+
+loss_with_options! {
+    /// The loss that [`multiclass_focal`] makes.
+    MulticlassFocal {
+        /// `γ`, the exponent of `1 − p_y`; finite and ≥ 0, else `Error::Param`; 2 by default.
+        number gamma;
+        /// Labels of this value are left out: loss and gradient exactly 0, and not in the mean. None (no label is) or any
+        /// index; −100 by default.
+        index ignore_index;
+    }
 }
 
 fn with_gamma(definition: DefinitionBuilder) -> DefinitionBuilder {

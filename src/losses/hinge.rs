@@ -1,9 +1,19 @@
 //! Hinge losses: a margin of 1 between two classes.
 
+use super::entry::{Entry, Options, Range, Ranges};
+use super::options::loss_with_options;
 use crate::expr::Expr;
+use crate::loss::Value::Flag;
 use crate::loss::{Build, DefinitionBuilder, Loss};
 use crate::shape::RowAxis;
 use crate::shape::Scope;
+
+const SIGNS: Ranges = &[("y_true", Range::Sign)];
+const AS_THEY_ARE: Options = &[("convert_binary", Flag(false))];
+pub(super) const ENTRIES: &[Entry] = &[
+    Entry::new("hinge", || hinge().into()).inputs(SIGNS).variants(&[AS_THEY_ARE]),
+    Entry::new("squared_hinge", || squared_hinge().into()).inputs(SIGNS).variants(&[AS_THEY_ARE]),
+];
 
 /// Hinge loss of a decision value.
 ///
@@ -23,8 +33,16 @@ use crate::shape::Scope;
 /// assert_eq!((out.loss()?, out.grad("y_pred")?), (0.25, &[-0.5, 0.0][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
-pub fn hinge() -> Loss {
-    of_signs("hinge").expr(|b| violation(b).mean())
+pub fn hinge() -> Hinge {
+    Hinge(of_signs("hinge").expr(|b| violation(b).mean()))
+}
+
+loss_with_options! {
+    /// The loss that [`hinge`] makes.
+    Hinge {
+        /// Whether targets that are all 0 or 1 are taken as −1 and 1, which costs a pass over `y_true`; true by default.
+        flag convert_binary;
+    }
 }
 
 /// Squared hinge loss of a decision value.
@@ -44,11 +62,20 @@ pub fn hinge() -> Loss {
 /// assert_eq!((out.loss()?, out.grad("y_pred")?), (0.125, &[-0.5, 0.0][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
-pub fn squared_hinge() -> Loss {
-    of_signs("squared_hinge").expr(|b| {
+pub fn squared_hinge() -> SquaredHinge {
+    let loss = of_signs("squared_hinge").expr(|b| {
         let violation = violation(b);
         (violation * violation).mean()
-    })
+    });
+    SquaredHinge(loss)
+}
+
+loss_with_options! {
+    /// The loss that [`squared_hinge`] makes.
+    SquaredHinge {
+        /// Whether targets that are all 0 or 1 are taken as −1 and 1, which costs a pass over `y_true`; true by default.
+        flag convert_binary;
+    }
 }
 
 fn of_signs(name: &str) -> DefinitionBuilder {

@@ -1,14 +1,20 @@
-//! The catalogue, by family. Each loss is one function; its options are set on the [`Loss`] that it returns.
+//! The catalogue: each loss is one function, with its formula, shapes, gradient and source.
 //!
-//! | family | losses |
-//! |---|---|
-//! | regression | [`l1`] ([`mae`]), [`mse`], [`rmse`], [`huber`], [`smooth_l1`], [`log_cosh`], [`quantile`], [`poisson_nll`] |
-//! | binary | [`bce`], [`bce_with_logits`] |
-//! | softmax | [`cross_entropy`], [`z_loss`], [`softcap_cross_entropy`], [`cross_entropy_prob`], [`nll`] |
-//! | focal | [`sigmoid_focal`], [`multiclass_focal`] |
-//! | divergence | [`kl_div`], [`jsd`], [`tvd`], [`distillation`] |
-//! | hinge | [`hinge`], [`squared_hinge`] |
-//! | penalty | [`l1_penalty`], [`l2_penalty`] |
+//! A loss without options is a [`Loss`]. A loss with options is a type of its own with a setter for each, documented
+//! there; an option that a loss does not have does not compile:
+//!
+//! ```
+//! use wgloss::{Loss, Reduction, losses};
+//! let loss = losses::cross_entropy().label_smoothing(0.1).ignore_index(-1).reduction(Reduction::Sum);
+//! let sum: Loss = 0.7 * losses::huber(1.0) + 0.3 * losses::mse();     // one kernel
+//! ```
+//! ```compile_fail,E0599
+//! let loss = wgloss::losses::mse().label_smoothing(0.1);              // a mean squared error has no such option
+//! ```
+//!
+//! Such a type goes wherever a [`&Loss`](Loss) goes. Where the loss is known at run time only, [`by_name`] makes it and
+//! [`Loss::option`] sets its options. A value outside an option's domain is an [`Error`](crate::Error) when the loss is
+//! planned.
 //!
 //! Every loss of one value an element or a row also takes `sample_weight` and `mask` in the shape of its losses
 //! (a mask of 0 leaves a loss out of value, gradient and mean), and every [`Reduction`](crate::Reduction); the
@@ -21,63 +27,53 @@ use crate::shape::Scope;
 
 mod binary;
 mod divergence;
+mod entry;
 mod focal;
 mod hinge;
+mod options;
 mod penalty;
 mod regression;
 mod softmax;
 
-pub use binary::{bce, bce_with_logits};
-pub use divergence::{distillation, jsd, kl_div, tvd};
-pub use focal::{multiclass_focal, sigmoid_focal};
-pub use hinge::{hinge, squared_hinge};
-pub use penalty::{l1_penalty, l2_penalty};
-pub use regression::{huber, l1, log_cosh, mae, mse, poisson_nll, quantile, rmse, smooth_l1};
-pub use softmax::{cross_entropy, cross_entropy_prob, nll, softcap_cross_entropy, z_loss};
+pub use binary::*;
+pub use divergence::*;
+pub use entry::{Entry, Options, Range, Ranges};
+pub use focal::*;
+pub use hinge::*;
+pub use penalty::*;
+pub use regression::*;
+pub use softmax::*;
 
-/// A loss's name, and the function that makes it.
-pub type Entry = (&'static str, fn() -> Loss);
-
-/// Every loss by name, with default options: δ, β and λ 1 (jsd's β 0.5), τ 0.5, z 1e-4, a softcap of 30, α 0.5 and a
-/// temperature of 2.
-pub const CATALOGUE: &[Entry] = &[
-    ("l1", l1),
-    ("mse", mse),
-    ("rmse", rmse),
-    ("huber", || huber(1.0)),
-    ("smooth_l1", || smooth_l1(1.0)),
-    ("log_cosh", log_cosh),
-    ("quantile", || quantile(0.5)),
-    ("poisson_nll", poisson_nll),
-    ("bce", bce),
-    ("bce_with_logits", bce_with_logits),
-    ("cross_entropy", cross_entropy),
-    ("z_loss", || z_loss(1e-4)),
-    ("softcap_cross_entropy", || softcap_cross_entropy(30.0)),
-    ("cross_entropy_prob", cross_entropy_prob),
-    ("nll", nll),
-    ("sigmoid_focal", sigmoid_focal),
-    ("multiclass_focal", multiclass_focal),
-    ("kl_div", kl_div),
-    ("jsd", || jsd(0.5)),
-    ("tvd", tvd),
-    ("distillation", || distillation(0.5, 2.0)),
-    ("hinge", hinge),
-    ("squared_hinge", squared_hinge),
-    ("l1_penalty", || l1_penalty(1.0)),
-    ("l2_penalty", || l2_penalty(1.0)),
+/// The entries of each family.
+const FAMILIES: &[&[Entry]] = &[
+    regression::ENTRIES,
+    binary::ENTRIES,
+    softmax::ENTRIES,
+    focal::ENTRIES,
+    divergence::ENTRIES,
+    hinge::ENTRIES,
+    penalty::ENTRIES,
 ];
 
-/// The loss of that name in [`CATALOGUE`], with default options.
+/// Every loss, as [`by_name`] makes it.
+pub const CATALOGUE: &[Entry] = &entry::concatenated::<{ entry::count(FAMILIES) }>(FAMILIES);
+
+/// The loss of that name in [`CATALOGUE`], with default options: δ, β and λ 1 (jsd's β 0.5), τ 0.5, z 1e-4, a softcap
+/// of 30, α 0.5 and a temperature of 2. Other options are set [by name](Loss::option).
 ///
 /// ```
-/// use wgloss::{Value, losses};
-/// let loss = losses::by_name("huber").expect("in the catalogue").option("delta", Value::Num(0.5));
+/// use wgloss::losses;
+/// let loss = losses::by_name("huber").expect("in the catalogue").option("delta", 0.5);
 /// assert_eq!(loss.name(), "huber");
 /// assert!(losses::by_name("no such loss").is_none());
 /// ```
 pub fn by_name(name: &str) -> Option<Loss> {
-    CATALOGUE.iter().find(|(known, _)| *known == name).map(|(_, make)| make())
+    entry(name).map(|entry| (entry.make)())
+}
+
+/// The entry of that name in [`CATALOGUE`].
+pub fn entry(name: &str) -> Option<&'static Entry> {
+    CATALOGUE.iter().find(|entry| entry.name == name)
 }
 
 /// Begins an element-wise loss of `input` and `target`.
@@ -100,34 +96,80 @@ fn times<'g>(a: Expr<'g>, x: Expr<'g>) -> Expr<'g> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::loss::Value;
 
     #[test]
     fn a_loss_is_called_what_its_function_is_called() {
-        for (name, make) in CATALOGUE {
-            let loss = make();
-            assert_eq!(loss.name(), *name);
-            assert_eq!(loss.check(), Ok(()), "{name}");
+        for entry in CATALOGUE {
+            let loss = (entry.make)();
+            assert_eq!(loss.name(), entry.name);
+            assert_eq!(loss.check(), Ok(()), "{}", entry.name);
+            assert_eq!(CATALOGUE.iter().filter(|other| other.name == entry.name).count(), 1, "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn entries_name_options_and_inputs_that_the_loss_has() {
+        for entry in CATALOGUE {
+            let loss = (entry.make)();
+            entry.check(&loss);
+            for variant in entry.variants {
+                let set = |loss: Loss, (name, value): &(&str, Value)| loss.option(name, value.clone());
+                let loss = variant.iter().fold(loss.clone(), set);
+                assert_eq!(loss.check(), Ok(()), "{}", entry.name);
+            }
         }
     }
 
     #[test]
     fn parameters_outside_their_domain_come_back_as_errors() {
-        let bad = [huber(0.0), huber(f64::NAN), smooth_l1(-1.0), quantile(1.5), l1_penalty(f64::INFINITY)];
-        for loss in bad {
-            assert!(loss.check().is_err(), "{}", loss.name());
-        }
-        for loss in [smooth_l1(0.0), quantile(0.0), quantile(1.0), l2_penalty(0.0), sigmoid_focal().alpha(-1.0)] {
-            assert_eq!(loss.check(), Ok(()), "{}", loss.name());
-        }
-        assert!(sigmoid_focal().alpha(-0.5).check().is_err());
-        assert!(cross_entropy().label_smoothing(1.1).check().is_err());
-        assert!(cross_entropy().temperature(0.0).check().is_err());
-        let bad = [cross_entropy().logit_scale(0.0), cross_entropy().softcap(-1.0), softcap_cross_entropy(0.0)];
-        for loss in bad.into_iter().chain([cross_entropy().lse_square_scale(-1.0), z_loss(f64::NAN)]) {
-            assert!(loss.check().is_err(), "{}", loss.name());
-        }
-        assert!(distillation(1.1, 1.0).check().is_err() && distillation(0.5, 0.0).check().is_err());
-        assert!(jsd(1.5).check().is_err() && jsd(1.0).check().is_ok());
-        assert_eq!(cross_entropy().softcap(0.0).lse_square_scale(0.0).entropy_bonus(-1.0).check(), Ok(()));
+        let refused = |loss: &Loss| assert!(loss.check().is_err(), "{}", loss.name());
+        let taken = |loss: &Loss| assert_eq!(loss.check(), Ok(()), "{}", loss.name());
+        refused(&huber(0.0));
+        refused(&huber(f64::NAN));
+        refused(&smooth_l1(-1.0));
+        refused(&quantile(1.5));
+        refused(&l1_penalty(f64::INFINITY));
+        taken(&smooth_l1(0.0));
+        taken(&quantile(0.0));
+        taken(&quantile(1));
+        taken(&l2_penalty(0.0f32));
+        taken(&sigmoid_focal().alpha(-1.0));
+        refused(&sigmoid_focal().alpha(-0.5));
+        refused(&cross_entropy().label_smoothing(1.1));
+        refused(&cross_entropy().temperature(0.0));
+        refused(&cross_entropy().logit_scale(0.0));
+        refused(&cross_entropy().softcap(-1.0));
+        refused(&cross_entropy().lse_square_scale(-1.0));
+        refused(&softcap_cross_entropy(0.0));
+        refused(&z_loss(f64::NAN));
+        refused(&distillation(1.1, 1.0));
+        refused(&distillation(0.5, 0.0));
+        refused(&jsd(1.5));
+        taken(&jsd(1.0));
+        taken(&cross_entropy().softcap(0.0).lse_square_scale(0.0).entropy_bonus(-1.0));
+    }
+
+    #[test]
+    fn losses_of_any_type_add_up() {
+        let sums = [
+            0.7 * huber(1.0) + 0.3 * mse(),
+            mse() * 0.3 + huber(1.0) * 0.7,
+            huber(1.0) + mse(),
+            mse() + huber(1.0),
+            huber(1.0) + smooth_l1(1.0),
+        ];
+        let names = ["0.7*huber + 0.3*mse", "0.3*mse + 0.7*huber", "huber + mse", "mse + huber", "huber + smooth_l1"];
+        assert_eq!(sums.map(|sum| sum.name()), names);
+    }
+
+    #[test]
+    fn options_of_a_sum_go_by_term() {
+        let delta = |sum: &Loss| sum.option_value("delta").cloned();
+        let sum = huber(1.0) + 0.5 * huber(2.0) + smooth_l1(1.0);
+        assert_eq!(delta(&sum.clone().option("huber#2.delta", 0.5)), Some(Value::Num(1.0)));
+        assert_eq!(delta(&sum.clone().option("huber.delta", 0.5)), Some(Value::Num(0.5)));
+        assert_eq!(delta(&sum.clone().option("delta", 0.25)), Some(Value::Num(0.25)));
+        assert!(sum.option("smooth_l1.delta", 0.5).check().is_err());
     }
 }

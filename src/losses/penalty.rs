@@ -1,7 +1,15 @@
 //! Penalties on weights.
 
-use crate::loss::{Domain, Loss, Value};
+use super::entry::Entry;
+use super::options::loss_with_options;
+use crate::loss::Value::Num;
+use crate::loss::{Domain, Loss, ParamValue};
 use crate::shape::Scope;
+
+pub(super) const ENTRIES: &[Entry] = &[
+    Entry::new("l1_penalty", || l1_penalty(1.0).into()).variants(&[&[("lambda", Num(0.3))]]),
+    Entry::new("l2_penalty", || l2_penalty(1.0).into()).variants(&[&[("lambda", Num(0.3))]]),
+];
 
 /// L1 (lasso) penalty.
 ///
@@ -19,10 +27,17 @@ use crate::shape::Scope;
 /// assert_eq!((out.loss()?, out.grad("w")?), (2.0, &[0.5, -0.5, 0.0][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
-pub fn l1_penalty(lambda: f64) -> Loss {
+pub fn l1_penalty(lambda: impl Into<ParamValue>) -> L1Penalty {
     let definition = Loss::define("l1_penalty").input("w", Scope::Element).param("lambda", 1.0, Domain::NonNegative);
-    let loss = definition.expr(|b| b.param("lambda") * b.input("w").abs().sum_over(Scope::Total));
-    loss.option("lambda", Value::Num(lambda))
+    L1Penalty(definition.expr(|b| b.param("lambda") * b.input("w").abs().sum_over(Scope::Total))).lambda(lambda)
+}
+
+loss_with_options! {
+    /// The loss that [`l1_penalty`] makes.
+    L1Penalty {
+        /// `λ`, the factor of the sum; finite and ≥ 0, else `Error::Param`. No default: [`l1_penalty`]'s argument.
+        number lambda;
+    }
 }
 
 /// L2 (ridge, weight decay) penalty.
@@ -41,11 +56,19 @@ pub fn l1_penalty(lambda: f64) -> Loss {
 /// assert_eq!((out.loss()?, out.grad("w")?), (2.5, &[1.5, -0.5][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
-pub fn l2_penalty(lambda: f64) -> Loss {
+pub fn l2_penalty(lambda: impl Into<ParamValue>) -> L2Penalty {
     let definition = Loss::define("l2_penalty").input("w", Scope::Element).param("lambda", 1.0, Domain::NonNegative);
     let loss = definition.expr(|b| {
         let w = b.input("w");
         0.5 * b.param("lambda") * (w * w).sum_over(Scope::Total)
     });
-    loss.option("lambda", Value::Num(lambda))
+    L2Penalty(loss).lambda(lambda)
+}
+
+loss_with_options! {
+    /// The loss that [`l2_penalty`] makes.
+    L2Penalty {
+        /// `λ`, twice the factor of the sum; finite and ≥ 0, else `Error::Param`. No default: [`l2_penalty`]'s argument.
+        number lambda;
+    }
 }

@@ -1,10 +1,31 @@
 //! Regression: losses of a residual, and of a count.
 
+use super::entry::{Entry, Range};
+use super::options::loss_with_options;
 use super::{of_input_and_target, times, weighted};
 use crate::expr::{Expr, Extent};
-use crate::loss::{Denominator, Domain, Loss, Unreduced, Value};
+use crate::loss::Value::{Flag, Num};
+use crate::loss::{Denominator, Domain, Loss, ParamValue, Unreduced};
 use crate::shape::RowAxis;
 use crate::shape::Scope;
+
+pub(super) const ENTRIES: &[Entry] = &[
+    Entry::new("l1", l1),
+    Entry::new("mse", mse),
+    Entry::new("rmse", rmse),
+    Entry::new("huber", || huber(1.0).into()).variants(&[&[("delta", Num(0.5))]]),
+    Entry::new("smooth_l1", || smooth_l1(1.0).into()).variants(&[&[("beta", Num(0.5))], &[("beta", Num(0.0))]]),
+    Entry::new("log_cosh", log_cosh),
+    Entry::new("quantile", || quantile(0.5).into()).variants(&[&[("tau", Num(0.1))], &[("tau", Num(0.9))]]),
+    Entry::new("poisson_nll", || poisson_nll().into())
+        .inputs(&[("target", Range::Count)])
+        .inputs_where(&[("log_input", Flag(false), &[("input", Range::Positive)])])
+        .variants(&[
+            &[("full", Flag(true))],
+            &[("log_input", Flag(false)), ("eps", Num(0.001))],
+            &[("log_input", Flag(false)), ("full", Flag(true))],
+        ]),
+];
 
 /// Absolute error. ([`mae`] is another name for it.)
 ///
@@ -110,14 +131,23 @@ pub fn rmse() -> Loss {
 /// assert_eq!((out.loss()?, out.grad("input")?), (1.3125, &[0.5, -0.25][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
-pub fn huber(delta: f64) -> Loss {
+pub fn huber(delta: impl Into<ParamValue>) -> Huber {
     let definition = of_input_and_target("huber").optional("weight", Scope::Element);
     let loss = definition.param("delta", 1.0, Domain::Positive).expr(|b| {
         let (r, delta) = (b.input("input") - b.input("target"), b.param("delta"));
         let clamped = clamp(r, delta);
         weighted(b, clamped * (r - 0.5 * clamped))
     });
-    loss.option("delta", Value::Num(delta))
+    Huber(loss).delta(delta)
+}
+
+loss_with_options! {
+    /// The loss that [`huber`] makes.
+    Huber {
+        /// `δ`, the residual beyond which the loss is linear; finite and > 0, else `Error::Param`. No default:
+        /// [`huber`]'s argument.
+        number delta;
+    }
 }
 
 /// Smooth L1 loss: quadratic within `beta`, then the absolute error less a constant.
@@ -137,7 +167,7 @@ pub fn huber(delta: f64) -> Loss {
 /// assert_eq!((out.loss()?, out.grad("input")?), (1.125, &[0.5, -0.25][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
-pub fn smooth_l1(beta: f64) -> Loss {
+pub fn smooth_l1(beta: impl Into<ParamValue>) -> SmoothL1 {
     let definition = of_input_and_target("smooth_l1");
     let loss = definition.structural_param("beta", 1.0, Domain::NonNegative, &[0.0]).expr(|b| {
         let r = b.input("input") - b.input("target");
@@ -148,7 +178,16 @@ pub fn smooth_l1(beta: f64) -> Loss {
         let clamped = clamp(r, beta);
         clamped / beta * (r - 0.5 * clamped)
     });
-    loss.option("beta", Value::Num(beta))
+    SmoothL1(loss).beta(beta)
+}
+
+loss_with_options! {
+    /// The loss that [`smooth_l1`] makes.
+    SmoothL1 {
+        /// `β`, the residual beyond which the loss is linear; finite and ≥ 0 (0: the absolute error), else
+        /// `Error::Param`. No default: [`smooth_l1`]'s argument.
+        number beta;
+    }
 }
 
 /// `r` within `±bound`. `clamped·(r − clamped/2)` is `r²/2` within, `bound·(|r| − bound/2)` beyond, and its gradient
@@ -195,12 +234,20 @@ pub fn log_cosh() -> Loss {
 /// assert_eq!((out.loss()?, out.grad("input")?), (1.0, &[-0.375, 0.125][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
-pub fn quantile(tau: f64) -> Loss {
+pub fn quantile(tau: impl Into<ParamValue>) -> Quantile {
     let loss = of_input_and_target("quantile").param("tau", 0.5, Domain::Unit).expr(|b| {
         let (d, tau) = (b.input("target") - b.input("input"), b.param("tau"));
         d.ge(0.0).select(tau * d, (tau - 1.0) * d)
     });
-    loss.option("tau", Value::Num(tau))
+    Quantile(loss).tau(tau)
+}
+
+loss_with_options! {
+    /// The loss that [`quantile`] makes.
+    Quantile {
+        /// `τ`, the quantile; in \[0, 1\], else `Error::Param`. No default: [`quantile`]'s argument.
+        number tau;
+    }
 }
 
 /// Negative log-likelihood of a Poisson count, without the factorial of the target.
@@ -222,9 +269,9 @@ pub fn quantile(tau: f64) -> Loss {
 /// assert_eq!((out.loss()?, out.grad("input")?), (1.0, &[-2.0][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
-pub fn poisson_nll() -> Loss {
+pub fn poisson_nll() -> PoissonNll {
     let definition = of_input_and_target("poisson_nll").flag("log_input", true).flag("full", false);
-    definition.param("eps", 1e-8, Domain::NonNegative).expr(|b| {
+    let loss = definition.param("eps", 1e-8, Domain::NonNegative).expr(|b| {
         let (x, t) = (b.input("input"), b.input("target"));
         let value = if b.flag("log_input") { x.exp() - times(t, x) } else { x - times(t, (x + b.param("eps")).log()) };
         if !b.flag("full") {
@@ -232,5 +279,19 @@ pub fn poisson_nll() -> Loss {
         }
         let stirling = t * t.log() - t + 0.5 * (std::f64::consts::TAU * t).log();
         value + stirling.masked(!t.le(1.0))
-    })
+    });
+    PoissonNll(loss)
+}
+
+loss_with_options! {
+    /// The loss that [`poisson_nll`] makes.
+    PoissonNll {
+        /// Whether `input` is the logarithm of the rate, the first of the two formulas; true by default.
+        flag log_input;
+        /// Whether the Stirling approximation of `ln t!` is added; false by default.
+        flag full;
+        /// `eps`, added to the rate before its logarithm where `log_input` is false; finite and ≥ 0, else
+        /// `Error::Param`; 1e-8 by default.
+        number eps;
+    }
 }

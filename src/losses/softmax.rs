@@ -1,10 +1,53 @@
 //! Cross-entropy of a softmax: labels of many classes.
 
+use super::entry::{Entry, Range, Ranges};
+use super::options::loss_with_options;
 use super::{of_input_and_target, times, weighted};
 use crate::expr::{Expr, Extent};
-use crate::loss::{Build, DefinitionBuilder, Denominator, Domain, Loss, Unreduced, Value};
+use crate::loss::Value::{Index, Num};
+use crate::loss::{Build, DefinitionBuilder, Denominator, Domain, Loss, ParamValue, Unreduced};
 use crate::shape::RowAxis;
 use crate::shape::Scope;
+
+const LOGITS: Ranges = &[("input", Range::Logits)];
+pub(super) const ENTRIES: &[Entry] = &[
+    Entry::new("cross_entropy", || cross_entropy().into()).inputs(LOGITS).variants(&[
+        &[("label_smoothing", Num(0.1))],
+        &[("label_smoothing", Num(1.0))],
+        &[("temperature", Num(0.7))],
+        &[("temperature", Num(2.5)), ("label_smoothing", Num(0.3)), ("ignore_index", Index(Some(1)))],
+        &[("ignore_index", Index(None))],
+        &[("logit_scale", Num(1.7))],
+        &[("softcap", Num(2.0))],
+        &[("lse_square_scale", Num(0.1))],
+        &[("entropy_bonus", Num(0.2))],
+        &[
+            ("logit_scale", Num(0.6)),
+            ("temperature", Num(1.5)),
+            ("lse_square_scale", Num(0.05)),
+            ("entropy_bonus", Num(-0.1)),
+        ],
+        &[
+            ("logit_scale", Num(1.3)),
+            ("softcap", Num(4.0)),
+            ("temperature", Num(0.8)),
+            ("label_smoothing", Num(0.2)),
+            ("lse_square_scale", Num(0.02)),
+            ("entropy_bonus", Num(0.1)),
+            ("ignore_index", Index(Some(1))),
+        ],
+    ]),
+    Entry::new("z_loss", || z_loss(1e-4).into()).inputs(LOGITS).variants(&[&[("z", Num(0.1))], &[("z", Num(0.0))]]),
+    Entry::new("softcap_cross_entropy", || softcap_cross_entropy(30.0).into())
+        .inputs(LOGITS)
+        .variants(&[&[("softcap", Num(3.0))]]),
+    Entry::new("cross_entropy_prob", || cross_entropy_prob().into())
+        .inputs(&[("input", Range::Logits), ("target", Range::Probability)])
+        .variants(&[&[("label_smoothing", Num(0.1))]]),
+    Entry::new("nll", || nll().into())
+        .inputs(&[("input", Range::LogProbability)])
+        .variants(&[&[("ignore_index", Index(None))], &[("ignore_index", Index(Some(1)))]]),
+];
 
 /// Softmax cross-entropy of logits and class labels.
 ///
@@ -41,7 +84,7 @@ use crate::shape::Scope;
 /// assert_eq!(out.grad("input")?, [0.5, -0.5, 0.0, 0.0]);
 /// # Ok::<(), wgloss::Error>(())
 /// ```
-pub fn cross_entropy() -> Loss {
+pub fn cross_entropy() -> CrossEntropy {
     let definition = of_logits_and_labels("cross_entropy").optional("weight", Scope::Column);
     let definition = definition.structural_param("label_smoothing", 0.0, Domain::Unit, &[0.0]);
     let definition = definition.structural_param("temperature", 1.0, Domain::Positive, &[1.0]);
@@ -49,7 +92,7 @@ pub fn cross_entropy() -> Loss {
     let definition = definition.structural_param("softcap", 0.0, Domain::NonNegative, &[0.0]);
     let definition = definition.structural_param("lse_square_scale", 0.0, Domain::NonNegative, &[0.0]);
     let definition = definition.structural_param("entropy_bonus", 0.0, Domain::Finite, &[0.0]);
-    with_extras(definition).unreduced(|b| {
+    let loss = with_extras(definition).unreduced(|b| {
         let (z, offset) = scaled_logits(b);
         let y = b.input("target");
         let weight = b.optional("weight");
@@ -69,7 +112,32 @@ pub fn cross_entropy() -> Loss {
             value = value - b.param("entropy_bonus") * entropy(z);
         }
         over_labels(b, value, label_weight)
-    })
+    });
+    CrossEntropy(loss)
+}
+
+loss_with_options! {
+    /// The loss that [`cross_entropy`] makes.
+    CrossEntropy {
+        /// Labels of this value are left out: loss and gradient exactly 0, and not in the mean. None (no label is) or any
+        /// index; −100 by default.
+        index ignore_index;
+        /// `ε`, the share of the target that is spread evenly over the classes; in \[0, 1\], else `Error::Param`; 0 by
+        /// default.
+        number label_smoothing;
+        /// `temperature`, which divides the logits, once scaled and capped; finite and > 0, else `Error::Param`; 1 by
+        /// default.
+        number temperature;
+        /// `s`, which multiplies the logits before a softcap; finite and > 0, else `Error::Param`; 1 by default.
+        number logit_scale;
+        /// `c`, which bounds the logits smoothly to ±c; finite and ≥ 0 (0: no bound), else `Error::Param`; 0 by default.
+        number softcap;
+        /// `λ`, the coefficient of the square of the logsumexp (z-loss); finite and ≥ 0, else `Error::Param`; 0 by
+        /// default.
+        number lse_square_scale;
+        /// `η`, the coefficient of the entropy `H`, which is subtracted; finite, else `Error::Param`; 0 by default.
+        number entropy_bonus;
+    }
 }
 
 /// What a row's softmax knows besides its loss, of the logits as options scale and cap them.
@@ -94,33 +162,6 @@ fn with_extras(definition: DefinitionBuilder) -> DefinitionBuilder {
 /// The value in rows that are not ignored; 0 in the others.
 fn kept<'g>(b: &Build<'g>, value: Expr<'g>) -> Expr<'g> {
     b.label_is_option("target", "ignore_index").map_or(value, |ignored| value.masked(!ignored))
-}
-
-/// Options of the losses of a softmax.
-impl Loss {
-    /// Multiplies the logits, before a softcap, > 0.
-    #[must_use]
-    pub fn logit_scale(self, factor: f64) -> Loss {
-        self.option("logit_scale", Value::Num(factor))
-    }
-
-    /// Bounds the logits smoothly by ± this, ≥ 0; 0 for none.
-    #[must_use]
-    pub fn softcap(self, bound: f64) -> Loss {
-        self.option("softcap", Value::Num(bound))
-    }
-
-    /// Coefficient of the square of the logsumexp (z-loss), ≥ 0.
-    #[must_use]
-    pub fn lse_square_scale(self, coefficient: f64) -> Loss {
-        self.option("lse_square_scale", Value::Num(coefficient))
-    }
-
-    /// Coefficient of the entropy of the softmax, which is subtracted.
-    #[must_use]
-    pub fn entropy_bonus(self, coefficient: f64) -> Loss {
-        self.option("entropy_bonus", Value::Num(coefficient))
-    }
 }
 
 /// Begins a loss of `input` and the class index `target`.
@@ -217,13 +258,25 @@ pub(super) fn over_labels<'g>(b: &Build<'g>, value: Expr<'g>, label_weight: Opti
 /// assert!((out.grad("input")?[0] - (1.0 + lse) / 2.0).abs() < 1e-12);
 /// # Ok::<(), wgloss::Error>(())
 /// ```
-pub fn z_loss(z: f64) -> Loss {
+pub fn z_loss(z: impl Into<ParamValue>) -> ZLoss {
     let definition = of_logits_and_labels("z_loss");
     let loss = definition.structural_param("z", 1e-4, Domain::NonNegative, &[0.0]).unreduced(|b| {
         let x = b.input("input");
         over_labels(b, plus_lse_square(b, "z", label_nll(x, b.input("target")), x.logsumexp()), None)
     });
-    loss.option("z", Value::Num(z))
+    ZLoss(loss).z(z)
+}
+
+loss_with_options! {
+    /// The loss that [`z_loss`] makes.
+    ZLoss {
+        /// `z`, the coefficient of the square of the logsumexp; finite and ≥ 0, else `Error::Param`. No default:
+        /// [`z_loss`]'s argument.
+        number z;
+        /// Labels of this value are left out: loss and gradient exactly 0, and not in the mean. None (no label is) or any
+        /// index; −100 by default.
+        index ignore_index;
+    }
 }
 
 /// Softmax cross-entropy of logits that are bounded smoothly.
@@ -246,13 +299,25 @@ pub fn z_loss(z: f64) -> Loss {
 /// assert!((out.loss()? - (10.0 + (-10f64).exp().ln_1p())).abs() < 1e-12);
 /// # Ok::<(), wgloss::Error>(())
 /// ```
-pub fn softcap_cross_entropy(softcap: f64) -> Loss {
+pub fn softcap_cross_entropy(softcap: impl Into<ParamValue>) -> SoftcapCrossEntropy {
     let definition = of_logits_and_labels("softcap_cross_entropy").param("softcap", 30.0, Domain::Positive);
     let loss = definition.unreduced(|b| {
         let z = capped(b.input("input"), b.param("softcap"));
         over_labels(b, label_nll(z, b.input("target")), None)
     });
-    loss.softcap(softcap)
+    SoftcapCrossEntropy(loss).softcap(softcap)
+}
+
+loss_with_options! {
+    /// The loss that [`softcap_cross_entropy`] makes.
+    SoftcapCrossEntropy {
+        /// `c`, which bounds the logits smoothly to ±c; finite and > 0, else `Error::Param`. No default:
+        /// [`softcap_cross_entropy`]'s argument.
+        number softcap;
+        /// Labels of this value are left out: loss and gradient exactly 0, and not in the mean. None (no label is) or any
+        /// index; −100 by default.
+        index ignore_index;
+    }
 }
 
 /// Softmax cross-entropy of logits and class probabilities.
@@ -276,10 +341,10 @@ pub fn softcap_cross_entropy(softcap: f64) -> Loss {
 /// assert_eq!(out.grad("input")?, [0.25, -0.25]);
 /// # Ok::<(), wgloss::Error>(())
 /// ```
-pub fn cross_entropy_prob() -> Loss {
+pub fn cross_entropy_prob() -> CrossEntropyProb {
     let definition = of_input_and_target("cross_entropy_prob").row_axis(RowAxis::Class);
     let definition = definition.optional("weight", Scope::Column);
-    definition.structural_param("label_smoothing", 0.0, Domain::Unit, &[0.0]).expr(|b| {
+    let loss = definition.structural_param("label_smoothing", 0.0, Domain::Unit, &[0.0]).expr(|b| {
         let mut t = b.input("target");
         if b.value("label_smoothing") != 0.0 {
             let share = b.param("label_smoothing");
@@ -293,7 +358,17 @@ pub fn cross_entropy_prob() -> Loss {
         let p = x.softmax();
         let d_input = p.gt(0.5).select(total * (p - 1.0) + (total - q), total * p - q);
         value.with_gradient(q, -log_p).with_gradient(x, d_input).sum()
-    })
+    });
+    CrossEntropyProb(loss)
+}
+
+loss_with_options! {
+    /// The loss that [`cross_entropy_prob`] makes.
+    CrossEntropyProb {
+        /// `ε`, the share of the target that is spread evenly over the classes; in \[0, 1\], else `Error::Param`; 0 by
+        /// default.
+        number label_smoothing;
+    }
 }
 
 /// Negative log-likelihood of log-probabilities and class labels.
@@ -316,12 +391,22 @@ pub fn cross_entropy_prob() -> Loss {
 /// assert_eq!((out.loss()?, out.grad("input")?), (1.0, &[0.0, -1.0][..]));
 /// # Ok::<(), wgloss::Error>(())
 /// ```
-pub fn nll() -> Loss {
-    of_logits_and_labels("nll").optional("weight", Scope::Column).unreduced(|b| {
+pub fn nll() -> Nll {
+    let loss = of_logits_and_labels("nll").optional("weight", Scope::Column).unreduced(|b| {
         let y = b.input("target");
         let label_weight = b.optional("weight").map(|w| w.at(y));
         let log_likelihood = b.input("input").at(y);
         let value = -label_weight.map_or(log_likelihood, |w| times(w, log_likelihood));
         over_labels(b, value, label_weight)
-    })
+    });
+    Nll(loss)
+}
+
+loss_with_options! {
+    /// The loss that [`nll`] makes.
+    Nll {
+        /// Labels of this value are left out: loss and gradient exactly 0, and not in the mean. None (no label is) or any
+        /// index; −100 by default.
+        index ignore_index;
+    }
 }

@@ -14,6 +14,7 @@ pub const UPSTREAM: &str = "upstream";
 
 /// What multiplies every gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Upstream {
     /// 1.
     #[default]
@@ -24,7 +25,7 @@ pub enum Upstream {
     PerLoss,
 }
 
-/// What a program is to compute.
+/// What a program is to compute. Fields may be added: finish a literal with `..Wanted::default()`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Wanted {
     /// The loss itself.

@@ -322,6 +322,13 @@ impl Operator for Loss {
     }
 }
 
+/// Losses with options of their own are losses.
+impl<L: std::ops::Deref<Target = Loss>> Operator for L {
+    fn prepare(&self, spec: &PlanSpec, limits: &Limits) -> Result<Arc<dyn Prepared>> {
+        Loss::prepare(self, spec, limits)
+    }
+}
+
 impl Prepared for PreparedLoss {
     fn signature(&self) -> &Signature {
         &self.signature
@@ -390,7 +397,7 @@ impl Prepared for PreparedLoss {
         let Some((loss, option)) = self.loss.param_decl(&decl.name) else {
             return check_weight(&self.program.name, value);
         };
-        check_option(&loss, &option, Value::Num(value))?;
+        check_option(&loss, &option, &Value::Num(value))?;
         let class = |x: f64| option.structural.iter().position(|s| *s == x);
         if class(value) != class(current) {
             return wrong(&loss, format!("a value with the same kernel as {current}; make a new plan"));

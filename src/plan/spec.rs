@@ -8,6 +8,7 @@ use crate::shape::Layout;
 
 /// Where a gradient goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum GradMode {
     /// To a buffer of its own.
     #[default]

@@ -20,6 +20,7 @@ use crate::shape::Geometry;
 
 /// Which kernel runs a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Kernel {
     /// Elements by themselves, or rows by themselves.
     Elementwise,
@@ -38,7 +39,7 @@ pub enum Kernel {
 }
 
 /// The kernel that a caller insists on, for tests and tuning; it holds for every pass that visits columns, or for all
-/// passes where none does.
+/// passes where none does. Fields may be added: finish a literal with `..Force::default()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Force {
     /// The kernel; a resident one that cannot hold the row, or a split that cannot be, is an error.

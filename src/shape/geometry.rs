@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 
 /// Which axis of the first input makes a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum RowAxis {
     /// There are no rows: elements stand alone.
     #[default]

@@ -2,6 +2,7 @@
 
 /// How many values a node has, from outermost to innermost. Broadcasting goes inward by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Scope {
     /// Known when the plan is made, changeable by `set_param`: a uniform.
     Param,

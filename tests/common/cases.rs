@@ -2,11 +2,14 @@
 //!
 //! The data keep clear of kinks and clamps, where differences of the oracle say nothing; golden data check those.
 
+use super::loss_of;
 use super::oracle::{self, Array, Case, Opt};
 use std::collections::BTreeMap;
-use wgloss::losses::CATALOGUE;
+use std::sync::OnceLock;
+use wgloss::losses::{CATALOGUE, Entry, Range};
+use wgloss::{Kind, Loss, RowAxis, Scope, Value};
 
-/// What the tests need to know of a loss: its family of inputs.
+/// What a loss takes, and how many losses it gives.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Family {
     /// Two inputs, one loss an element.
@@ -23,103 +26,73 @@ pub enum Family {
     Penalty,
 }
 
-pub fn family(name: &str) -> Family {
-    match name {
-        "rmse" => Family::Total,
-        "log_cosh" | "hinge" | "squared_hinge" | "jsd" => Family::Last,
-        "cross_entropy" | "z_loss" | "softcap_cross_entropy" | "nll" | "multiclass_focal" | "distillation" => {
-            Family::Labels
-        }
-        "cross_entropy_prob" => Family::Probabilities,
-        "l1_penalty" | "l2_penalty" => Family::Penalty,
-        _ => Family::Elements,
+/// A loss of the catalogue, and what its declaration says.
+pub struct Declared {
+    pub entry: &'static Entry,
+    pub family: Family,
+    /// The input that gradients are taken of.
+    input: String,
+    /// The label; without one the other input that must be there; of a penalty nothing.
+    target: String,
+    /// Optional inputs.
+    optional: Vec<String>,
+}
+
+impl Declared {
+    fn new(entry: &'static Entry) -> Declared {
+        let loss = (entry.make)();
+        let (optional, required): (Vec<_>, Vec<_>) = loss.inputs().into_iter().partition(|spec| spec.optional);
+        let input = loss.differentiable().expect("an input of numbers");
+        let label = required.iter().find(|spec| spec.kind == Kind::Int);
+        let target = label.or(required.iter().find(|spec| spec.name != input));
+        let family = match (loss.scope().expect("well formed"), loss.row_axis()) {
+            (Scope::Element, _) => Family::Elements,
+            (Scope::Row, RowAxis::Class) if label.is_some() => Family::Labels,
+            (Scope::Row, RowAxis::Class) => Family::Probabilities,
+            (Scope::Row, _) => Family::Last,
+            _ if required.len() == 1 => Family::Penalty,
+            _ => Family::Total,
+        };
+        let target = target.map_or_else(String::new, |spec| spec.name.clone());
+        Declared { entry, family, input, target, optional: optional.into_iter().map(|spec| spec.name).collect() }
     }
+}
+
+/// A loss of the catalogue by name.
+pub fn declared(name: &str) -> &'static Declared {
+    static ALL: OnceLock<BTreeMap<&str, Declared>> = OnceLock::new();
+    let all = ALL.get_or_init(|| CATALOGUE.iter().map(|entry| (entry.name, Declared::new(entry))).collect());
+    all.get(name).unwrap_or_else(|| panic!("{name} is not in the catalogue"))
+}
+
+pub fn family(name: &str) -> Family {
+    declared(name).family
 }
 
 /// The input and the target of a loss, by name. A penalty has no target.
 pub fn names(name: &str) -> (&'static str, &'static str) {
-    match family(name) {
-        Family::Last if name != "jsd" => ("y_pred", "y_true"),
-        Family::Penalty => ("w", ""),
-        _ if name == "sigmoid_focal" => ("inputs", "targets"),
-        _ if name == "distillation" => ("student_logits", "target"),
-        _ => ("input", "target"),
-    }
+    let Declared { input, target, .. } = declared(name);
+    (input, target)
 }
 
 /// The optional inputs that a loss declares itself.
-pub fn optional_inputs(name: &str) -> &'static [&'static str] {
-    match name {
-        "l1" | "mse" | "huber" | "bce" | "cross_entropy" | "cross_entropy_prob" | "nll" => &["weight"],
-        "bce_with_logits" => &["weight", "pos_weight"],
-        "multiclass_focal" => &["alpha"],
-        _ => &[],
-    }
+pub fn optional_inputs(name: &str) -> Vec<&'static str> {
+    declared(name).optional.iter().map(String::as_str).collect()
 }
 
 pub type Options = Vec<(&'static str, Opt)>;
 
 /// The options that a loss is tried with: the default, and each that makes another expression.
 pub fn option_sets(name: &str) -> Vec<Options> {
-    use Opt::{Flag, Index, Num};
-    let each = |option: &'static str, values: &[f64]| values.iter().map(|v| vec![(option, Num(*v))]).collect();
-    match name {
-        "huber" => each("delta", &[1.0, 0.5]),
-        "smooth_l1" => each("beta", &[1.0, 0.5, 0.0]),
-        "quantile" => each("tau", &[0.5, 0.1, 0.9]),
-        "l1_penalty" | "l2_penalty" => each("lambda", &[1.0, 0.3]),
-        "cross_entropy_prob" => each("label_smoothing", &[0.0, 0.1]),
-        "kl_div" => vec![vec![("log_target", Flag(false))], vec![("log_target", Flag(true))]],
-        "hinge" | "squared_hinge" => vec![vec![], vec![("convert_binary", Flag(false))]],
-        "poisson_nll" => vec![
-            vec![],
-            vec![("full", Flag(true))],
-            vec![("log_input", Flag(false)), ("eps", Num(0.001))],
-            vec![("log_input", Flag(false)), ("full", Flag(true))],
-        ],
-        "sigmoid_focal" => [(2.0, 0.25), (0.0, 0.25), (1.0, -1.0), (0.5, 0.75), (3.5, -1.0)]
-            .map(|(gamma, alpha)| vec![("gamma", Num(gamma)), ("alpha", Num(alpha))])
-            .to_vec(),
-        "multiclass_focal" => each("gamma", &[2.0, 0.0, 1.0, 0.5, 3.5]),
-        "nll" => vec![vec![], vec![("ignore_index", Index(None))], vec![("ignore_index", Index(Some(1)))]],
-        "cross_entropy" => vec![
-            vec![],
-            vec![("label_smoothing", Num(0.1))],
-            vec![("label_smoothing", Num(1.0))],
-            vec![("temperature", Num(0.7))],
-            vec![("temperature", Num(2.5)), ("label_smoothing", Num(0.3)), ("ignore_index", Index(Some(1)))],
-            vec![("ignore_index", Index(None))],
-            vec![("logit_scale", Num(1.7))],
-            vec![("softcap", Num(2.0))],
-            vec![("lse_square_scale", Num(0.1))],
-            vec![("entropy_bonus", Num(0.2))],
-            vec![
-                ("logit_scale", Num(0.6)),
-                ("temperature", Num(1.5)),
-                ("lse_square_scale", Num(0.05)),
-                ("entropy_bonus", Num(-0.1)),
-            ],
-            vec![
-                ("logit_scale", Num(1.3)),
-                ("softcap", Num(4.0)),
-                ("temperature", Num(0.8)),
-                ("label_smoothing", Num(0.2)),
-                ("lse_square_scale", Num(0.02)),
-                ("entropy_bonus", Num(0.1)),
-                ("ignore_index", Index(Some(1))),
-            ],
-        ],
-        "jsd" => each("beta", &[0.5, 0.1, 0.0, 1.0]),
-        "distillation" => vec![
-            vec![],
-            vec![("alpha", Num(1.0)), ("temperature", Num(3.0))],
-            vec![("alpha", Num(0.3)), ("temperature", Num(1.0))],
-            vec![("alpha", Num(0.8)), ("temperature", Num(0.7)), ("ignore_index", Index(Some(1)))],
-        ],
-        "z_loss" => each("z", &[1e-4, 0.1, 0.0]),
-        "softcap_cross_entropy" => each("softcap", &[30.0, 3.0]),
-        _ => vec![vec![]],
-    }
+    let opt = |value: &Value| match *value {
+        Value::Num(x) => Opt::Num(x),
+        Value::Flag(yes) => Opt::Flag(yes),
+        Value::Index(index) => Opt::Index(index),
+        ref other => panic!("option {other:?}"),
+    };
+    let variants = declared(name).entry.variants.iter();
+    let variants = variants.map(|options| options.iter().map(|(name, value)| (*name, opt(value))).collect());
+    std::iter::once(vec![]).chain(variants).collect()
 }
 
 /// Numbers that are the same on every machine (splitmix64).
@@ -166,127 +139,113 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
     let random = &mut random;
     let options: BTreeMap<String, Opt> = options.iter().map(|(name, value)| (name.to_string(), *value)).collect();
     let mut case = Case { options, reduction: reduction.to_owned(), ..Case::default() };
-    let (input, target) = names(name);
-    let broadcast = extras.contains(&"broadcast");
-    let target_shape = if broadcast { &shape[shape.len() - 1..] } else { shape };
+    let loss = loss_of(name, &case).expect("in the catalogue");
+    let axis = match loss.row_axis() {
+        RowAxis::Class if shape.len() > 1 => Some(1),
+        RowAxis::Class | RowAxis::Last => Some(shape.len() - 1).filter(|_| loss.scope() == Ok(Scope::Row)),
+        _ => None,
+    };
     let mut row_shape = shape.to_vec();
-    let mut classes = 1;
-    let mut put = |name: &str, array: Array| drop(case.arrays.insert(name.to_owned(), array));
-    match family(name) {
-        Family::Elements | Family::Total => {
-            let (x, t) = element_inputs(name, &case.options, shape, target_shape, spread, random);
-            put(input, x);
-            put(target, t);
-        }
-        Family::Last if name == "jsd" => {
-            let log_p = |r: &mut Random| r.uniform(-3.0, -0.1);
-            put(input, random.array(shape, log_p));
-            put(target, random.array(shape, log_p));
-            row_shape.pop();
-        }
-        Family::Last => {
-            let signs = Array::new(shape, (0..shape.iter().product()).map(|k| [-1.0, 1.0, 1.0][k % 3]).collect());
-            let (t, gap) = if name == "log_cosh" {
-                (random.array(shape, |r| r.uniform(-1.0, 1.0)), &[][..])
-            } else {
-                (signs, &[1.0][..])
-            };
-            put(input, random.array(shape, |r| r.clear_of(-spread, spread, gap)));
-            put(target, t);
-            row_shape.pop();
-        }
-        Family::Penalty => put(input, random.array(shape, |r| r.clear_of(-spread, spread, &[0.0]))),
-        Family::Labels | Family::Probabilities => {
-            let axis = usize::from(shape.len() > 1);
-            classes = row_shape.remove(axis);
-            let log_p = |r: &mut Random| r.uniform(-spread, if name == "nll" { -0.1 } else { spread });
-            put(input, random.array(shape, log_p));
-            if name == "distillation" {
-                put("teacher_logits", random.array(shape, log_p));
-            }
-            if family(name) == Family::Probabilities {
-                put(target, random.array(shape, |r| r.uniform(0.0, 1.0)));
-            } else {
-                let rows = row_shape.iter().product::<usize>();
-                // Distillation ignores no label where it is not told to.
-                let default = if name == "distillation" { None } else { Some(-100) };
-                let ignored = case.index("ignore_index", default).filter(|_| rows > 2);
-                let mut label = |row: usize| match ignored {
-                    Some(index) if row % 3 == 1 => index,
-                    _ => (random.bits() % classes as u64) as i64,
-                };
-                let mut labels: Vec<i64> = (0..rows).map(&mut label).collect();
-                // The first row counts.
-                labels[0] = classes as i64 - 1;
-                case.labels = Some((labels, row_shape.clone()));
-            }
-        }
-    }
-    let by_class = matches!(family(name), Family::Labels | Family::Probabilities);
+    let classes = axis.map_or(1, |axis| row_shape.remove(axis));
+    // A power of the miss bends sharply near a miss of 0.
+    let reach = if name == "sigmoid_focal" { 0.6 * spread } else { spread };
+    let target_shape = if extras.contains(&"broadcast") { &shape[shape.len() - 1..] } else { shape };
+    targets(&mut case, name, &loss, [target_shape, &row_shape], classes, reach, random);
+    let target = case.arrays.get(names(name).1).map(|target| oracle::broadcast(target, shape));
+    let values = (0..shape.iter().product()).map(|k| {
+        let beside = target.as_ref().map(|target| target[k]);
+        prediction([names(name).0, names(name).1].map(|input| range(name, &loss, input)), beside, reach, random)
+    });
+    let values = Array::new(shape, values.collect());
+    case.arrays.insert(names(name).0.to_owned(), values);
+    let mut whole = false;
     for extra in extras {
+        let weighed = match loss.inputs().iter().find(|spec| spec.name == *extra).map(|spec| spec.scope) {
+            Some(Scope::Column) => &[classes],
+            // One an entry of the last axis, but for the first.
+            Some(_) if std::mem::replace(&mut whole, true) => &shape[shape.len() - 1..],
+            Some(_) => shape,
+            None => &row_shape[..],
+        };
         let array = match *extra {
+            "broadcast" => continue,
             "mask" => {
-                let count = row_shape.iter().product();
-                Array::new(&row_shape, (0..count).map(|k| if k % 3 == 1 { 0.0 } else { 1.0 }).collect())
+                Array::new(weighed, (0..weighed.iter().product()).map(|k| if k % 3 == 1 { 0.0 } else { 1.0 }).collect())
             }
-            "sample_weight" => random.array(&row_shape, |r| r.uniform(0.5, 2.0)),
-            "weight" | "alpha" if by_class => random.array(&[classes], |r| r.uniform(0.5, 2.0)),
-            "weight" => random.array(shape, |r| r.uniform(0.5, 2.0)),
-            // One an entry of the last axis.
-            "pos_weight" => random.array(&shape[shape.len() - 1..], |r| r.uniform(0.5, 2.0)),
-            _ => continue,
+            _ => random.array(weighed, |r| r.uniform(0.5, 2.0)),
         };
         case.arrays.insert(extra.to_string(), array);
     }
     case
 }
 
-fn element_inputs(
+fn range(name: &str, loss: &Loss, input: &str) -> Range {
+    declared(name).entry.range(loss, input)
+}
+
+/// The inputs that must be there besides the prediction: labels, targets, a teacher's logits.
+fn targets(
+    case: &mut Case,
     name: &str,
-    options: &BTreeMap<String, Opt>,
-    shape: &[usize],
-    target_shape: &[usize],
-    spread: f64,
+    loss: &Loss,
+    [shape, row_shape]: [&[usize]; 2],
+    classes: usize,
+    reach: f64,
     random: &mut Random,
-) -> (Array, Array) {
-    let on = |option: &str, default: bool| *options.get(option).unwrap_or(&Opt::Flag(default)) == Opt::Flag(true);
-    match name {
-        "bce" => (
-            random.array(shape, |r| r.uniform(0.3, 0.7)),
-            random.array(target_shape, |r| if r.bits() & 1 == 0 { r.uniform(0.0, 1.0) } else { 1.0 }),
-        ),
-        "bce_with_logits" | "sigmoid_focal" => {
-            // A power of the miss bends sharply near a miss of 0.
-            let reach = if name == "sigmoid_focal" { 0.6 * spread } else { spread };
-            let target = |r: &mut Random| if r.bits() & 1 == 0 { r.uniform(0.2, 0.8) } else { 1.0 };
-            (random.array(shape, |r| r.uniform(-reach, reach)), random.array(target_shape, target))
+) {
+    let input = names(name).0;
+    for spec in loss.inputs().into_iter().filter(|spec| !spec.optional && spec.name != input) {
+        let array = match range(name, loss, &spec.name) {
+            Range::Label => {
+                let rows = row_shape.iter().product::<usize>();
+                let ignored = match loss.option_value("ignore_index") {
+                    Some(Value::Index(index)) if rows > 2 => *index,
+                    _ => None,
+                };
+                let label = |row: usize| match ignored {
+                    Some(index) if row % 3 == 1 => index,
+                    _ => (random.bits() % classes as u64) as i64,
+                };
+                let mut labels: Vec<i64> = (0..rows).map(label).collect();
+                // The first row counts.
+                labels[0] = classes as i64 - 1;
+                case.labels = Some((labels, row_shape.to_vec()));
+                continue;
+            }
+            Range::Sign => Array::new(shape, (0..shape.iter().product()).map(|k| [-1.0, 1.0, 1.0][k % 3]).collect()),
+            Range::Logits => random.array(shape, |r| r.uniform(-reach, reach)),
+            Range::LogProbability => random.array(shape, |r| r.uniform(-3.0, -0.1)),
+            Range::Probability => random.array(shape, |r| if r.bits() & 1 == 0 { r.uniform(0.3, 0.9) } else { 1.0 }),
+            Range::Count | Range::Positive => random.array(shape, |r| r.clear_of(0.3, 4.0, &[1.0])),
+            _ => random.array(shape, |r| r.uniform(-1.0, 1.0)),
+        };
+        case.arrays.insert(spec.name, array);
+    }
+}
+
+/// A prediction beside the target, both in their ranges: clear of kinks, which are where they are equal, or so far apart.
+fn prediction([range, of_target]: [Range; 2], target: Option<f64>, reach: f64, random: &mut Random) -> f64 {
+    match range {
+        Range::Any if of_target == Range::Any => {
+            f64::from((target.unwrap_or(0.0) + random.clear_of(-reach, reach, KINKS)) as f32)
         }
-        "kl_div" if on("log_target", false) => {
-            (random.array(shape, |r| r.uniform(-3.0, -0.1)), random.array(target_shape, |r| r.uniform(-3.0, -0.1)))
-        }
-        "kl_div" => {
-            (random.array(shape, |r| r.uniform(-3.0, -0.1)), random.array(target_shape, |r| r.uniform(0.3, 0.9)))
-        }
-        "poisson_nll" => {
-            let rate = if on("log_input", true) { (-1.0, 1.5) } else { (0.3, 4.0) };
-            (
-                random.array(shape, |r| r.uniform(rate.0, rate.1)),
-                random.array(target_shape, |r| r.clear_of(0.1, 4.0, &[1.0])),
-            )
-        }
-        // A residual clear of the kinks.
-        _ => {
-            let t = random.array(target_shape, |r| r.uniform(-1.0, 1.0));
-            let spread_t = oracle::broadcast(&t, shape);
-            let x = spread_t.iter().map(|t| f64::from((t + random.clear_of(-spread, spread, KINKS)) as f32)).collect();
-            (Array::new(shape, x), t)
-        }
+        Range::Any => random.clear_of(-reach, reach, KINKS),
+        Range::Logits => random.uniform(-reach, reach),
+        Range::LogProbability => random.uniform(-3.0, -0.1),
+        Range::Probability => loop {
+            let x = random.uniform(0.3, 0.7);
+            if target.is_none_or(|target| (x - target).abs() > 0.02) {
+                break x;
+            }
+        },
+        Range::Count | Range::Positive => random.clear_of(0.3, 4.0, &[1.0]),
+        other => panic!("a prediction in the range {other:?}"),
     }
 }
 
 /// Which extra inputs a loss is tried with.
 pub fn extras_of(name: &str) -> Vec<Vec<&'static str>> {
-    let own = optional_inputs(name).to_vec();
+    let own = optional_inputs(name);
     let mut sets = vec![vec![]];
     if !own.is_empty() {
         sets.push(own.clone());
@@ -322,7 +281,7 @@ pub const SMALL_SHAPES: &[&[usize]] = &[&[1], &[7], &[4, 1], &[3, 5], &[2, 4, 3]
 
 /// Calls `each(name, label, case)` for the whole grid; the label says which case it is.
 pub fn for_each_case(shapes: &[&[usize]], spread: f64, mut each: impl FnMut(&str, &str, &Case)) {
-    for (name, _) in CATALOGUE {
+    for Entry { name, .. } in CATALOGUE {
         for options in option_sets(name) {
             for extras in extras_of(name) {
                 for reduction in reductions_of(name, &extras) {

@@ -56,7 +56,7 @@ pub fn loss_of(name: &str, case: &Case) -> Option<Loss> {
     let mut loss = match name {
         "exp_square" => exp_square(),
         "composite" => case.num("mse_weight", 0.7) * losses::mse() + case.num("l1_weight", 0.3) * losses::l1(),
-        "cross_entropy_temperature" => losses::cross_entropy(),
+        "cross_entropy_temperature" => losses::cross_entropy().into(),
         _ => losses::by_name(name)?,
     };
     for (option, value) in case.options.iter().filter(|_| name != "composite") {

@@ -228,7 +228,7 @@ impl Coverage {
 
     /// The table, with what was never met.
     pub fn table(mut self) -> String {
-        self.expect("losses", losses::CATALOGUE.iter().map(|(name, _)| (*name).to_owned()));
+        self.expect("losses", losses::CATALOGUE.iter().map(|entry| entry.name.to_owned()));
         self.expect("operations", Op::ALL.iter().map(|op| format!("{op:?}")));
         let folds = [Fold::Sum, Fold::Mean, Fold::Max, Fold::Min, Fold::ArgMax, Fold::LogSumExp];
         self.expect("operations", folds.iter().map(|fold| format!("row {fold:?}")));

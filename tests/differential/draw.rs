@@ -31,7 +31,7 @@ pub fn draw(seed: u64) -> Problem {
     };
     let mut names: Vec<&'static str> = Vec::new();
     if !expression {
-        let any = losses::CATALOGUE[random.below(losses::CATALOGUE.len())].0;
+        let any = losses::CATALOGUE[random.below(losses::CATALOGUE.len())].name;
         names.push(if random.one_in(4) { random.pick(SUMS[0]) } else { any });
         while random.one_in(4) && names.len() < 3 {
             let group = SUMS.iter().find(|group| group.contains(&names[0]));
@@ -100,7 +100,7 @@ pub fn class_axis(row_axis: RowAxis, rank: usize) -> Option<usize> {
     match row_axis {
         RowAxis::None => None,
         RowAxis::Class if rank > 1 => Some(1),
-        RowAxis::Class | RowAxis::Last => rank.checked_sub(1),
+        _ => rank.checked_sub(1),
     }
 }
 
@@ -112,7 +112,7 @@ fn domain(row_axis: RowAxis, device: Device, random: &mut Random) -> Vec<usize> 
     let rank = match row_axis {
         RowAxis::None => random.pick(&[1, 1, 2, 2, 3]),
         RowAxis::Last => random.pick(&[1, 2, 2, 2, 3]),
-        RowAxis::Class => random.pick(&[1, 2, 2, 2, 3, 3, 4]),
+        _ => random.pick(&[1, 2, 2, 2, 3, 3, 4]),
     };
     let class = class_axis(row_axis, rank);
     // A few are large enough that the small device cuts them, or that rows are split.
@@ -184,6 +184,7 @@ fn options(name: &str, random: &mut Random) -> Vec<(String, Value)> {
                 (_, Domain::NonNegative) => random.pick(&[0.0, 0.5, 1.0, 3.0]),
                 (_, _) => random.pick(&[0.0, 0.1, 0.5, 1.0]),
             }),
+            ref other => panic!("{name}: no values for an option like {other:?}"),
         };
         options.push((decl.name.clone(), value));
     }
@@ -194,11 +195,7 @@ fn options(name: &str, random: &mut Random) -> Vec<(String, Value)> {
 pub fn loss_scope(problem: &Problem) -> Scope {
     let of = |term: &Term| match &term.form {
         Form::Expression { tree, .. } => tree.scope().max(Scope::Total),
-        Form::Catalogue { name: "rmse" | "l1_penalty" | "l2_penalty", .. } => Scope::Total,
-        Form::Catalogue { name, .. } => match named(name).row_axis() {
-            RowAxis::None => Scope::Element,
-            _ => Scope::Row,
-        },
+        Form::Catalogue { name, .. } => named(name).scope().expect("well formed"),
     };
     of(&problem.terms[0])
 }

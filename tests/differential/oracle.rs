@@ -249,6 +249,7 @@ impl<'o> Oracle<'o> {
                 Extent::GroupRows => self.group_rows as f64,
                 Extent::Elements => (self.rows * self.cols) as f64,
                 Extent::Batch => self.batch as f64,
+                other => panic!("{other:?} by the book"),
             }),
             Tree::Op(op, x) => {
                 let x: Vec<Array> = x.iter().map(|x| self.tree(x)).collect();

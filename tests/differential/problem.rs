@@ -208,7 +208,7 @@ impl Form {
         match self {
             Form::Catalogue { name, options } => {
                 let loss = losses::by_name(name).expect("a loss of the catalogue");
-                options.iter().fold(loss, |loss, (option, value)| loss.option(option, *value))
+                options.iter().fold(loss, |loss, (option, value)| loss.option(option, value.clone()))
             }
             Form::Expression { tree, row_axis, params } => tree.loss("expression", *row_axis, *params),
         }
@@ -246,7 +246,7 @@ impl Problem {
         match self.loss().row_axis() {
             RowAxis::None => None,
             RowAxis::Class if rank > 1 => Some(1),
-            RowAxis::Class | RowAxis::Last => rank.checked_sub(1),
+            _ => rank.checked_sub(1),
         }
     }
 

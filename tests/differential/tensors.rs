@@ -1,38 +1,30 @@
 //! Tensors drawn for a problem: their numbers, shapes, types, places, and what becomes of their gradients.
 
-use super::draw::{loss_scope, named};
+use super::draw::loss_scope;
 use super::problem::{Form, Grad, Home, Input, Problem, Term, Values};
 use super::random::Random;
-use wgloss::Kind;
-use wgloss::{DType, GradMode, Reduction, RowAxis, Scope, Value};
+use wgloss::losses::{self, Range};
+use wgloss::{DType, GradMode, Kind, Reduction, Scope, Value};
 
 pub const FLOATS: [DType; 5] = [DType::F32, DType::F32, DType::F32, DType::F16, DType::BF16];
 
 /// Which numbers an input of that loss takes.
 pub fn values_of(form: &Form, input: &str) -> Values {
-    let Form::Catalogue { name, options } = form else {
+    let Form::Catalogue { name, .. } = form else {
         return if input == "k" { Values::Scale } else { Values::Any };
     };
-    let flag = |option: &str| options.iter().any(|(name, value)| name == option && *value == Value::Flag(true));
-    let off = |option: &str| options.iter().any(|(name, value)| name == option && *value == Value::Flag(false));
-    match (*name, input) {
-        (_, "weight" | "pos_weight" | "alpha") => Values::Weight,
-        ("bce", _) | ("bce_with_logits" | "cross_entropy_prob", "target") | ("sigmoid_focal", "targets") => {
-            Values::Probability
-        }
-        ("kl_div", "target") if !flag("log_target") => Values::Probability,
-        ("kl_div" | "jsd", _) | ("nll", "input") => Values::LogProbability,
-        ("hinge" | "squared_hinge", "y_true") => {
-            if off("convert_binary") {
-                Values::Sign
-            } else {
-                Values::Binary
-            }
-        }
-        ("poisson_nll", "target") => Values::Count,
-        ("poisson_nll", _) if off("log_input") => Values::Positive,
-        ("bce_with_logits" | "sigmoid_focal", _) => Values::Logits,
-        (name, _) if named(name).row_axis() == RowAxis::Class => Values::Logits,
+    let loss = form.loss();
+    let converts = loss.option_value("convert_binary") == Some(&Value::Flag(true));
+    match losses::entry(name).expect("a loss of the catalogue").range(&loss, input) {
+        Range::Logits => Values::Logits,
+        Range::LogProbability => Values::LogProbability,
+        Range::Probability => Values::Probability,
+        Range::Positive => Values::Positive,
+        Range::Count => Values::Count,
+        Range::Sign if converts => Values::Binary,
+        Range::Sign => Values::Sign,
+        Range::Label => Values::Label,
+        Range::Weight => Values::Weight,
         _ => Values::Any,
     }
 }

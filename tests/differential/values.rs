@@ -73,7 +73,7 @@ pub fn ignored_index(form: &Form) -> Option<i64> {
         Value::Index(index) if name == "ignore_index" => Some(*index),
         _ => None,
     });
-    let default = || form.loss().options().iter().find(|o| o.name == "ignore_index").map(|o| o.default);
+    let default = || form.loss().options().iter().find(|o| o.name == "ignore_index").map(|o| o.default.clone());
     match (given, default()) {
         (Some(index), _) => index,
         (None, Some(Value::Index(index))) => index,

@@ -10,6 +10,7 @@ use common::{loss_of, on_cpu, oracle};
 use host::{Host, Written};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use wgloss::losses::Entry;
 
 fn wgloss(args: &[&str], folder: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wgloss"));
@@ -154,7 +155,7 @@ fn a_bad_label_is_in_the_status_word_and_a_scalar_scales_the_gradient() {
 fn every_loss_runs_from_its_manifest() {
     let Some(host) = host() else { return };
     let (mut complaints, mut count) = (Vec::new(), 0);
-    for (name, _) in wgloss::losses::CATALOGUE {
+    for Entry { name, .. } in wgloss::losses::CATALOGUE {
         let folder = exported(name, &[name, "--rows", "40", "--cols", "28"]);
         let program = host.load(&folder);
         let [rows, cols] = [7, 28];

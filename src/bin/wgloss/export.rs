@@ -62,12 +62,7 @@ enum Reduce {
 fn inputs(loss: &Loss, asked: &[String]) -> Fallible<Vec<InputSpec>> {
     let known = loss.inputs();
     let per_loss = if loss.row_axis() == wgloss::RowAxis::None { Scope::Element } else { Scope::Row };
-    let generic = [SAMPLE_WEIGHT, MASK].map(|name| InputSpec {
-        name: name.to_owned(),
-        scope: per_loss,
-        kind: Kind::Float,
-        optional: true,
-    });
+    let generic = [SAMPLE_WEIGHT, MASK].map(|name| InputSpec::optional(name, per_loss));
     let all: Vec<InputSpec> = known.into_iter().chain(generic).collect();
     if let Some(name) = asked.iter().find(|name| !all.iter().any(|input| input.optional && input.name == **name)) {
         let optional: Vec<&str> = all.iter().filter(|input| input.optional).map(|input| input.name.as_str()).collect();
@@ -84,7 +79,7 @@ fn spec(args: &Args, inputs: &[InputSpec], wrt: &str) -> PlanSpec {
             Scope::Element => &[rows, cols],
             Scope::Row => &[rows],
             Scope::Column => &[cols],
-            Scope::Group | Scope::Total | Scope::Scalar | Scope::Param => &[],
+            _ => &[],
         };
         let dtype = match (input.kind, input.scope) {
             (Kind::Int, _) => DType::I32,

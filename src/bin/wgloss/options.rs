@@ -5,7 +5,7 @@ use wgloss::{Loss, Value, losses};
 
 /// The catalogue's names, for arguments.
 pub fn loss_names() -> clap::builder::PossibleValuesParser {
-    clap::builder::PossibleValuesParser::new(losses::CATALOGUE.iter().map(|(name, _)| *name))
+    clap::builder::PossibleValuesParser::new(losses::CATALOGUE.iter().map(|entry| entry.name))
 }
 
 /// The loss of that name with those options, each as `NAME=VALUE`.
@@ -17,14 +17,14 @@ pub fn with_options(name: &str, options: &[String]) -> Fallible<Loss> {
 /// Sets an option as it is written on the command line; what it may be depends on the loss.
 fn with_option(loss: Loss, text: &str) -> Fallible<Loss> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("--option {text}: write NAME=VALUE"))?;
-    let default = loss.options().iter().find(|option| option.name == name).map(|option| option.default);
+    let default = loss.options().iter().find(|option| option.name == name).map(|option| &option.default);
     let wrong = |what: &str| format!("--option {text}: {name} is {what}");
     let value = match default {
         Some(Value::Flag(_)) => Value::Flag(value.parse().map_err(|_| wrong("true or false"))?),
         Some(Value::Index(_)) if value == "none" => Value::Index(None),
         Some(Value::Index(_)) => Value::Index(Some(value.parse().map_err(|_| wrong("a class index, or none"))?)),
         // A name that is not known is complained of by the loss, which knows the others.
-        Some(Value::Num(_)) | None => Value::Num(value.parse().map_err(|_| wrong("a number"))?),
+        _ => Value::Num(value.parse().map_err(|_| wrong("a number"))?),
     };
     let loss = loss.option(name, value);
     loss.check()?;

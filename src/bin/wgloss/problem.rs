@@ -5,6 +5,7 @@ use clap::ValueEnum;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use wgloss::Wanted;
+use wgloss::losses::{self, Range};
 use wgloss::{
     Bindings, Bound, Context, DType, Error, HostTensor, Kind, Loss, Plan, PlanSpec, Result, RowAxis, Scope, Tensor,
     Value,
@@ -96,20 +97,22 @@ impl Problem {
     /// Errors: [`Error::OutOfMemory`] where the host has no room for the values.
     pub fn new(loss: &Loss, rows: usize, cols: usize, storage: Storage) -> Result<Problem> {
         let mut problem = Problem::shaped(loss, rows, cols, storage);
-        let ignored = loss.options().iter().find(|option| option.name == "ignore_index").map(|option| option.default);
+        let ignored =
+            loss.options().iter().find(|option| option.name == "ignore_index").map(|option| option.default.clone());
         for (place, input) in problem.inputs.iter_mut().enumerate() {
             match &mut input.values {
                 Values::Labels(labels) => {
                     make_room(labels, rows, &input.name)?;
-                    labels.extend((0..rows).map(|row| label(row, rows, cols, ignored)));
+                    labels.extend((0..rows).map(|row| label(row, rows, cols, ignored.as_ref())));
                 }
                 Values::Numbers(values) => {
                     let count = input.shape.iter().fold(1, |count: usize, size| count.saturating_mul(*size));
-                    let range = range(&problem.name, &input.name);
+                    let entry = losses::entry(&problem.name);
+                    let range = entry.map_or(Range::Any, |entry| entry.range(loss, &input.name));
                     let key = |k: usize| (k % cols.saturating_mul(PERIOD)) as u64 ^ ((place as u64 + 1) << 56);
-                    let number = |k| storage.round(range.number(mixed(key(k))));
+                    let value = |k| storage.round(number(range, mixed(key(k))));
                     make_room(values, count, &input.name)?;
-                    values.par_extend((0..count).into_par_iter().map(number));
+                    values.par_extend((0..count).into_par_iter().map(value));
                 }
             }
         }
@@ -123,11 +126,11 @@ impl Problem {
                 Scope::Element => vec![rows, cols],
                 Scope::Row => vec![rows],
                 Scope::Column => vec![cols],
-                Scope::Group | Scope::Total | Scope::Scalar | Scope::Param => Vec::new(),
+                _ => Vec::new(),
             };
             let values = match spec.kind {
                 Kind::Int => Values::Labels(Vec::new()),
-                Kind::Float | Kind::Bool => Values::Numbers(Vec::new()),
+                _ => Values::Numbers(Vec::new()),
             };
             Input { name: spec.name, shape, values }
         };
@@ -226,40 +229,20 @@ impl OnDevice {
     }
 }
 
-/// Where an input's numbers lie: inside the loss's domain, and clear of where it has no finite value.
-enum Range {
-    Between(f32, f32),
-    /// −1 or 1.
-    Signs,
-}
-
-fn range(loss: &str, input: &str) -> Range {
-    match (loss, input) {
-        ("hinge" | "squared_hinge", "y_true") => Range::Signs,
-        ("bce" | "tvd", "input") => Range::Between(0.02, 0.98),
-        ("bce" | "bce_with_logits" | "tvd" | "kl_div" | "cross_entropy_prob", "target") => Range::Between(0.02, 0.98),
-        ("sigmoid_focal", "targets") => Range::Between(0.02, 0.98),
-        // Logarithms of probabilities.
-        ("kl_div" | "nll", "input") | ("jsd", _) => Range::Between(-6.0, -0.1),
-        ("poisson_nll", "target") => Range::Between(0.1, 4.0),
-        _ => Range::Between(-4.0, 4.0),
-    }
-}
-
-impl Range {
-    fn number(&self, bits: u64) -> f32 {
-        match *self {
-            Range::Signs => [-1.0, 1.0][(bits >> 63) as usize],
-            Range::Between(low, high) => low + (high - low) * (bits >> 40) as f32 / (1 << 24) as f32,
-        }
+/// A number in a range, by bits that look random.
+fn number(range: Range, bits: u64) -> f32 {
+    let (low, high) = range.bounds().map_or((-4.0, 4.0), |(low, high)| (low as f32, high as f32));
+    match range {
+        Range::Sign => [low, high][(bits >> 63) as usize],
+        _ => low + (high - low) * (bits >> 40) as f32 / (1 << 24) as f32,
     }
 }
 
 /// The last class in the first row, an ignored one in the second where that is allowed, then any.
-fn label(row: usize, rows: usize, cols: usize, ignored: Option<Value>) -> i32 {
+fn label(row: usize, rows: usize, cols: usize, ignored: Option<&Value>) -> i32 {
     match (row, ignored) {
         (0, _) => cols as i32 - 1,
-        (1, Some(Value::Index(Some(index)))) if rows > 2 => index as i32,
+        (1, Some(Value::Index(Some(index)))) if rows > 2 => *index as i32,
         _ => (mixed(row as u64) % cols as u64) as i32,
     }
 }

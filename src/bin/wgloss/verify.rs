@@ -192,8 +192,8 @@ fn table(lines: &[Line], dtypes: &[Storage]) -> String {
 fn verify_all(ctx: &Context, open: impl Fn() -> wgloss::Result<Context> + Sync, args: &Args) -> Fallible<Vec<Line>> {
     let chosen: Vec<Loss> = losses::CATALOGUE
         .iter()
-        .filter(|(name, _)| args.losses.is_empty() || args.losses.iter().any(|asked| asked == name))
-        .map(|(_, make)| make())
+        .filter(|entry| args.losses.is_empty() || args.losses.iter().any(|asked| asked == entry.name))
+        .map(|entry| (entry.make)())
         .collect();
     let works: Vec<(&Loss, Storage)> =
         chosen.iter().flat_map(|loss| args.dtype.iter().map(move |storage| (loss, *storage))).collect();

@@ -22,7 +22,7 @@ impl Suite {
             (true, Suite::Quick) => QUICK.contains(&name),
             (true, Suite::Full) => true,
         };
-        CATALOGUE.iter().filter(|(name, _)| is_in(name)).map(|(_, make)| make()).collect()
+        CATALOGUE.iter().filter(|entry| is_in(entry.name)).map(|entry| (entry.make)()).collect()
     }
 
     /// Rows and columns for a loss.

@@ -1,0 +1,91 @@
+//! Types of the losses that have options: one setter per option, so that an option that a loss lacks does not compile.
+
+/// Makes the type of a loss with options, a newtype of [`Loss`](crate::Loss): a setter per option (`number`, `index` or
+/// `flag`), those that every loss has, and sums and products.
+macro_rules! loss_with_options {
+    ($(#[$about:meta])* $Type:ident { $($(#[$doc:meta])* $kind:ident $option:ident;)* }) => {
+        $(#[$about])*
+        ///
+        /// Goes wherever a [`&Loss`](crate::Loss) goes, and has its methods; sums and products with it are a
+        /// [`Loss`](crate::Loss).
+        #[derive(Clone, Debug)]
+        pub struct $Type(crate::Loss);
+
+        impl $Type {
+            $($crate::losses::options::setter!($kind $option $(#[$doc])*);)*
+
+            /// Sets the reduction, as [`Loss::reduction`](crate::Loss::reduction).
+            #[must_use]
+            pub fn reduction(self, reduction: crate::Reduction) -> Self {
+                $Type(self.0.reduction(reduction))
+            }
+
+            /// Multiplies by a scalar on the GPU, as [`Loss::scaled_by`](crate::Loss::scaled_by).
+            #[must_use]
+            pub fn scaled_by(self, input: &str) -> Self {
+                $Type(self.0.scaled_by(input))
+            }
+        }
+
+        impl std::ops::Deref for $Type {
+            type Target = crate::Loss;
+            fn deref(&self) -> &crate::Loss {
+                &self.0
+            }
+        }
+
+        impl From<$Type> for crate::Loss {
+            fn from(loss: $Type) -> crate::Loss {
+                loss.0
+            }
+        }
+
+        impl<R: Into<crate::Loss>> std::ops::Add<R> for $Type {
+            type Output = crate::Loss;
+            fn add(self, other: R) -> crate::Loss {
+                self.0 + other
+            }
+        }
+
+        impl std::ops::Mul<f64> for $Type {
+            type Output = crate::Loss;
+            fn mul(self, weight: f64) -> crate::Loss {
+                self.0 * weight
+            }
+        }
+
+        impl std::ops::Mul<$Type> for f64 {
+            type Output = crate::Loss;
+            fn mul(self, loss: $Type) -> crate::Loss {
+                self * loss.0
+            }
+        }
+    };
+}
+
+/// The setter of one option.
+macro_rules! setter {
+    (number $option:ident $(#[$doc:meta])*) => {
+        $(#[$doc])*
+        #[must_use]
+        pub fn $option(self, $option: impl Into<crate::ParamValue>) -> Self {
+            Self(self.0.option(stringify!($option), $option.into()))
+        }
+    };
+    (index $option:ident $(#[$doc:meta])*) => {
+        $(#[$doc])*
+        #[must_use]
+        pub fn $option(self, $option: impl Into<Option<i64>>) -> Self {
+            Self(self.0.option(stringify!($option), $option.into()))
+        }
+    };
+    (flag $option:ident $(#[$doc:meta])*) => {
+        $(#[$doc])*
+        #[must_use]
+        pub fn $option(self, $option: bool) -> Self {
+            Self(self.0.option(stringify!($option), $option))
+        }
+    };
+}
+
+pub(super) use {loss_with_options, setter};
