@@ -1,5 +1,7 @@
 //! Expressions to a [`Program`]: what is computed in which trip over memory, without saying how.
 //!
+//! [`lower_seen`](self) has the list. Of the passes:
+//!
 //! 1. `split_label`: an element output that compares the column with a row's label becomes the expression for all
 //!    other columns, and a row value stored at the label afterwards;
 //! 2. `expand`: softmax and its relatives become row reductions and scalar operations (the online softmax state is
@@ -15,6 +17,7 @@
 mod assign;
 mod check;
 mod looks;
+mod outputs;
 mod parts;
 mod poison;
 mod program;
@@ -28,13 +31,11 @@ pub use program::{Output, OutputKind, Pass, Program, Stage, UPSTREAM, Upstream, 
 pub use text::{Expressions, expressions};
 
 use crate::error::{Error, Result};
-use crate::expr::autodiff;
-use crate::expr::op::Kind;
 use crate::expr::simplify::simplify;
 use crate::expr::{Graph, NodeId};
 use crate::loss::Loss;
 use crate::shape::RowAxis;
-use crate::shape::Scope;
+
 use assign::assign;
 use check::check_rows;
 use parts::spread_gathers;
@@ -61,68 +62,51 @@ pub(crate) fn lower_columns(
     present: &dyn Fn(&str) -> Option<bool>,
     columns: Columns,
 ) -> Result<Program> {
+    lower_seen(loss, wanted, present, columns, &mut |_, _| ())
+}
+
+/// The passes of lowering by name, in order, and what each left, as text.
+pub fn lowered_step_by_step(
+    loss: &Loss,
+    wanted: &Wanted,
+    present: &dyn Fn(&str) -> Option<bool>,
+) -> Result<Vec<(&'static str, String)>> {
+    let mut all = Vec::new();
+    let program = lower_seen(loss, wanted, present, Columns::Whole, &mut |pass, text| all.push((pass, text())))?;
+    all.push(("assign", program.print_passes()));
+    Ok(all)
+}
+
+/// The passes of lowering. `see` is shown each by name, and may ask for what it left.
+fn lower_seen(
+    loss: &Loss,
+    wanted: &Wanted,
+    present: &dyn Fn(&str) -> Option<bool>,
+    columns: Columns,
+    see: &mut dyn FnMut(&'static str, &dyn Fn() -> String),
+) -> Result<Program> {
     wanted.check_once()?;
     let graph = Graph::new();
     let built = loss.build(&graph, present)?;
-    let name = loss.name();
-    let row_axis = loss.row_axis();
+    see("build", &|| graph.print(built.loss.id));
     let inputs = graph.inputs();
-    let place_of = |input: &String| {
-        let known = inputs.iter().map(|i| i.name.as_str()).collect::<Vec<_>>().join(", ");
-        let place = inputs.iter().position(|i| i.name == *input && i.kind == Kind::Float);
-        place.ok_or_else(|| Error::Name { what: format!("{name} has no gradient for"), name: input.clone(), known })
-    };
-    let root = built.loss;
-    let upstream = match wanted.upstream {
-        Upstream::One => graph.constant(1.0),
-        Upstream::Scalar => graph.input(UPSTREAM, Scope::Scalar, Kind::Float),
-        Upstream::PerLoss if root.scope() > Scope::Total => graph.input(UPSTREAM, root.scope(), Kind::Float),
-        Upstream::PerLoss => {
-            let message = "a reduced loss takes a scalar upstream; use Upstream::Scalar or Reduction::None".to_owned();
-            return Err(Error::Expr { loss: name, message });
-        }
-    };
-    let node_of = |place: usize| graph.input(&inputs[place].name, inputs[place].scope, inputs[place].kind).id;
-    let mut outputs: Vec<(OutputKind, NodeId)> = Vec::new();
-    if wanted.loss {
-        outputs.push((OutputKind::Loss, root.id));
-    }
-    if wanted.denominator {
-        let Some(denominator) = built.denominator else {
-            let message = "its reduction has no denominator".to_owned();
-            return Err(Error::Expr { loss: name, message });
-        };
-        outputs.push((OutputKind::Denominator, denominator.id));
-    }
-    let places = wanted.grads.iter().map(place_of).collect::<Result<Vec<_>>>()?;
-    let nodes: Vec<NodeId> = places.iter().map(|p| node_of(*p)).collect();
-    for (place, grad) in places.iter().zip(autodiff::gradients(root, upstream, &nodes)) {
-        outputs.push((OutputKind::Grad(*place), grad.unwrap_or_else(|| graph.constant(0.0)).id));
-    }
-    for input in &wanted.hessian_diagonals {
-        let place = place_of(input)?;
-        if inputs[place].scope != Scope::Element {
-            let message =
-                format!("the Hessian diagonal is for element inputs; `{input}` has scope {:?}", inputs[place].scope);
-            return Err(Error::Expr { loss: name, message });
-        }
-        let grad = autodiff::gradients(root, upstream, &[node_of(place)])[0];
-        let diagonal = grad.and_then(|grad| autodiff::diagonal(grad, node_of(place)));
-        outputs.push((OutputKind::HessianDiagonal(place), diagonal.unwrap_or_else(|| graph.constant(0.0)).id));
-    }
+    let mut found = outputs::differentiated(&graph, loss, wanted, &built, &inputs)?;
     for extra in &wanted.extras {
-        outputs.push((OutputKind::Extra(extra.clone()), loss.extra(&graph, present, extra)?.id));
+        found.push((OutputKind::Extra(extra.clone()), loss.extra(&graph, present, extra)?.id));
     }
-    if outputs.is_empty() {
+    see("differentiate", &|| text::of_outputs(&graph, found.iter().map(|(kind, id)| (kind, *id, None))));
+    let (name, row_axis) = (loss.name(), loss.row_axis());
+    if found.is_empty() {
         return Err(Error::Expr { loss: name, message: "no output was asked for".to_owned() });
     }
     graph.verify(&name)?;
-    check_rows(&graph, &name, row_axis, &outputs)?;
-    let has_rows = row_axis != RowAxis::None;
-    let lowered = Lowered { graph: &graph, has_rows };
-    let mut outputs = lowered.outputs(&outputs, &inputs);
+    check_rows(&graph, &name, row_axis, &found)?;
+    let lowered = Lowered { graph: &graph, has_rows: row_axis != RowAxis::None };
+    let mut outputs = lowered.outputs(&found, &inputs);
     // Wanted or not, the loss says what poisons the gradients.
-    let mut whole = lowered.expand(simplify(&graph, &[root.id])[0]);
+    let mut whole = lowered.expand(simplify(&graph, &[built.loss.id])[0]);
+    let print = |outputs: &[Output]| text::of_outputs(&graph, outputs.iter().map(|o| (&o.kind, o.node, o.at_label)));
+    see("simplify, split_label, expand", &|| print(&outputs));
     if columns == Columns::Part {
         let spread = |id: &mut NodeId| *id = spread_gathers(&graph, *id);
         outputs.iter_mut().for_each(|output| {
@@ -130,8 +114,10 @@ pub(crate) fn lower_columns(
             output.at_label.iter_mut().for_each(|(_, there)| spread(there));
         });
         spread(&mut whole);
+        see("spread_gathers", &|| print(&outputs));
     }
-    let looks = Looks::new(&graph, has_rows, whole, &outputs);
+    let looks = Looks::new(&graph, lowered.has_rows, whole, &outputs);
+    see("looks", &|| text::of_looks(&graph, &looks));
     Ok(assign(&graph, [name, loss.title()], row_axis, outputs, looks))
 }
 
@@ -140,6 +126,7 @@ mod tests {
     use super::*;
     use crate::expr::{Extent, Node};
     use crate::losses;
+    use crate::shape::Scope;
 
     fn lowered(loss: &Loss, grads: &[&str]) -> Program {
         let wanted = Wanted { loss: true, grads: grads.iter().map(|g| g.to_string()).collect(), ..Wanted::default() };

@@ -1,12 +1,15 @@
 //! A loss and its gradients as text, and the row stages that they were lowered to.
 
-use super::program::Program;
+use super::looks::Look;
+use super::poison::Looks;
+use super::program::{OutputKind, Program};
 use crate::error::{Error, Result};
 use crate::expr::autodiff;
 use crate::expr::op::Kind;
 use crate::expr::simplify::simplify;
 use crate::expr::{Graph, Node, NodeId, print_nodes};
 use crate::loss::Loss;
+use crate::text::putln;
 
 /// The expressions of a loss. A node that is used more than once has a line of its own, before the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +56,62 @@ pub fn expressions(loss: &Loss, grads: &[&str], present: &dyn Fn(&str) -> Option
     Ok(Expressions { loss: texts[0].clone(), grads })
 }
 
+/// Outputs by kind, each with its value, and its value at the label.
+pub(super) fn of_outputs<'a>(
+    graph: &Graph,
+    outputs: impl Iterator<Item = (&'a OutputKind, NodeId, Option<(NodeId, NodeId)>)>,
+) -> String {
+    let mut text = String::new();
+    for (kind, node, at_label) in outputs {
+        putln!(text, "{kind:?} = {}", graph.print(node));
+        if let Some((label, there)) = at_label {
+            putln!(text, "    at column {}: {}", graph.print(label), graph.print(there));
+        }
+    }
+    text
+}
+
+/// What is looked at for NaN and for labels out of range by the loss, and by each sum.
+pub(super) fn of_looks(graph: &Graph, looks: &Looks) -> String {
+    let mut text = String::new();
+    let mut list = |whose: String, all: &[Look]| {
+        putln!(text, "{whose} looks at");
+        for look in all {
+            let condition = [look.row, look.element].into_iter().flatten().map(|id| graph.print(id));
+            let condition = condition.collect::<Vec<_>>().join(" and ");
+            let place = if condition.is_empty() { String::new() } else { format!(" where {condition}") };
+            putln!(text, "    {:?} {}{place}", look.kind, graph.print(look.node));
+        }
+    };
+    list("the loss".to_owned(), &looks.loss);
+    for (sum, own) in &looks.sums {
+        list(graph.print(*sum), own);
+    }
+    text
+}
+
 impl Program {
+    /// The passes: over what they go, row reductions by stage, sums, outputs.
+    pub fn print_passes(&self) -> String {
+        let mut text = String::new();
+        for (index, pass) in self.passes.iter().enumerate() {
+            let over = if pass.columns { "every element" } else { "rows alone" };
+            putln!(text, "pass {index}, over {over}");
+            let reduces =
+                pass.stages.iter().enumerate().flat_map(|(k, stage)| stage.reduces.iter().map(move |r| (k, r)));
+            for (stage, reduce) in reduces {
+                putln!(text, "    stage {stage}: {}", self.print(*reduce).replace('\n', "\n        "));
+            }
+            for total in &pass.totals {
+                putln!(text, "    sum: {}", self.print(*total).replace('\n', "\n        "));
+            }
+            for output in &pass.outputs {
+                putln!(text, "    stores {:?}", self.outputs[*output].kind);
+            }
+        }
+        text
+    }
+
     /// A node as text, each shared one below it on a line of its own.
     pub fn print(&self, id: NodeId) -> String {
         let order: Vec<(NodeId, Node)> =

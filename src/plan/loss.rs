@@ -7,7 +7,7 @@ use crate::expr::op::{Kind, Op};
 use crate::expr::{InputDecl, Node, NodeId};
 use crate::limits::Limits;
 use crate::loss::{Loss, Value, check_once, check_option, check_read, check_weight};
-use crate::lower::{Columns, OutputKind, Program, lower, lower_columns};
+use crate::lower::{Columns, OutputKind, Program, lower_columns};
 use crate::plan::check::{check_grad_dtype, check_in_place, check_input, check_written, missing, mode_of};
 use crate::plan::dispatches::dispatches;
 use crate::plan::explain::output_name;
@@ -51,7 +51,8 @@ impl PreparedLoss {
         }
         let present =
             |input: &str| spec.inputs.iter().find(|(name, ..)| name == input).map(|(_, dtype, _)| *dtype == DType::U32);
-        let program = lower(loss, &spec.wanted, &present)?;
+        let columns = if spec.shard.is_some() { Columns::Part } else { Columns::Whole };
+        let program = lower_columns(loss, &spec.wanted, &present, columns)?;
         check_read(&name, &program.inputs, spec.inputs.iter().map(|i| i.0.as_str()))?;
         for (input, dtype) in &spec.grad_dtypes {
             check_grad_dtype(spec, input, *dtype)?;
@@ -68,7 +69,7 @@ impl PreparedLoss {
         };
         compiled.check_shard()?;
         compiled.geometry(&compiled.planned_inputs(), &[])?.group_rows(&name, spec.group_rows)?;
-        if compiled.staging.part || compiled.has_rows_larger_than_a_binding()? {
+        if !compiled.staging.part && compiled.has_rows_larger_than_a_binding()? {
             compiled.program = lower_columns(loss, &spec.wanted, &present, Columns::Part)?;
             compiled.staging.part = true;
         }
