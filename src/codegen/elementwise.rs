@@ -7,7 +7,7 @@ use super::poison::{
     poisons_of_outputs,
 };
 use super::{KernelSource, Slot, Variant, scalar_type, structure, title};
-use crate::codegen::template::{Gather, Skeleton, fill_hooks};
+use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::expr::op::Kind;
 use crate::expr::{Node, NodeId};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Poison, Program};
@@ -27,7 +27,7 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
     );
     let hooks =
         BTreeMap::from([("bindings".to_owned(), declarations + &constants), ("items".to_owned(), hook(&frame))]);
-    let wgsl = fill_hooks(&title(program, pass, schedule), Skeleton::Elementwise, 0, Gather::Tree, &hooks);
+    let wgsl = fill_hooks(&title(program, pass, schedule), Skeleton::Elementwise, 0, LaneReduce::Tree, &hooks);
     KernelSource { wgsl: wgsl.expect("the element-wise skeleton takes these hooks"), bindings }
 }
 

@@ -2,7 +2,7 @@
 
 use super::emit::{count, is_literal, literal, op_text, param, params};
 use super::{Binding, KernelSource, Mode, Slot, group_slots, scalar_slots};
-use crate::codegen::template::{Gather, Skeleton, fill_hooks};
+use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::expr::op::Op;
 use crate::expr::{Node, NodeId};
 use crate::lower::{Look, LookKind, Program};
@@ -69,8 +69,8 @@ pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, workgroup: u32)
         ("sums".to_owned(), hook(program, kind, &sums, &outputs, modes)),
     ]);
     let title = format!("{}: sums of pass {pass}, {kind:?}, {workgroup} invocations", program.title);
-    let wgsl =
-        fill_hooks(&title, Skeleton::Reduce, 0, Gather::Tree, &hooks).expect("the reduce skeleton takes these hooks");
+    let wgsl = fill_hooks(&title, Skeleton::Reduce, 0, LaneReduce::Tree, &hooks)
+        .expect("the reduce skeleton takes these hooks");
     KernelSource { wgsl, bindings }
 }
 

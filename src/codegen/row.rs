@@ -9,7 +9,7 @@ use super::poison::{
 };
 use super::state::{State, combine_text, end_run_text, fields, lane_fields, load_text, narrowed, save_text};
 use super::{KernelSource, Mode, Slot, Variant, scalar_type, state_words, structure, title};
-use crate::codegen::template::{Gather, Skeleton, fill_hooks};
+use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::expr::op::Kind;
 use crate::expr::{Node, NodeId};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Program};
@@ -32,9 +32,9 @@ pub(super) fn kernel(
     let PassSchedule { workgroup, lanes, subgroup, width, kernel, strided, .. } = *schedule;
     let trips = if let Kernel::RowResident { trips } = kernel { trips } else { 1 };
     let gather = match (lanes, subgroup) {
-        (1, _) => Gather::Lane,
-        (_, 0) => Gather::Tree,
-        _ => Gather::Subgroup,
+        (1, _) => LaneReduce::Lane,
+        (_, 0) => LaneReduce::Tree,
+        _ => LaneReduce::Subgroup,
     };
     let constants = [("WG", workgroup), ("LANES", lanes), ("SUBGROUP", subgroup), ("WIDTH", width), ("TRIPS", trips)];
     for (name, value) in constants {
@@ -346,7 +346,7 @@ impl<'f, 'a> Row<'f, 'a> {
         Emit { frame: self.frame, width: self.frame.width, outer: "r", here: &here }.value(id)
     }
 
-    fn stage_text(&self, stage: usize, gather: Gather) -> String {
+    fn stage_text(&self, stage: usize, gather: LaneReduce) -> String {
         let (frame, program) = (self.frame, self.frame.program);
         let states: Vec<State> = frame.pass.stages[stage].reduces.iter().map(|&id| State::new(program, id)).collect();
         let w = frame.width;
@@ -396,7 +396,7 @@ impl<'f, 'a> Row<'f, 'a> {
         text.push_str(&end_run_text(stage, &states, f));
         putln!(text, "fn stage{stage}_narrow(s: LaneStage{stage}) -> Stage{stage} {{ return {narrow}; }}");
         text.push_str(&combine_text(stage, &poisons, &states));
-        if gather == Gather::Subgroup {
+        if gather == LaneReduce::Subgroup {
             let fields: Vec<String> =
                 names.iter().map(|(name, _)| format!("subgroupShuffleXor(s.{name}, step)")).collect();
             let all = fields.join(", ");

@@ -2,7 +2,7 @@
 
 use super::access::Frame;
 use super::{Binding, KernelSource, Slot, Variant};
-use crate::codegen::template::{Gather, Skeleton, fill_hooks};
+use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::lower::Program;
 use crate::schedule::PassSchedule;
 use crate::text::put;
@@ -32,7 +32,7 @@ pub fn stitch(
     );
     let hooks = BTreeMap::from([("rows".to_owned(), text)]);
     let title = format!("{}: words that rows share, of output {output} of pass {pass}", program.title);
-    let wgsl = fill_hooks(&title, Skeleton::Stitch, 0, Gather::Tree, &hooks);
+    let wgsl = fill_hooks(&title, Skeleton::Stitch, 0, LaneReduce::Tree, &hooks);
     let binding = |slot: Slot| Binding { slot, writes: true };
     KernelSource {
         wgsl: wgsl.expect("the stitch skeleton takes these hooks"),

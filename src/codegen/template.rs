@@ -15,7 +15,7 @@ const ENDS: &str = include_str!("../../shaders/ends.wgsl");
 
 /// How the lanes of a row combine their states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Gather {
+pub enum LaneReduce {
     /// There is one lane.
     Lane,
     /// Through workgroup memory.
@@ -25,15 +25,15 @@ pub enum Gather {
     Subgroup,
 }
 
-impl Gather {
+impl LaneReduce {
     /// Every way.
-    pub const ALL: [Gather; 3] = [Gather::Lane, Gather::Tree, Gather::Subgroup];
+    pub const ALL: [LaneReduce; 3] = [LaneReduce::Lane, LaneReduce::Tree, LaneReduce::Subgroup];
 
     fn text(self) -> &'static str {
         match self {
-            Gather::Lane => include_str!("../../shaders/gather_lane.wgsl"),
-            Gather::Tree => include_str!("../../shaders/gather_tree.wgsl"),
-            Gather::Subgroup => include_str!("../../shaders/gather_subgroup.wgsl"),
+            LaneReduce::Lane => include_str!("../../shaders/gather_lane.wgsl"),
+            LaneReduce::Tree => include_str!("../../shaders/gather_tree.wgsl"),
+            LaneReduce::Subgroup => include_str!("../../shaders/gather_subgroup.wgsl"),
         }
     }
 }
@@ -99,7 +99,7 @@ impl Skeleton {
 }
 
 /// The shader with its stubs.
-pub fn stub(skeleton: Skeleton, gather: Gather) -> String {
+pub fn stub(skeleton: Skeleton, gather: LaneReduce) -> String {
     assemble("stub", &repeat(&import(skeleton.text(), gather), 1))
 }
 
@@ -108,7 +108,7 @@ pub fn fill_hooks(
     title: &str,
     skeleton: Skeleton,
     stages: usize,
-    gather: Gather,
+    gather: LaneReduce,
     hooks: &BTreeMap<String, String>,
 ) -> Result<String, String> {
     let text = repeat(&import(skeleton.text(), gather), stages);
@@ -151,7 +151,7 @@ fn assemble(title: &str, body: &str) -> String {
     format!("// {title}\n{COMMON}\n{storage}{}\n{body}", math_for(body))
 }
 
-fn import(text: &str, gather: Gather) -> String {
+fn import(text: &str, gather: LaneReduce) -> String {
     let text = text.replace("// import row_hooks\n", ROW_HOOKS).replace("// import ends\n", ENDS);
     text.replace("// import gather\n", gather.text())
 }
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn every_skeleton_is_valid_with_its_stubs() {
-        for (skeleton, gather) in Skeleton::ALL.into_iter().flat_map(|s| Gather::ALL.map(|g| (s, g))) {
+        for (skeleton, gather) in Skeleton::ALL.into_iter().flat_map(|s| LaneReduce::ALL.map(|g| (s, g))) {
             let source = stub(skeleton, gather);
             validate(&source).unwrap_or_else(|e| panic!("{skeleton:?}, {gather:?}: {e}"));
         }
@@ -281,10 +281,10 @@ mod tests {
     #[test]
     fn a_hook_that_nobody_fills_is_an_error() {
         let hooks = BTreeMap::from([("bindings".to_owned(), String::new())]);
-        let error = fill_hooks("t", Skeleton::Elementwise, 0, Gather::Tree, &hooks).unwrap_err();
+        let error = fill_hooks("t", Skeleton::Elementwise, 0, LaneReduce::Tree, &hooks).unwrap_err();
         assert!(error.contains("hook `items`"), "{error}");
         let hooks = BTreeMap::from([("constants".to_owned(), String::new()), ("odd".to_owned(), String::new())]);
-        let error = fill_hooks("t", Skeleton::BroadcastSum, 0, Gather::Tree, &hooks).unwrap_err();
+        let error = fill_hooks("t", Skeleton::BroadcastSum, 0, LaneReduce::Tree, &hooks).unwrap_err();
         assert!(error.contains("no hook `odd`"), "{error}");
     }
 

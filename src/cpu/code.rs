@@ -38,7 +38,7 @@ pub enum Action<R> {
     /// An input, at the lane's place.
     Load(usize),
     /// An input at the row and the column of a label, clamped.
-    Gather(usize, R),
+    LaneReduce(usize, R),
     ColIndex,
     Op(Op, [Option<R>; 3]),
     /// What a stage leaves of this operand: no step computes it.
@@ -49,7 +49,7 @@ impl<R: Copy> Action<R> {
     /// The operands that a step reads.
     pub fn operands(&self) -> impl Iterator<Item = R> + use<R> {
         let all = match *self {
-            Action::Gather(_, label) => [Some(label), None, None],
+            Action::LaneReduce(_, label) => [Some(label), None, None],
             Action::Op(_, operands) => operands,
             _ => [None; 3],
         };
@@ -67,7 +67,7 @@ impl<R: Copy> Action<R> {
             Action::Total(node) => Action::Total(node),
             Action::GroupSum(node) => Action::GroupSum(node),
             Action::Load(place) => Action::Load(place),
-            Action::Gather(place, label) => Action::Gather(place, f(label)),
+            Action::LaneReduce(place, label) => Action::LaneReduce(place, f(label)),
             Action::ColIndex => Action::ColIndex,
             Action::Op(op, operands) => Action::Op(op, operands.map(|o| o.map(&f))),
             Action::Reduced(node, x) => Action::Reduced(node, f(x)),

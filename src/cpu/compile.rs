@@ -173,7 +173,7 @@ impl<'p> Builder<'p> {
             Node::Param(place) => self.add(Action::Param(place as usize)),
             Node::Count(extent) => self.add(Action::Count(extent)),
             Node::Input(place) => match at {
-                Some(label) => self.add(Action::Gather(place as usize, label)),
+                Some(label) => self.add(Action::LaneReduce(place as usize, label)),
                 None => self.add(Action::Load(place as usize)),
             },
             Node::ColIndex => at.unwrap_or_else(|| self.add(Action::ColIndex)),
@@ -218,7 +218,7 @@ impl<'p> Builder<'p> {
                 };
                 (level, decl.kind, 0)
             }
-            Action::Gather(place, _) => (Level::Row, self.program.inputs[place].kind, depth),
+            Action::LaneReduce(place, _) => (Level::Row, self.program.inputs[place].kind, depth),
             Action::ColIndex => (Level::Element, Kind::Int, 0),
             Action::Op(op, _) => {
                 let level = operands().map(|v| v.level).max().expect("every operation has an operand");

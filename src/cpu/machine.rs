@@ -269,7 +269,7 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
             }
             (Action::Load(place), Register::Float(out)) => return self.load_floats(place, spot, &mut out[..count]),
             (Action::Load(place), Register::Int(out)) => self.load_ints(place, spot, &mut out[..count]),
-            (Action::Gather(place, label), Register::Float(out)) => {
+            (Action::LaneReduce(place, label), Register::Float(out)) => {
                 let labels = self.ints(label, spot);
                 self.gather(place, labels, spot, &mut out[..count]);
             }

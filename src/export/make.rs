@@ -46,10 +46,10 @@ impl Export {
     pub fn new(loss: &Loss, spec: &PlanSpec) -> Result<Export> {
         let prepared = PreparedLoss::new(loss, spec, &Limits::WEBGPU)?;
         let fault = |message: &str| Err(Error::Unsupported { message: format!("exporting {message}") });
-        if prepared.staging.shard.is_some() || prepared.staging.forward.is_some() {
+        if prepared.phasing.shard.is_some() || prepared.phasing.forward.is_some() {
             return fault("a shard or a separate backward");
         }
-        if prepared.staging.part {
+        if prepared.phasing.column_range {
             return fault("rows larger than a binding of WebGPU's default limits (128 MiB)");
         }
         if prepared.signature.outputs.iter().any(|output| matches!(output.mode, Mode::InPlace(_))) {
@@ -66,7 +66,7 @@ impl Export {
         if choices.iter().any(|choice| choice.pieces.pieces.len() > 1) {
             return fault("tensors larger than a binding of WebGPU's default limits (128 MiB); name fewer rows");
         }
-        if problem.targets.iter().any(Option::is_some) {
+        if problem.destinations.iter().any(Option::is_some) {
             return fault("a gradient that is summed over broadcast axes, or of 16 bits and one value");
         }
         let group_rows = spec.group_rows.unwrap_or(1);

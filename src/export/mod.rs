@@ -115,7 +115,7 @@ impl ExportUniform {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ExportDispatch {
-    /// Place of its kernel.
+    /// Placement of its kernel.
     pub kernel: usize,
     /// Workgroups along x and y.
     pub grid: [Formula; 2],

@@ -52,7 +52,7 @@ pub(crate) enum Columns {
     /// All of them.
     Whole,
     /// Some: no element of the row may be gathered, all that is known of it are its stages' states.
-    Part,
+    Range,
 }
 
 /// As [`lower`], for all columns or for a part of them.
@@ -107,7 +107,7 @@ fn lower_seen(
     let mut whole = lowered.expand(simplify(&graph, &[built.loss.id])[0]);
     let print = |outputs: &[Output]| text::of_outputs(&graph, outputs.iter().map(|o| (&o.kind, o.node, o.at_label)));
     see("simplify, split_label, expand", &|| print(&outputs));
-    if columns == Columns::Part {
+    if columns == Columns::Range {
         let spread = |id: &mut NodeId| *id = spread_gathers(&graph, *id);
         outputs.iter_mut().for_each(|output| {
             spread(&mut output.node);
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn a_part_of_the_columns_gathers_nothing() {
         let wanted = Wanted { loss: true, grads: vec!["x".into()], ..Wanted::default() };
-        let program = lower_columns(&softmax_loss(), &wanted, &|_| Some(false), Columns::Part).unwrap();
+        let program = lower_columns(&softmax_loss(), &wanted, &|_| Some(false), Columns::Range).unwrap();
         let gathered = |node: &Node| matches!(node, Node::At(x, _) if *program.node(*x) != Node::ColIndex);
         assert!(!program.nodes.iter().any(gathered));
         assert!(program.nodes.iter().any(|node| matches!(node, Node::At(..))), "the label is checked");

@@ -2,7 +2,7 @@
 //! even one row fits. Pure numbers.
 
 use crate::error::{Error, Result};
-use crate::plan::problem::Place;
+use crate::plan::problem::Placement;
 use std::ops::Range;
 
 /// Consecutive indices of the cut axis, and consecutive columns of each.
@@ -51,14 +51,14 @@ impl Cut {
     }
 
     /// Elements from the first to the last of one index of the cut axis.
-    fn inner(&self, place: &Place, cols: u64) -> u64 {
+    fn inner(&self, place: &Placement, cols: u64) -> u64 {
         let size = |axis: usize| if axis == 3 { cols } else { self.axes[axis] };
         let along = |axis: usize| (size(axis) - 1) * place.strides[axis];
         1 + (0..4).filter(|&axis| axis != self.axis).map(along).sum::<u64>()
     }
 
     /// First element of a chunk in its buffer.
-    fn start(&self, place: &Place, chunk: Chunk) -> u64 {
+    fn start(&self, place: &Placement, chunk: Chunk) -> u64 {
         // Where the columns are cut along, they are no columns of a row.
         let columns = if self.axis == 3 { 0 } else { chunk.first_col * place.strides[3] };
         place.offset + chunk.first * place.strides[self.axis] + columns
@@ -66,7 +66,7 @@ impl Cut {
 
     /// Bytes of a chunk in the tensor's buffer: from an aligned offset to the end of the last whole vector, and no fewer
     /// than the longest vector has that kernels load, where there are as many before.
-    pub fn bytes(&self, place: &Place, chunk: Chunk) -> Range<u64> {
+    pub fn bytes(&self, place: &Placement, chunk: Chunk) -> Range<u64> {
         let size = place.dtype.size();
         let first = self.start(place, chunk);
         let end = first + (chunk.len - 1) * place.strides[self.axis] + self.inner(place, chunk.cols);
@@ -76,12 +76,12 @@ impl Cut {
     }
 
     /// First element of a chunk in its binding.
-    pub fn first(&self, place: &Place, chunk: Chunk) -> u64 {
+    pub fn first(&self, place: &Placement, chunk: Chunk) -> u64 {
         self.start(place, chunk) - self.bytes(place, chunk).start / place.dtype.size()
     }
 
     /// The fewest chunks of which each tensor's part fits a binding. `parts` says whether a row may be cut.
-    pub fn chunks(&self, tensors: &[(&str, Place)], parts: bool) -> Result<Vec<Chunk>> {
+    pub fn chunks(&self, tensors: &[(&str, Placement)], parts: bool) -> Result<Vec<Chunk>> {
         let total = self.axes[self.axis];
         let mut len = total;
         for (name, place) in tensors {
@@ -110,23 +110,23 @@ impl Cut {
     }
 
     /// Elements that fit a binding, wherever they begin.
-    fn room(&self, place: &Place) -> u64 {
+    fn room(&self, place: &Placement) -> u64 {
         // What an aligned offset and a whole last vector may add.
         self.binding_bytes.saturating_sub(self.alignment + 16) / place.dtype.size()
     }
 
-    fn too_large(&self, name: &str, place: &Place, cols: u64) -> Error {
+    fn too_large(&self, name: &str, place: &Placement, cols: u64) -> Error {
         let (what, needed) = (format!("one row of tensor `{name}`"), place.dtype.size() * self.inner(place, cols));
         Error::Limit { what, needed, allowed: self.binding_bytes, limit: "max_storage_buffer_binding_size" }
     }
 
     /// The fewest parts of the columns that fit, all but the last multiples of a few vectors: of all rows, where that
     /// is possible (classes at axis 1), else of rows one by one.
-    fn column_chunks(&self, tensors: &[(&str, Place)]) -> Result<Vec<Chunk>> {
+    fn column_chunks(&self, tensors: &[(&str, Placement)]) -> Result<Vec<Chunk>> {
         const STEP: u64 = 64;
         let (total, cols) = (self.axes[self.axis], self.axes[3]);
         // Columns of a tensor that fit beside so many rows.
-        let fits = |place: &Place, rows: u64| {
+        let fits = |place: &Placement, rows: u64| {
             let fixed = self.inner(place, 1) - 1 + (rows - 1) * place.strides[self.axis];
             let room = self.room(place).saturating_sub(fixed);
             room.checked_div(place.strides[3]).unwrap_or(if room > 0 { cols } else { 0 })
@@ -169,8 +169,8 @@ mod tests {
     use crate::shape::DType;
     use proptest::prelude::*;
 
-    fn place(strides: [u64; 4], offset: u64, dtype: DType) -> Place {
-        Place { strides, offset, first: 0, dtype, whole_vectors: true }
+    fn place(strides: [u64; 4], offset: u64, dtype: DType) -> Placement {
+        Placement { strides, offset, first: 0, dtype, whole_vectors: true }
     }
 
     #[test]

@@ -41,12 +41,12 @@ pub(crate) fn dispatches<N: Known>(
     let scalars = std::mem::take(&mut builder.dispatches);
     let passes = problem.program.passes.len();
     for pass in 0..passes {
-        if problem.staging.forward == Some(pass) {
+        if problem.phasing.forward == Some(pass) {
             builder.end_phase();
         }
         builder.pass(pass);
     }
-    if problem.staging.forward == Some(passes) {
+    if problem.phasing.forward == Some(passes) {
         builder.end_phase(); // nothing follows in the backward phase
     }
     let (workspace, kept) = builder.finish_gradients()?;
@@ -59,7 +59,7 @@ pub(crate) fn dispatches<N: Known>(
         phases,
         exchanges,
         workspace,
-        keeps_states: problem.staging.forward.is_some(),
+        keeps_states: problem.phasing.forward.is_some(),
         scalar_words,
         scalar_copies,
         kept,
@@ -104,7 +104,7 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
         note: Note,
         bytes: &[(Slot, Range<u64>)],
     ) {
-        let is_kept = |output: usize| self.problem.targets[output].is_some();
+        let is_kept = |output: usize| self.problem.destinations[output].is_some();
         let region = |binding: &crate::codegen::Binding| {
             let slot = match binding.slot {
                 // What finishes a gradient binds both its values and the output.
@@ -142,7 +142,7 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
                     self.push(source, [groups, N::of(1)], uniforms.clone(), Note::Stitch(pass), &bytes);
                 }
             }
-            if phase < stages && problem.staging.shard.is_some() {
+            if phase < stages && problem.phasing.shard.is_some() {
                 self.exchange(pass, phase as usize);
             }
         }
@@ -214,13 +214,13 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
             .count("first_col", sizes.first_col.clone().plus(N::of(if is_part { chunk.first_col } else { 0 })))
             .count("first_split", N::of(if is_part { chunk.first_col / pieces[0].cols * splits } else { 0 }))
             .count("slots", N::of(slots))
-            .count("states", N::of(if problem.staging.shard.is_some() { 1 } else { slots }))
+            .count("states", N::of(if problem.phasing.shard.is_some() { 1 } else { slots }))
             .count("items", self.items(choice, index))
             .count("first_item", N::of(first_item))
             .count("first_group", N::of(index as u64).times(groups.clone()))
             .count("sum_groups", N::of(pieces.len() as u64).times(groups))
             .vector("axes", axes);
-        self.tensors(&mut shape, pass, |slot| cut.first(&problem.place(slot), chunk));
+        self.tensors(&mut shape, pass, |slot| cut.first(&problem.placement(slot), chunk));
         shape.done()
     }
 
@@ -259,7 +259,7 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
         let items = if problem.program.has_rows() { sizes.rows.clone() } else { sizes.cols.clone() };
         let mut shape = self.shape(pass).count("cols", sizes.cols.clone()).count("items", items);
         shape = shape.count("first_col", sizes.first_col.clone()).vector("axes", sizes.axes.clone());
-        self.tensors(&mut shape, pass, |slot| problem.place(slot).first);
+        self.tensors(&mut shape, pass, |slot| problem.placement(slot).first);
         for (index, &output) in outputs.iter().enumerate() {
             shape.element("tensors", 2 * index + 1, 0, N::of(problem.outputs[output].first));
         }
@@ -316,6 +316,6 @@ impl Problem<'_> {
     /// Where each tensor of a pass lies in its buffer, for one chunk.
     fn chunk_bytes(&self, pass: usize, cut: &Cut, chunk: Chunk) -> Vec<(Slot, Range<u64>)> {
         let slots = tensors(self.program, &self.program.passes[pass]);
-        slots.into_iter().map(|slot| (slot, cut.bytes(&self.place(slot), chunk))).collect()
+        slots.into_iter().map(|slot| (slot, cut.bytes(&self.placement(slot), chunk))).collect()
     }
 }

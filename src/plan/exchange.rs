@@ -30,7 +30,7 @@ impl Problem<'_> {
         let Kernel::RowSplit { splits } = schedule.kernel else { return RowStates { slots: 0, known: false } };
         let parts = pieces.iter().filter(|chunk| chunk.first == 0).count() as u32;
         let stages = |pass: usize| &self.program.passes[pass].stages;
-        let backward = self.staging.forward.is_some_and(|forward| pass >= forward);
+        let backward = self.phasing.forward.is_some_and(|forward| pass >= forward);
         match before.filter(|before| backward && before.slots > 0 && stages(pass - 1) == stages(pass)) {
             Some(before) => RowStates { slots: before.slots, known: true },
             None => RowStates { slots: splits * parts, known: false },
@@ -41,7 +41,7 @@ impl Problem<'_> {
 impl<N: Known> Builder<'_, '_, N> {
     /// This shard's states of a stage leave; what follows begins with those of all shards.
     pub(crate) fn exchange(&mut self, pass: usize, stage: usize) {
-        let Some(shard) = self.problem.staging.shard else { return };
+        let Some(shard) = self.problem.phasing.shard else { return };
         let states = &self.choices[pass].states;
         let what = &self.problem.program.passes[pass];
         let index = self.exchanges.len();

@@ -5,7 +5,7 @@ use crate::dispatch::{Note, Planned};
 use crate::expr::Node;
 use crate::lower::{OutputKind, Program};
 use crate::plan::passes::PassChoice;
-use crate::plan::problem::{Place, Problem};
+use crate::plan::problem::{Placement, Problem};
 use crate::schedule::{Footprint, Kernel, PassSchedule, TensorId, Traffic, bytes_moved, traffic};
 use crate::shape::DType;
 use crate::shape::Geometry;
@@ -61,13 +61,13 @@ fn count(number: usize, what: &str, plural: &str) -> String {
     format!("{number} {}", if number == 1 { what } else { plural })
 }
 
-fn footprint(geometry: &Geometry, place: &Place) -> Footprint {
+fn footprint(geometry: &Geometry, place: &Placement) -> Footprint {
     let axes = geometry.axes.iter().zip(place.strides).filter(|(_, stride)| *stride != 0);
     Footprint { values: axes.map(|(size, _)| size).product(), value_bytes: place.dtype.size() }
 }
 
 impl Problem<'_> {
-    fn tensor(&self, tensor: TensorId) -> Option<Place> {
+    fn tensor(&self, tensor: TensorId) -> Option<Placement> {
         match tensor {
             TensorId::Input(place) => self.inputs[place],
             TensorId::Output(output) => Some(self.outputs[output]),
@@ -79,7 +79,7 @@ impl Problem<'_> {
     pub(crate) fn traffic(&self, pass: usize, kernel: Kernel, known: bool) -> Vec<(Traffic, DType)> {
         let place = |tensor| self.tensor(tensor).expect("a tensor of the pass is bound");
         let print = |tensor| footprint(&self.geometry, &place(tensor));
-        let accumulates = |output: usize| self.modes[output] == Mode::Accumulate && self.targets[output].is_none();
+        let accumulates = |output: usize| self.modes[output] == Mode::Accumulate && self.destinations[output].is_none();
         let rows = self.geometry.rows;
         let mut pass = self.program.passes[pass].clone();
         if known {
@@ -100,7 +100,7 @@ impl Problem<'_> {
             TensorId::Input(place) => self.inputs[place]
                 .map_or(Footprint { values: 0, value_bytes: 0 }, |place| footprint(&self.geometry, &place)),
             TensorId::Output(output) => {
-                footprint(&self.geometry, &self.targets[output].unwrap_or(self.outputs[output]))
+                footprint(&self.geometry, &self.destinations[output].unwrap_or(self.outputs[output]))
             }
         }
     }
@@ -119,17 +119,17 @@ impl Problem<'_> {
         }
         for output in 0..program.outputs.len() {
             let in_pass = program.passes.iter().any(|pass| pass.outputs.contains(&output));
-            if self.targets[output].is_none() && in_pass {
+            if self.destinations[output].is_none() && in_pass {
                 continue;
             }
             let tensor = TensorId::Output(output);
-            if self.targets[output].is_some() {
+            if self.destinations[output].is_some() {
                 let kept = self.outputs[output];
                 let footprint = footprint(&self.geometry, &kept);
                 rest.push((Traffic { tensor, footprint, reads: 1, writes: 0 }, kept.dtype));
             }
             let reads = u32::from(self.modes[output] == Mode::Accumulate);
-            let dtype = self.targets[output].unwrap_or(self.outputs[output]).dtype;
+            let dtype = self.destinations[output].unwrap_or(self.outputs[output]).dtype;
             rest.push((Traffic { tensor, footprint: self.moved(tensor), reads, writes: 1 }, dtype));
         }
         rest

@@ -1,11 +1,11 @@
 //! What becomes of gradients that their pass kept in f32: summed over broadcast axes, narrowed to 16 bits. Pure.
 
-use crate::codegen::template::{Gather, Skeleton, fill_hooks};
+use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::codegen::{Binding, KernelSource, Mode, Slot};
 use crate::dispatch::{Kept, Note};
 use crate::error::{Error, Result};
 use crate::plan::dispatches::Builder;
-use crate::plan::problem::{ONE_STEP, Place, SEGMENTS, is_broadcast};
+use crate::plan::problem::{ONE_STEP, Placement, SEGMENTS, is_broadcast};
 use crate::plan::sizes::Known;
 use crate::plan::uniform::{BROADCAST_SUM, NARROW};
 use crate::shape::Scope;
@@ -33,12 +33,12 @@ impl<N: Known> Builder<'_, '_, N> {
         let problem = self.problem;
         let mut words = self.workspace.words.clone();
         // States that are kept for another backward phase are not written over.
-        let base = if problem.staging.forward.is_some() { words.number() } else { 0 };
+        let base = if problem.phasing.forward.is_some() { words.number() } else { 0 };
         let mut kept = Vec::new();
-        for (output, target) in problem.targets.iter().enumerate() {
+        for (output, target) in problem.destinations.iter().enumerate() {
             let Some(target) = target else { continue };
             let geometry = &problem.geometry;
-            let values = Place::kept_values(geometry, problem.program.outputs[output].scope);
+            let values = Placement::kept_values(geometry, problem.program.outputs[output].scope);
             // The kernel that stores it binds all of the tensor.
             let last = (0..4).map(|axis| (geometry.axes[axis] - 1).saturating_mul(target.strides[axis]));
             let elements = last.fold(1 + target.first, u64::saturating_add);
@@ -57,7 +57,7 @@ impl<N: Known> Builder<'_, '_, N> {
     }
 
     /// Brings a kept gradient to where it belongs, by words of the workspace from `base` on; gives their number.
-    fn finish(&mut self, output: usize, target: &Place, base: u64) -> u64 {
+    fn finish(&mut self, output: usize, target: &Placement, base: u64) -> u64 {
         let problem = self.problem;
         let scope = problem.program.outputs[output].scope;
         let kept = problem.outputs[output];
@@ -83,7 +83,7 @@ impl<N: Known> Builder<'_, '_, N> {
     }
 
     /// f32 values to 16-bit elements.
-    fn narrow(&mut self, output: usize, from: Slot, source: &Place, target: &Place) {
+    fn narrow(&mut self, output: usize, from: Slot, source: &Placement, target: &Placement) {
         let problem = self.problem;
         let (mut sizes, mut strides, mut target_strides) = ([1; 4], [0; 4], [0; 4]);
         for axis in (0..4).filter(|&axis| target.strides[axis] != 0) {
@@ -116,7 +116,7 @@ impl<N: Known> Builder<'_, '_, N> {
 
     /// Sums an output over its broadcast axes, in two steps where there is much to add; gives the words of the workspace
     /// that it takes.
-    fn broadcast_sum(&mut self, output: usize, target: &Place, to: Slot, base: u64) -> u64 {
+    fn broadcast_sum(&mut self, output: usize, target: &Placement, to: Slot, base: u64) -> u64 {
         let problem = self.problem;
         let all = self.axes_of_sum(output, target);
         let accumulate = problem.modes[output] == Mode::Accumulate && to != Slot::Workspace;
@@ -145,7 +145,7 @@ impl<N: Known> Builder<'_, '_, N> {
         all.values * segments
     }
 
-    fn axes_of_sum(&self, output: usize, target: &Place) -> BroadcastSum {
+    fn axes_of_sum(&self, output: usize, target: &Placement) -> BroadcastSum {
         let problem = self.problem;
         let scope = problem.program.outputs[output].scope;
         let full = problem.outputs[output];
@@ -207,7 +207,7 @@ impl<N: Known> Builder<'_, '_, N> {
 /// A kernel that reads one buffer and writes another, after the passes.
 fn after(title: &str, skeleton: Skeleton, constants: String, [from, to]: [Slot; 2]) -> KernelSource {
     let hooks = BTreeMap::from([("constants".to_owned(), constants)]);
-    let wgsl = fill_hooks(title, skeleton, 0, Gather::Tree, &hooks);
+    let wgsl = fill_hooks(title, skeleton, 0, LaneReduce::Tree, &hooks);
     let binding = |slot: Slot| Binding { slot, writes: true };
     KernelSource {
         wgsl: wgsl.expect("the kernels after the passes take constants"),

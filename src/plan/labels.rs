@@ -13,7 +13,7 @@ pub(crate) fn labels(problem: &Problem<'_>) -> Option<Labels> {
     let label = |input: usize| LabelInput { input, strides: strides(input), compared: compared(program, input) };
     let inputs: Vec<LabelInput> = indexing(program).into_iter().map(label).collect();
     let axes = geometry.axes[..if program.has_rows() { 3 } else { 4 }].to_vec();
-    let classes = problem.staging.shard.map_or(geometry.cols, |shard| shard.classes);
+    let classes = problem.phasing.shard.map_or(geometry.cols, |shard| shard.classes);
     (!inputs.is_empty()).then_some(Labels { axes, classes, inputs })
 }
 

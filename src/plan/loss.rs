@@ -13,7 +13,7 @@ use crate::plan::dispatches::dispatches;
 use crate::plan::explain::output_name;
 use crate::plan::operator::{Asked, Operator, Placed, Prepared, Tensors, TuneFacts};
 use crate::plan::passes::{PassChoice, choose};
-use crate::plan::problem::{Place, Problem, Shard, Staging};
+use crate::plan::problem::{Phasing, Placement, Problem, Shard};
 use crate::plan::sizes::Sizes;
 use crate::plan::spec::PlanSpec;
 use crate::schedule::{Force, Kernel, PassSchedule, Shape, candidates, forward_and_backward, split_outputs};
@@ -30,7 +30,7 @@ pub(crate) struct PreparedLoss {
     pub spec: PlanSpec,
     pub limits: Limits,
     pub program: Program,
-    pub staging: Staging,
+    pub phasing: Phasing,
     pub signature: Signature,
 }
 
@@ -51,27 +51,27 @@ impl PreparedLoss {
         }
         let present =
             |input: &str| spec.inputs.iter().find(|(name, ..)| name == input).map(|(_, dtype, _)| *dtype == DType::U32);
-        let columns = if spec.shard.is_some() { Columns::Part } else { Columns::Whole };
+        let columns = if spec.shard.is_some() { Columns::Range } else { Columns::Whole };
         let program = lower_columns(loss, &spec.wanted, &present, columns)?;
         check_read(&name, &program.inputs, spec.inputs.iter().map(|i| i.0.as_str()))?;
         for (input, dtype) in &spec.grad_dtypes {
             check_grad_dtype(spec, input, *dtype)?;
         }
-        let staging = Staging { shard: spec.shard, part: spec.shard.is_some(), forward: None };
+        let phasing = Phasing { shard: spec.shard, column_range: spec.shard.is_some(), forward: None };
         let signature = Signature::default();
         let mut compiled = PreparedLoss {
             loss: loss.clone(),
             spec: spec.clone(),
             limits: limits.clone(),
             program,
-            staging,
+            phasing,
             signature,
         };
         compiled.check_shard()?;
         compiled.geometry(&compiled.planned_inputs(), &[])?.group_rows(&name, spec.group_rows)?;
-        if !compiled.staging.part && compiled.has_rows_larger_than_a_binding()? {
-            compiled.program = lower_columns(loss, &spec.wanted, &present, Columns::Part)?;
-            compiled.staging.part = true;
+        if !compiled.phasing.column_range && compiled.has_rows_larger_than_a_binding()? {
+            compiled.program = lower_columns(loss, &spec.wanted, &present, Columns::Range)?;
+            compiled.phasing.column_range = true;
         }
         compiled.arrange_passes()?;
         compiled.signature = compiled.make_signature();
@@ -108,7 +108,7 @@ impl PreparedLoss {
         Ok(self.program.has_rows() && tensors.zip(&geometry.strides).any(is_larger))
     }
 
-    /// Passes as the device's limits and the plan's parts want them.
+    /// Passes as the device's limits and the plan's phases want them.
     fn arrange_passes(&mut self) -> Result<()> {
         let PreparedLoss { program, limits, .. } = &*self;
         let in_place: Vec<usize> = (0..program.outputs.len())
@@ -116,7 +116,7 @@ impl PreparedLoss {
             .collect();
         if self.spec.shard.is_some() || self.spec.separate_backward {
             let (program, forward) = forward_and_backward(program, limits, &in_place, self.spec.shard.is_some())?;
-            (self.program, self.staging.forward) = (program, Some(forward));
+            (self.program, self.phasing.forward) = (program, Some(forward));
         } else {
             self.program = split_outputs(program, limits, &in_place)?;
         }
@@ -159,10 +159,10 @@ impl PreparedLoss {
     /// Geometry from the inputs' layouts, then from the outputs' as well.
     pub fn geometry(&self, inputs: &[Option<Placed>], outputs: &[Placed]) -> Result<Geometry> {
         let program = &self.program;
-        let mut parts = Vec::new();
+        let mut operands = Vec::new();
         for (decl, io) in program.inputs.iter().zip(inputs) {
             if let Some(io) = io {
-                parts.push(Operand { name: &decl.name, scope: decl.scope, layout: &io.layout });
+                operands.push(Operand { name: &decl.name, scope: decl.scope, layout: &io.layout });
             }
         }
         for (output, io) in program.outputs.iter().zip(outputs) {
@@ -174,9 +174,9 @@ impl PreparedLoss {
                     (program.inputs[place].name.as_str(), program.inputs[place].scope)
                 }
             };
-            parts.push(Operand { name, scope, layout: &io.layout });
+            operands.push(Operand { name, scope, layout: &io.layout });
         }
-        Geometry::new(program.row_axis, &parts)
+        Geometry::new(program.row_axis, &operands)
     }
 
     /// The tensors that the plan was made for, contiguous where nothing else was said.
@@ -270,20 +270,32 @@ impl PreparedLoss {
         let geometry = self.geometry(&tensors.inputs, &tensors.outputs)?;
         let mut strides = geometry.strides.iter();
         let alignment = u64::from(limits.offset_alignment);
-        let mut place = |placed: &Placed| Place {
+        let mut place = |placed: &Placed| Placement {
             strides: *strides.next().expect("every tensor has strides of the geometry"),
             offset: placed.offset,
             first: placed.offset % (alignment / placed.dtype.size()),
             dtype: placed.dtype,
             whole_vectors: placed.whole_vectors,
         };
-        let inputs: Vec<Option<Place>> = tensors.inputs.iter().map(|io| io.as_ref().map(&mut place)).collect();
-        let outputs: Vec<Place> = tensors.outputs.iter().map(place).collect();
+        let inputs: Vec<Option<Placement>> = tensors.inputs.iter().map(|io| io.as_ref().map(&mut place)).collect();
+        let outputs: Vec<Placement> = tensors.outputs.iter().map(place).collect();
         let modes: Vec<Mode> = (0..program.outputs.len()).map(|o| mode_of(program, &self.spec, o)).collect();
-        let targets = vec![None; outputs.len()];
+        let destinations = vec![None; outputs.len()];
         let group_rows = geometry.group_rows(&program.name, self.spec.group_rows)?;
-        let staging = self.staging;
-        Ok(Problem { program, geometry, inputs, outputs, targets, modes, pooled, group_rows, limits, force, staging })
+        let phasing = self.phasing;
+        Ok(Problem {
+            program,
+            geometry,
+            inputs,
+            outputs,
+            destinations,
+            modes,
+            pooled,
+            group_rows,
+            limits,
+            force,
+            phasing,
+        })
     }
 
     /// How each pass runs for these tensors: as tuning found it, where they allow that, else by default.
@@ -420,7 +432,7 @@ impl Prepared for PreparedLoss {
     }
 
     fn candidates(&self) -> Result<Vec<Force>> {
-        if self.staging.shard.is_some() {
+        if self.phasing.shard.is_some() {
             let message = "tuning a shard of the classes, which does not run by itself".to_owned();
             return Err(Error::Unsupported { message });
         }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::lower::{OutputKind, Pass};
 use crate::plan::chunk::{Cut, Pieces};
 use crate::plan::exchange::RowStates;
-use crate::plan::problem::{Place, Problem, Staging, is_broadcast};
+use crate::plan::problem::{Phasing, Placement, Problem, is_broadcast};
 use crate::plan::uniform::MAX_TENSORS;
 use crate::plan::vectors::Windows;
 use crate::schedule::{self, Kernel, PassSchedule, States};
@@ -52,7 +52,7 @@ pub(crate) fn choose(problem: &mut Problem<'_>) -> Result<Vec<PassChoice>> {
         // Keeping one output may change how the others are reached.
         while let Some(output) = {
             let windows = problem.windows(&slots, pass);
-            let odd = |slot: &&Slot| problem.place(**slot).dtype.is_packed() && !windows.vector(&slots, **slot);
+            let odd = |slot: &&Slot| problem.placement(**slot).dtype.is_packed() && !windows.vector(&slots, **slot);
             slots.iter().find(|s| matches!(s, Slot::Output(_)) && odd(s)).copied()
         } {
             let Slot::Output(output) = output else { unreachable!("only outputs were looked for") };
@@ -86,7 +86,7 @@ impl Problem<'_> {
         let modes = pass.outputs.iter().map(|&output| self.mode(output)).collect();
         let Windows { access, aligned_to, masked, .. } = windows;
         let axes = self.geometry.axes.map(|size| size > 1);
-        let (pooled, part) = (self.pooled, self.staging.part);
+        let (pooled, part) = (self.pooled, self.phasing.column_range);
         let variant = Variant { access, aligned_to, masked, axes, modes, pooled, part };
         let states = self.row_states(index, &schedule, &pieces, before.map(|choice| choice.states));
         Ok(PassChoice { shape, schedule, variant, pieces, states })
@@ -95,13 +95,13 @@ impl Problem<'_> {
     /// The gradient goes to a buffer of its own first.
     fn keep(&mut self, output: usize) {
         let scope = self.program.outputs[output].scope;
-        let kept = Place::kept(self.program, &self.geometry, scope);
-        self.targets[output] = Some(std::mem::replace(&mut self.outputs[output], kept));
+        let kept = Placement::kept(self.program, &self.geometry, scope);
+        self.destinations[output] = Some(std::mem::replace(&mut self.outputs[output], kept));
     }
 
     /// What becomes of an output in its pass: a gradient that is kept is accumulated where it settles.
     pub(crate) fn mode(&self, output: usize) -> Mode {
-        if self.targets[output].is_some() { Mode::Write } else { self.modes[output] }
+        if self.destinations[output].is_some() { Mode::Write } else { self.modes[output] }
     }
 
     /// Whether a gradient takes the place of an input that other lanes of the row read.
@@ -146,7 +146,7 @@ impl Problem<'_> {
         let (program, geometry) = (self.program, &self.geometry);
         let rows_innermost = geometry.axes[2] > 1
             && slots.iter().any(|slot| {
-                let place = self.place(*slot);
+                let place = self.placement(*slot);
                 self.has_columns(*slot) && place.strides[2] == 1 && place.strides[3] > 1
             });
         let items = self.items_of(cut, pieces[0]);
@@ -157,9 +157,9 @@ impl Problem<'_> {
             masked: windows.aligned_to.is_some(),
             rows_innermost,
             overwritten: pass.outputs.iter().any(|&output| self.overwrites(output)),
-            states: match self.staging {
-                Staging { part: true, .. } => States::Shared,
-                Staging { forward: Some(_), .. } => States::Kept,
+            states: match self.phasing {
+                Phasing { column_range: true, .. } => States::Shared,
+                Phasing { forward: Some(_), .. } => States::Kept,
                 _ => States::Inside,
             },
         }
@@ -175,10 +175,10 @@ impl Problem<'_> {
         let alignment = u64::from(self.limits.offset_alignment);
         let cut = Cut::new(self.geometry.axes, self.item_axes(), self.limits.binding_bytes, alignment);
         let named = |slot: &Slot| match *slot {
-            Slot::Input(place) => (self.program.inputs[place].name.as_str(), self.place(*slot)),
-            _ => ("an output", self.place(*slot)),
+            Slot::Input(place) => (self.program.inputs[place].name.as_str(), self.placement(*slot)),
+            _ => ("an output", self.placement(*slot)),
         };
-        let pieces = cut.chunks(&slots.iter().map(named).collect::<Vec<_>>(), self.staging.part)?;
+        let pieces = cut.chunks(&slots.iter().map(named).collect::<Vec<_>>(), self.phasing.column_range)?;
         Ok(Pieces { cut, pieces })
     }
 
@@ -214,7 +214,7 @@ mod tests {
             let tensors = prepared.planned_tensors().unwrap();
             let (problem, choices) = prepared.choose(&tensors, Asked::default()).unwrap();
             let kernel = choices.last().unwrap().schedule.kernel;
-            let kept = problem.targets.iter().filter(|target| target.is_some()).count();
+            let kept = problem.destinations.iter().filter(|target| target.is_some()).count();
             (matches!(kernel, Kernel::RowSplit { .. }), kept)
         };
         assert_eq!(chosen(GradMode::Write, GradMode::Write), (true, 0));

@@ -16,7 +16,7 @@ pub(crate) const SEGMENTS: u64 = 256;
 /// Where a tensor lies: strides along the merged axes, its first element in its binding, its type, and whether the
 /// last vector of four elements is whole in its buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct Placement {
     pub strides: [u64; 4],
     /// First element in its buffer.
     pub offset: u64,
@@ -26,16 +26,16 @@ pub(crate) struct Place {
     pub whole_vectors: bool,
 }
 
-impl Place {
+impl Placement {
     /// A gradient kept in a buffer of its own until its pass is done: f32, row-major over the merged axes.
-    pub fn kept(program: &Program, geometry: &Geometry, scope: Scope) -> Place {
+    pub fn kept(program: &Program, geometry: &Geometry, scope: Scope) -> Placement {
         let [_, a1, a2, a3] = geometry.axes;
         let strides = match scope {
             Scope::Row if program.has_rows() => [a1 * a2, a2, 1, 0],
             Scope::Total => [0; 4],
             _ => [a1 * a2 * a3, a2 * a3, a3, 1],
         };
-        Place { strides, offset: 0, first: 0, dtype: DType::F32, whole_vectors: true }
+        Placement { strides, offset: 0, first: 0, dtype: DType::F32, whole_vectors: true }
     }
 
     /// How many values those are.
@@ -52,18 +52,18 @@ impl Place {
 pub(crate) struct Problem<'a> {
     pub program: &'a Program,
     pub geometry: Geometry,
-    pub inputs: Vec<Option<Place>>,
+    pub inputs: Vec<Option<Placement>>,
     /// Where each output is stored by its pass.
-    pub outputs: Vec<Place>,
+    pub outputs: Vec<Placement>,
     /// Where a gradient goes in the end that its pass keeps in a buffer of its own: one that is summed over broadcast
     /// axes, 16-bit elements that the pass cannot store two at a time, or one in place of what others still read.
-    pub targets: Vec<Option<Place>>,
+    pub destinations: Vec<Option<Placement>>,
     pub modes: Vec<Mode>,
     pub pooled: bool,
     pub group_rows: u64,
     pub limits: &'a Limits,
     pub force: Force,
-    pub staging: Staging,
+    pub phasing: Phasing,
 }
 
 /// One shard of the classes, for vocabulary-parallel training: each device holds some columns of every row.
@@ -85,13 +85,13 @@ pub struct Shard {
 
 /// Which phases a plan is encoded in, and which columns it has.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Staging {
+pub(crate) struct Phasing {
     /// Passes before those of the gradients, where these come apart.
     pub forward: Option<usize>,
     /// The shard that the columns are.
     pub shard: Option<Shard>,
     /// Whether the program is one for a part of the columns.
-    pub part: bool,
+    pub column_range: bool,
 }
 
 /// Invocations that add up sums, and that stitch rows, at most.
@@ -100,7 +100,7 @@ pub(crate) fn reduce_lanes(limits: &Limits) -> u32 {
 }
 
 /// Whether a gradient of that scope has fewer values than the pass makes.
-pub(crate) fn is_broadcast(program: &Program, geometry: &Geometry, scope: Scope, target: &Place) -> bool {
+pub(crate) fn is_broadcast(program: &Program, geometry: &Geometry, scope: Scope, target: &Placement) -> bool {
     let axes = match scope {
         Scope::Total => return false,
         Scope::Row if program.has_rows() => 0..3,
@@ -110,7 +110,7 @@ pub(crate) fn is_broadcast(program: &Program, geometry: &Geometry, scope: Scope,
 }
 
 impl Problem<'_> {
-    pub(crate) fn place(&self, slot: Slot) -> Place {
+    pub(crate) fn placement(&self, slot: Slot) -> Placement {
         match slot {
             Slot::Input(place) => self.inputs[place].expect("an input that the program reads is bound"),
             Slot::Output(output) => self.outputs[output],

@@ -1,6 +1,6 @@
 //! Scalar inputs: those of 32 bits are copied to their words, those of 16 bits are widened by a dispatch. Pure.
 
-use crate::codegen::template::{Gather, Skeleton, fill_hooks};
+use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::codegen::{Binding, KernelSource, Slot, scalar_slots};
 use crate::dispatch::Note;
 use crate::expr::Node;
@@ -35,7 +35,7 @@ impl<N: Known> Builder<'_, '_, N> {
                 format!("fn widen(word: u32, index: u32) -> u32 {{ return widen_{dtype}(word, index); }}\n");
             let hooks = BTreeMap::from([("constants".to_owned(), constants)]);
             let title = format!("{}: a scalar widened from {dtype}", problem.program.name);
-            let wgsl = fill_hooks(&title, Skeleton::Scalar, 0, Gather::Tree, &hooks);
+            let wgsl = fill_hooks(&title, Skeleton::Scalar, 0, LaneReduce::Tree, &hooks);
             let bindings = vec![
                 Binding { slot: Slot::Input(input), writes: false },
                 Binding { slot: Slot::Scalars, writes: true },

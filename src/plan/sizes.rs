@@ -49,7 +49,7 @@ pub(crate) struct Sizes<N = u64> {
 impl Sizes<u64> {
     pub(crate) fn of(problem: &Problem<'_>) -> Sizes<u64> {
         let geometry = &problem.geometry;
-        let shard = problem.staging.shard;
+        let shard = problem.phasing.shard;
         let classes = shard.map_or(geometry.cols, |shard| shard.classes);
         Sizes {
             rows: geometry.rows,

@@ -182,11 +182,12 @@ pub(crate) fn params_uniform<N>(params: usize) -> Arc<Uniform<N>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codegen::template::{Gather, Skeleton, stub};
+    use crate::codegen::template::{LaneReduce, Skeleton, stub};
 
     #[test]
     fn word_indices_are_the_shader_compilers() {
-        let check = |ty: &UniformType, skeleton: Skeleton, name: &str| ty.check(&stub(skeleton, Gather::Tree), name);
+        let check =
+            |ty: &UniformType, skeleton: Skeleton, name: &str| ty.check(&stub(skeleton, LaneReduce::Tree), name);
         check(&SHAPE, Skeleton::Row, "Shape");
         check(&SPAN, Skeleton::Reduce, "Span");
         check(&BROADCAST_SUM, Skeleton::BroadcastSum, "Axes");

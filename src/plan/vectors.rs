@@ -37,7 +37,7 @@ impl Problem<'_> {
     /// Where in a vector (of two windows, of 8 elements) each row of a tensor begins, as remainders; `None` where a vector
     /// is never loaded.
     fn remainders(&self, slot: Slot, vector: u64) -> Option<[u64; 4]> {
-        let place = self.place(slot);
+        let place = self.placement(slot);
         let axes = self.geometry.axes;
         if !self.has_columns(slot) || along(place.strides[3]) != Along::Unit || !place.whole_vectors {
             return None;
@@ -52,7 +52,7 @@ impl Problem<'_> {
     pub(crate) fn windows(&self, slots: &[Slot], pass: &Pass) -> Windows {
         let axes = self.geometry.axes;
         let single = |&slot: &Slot| {
-            let place = self.place(slot);
+            let place = self.placement(slot);
             let along = if self.has_columns(slot) { along(place.strides[3]) } else { Along::Repeat };
             Access { along, dtype: place.dtype, vector: false, wide: false }
         };

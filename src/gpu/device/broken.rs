@@ -15,12 +15,12 @@ pub(crate) fn without_last_column(wgsl: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codegen::template::{Gather, Skeleton, stub};
+    use crate::codegen::template::{LaneReduce, Skeleton, stub};
 
     #[test]
     fn every_skeleton_over_columns_can_be_broken() {
         for skeleton in [Skeleton::Row, Skeleton::RowResident, Skeleton::RowSplit, Skeleton::Elementwise] {
-            let whole = stub(skeleton, Gather::Tree);
+            let whole = stub(skeleton, LaneReduce::Tree);
             let broken = without_last_column(&whole);
             assert_ne!(broken, whole, "{skeleton:?}");
             naga::front::wgsl::parse_str(&broken).unwrap();

@@ -188,11 +188,11 @@ impl Context {
             return Err(Error::Buffer { input: what.to_owned(), message });
         }
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = self.create_buffer("staging", bytes, usage)?;
-        self.submit(what, |encoder| encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes))?;
+        let phasing = self.create_buffer("phasing", bytes, usage)?;
+        self.submit(what, |encoder| encoder.copy_buffer_to_buffer(buffer, offset, &phasing, 0, bytes))?;
         let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
         self.caught(what, bytes, || {
-            staging.map_async(wgpu::MapMode::Read, .., move |result| {
+            phasing.map_async(wgpu::MapMode::Read, .., move |result| {
                 // The receiver is gone only if the caller dropped this future.
                 let _ = sender.send(result);
             });
@@ -206,7 +206,7 @@ impl Context {
             Some(Err(error)) => return Err(lost(error.to_string())),
             None => return Err(lost("the device was lost before it answered".to_owned())),
         }
-        let view = staging.get_mapped_range(..bytes).map_err(|error| lost(error.to_string()))?;
+        let view = phasing.get_mapped_range(..bytes).map_err(|error| lost(error.to_string()))?;
         Ok(view.to_vec())
     }
 

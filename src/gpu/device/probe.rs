@@ -1,6 +1,6 @@
 //! What an adapter's exp2 is worth, measured once a context.
 
-use crate::codegen::template::{Gather, Skeleton, fill_hooks};
+use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::dispatch::{Dispatch, FIRST_STORAGE, Note, Region, Slot};
 use crate::error::Result;
 use crate::gpu::device::context::Context;
@@ -36,7 +36,7 @@ pub(crate) async fn exp2_is_accurate(ctx: &Context) -> bool {
 
 async fn results(ctx: &Context) -> Result<Vec<f32>> {
     let hooks = BTreeMap::from([("constants".to_owned(), "const WG: u32 = 64u;\n".to_owned())]);
-    let wgsl = fill_hooks("probe of exp2", Skeleton::Probe, 0, Gather::Tree, &hooks);
+    let wgsl = fill_hooks("probe of exp2", Skeleton::Probe, 0, LaneReduce::Tree, &hooks);
     let storage = vec![Region { slot: Slot::Workspace, writes: true, bytes: None }];
     let wgsl = wgsl.expect("the probe takes constants").into();
     let dispatch = Dispatch { wgsl, grid: [1, 1], uniforms: Vec::new(), storage, note: Note::Whole };
