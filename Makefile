@@ -24,8 +24,8 @@ demo: adapter
 LIMITED = chunks embedding errors explain extras gathers golden groups hostile in_place poison schedules \
   separate_backward shards softmax storage ties
 test: adapter
-	WGLOSS_REQUIRE_ADAPTER=1 cargo test --features cli
-	GALLIVM_PERF=nopt WGLOSS_REQUIRE_ADAPTER=1 WGLOSS_TEST_LIMITS=webgpu cargo test --features cli $(LIMITED:%=--test %)
+	WGLOSS_REQUIRE_ADAPTER=1 cargo test --workspace
+	GALLIVM_PERF=nopt WGLOSS_REQUIRE_ADAPTER=1 WGLOSS_TEST_LIMITS=webgpu cargo test --workspace $(LIMITED:%=--test %)
 
 # Random problems, GPU against CPU, for MINUTES, from the seed START (the clock's, where none is given); ends with what
 # was covered and all failures, shrunk. `make test` has a small, fixed share of it.

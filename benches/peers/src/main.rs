@@ -7,7 +7,7 @@
 //! `wgloss report` reads.
 
 // The same for every record.
-#[path = "../../../src/bin/wgloss/machine.rs"]
+#[path = "../../../crates/wgloss-cli/src/machine.rs"]
 mod machine;
 mod peer;
 

@@ -19,9 +19,6 @@ pub(crate) const IDLE: usize = 128;
 /// Pipelines by their sources. Those of live plans stay; of the others, those that were used last.
 pub(crate) struct PipelineCache {
     known: Mutex<Known>,
-    /// Kernels to break, by their titles.
-    #[cfg(feature = "cli")]
-    broken: std::sync::OnceLock<String>,
 }
 
 struct Known {
@@ -62,11 +59,7 @@ impl Known {
 
 impl Default for PipelineCache {
     fn default() -> PipelineCache {
-        PipelineCache {
-            known: Mutex::new(Known { entries: HashMap::new(), idle: IDLE, clock: 0 }),
-            #[cfg(feature = "cli")]
-            broken: std::sync::OnceLock::new(),
-        }
+        PipelineCache { known: Mutex::new(Known { entries: HashMap::new(), idle: IDLE, clock: 0 }) }
     }
 }
 
@@ -107,11 +100,7 @@ impl PipelineCache {
         if let Some(found) = &*place {
             return Ok(found.clone());
         }
-        #[cfg(feature = "cli")]
-        let made = create(ctx, &self.broken(source), trailing);
-        #[cfg(not(feature = "cli"))]
-        let made = create(ctx, source, trailing);
-        let made = made.map(Arc::new);
+        let made = create(ctx, source, trailing).map(Arc::new);
         *place = made.as_ref().ok().cloned();
         drop(place);
         drop(slot);
@@ -139,22 +128,6 @@ impl PipelineCache {
         let mut known = locked(&self.known);
         known.idle = idle;
         known.evict();
-    }
-
-    #[cfg(feature = "cli")]
-    pub fn break_titled(&self, title: &str) {
-        self.broken.get_or_init(|| title.to_owned());
-    }
-
-    #[cfg(feature = "cli")]
-    fn broken(&self, source: &KernelSource) -> KernelSource {
-        let title = source.wgsl.lines().next().unwrap_or_default();
-        match self.broken.get() {
-            Some(part) if title.contains(part.as_str()) => {
-                KernelSource { wgsl: crate::gpu::device::broken::without_last_column(&source.wgsl), ..source.clone() }
-            }
-            _ => source.clone(),
-        }
     }
 }
 

@@ -77,6 +77,8 @@ enum Values {
 struct Input {
     name: String,
     shape: Vec<usize>,
+    /// Whether its first axis is that of the rows.
+    by_row: bool,
     values: Values,
 }
 
@@ -129,7 +131,7 @@ impl Problem {
                 Kind::Int => Values::Labels(Vec::new()),
                 Kind::Float | Kind::Bool => Values::Numbers(Vec::new()),
             };
-            Input { name: spec.name, shape, values }
+            Input { name: spec.name, shape, by_row: matches!(spec.scope, Scope::Element | Scope::Row), values }
         };
         let inputs = loss.inputs().into_iter().filter(|spec| !spec.optional).map(input).collect();
         let wrt = loss.differentiable().unwrap_or_default();
@@ -143,7 +145,7 @@ impl Problem {
 
     pub fn host(&self) -> Vec<(&str, HostTensor<'_>)> {
         let mut host = Vec::new();
-        for Input { name, shape, values } in &self.inputs {
+        for Input { name, shape, values, .. } in &self.inputs {
             host.push(match values {
                 Values::Numbers(values) => (name.as_str(), HostTensor::f32(values, shape)),
                 Values::Labels(labels) => (name.as_str(), HostTensor::i32(labels, shape)),
@@ -178,7 +180,7 @@ impl Problem {
                 Values::Numbers(values) => self.storage.tensor(ctx, values, &input.shape),
                 Values::Labels(labels) => Tensor::from_slice(ctx, labels, &input.shape),
             };
-            made.map(|tensor| (input.name.clone(), tensor))
+            made.map(|tensor| (input.name.clone(), input.by_row, tensor))
         };
         let inputs = self.inputs.iter().map(tensor).collect::<Result<_>>()?;
         let grad = Tensor::zeros(ctx, self.storage.dtype(), &[self.rows, self.cols])?;
@@ -196,7 +198,8 @@ fn make_room<T>(values: &mut Vec<T>, count: usize, input: &str) -> Result<()> {
 
 /// The tensors of a problem, and one for its gradient.
 pub struct OnDevice {
-    inputs: Vec<(String, Tensor)>,
+    /// Name, whether the first axis is that of the rows, values.
+    inputs: Vec<(String, bool, Tensor)>,
     grad: Tensor,
     wrt: String,
     storage: Storage,
@@ -204,9 +207,23 @@ pub struct OnDevice {
 
 impl OnDevice {
     pub fn bind(&self, plan: &Plan, work: Work) -> Result<Bound> {
-        let inputs = self.inputs.iter();
-        let bindings = inputs.fold(Bindings::new(), |bindings, (name, tensor)| bindings.input(name, tensor));
-        plan.bind(&if work == Work::Forward { bindings } else { bindings.grad(&self.wrt, &self.grad) })
+        self.bind_rows(plan, work, self.grad.shape()[0])
+    }
+
+    /// Binds the first rows alone: the others are neither read nor written.
+    pub fn bind_rows(&self, plan: &Plan, work: Work, rows: usize) -> Result<Bound> {
+        let first_rows = |tensor: &Tensor| {
+            let shape = [&[rows], &tensor.shape()[1..]].concat();
+            tensor.view(0, &shape, tensor.strides())
+        };
+        let mut bindings = Bindings::new();
+        for (name, by_row, tensor) in &self.inputs {
+            bindings = if *by_row { bindings.input(name, &first_rows(tensor)?) } else { bindings.input(name, tensor) };
+        }
+        if work == Work::ForwardBackward {
+            bindings = bindings.grad(&self.wrt, &first_rows(&self.grad)?);
+        }
+        plan.bind(&bindings)
     }
 
     /// Runs once over a gradient that holds NaN, so that an element left unwritten is seen. Loss and gradient.

@@ -142,7 +142,7 @@ impl Record {
         Record {
             format: FORMAT,
             wgloss: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: machine::commit(std::path::Path::new(env!("CARGO_MANIFEST_DIR"))),
+            commit: machine::commit(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))),
             date: machine::date(),
             adapter: Adapter {
                 name: text(|info| info.name.clone()),
