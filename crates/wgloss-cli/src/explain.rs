@@ -2,9 +2,9 @@
 
 use crate::device::DeviceArgs;
 use crate::options::{loss_names, with_options};
-use crate::problem::{Problem, Storage};
-use crate::record::Work;
 use crate::{Fallible, Verdict, text};
+use measure::problem::{Problem, Storage};
+use measure::record::Work;
 use std::fmt::Write;
 use wgloss::internals::lower::{Program, expressions, lower};
 

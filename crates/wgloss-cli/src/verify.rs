@@ -1,13 +1,13 @@
 //! `wgloss verify`
 
-use crate::contract::{Off, Reference, shown};
 use crate::device::DeviceArgs;
 use crate::options::loss_names;
-use crate::problem::{Problem, Storage};
-use crate::record::Work;
 use crate::schedules::{CHOSEN, Forced, schedules};
 use crate::text::{self, Align};
 use crate::{Fallible, Verdict};
+use measure::contract::{Off, Reference, shown};
+use measure::problem::{Problem, Storage};
+use measure::record::Work;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use wgloss::{Context, Error, Loss, Reduction, losses};

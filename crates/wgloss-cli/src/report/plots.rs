@@ -1,7 +1,7 @@
 //! Plots of a record as SVG that takes the page's text colour.
 
 use crate::Fallible;
-use crate::record::{Clock, Measurement, Record};
+use measure::record::{Clock, Measurement, Record};
 use plotters::coord::{CoordTranslate, Shift};
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;

@@ -1,13 +1,11 @@
 //! Inputs for any loss of the catalogue, of any shape and element type, the same on every machine.
 
 use crate::record::Work;
-use clap::ValueEnum;
 use half::{bf16, f16};
 use rayon::prelude::*;
-use wgloss::Wanted;
 use wgloss::{
-    Bindings, Bound, Context, DType, Error, HostTensor, Kind, Loss, Plan, PlanSpec, Result, RowAxis, Scope, Tensor,
-    Value,
+    Bindings, Bound, Context, DType, Error, HostTensor, Kind, Loss, Plan, PlanSpec, Result, Scope, Tensor, Value,
+    Wanted,
 };
 
 /// Rows after which numbers repeat: a prime, so that rows that are mixed up differ. Among many more random rows there is
@@ -15,7 +13,8 @@ use wgloss::{
 const PERIOD: usize = 61;
 
 /// How numbers are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Storage {
     F32,
     F16,
@@ -38,7 +37,7 @@ impl Storage {
     }
 
     /// The nearest number that it holds.
-    fn round(self, x: f32) -> f32 {
+    pub fn round(self, x: f32) -> f32 {
         match self {
             Storage::F32 => x,
             Storage::F16 => f16::from_f32(x).to_f32(),
@@ -136,11 +135,6 @@ impl Problem {
         let inputs = loss.inputs().into_iter().filter(|spec| !spec.optional).map(input).collect();
         let wrt = loss.differentiable().unwrap_or_default();
         Problem { loss: loss.clone(), name: loss.name(), wrt, rows, cols, storage, inputs }
-    }
-
-    /// Whether elements are grouped in rows.
-    pub fn has_rows(&self) -> bool {
-        self.loss.row_axis() != RowAxis::None
     }
 
     pub fn host(&self) -> Vec<(&str, HostTensor<'_>)> {
