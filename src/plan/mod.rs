@@ -7,6 +7,7 @@ mod exchange;
 pub(crate) mod explain;
 mod finish;
 pub(crate) mod passes;
+pub(crate) mod preview;
 pub(crate) mod problem;
 mod scalars;
 pub(crate) mod spec;

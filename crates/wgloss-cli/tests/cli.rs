@@ -205,6 +205,27 @@ fn explain_tells_expression_gradient_stages_and_bytes() {
 }
 
 #[test]
+fn explain_plans_for_a_gpu_that_is_not_here() {
+    // With no driver at all: a Vulkan loader that is told of none, and backends that Linux has not.
+    let explain = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wgloss"));
+        command.env("WGPU_BACKEND", "dx12").env("VK_DRIVER_FILES", "").args(["explain", "cross_entropy"]).args(args);
+        let output = command.output().expect("the binary runs");
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+        stdout(&output)
+    };
+    let shape = ["--rows", "4096", "--cols", "50257", "--dtype", "bf16", "--wgsl", "--as"];
+    let text = explain(&[&shape[..], &["navi21"]].concat());
+    for part in ["on the preset navi21", "subgroups of 32", "must move", "@compute"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(explain(&["--as", "webgpu"]).contains("no subgroups"));
+    let unknown = wgloss(&["explain", "mse", "--as", "navi22"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(stderr(&unknown).contains("navi21"), "{}", stderr(&unknown));
+}
+
+#[test]
 fn an_export_clears_what_an_earlier_one_left_and_nothing_else() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli-export");
     let _ = std::fs::remove_dir_all(&folder);
