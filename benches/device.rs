@@ -203,6 +203,18 @@ fn print(work: &Work, line: &Value) {
     println!();
 }
 
+/// Halves the rows, down to a quarter, until a tensor fits a buffer.
+fn fit(work: &mut Work, buffer_bytes: u64) {
+    let asked = work.rows;
+    let bytes = |work: &Work| work.dtype.size() * (work.rows * work.cols) as u64;
+    while bytes(work) > buffer_bytes && work.rows > asked / 4 {
+        work.rows /= 2;
+    }
+    if work.rows < asked {
+        println!("{} rows, not {asked}: a buffer holds {buffer_bytes} bytes (max_buffer_size)", work.rows);
+    }
+}
+
 fn main() -> Fallible<()> {
     let options = options()?;
     let (ctx, info) = pollster::block_on(open())?;
@@ -224,13 +236,7 @@ fn main() -> Fallible<()> {
             continue;
         }
         let asked = work.rows;
-        let bytes = |work: &Work| work.dtype.size() * (work.rows * work.cols) as u64;
-        while bytes(&work) > most && work.rows > asked / 4 {
-            work.rows /= 2;
-        }
-        if work.rows < asked {
-            println!("{} rows, not {asked}: a buffer holds {most} bytes (max_buffer_size)", work.rows);
-        }
+        fit(&mut work, most);
         let mut line = match bench.run(&work) {
             Ok(line) => line,
             Err(error) if is_too_large(&*error) => json!({ "skipped": error.to_string() }),
