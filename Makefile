@@ -47,7 +47,7 @@ test-swiftshader: adapter
 	  set -x; VK_DRIVER_FILES=$(SWIFTSHADER) WGPU_BACKEND=vulkan $(CARGO_TEST); \
 	fi
 
-CARGO_TEST = WGLOSS_REQUIRE_ADAPTER=1 cargo test --features cli
+CARGO_TEST = WGLOSS_REQUIRE_ADAPTER=1 cargo test --workspace
 
 # Random problems, GPU against CPU, for MINUTES, from the seed START (the clock's, where none is given); ends with what
 # was covered and all failures, shrunk. `make test` has a small, fixed share of it.

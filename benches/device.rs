@@ -6,21 +6,22 @@
 
 #[path = "device/check.rs"]
 mod check;
-#[path = "device/clock.rs"]
-mod clock;
 #[path = "device/kernels.rs"]
 mod kernels;
+#[path = "device/rounds.rs"]
+mod rounds;
 
 use check::Problem;
-use clock::{Clock, Contender, Times};
 use kernels::Kernels;
+use measure::clock::{COMMAND_STAMPS, Times};
+use measure::copy::Copy;
+use measure::machine;
+use rounds::{Contender, Rounds};
 use serde_json::{Value, json};
 use std::time::Duration;
 use wgloss::{Bindings, Context, DType, Error, Loss, PlanSpec, Tensor, losses};
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
-
-const STAMPS: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS);
 
 struct Options {
     quick: bool,
@@ -90,8 +91,8 @@ async fn open() -> Fallible<(Context, wgpu::AdapterInfo)> {
         ..wgpu::RequestAdapterOptions::default()
     };
     let adapter = wgpu::Instance::new(descriptor).request_adapter(&options).await?;
-    let has_stamps = adapter.features().contains(STAMPS);
-    let stamps = if has_stamps { STAMPS } else { wgpu::Features::empty() };
+    let has_stamps = adapter.features().contains(COMMAND_STAMPS);
+    let stamps = if has_stamps { COMMAND_STAMPS } else { wgpu::Features::empty() };
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("wgloss device benchmark"),
         required_limits: adapter.limits(),
@@ -102,29 +103,17 @@ async fn open() -> Fallible<(Context, wgpu::AdapterInfo)> {
     Ok((Context::from_wgpu(device, queue, Some(&adapter))?, adapter.get_info()))
 }
 
-/// What was built: `WGLOSS_COMMIT`, or what git says here.
-fn commit() -> String {
-    let git = || {
-        let args = ["describe", "--always", "--dirty", "--abbrev=12"];
-        let out = std::process::Command::new("git").args(args).output().ok()?;
-        let text = String::from_utf8(out.stdout).ok()?;
-        (out.status.success() && !text.trim().is_empty()).then(|| text.trim().to_owned())
-    };
-    let given = std::env::var("WGLOSS_COMMIT").ok().filter(|commit| !commit.is_empty());
-    given.or_else(git).unwrap_or_else(|| "unknown".to_owned())
-}
-
 struct Bench<'a> {
     ctx: &'a Context,
     kernels: &'a Kernels<'a>,
-    clock: Clock<'a>,
+    rounds: Rounds<'a>,
     quick: bool,
 }
 
 impl Bench<'_> {
     /// Checks and times one work; the JSON of its line.
     fn run(&mut self, work: &Work) -> Fallible<Value> {
-        let Bench { ctx, kernels, clock, quick } = self;
+        let Bench { ctx, kernels, rounds, quick } = self;
         let (ctx, kernels) = (*ctx, *kernels);
         let shape = [work.rows, work.cols];
         let loss = loss_of(work.name);
@@ -148,24 +137,14 @@ impl Bench<'_> {
             return if is_too_large(&*error) { Err(error) } else { Ok(json!({ "wrong": error.to_string() })) };
         }
 
-        let sweeps = [kernels.copy("copy1", &input, &grad), kernels.copy("copy4", &input, &grad)];
-        let contenders = [
-            Contender {
-                name: "wgloss",
-                encode: Box::new(|encoder| bound.encode(encoder).expect("encoded before, in the check")),
-            },
-            Contender { name: "kernel, a vector an invocation", encode: Box::new(|e| sweeps[0].encode(e)) },
-            Contender { name: "kernel, four vectors an invocation", encode: Box::new(|e| sweeps[1].encode(e)) },
-            Contender {
-                name: "copy_buffer_to_buffer",
-                encode: Box::new(|e| {
-                    e.copy_buffer_to_buffer(input.buffer(), 0, grad.buffer(), 0, grad.buffer().size())
-                }),
-            },
-        ];
-        let (warm_up, rounds) = if *quick { (50, 5) } else { (300, 31) };
-        let times = clock.time(&contenders, Duration::from_millis(warm_up), rounds)?;
-        let moved = |k: usize| if k == 0 { bound.bytes() } else { 2 * grad.buffer().size() };
+        let copy = Copy::between(ctx, [input.buffer().clone(), grad.buffer().clone()]);
+        let own = Contender { name: "wgloss", encode: Box::new(|encoder, _| bound.encode(encoder)) };
+        let kernels = copy.ways().map(|(name, encode)| Contender { name, encode });
+        let command = Contender { name: Copy::COMMAND, encode: copy.command() };
+        let contenders: Vec<Contender<'_>> = [own].into_iter().chain(kernels).chain([command]).collect();
+        let (warm_up, turns) = if *quick { (50, 5) } else { (300, 31) };
+        let times = rounds.time(&contenders, Duration::from_millis(warm_up), turns)?;
+        let moved = |k: usize| if k == 0 { bound.bytes() } else { copy.bytes };
         let all: Vec<(&str, Value)> =
             times.iter().enumerate().map(|(k, t)| (contenders[k].name, summary(t, moved(k)))).collect();
         let copies: serde_json::Map<String, Value> =
@@ -194,7 +173,7 @@ fn summary(times: &Times, bytes: u64) -> Value {
         "p10_ms": times.quantile(0.1),
         "p90_ms": times.quantile(0.9),
         "gb_per_s": bytes as f64 / ms / 1e6,
-        "samples_ms": times.samples,
+        "samples_ms": times.samples(),
     })
 }
 
@@ -225,6 +204,18 @@ fn print(work: &Work, line: &Value) {
     println!();
 }
 
+/// Halves the rows, down to a quarter, until a tensor fits a buffer.
+fn fit(work: &mut Work, buffer_bytes: u64) {
+    let asked = work.rows;
+    let bytes = |work: &Work| work.dtype.size() * (work.rows * work.cols) as u64;
+    while bytes(work) > buffer_bytes && work.rows > asked / 4 {
+        work.rows /= 2;
+    }
+    if work.rows < asked {
+        println!("{} rows, not {asked}: a buffer holds {buffer_bytes} bytes (max_buffer_size)", work.rows);
+    }
+}
+
 fn main() -> Fallible<()> {
     let options = options()?;
     let (ctx, info) = pollster::block_on(open())?;
@@ -234,10 +225,10 @@ fn main() -> Fallible<()> {
         println!("a software adapter: the sizes of --quick (--full for all)");
     }
     let kernels = Kernels::new(&ctx);
-    let clock = Clock::new(&ctx, options.wall, !software);
-    let mut bench = Bench { ctx: &ctx, kernels: &kernels, clock, quick };
-    let commit = commit();
-    println!("adapter: {}; commit {commit}; timed by {}", ctx.adapter_name(), bench.clock.name);
+    let rounds = Rounds::new(&ctx, options.wall);
+    let mut bench = Bench { ctx: &ctx, kernels: &kernels, rounds, quick };
+    let commit = machine::commit().unwrap_or_else(|| "unknown".to_owned());
+    println!("adapter: {}; commit {commit}; timed by {}", ctx.adapter_name(), bench.rounds.name);
     let most = ctx.limits().buffer_bytes;
     let mut lines = Vec::new();
     let mut wrong = 0;
@@ -246,13 +237,7 @@ fn main() -> Fallible<()> {
             continue;
         }
         let asked = work.rows;
-        let bytes = |work: &Work| work.dtype.size() * (work.rows * work.cols) as u64;
-        while bytes(&work) > most && work.rows > asked / 4 {
-            work.rows /= 2;
-        }
-        if work.rows < asked {
-            println!("{} rows, not {asked}: a buffer holds {most} bytes (max_buffer_size)", work.rows);
-        }
+        fit(&mut work, most);
         let mut line = match bench.run(&work) {
             Ok(line) => line,
             Err(error) if is_too_large(&*error) => json!({ "skipped": error.to_string() }),
@@ -274,7 +259,7 @@ fn main() -> Fallible<()> {
         "backend": format!("{:?}", info.backend),
         "driver": format!("{} {}", info.driver, info.driver_info),
         "commit": commit,
-        "timer": bench.clock.name,
+        "timer": bench.rounds.name,
         "quick": quick,
         "subgroup": ctx.limits().subgroup,
         "max_buffer_size": most,

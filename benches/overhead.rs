@@ -10,12 +10,17 @@ mod allocations;
 mod common;
 #[path = "overhead/hand.rs"]
 mod hand;
+#[path = "common/values.rs"]
+mod values;
 
 use allocations::allocations;
-use common::{Reference, context, group, labels, logits, random};
+use common::{check, check_bound, context, group};
 use criterion::{Criterion, criterion_group, criterion_main};
 use hand::{CROSS_ENTROPY, Dispatch, Hand, MSE};
+use measure::contract::Reference;
+use measure::problem::Storage;
 use std::time::{Duration, Instant};
+use values::{labels, logits, random};
 use wgloss::{Bindings, Bound, Context, HostTensor, Loss, Plan, PlanSpec, Tensor, losses};
 
 /// Steps recorded into one encoder, so that its own cost does not hide theirs.
@@ -47,7 +52,8 @@ impl Case {
             (Tensor::from_slice(ctx, &classes, &SHAPE[..1]), HostTensor::i32(&classes, &SHAPE[..1]), &CROSS_ENTROPY)
         };
         let y = y.expect("target");
-        let reference = Reference::new(&loss, &[("input", HostTensor::f32(&values, &SHAPE)), ("target", target)]);
+        let host = [("input", HostTensor::f32(&values, &SHAPE)), ("target", target)];
+        let reference = Reference::of(&loss, &host, Some(("input", &SHAPE)), Storage::F32).expect("the f64 path");
         let plan = plan(ctx, &loss, &x, &y);
         Case { loss, plan, x, y, reference, dispatches }
     }
@@ -97,7 +103,7 @@ fn encode(criterion: &mut Criterion) {
         let name = loss.name();
         let case = Case::new(&ctx, loss);
         let bound = case.bind();
-        case.reference.check_bound(&name, &bound);
+        check_bound(&case.reference, &name, &bound);
         let hand = Hand::new(&ctx, case.dispatches);
         hand.check(&ctx);
         let explained = bound.explain();
@@ -141,7 +147,7 @@ fn start(criterion: &mut Criterion) {
     let Some(ctx) = context() else { return };
     let case = Case::new(&ctx, losses::cross_entropy());
     let bound = case.bind();
-    case.reference.check_bound("start", &bound);
+    check_bound(&case.reference, "start", &bound);
     let mut group = group(criterion, "start", bound.bytes());
     let (loss, x, y) = (&case.loss, &case.x, &case.y);
     group.bench_function("plan, its kernels known", |b| b.iter(|| plan(&ctx, loss, x, y)));
@@ -163,7 +169,7 @@ fn start(criterion: &mut Criterion) {
             let value = out.loss().expect("loss");
             spent += begin.elapsed();
             let grad = out.grad("input").expect("gradient");
-            case.reference.check("first call", value, &common::read(grad), grad.dtype());
+            check(&case.reference, "first call", f64::from(value), &common::read(grad));
         }
         spent
     };
@@ -177,7 +183,7 @@ fn readback(criterion: &mut Criterion) {
     let Some(ctx) = context() else { return };
     let case = Case::new(&ctx, losses::cross_entropy());
     let bound = case.bind();
-    case.reference.check_bound("readback", &bound);
+    check_bound(&case.reference, "readback", &bound);
     // The loss, and the status word with it.
     let mut group = group(criterion, "readback", 8);
     group.bench_function("loss", |b| b.iter(|| bound.read_loss().expect("loss")));

@@ -9,18 +9,18 @@ mod common;
 mod plain;
 #[path = "common/step.rs"]
 mod step;
+#[path = "common/values.rs"]
+mod values;
 
-use common::{Reference, context, group, labels, logits};
+use common::{check, check_bound, context, group};
 use criterion::{Criterion, criterion_group, criterion_main};
-use half::{bf16, f16};
+use measure::contract::Reference;
+use measure::problem::Storage;
 use plain::Plain;
 use step::{step, wait};
-use wgloss::{
-    Bindings, Bound, Context, DType, HostTensor, Loss, PlanSpec, Reduction, Tensor, losses, widen_bf16, widen_f16,
-};
+use values::{labels, logits};
+use wgloss::{Bindings, Bound, Context, HostTensor, Loss, PlanSpec, Reduction, Tensor, losses};
 use wgloss::{Force, Kernel};
-
-const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
 const KERNELS: [(&str, Option<Kernel>); 4] = [
     ("auto", None),
@@ -30,25 +30,9 @@ const KERNELS: [(&str, Option<Kernel>); 4] = [
 ];
 
 /// A mean; a sum in f16, where the gradients of a mean over many rows are subnormal and tell nothing.
-fn cross_entropy(dtype: DType) -> Loss {
-    let reduction = if dtype == DType::F16 { Reduction::Sum } else { Reduction::Mean };
+fn cross_entropy(dtype: Storage) -> Loss {
+    let reduction = if dtype == Storage::F16 { Reduction::Sum } else { Reduction::Mean };
     losses::cross_entropy().reduction(reduction).into()
-}
-
-/// Values rounded to how the device stores them, and the tensor that holds them.
-fn stored(ctx: &Context, values: &[f32], shape: &[usize], dtype: DType) -> (Vec<f32>, Tensor) {
-    let made = match dtype {
-        DType::F16 => {
-            let values: Vec<f16> = values.iter().map(|v| f16::from_f32(*v)).collect();
-            (widen_f16(&values), Tensor::from_slice(ctx, &values, shape))
-        }
-        DType::BF16 => {
-            let values: Vec<bf16> = values.iter().map(|v| bf16::from_f32(*v)).collect();
-            (widen_bf16(&values), Tensor::from_slice(ctx, &values, shape))
-        }
-        _ => (values.to_vec(), Tensor::from_slice(ctx, values, shape)),
-    };
-    (made.0, made.1.expect("a tensor of these values"))
 }
 
 /// Logits and labels of one shape on the device, and what they must give. Classes are at axis 1.
@@ -60,17 +44,18 @@ struct Case {
 }
 
 impl Case {
-    fn new(ctx: &Context, shape: &[usize], values: &[f32], labels: &[i32], dtype: DType) -> Case {
+    fn new(ctx: &Context, shape: &[usize], values: &[f32], labels: &[i32], dtype: Storage) -> Case {
         let loss = cross_entropy(dtype);
         let rows: Vec<usize> = [&shape[..1], &shape[2..]].concat();
-        let (values, x) = stored(ctx, values, shape, dtype);
+        let values: Vec<f32> = values.iter().map(|x| dtype.round(*x)).collect();
+        let x = dtype.tensor(ctx, &values, shape).expect("logits");
         let host = [("input", HostTensor::f32(&values, shape)), ("target", HostTensor::i32(labels, &rows))];
-        let reference = Reference::new(&loss, &host);
+        let reference = Reference::of(&loss, &host, Some(("input", shape)), dtype).expect("the f64 path");
         let y = Tensor::from_slice(ctx, labels, &rows).expect("labels");
         Case { loss, x, y, reference }
     }
 
-    fn matrix(ctx: &Context, rows: usize, cols: usize, dtype: DType) -> Case {
+    fn matrix(ctx: &Context, rows: usize, cols: usize, dtype: Storage) -> Case {
         Case::new(ctx, &[rows, cols], &logits(rows * cols), &labels(rows, cols), dtype)
     }
 
@@ -79,7 +64,7 @@ impl Case {
         let inputs = [("input", &self.x), ("target", &self.y)];
         let plan = ctx.plan(&self.loss, &PlanSpec::new().like(&inputs).grad("input").force(force))?;
         let bound = plan.bind(&Bindings::new().inputs(&inputs))?;
-        self.reference.check_bound(what, &bound);
+        check_bound(&self.reference, what, &bound);
         Ok(bound)
     }
 
@@ -101,11 +86,11 @@ fn schedules(criterion: &mut Criterion) {
     let Some(ctx) = context() else { return };
     let shapes = if ctx.limits().software { [(256, 32000), (2048, 1000)] } else { [(1024, 32000), (8192, 1000)] };
     for (rows, cols) in shapes {
-        for dtype in DTYPES {
+        for dtype in Storage::ALL {
             let case = Case::matrix(&ctx, rows, cols, dtype);
             for (kernel, force) in KERNELS {
                 let force = Force { kernel: force, ..Force::default() };
-                case.time(criterion, &ctx, "schedules", &format!("[{rows}, {cols}] {dtype} {kernel}"), force);
+                case.time(criterion, &ctx, "schedules", &format!("[{rows}, {cols}] {} {kernel}", dtype.name()), force);
             }
         }
     }
@@ -115,10 +100,10 @@ fn schedules(criterion: &mut Criterion) {
 fn odd_columns(criterion: &mut Criterion) {
     let Some(ctx) = context() else { return };
     let rows = if ctx.limits().software { 128 } else { 1024 };
-    for dtype in DTYPES {
+    for dtype in Storage::ALL {
         for cols in [50304, 50257] {
             let case = Case::matrix(&ctx, rows, cols, dtype);
-            case.time(criterion, &ctx, "odd columns", &format!("[{rows}, {cols}] {dtype}"), Force::default());
+            case.time(criterion, &ctx, "odd columns", &format!("[{rows}, {cols}] {}", dtype.name()), Force::default());
         }
     }
 }
@@ -137,12 +122,18 @@ fn class_axis(criterion: &mut Criterion) {
             first[(row / pixels * classes + class) * pixels + row % pixels] = *value;
         }
     }
-    for dtype in [DType::F32, DType::BF16] {
+    for dtype in [Storage::F32, Storage::Bf16] {
         let axis_1 = Case::new(&ctx, &[images, classes, side, side], &first, &labels, dtype);
-        let id = format!("[{images}, {classes}, {side}, {side}] {dtype}");
+        let id = format!("[{images}, {classes}, {side}, {side}] {}", dtype.name());
         axis_1.time(criterion, &ctx, "class axis", &id, Force::default());
         let axis_last = Case::new(&ctx, &[rows, classes], &last, &labels, dtype);
-        axis_last.time(criterion, &ctx, "class axis", &format!("[{rows}, {classes}] {dtype}"), Force::default());
+        axis_last.time(
+            criterion,
+            &ctx,
+            "class axis",
+            &format!("[{rows}, {classes}] {}", dtype.name()),
+            Force::default(),
+        );
     }
 }
 
@@ -150,12 +141,12 @@ fn class_axis(criterion: &mut Criterion) {
 fn short_rows(criterion: &mut Criterion) {
     let Some(ctx) = context() else { return };
     let (rows, cols) = (65536, 10);
-    let case = Case::matrix(&ctx, rows, cols, DType::F32);
+    let case = Case::matrix(&ctx, rows, cols, Storage::F32);
     let bound = case.bind(&ctx, "short rows", Force::default()).expect("a bound plan");
     let plain = Plain::new(&ctx, &case.x, &case.y);
     plain.submit(&ctx);
     let loss = plain.loss.to_vec::<f32>().expect("loss")[0];
-    case.reference.check("the plain kernel", loss, &common::read(&plain.grad), DType::F32);
+    check(&case.reference, "the plain kernel", f64::from(loss), &common::read(&plain.grad));
     let mut group = group(criterion, "short rows", bound.bytes());
     group.sample_size(50).bench_function(format!("[{rows}, {cols}] wgloss"), |b| b.iter(|| step(&ctx, &bound)));
     group.bench_function(format!("[{rows}, {cols}] plain kernel"), |b| {

@@ -74,6 +74,9 @@ pub mod internals {
     pub mod lower {
         pub use crate::lower::*;
     }
+    pub mod plan {
+        pub use crate::plan::preview::{Preview, preview};
+    }
     pub mod schedule {
         pub use crate::schedule::*;
     }

@@ -1,5 +1,7 @@
 //! What a device allows and is, as plain numbers: plans are made from these alone.
 
+mod presets;
+
 use crate::error::{Error, Result};
 
 /// What a device allows and is, as plain numbers. Fields may be added: finish a literal with `..Limits::WEBGPU`.
@@ -31,21 +33,6 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What every WebGPU device has.
-    pub const WEBGPU: Limits = Limits {
-        storage_buffers: 8,
-        workgroup_invocations: 256,
-        workgroups: 65_535,
-        workgroup_bytes: 16 << 10,
-        binding_bytes: 128 << 20,
-        buffer_bytes: 256 << 20,
-        offset_alignment: 256,
-        subgroup: 0,
-        exp2: false,
-        software: false,
-        wide: false,
-    };
-
     /// Whether kernels run at all on a device with these limits: one without compute shaders has limits of 0.
     pub(crate) fn check(&self) -> Result<()> {
         const INVOCATIONS: &str = "max_compute_invocations_per_workgroup";

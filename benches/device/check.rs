@@ -2,10 +2,9 @@
 
 use crate::Fallible;
 use crate::kernels::Kernels;
+use measure::contract::{gradient_allowed, loss_allowed, units};
 use wgloss::{Bindings, Bound, Context, DType, HostTensor, Loss, PlanSpec, Reduction, Tensor, cpu, widen_bf16};
 
-/// Relative to the loss, or to the largest gradient of a row.
-const TOLERANCE: f64 = 3e-6;
 /// Bytes read back at a time.
 const READ_BYTES: usize = 64 << 20;
 
@@ -35,52 +34,65 @@ pub fn check(problem: &Problem<'_>, bound: &Bound, sample: usize) -> Fallible<()
     each.submit()?;
     pollster::block_on(each.status())?;
     let each = each.loss()?;
-
-    let (rows, cols) = (input.shape()[0], input.shape()[1]);
-    let a_row = each.shape().iter().product::<usize>() / rows;
-    let mut sum = 0.0;
-    let at_once = (READ_BYTES / (4 * a_row)).clamp(1, rows);
-    for first in (0..rows).step_by(at_once) {
-        let some = at_once.min(rows - first);
-        let values = each.view((first * a_row) as u64, &[some * a_row], &[1])?.to_vec::<f32>()?;
-        sum += values.iter().map(|v| f64::from(*v)).sum::<f64>();
-    }
-    let losses = (rows * a_row) as f64;
-    within("the mean", 0, mean, sum / losses, TOLERANCE * (sum / losses).abs())?;
-
+    let losses = each.shape().iter().product::<usize>() as f64;
+    let [sum, magnitude] = sums(each, input.shape()[0])?;
+    within("the mean", 0, mean, sum / losses, loss_allowed(sum / losses, magnitude / losses))?;
+    let rows = input.shape()[0];
     for row in (0..sample).map(|k| k * (rows - 1) / (sample - 1).max(1)) {
-        let x = read_row(input, row, cols)?;
-        let x = HostTensor::f32(&x, &[1, cols]);
-        let want = if target.shape().len() == 1 {
-            let y = target.view(row as u64, &[1], &[1])?.to_vec::<i32>()?;
-            cpu::forward_backward(&unreduced, &[("input", x), ("target", HostTensor::i32(&y, &[1]))], &["input"])?
-        } else {
-            let y = read_row(target, row, cols)?;
-            cpu::forward_backward(&unreduced, &[("input", x), ("target", HostTensor::f32(&y, &[1, cols]))], &["input"])?
-        };
-        let got = each.view((row * a_row) as u64, &[a_row], &[1])?.to_vec::<f32>()?;
-        for (got, want) in got.iter().zip(want.loss_values()?) {
-            within("a loss", row, f64::from(*got), *want, TOLERANCE * want.abs() + 1e-6)?;
-        }
-        let want: Vec<f64> = want.grad("input")?.iter().map(|g| g / losses).collect();
-        let largest = want.iter().fold(0.0f64, |m, g| m.max(g.abs()));
-        // A brain float's unit in the last place.
-        let rounding = if grad.dtype() == DType::BF16 { 1.0 / 256.0 } else { 0.0 };
-        for (got, want) in read_row(grad, row, cols)?.iter().zip(&want) {
-            let allowed = rounding * want.abs() + TOLERANCE * largest;
-            within("a gradient", row, f64::from(*got), *want, allowed)?;
-        }
+        check_row(problem, &unreduced, each, row)?;
+    }
+    Ok(())
+}
+
+/// Sum of the losses, and of their magnitudes.
+fn sums(each: &Tensor, rows: usize) -> Fallible<[f64; 2]> {
+    let row_losses = each.shape().iter().product::<usize>() / rows;
+    let rows_at_once = (READ_BYTES / (4 * row_losses)).clamp(1, rows);
+    let [mut sum, mut magnitude] = [0.0; 2];
+    for first in (0..rows).step_by(rows_at_once) {
+        let some = rows_at_once.min(rows - first);
+        let values = each.view((first * row_losses) as u64, &[some * row_losses], &[1])?.to_vec::<f32>()?;
+        sum += values.iter().map(|v| f64::from(*v)).sum::<f64>();
+        magnitude += values.iter().map(|v| f64::from(v.abs())).sum::<f64>();
+    }
+    Ok([sum, magnitude])
+}
+
+/// Losses and gradients of a row beside those of the f64 path; `each` are all losses.
+fn check_row(problem: &Problem<'_>, unreduced: &Loss, each: &Tensor, row: usize) -> Fallible<()> {
+    let Problem { input, target, grad, .. } = *problem;
+    let (rows, cols) = (input.shape()[0], input.shape()[1]);
+    let losses = each.shape().iter().product::<usize>();
+    let row_losses = losses / rows;
+    let x = read_row(input, row, cols)?;
+    let x = HostTensor::f32(&x, &[1, cols]);
+    let want = if target.shape().len() == 1 {
+        let y = target.view(row as u64, &[1], &[1])?.to_vec::<i32>()?;
+        cpu::forward_backward(unreduced, &[("input", x), ("target", HostTensor::i32(&y, &[1]))], &["input"])?
+    } else {
+        let y = read_row(target, row, cols)?;
+        cpu::forward_backward(unreduced, &[("input", x), ("target", HostTensor::f32(&y, &[1, cols]))], &["input"])?
+    };
+    let got = each.view((row * row_losses) as u64, &[row_losses], &[1])?.to_vec::<f32>()?;
+    for (got, want) in got.iter().zip(want.loss_values()?) {
+        // Logits of a loss cancel.
+        within("a loss", row, f64::from(*got), *want, loss_allowed(*want, want.abs().max(1.0)))?;
+    }
+    let want: Vec<f64> = want.grad("input")?.iter().map(|g| g / losses as f64).collect();
+    let largest = want.iter().fold(0.0f64, |m, g| m.max(g.abs()));
+    for (got, want) in read_row(grad, row, cols)?.iter().zip(&want) {
+        within("a gradient", row, f64::from(*got), *want, gradient_allowed(*want, largest, grad.dtype()))?;
     }
     Ok(())
 }
 
 /// NaN is never within.
 fn within(what: &str, row: usize, got: f64, want: f64, allowed: f64) -> Fallible<()> {
-    let off = (got - want).abs();
-    if off <= allowed {
+    let units = units(got, want, allowed);
+    if units <= 1.0 {
         return Ok(());
     }
-    Err(format!("{what} of row {row}: got {got:e}, want {want:e}, off {off:e} of {allowed:e}").into())
+    Err(format!("{what} of row {row}: got {got:e}, want {want:e}, {units:.2} times what is allowed").into())
 }
 
 fn read_row(tensor: &Tensor, row: usize, cols: usize) -> Fallible<Vec<f32>> {

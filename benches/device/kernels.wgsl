@@ -1,5 +1,5 @@
-// What the device benchmark needs beside the losses. Grid: x, y; a workgroup takes 256 vectors (copy4: 1024), in the
-// order of y, then x. Reads `source`, writes `sink`; the last workgroups may reach past the end, where nothing happens.
+// What the device benchmark needs beside the losses. Grid: x, y; a workgroup takes 256 vectors, in the order of y,
+// then x. Reads `source`, writes `sink`; the last workgroups may reach past the end, where nothing happens.
 
 // Numbers of a piece of a tensor differ from those of its other pieces.
 override SEED: u32 = 0u;
@@ -21,9 +21,9 @@ struct Invocation {
   @builtin(local_invocation_index) lane: u32,
 }
 
-// The first of an invocation's `vectors`; the others follow WG apart.
-fn place(who: Invocation, vectors: u32) -> u32 {
-  return (who.group.y * who.groups.x + who.group.x) * WG * vectors + who.lane;
+// An invocation's vector.
+fn place(who: Invocation) -> u32 {
+  return (who.group.y * who.groups.x + who.group.x) * WG + who.lane;
 }
 
 // PCG, Jarzynski and Olano (2020).
@@ -39,7 +39,7 @@ fn uniform_bits(seed: vec4<u32>) -> vec4<u32> {
 
 @compute @workgroup_size(WG)
 fn fill(who: Invocation) {
-  let at = place(who, 1u);
+  let at = place(who);
   if at < arrayLength(&sink) {
     let seed = hash(vec4(SEED)) ^ (4u * at + vec4(0u, 1u, 2u, 3u));
     let bits = uniform_bits(seed);
@@ -49,7 +49,7 @@ fn fill(who: Invocation) {
 
 @compute @workgroup_size(WG)
 fn poison(who: Invocation) {
-  let at = place(who, 1u);
+  let at = place(who);
   if at < arrayLength(&sink) {
     sink[at] = vec4(POISON);
   }
@@ -58,41 +58,12 @@ fn poison(who: Invocation) {
 // Adds the vectors in which poison is left.
 @compute @workgroup_size(WG)
 fn count_poison(who: Invocation) {
-  let at = place(who, 1u);
+  let at = place(who);
   if at < arrayLength(&source) {
     let differs = source[at] ^ vec4(POISON);
     let is_half = any((differs & vec4(0xffffu)) == vec4(0u)) || any((differs >> vec4(16u)) == vec4(0u));
     if any(differs == vec4(0u)) || (IS_BF16 && is_half) {
       atomicAdd(&count, 1u);
-    }
-  }
-}
-
-@compute @workgroup_size(WG)
-fn copy1(who: Invocation) {
-  let at = place(who, 1u);
-  if at < arrayLength(&sink) {
-    sink[at] = source[at];
-  }
-}
-
-// Four loads in flight an invocation.
-@compute @workgroup_size(WG)
-fn copy4(who: Invocation) {
-  let at = place(who, 4u);
-  let size = arrayLength(&sink);
-  if at + 3u * WG < size {
-    let a = source[at];
-    let b = source[at + WG];
-    let c = source[at + 2u * WG];
-    let d = source[at + 3u * WG];
-    sink[at] = a;
-    sink[at + WG] = b;
-    sink[at + 2u * WG] = c;
-    sink[at + 3u * WG] = d;
-  } else {
-    for (var k = at; k < size; k += WG) {
-      sink[k] = source[k];
     }
   }
 }

@@ -122,4 +122,15 @@ impl<N> Planned<N> {
     pub fn all(&self) -> impl Iterator<Item = &Dispatch<N>> {
         self.scalars.iter().chain(&self.dispatches)
     }
+
+    /// WGSL of the kernels, each once, in the order of their first dispatch.
+    pub fn kernels(&self) -> Vec<String> {
+        let mut kernels: Vec<String> = Vec::new();
+        for dispatch in self.all() {
+            if !kernels.iter().any(|known| **known == *dispatch.wgsl) {
+                kernels.push(dispatch.wgsl.to_string());
+            }
+        }
+        kernels
+    }
 }

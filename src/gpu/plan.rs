@@ -143,13 +143,7 @@ impl Plan {
     /// # Errors
     /// None for a plan that could be made.
     pub fn kernels(&self) -> Result<Vec<String>> {
-        let mut kernels: Vec<String> = Vec::new();
-        for dispatch in self.inner.planned()?.all() {
-            if !kernels.iter().any(|known| **known == *dispatch.wgsl) {
-                kernels.push(dispatch.wgsl.to_string());
-            }
-        }
-        Ok(kernels)
+        Ok(self.inner.planned()?.kernels())
     }
 
     /// What tuning found, if the plan comes from [`Plan::tune`].

@@ -10,6 +10,7 @@ mod labels;
 pub(crate) mod loss;
 pub(crate) mod operator;
 pub(crate) mod passes;
+pub(crate) mod preview;
 pub(crate) mod problem;
 mod scalars;
 pub(crate) mod sizes;

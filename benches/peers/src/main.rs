@@ -6,13 +6,13 @@
 //! who is wrong is not timed, and where that is wgloss, the exit status is 1. `FOLDER/<date>-<adapter>.json` is what
 //! `wgloss report` reads.
 
-// The same for every record.
-#[path = "../../../src/bin/wgloss/machine.rs"]
-mod machine;
 mod peer;
 
+use measure::clock::Times;
+use measure::contract::units;
+use measure::record::{self, Adapter, Clock, Measurement, NotTimed, Record};
+
 use peer::{Reply, Running};
-use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use wgloss_peers::{DType, Fallible, LossName, Summary, Work, reference};
@@ -70,28 +70,23 @@ fn options() -> Fallible<Options> {
 struct Line {
     by: String,
     error: f64,
-    ms: Vec<f64>,
+    ms: Times,
 }
 
-impl Line {
-    fn median(&self) -> f64 {
-        let mut sorted = self.ms.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted[sorted.len() / 2]
-    }
-}
-
-/// The larger error of loss and of gradient norm and projection (of which the gradient's norm is the measure), as a part
-/// of what is allowed; an error of its own where that is too much. NaN is.
+/// The larger error of loss and of gradient norm and projection (of which the gradient's norm is the measure), in units
+/// of what peers are allowed; an error of its own where that is more than 1. Single values are not in the summary, so
+/// that this is coarser than wgloss's own contract.
 fn compare(work: &Work, got: Summary, want: Summary) -> Result<f64, String> {
-    let loss = (got.loss - want.loss).abs() / want.loss.abs();
-    let gradient = (got.norm - want.norm).abs().max((got.projection - want.projection).abs()) / want.norm;
     // In bf16 a peer may round its loss, and each gradient by 2^-9 of it, which the projection weighs by up to 4.
     let (loss_allowed, gradient_allowed) = if work.dtype == DType::F32 { (1e-4, 1e-4) } else { (1e-2, 2e-2) };
-    if loss <= loss_allowed && gradient <= gradient_allowed {
-        return Ok((loss / loss_allowed).max(gradient / gradient_allowed));
+    let loss = units(got.loss, want.loss, loss_allowed * want.loss.abs());
+    let of_norm = |got: f64, want_value: f64| units(got, want_value, gradient_allowed * want.norm);
+    let gradient = of_norm(got.norm, want.norm).max(of_norm(got.projection, want.projection));
+    if loss.max(gradient) <= 1.0 {
+        return Ok(loss.max(gradient));
     }
-    Err(format!("wrong: loss {:.6} of {:.6}, gradient off by {gradient:.1e} of its norm", got.loss, want.loss))
+    let off = gradient * gradient_allowed;
+    Err(format!("wrong: loss {:.6} of {:.6}, gradient off by {off:.1e} of its norm", got.loss, want.loss))
 }
 
 /// Who was not timed, and why.
@@ -109,7 +104,7 @@ fn run(work: &Work, peers: &mut [Running], options: &Options) -> Fallible<(Vec<L
         match peer.ask(&format!("work {work}"))? {
             Reply::Skip(reason) => left.push(Left { by: peer.name.clone(), reason, wrong: false }),
             Reply::Ready(got) => match compare(work, got, want) {
-                Ok(error) => ready.push((place, Line { by: peer.name.clone(), error, ms: Vec::new() })),
+                Ok(error) => ready.push((place, Line { by: peer.name.clone(), error, ms: Times::default() })),
                 Err(reason) => left.push(Left { by: peer.name.clone(), reason, wrong: true }),
             },
             Reply::Ms(_) => return Err(format!("{}: a time where a result was due", peer.name).into()),
@@ -151,37 +146,74 @@ fn copy_rate(wgloss: &mut Running, rounds: usize) -> Fallible<Option<f64>> {
         println!("skip copy: {reason}");
         return Ok(None);
     }
-    let mut line = Line { by: "copy".to_owned(), error: 0.0, ms: Vec::new() };
+    let mut line = Line { by: "copy".to_owned(), error: 0.0, ms: Times::default() };
     for _ in 0..=rounds {
         if let Reply::Ms(ms) = wgloss.ask("time")? {
             line.ms.push(ms);
         }
     }
-    Ok(Some(2.0 * COPY_BYTES as f64 / line.median() / 1e6))
+    Ok(Some(2.0 * COPY_BYTES as f64 / line.ms.median() / 1e6))
 }
 
-fn result(work: &Work, line: &Line, copy: Option<f64>) -> Value {
-    let ms = line.median();
-    let rate = work.bytes() as f64 / ms / 1e6;
+fn measurement(work: &Work, line: &Line, copy: Option<f64>) -> Measurement {
+    let rate = work.bytes() as f64 / line.ms.median() / 1e6;
     // Only what runs on the adapter shares its copy.
     let copy = copy.filter(|_| line.by == "wgloss" || line.by == "burn");
-    json!({
-        "loss": work.loss.to_string(),
-        "rows": work.rows,
-        "cols": work.cols,
-        "dtype": work.dtype.to_string(),
-        "work": "forward_backward",
-        "by": line.by,
-        "clock": "wall",
-        "bytes": work.bytes(),
-        "median_ms": ms,
-        "min_ms": line.ms.iter().copied().fold(f64::INFINITY, f64::min),
-        "max_ms": line.ms.iter().copied().fold(0.0, f64::max),
-        "runs": line.ms.len(),
-        "gb_per_s": rate,
-        "share_of_copy": copy.map(|copy| rate / copy),
-        "error": line.error,
-    })
+    Measurement {
+        loss: work.loss.to_string(),
+        rows: work.rows,
+        cols: work.cols,
+        dtype: work.dtype.to_string(),
+        work: record::Work::ForwardBackward,
+        by: line.by.clone(),
+        clock: Clock::Wall,
+        bytes: work.bytes(),
+        median_ms: line.ms.median(),
+        min_ms: line.ms.quantile(0.0),
+        max_ms: line.ms.quantile(1.0),
+        runs: line.ms.runs(),
+        gb_per_s: rate,
+        share_of_copy: copy.map(|copy| rate / copy),
+        error: Some(line.error),
+    }
+}
+
+/// How many times faster wgloss is, a line for each peer.
+fn ratios(work: &Work, lines: &[Line]) -> Vec<String> {
+    let own = |by: &str| lines.iter().find(|line| line.by == by).map(|line| line.ms.median());
+    let mut ratios = Vec::new();
+    for line in lines.iter().filter(|line| line.by != "wgloss") {
+        if let Some(own) = own("wgloss") {
+            ratios.push(format!("ratio {work} wgloss/{} {:.1}", line.by, line.ms.median() / own));
+        }
+        // On the same cores, by the same clock.
+        if let Some(own) = own("wgloss-cpu").filter(|_| line.by.ends_with("-cpu") && line.by != "wgloss-cpu") {
+            ratios.push(format!("ratio {work} wgloss-cpu/{} {:.1}", line.by, line.ms.median() / own));
+        }
+    }
+    ratios
+}
+
+/// A record of these peers without results.
+fn record(peers: &[Running], note: Option<String>) -> Record {
+    let adapter: Vec<&str> = peers[0].device.split("; ").collect();
+    let part = |k: usize| adapter.get(k).copied().unwrap_or("unknown").to_owned();
+    let adapter = Adapter { name: part(0), backend: part(1), driver: part(2), r#type: part(3) };
+    let peer = |p: &Running| record::Peer { by: p.name.clone(), version: p.version.clone(), device: p.device.clone() };
+    Record {
+        copy_clock: Some(Clock::Wall),
+        notes: note,
+        peers: peers.iter().map(peer).collect(),
+        ..Record::new(adapter, std::thread::available_parallelism().map_or(1, usize::from))
+    }
+}
+
+fn write(record: &Record, folder: &Path) -> Fallible<()> {
+    let path = folder.join(format!("{}-{}.json", record.date, slug(&record.adapter.name)));
+    std::fs::write(&path, serde_json::to_string_pretty(record)? + "\n")
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    println!("\nrecord: {}", path.display());
+    Ok(())
 }
 
 /// An adapter's name as part of a file's, without what its driver adds in parentheses.
@@ -193,65 +225,33 @@ fn slug(name: &str) -> String {
 fn main() -> Fallible<()> {
     let options = options()?;
     let mut peers = peer::start(&options.python)?;
+    let mut record = record(&peers, options.note.clone());
     let wgloss = &mut peers[0];
-    let adapter: Vec<String> = wgloss.device.split("; ").map(str::to_owned).collect();
-    let part = |k: usize| adapter.get(k).map_or("unknown", String::as_str).to_owned();
     println!("adapter: {}", wgloss.device);
-    let copy = copy_rate(wgloss, options.rounds)?;
-    if let Some(copy) = copy {
+    record.copy_gb_per_s = copy_rate(wgloss, options.rounds)?;
+    if let Some(copy) = record.copy_gb_per_s {
         println!("copy on the adapter: {copy:.1} GB/s");
     }
-    let (mut results, mut ratios, mut left_out, mut wrong) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let (mut all_ratios, mut wrong) = (Vec::new(), 0);
     for work in &options.works {
         let (lines, left) = run(work, &mut peers, &options)?;
         wrong += left.iter().filter(|left| left.wrong && left.by.starts_with("wgloss")).count();
-        let reason = |left: &Left| json!({ "work": work.to_string(), "by": left.by, "reason": left.reason });
-        left_out.extend(left.iter().map(reason));
+        let not_timed = |left: Left| NotTimed { work: work.to_string(), by: left.by, reason: left.reason };
+        record.not_timed.extend(left.into_iter().map(not_timed));
         for line in &lines {
-            let ms = line.median();
-            let (low, high) = line.ms.iter().fold((f64::INFINITY, 0.0f64), |(l, h), ms| (l.min(*ms), h.max(*ms)));
-            let rate = work.bytes() as f64 / ms / 1e6;
-            println!("{work} {}: {ms:.2} ms ({low:.2} to {high:.2}, {}), {rate:.2} GB/s", line.by, line.ms.len());
-            results.push(result(work, line, copy));
+            let m = measurement(work, line, record.copy_gb_per_s);
+            let Measurement { by, median_ms, min_ms, max_ms, runs, gb_per_s, .. } = &m;
+            println!("{work} {by}: {median_ms:.2} ms ({min_ms:.2} to {max_ms:.2}, {runs}), {gb_per_s:.2} GB/s");
+            record.results.push(m);
         }
-        let own = |by: &str| lines.iter().find(|line| line.by == by).map(Line::median);
-        for line in lines.iter().filter(|line| line.by != "wgloss") {
-            if let Some(own) = own("wgloss") {
-                ratios.push(format!("ratio {work} wgloss/{} {:.1}", line.by, line.median() / own));
-            }
-            // On the same cores, by the same clock.
-            if let Some(own) = own("wgloss-cpu").filter(|_| line.by.ends_with("-cpu") && line.by != "wgloss-cpu") {
-                ratios.push(format!("ratio {work} wgloss-cpu/{} {:.1}", line.by, line.median() / own));
-            }
-        }
+        all_ratios.extend(ratios(work, &lines));
     }
     println!("\nhow many times faster wgloss is:");
-    for ratio in &ratios {
+    for ratio in &all_ratios {
         println!("{ratio}");
     }
     if let Some(folder) = &options.record {
-        let name = format!("{}-{}.json", machine::date(), slug(&part(0)));
-        let path = folder.join(name);
-        let version = |p: &Running| json!({ "by": p.name, "version": p.version, "device": p.device });
-        let versions: Vec<Value> = peers.iter().map(version).collect();
-        let record = json!({
-            "format": 1,
-            "wgloss": peers[0].version,
-            "commit": machine::commit(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))),
-            "date": machine::date(),
-            "adapter": { "name": part(0), "backend": part(1), "driver": part(2), "type": part(3) },
-            "cpu": machine::cpu(),
-            "threads": std::thread::available_parallelism().map_or(1, usize::from),
-            "copy_gb_per_s": copy,
-            "copy_clock": "wall",
-            "notes": options.note,
-            "peers": versions,
-            "results": results,
-            "not_timed": left_out,
-        });
-        std::fs::write(&path, serde_json::to_string_pretty(&record)? + "\n")
-            .map_err(|error| format!("{}: {error}", path.display()))?;
-        println!("\nrecord: {}", path.display());
+        write(&record, folder)?;
     }
     if wrong > 0 { Err(format!("{wrong} results of wgloss were wrong and were not timed").into()) } else { Ok(()) }
 }

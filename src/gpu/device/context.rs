@@ -119,14 +119,6 @@ impl Context {
         self.inner.pipelines.keep(most);
     }
 
-    /// From now on, new kernels whose first line contains `title` leave the last column out: all columns that a lane takes
-    /// last, where it takes several; the last whole step, where there are no rows. For tests of what checks kernels.
-    #[cfg(feature = "cli")]
-    #[doc(hidden)]
-    pub fn break_kernels(&self, title: &str) {
-        self.pipeline_cache().break_titled(title);
-    }
-
     pub(crate) fn pipeline_cache(&self) -> &PipelineCache {
         &self.inner.pipelines
     }

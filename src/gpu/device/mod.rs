@@ -1,8 +1,6 @@
 //! Contexts: a device, its limits, and the pipelines that it keeps.
 
 mod adapter;
-#[cfg(feature = "cli")]
-mod broken;
 pub(crate) mod context;
 mod open;
 pub(crate) mod pipeline;

@@ -21,9 +21,6 @@ pub(crate) const IDLE: usize = 128;
 /// Pipelines by their sources after the title. Those of live plans stay; of the others, those that were used last.
 pub(crate) struct PipelineCache {
     known: Mutex<Known>,
-    /// Kernels to break, by their titles.
-    #[cfg(feature = "cli")]
-    broken: std::sync::OnceLock<String>,
 }
 
 struct Known {
@@ -64,11 +61,7 @@ impl Known {
 
 impl Default for PipelineCache {
     fn default() -> PipelineCache {
-        PipelineCache {
-            known: Mutex::new(Known { entries: HashMap::new(), idle: IDLE, clock: 0 }),
-            #[cfg(feature = "cli")]
-            broken: std::sync::OnceLock::new(),
-        }
+        PipelineCache { known: Mutex::new(Known { entries: HashMap::new(), idle: IDLE, clock: 0 }) }
     }
 }
 
@@ -85,7 +78,7 @@ fn untitled(wgsl: &str) -> &str {
 impl PipelineCache {
     /// The pipeline of a dispatch.
     pub fn get(&self, ctx: &Context, dispatch: &Dispatch) -> Result<Arc<Pipeline>> {
-        let key = self.key(&dispatch.wgsl);
+        let key = untitled(&dispatch.wgsl);
         let slot = {
             let mut known = locked(&self.known);
             known.clock += 1;
@@ -106,11 +99,7 @@ impl PipelineCache {
         if let Some(found) = &*place {
             return Ok(found.clone());
         }
-        #[cfg(feature = "cli")]
-        let made = create(ctx, dispatch, &self.broken(&dispatch.wgsl));
-        #[cfg(not(feature = "cli"))]
-        let made = create(ctx, dispatch, &dispatch.wgsl);
-        let made = made.map(Arc::new);
+        let made = create(ctx, dispatch).map(Arc::new);
         *place = made.as_ref().ok().cloned();
         drop(place);
         drop(slot);
@@ -121,15 +110,6 @@ impl PipelineCache {
         }
         known.evict();
         made
-    }
-
-    /// The source after its title; all of it where titles say which kernels to break.
-    fn key<'s>(&self, wgsl: &'s str) -> &'s str {
-        #[cfg(feature = "cli")]
-        if self.broken.get().is_some() {
-            return wgsl;
-        }
-        untitled(wgsl)
     }
 
     /// Pipelines that are there.
@@ -148,25 +128,11 @@ impl PipelineCache {
         known.idle = idle;
         known.evict();
     }
-
-    #[cfg(feature = "cli")]
-    pub fn break_titled(&self, title: &str) {
-        self.broken.get_or_init(|| title.to_owned());
-    }
-
-    #[cfg(feature = "cli")]
-    fn broken(&self, wgsl: &str) -> String {
-        let title = wgsl.lines().next().unwrap_or_default();
-        match self.broken.get() {
-            Some(part) if title.contains(part.as_str()) => super::broken::without_last_column(wgsl),
-            _ => wgsl.to_owned(),
-        }
-    }
 }
 
-fn create(ctx: &Context, dispatch: &Dispatch, wgsl: &str) -> Result<Pipeline> {
+fn create(ctx: &Context, dispatch: &Dispatch) -> Result<Pipeline> {
     let device = ctx.device();
-    let label = wgsl.lines().next().unwrap_or_default().trim_start_matches("// ");
+    let label = dispatch.wgsl.lines().next().unwrap_or_default().trim_start_matches("// ");
     let entry = |binding: u32, ty: wgpu::BufferBindingType| wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
@@ -187,7 +153,7 @@ fn create(ctx: &Context, dispatch: &Dispatch, wgsl: &str) -> Result<Pipeline> {
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let module = trusted::shader_module(device, label, wgsl);
+        let module = trusted::shader_module(device, label, &dispatch.wgsl);
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(label),
             layout: Some(&pipeline_layout),

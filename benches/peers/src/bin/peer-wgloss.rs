@@ -1,6 +1,7 @@
 //! wgloss, on the adapter (`peer-wgloss`), or on the host's cores (`peer-wgloss cpu`).
 
 use half::bf16;
+use measure::copy::Copy;
 use wgloss::Wanted;
 use wgloss::{Bindings, Bound, Context, CpuOutput, CpuPlan, HostTensor, Loss, PlanSpec, Tensor, losses};
 use wgloss_peers::{Answer, DType, Fallible, LossName, Peer, Summary, Work, serve, summary};
@@ -14,11 +15,7 @@ fn loss_of(name: LossName) -> Loss {
 }
 
 fn version() -> String {
-    // The peers' own manifest names no version of wgloss; its crate's does.
-    include_str!("../../../../Cargo.toml")
-        .lines()
-        .find_map(|line| line.strip_prefix("version = \""))
-        .map_or_else(String::new, |version| version.trim_end_matches('"').to_owned())
+    measure::VERSION.to_owned()
 }
 
 struct Gpu {
@@ -72,14 +69,13 @@ impl Answer for GpuStep {
 /// As many bytes from one buffer to another, by the adapter.
 struct CopyStep {
     ctx: Context,
-    buffers: [wgpu::Buffer; 2],
+    copy: Copy,
 }
 
 impl Answer for CopyStep {
     fn step(&mut self) -> Fallible<()> {
         let mut encoder = self.ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let [from, to] = &self.buffers;
-        encoder.copy_buffer_to_buffer(from, 0, to, 0, from.size());
+        (self.copy.command())(&mut encoder, None)?;
         self.ctx.queue().submit([encoder.finish()]);
         self.ctx.device().poll(wgpu::PollType::wait_indefinitely())?;
         Ok(())
@@ -114,11 +110,12 @@ impl Peer for Gpu {
             self.ctx.device().create_buffer(&wgpu::BufferDescriptor {
                 label: Some("copy"),
                 size: bytes,
-                usage: wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             })
         };
-        Ok(Box::new(CopyStep { ctx: self.ctx.clone(), buffers: [buffer(), buffer()] }))
+        let copy = Copy::between(&self.ctx, [buffer(), buffer()]);
+        Ok(Box::new(CopyStep { ctx: self.ctx.clone(), copy }))
     }
 }
 

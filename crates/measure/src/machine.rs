@@ -1,4 +1,4 @@
-//! What a record says of the commit, the day and the processor. The peers' benchmark has it from here.
+//! What a record says of the commit, the day and the processor.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,8 @@ fn said(program: &str, args: &[&str]) -> Option<String> {
 }
 
 /// `WGLOSS_COMMIT`, or what git says of this checkout; `-dirty` where something is not committed.
-pub fn commit(checkout: &Path) -> Option<String> {
+pub fn commit() -> Option<String> {
+    let checkout = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let given = std::env::var("WGLOSS_COMMIT").ok().filter(|commit| !commit.is_empty());
     let ask = || {
         // Not a repository around a registry's copy.

@@ -1,7 +1,7 @@
 //! Plots of a record as SVG that takes the page's text colour.
 
 use crate::Fallible;
-use crate::record::{Clock, Measurement, Record};
+use measure::record::{Clock, Measurement, Record};
 use plotters::coord::{CoordTranslate, Shift};
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
@@ -170,13 +170,26 @@ fn draw_on(
         }
         points.iter().try_for_each(|point| mark(chart.plotting_area(), look, *point))?;
     }
+    draw_legend(&lower, all, palette, roof)?;
+    area.present()?;
+    Ok(())
+}
+
+/// Names beside their marks, two a line.
+fn draw_legend(
+    lower: &DrawingArea<SVGBackend<'_>, Shift>,
+    all: &Series,
+    palette: &Palette,
+    roof: Option<&Roof>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let text = ("sans-serif", 15).into_font().color(&INK);
     let at = |place: usize| (76 + (place % 2) as i32 * 320, 14 + 26 * (place / 2) as i32);
     let name = |name: &str, (x, y)| Text::new(name.to_owned(), (x + 16, y - 8), text.clone());
     // As in the plot, whatever the order: by the palette.
     let mut known: Vec<&String> = all.keys().collect();
     known.sort_by_key(|name| palette.place(name));
     for (place, series) in known.iter().enumerate() {
-        mark(&lower, palette.place(series), at(place))?;
+        mark(lower, palette.place(series), at(place))?;
         lower.draw(&name(series, at(place)))?;
     }
     if let Some(roof) = roof {
@@ -184,7 +197,6 @@ fn draw_on(
         lower.draw(&dashed([(x - 11, y), (x + 11, y)]))?;
         lower.draw(&name(&roof.name, (x, y)))?;
     }
-    area.present()?;
     Ok(())
 }
 

@@ -3,8 +3,8 @@
 mod page;
 mod plots;
 
-use super::record::{FORMAT, Record};
 use super::{Fallible, Verdict};
+use measure::record::{FORMAT, Record};
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]

@@ -1,16 +1,17 @@
 //! `wgloss bench`
 
-use crate::clock::{Clock, Copy, Encode, Times};
-use crate::contract::{Reference, shown};
 use crate::device::DeviceArgs;
 use crate::options::loss_names;
-use crate::problem::{Problem, Storage};
-use crate::record::{self, Measurement, NotTimed, Record, Work};
 use crate::text::{self, Align};
 use crate::works::Suite;
 use crate::{Fallible, Verdict};
+use measure::clock::{Clock, Encode, Times};
+use measure::contract::{Off, Reference, shown};
+use measure::copy::Copy;
+use measure::problem::{Problem, Storage};
+use measure::record::{self, Adapter, Measurement, NotTimed, Record, Work};
 use std::time::{Duration, Instant};
-use wgloss::{Context, CpuPlan, Error, Loss};
+use wgloss::{Bound, Context, CpuOutput, CpuPlan, Error, HostTensor, Loss};
 
 /// Interleaved runs of everything, at least and at most; in between, a budget of time decides.
 const RUNS: [usize; 2] = [5, 101];
@@ -139,24 +140,22 @@ impl Bench<'_> {
             return Ok(Err(Missing::Wrong(off.to_string())));
         }
         // The CPU computes in f32 whatever the storage: it is beside f32 alone.
-        let host = problem.host();
-        let cpu = (problem.storage == Storage::F32)
-            .then(|| CpuPlan::<f32>::new(&problem.loss, &host, &problem.wanted(work)))
-            .transpose()?;
-        let mut cpu = cpu.map(|plan| (plan.output(), plan));
-        let mut cpu_error = None;
-        if let Some((out, plan)) = &mut cpu {
-            plan.run(&host, out)?;
-            let grad = if work == Work::Forward { None } else { Some(out.grad(&problem.wrt)?) };
-            let off = reference.worst(out.loss()?, grad);
-            if off.units > 1.0 {
-                return Ok(Err(Missing::Wrong(format!("on the CPU: {off}"))));
-            }
-            cpu_error = Some(off.units);
-        }
+        let mut host = match problem.storage {
+            Storage::F32 => match OnHost::checked(problem, work, &reference)? {
+                Ok(host) => Some(host),
+                Err(off) => return Ok(Err(Missing::Wrong(format!("on the CPU: {off}")))),
+            },
+            Storage::F16 | Storage::Bf16 => None,
+        };
         drop((reference, grad));
-
         let copy = Copy::new(ctx, bound.bytes());
+        let rounds = self.rounds(&bound, &copy, host.as_mut())?;
+        let errors = [off.units, host.map_or(0.0, |host| host.error)];
+        rounds.measured(problem, work, [bound.bytes(), copy.bytes], errors).map(Ok)
+    }
+
+    /// Everything takes turns, for as long as the budget says.
+    fn rounds(&self, bound: &Bound, copy: &Copy, mut host: Option<&mut OnHost<'_>>) -> Fallible<Rounds> {
         let step: Box<Encode<'_>> = Box::new(|encoder, writes| match writes {
             Some(writes) => bound.encode_with_timestamps(encoder, writes),
             None => bound.encode(encoder),
@@ -168,51 +167,15 @@ impl Bench<'_> {
             if round > RUNS[0] && begin.elapsed() > self.budget {
                 break;
             }
-            self.round(&step, &copy, &mut rounds)?;
-            if let Some((out, plan)) = &mut cpu {
-                let begin = Instant::now();
-                plan.run(&host, out)?;
-                rounds.cpu.push(begin.elapsed().as_secs_f64() * 1e3);
+            self.round(&step, copy, &mut rounds)?;
+            if let Some(host) = &mut host {
+                rounds.cpu.push(host.run()?);
             }
             if round == 0 {
                 (rounds, begin) = (Rounds::default(), Instant::now());
             }
         }
-
-        let bytes = bound.bytes();
-        let rate = |times: &Times, bytes: u64| bytes as f64 / times.median() / 1e6;
-        let best = |copies: &[Times]| {
-            copies.iter().filter(|times| times.runs() > 0).map(|times| rate(times, copy.bytes)).reduce(f64::max)
-        };
-        let (copy_gpu, copy_wall) = (best(&rounds.copy_gpu), best(&rounds.copy_wall));
-        let line = |by: &str, clock, times: &Times, copy: Option<f64>, error| Measurement {
-            loss: problem.name.clone(),
-            rows: problem.rows,
-            cols: problem.cols,
-            dtype: problem.storage.name(),
-            work,
-            by: by.to_owned(),
-            clock,
-            bytes,
-            median_ms: times.median(),
-            min_ms: times.quantile(0.0),
-            max_ms: times.quantile(1.0),
-            runs: times.runs(),
-            gb_per_s: rate(times, bytes),
-            share_of_copy: copy.map(|copy| rate(times, bytes) / copy),
-            error,
-        };
-        let mut lines = Vec::new();
-        if rounds.gpu.runs() > 0 {
-            lines.push(line("wgloss", record::Clock::Gpu, &rounds.gpu, copy_gpu, Some(off.units)));
-        }
-        lines.push(line("wgloss", record::Clock::Wall, &rounds.wall, copy_wall, Some(off.units)));
-        if rounds.cpu.runs() > 0 {
-            lines.push(line("wgloss-cpu", record::Clock::Wall, &rounds.cpu, None, cpu_error));
-        }
-        let copied = copy_gpu.map(|rate| (record::Clock::Gpu, rate));
-        let copied = copied.or(copy_wall.map(|rate| (record::Clock::Wall, rate))).ok_or("no copy was timed")?;
-        Ok(Ok((lines, copied)))
+        Ok(rounds)
     }
 
     /// One run of the step and of each copy, by each clock.
@@ -224,14 +187,86 @@ impl Bench<'_> {
         let ways = copy.ways().count();
         rounds.copy_gpu.resize_with(ways, Times::default);
         rounds.copy_wall.resize_with(ways + 1, Times::default);
-        for (place, way) in copy.ways().enumerate() {
+        for (index, (_, way)) in copy.ways().enumerate() {
             if let Some(ms) = self.clock.by_gpu(&*way)? {
-                rounds.copy_gpu[place].push(ms);
+                rounds.copy_gpu[index].push(ms);
             }
-            rounds.copy_wall[place].push(self.clock.by_wall(&*way)?);
+            rounds.copy_wall[index].push(self.clock.by_wall(&*way)?);
         }
         rounds.copy_wall[ways].push(self.clock.by_wall(&*copy.command())?);
         Ok(())
+    }
+}
+
+/// The CPU path over a problem.
+struct OnHost<'a> {
+    inputs: Vec<(&'a str, HostTensor<'a>)>,
+    plan: CpuPlan<f32>,
+    out: CpuOutput<f32>,
+    /// In units of what the contract allows.
+    error: f64,
+}
+
+impl<'a> OnHost<'a> {
+    /// Planned, run and compared.
+    fn checked(problem: &'a Problem, work: Work, reference: &Reference) -> Fallible<Result<OnHost<'a>, Off>> {
+        let inputs = problem.host();
+        let plan = CpuPlan::<f32>::new(&problem.loss, &inputs, &problem.wanted(work))?;
+        let mut host = OnHost { out: plan.output(), inputs, plan, error: 0.0 };
+        host.run()?;
+        let grad = if work == Work::Forward { None } else { Some(host.out.grad(&problem.wrt)?) };
+        let off = reference.worst(host.out.loss()?, grad);
+        host.error = off.units;
+        Ok(if off.units > 1.0 { Err(off) } else { Ok(host) })
+    }
+
+    /// Milliseconds.
+    fn run(&mut self) -> wgloss::Result<f64> {
+        let begin = Instant::now();
+        self.plan.run(&self.inputs, &mut self.out)?;
+        Ok(begin.elapsed().as_secs_f64() * 1e3)
+    }
+}
+
+fn gb_per_s(times: &Times, bytes: u64) -> f64 {
+    bytes as f64 / times.median() / 1e6
+}
+
+impl Rounds {
+    /// A line for each clock. `bytes` are those of the work and of a copy, `errors` those of the GPU and of the CPU.
+    fn measured(&self, problem: &Problem, work: Work, bytes: [u64; 2], errors: [f64; 2]) -> Fallible<Measured> {
+        let best = |copies: &[Times]| {
+            copies.iter().filter(|times| times.runs() > 0).map(|times| gb_per_s(times, bytes[1])).reduce(f64::max)
+        };
+        let (copy_gpu, copy_wall) = (best(&self.copy_gpu), best(&self.copy_wall));
+        let line = |by: &str, clock, times: &Times, copy: Option<f64>, error| Measurement {
+            loss: problem.name.clone(),
+            rows: problem.rows,
+            cols: problem.cols,
+            dtype: problem.storage.name(),
+            work,
+            by: by.to_owned(),
+            clock,
+            bytes: bytes[0],
+            median_ms: times.median(),
+            min_ms: times.quantile(0.0),
+            max_ms: times.quantile(1.0),
+            runs: times.runs(),
+            gb_per_s: gb_per_s(times, bytes[0]),
+            share_of_copy: copy.map(|copy| gb_per_s(times, bytes[0]) / copy),
+            error: Some(error),
+        };
+        let mut lines = Vec::new();
+        if self.gpu.runs() > 0 {
+            lines.push(line("wgloss", record::Clock::Gpu, &self.gpu, copy_gpu, errors[0]));
+        }
+        lines.push(line("wgloss", record::Clock::Wall, &self.wall, copy_wall, errors[0]));
+        if self.cpu.runs() > 0 {
+            lines.push(line("wgloss-cpu", record::Clock::Wall, &self.cpu, None, errors[1]));
+        }
+        let copied = copy_gpu.map(|rate| (record::Clock::Gpu, rate));
+        let copied = copied.or(copy_wall.map(|rate| (record::Clock::Wall, rate))).ok_or("no copy was timed")?;
+        Ok((lines, copied))
     }
 }
 
@@ -260,15 +295,23 @@ fn table(record: &Record) -> String {
     text::columns(&aligns, &rows)
 }
 
-pub fn run(device: &DeviceArgs, args: &Args) -> Fallible<Verdict> {
-    let ctx = device.open()?;
-    let bench = Bench { ctx: &ctx, clock: Clock::new(&ctx), budget: args.budget() };
-    if !bench.clock.has_stamps() {
-        eprintln!("this adapter has no timestamps: calls are timed by wall clock, kernels are not");
+/// A record as it was asked for.
+fn text(args: &Args, record: &Record) -> Fallible<String> {
+    if args.json {
+        return Ok(serde_json::to_string_pretty(record)? + "\n");
     }
-    if !args.dtypes().contains(&Storage::F32) {
-        eprintln!("the CPU path computes in f32: with --dtype f32 it is measured as well");
+    if args.csv {
+        return Ok(record.csv());
     }
+    let copy = record.copy_gb_per_s.map_or_else(String::new, |copy| format!("; copy {copy:.1} GB/s"));
+    let head = "gpu: kernels by GPU timestamps; wall: whole calls; error in units of the contract";
+    let Record { adapter, cpu, threads, .. } = record;
+    let adapter = format!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver);
+    Ok(format!("adapter: {adapter}{copy}\ncpu: {cpu}, {threads} threads\n\n{head}\n\n{}", table(record)))
+}
+
+/// Each loss with its shapes and element types.
+fn problems(args: &Args) -> Vec<(Loss, [usize; 2], Storage)> {
     let mut problems = Vec::new();
     for loss in args.suite.losses(&args.losses) {
         let asked = args.rows.zip(args.cols).map(|(rows, cols)| [rows as usize, cols as usize]);
@@ -279,9 +322,22 @@ pub fn run(device: &DeviceArgs, args: &Args) -> Fallible<Verdict> {
             problems.push((loss.clone(), shape, dtype));
         }
     }
+    problems
+}
+
+pub fn run(device: &DeviceArgs, args: &Args) -> Fallible<Verdict> {
+    let ctx = device.open()?;
+    let bench = Bench { ctx: &ctx, clock: Clock::new(&ctx), budget: args.budget() };
+    if !bench.clock.has_stamps() {
+        eprintln!("this adapter has no timestamps: calls are timed by wall clock, kernels are not");
+    }
+    if !args.dtypes().contains(&Storage::F32) {
+        eprintln!("the CPU path computes in f32: with --dtype f32 it is measured as well");
+    }
+    let problems = problems(args);
     let works = args.works();
     let bar = text::progress(problems.len() * works.len());
-    let mut record = Record::new(&ctx);
+    let mut record = Record::new(Adapter::of(&ctx), rayon::current_num_threads());
     let mut wrong = 0;
     for (loss, [rows, cols], dtype) in problems {
         let what = format!("{} {rows}x{cols} {}", loss.name(), dtype.name());
@@ -310,22 +366,7 @@ pub fn run(device: &DeviceArgs, args: &Args) -> Fallible<Verdict> {
         }
     }
     bar.finish_and_clear();
-    let text = if args.json {
-        serde_json::to_string_pretty(&record)? + "\n"
-    } else if args.csv {
-        record.csv()
-    } else {
-        let copy = record.copy_gb_per_s.map_or_else(String::new, |copy| format!("; copy {copy:.1} GB/s"));
-        format!(
-            "adapter: {}{copy}\ncpu: {}, {} threads\n\ngpu: kernels by GPU timestamps; wall: whole calls; error in \
-             units of the contract\n\n{}",
-            ctx.adapter_name(),
-            record.cpu,
-            record.threads,
-            table(&record)
-        )
-    };
-    text::print(&text)?;
+    text::print(&text(args, &record)?)?;
     // Of works that were all left out, nothing is right.
     Ok(if wrong == 0 && !record.results.is_empty() { Verdict::Right } else { Verdict::Wrong })
 }

@@ -2,11 +2,13 @@
 
 use crate::device::DeviceArgs;
 use crate::options::{loss_names, with_options};
-use crate::problem::{Problem, Storage};
-use crate::record::Work;
 use crate::{Fallible, Verdict, text};
+use measure::problem::{Problem, Storage};
+use measure::record::Work;
 use std::fmt::Write;
+use wgloss::Limits;
 use wgloss::internals::lower::{Program, expressions, lower};
+use wgloss::internals::plan::{Preview, preview};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,9 +27,27 @@ pub struct Args {
     /// An option of the loss; may be repeated
     #[arg(short = 'O', long = "option", value_name = "NAME=VALUE")]
     options: Vec<String>,
+    /// Plan as for this GPU; none needs to be here
+    #[arg(long = "as", value_name = "GPU", value_parser = presets(), conflicts_with_all = ["adapter", "backend"])]
+    preset: Option<String>,
     /// Print the kernels as well
     #[arg(long)]
     wgsl: bool,
+}
+
+fn presets() -> clap::builder::PossibleValuesParser {
+    clap::builder::PossibleValuesParser::new(Limits::PRESETS.iter().map(|(name, _)| *name))
+}
+
+/// The plan, in words and in WGSL, for a preset, or for the adapter that is here.
+fn planned(device: &DeviceArgs, args: &Args, problem: &Problem) -> Fallible<Preview> {
+    let spec = problem.spec(Work::ForwardBackward);
+    let Some(name) = &args.preset else {
+        let plan = device.open()?.plan(&problem.loss, &spec)?;
+        return Ok(Preview { explanation: plan.explain().to_owned(), kernels: plan.kernels()? });
+    };
+    let limits = Limits::preset(name).ok_or("the parser knows the presets")?;
+    Ok(preview(&problem.loss, &spec, &limits, &format!("the preset {name}"))?)
 }
 
 /// The row stages of each pass: reductions that run in one trip over a row.
@@ -64,7 +84,7 @@ pub fn run(device: &DeviceArgs, args: &Args) -> Fallible<Verdict> {
     for (input, grad) in &told.grads {
         let _ = writeln!(out, "gradient of {input}\n    {}", indented(grad));
     }
-    let plan = device.open()?.plan(&loss, &problem.spec(work))?;
+    let plan = planned(device, args, &problem)?;
     let stages = stages(&program);
     let _ = write!(out, "\n{stages}");
     if stages.contains("row_expsumrest") {
@@ -72,9 +92,9 @@ pub fn run(device: &DeviceArgs, args: &Args) -> Fallible<Verdict> {
             "(row_expsumrest: the sum of exp(x - max) over all but the maximum, and the maximum, in one trip)\n",
         );
     }
-    let _ = write!(out, "\n{}", plan.explain());
+    let _ = write!(out, "\n{}", plan.explanation);
     if args.wgsl {
-        for kernel in plan.kernels()? {
+        for kernel in plan.kernels {
             let _ = write!(out, "\n{}\n", kernel.trim_end());
         }
     }

@@ -1,9 +1,9 @@
 //! `wgloss export`
 
 use crate::options::{loss_names, with_options};
-use crate::problem::Storage;
 use crate::{Fallible, Verdict, text};
 use clap::ValueEnum;
+use measure::problem::Storage;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write;

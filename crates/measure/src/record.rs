@@ -29,6 +29,9 @@ pub struct Record {
     /// own copy is the host's, they are far apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_clock: Option<Clock>,
+    /// In the words of who measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notes: Option<String>,
     /// Who was measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<Peer>,
@@ -88,9 +91,9 @@ pub struct Measurement {
     pub error: Option<f64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum), value(rename_all = "snake_case"))]
 pub enum Work {
     /// The loss.
     Forward,
@@ -134,26 +137,34 @@ impl Clock {
     }
 }
 
-impl Record {
-    /// Of this program on this machine today, without results.
-    pub fn new(ctx: &Context) -> Record {
+impl Adapter {
+    /// That of a context.
+    pub fn of(ctx: &Context) -> Adapter {
         let info = ctx.adapter_info();
         let text = |of: fn(&wgpu::AdapterInfo) -> String| info.map_or_else(|| "unknown".to_owned(), of);
+        Adapter {
+            name: text(|info| info.name.clone()),
+            backend: text(|info| format!("{:?}", info.backend)),
+            driver: text(|info| format!("{} {}", info.driver, info.driver_info).trim().to_owned()),
+            r#type: text(|info| format!("{:?}", info.device_type)),
+        }
+    }
+}
+
+impl Record {
+    /// Of this program on this machine today, without results.
+    pub fn new(adapter: Adapter, threads: usize) -> Record {
         Record {
             format: FORMAT,
-            wgloss: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: machine::commit(std::path::Path::new(env!("CARGO_MANIFEST_DIR"))),
+            wgloss: crate::VERSION.to_owned(),
+            commit: machine::commit(),
             date: machine::date(),
-            adapter: Adapter {
-                name: text(|info| info.name.clone()),
-                backend: text(|info| format!("{:?}", info.backend)),
-                driver: text(|info| format!("{} {}", info.driver, info.driver_info).trim().to_owned()),
-                r#type: text(|info| format!("{:?}", info.device_type)),
-            },
+            adapter,
             cpu: machine::cpu(),
-            threads: rayon::current_num_threads(),
+            threads,
             copy_gb_per_s: None,
             copy_clock: None,
+            notes: None,
             peers: Vec::new(),
             results: Vec::new(),
             not_timed: Vec::new(),

@@ -1,14 +1,12 @@
 //! Inputs for any loss of the catalogue, of any shape and element type, the same on every machine.
 
 use crate::record::Work;
-use clap::ValueEnum;
 use half::{bf16, f16};
 use rayon::prelude::*;
-use wgloss::Wanted;
 use wgloss::losses::{self, Range};
 use wgloss::{
-    Bindings, Bound, Context, DType, Error, HostTensor, Kind, Loss, Plan, PlanSpec, Result, RowAxis, Scope, Tensor,
-    Value,
+    Bindings, Bound, Context, DType, Error, HostTensor, Kind, Loss, Plan, PlanSpec, Result, Scope, Tensor, Value,
+    Wanted,
 };
 
 /// Rows after which numbers repeat: a prime, so that rows that are mixed up differ. Among many more random rows there is
@@ -16,7 +14,8 @@ use wgloss::{
 const PERIOD: usize = 61;
 
 /// How numbers are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Storage {
     F32,
     F16,
@@ -39,7 +38,7 @@ impl Storage {
     }
 
     /// The nearest number that it holds.
-    fn round(self, x: f32) -> f32 {
+    pub fn round(self, x: f32) -> f32 {
         match self {
             Storage::F32 => x,
             Storage::F16 => f16::from_f32(x).to_f32(),
@@ -78,6 +77,8 @@ enum Values {
 struct Input {
     name: String,
     shape: Vec<usize>,
+    /// Whether its first axis is that of the rows.
+    by_row: bool,
     values: Values,
 }
 
@@ -132,21 +133,16 @@ impl Problem {
                 Kind::Int => Values::Labels(Vec::new()),
                 _ => Values::Numbers(Vec::new()),
             };
-            Input { name: spec.name, shape, values }
+            Input { name: spec.name, shape, by_row: matches!(spec.scope, Scope::Element | Scope::Row), values }
         };
         let inputs = loss.inputs().into_iter().filter(|spec| !spec.optional).map(input).collect();
         let wrt = loss.differentiable().unwrap_or_default();
         Problem { loss: loss.clone(), name: loss.name(), wrt, rows, cols, storage, inputs }
     }
 
-    /// Whether elements are grouped in rows.
-    pub fn has_rows(&self) -> bool {
-        self.loss.row_axis() != RowAxis::None
-    }
-
     pub fn host(&self) -> Vec<(&str, HostTensor<'_>)> {
         let mut host = Vec::new();
-        for Input { name, shape, values } in &self.inputs {
+        for Input { name, shape, values, .. } in &self.inputs {
             host.push(match values {
                 Values::Numbers(values) => (name.as_str(), HostTensor::f32(values, shape)),
                 Values::Labels(labels) => (name.as_str(), HostTensor::i32(labels, shape)),
@@ -181,7 +177,7 @@ impl Problem {
                 Values::Numbers(values) => self.storage.tensor(ctx, values, &input.shape),
                 Values::Labels(labels) => Tensor::from_slice(ctx, labels, &input.shape),
             };
-            made.map(|tensor| (input.name.clone(), tensor))
+            made.map(|tensor| (input.name.clone(), input.by_row, tensor))
         };
         let inputs = self.inputs.iter().map(tensor).collect::<Result<_>>()?;
         let grad = Tensor::zeros(ctx, self.storage.dtype(), &[self.rows, self.cols])?;
@@ -199,7 +195,8 @@ fn make_room<T>(values: &mut Vec<T>, count: usize, input: &str) -> Result<()> {
 
 /// The tensors of a problem, and one for its gradient.
 pub struct OnDevice {
-    inputs: Vec<(String, Tensor)>,
+    /// Name, whether the first axis is that of the rows, values.
+    inputs: Vec<(String, bool, Tensor)>,
     grad: Tensor,
     wrt: String,
     storage: Storage,
@@ -207,9 +204,23 @@ pub struct OnDevice {
 
 impl OnDevice {
     pub fn bind(&self, plan: &Plan, work: Work) -> Result<Bound> {
-        let inputs = self.inputs.iter();
-        let bindings = inputs.fold(Bindings::new(), |bindings, (name, tensor)| bindings.input(name, tensor));
-        plan.bind(&if work == Work::Forward { bindings } else { bindings.grad(&self.wrt, &self.grad) })
+        self.bind_rows(plan, work, self.grad.shape()[0])
+    }
+
+    /// Binds the first rows alone: the others are neither read nor written.
+    pub fn bind_rows(&self, plan: &Plan, work: Work, rows: usize) -> Result<Bound> {
+        let first_rows = |tensor: &Tensor| {
+            let shape = [&[rows], &tensor.shape()[1..]].concat();
+            tensor.view(0, &shape, tensor.strides())
+        };
+        let mut bindings = Bindings::new();
+        for (name, by_row, tensor) in &self.inputs {
+            bindings = if *by_row { bindings.input(name, &first_rows(tensor)?) } else { bindings.input(name, tensor) };
+        }
+        if work == Work::ForwardBackward {
+            bindings = bindings.grad(&self.wrt, &first_rows(&self.grad)?);
+        }
+        plan.bind(&bindings)
     }
 
     /// Runs once over a gradient that holds NaN, so that an element left unwritten is seen. Loss and gradient.

@@ -2,7 +2,7 @@
 
 use super::plots::{Palette, roofline, series_name, throughput};
 use crate::Fallible;
-use crate::record::{Clock, Measurement, NotTimed, Peer, Record, Work};
+use measure::record::{Clock, Measurement, NotTimed, Peer, Record, Work};
 use std::collections::BTreeMap;
 
 const STYLE: &str = include_str!("page.css");
@@ -225,7 +225,7 @@ fn titled(title: &str, heads: &[&str], rows: Vec<Vec<String>>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Adapter;
+    use measure::record::Adapter;
 
     fn measurement(by: &str, cols: usize, clock: Clock, median_ms: f64) -> Measurement {
         let bytes = 8 * 1024 * cols as u64;
@@ -265,6 +265,7 @@ mod tests {
             threads: 2,
             copy_gb_per_s: Some(20.0),
             copy_clock: Some(Clock::Gpu),
+            notes: None,
             peers: vec![Peer { by: text("burn"), version: text("0.22"), device: text("a <device>") }],
             not_timed: vec![NotTimed { work: text("mse 8x8 bf16"), by: text("burn"), reason: text("it is f32") }],
             results: vec![

@@ -5,15 +5,10 @@
 
 mod adapters;
 mod bench;
-mod clock;
-mod contract;
 mod device;
 mod explain;
 mod export;
-mod machine;
 mod options;
-mod problem;
-mod record;
 mod report;
 mod schedules;
 mod text;

@@ -1,6 +1,7 @@
 //! `wgloss export`: kernels and manifest, run by a host that has none of wgloss's code.
 
-#[path = "../common/mod.rs"]
+// The oracles that the library's tests have.
+#[path = "../../../../tests/common/mod.rs"]
 mod common;
 mod host;
 
