@@ -1,6 +1,7 @@
 //! Random problems, GPU against CPU: see `differential/judge.rs` for what counts as agreement.
 //!
-//! - `cargo test --test differential` runs a fixed share of seeds, of the catalogue and of random expressions.
+//! - `cargo test --test differential` runs fixed seeds, of the catalogue and of random expressions; of these the share that
+//!   `WGLOSS_TEST_SHARE` says.
 //! - `WGLOSS_FUZZ_MINUTES=30` (`make fuzz MINUTES=30`) runs as long, from `WGLOSS_FUZZ_START`, or from a seed of the
 //!   clock's, which is printed.
 //! - `WGLOSS_FUZZ_SEED=7` runs that seed alone, and prints the problem as it is drawn and as it is shrunk.
@@ -29,19 +30,23 @@ mod differential {
     pub mod values;
 }
 
+#[path = "common/share.rs"]
+mod share;
+
 use differential::coverage::Coverage;
 use differential::draw::draw;
 use differential::judge::check_itself;
 use differential::problem::Problem;
 use differential::run::{Devices, Failure, Verdict, keep_panics};
 use differential::shrink::shrink;
+use share::Share;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Seeds of the fixed share.
+/// Seeds that are fixed.
 const COUNT: u64 = 500;
 const THREADS: usize = 2;
 /// Different failures after which a run ends.
@@ -59,9 +64,10 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// What all threads share.
-#[derive(Default)]
 struct Shared {
     next: AtomicU64,
+    /// The seeds that run.
+    share: Share,
     coverage: Mutex<Coverage>,
     /// By kind: how many, and the first ones in words.
     failures: Mutex<BTreeMap<String, (usize, Vec<String>)>>,
@@ -92,8 +98,9 @@ fn main() -> ExitCode {
     let first = number("WGLOSS_FUZZ_START").unwrap_or_else(|| if minutes.is_some() { clock() } else { 0 });
     let count = if minutes.is_some() { u64::MAX } else { number("WGLOSS_FUZZ_COUNT").unwrap_or(COUNT) };
     let until = minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
-    println!("seeds from {first}");
-    many(first, first.saturating_add(count), until)
+    let share = if minutes.is_some() { Share::ALL } else { Share::from_env() };
+    println!("seeds from {first}, {share:?}");
+    many(first, first.saturating_add(count), until, share)
 }
 
 fn one(seed: u64) -> ExitCode {
@@ -111,9 +118,10 @@ fn one(seed: u64) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn many(first: u64, end: u64, until: Option<Instant>) -> ExitCode {
+fn many(first: u64, end: u64, until: Option<Instant>, share: Share) -> ExitCode {
     let start = Instant::now();
-    let shared = Shared { next: AtomicU64::new(first), ..Shared::default() };
+    let (coverage, failures, running) = Default::default();
+    let shared = Shared { next: AtomicU64::new(first), share, coverage, failures, running };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..THREADS)
             .map(|thread| {
@@ -135,7 +143,7 @@ fn many(first: u64, end: u64, until: Option<Instant>) -> ExitCode {
     let coverage = shared.coverage.into_inner().unwrap_or_else(|e| e.into_inner());
     println!("{}", coverage.table());
     let failures = shared.failures.into_inner().unwrap_or_else(|e| e.into_inner());
-    let seeds = shared.next.into_inner().min(end) - first;
+    let seeds = (first..shared.next.into_inner().min(end)).filter(|seed| share.takes(&format!("seed {seed}"))).count();
     println!("{seeds} seeds in {:.0} s; {} kinds of failure", start.elapsed().as_secs_f64(), failures.len());
     for (kind, (times, texts)) in &failures {
         println!("\n{times} times {kind}");
@@ -154,6 +162,9 @@ fn work(shared: &Shared, thread: usize, end: u64, until: Option<Instant>) {
         let seed = shared.next.fetch_add(1, Ordering::Relaxed);
         if seed >= end || shared.failures.lock().unwrap_or_else(|e| e.into_inner()).len() >= MOST_FAILURES {
             break;
+        }
+        if !shared.share.takes(&format!("seed {seed}")) {
+            continue;
         }
         at(Some((seed, Instant::now())));
         let problem = draw(seed);
