@@ -4,7 +4,7 @@
 mod common;
 
 use common::cases::{Family, Options, SMALL_SHAPES, case, extras_of, family, for_each_case, names};
-use common::cases::{option_sets, optional_inputs, reductions_of};
+use common::cases::{option_sets, optional_inputs, range, reductions_of};
 use common::compare::{largest, mismatch, report};
 use common::oracle::{self, Case};
 use common::{Outcome, context, golden, hessian_on_cpu, loss_of, on_cpu, on_gpu};
@@ -208,7 +208,9 @@ fn gradient_scale(name: &str, input: &str, case: &Case, want: &Outcome) -> Vec<f
     let grad = &want.grads[input];
     let shape = &case.arrays[input].shape;
     let (main, target) = names(name);
-    if input != main && input != target && input != "teacher_logits" {
+    let loss = loss_of(name, case).expect("in the catalogue");
+    let is_logits = range(name, &loss, input) == Range::Logits;
+    if input != main && input != target && !is_logits {
         let (terms, divisor) = terms(name, case, &want.loss);
         return vec![largest(grad) + 2.0 * largest(&terms) / divisor; grad.len()];
     }
