@@ -85,6 +85,7 @@ pub mod internals {
     }
 }
 
+#[doc(inline)]
 pub use cpu::{CpuOutput, CpuPlan, HostTensor};
 pub use error::{Error, Result};
 pub use expr::op::Kind;
@@ -94,6 +95,7 @@ pub use gpu::{Bindings, Bound, Context, Output, Plan, Tensor};
 #[cfg(not(target_arch = "wasm32"))]
 pub use gpu::{TuneCache, TuneOptions};
 pub use limits::Limits;
+#[doc(inline)]
 pub use loss::{Domain, Loss, ParamValue, Reduction, Value};
 pub use lower::{UPSTREAM, Upstream, Wanted};
 pub use plan::{GradMode, Operator, PlanSpec, Shard, TuneCandidate, TuneClock, Tuning};

@@ -1,4 +1,7 @@
 //! What the catalogue knows of a loss besides its definition: its name, and what it is to be tried with.
+//!
+//! A loss is added in three places: in its family file, its function, its type where it has options, and its entry; in
+//! `tests/common/oracle.rs`, its textbook form; in README.md, its row. Tests fail without the last two.
 
 use crate::expr::op::Kind;
 use crate::loss::{Loss, Value};
@@ -45,10 +48,10 @@ impl Range {
 }
 
 /// Options by name.
-pub type Options = &'static [(&'static str, Value)];
+pub(super) type Options = &'static [(&'static str, Value)];
 
 /// Ranges of inputs by name.
-pub type Ranges = &'static [(&'static str, Range)];
+pub(super) type Ranges = &'static [(&'static str, Range)];
 
 /// A loss of the catalogue.
 #[derive(Clone, Copy, Debug)]
@@ -89,14 +92,15 @@ impl Entry {
     pub fn range(&self, loss: &Loss, input: &str) -> Range {
         let of = |ranges: Ranges| ranges.iter().find(|(name, _)| *name == input).map(|(_, range)| *range);
         let holds = |option: &str, value: &Value| loss.option_value(option) == Some(value);
-        let optioned = self.ranges_where.iter().filter(|(option, value, _)| holds(option, value));
-        optioned.map(|(.., ranges)| *ranges).find_map(of).or_else(|| of(self.ranges)).unwrap_or_else(|| {
-            match loss.inputs().iter().find(|spec| spec.name == input) {
-                Some(spec) if spec.kind == Kind::Int => Range::Label,
-                Some(spec) if spec.optional => Range::Weight,
-                _ => Range::Any,
-            }
-        })
+        let conditional = self.ranges_where.iter().filter(|(option, value, _)| holds(option, value));
+        if let Some(range) = conditional.map(|(.., ranges)| *ranges).find_map(of).or_else(|| of(self.ranges)) {
+            return range;
+        }
+        match loss.inputs().iter().find(|spec| spec.name == input) {
+            Some(spec) if spec.kind == Kind::Int => Range::Label,
+            Some(spec) if spec.optional => Range::Weight,
+            _ => Range::Any,
+        }
     }
 
     /// That ranges are those of inputs, and options in their conditions options, that the loss has.

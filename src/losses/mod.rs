@@ -37,7 +37,7 @@ mod softmax;
 
 pub use binary::*;
 pub use divergence::*;
-pub use entry::{Entry, Options, Range, Ranges};
+pub use entry::{Entry, Range};
 pub use focal::*;
 pub use hinge::*;
 pub use penalty::*;

@@ -23,7 +23,7 @@ pub struct Expressions {
 /// What a loss and its gradients are, before they are lowered. `present` is that of [`lower`](super::lower).
 ///
 /// ```
-/// use wgloss::{lower::expressions, losses};
+/// use wgloss::{internals::lower::expressions, losses};
 /// let given = |name: &str| ["input", "target"].contains(&name).then_some(false);
 /// let text = expressions(&losses::mse(), &["input"], &given)?;
 /// assert!(text.loss.ends_with("/ elements)"), "{}", text.loss);

@@ -179,7 +179,8 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
     case
 }
 
-fn range(name: &str, loss: &Loss, input: &str) -> Range {
+/// Where the values of an input lie, with the options that the loss has.
+pub fn range(name: &str, loss: &Loss, input: &str) -> Range {
     declared(name).entry.range(loss, input)
 }
 

@@ -8,9 +8,9 @@ use wgloss_peers::{Answer, DType, Fallible, LossName, Peer, Summary, Work, serve
 
 fn loss_of(name: LossName) -> Loss {
     match name {
-        LossName::CrossEntropy => losses::cross_entropy(),
+        LossName::CrossEntropy => losses::cross_entropy().into(),
         LossName::Mse => losses::mse(),
-        LossName::Huber => losses::huber(1.0),
+        LossName::Huber => losses::huber(1.0).into(),
     }
 }
 
