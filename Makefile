@@ -1,5 +1,6 @@
-# make demo: trains on MNIST, wholly on the GPU.   make test: the whole suite.   Both make sure of an adapter first.
-.PHONY: demo test fuzz bench bench-device bench-peers adapter
+# make demo: trains on MNIST, wholly on the GPU.   make test: the suite, in minutes.   make test-all: all that there is to
+# test.   Each makes sure of an adapter first.
+.PHONY: demo test test-all test-grids test-limited test-swiftshader fuzz bench bench-device bench-peers adapter
 
 # A Vulkan driver, and a linker for Rust; on a fresh Debian or Ubuntu both come from apt.
 adapter:
@@ -18,14 +19,35 @@ adapter:
 demo: adapter
 	cargo run --release --example train_mnist
 
-# The suite with all that the adapter has; then, with no more than every WebGPU device has, what depends on that.
-# GALLIVM_PERF: without Mesa's optimizer, which takes longer than these kernels run; the first pass has it.
-# `losses` and `random` are not among it: golden data is there for every loss, and kernels are slow to compile.
+# Compiling kernels is nearly all of what tests cost. `make test` runs every test, and of the grids that are generic (extra
+# inputs x reductions x shapes x storage types, for every loss) one of SHARES parts, another one with another commit.
+SHARES = 3
+SHARE = $(shell printf %d 0x$$(git rev-parse --short=7 HEAD 2>/dev/null || echo 0))
+test: adapter
+	WGLOSS_TEST_SHARE=$(SHARE)/$(SHARES) $(CARGO_TEST)
+
+# Everything: the whole grids on the adapter; what depends on limits, with no more than every WebGPU device has; the whole
+# grids on SwiftShader.
+test-all: test-grids test-limited test-swiftshader
+test-grids: adapter
+	$(CARGO_TEST)
+
+# `losses` and `random` are not among it: golden data is there for every loss. Most kernels are those of the other passes:
+# what changes how Mesa compiles (GALLIVM_PERF) would miss its disk cache.
 LIMITED = chunks embedding errors explain extras gathers golden groups hostile in_place poison schedules \
   separate_backward shards softmax storage ties
-test: adapter
-	WGLOSS_REQUIRE_ADAPTER=1 cargo test --features cli
-	GALLIVM_PERF=nopt WGLOSS_REQUIRE_ADAPTER=1 WGLOSS_TEST_LIMITS=webgpu cargo test --features cli $(LIMITED:%=--test %)
+test-limited: adapter
+	WGLOSS_TEST_LIMITS=webgpu $(CARGO_TEST) $(LIMITED:%=--test %)
+
+SWIFTSHADER = $(shell dpkg -L chromium-common 2>/dev/null | grep vk_swiftshader_icd.json)
+test-swiftshader: adapter
+	@if [ -z "$(SWIFTSHADER)" ]; then \
+	  echo "SwiftShader is not installed (the package chromium-common has it): its tests are skipped"; \
+	else \
+	  set -x; VK_DRIVER_FILES=$(SWIFTSHADER) WGPU_BACKEND=vulkan $(CARGO_TEST); \
+	fi
+
+CARGO_TEST = WGLOSS_REQUIRE_ADAPTER=1 cargo test --features cli
 
 # Random problems, GPU against CPU, for MINUTES, from the seed START (the clock's, where none is given); ends with what
 # was covered and all failures, shrunk. `make test` has a small, fixed share of it.

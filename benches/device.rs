@@ -174,7 +174,8 @@ impl Bench<'_> {
         let best = (1..all.len()).max_by(|a, b| rate(*a).total_cmp(&rate(*b))).expect("there are copies");
         let mut own = all[0].1.clone();
         own["share_of_copy"] = json!(rate(0) / rate(best));
-        let passes: Vec<&str> = bound.explain().lines().filter(|line| line.starts_with("pass")).collect();
+        let explained = bound.explain();
+        let passes: Vec<&str> = explained.lines().filter(|line| line.starts_with("pass")).collect();
         own["kernel"] = json!(passes);
         Ok(json!({
             "bytes": bound.bytes(),

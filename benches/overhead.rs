@@ -100,7 +100,8 @@ fn encode(criterion: &mut Criterion) {
         case.reference.check_bound(&name, &bound);
         let hand = Hand::new(&ctx, case.dispatches);
         hand.check(&ctx);
-        let planned = bound.explain().lines().find_map(|line| line.split_once("; ")?.1.strip_suffix(" dispatches"));
+        let explained = bound.explain();
+        let planned = explained.lines().find_map(|line| line.split_once("; ")?.1.strip_suffix(" dispatches"));
         if planned != Some(case.dispatches.len().to_string().as_str()) {
             // The table is that of software adapters.
             eprintln!("encode/{name}: {planned:?} dispatches, {} by hand: not compared", case.dispatches.len());

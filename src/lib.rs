@@ -47,9 +47,11 @@
 
 mod codegen;
 pub mod cpu;
+mod dispatch;
 mod error;
 pub mod export;
 mod expr;
+pub mod fused;
 mod gpu;
 mod limits;
 pub mod loss;
@@ -93,8 +95,8 @@ pub use limits::Limits;
 #[doc(inline)]
 pub use loss::{Domain, Loss, ParamValue, Reduction, Value};
 pub use lower::{UPSTREAM, Upstream, Wanted};
-pub use plan::{GradMode, PlanSpec, Shard, TuneCandidate, TuneClock, Tuning};
+pub use plan::{GradMode, Operator, PlanSpec, Shard, TuneCandidate, TuneClock, Tuning};
 pub use schedule::{Force, Kernel};
 pub use shape::{
-    Count, DType, Element, Formula, Layout, Operator, RowAxis, Scope, narrow_labels, widen_bf16, widen_f16,
+    Count, DType, Element, Formula, FormulaOp, Layout, RowAxis, Scope, narrow_labels, widen_bf16, widen_f16,
 };

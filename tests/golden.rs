@@ -7,6 +7,8 @@ mod common;
 
 use common::golden::{self, Deviation, GoldenCase, Tolerance};
 use common::{Outcome, context, loss_of, on_cpu, on_gpu};
+use rayon::prelude::*;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// What became of one output of one case on one path.
@@ -18,12 +20,20 @@ struct Checked {
     complaint: Option<String>,
 }
 
+/// What became of the cases of one file.
 #[derive(Default)]
-struct Row {
+struct Row<'d> {
+    name: String,
+    cases: usize,
+    /// Whether there is a loss of that name.
+    is_known: bool,
     gpu: f64,
     cpu: f64,
     deviations: usize,
     failed: usize,
+    complaints: Vec<String>,
+    /// Deviations of whose kind there was a case.
+    used: Vec<&'d Deviation>,
 }
 
 fn main() -> ExitCode {
@@ -44,24 +54,23 @@ fn main() -> ExitCode {
     println!("{:<28} {:>5}  {:>9} {:>9}  {:>10}", "loss", "cases", "GPU error", "CPU error", "deviations");
     let (mut known, mut total, mut failed) = (0, 0, 0);
     let mut unused: Vec<&Deviation> = deviations.iter().collect();
-    for path in &files {
-        let name = golden::stem(path);
-        let cases = golden::load(path);
-        if loss_of(&name, &cases[0].to_oracle()).is_none() {
-            println!("{name:<28} {:>5}  missing", cases.len());
+    // Side by side: kernels are what this costs. A file is one thread's, whose device then has its loss's kernels.
+    let rows: Vec<Row<'_>> = files.par_iter().with_max_len(1).map(|path| run_file(path, &deviations)).collect();
+    for row in rows {
+        let Row { name, cases, .. } = &row;
+        row.complaints.iter().for_each(|complaint| println!("  {complaint}"));
+        if !row.is_known {
+            println!("{name:<28} {cases:>5}  missing");
             failed += usize::from(!allow_missing);
             continue;
         }
-        let mut row = Row::default();
-        for case in &cases {
-            run(case, &deviations, &mut row, &mut unused);
-        }
         let gpu_error = if gpu { format!("{:9.1e}", row.gpu) } else { format!("{:>9}", "-") };
         let verdict = if row.failed == 0 { "pass".to_owned() } else { format!("FAIL ({} cases)", row.failed) };
-        println!("{name:<28} {:>5}  {gpu_error} {:9.1e}  {:>10}  {verdict}", cases.len(), row.cpu, row.deviations);
+        println!("{name:<28} {cases:>5}  {gpu_error} {:9.1e}  {:>10}  {verdict}", row.cpu, row.deviations);
         known += 1;
-        total += cases.len();
+        total += cases;
         failed += row.failed;
+        unused.retain(|deviation| !row.used.iter().any(|used| std::ptr::eq(*used, *deviation)));
     }
     println!("errors are in units of what is allowed (tests/golden/README.md; CPU: 1e-9), 1 or less passes");
     if filter.is_none() {
@@ -75,14 +84,25 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run<'d>(case: &GoldenCase, deviations: &'d [Deviation], row: &mut Row, unused: &mut Vec<&'d Deviation>) {
+/// All cases of a file.
+fn run_file<'d>(path: &Path, deviations: &'d [Deviation]) -> Row<'d> {
+    let cases = golden::load(path);
+    let mut row = Row { name: golden::stem(path), cases: cases.len(), ..Row::default() };
+    row.is_known = loss_of(&row.name, &cases[0].to_oracle()).is_some();
+    if row.is_known {
+        cases.iter().for_each(|case| run(case, deviations, &mut row));
+    }
+    row
+}
+
+fn run<'d>(case: &GoldenCase, deviations: &'d [Deviation], row: &mut Row<'d>) {
     let problem = case.to_oracle();
     let loss = loss_of(&case.file, &problem).expect("a known loss");
     let grads = case.grads();
     let mut promises = Vec::new();
     let mut departs = false;
     for output in case.outputs.keys() {
-        let promised = promised(case, output, deviations, unused);
+        let promised = promised(case, output, deviations, &mut row.used);
         departs |= promised.iter().any(Option::is_some);
         promises.push((output.as_str(), promised));
     }
@@ -111,9 +131,7 @@ fn run<'d>(case: &GoldenCase, deviations: &'d [Deviation], row: &mut Row, unused
         judge("GPU", on_gpu(ctx, &loss, &problem, &grads), flushed.as_ref(), &mut row.gpu);
     }
     row.failed += usize::from(!complaints.is_empty());
-    for complaint in complaints {
-        println!("  {}/{}: {complaint}", case.file, case.name);
-    }
+    row.complaints.extend(complaints.into_iter().map(|complaint| format!("{}/{}: {complaint}", case.file, case.name)));
 }
 
 /// What wgloss promises instead of the library's value, element by element.
@@ -121,7 +139,7 @@ fn promised<'d>(
     case: &GoldenCase,
     output: &str,
     deviations: &'d [Deviation],
-    unused: &mut Vec<&'d Deviation>,
+    used: &mut Vec<&'d Deviation>,
 ) -> Vec<Option<f64>> {
     let want = case.outputs[output].to_f64();
     let mut promised = vec![None; want.len()];
@@ -132,7 +150,7 @@ fn promised<'d>(
         for (place, promise) in deviation.promises(case, output).into_iter().enumerate() {
             if promise.is_some() {
                 promised[place] = promise;
-                unused.retain(|known| !std::ptr::eq(*known, deviation));
+                used.push(deviation);
             }
         }
     }

@@ -78,6 +78,21 @@ fn numbers_of_a_loss_are_no_part_of_its_kernels() {
 }
 
 #[test]
+fn kernels_that_differ_in_their_titles_alone_are_one() {
+    let Some(ctx) = own() else { return };
+    let named = |name: &str| Loss::define(name).input("input", Scope::Element).input("target", Scope::Element);
+    let loss = |name: &str| named(name).expr(|b| (b.input("input") - b.input("target")).tanh());
+    let first = ctx.plan(&loss("one"), &pair_spec()).unwrap().kernels().unwrap();
+    let before = ctx.pipelines();
+    let second = ctx.plan(&loss("two"), &pair_spec()).unwrap().kernels().unwrap();
+    assert_ne!(first, second, "titles have the name of the loss");
+    assert_eq!(ctx.pipelines(), before);
+    let other = |name: &str| named(name).expr(|b| (b.input("input") + b.input("target")).tanh());
+    ctx.plan(&other("one"), &pair_spec()).unwrap();
+    assert!(ctx.pipelines() > before, "the title alone makes no kernel the same");
+}
+
+#[test]
 fn an_index_is_a_parameter() {
     let Some(ctx) = context() else { return };
     let x: Vec<f32> = (0..5 * 4).map(|k| (k * 7 % 11) as f32 / 3.0).collect();

@@ -6,6 +6,7 @@ use common::compare::random;
 use common::context;
 use half::{bf16, f16};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use wgloss::{Context, DType, GradMode, HostTensor, PlanSpec, Reduction, Tensor, cpu, losses};
 use wgloss::{Force, Kernel};
 
@@ -169,9 +170,22 @@ fn check(ctx: &Context, p: &Problem) -> Result<(), TestCaseError> {
 
 #[test]
 fn random_problems_agree_with_the_cpu() {
-    let Some(ctx) = context() else { return };
-    // 128, or half of what PROPTEST_CASES asks for.
-    let config = ProptestConfig::default();
-    let config = ProptestConfig { cases: config.cases / 2, failure_persistence: None, ..config };
-    proptest!(config, |(p in problem())| check(ctx, &p)?);
+    if context().is_none() {
+        return;
+    }
+    // 128, or half of what PROPTEST_CASES asks for, side by side: kernels are what this costs.
+    let all = ProptestConfig::default().cases / 2;
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u32).min(all);
+    let run = |thread: u32| {
+        let cases = all / threads + u32::from(thread < all % threads);
+        let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+        let ctx = context().expect("as in the test's own thread");
+        TestRunner::new(config).run(&problem(), |p| check(ctx, &p)).map_err(|error| error.to_string())
+    };
+    let found: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("proptest catches panics")).collect()
+    });
+    let failed: Vec<String> = found.into_iter().filter_map(Result::err).collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
 }

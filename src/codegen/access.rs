@@ -100,9 +100,9 @@ impl<'a> Frame<'a> {
                 Mode::InPlace(input) if self.slots.contains(&Slot::Input(input)) => format!("input{input}"),
                 _ => format!("output{place}"),
             },
-            Slot::Work => "work".to_owned(),
+            Slot::Workspace => "work".to_owned(),
             Slot::Scalars => "scalars".to_owned(),
-            Slot::States(_) | Slot::Gathered(_) => unreachable!("states are no tensors of a pass"),
+            Slot::Kept(_) | Slot::States(_) | Slot::AllStates(_) => unreachable!("states are no tensors of a pass"),
         }
     }
 
@@ -112,7 +112,7 @@ impl<'a> Frame<'a> {
         let mut text = String::from("@group(0) @binding(0) var<uniform> shape: Shape;\n");
         text.push_str(params);
         let overwritten = |place: usize| self.pass.outputs.iter().any(|&o| self.mode(o) == Mode::InPlace(place));
-        for (tensor, &slot) in self.slots.iter().enumerate() {
+        for &slot in &self.slots {
             let writes = match slot {
                 Slot::Input(place) => overwritten(place) || self.variant.pooled,
                 _ => true,
@@ -121,7 +121,7 @@ impl<'a> Frame<'a> {
             if matches!(slot, Slot::Output(_)) && name.starts_with("input") {
                 continue;
             }
-            all.push(Binding { slot, writes, tensor: Some(tensor) });
+            all.push(Binding { slot, writes });
             let is_packed = self.access(slot).dtype.is_packed();
             let element = match (self.is_wide(slot), self.is_vector(slot), is_packed) {
                 (true, _, true) => "vec2<u64>",
@@ -133,11 +133,11 @@ impl<'a> Frame<'a> {
             declare(&mut text, all.len() + 1, writes, &name, &format!("array<{element}>"));
         }
         let shared = [
-            (uses_work(self.program, self.pass), Slot::Work, "work", "array<u32>"),
+            (uses_work(self.program, self.pass), Slot::Workspace, "work", "array<u32>"),
             (uses_scalars(self.program, self.pass), Slot::Scalars, "scalars", "Scalars"),
         ];
         for (_, slot, name, ty) in shared.into_iter().filter(|s| s.0) {
-            all.push(Binding { slot, writes: true, tensor: None });
+            all.push(Binding { slot, writes: true });
             declare(&mut text, all.len() + 1, true, name, ty);
         }
         if self.is_paired() {

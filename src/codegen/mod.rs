@@ -70,14 +70,16 @@ pub enum Slot {
     Input(usize),
     /// An output tensor.
     Output(usize),
+    /// The f32 values of an output that is finished after its pass.
+    Kept(usize),
     /// Row values, partial sums and states.
-    Work,
-    /// Scalar inputs, totals and the status word.
+    Workspace,
+    /// The status word, then scalar inputs and totals.
     Scalars,
-    /// States of a stage that leave this device, by the place of their exchange.
+    /// States of a stage that leave this device, by the index of their exchange.
     States(usize),
-    /// States of all shards that came to this device.
-    Gathered(usize),
+    /// States of all shards that came to this device, by the index of their exchange.
+    AllStates(usize),
 }
 
 /// One binding: uniforms are 0 (shape) and 1 (parameters, or the span of a reduction); these follow from 2.
@@ -87,8 +89,6 @@ pub struct Binding {
     pub slot: Slot,
     /// Whether the kernel declares it read_write.
     pub writes: bool,
-    /// Its place in `shape.tensors`, for tensors.
-    pub tensor: Option<usize>,
 }
 
 /// A shader and what it binds.

@@ -46,10 +46,8 @@ pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, workgroup: u32)
         ReduceKind::Finish(_) if is_last => total_outputs(program),
         _ => Vec::new(),
     };
-    let mut bindings = vec![
-        Binding { slot: Slot::Work, writes: true, tensor: None },
-        Binding { slot: Slot::Scalars, writes: true, tensor: None },
-    ];
+    let mut bindings =
+        vec![Binding { slot: Slot::Workspace, writes: true }, Binding { slot: Slot::Scalars, writes: true }];
     let mut declarations = String::from(
         "struct Span { count: u32, length: u32, segments: u32, items_base: u32, results_base: u32 }\n\
          @group(0) @binding(0) var<uniform> shape: Shape;\n\
@@ -58,7 +56,7 @@ pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, workgroup: u32)
          @group(0) @binding(3) var<storage, read_write> scalars: Scalars;\n",
     );
     for &output in &outputs {
-        bindings.push(Binding { slot: Slot::Output(output), writes: true, tensor: Some(bindings.len() - 2) });
+        bindings.push(Binding { slot: Slot::Output(output), writes: true });
         let binding = bindings.len() + 1;
         putln!(declarations, "@group(0) @binding({binding}) var<storage, read_write> output{output}: array<u32>;");
     }

@@ -13,6 +13,6 @@ pub fn states(program: &Program, pass: usize, stage: usize, [from, to]: [Slot; 2
     let hooks = BTreeMap::from([("state".to_owned(), text)]);
     let title = format!("{}: states of stage {stage} of pass {pass}", program.title);
     let wgsl = fill_hooks(&title, Skeleton::RowStates, 0, Gather::Tree, &hooks);
-    let binding = |slot: Slot| Binding { slot, writes: true, tensor: None };
+    let binding = |slot: Slot| Binding { slot, writes: true };
     KernelSource { wgsl: wgsl.expect("the skeleton takes a state"), bindings: vec![binding(from), binding(to)] }
 }

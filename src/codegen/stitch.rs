@@ -33,9 +33,9 @@ pub fn stitch(
     let hooks = BTreeMap::from([("rows".to_owned(), text)]);
     let title = format!("{}: words that rows share, of output {output} of pass {pass}", program.title);
     let wgsl = fill_hooks(&title, Skeleton::Stitch, 0, Gather::Tree, &hooks);
-    let binding = |slot: Slot| Binding { slot, writes: true, tensor: None };
+    let binding = |slot: Slot| Binding { slot, writes: true };
     KernelSource {
         wgsl: wgsl.expect("the stitch skeleton takes these hooks"),
-        bindings: vec![binding(Slot::Work), binding(Slot::Output(output))],
+        bindings: vec![binding(Slot::Workspace), binding(Slot::Output(output))],
     }
 }

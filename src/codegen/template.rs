@@ -112,13 +112,18 @@ pub fn fill_hooks(
     hooks: &BTreeMap<String, String>,
 ) -> Result<String, String> {
     let text = repeat(&import(skeleton.text(), gather), stages);
+    fill(title, &text, hooks).map_err(|what| format!("{skeleton:?}: {what}"))
+}
+
+/// Fills the hooks of a shader that has neither imports nor repeated blocks.
+pub fn fill(title: &str, text: &str, hooks: &BTreeMap<String, String>) -> Result<String, String> {
     let mut filled = String::new();
     let mut used = BTreeSet::new();
     let mut inside: Option<&str> = None;
     for line in text.lines() {
         if let Some(name) = line.trim().strip_prefix("// hook begin: ") {
             let name = name.split(';').next().unwrap_or(name).trim();
-            let hook = hooks.get(name).ok_or_else(|| format!("hook `{name}` of {skeleton:?} is not filled"))?;
+            let hook = hooks.get(name).ok_or_else(|| format!("hook `{name}` is not filled"))?;
             filled.push_str(hook);
             if !hook.ends_with('\n') {
                 filled.push('\n');
@@ -133,7 +138,7 @@ pub fn fill_hooks(
         }
     }
     if let Some(name) = hooks.keys().find(|name| !used.contains(*name)) {
-        return Err(format!("{skeleton:?} has no hook `{name}`"));
+        return Err(format!("there is no hook `{name}`"));
     }
     Ok(assemble(title, &filled))
 }

@@ -33,7 +33,7 @@ pub use output::CpuOutput;
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
 use crate::loss::{Loss, MASK, SAMPLE_WEIGHT, check_once, check_read};
-use crate::lower::{Program, Target, UPSTREAM, Upstream, Wanted, lower};
+use crate::lower::{OutputKind, Program, UPSTREAM, Upstream, Wanted, lower};
 use crate::shape::RowAxis;
 use crate::shape::Scope;
 use crate::shape::{Geometry, Layout, Operand, no_hessian_of_broadcast};
@@ -192,13 +192,13 @@ impl<T: HostFloat> CpuPlan<T> {
     pub fn output(&self) -> CpuOutput<T> {
         let mut out = CpuOutput::new(self.geometry.cols);
         for (output, plan) in self.program.outputs.iter().zip(&self.outputs) {
-            let name = match output.target {
-                Target::Grad(place) | Target::HessianDiagonal(place) => self.program.inputs[place].name.clone(),
-                Target::Loss | Target::Denominator => String::new(),
-                Target::Extra(ref name) => name.clone(),
+            let name = match output.kind {
+                OutputKind::Grad(place) | OutputKind::HessianDiagonal(place) => self.program.inputs[place].name.clone(),
+                OutputKind::Loss | OutputKind::Denominator => String::new(),
+                OutputKind::Extra(ref name) => name.clone(),
             };
             let count = if plan.fold.is_some() { plan.shape.iter().product() } else { plan.count };
-            out.push(output.target.clone(), name, plan.shape.clone(), [count, plan.broadcast()]);
+            out.push(output.kind.clone(), name, plan.shape.clone(), [count, plan.broadcast()]);
         }
         out
     }
@@ -211,7 +211,7 @@ impl<T: HostFloat> CpuPlan<T> {
         check_names(&self.loss, inputs, self.upstream)?;
         let tensors = program_inputs(&self.program, inputs)?;
         self.check_same(&tensors)?;
-        let targets = self.program.outputs.iter().map(|output| &output.target);
+        let targets = self.program.outputs.iter().map(|output| &output.kind);
         if !out.fits(targets.zip(&self.outputs).map(|(target, plan)| (target, &plan.shape[..], plan.broadcast()))) {
             let message = "the output is not one of this plan's".to_owned();
             return Err(Error::Buffer { input: "out".to_owned(), message });
@@ -393,12 +393,12 @@ fn place_outputs(program: &Program, parts: &[Operand<'_>]) -> Result<(Geometry, 
     for output in &program.outputs {
         let shape = geometry.shape_of(output.scope);
         let count = shape.iter().product();
-        let (shape, input) = match output.target {
-            Target::Grad(place) | Target::HessianDiagonal(place) => (layouts[place].shape.clone(), Some(place)),
-            Target::Loss | Target::Denominator | Target::Extra(_) => (shape, None),
+        let (shape, input) = match output.kind {
+            OutputKind::Grad(place) | OutputKind::HessianDiagonal(place) => (layouts[place].shape.clone(), Some(place)),
+            OutputKind::Loss | OutputKind::Denominator | OutputKind::Extra(_) => (shape, None),
         };
         let smaller = input.filter(|place| output.scope > Scope::Total && layouts[*place].len() != count);
-        if let (Some(place), Target::HessianDiagonal(_)) = (smaller, &output.target) {
+        if let (Some(place), OutputKind::HessianDiagonal(_)) = (smaller, &output.kind) {
             return Err(no_hessian_of_broadcast(parts[place].name));
         }
         let part = smaller.map(|place| {

@@ -3,7 +3,7 @@
 use super::host::zeros;
 use super::machine::HostFloat;
 use crate::error::{Error, Result};
-use crate::lower::Target;
+use crate::lower::OutputKind;
 
 /// Losses, gradients and whatever else was wanted.
 ///
@@ -18,7 +18,7 @@ pub struct CpuOutput<T> {
 
 #[derive(Clone, Debug)]
 struct Item<T> {
-    target: Target,
+    kind: OutputKind,
     /// Name of the input, for gradients.
     name: String,
     shape: Vec<usize>,
@@ -35,8 +35,8 @@ impl<T: HostFloat> CpuOutput<T> {
         CpuOutput { items: Vec::new(), cols, bad_label: None }
     }
 
-    pub(super) fn push(&mut self, target: Target, name: String, shape: Vec<usize>, counts: [usize; 2]) {
-        self.items.push(Item { target, name, shape, counts, values: Vec::new(), broadcast: Vec::new() });
+    pub(super) fn push(&mut self, kind: OutputKind, name: String, shape: Vec<usize>, counts: [usize; 2]) {
+        self.items.push(Item { kind, name, shape, counts, values: Vec::new(), broadcast: Vec::new() });
     }
 
     /// Memory for the values, where the first run has not made it.
@@ -51,8 +51,8 @@ impl<T: HostFloat> CpuOutput<T> {
     }
 
     /// Whether these are the outputs: target, shape, and number of values before they are summed to that shape.
-    pub(super) fn fits<'s>(&'s self, outputs: impl Iterator<Item = (&'s Target, &'s [usize], usize)>) -> bool {
-        self.items.iter().map(|item| (&item.target, item.shape.as_slice(), item.counts[1])).eq(outputs)
+    pub(super) fn fits<'s>(&'s self, outputs: impl Iterator<Item = (&'s OutputKind, &'s [usize], usize)>) -> bool {
+        self.items.iter().map(|item| (&item.kind, item.shape.as_slice(), item.counts[1])).eq(outputs)
     }
 
     /// Where the passes store each output.
@@ -86,7 +86,7 @@ impl<T: HostFloat> CpuOutput<T> {
             return Err(Error::Buffer { input: "out".to_owned(), message });
         }
         found.ok_or_else(|| {
-            let known = self.items.iter().map(|item| format!("{:?} {}", item.target, item.name)).collect::<Vec<_>>();
+            let known = self.items.iter().map(|item| format!("{:?} {}", item.kind, item.name)).collect::<Vec<_>>();
             Error::Name { what: format!("no {what} was asked for,"), name: name.to_owned(), known: known.join(", ") }
         })
     }
@@ -102,12 +102,12 @@ impl<T: HostFloat> CpuOutput<T> {
     ///
     /// Errors: as [`Self::loss`].
     pub fn loss_values(&self) -> Result<&[T]> {
-        Ok(&self.item("loss", "loss", |item| item.target == Target::Loss)?.values)
+        Ok(&self.item("loss", "loss", |item| item.kind == OutputKind::Loss)?.values)
     }
 
     /// Shape of the loss: empty where it is reduced, or not wanted.
     pub fn loss_shape(&self) -> &[usize] {
-        let loss = self.items.iter().find(|item| item.target == Target::Loss);
+        let loss = self.items.iter().find(|item| item.kind == OutputKind::Loss);
         loss.map_or(&[], |item| &item.shape)
     }
 
@@ -115,7 +115,7 @@ impl<T: HostFloat> CpuOutput<T> {
     ///
     /// Errors: as [`Self::loss`].
     pub fn grad(&self, input: &str) -> Result<&[T]> {
-        let is = |item: &Item<T>| matches!(item.target, Target::Grad(_)) && item.name == input;
+        let is = |item: &Item<T>| matches!(item.kind, OutputKind::Grad(_)) && item.name == input;
         Ok(&self.item("gradient", input, is)?.values)
     }
 
@@ -123,7 +123,7 @@ impl<T: HostFloat> CpuOutput<T> {
     ///
     /// Errors: as [`Self::loss`].
     pub fn hessian_diagonal(&self, input: &str) -> Result<&[T]> {
-        let is = |item: &Item<T>| matches!(item.target, Target::HessianDiagonal(_)) && item.name == input;
+        let is = |item: &Item<T>| matches!(item.kind, OutputKind::HessianDiagonal(_)) && item.name == input;
         Ok(&self.item("Hessian diagonal", input, is)?.values)
     }
 
@@ -131,13 +131,13 @@ impl<T: HostFloat> CpuOutput<T> {
     ///
     /// Errors: as [`Self::loss`].
     pub fn extra(&self, name: &str) -> Result<&[T]> {
-        let is = |item: &Item<T>| matches!(item.target, Target::Extra(_)) && item.name == name;
+        let is = |item: &Item<T>| matches!(item.kind, OutputKind::Extra(_)) && item.name == name;
         Ok(&self.item("extra output", name, is)?.values)
     }
 
     /// What the mean divided by, where that was wanted.
     pub fn denominator(&self) -> Option<f64> {
-        let item = self.items.iter().find(|item| item.target == Target::Denominator)?;
+        let item = self.items.iter().find(|item| item.kind == OutputKind::Denominator)?;
         item.values.first().map(|value| value.to())
     }
 

@@ -9,6 +9,7 @@
 //! 4. Dispatch. Afterwards the first word of the scalars is the first row with a label out of range, if there is one.
 
 mod make;
+mod traced;
 
 use crate::expr::ParamDecl;
 use crate::shape::DType;

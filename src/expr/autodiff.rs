@@ -89,7 +89,11 @@ fn element_tangent<'g>(out: Expr<'g>, tangent: &HashMap<NodeId, Expr<'g>>, input
             Some(graph.expr(condition).select(t, 0.0))
         }
         Node::StraightThrough(_, gradient_of) => tangent.get(&gradient_of).copied(),
-        Node::WithGradient(_, wrt, gradient) => Some(*tangent.get(&wrt)? * graph.expr(gradient)),
+        Node::WithGradient(value, wrt, gradient) => {
+            let outer = tangent.get(&wrt).map(|t| *t * graph.expr(gradient));
+            let is_nested = matches!(graph.node(value), Node::WithGradient(..));
+            sum(outer, tangent.get(&value).copied().filter(|_| is_nested))
+        }
         _ => None,
     }
 }

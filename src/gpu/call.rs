@@ -1,12 +1,12 @@
 //! One call for one batch: plan, bind, submit, read.
 
+use crate::dispatch::OutputKind;
 use crate::error::Result;
 use crate::gpu::bind::Bindings;
 use crate::gpu::bound::Bound;
 use crate::gpu::device::context::Context;
 use crate::gpu::tensor::Tensor;
 use crate::loss::Loss;
-use crate::lower::Target;
 use crate::plan::spec::PlanSpec;
 
 /// Loss and gradients of one call. Reading blocks until the GPU is done.
@@ -51,7 +51,7 @@ impl Output {
     /// # Errors
     /// None for outputs of [`Loss::forward`] and [`Loss::forward_backward`].
     pub fn loss_tensor(&self) -> Result<&Tensor> {
-        self.output(&Target::Loss)
+        self.output(&OutputKind::Loss)
     }
 
     /// The gradient with respect to an input, on the GPU.
@@ -59,7 +59,7 @@ impl Output {
     /// # Errors
     /// [`crate::Error::Name`] if it was not asked for.
     pub fn grad(&self, input: &str) -> Result<&Tensor> {
-        self.output(&Target::Grad(self.bound.place(input)?))
+        self.output(&OutputKind::Grad(self.bound.input(input)?))
     }
 
     /// The diagonal of the Hessian with respect to an input, on the GPU.
@@ -67,7 +67,7 @@ impl Output {
     /// # Errors
     /// [`crate::Error::Name`] if it was not asked for.
     pub fn hessian_diagonal(&self, input: &str) -> Result<&Tensor> {
-        self.output(&Target::HessianDiagonal(self.bound.place(input)?))
+        self.output(&OutputKind::HessianDiagonal(self.bound.input(input)?))
     }
 
     /// Another output of the loss, by name, on the GPU.
@@ -75,11 +75,11 @@ impl Output {
     /// # Errors
     /// [`crate::Error::Name`] if it was not asked for.
     pub fn extra(&self, name: &str) -> Result<&Tensor> {
-        self.output(&Target::Extra(name.to_owned()))
+        self.output(&OutputKind::Extra(name.to_owned()))
     }
 
-    fn output(&self, target: &Target) -> Result<&Tensor> {
-        Ok(&self.outputs[self.bound.output_place(target)?])
+    fn output(&self, kind: &OutputKind) -> Result<&Tensor> {
+        Ok(&self.outputs[self.bound.output_index(kind)?])
     }
 
     /// The bound plan, to run again.

@@ -1,6 +1,6 @@
 //! What must hold of an expression before it is rewritten.
 
-use super::program::Target;
+use super::program::OutputKind;
 use crate::error::{Error, Result};
 use crate::expr::{Graph, Node, NodeId};
 use crate::shape::RowAxis;
@@ -8,7 +8,7 @@ use crate::shape::Scope;
 use std::collections::HashSet;
 
 /// Row values where there are rows, and no sum over other rows where a mask would not reach.
-pub(super) fn check_rows(graph: &Graph, name: &str, row_axis: RowAxis, outputs: &[(Target, NodeId)]) -> Result<()> {
+pub(super) fn check_rows(graph: &Graph, name: &str, row_axis: RowAxis, outputs: &[(OutputKind, NodeId)]) -> Result<()> {
     let roots: Vec<NodeId> = outputs.iter().map(|o| o.1).collect();
     let fault = |message: &str| Err(Error::Expr { loss: name.to_owned(), message: message.to_owned() });
     for id in graph.reachable(&roots) {

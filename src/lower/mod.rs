@@ -24,7 +24,7 @@ mod text;
 pub(crate) use assign::finish_pass;
 pub use looks::{Look, LookKind};
 pub use poison::{Consumer, LookPlace, Looks, Placed, Poison};
-pub use program::{Output, Pass, Program, Stage, Target, UPSTREAM, Upstream, Wanted};
+pub use program::{Output, OutputKind, Pass, Program, Stage, UPSTREAM, Upstream, Wanted};
 pub use text::{Expressions, expressions};
 
 use crate::error::{Error, Result};
@@ -83,21 +83,21 @@ pub(crate) fn lower_columns(
         }
     };
     let node_of = |place: usize| graph.input(&inputs[place].name, inputs[place].scope, inputs[place].kind).id;
-    let mut outputs: Vec<(Target, NodeId)> = Vec::new();
+    let mut outputs: Vec<(OutputKind, NodeId)> = Vec::new();
     if wanted.loss {
-        outputs.push((Target::Loss, root.id));
+        outputs.push((OutputKind::Loss, root.id));
     }
     if wanted.denominator {
         let Some(denominator) = built.denominator else {
             let message = "its reduction has no denominator".to_owned();
             return Err(Error::Expr { loss: name, message });
         };
-        outputs.push((Target::Denominator, denominator.id));
+        outputs.push((OutputKind::Denominator, denominator.id));
     }
     let places = wanted.grads.iter().map(place_of).collect::<Result<Vec<_>>>()?;
     let nodes: Vec<NodeId> = places.iter().map(|p| node_of(*p)).collect();
     for (place, grad) in places.iter().zip(autodiff::gradients(root, upstream, &nodes)) {
-        outputs.push((Target::Grad(*place), grad.unwrap_or_else(|| graph.constant(0.0)).id));
+        outputs.push((OutputKind::Grad(*place), grad.unwrap_or_else(|| graph.constant(0.0)).id));
     }
     for input in &wanted.hessian_diagonals {
         let place = place_of(input)?;
@@ -108,10 +108,10 @@ pub(crate) fn lower_columns(
         }
         let grad = autodiff::gradients(root, upstream, &[node_of(place)])[0];
         let diagonal = grad.and_then(|grad| autodiff::diagonal(grad, node_of(place)));
-        outputs.push((Target::HessianDiagonal(place), diagonal.unwrap_or_else(|| graph.constant(0.0)).id));
+        outputs.push((OutputKind::HessianDiagonal(place), diagonal.unwrap_or_else(|| graph.constant(0.0)).id));
     }
     for extra in &wanted.extras {
-        outputs.push((Target::Extra(extra.clone()), loss.extra(&graph, present, extra)?.id));
+        outputs.push((OutputKind::Extra(extra.clone()), loss.extra(&graph, present, extra)?.id));
     }
     if outputs.is_empty() {
         return Err(Error::Expr { loss: name, message: "no output was asked for".to_owned() });
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(program.passes[0].totals.len(), 1);
         assert_eq!(program.passes[1].stages.len(), 1, "one online stage");
         assert_eq!(program.passes[1].stages[0].reduces.len(), 1, "which knows the maximum as well");
-        let grad = program.outputs.iter().find(|o| o.target == Target::Grad(0)).unwrap();
+        let grad = program.outputs.iter().find(|o| o.kind == OutputKind::Grad(0)).unwrap();
         let (_, there) = grad.at_label.expect("the label's gradient is a row value");
         assert_eq!(program.scope(there), Scope::Row);
         let valid = program.passes[1].poison.iter().all(|poison| poison.row.is_some());

@@ -5,7 +5,7 @@
 //! looks at. Gradients are also poisoned by what they alone look at, the upstream gradient above all.
 
 use super::looks::{Look, LookKind, looks};
-use super::program::{Output, Pass, Program, Target};
+use super::program::{Output, OutputKind, Pass, Program};
 use crate::expr::condition::{and, or};
 use crate::expr::{Graph, Node, NodeId};
 use crate::shape::Scope;
@@ -248,7 +248,7 @@ impl Program {
         for &output in outputs {
             let (consumer, own) = (Consumer::Output(output), &self.looks.outputs[output]);
             // The loss's own are among what the loss looks at.
-            if self.outputs[output].target != Target::Loss {
+            if self.outputs[output].kind != OutputKind::Loss {
                 found.extend(own.iter().map(|look| (*look, consumer)));
             }
             let count = if self.is_gradient(output) { self.looks.loss.len() } else { self.looks.of_values };
@@ -300,7 +300,7 @@ impl Program {
 
     /// Whether an output is poisoned by all that the loss is made of, in other rows as well.
     fn is_gradient(&self, output: usize) -> bool {
-        matches!(self.outputs[output].target, Target::Grad(_) | Target::HessianDiagonal(_))
+        matches!(self.outputs[output].kind, OutputKind::Grad(_) | OutputKind::HessianDiagonal(_))
     }
 
     /// Whether a gradient is made of a sum.

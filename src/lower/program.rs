@@ -53,7 +53,7 @@ impl Wanted {
 
 /// What an output is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Target {
+pub enum OutputKind {
     /// The loss, in the shape of its reduction.
     Loss,
     /// What the mean divides by.
@@ -70,7 +70,7 @@ pub enum Target {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Output {
     /// What it is.
-    pub target: Target,
+    pub kind: OutputKind,
     /// Its value: for elements, at every column but the label's.
     pub node: NodeId,
     /// Where the value at the label differs: the label, and the value there (both row values).

@@ -1,7 +1,7 @@
 //! Expressions to what a program may hold: outputs split at the label, and relatives of the softmax expanded.
 
 use super::looks::{Look, LookKind, looks};
-use super::program::{Output, Target};
+use super::program::{Output, OutputKind};
 use crate::expr::op::Op;
 use crate::expr::simplify::simplify;
 use crate::expr::{Expr, Graph, InputDecl, Node, NodeId, Reduce};
@@ -16,15 +16,15 @@ pub(super) struct Lowered<'g> {
 
 impl<'g> Lowered<'g> {
     /// The outputs as a program holds them.
-    pub(super) fn outputs(&self, outputs: &[(Target, NodeId)], inputs: &[InputDecl]) -> Vec<Output> {
+    pub(super) fn outputs(&self, outputs: &[(OutputKind, NodeId)], inputs: &[InputDecl]) -> Vec<Output> {
         let roots: Vec<NodeId> = outputs.iter().map(|o| o.1).collect();
         let simple = simplify(self.graph, &roots);
         let mut all = Vec::new();
         for ((target, whole), root) in outputs.iter().zip(simple) {
             let scope = match target {
-                Target::Grad(place) | Target::HessianDiagonal(place) => inputs[*place].scope,
-                Target::Loss | Target::Extra(_) => self.graph.scope(*whole),
-                Target::Denominator => Scope::Total,
+                OutputKind::Grad(place) | OutputKind::HessianDiagonal(place) => inputs[*place].scope,
+                OutputKind::Loss | OutputKind::Extra(_) => self.graph.scope(*whole),
+                OutputKind::Denominator => Scope::Total,
             };
             // A column's gradient is summed over the rows afterwards, from one value an element.
             let scope = match scope {
@@ -37,7 +37,7 @@ impl<'g> Lowered<'g> {
                 Some((rest, label, there)) => (self.expand(rest), Some((label, self.expand(there)))),
                 None => (self.expand(root), None),
             };
-            all.push(Output { target: target.clone(), node, at_label, scope });
+            all.push(Output { kind: target.clone(), node, at_label, scope });
         }
         all
     }

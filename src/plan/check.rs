@@ -3,7 +3,7 @@
 use crate::codegen::Mode;
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
-use crate::lower::{Program, Target, UPSTREAM};
+use crate::lower::{OutputKind, Program, UPSTREAM};
 use crate::plan::spec::{GradMode, PlanSpec};
 use crate::shape::DType;
 use crate::shape::Layout;
@@ -64,9 +64,9 @@ pub(crate) fn missing<'a>(loss: &str, input: &str, given: impl Iterator<Item = &
 }
 
 pub(crate) fn mode_of(program: &Program, spec: &PlanSpec, output: usize) -> Mode {
-    match &program.outputs[output].target {
-        Target::Loss if spec.accumulate_loss => Mode::Accumulate,
-        Target::Grad(place) => {
+    match &program.outputs[output].kind {
+        OutputKind::Loss if spec.accumulate_loss => Mode::Accumulate,
+        OutputKind::Grad(place) => {
             let name = &program.inputs[*place].name;
             match spec.modes.iter().find(|m| m.0 == *name).map(|m| m.1) {
                 Some(GradMode::InPlace) => Mode::InPlace(*place),
@@ -81,7 +81,7 @@ pub(crate) fn mode_of(program: &Program, spec: &PlanSpec, output: usize) -> Mode
 /// An input may be overwritten only by the last pass that reads it.
 pub(crate) fn check_in_place(program: &Program, in_place: &[usize]) -> Result<()> {
     for &output in in_place {
-        let Target::Grad(place) = program.outputs[output].target else { continue };
+        let OutputKind::Grad(place) = program.outputs[output].kind else { continue };
         if !matches!(program.outputs[output].scope, Scope::Element | Scope::Row) {
             let message = format!("an in-place gradient of `{}`, which is one value", program.inputs[place].name);
             return Err(Error::Unsupported { message });

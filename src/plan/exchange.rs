@@ -1,13 +1,16 @@
 //! States of the rows' stages between dispatches: kept for the gradients, or exchanged with other shards. Pure.
 
 use crate::codegen::{Slot, stage_words, state_words, states};
+use crate::dispatch::{Exchange, Note};
 use crate::plan::chunk::Pieces;
-use crate::plan::problem::{Exchange, Problem, Step};
-use crate::plan::uniform::StatesUniform;
-use crate::plan::workspace::Memory;
+use crate::plan::dispatches::Builder;
+use crate::plan::problem::Problem;
+use crate::plan::sizes::Known;
+use crate::plan::uniform::ROW_STATES;
 use crate::schedule::{Kernel, PassSchedule};
 
 /// What becomes of the states of one pass.
+#[derive(Clone, Copy)]
 pub(crate) struct RowStates {
     /// States of a row and a stage that lie in `work` for all dispatches to see; 0 where there are none.
     pub slots: u32,
@@ -15,78 +18,63 @@ pub(crate) struct RowStates {
     pub known: bool,
 }
 
-/// Dispatches in order, and the parts they make.
-#[derive(Default)]
-pub(crate) struct Steps {
-    pub steps: Vec<Step>,
-    pub parts: Vec<usize>,
-    pub exchanges: Vec<Exchange>,
-}
-
-impl Steps {
-    /// What follows is encoded apart.
-    pub fn end_part(&mut self) {
-        self.parts.push(self.steps.len());
-    }
-}
-
 impl Problem<'_> {
-    pub(crate) fn row_states(&self, schedules: &[PassSchedule], chunks: &[Pieces]) -> Vec<RowStates> {
-        let mut all: Vec<RowStates> = Vec::new();
-        for (pass, (schedule, Pieces { pieces, .. })) in schedules.iter().zip(chunks).enumerate() {
-            let Kernel::RowSplit { splits } = schedule.kernel else {
-                all.push(RowStates { slots: 0, known: false });
-                continue;
-            };
-            let parts = pieces.iter().filter(|chunk| chunk.first == 0).count() as u32;
-            let stages = &self.program.passes[pass].stages;
-            let backward = self.staging.forward.is_some_and(|forward| pass >= forward);
-            let known =
-                backward && pass > 0 && all[pass - 1].slots > 0 && self.program.passes[pass - 1].stages == *stages;
-            let slots = if known { all[pass - 1].slots } else { splits * parts };
-            all.push(RowStates { slots, known });
+    /// What becomes of the states of a pass, after that of the pass before.
+    pub(crate) fn row_states(
+        &self,
+        pass: usize,
+        schedule: &PassSchedule,
+        Pieces { pieces, .. }: &Pieces,
+        before: Option<RowStates>,
+    ) -> RowStates {
+        let Kernel::RowSplit { splits } = schedule.kernel else { return RowStates { slots: 0, known: false } };
+        let parts = pieces.iter().filter(|chunk| chunk.first == 0).count() as u32;
+        let stages = |pass: usize| &self.program.passes[pass].stages;
+        let backward = self.staging.forward.is_some_and(|forward| pass >= forward);
+        match before.filter(|before| backward && before.slots > 0 && stages(pass - 1) == stages(pass)) {
+            Some(before) => RowStates { slots: before.slots, known: true },
+            None => RowStates { slots: splits * parts, known: false },
         }
-        all
+    }
+}
+
+impl<N: Known> Builder<'_, '_, N> {
+    /// This shard's states of a stage leave; what follows begins with those of all shards.
+    pub(crate) fn exchange(&mut self, pass: usize, stage: usize) {
+        let Some(shard) = self.problem.staging.shard else { return };
+        let states = &self.choices[pass].states;
+        let what = &self.problem.program.passes[pass];
+        let index = self.exchanges.len();
+        let rows = self.problem.geometry.rows;
+        let words = u64::from(stage_words(self.problem.program, what, stage));
+        let slot = u64::from(state_words(self.problem.program, what));
+        let slots = u64::from(states.slots);
+        let first = self.workspace.state_base.number() + stage as u64 * rows * slots * slot;
+        // First word, words from one row to the next, and from one state to the next; then the same of the result.
+        let leaving = [slots, first, slots * slot, slot, 0, words];
+        self.combine_states(pass, stage, [Slot::Workspace, Slot::States(index)], leaving);
+        self.exchanges.push(Exchange { rows, words, shards: u64::from(shard.shards) });
+        self.end_phase();
+        let coming = [u64::from(shard.shards), 0, words, rows * words, first, slots * slot];
+        self.combine_states(pass, stage, [Slot::AllStates(index), Slot::Workspace], coming);
     }
 
-    /// This shard's states of a stage leave; what follows begins with those of all shards.
-    pub(crate) fn exchange(&self, pass: usize, stage: usize, memory: &Memory, rows: &RowStates, plan: &mut Steps) {
-        let Some(shard) = self.staging.shard else { return };
-        let what = &self.program.passes[pass];
-        let place = plan.exchanges.len();
-        let count = self.geometry.rows as u32;
-        let words = stage_words(self.program, what, stage);
-        let slot = state_words(self.program, what);
-        let first = memory.state_base as u32 + stage as u32 * count * rows.slots * slot;
-        let workgroup = self.reduce_lanes();
-        let push = |plan: &mut Steps, slots: [Slot; 2], uniform: StatesUniform| {
-            let source = states(self.program, pass, stage, slots, workgroup);
-            let grid = [self.groups_of(self.geometry.rows, workgroup), 1];
-            plan.steps.push(Step::States { source, grid, uniform });
-        };
-        let leaving = StatesUniform {
-            rows: count,
-            count: rows.slots,
-            source_first: first,
-            source_row: rows.slots * slot,
-            source_state: slot,
-            result_first: 0,
-            result_row: words,
-            reserved: 0,
-        };
-        push(plan, [Slot::Work, Slot::States(place)], leaving);
-        plan.exchanges.push(Exchange { words });
-        plan.end_part();
-        let coming = StatesUniform {
-            rows: count,
-            count: shard.shards,
-            source_first: 0,
-            source_row: words,
-            source_state: count * words,
-            result_first: first,
-            result_row: rows.slots * slot,
-            reserved: 0,
-        };
-        push(plan, [Slot::Gathered(place), Slot::Work], coming);
+    fn combine_states(&mut self, pass: usize, stage: usize, slots: [Slot; 2], counts: [u64; 6]) {
+        let problem = self.problem;
+        let workgroup = problem.reduce_lanes();
+        let rows = problem.geometry.rows;
+        let [count, source_first, source_row, source_state, result_first, result_row] = counts.map(N::of);
+        let uniform = ROW_STATES
+            .fill()
+            .count("rows", N::of(rows))
+            .count("count", count)
+            .count("source_first", source_first)
+            .count("source_row", source_row)
+            .count("source_state", source_state)
+            .count("result_first", result_first)
+            .count("result_row", result_row);
+        let source = states(problem.program, pass, stage, slots, workgroup);
+        let grid = [N::of(u64::from(problem.groups_of(rows, workgroup))), N::of(1)];
+        self.push(source, grid, vec![(0, uniform.done())], Note::States(pass), &[]);
     }
 }

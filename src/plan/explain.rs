@@ -1,48 +1,25 @@
 //! What was chosen for a plan and why, in words and bytes. Pure.
 
 use crate::codegen::Mode;
+use crate::dispatch::{Note, Planned};
 use crate::expr::Node;
-use crate::lower::{Program, Target};
-use crate::plan::problem::{Place, Problem, Step};
-use crate::schedule::{Footprint, Kernel, PassSchedule, Shape, TensorId, Traffic, bytes_moved, traffic};
+use crate::lower::{OutputKind, Program};
+use crate::plan::passes::PassChoice;
+use crate::plan::problem::{Place, Problem};
+use crate::schedule::{Footprint, Kernel, PassSchedule, TensorId, Traffic, bytes_moved, traffic};
 use crate::shape::DType;
 use crate::shape::Geometry;
 use crate::shape::Scope;
 use std::fmt::Write;
 
-/// What one pass does.
-pub(crate) struct PassFacts {
-    /// What its schedule was chosen for.
-    pub shape: Shape,
-    pub schedule: PassSchedule,
-    pub tensors: Vec<(Traffic, DType)>,
-    /// Parts that it is cut into where a tensor is larger than a binding.
-    pub chunks: usize,
-    /// Dispatches of the pass itself, and of the sums after it.
-    pub dispatches: [usize; 2],
-}
-
-/// What a plan does.
-pub(crate) struct Facts {
-    pub passes: Vec<PassFacts>,
-    /// Scalars, reduced outputs, and gradients that are kept in f32 until all passes are done.
-    pub rest: Vec<(Traffic, DType)>,
-    /// Dispatches that bring kept gradients to their places.
-    pub settles: usize,
-    /// Dispatches that widen scalars of 16 bits.
-    pub widened: usize,
-    /// What must move: inputs once, outputs once.
-    pub bytes: u64,
-}
-
 /// Name of an output in messages.
-pub(crate) fn output_name(program: &Program, target: &Target) -> String {
+pub(crate) fn output_name(program: &Program, target: &OutputKind) -> String {
     match target {
-        Target::Loss => "loss".to_owned(),
-        Target::Denominator => "denominator".to_owned(),
-        Target::Extra(name) => format!("extra output {name}"),
-        Target::Grad(place) => format!("gradient of {}", program.inputs[*place].name),
-        Target::HessianDiagonal(place) => format!("Hessian diagonal of {}", program.inputs[*place].name),
+        OutputKind::Loss => "loss".to_owned(),
+        OutputKind::Denominator => "denominator".to_owned(),
+        OutputKind::Extra(name) => format!("extra output {name}"),
+        OutputKind::Grad(place) => format!("gradient of {}", program.inputs[*place].name),
+        OutputKind::HessianDiagonal(place) => format!("Hessian diagonal of {}", program.inputs[*place].name),
     }
 }
 
@@ -101,7 +78,7 @@ impl Problem<'_> {
     /// are kept are written where they are kept.
     pub(crate) fn traffic(&self, pass: usize, kernel: Kernel, known: bool) -> Vec<(Traffic, DType)> {
         let place = |tensor| self.tensor(tensor).expect("a tensor of the pass is bound");
-        let print = |tensor| footprint(self.geometry, &place(tensor));
+        let print = |tensor| footprint(&self.geometry, &place(tensor));
         let accumulates = |output: usize| self.modes[output] == Mode::Accumulate && self.targets[output].is_none();
         let rows = self.geometry.rows;
         let mut pass = self.program.passes[pass].clone();
@@ -112,21 +89,31 @@ impl Problem<'_> {
         all.into_iter().map(|visits| (visits, place(visits.tensor).dtype)).collect()
     }
 
-    pub(crate) fn facts(&self, passes: Vec<PassFacts>, widened: usize, steps: &[Step]) -> Facts {
-        let program = self.program;
-        let target = |output: usize| self.targets[output].unwrap_or(self.outputs[output]);
-        let print = |tensor| match tensor {
+    /// Footprints of what must move: inputs once, outputs once.
+    pub(crate) fn bytes(&self) -> u64 {
+        bytes_moved(self.program, self.geometry.rows, &|tensor| self.moved(tensor))
+    }
+
+    fn moved(&self, tensor: TensorId) -> Footprint {
+        match tensor {
             // An input that is not bound is not used.
             TensorId::Input(place) => self.inputs[place]
-                .map_or(Footprint { values: 0, value_bytes: 0 }, |place| footprint(self.geometry, &place)),
-            TensorId::Output(output) => footprint(self.geometry, &target(output)),
-        };
+                .map_or(Footprint { values: 0, value_bytes: 0 }, |place| footprint(&self.geometry, &place)),
+            TensorId::Output(output) => {
+                footprint(&self.geometry, &self.targets[output].unwrap_or(self.outputs[output]))
+            }
+        }
+    }
+
+    /// Traffic besides the passes: scalars, reduced outputs, and gradients kept in f32 until all passes are done.
+    fn traffic_besides(&self) -> Vec<(Traffic, DType)> {
+        let program = self.program;
         let mut rest = Vec::new();
         for (place, input) in program.inputs.iter().enumerate() {
             if let (Scope::Scalar, Some(io)) = (input.scope, self.inputs[place]) {
                 if program.nodes.contains(&Node::Input(place as u32)) {
                     let tensor = TensorId::Input(place);
-                    rest.push((Traffic { tensor, footprint: print(tensor), reads: 1, writes: 0 }, io.dtype));
+                    rest.push((Traffic { tensor, footprint: self.moved(tensor), reads: 1, writes: 0 }, io.dtype));
                 }
             }
         }
@@ -138,42 +125,35 @@ impl Problem<'_> {
             let tensor = TensorId::Output(output);
             if self.targets[output].is_some() {
                 let kept = self.outputs[output];
-                let footprint = footprint(self.geometry, &kept);
+                let footprint = footprint(&self.geometry, &kept);
                 rest.push((Traffic { tensor, footprint, reads: 1, writes: 0 }, kept.dtype));
             }
             let reads = u32::from(self.modes[output] == Mode::Accumulate);
-            rest.push((Traffic { tensor, footprint: print(tensor), reads, writes: 1 }, target(output).dtype));
+            let dtype = self.targets[output].unwrap_or(self.outputs[output]).dtype;
+            rest.push((Traffic { tensor, footprint: self.moved(tensor), reads, writes: 1 }, dtype));
         }
-        let settles = steps.iter().filter(|step| matches!(step, Step::Settle { .. })).count();
-        Facts { passes, rest, widened, settles, bytes: bytes_moved(program, self.geometry.rows, &print) }
+        rest
     }
-}
 
-impl Facts {
-    /// The whole choice, a paragraph a pass.
-    pub fn explain(&self, program: &Program, geometry: &Geometry, adapter: &str, work_words: u64) -> String {
+    /// The whole choice, a paragraph per pass.
+    pub(crate) fn explain(&self, choices: &[PassChoice], planned: &Planned, adapter: &str) -> String {
+        let (program, geometry) = (self.program, &self.geometry);
         let mut text = match program.has_rows() {
             true => format!("{}: {} rows of {} columns", program.name, geometry.rows, geometry.cols),
             false => format!("{}: {} elements", program.name, geometry.cols),
         };
         let _ = writeln!(text, ", on {adapter}");
-        for (place, (facts, pass)) in self.passes.iter().zip(&program.passes).enumerate() {
-            let PassFacts { schedule, chunks, dispatches: [own, sums], .. } = facts;
-            let _ = writeln!(text, "pass {place}: {} ({})", schedule_text(schedule), schedule.why);
-            let mut line = vec![
-                count(pass.stages.len(), "row stage", "row stages"),
-                count(pass.totals.len(), "sum", "sums"),
-                count(*chunks, "chunk", "chunks"),
-                count(*own, "dispatch", "dispatches"),
-            ];
-            if *sums > 0 {
-                line.push(format!("{} for the sums", count(*sums, "dispatch", "dispatches")));
-            }
-            let _ = writeln!(text, "    {}", line.join(", "));
-            table(&mut text, program, &facts.tensors);
+        let mut all: Vec<(Traffic, DType)> = Vec::new();
+        for (index, choice) in choices.iter().enumerate() {
+            let tensors = self.traffic(index, choice.schedule.kernel, choice.states.known);
+            let _ = writeln!(text, "pass {index}: {} ({})", schedule_text(&choice.schedule), choice.schedule.why);
+            let _ = writeln!(text, "    {}", self.counts(index, choice, planned));
+            table(&mut text, program, &tensors);
+            all.extend(tensors);
         }
-        if !self.rest.is_empty() {
-            let what = match self.settles {
+        let rest = self.traffic_besides();
+        if !rest.is_empty() {
+            let what = match noted(planned, |note| matches!(note, Note::Finish(_))) {
                 0 => "besides: scalars and reduced outputs".to_owned(),
                 n => {
                     let dispatches = count(n, "dispatch", "dispatches");
@@ -181,30 +161,52 @@ impl Facts {
                 }
             };
             let _ = writeln!(text, "{what}");
-            table(&mut text, program, &self.rest);
+            table(&mut text, program, &rest);
         }
-        let all = || self.passes.iter().flat_map(|facts| &facts.tensors).chain(&self.rest).map(|(visits, _)| visits);
-        let moved: u64 = all().map(Traffic::bytes).sum();
-        let again: u64 = all().map(Traffic::bytes_read_again).sum();
-        let besides = self.widened + self.settles;
-        let dispatches = besides + self.passes.iter().map(|f| f.dispatches.iter().sum::<usize>()).sum::<usize>();
-        let times = moved as f64 / self.bytes.max(1) as f64;
-        let _ = writeln!(text, "must move  {:>17} B  inputs once, outputs once", grouped(self.bytes));
+        all.extend(rest);
+        let moved: u64 = all.iter().map(|(visits, _)| visits.bytes()).sum();
+        let again: u64 = all.iter().map(|(visits, _)| visits.bytes_read_again()).sum();
+        let dispatches = planned.all().count();
+        let times = moved as f64 / planned.bytes.max(1) as f64;
+        let _ = writeln!(text, "must move  {:>17} B  inputs once, outputs once", grouped(planned.bytes));
         let _ = write!(text, "does move  {:>17} B  {times:.2} times that", grouped(moved));
         if again > 0 {
             let _ = write!(text, "; {} B of it are read again, which a cache may serve", grouped(again));
         }
-        let _ =
-            writeln!(text, "\nworkspace  {:>17} B  sums and states; {dispatches} dispatches", grouped(4 * work_words));
+        let words = grouped(4 * planned.workspace);
+        let _ = writeln!(text, "\nworkspace  {words:>17} B  sums and states; {dispatches} dispatches");
         text
     }
+
+    /// Numbers of stages, sums, chunks and dispatches of a pass.
+    fn counts(&self, index: usize, choice: &PassChoice, planned: &Planned) -> String {
+        let pass = &self.program.passes[index];
+        let own =
+            noted(planned, |note| matches!(note, Note::Pass(p) | Note::Stitch(p) | Note::States(p) if p == index));
+        let sums = noted(planned, |note| matches!(note, Note::Group(p) | Note::Total(p) if p == index));
+        let mut line = vec![
+            count(pass.stages.len(), "row stage", "row stages"),
+            count(pass.totals.len(), "sum", "sums"),
+            count(choice.pieces.pieces.len(), "chunk", "chunks"),
+            count(own, "dispatch", "dispatches"),
+        ];
+        if sums > 0 {
+            line.push(format!("{} for the sums", count(sums, "dispatch", "dispatches")));
+        }
+        line.join(", ")
+    }
+}
+
+/// Number of dispatches for something.
+fn noted(planned: &Planned, is_it: impl Fn(Note) -> bool) -> usize {
+    planned.dispatches.iter().filter(|dispatch| is_it(dispatch.note)).count()
 }
 
 /// One line for each tensor: name, type, trips, bytes.
 fn table(text: &mut String, program: &Program, tensors: &[(Traffic, DType)]) {
     let name = |tensor| match tensor {
         TensorId::Input(place) => program.inputs[place].name.clone(),
-        TensorId::Output(output) => output_name(program, &program.outputs[output].target),
+        TensorId::Output(output) => output_name(program, &program.outputs[output].kind),
     };
     let wide = tensors.iter().map(|(visits, _)| name(visits.tensor).len()).max().unwrap_or(0);
     let trips = |number: u32, what: &str| match number {

@@ -2,122 +2,205 @@
 
 use crate::codegen::template::{Gather, Skeleton, fill_hooks};
 use crate::codegen::{Binding, KernelSource, Mode, Slot};
-use crate::plan::problem::{ONE_STEP, Place, Problem, SEGMENTS, Step, is_broadcast};
-use crate::plan::uniform::{AxesUniform, NarrowUniform};
+use crate::dispatch::{Kept, Note};
+use crate::error::{Error, Result};
+use crate::plan::dispatches::Builder;
+use crate::plan::problem::{ONE_STEP, Place, SEGMENTS, is_broadcast};
+use crate::plan::sizes::Known;
+use crate::plan::uniform::{BROADCAST_SUM, NARROW};
 use crate::shape::Scope;
-use bytemuck::Zeroable;
 use std::collections::BTreeMap;
 
-impl Problem<'_> {
-    /// Brings a kept gradient to its place, by words of `work` from `base` on; gives how many it takes.
-    pub(crate) fn settle(&self, output: usize, target: &Place, base: u64, steps: &mut Vec<Step>) -> u64 {
-        let scope = self.program.outputs[output].scope;
-        let kept = self.outputs[output];
-        let broadcast = is_broadcast(self.program, self.geometry, scope, target);
+/// Sizes and strides of a sum over the axes that an input broadcasts along.
+#[derive(Clone, Copy)]
+struct BroadcastSum {
+    kept: [u64; 4],
+    summed: [u64; 4],
+    kept_strides: [u64; 4],
+    summed_strides: [u64; 4],
+    target_strides: [u64; 4],
+    values: u64,
+    repeats: u64,
+    elements_first: u64,
+    target_first: u64,
+    segments: u64,
+    segment_stride: u64,
+}
+
+impl<N: Known> Builder<'_, '_, N> {
+    /// Brings all kept gradients to where they belong; gives the words of the workspace that all dispatches need.
+    pub(crate) fn finish_gradients(&mut self) -> Result<(N, Vec<Kept>)> {
+        let problem = self.problem;
+        let mut words = self.workspace.words.clone();
+        // States that are kept for another backward phase are not written over.
+        let base = if problem.staging.forward.is_some() { words.number() } else { 0 };
+        let mut kept = Vec::new();
+        for (output, target) in problem.targets.iter().enumerate() {
+            let Some(target) = target else { continue };
+            let geometry = &problem.geometry;
+            let values = Place::kept_values(geometry, problem.program.outputs[output].scope);
+            // The kernel that stores it binds all of the tensor.
+            let last = (0..4).map(|axis| (geometry.axes[axis] - 1).saturating_mul(target.strides[axis]));
+            let elements = last.fold(1 + target.first, u64::saturating_add);
+            let stored = elements.saturating_mul(target.dtype.size()).saturating_add(16);
+            let (needed, allowed) = (values.saturating_mul(4).max(stored), problem.limits.binding_bytes);
+            if needed > allowed {
+                let what = "a gradient that is kept in f32 (broadcast, or 16 bits in an unusual layout)".to_owned();
+                let limit = "max_storage_buffer_binding_size";
+                return Err(Error::Limit { what, needed, allowed, limit });
+            }
+            kept.push(Kept { output, bytes: (4 * values).next_multiple_of(16) });
+            words = words.at_least(N::of(base + self.finish(output, target, base)));
+        }
+        problem.check_workspace(words.number())?;
+        Ok((words, kept))
+    }
+
+    /// Brings a kept gradient to where it belongs, by words of the workspace from `base` on; gives their number.
+    fn finish(&mut self, output: usize, target: &Place, base: u64) -> u64 {
+        let problem = self.problem;
+        let scope = problem.program.outputs[output].scope;
+        let kept = problem.outputs[output];
+        let broadcast = is_broadcast(problem.program, &problem.geometry, scope, target);
         if !target.dtype.is_packed() {
-            return self.broadcast_sum(output, target, Slot::Output(output), base, steps);
+            return self.broadcast_sum(output, target, Slot::Output(output), base);
         }
         if !broadcast {
-            self.narrow(output, Slot::Output(output), &kept, target, steps);
+            self.narrow(output, Slot::Kept(output), &kept, target);
             return 0;
         }
-        // Summed to `work` first, values in order from the start; partial sums come after them.
+        // Summed to the workspace first, values in order from the start; partial sums come after them.
         let mut values = 1;
         let mut summed = *target;
         for axis in (0..4).rev().filter(|&axis| target.strides[axis] != 0) {
             summed.strides[axis] = values;
-            values *= self.geometry.axes[axis];
+            values *= problem.geometry.axes[axis];
         }
         summed.first = base;
-        let words = self.broadcast_sum(output, &summed, Slot::Work, base, steps);
-        self.narrow(output, Slot::Work, &summed, target, steps);
+        let words = self.broadcast_sum(output, &summed, Slot::Workspace, base);
+        self.narrow(output, Slot::Workspace, &summed, target);
         words.max(values)
     }
 
     /// f32 values to 16-bit elements.
-    fn narrow(&self, output: usize, from: Slot, source: &Place, target: &Place, steps: &mut Vec<Step>) {
-        let mut axes = NarrowUniform::zeroed();
-        axes.sizes = [1; 4];
-        let mut values = 1;
+    fn narrow(&mut self, output: usize, from: Slot, source: &Place, target: &Place) {
+        let problem = self.problem;
+        let (mut sizes, mut strides, mut target_strides) = ([1; 4], [0; 4], [0; 4]);
         for axis in (0..4).filter(|&axis| target.strides[axis] != 0) {
-            axes.sizes[axis] = self.geometry.axes[axis] as u32;
-            axes.strides[axis] = source.strides[axis] as u32;
-            axes.target_strides[axis] = target.strides[axis] as u32;
-            values *= self.geometry.axes[axis];
+            sizes[axis] = problem.geometry.axes[axis];
+            strides[axis] = source.strides[axis];
+            target_strides[axis] = target.strides[axis];
         }
-        (axes.values, axes.elements_first, axes.target_first) =
-            (values as u32, source.first as u32, target.first as u32);
-        let workgroup = self.reduce_lanes();
-        let accumulate = self.modes[output] == Mode::Accumulate;
+        let values: u64 = sizes.iter().product();
+        let workgroup = problem.reduce_lanes();
+        let accumulate = problem.modes[output] == Mode::Accumulate;
         let dtype = target.dtype;
         let constants = format!(
             "const WG: u32 = {workgroup}u;\nconst ACCUMULATE: bool = {accumulate};\n\
              fn widen(word: u32, index: u32) -> u32 {{ return widen_{dtype}(word, index); }}\n\
              fn narrow(bits: u32) -> u32 {{ return narrow_{dtype}(bits); }}\n"
         );
-        let title = format!("{}: gradient narrowed to {dtype}", self.program.title);
-        let source = after(&title, Skeleton::Narrow, constants, [from, Slot::Output(output)]);
-        let grid = [self.groups_of(values, workgroup), 1];
-        steps.push(Step::Settle { output, source, grid, uniform: bytemuck::bytes_of(&axes).to_vec() });
+        let title = format!("{}: gradient narrowed to {dtype}", problem.program.title);
+        let source_of = after(&title, Skeleton::Narrow, constants, [from, Slot::Output(output)]);
+        let uniform = NARROW
+            .fill()
+            .vector("sizes", sizes.map(N::of))
+            .vector("strides", strides.map(N::of))
+            .vector("target_strides", target_strides.map(N::of))
+            .count("values", N::of(values))
+            .count("elements_first", N::of(source.first))
+            .count("target_first", N::of(target.first));
+        let grid = [N::of(u64::from(problem.groups_of(values, workgroup))), N::of(1)];
+        self.push(source_of, grid, vec![(0, uniform.done())], Note::Finish(output), &[]);
     }
 
-    /// Sums an output over its broadcast axes, in two steps where there is much to add; gives the words of `work`.
-    fn broadcast_sum(&self, output: usize, target: &Place, to: Slot, base: u64, steps: &mut Vec<Step>) -> u64 {
-        let geometry = self.geometry;
-        let scope = self.program.outputs[output].scope;
-        let full = self.outputs[output];
-        let mut axes = AxesUniform::zeroed();
-        (axes.kept, axes.summed) = ([1; 4], [1; 4]);
-        let (mut values, mut repeats) = (1, 1);
-        for axis in 0..4 {
-            // A row value has no columns to sum over.
-            let size =
-                if axis == 3 && scope == Scope::Row && self.program.has_rows() { 1 } else { geometry.axes[axis] };
-            let stride = full.strides[axis] as u32;
-            if target.strides[axis] != 0 {
-                (axes.kept[axis], axes.kept_strides[axis]) = (size as u32, stride);
-                axes.target_strides[axis] = target.strides[axis] as u32;
-                values *= size;
-            } else {
-                (axes.summed[axis], axes.summed_strides[axis]) = (size as u32, stride);
-                repeats *= size;
-            }
-        }
-        (axes.values, axes.repeats, axes.segments) = (values as u32, repeats as u32, 1);
-        (axes.elements_first, axes.target_first) = (full.first as u32, target.first as u32);
-        let mut push = |axes: AxesUniform, [from, to]: [Slot; 2], accumulate: bool| {
-            let summed = u64::from(axes.repeats.div_ceil(axes.segments));
-            let workgroup = (summed.div_ceil(8).next_power_of_two() as u32).clamp(8, self.reduce_lanes());
-            let constants = format!("const WG: u32 = {workgroup}u;\nconst ACCUMULATE: bool = {accumulate};\n");
-            let title = format!("{}: gradient summed over broadcast axes", self.program.title);
-            let source = after(&title, Skeleton::BroadcastSum, constants, [from, to]);
-            let grid = [axes.values.min(self.limits.workgroups), axes.segments];
-            steps.push(Step::Settle { output, source, grid, uniform: bytemuck::bytes_of(&axes).to_vec() });
-        };
-        let accumulate = self.modes[output] == Mode::Accumulate && to != Slot::Work;
+    /// Sums an output over its broadcast axes, in two steps where there is much to add; gives the words of the workspace
+    /// that it takes.
+    fn broadcast_sum(&mut self, output: usize, target: &Place, to: Slot, base: u64) -> u64 {
+        let problem = self.problem;
+        let all = self.axes_of_sum(output, target);
+        let accumulate = problem.modes[output] == Mode::Accumulate && to != Slot::Workspace;
         // Few values of many elements: more workgroups than values.
         let segments = match to {
-            // `work` cannot be bound twice in one dispatch: one step.
-            Slot::Work => 1,
-            _ => (repeats / ONE_STEP).min(SEGMENTS).min((1 << 16) / values),
+            // The workspace cannot be bound twice in one dispatch: one step.
+            Slot::Workspace => 1,
+            _ => (all.repeats / ONE_STEP).min(SEGMENTS).min((1 << 16) / all.values),
         };
         if segments <= 1 {
-            push(axes, [Slot::Output(output), to], accumulate);
+            self.push_sum(output, all, [Slot::Kept(output), to], accumulate);
             return 0;
         }
-        let (mut first, mut second) = (axes, axes);
+        let (mut first, mut second) = (all, all);
         let mut stride = 1;
         for axis in (0..4).rev() {
             first.target_strides[axis] = stride;
             second.kept_strides[axis] = stride;
-            stride *= axes.kept[axis];
+            stride *= all.kept[axis];
         }
-        (first.segments, first.segment_stride, first.target_first) = (segments as u32, values as u32, base as u32);
-        push(first, [Slot::Output(output), Slot::Work], false);
-        (second.summed, second.summed_strides) = ([1, 1, 1, segments as u32], [0, 0, 0, values as u32]);
-        (second.repeats, second.elements_first) = (segments as u32, base as u32);
-        push(second, [Slot::Work, Slot::Output(output)], accumulate);
-        values * segments
+        (first.segments, first.segment_stride, first.target_first) = (segments, all.values, base);
+        self.push_sum(output, first, [Slot::Kept(output), Slot::Workspace], false);
+        (second.summed, second.summed_strides) = ([1, 1, 1, segments], [0, 0, 0, all.values]);
+        (second.repeats, second.elements_first) = (segments, base);
+        self.push_sum(output, second, [Slot::Workspace, Slot::Output(output)], accumulate);
+        all.values * segments
+    }
+
+    fn axes_of_sum(&self, output: usize, target: &Place) -> BroadcastSum {
+        let problem = self.problem;
+        let scope = problem.program.outputs[output].scope;
+        let full = problem.outputs[output];
+        let mut all = BroadcastSum {
+            kept: [1; 4],
+            summed: [1; 4],
+            kept_strides: [0; 4],
+            summed_strides: [0; 4],
+            target_strides: [0; 4],
+            values: 1,
+            repeats: 1,
+            elements_first: full.first,
+            target_first: target.first,
+            segments: 1,
+            segment_stride: 0,
+        };
+        for axis in 0..4 {
+            // A row value has no columns to sum over.
+            let is_row = axis == 3 && scope == Scope::Row && problem.program.has_rows();
+            let size = if is_row { 1 } else { problem.geometry.axes[axis] };
+            if target.strides[axis] != 0 {
+                (all.kept[axis], all.kept_strides[axis]) = (size, full.strides[axis]);
+                all.target_strides[axis] = target.strides[axis];
+                all.values *= size;
+            } else {
+                (all.summed[axis], all.summed_strides[axis]) = (size, full.strides[axis]);
+                all.repeats *= size;
+            }
+        }
+        all
+    }
+
+    fn push_sum(&mut self, output: usize, sum: BroadcastSum, slots: [Slot; 2], accumulate: bool) {
+        let problem = self.problem;
+        let summed = sum.repeats.div_ceil(sum.segments);
+        let workgroup = (summed.div_ceil(8).next_power_of_two() as u32).clamp(8, problem.reduce_lanes());
+        let constants = format!("const WG: u32 = {workgroup}u;\nconst ACCUMULATE: bool = {accumulate};\n");
+        let title = format!("{}: gradient summed over broadcast axes", problem.program.title);
+        let source = after(&title, Skeleton::BroadcastSum, constants, slots);
+        let uniform = BROADCAST_SUM
+            .fill()
+            .vector("kept", sum.kept.map(N::of))
+            .vector("summed", sum.summed.map(N::of))
+            .vector("kept_strides", sum.kept_strides.map(N::of))
+            .vector("summed_strides", sum.summed_strides.map(N::of))
+            .vector("target_strides", sum.target_strides.map(N::of))
+            .count("values", N::of(sum.values))
+            .count("repeats", N::of(sum.repeats))
+            .count("elements_first", N::of(sum.elements_first))
+            .count("target_first", N::of(sum.target_first))
+            .count("segments", N::of(sum.segments))
+            .count("segment_stride", N::of(sum.segment_stride));
+        let groups = sum.values.min(u64::from(problem.limits.workgroups));
+        let grid = [N::of(groups), N::of(sum.segments)];
+        self.push(source, grid, vec![(0, uniform.done())], Note::Finish(output), &[]);
     }
 }
 
@@ -125,7 +208,7 @@ impl Problem<'_> {
 fn after(title: &str, skeleton: Skeleton, constants: String, [from, to]: [Slot; 2]) -> KernelSource {
     let hooks = BTreeMap::from([("constants".to_owned(), constants)]);
     let wgsl = fill_hooks(title, skeleton, 0, Gather::Tree, &hooks);
-    let binding = |slot: Slot| Binding { slot, writes: true, tensor: None };
+    let binding = |slot: Slot| Binding { slot, writes: true };
     KernelSource {
         wgsl: wgsl.expect("the kernels after the passes take constants"),
         bindings: vec![binding(from), binding(to)],

@@ -2,19 +2,24 @@
 
 pub(crate) mod check;
 mod chunk;
-pub(crate) mod compiled;
+pub(crate) mod dispatches;
 mod exchange;
 pub(crate) mod explain;
 mod finish;
+mod labels;
+pub(crate) mod loss;
+pub(crate) mod operator;
 pub(crate) mod passes;
 pub(crate) mod problem;
 mod scalars;
+pub(crate) mod sizes;
 pub(crate) mod spec;
 pub(crate) mod tuning;
 pub(crate) mod uniform;
 mod vectors;
 pub(crate) mod workspace;
 
+pub use operator::Operator;
 pub use problem::Shard;
 pub use spec::{GradMode, PlanSpec};
 pub use tuning::{TuneCandidate, TuneClock, Tuning};

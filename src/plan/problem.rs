@@ -1,14 +1,12 @@
 //! What the dispatches of a bound plan depend on, and what they are. Plain data.
 
-use crate::codegen::{KernelSource, Mode, Slot};
+use crate::codegen::{Mode, Slot};
 use crate::limits::Limits;
 use crate::lower::Program;
-use crate::plan::uniform::{HalfUniform, ShapeUniform, SpanUniform, StatesUniform};
 use crate::schedule::Force;
 use crate::shape::DType;
 use crate::shape::Geometry;
 use crate::shape::Scope;
-use std::ops::Range;
 
 /// Items above which a sum takes two steps.
 pub(crate) const ONE_STEP: u64 = 1 << 14;
@@ -53,7 +51,7 @@ impl Place {
 /// Everything that the dispatches depend on.
 pub(crate) struct Problem<'a> {
     pub program: &'a Program,
-    pub geometry: &'a Geometry,
+    pub geometry: Geometry,
     pub inputs: Vec<Option<Place>>,
     /// Where each output is stored by its pass.
     pub outputs: Vec<Place>,
@@ -66,97 +64,6 @@ pub(crate) struct Problem<'a> {
     pub limits: &'a Limits,
     pub force: Force,
     pub staging: Staging,
-}
-
-/// What a kernel does for its pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// It is the pass, over one chunk of its tensors, or one phase of it.
-    Pass,
-    /// It puts the words that two rows share where they belong.
-    Stitch,
-    /// It adds up the pass's sums.
-    Sums(Sums),
-}
-
-/// What a reduction adds up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sums {
-    /// The rows of each group.
-    Groups,
-    /// Segments, the first of two steps.
-    Segments,
-    /// What is left.
-    Finish,
-}
-
-/// What is bound at a number of a dispatch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Resource {
-    /// The first uniform: the shape, or what the step's kernel has instead.
-    Shape,
-    /// The span of a reduction.
-    Span,
-    /// The loss's parameters.
-    Params,
-    /// A storage buffer, by its place among the kernel's bindings.
-    Storage(usize),
-}
-
-/// What a dispatch is.
-pub(crate) enum Step {
-    /// A pass over one chunk of its tensors, whose bytes are named, or one reduction of its sums.
-    Kernel {
-        source: KernelSource,
-        grid: [u32; 2],
-        pass: usize,
-        role: Role,
-        shape: Box<ShapeUniform>,
-        /// Of a reduction.
-        span: Option<SpanUniform>,
-        bytes: Vec<(Slot, Range<u64>)>,
-    },
-    /// What becomes of a gradient that its pass kept: summed over the axes that its input broadcasts along, narrowed.
-    Settle { output: usize, source: KernelSource, grid: [u32; 2], uniform: Vec<u8> },
-    /// States of rows brought together, before or after an exchange.
-    States { source: KernelSource, grid: [u32; 2], uniform: StatesUniform },
-    /// A scalar input of 16 bits widened to its word.
-    Widen { source: KernelSource, uniform: HalfUniform },
-}
-
-impl Step {
-    pub fn source(&self) -> &KernelSource {
-        let (Step::Kernel { source, .. }
-        | Step::Settle { source, .. }
-        | Step::States { source, .. }
-        | Step::Widen { source, .. }) = self;
-        source
-    }
-
-    pub fn grid(&self) -> [u32; 2] {
-        match self {
-            Step::Kernel { grid, .. } | Step::Settle { grid, .. } | Step::States { grid, .. } => *grid,
-            Step::Widen { .. } => [1, 1],
-        }
-    }
-
-    /// Whether it is a reduction.
-    pub fn has_span(&self) -> bool {
-        matches!(self, Step::Kernel { span: Some(_), .. })
-    }
-
-    /// What it binds, by number.
-    pub fn resources(&self) -> Vec<(u32, Resource)> {
-        let (second, last) = match self {
-            Step::Kernel { span: Some(_), .. } => (Resource::Span, Some(Resource::Params)),
-            Step::Kernel { .. } => (Resource::Params, None),
-            // Their layout has a second uniform, which they do not read.
-            Step::Settle { .. } | Step::States { .. } | Step::Widen { .. } => (Resource::Shape, None),
-        };
-        let storage = (0..self.source().bindings.len()).map(Resource::Storage);
-        let all = [Resource::Shape, second].into_iter().chain(storage).chain(last);
-        (0..).zip(all).collect()
-    }
 }
 
 /// One shard of the classes, for vocabulary-parallel training: each device holds some columns of every row.
@@ -176,14 +83,7 @@ pub struct Shard {
     pub shards: u32,
 }
 
-/// States that leave the device and come back together with those of the other shards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Exchange {
-    /// Words of a row's state.
-    pub words: u32,
-}
-
-/// How a plan's steps are parted.
+/// Which phases a plan is encoded in, and which columns it has.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Staging {
     /// Passes before those of the gradients, where these come apart.
@@ -214,7 +114,7 @@ impl Problem<'_> {
         match slot {
             Slot::Input(place) => self.inputs[place].expect("an input that the program reads is bound"),
             Slot::Output(output) => self.outputs[output],
-            Slot::Work | Slot::Scalars | Slot::States(_) | Slot::Gathered(_) => {
+            Slot::Workspace | Slot::Scalars | Slot::Kept(_) | Slot::States(_) | Slot::AllStates(_) => {
                 unreachable!("only tensors have a place")
             }
         }
@@ -225,7 +125,7 @@ impl Problem<'_> {
         let scope = match slot {
             Slot::Input(input) => self.program.inputs[input].scope,
             Slot::Output(output) => self.program.outputs[output].scope,
-            Slot::Work | Slot::Scalars | Slot::States(_) | Slot::Gathered(_) => return false,
+            Slot::Workspace | Slot::Scalars | Slot::Kept(_) | Slot::States(_) | Slot::AllStates(_) => return false,
         };
         matches!(scope, Scope::Element | Scope::Column)
     }

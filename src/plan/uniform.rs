@@ -1,173 +1,197 @@
-//! The uniform structs that kernels share, as bytes. Offsets are compared with naga's in the tests.
+//! The uniform structs of the skeletons: names and word indices of their fields. Compared with naga's in the tests.
 
-use crate::plan::workspace::Span;
-use bytemuck::{Pod, Zeroable};
+use super::sizes::Known;
+use crate::dispatch::{Field, FieldName, Uniform, Word};
+use std::sync::Arc;
 
 /// Tensors of one dispatch, at most.
 pub(crate) const MAX_TENSORS: usize = 16;
 
-/// `Shape` of `common.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub(crate) struct ShapeUniform {
-    pub rows: u32,
-    pub cols: u32,
-    pub elements: f32,
-    pub batch: u32,
-    pub group_rows: u32,
-    pub group_base: u32,
-    pub groups: u32,
-    pub splits: u32,
-    pub state_base: u32,
-    pub edge_base: u32,
-    pub reserved: u32,
-    pub slots: u32,
-    pub first_col: u32,
-    pub classes: u32,
-    pub first_split: u32,
-    pub states: u32,
-    pub items: u32,
-    pub first_item: u32,
-    pub first_group: u32,
-    pub sum_groups: u32,
-    pub axes: [u32; 4],
-    /// Strides, then (first element, 0, 0, 0), of each tensor.
-    pub tensors: [[u32; 4]; 2 * MAX_TENSORS],
+/// A uniform struct of the WGSL.
+pub(crate) struct UniformType {
+    /// Its size in words.
+    pub(crate) words: u32,
+    /// Each field, and the index of its first word.
+    pub(crate) fields: &'static [(&'static str, u32)],
 }
+
+/// `Shape` of `common.wgsl`.
+pub(crate) static SHAPE: UniformType = UniformType {
+    words: 24 + 8 * MAX_TENSORS as u32,
+    fields: &[
+        ("rows", 0),
+        ("cols", 1),
+        ("elements", 2),
+        ("batch", 3),
+        ("group_rows", 4),
+        ("group_base", 5),
+        ("groups", 6),
+        ("splits", 7),
+        ("state_base", 8),
+        ("edge_base", 9),
+        ("reserved0", 10),
+        ("slots", 11),
+        ("first_col", 12),
+        ("classes", 13),
+        ("first_split", 14),
+        ("states", 15),
+        ("items", 16),
+        ("first_item", 17),
+        ("first_group", 18),
+        ("sum_groups", 19),
+        ("axes", 20),
+        ("tensors", 24),
+    ],
+};
 
 /// `Span` of `reduce.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub(crate) struct SpanUniform {
-    pub count: u32,
-    pub length: u32,
-    pub segments: u32,
-    pub items_base: u32,
-    pub results_base: u32,
-    pub padding: [u32; 3],
+pub(crate) static SPAN: UniformType = UniformType {
+    words: 8,
+    fields: &[("count", 0), ("length", 1), ("segments", 2), ("items_base", 3), ("results_base", 4)],
+};
+
+/// `Axes` of `broadcast_sum.wgsl`.
+pub(crate) static BROADCAST_SUM: UniformType = UniformType {
+    words: 28,
+    fields: &[
+        ("kept", 0),
+        ("summed", 4),
+        ("kept_strides", 8),
+        ("summed_strides", 12),
+        ("target_strides", 16),
+        ("values", 20),
+        ("repeats", 21),
+        ("elements_first", 22),
+        ("target_first", 23),
+        ("segments", 24),
+        ("segment_stride", 25),
+        ("reserved0", 26),
+        ("reserved1", 27),
+    ],
+};
+
+/// `Axes` of `narrow.wgsl`.
+pub(crate) static NARROW: UniformType = UniformType {
+    words: 16,
+    fields: &[
+        ("sizes", 0),
+        ("strides", 4),
+        ("target_strides", 8),
+        ("values", 12),
+        ("elements_first", 13),
+        ("target_first", 14),
+        ("reserved0", 15),
+    ],
+};
+
+/// `Rows` of `row_states.wgsl`.
+pub(crate) static ROW_STATES: UniformType = UniformType {
+    words: 8,
+    fields: &[
+        ("rows", 0),
+        ("count", 1),
+        ("source_first", 2),
+        ("source_row", 3),
+        ("source_state", 4),
+        ("result_first", 5),
+        ("result_row", 6),
+        ("reserved0", 7),
+    ],
+};
+
+/// `Half` of `scalar.wgsl`.
+pub(crate) static HALF: UniformType =
+    UniformType { words: 4, fields: &[("element", 0), ("slot", 1), ("reserved0", 2), ("reserved1", 3)] };
+
+/// A uniform buffer in the making. What is 0 for every shape is left out.
+pub(crate) struct Filled<N> {
+    ty: &'static UniformType,
+    fields: Vec<Field<N>>,
 }
 
-impl From<&Span> for SpanUniform {
-    fn from(span: &Span) -> SpanUniform {
-        SpanUniform {
-            count: span.count as u32,
-            length: span.length as u32,
-            segments: span.segments as u32,
-            items_base: span.items_base as u32,
-            results_base: span.results_base as u32,
-            padding: [0; 3],
-        }
+impl UniformType {
+    pub(crate) fn fill<N: Known>(&'static self) -> Filled<N> {
+        Filled { ty: self, fields: Vec::with_capacity(self.fields.len()) }
+    }
+
+    /// Compares it with the struct of that name.
+    #[cfg(test)]
+    pub(crate) fn check(&self, wgsl: &str, name: &str) {
+        let module = naga::front::wgsl::parse_str(wgsl).unwrap();
+        let found = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name));
+        let (_, found) = found.unwrap_or_else(|| panic!("no struct {name}"));
+        let naga::TypeInner::Struct { members, span } = &found.inner else { panic!("{name} is no struct") };
+        let theirs: Vec<(&str, u32)> = members.iter().map(|m| (m.name.as_deref().unwrap(), m.offset / 4)).collect();
+        assert_eq!(theirs, self.fields, "{name}");
+        assert!(4 * self.words >= *span && self.words.is_multiple_of(4), "{name}: {} words, {span} bytes", self.words);
+    }
+
+    fn index(&self, name: &str) -> u32 {
+        let found = self.fields.iter().find(|field| field.0 == name);
+        found.map(|field| field.1).expect("the uniform struct has a field of this name")
     }
 }
 
-/// `Axes` of `broadcast_sum.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub(crate) struct AxesUniform {
-    pub kept: [u32; 4],
-    pub summed: [u32; 4],
-    pub kept_strides: [u32; 4],
-    pub summed_strides: [u32; 4],
-    pub target_strides: [u32; 4],
-    pub values: u32,
-    pub repeats: u32,
-    pub elements_first: u32,
-    pub target_first: u32,
-    pub segments: u32,
-    pub segment_stride: u32,
-    pub reserved: [u32; 2],
+impl<N: Known> Filled<N> {
+    fn push(&mut self, name: FieldName, index: u32, word: Word<N>) {
+        if !matches!(&word, Word::Count(count) | Word::Float(count) if count.is_zero()) {
+            self.fields.push(Field { name, index, word });
+        }
+    }
+
+    pub(crate) fn count(mut self, name: &'static str, count: N) -> Filled<N> {
+        let index = self.ty.index(name);
+        self.push(FieldName::Field(name), index, Word::Count(count));
+        self
+    }
+
+    pub(crate) fn float(mut self, name: &'static str, count: N) -> Filled<N> {
+        let index = self.ty.index(name);
+        self.push(FieldName::Field(name), index, Word::Float(count));
+        self
+    }
+
+    /// A vector of four words.
+    pub(crate) fn vector(mut self, name: &'static str, counts: [N; 4]) -> Filled<N> {
+        let index = self.ty.index(name);
+        for (k, count) in (0..).zip(counts) {
+            self.push(FieldName::Component(name, k as usize), index + k, Word::Count(count));
+        }
+        self
+    }
+
+    /// A component of an element of an array of vectors.
+    pub(crate) fn element(&mut self, name: &'static str, element: usize, component: usize, count: N) {
+        let index = self.ty.index(name) + (4 * element + component) as u32;
+        self.fields.retain(|field| field.index != index);
+        self.push(FieldName::Element(name, element, component), index, Word::Count(count));
+    }
+
+    pub(crate) fn done(self) -> Arc<Uniform<N>> {
+        Arc::new(Uniform { words: self.ty.words, fields: self.fields })
+    }
 }
 
-/// `Rows` of `row_states.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub(crate) struct StatesUniform {
-    pub rows: u32,
-    pub count: u32,
-    pub source_first: u32,
-    pub source_row: u32,
-    pub source_state: u32,
-    pub result_first: u32,
-    pub result_row: u32,
-    pub reserved: u32,
-}
-
-/// `Axes` of `narrow.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub(crate) struct NarrowUniform {
-    pub sizes: [u32; 4],
-    pub strides: [u32; 4],
-    pub target_strides: [u32; 4],
-    pub values: u32,
-    pub elements_first: u32,
-    pub target_first: u32,
-    pub reserved: u32,
-}
-
-/// `Half` of `scalar.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub(crate) struct HalfUniform {
-    pub element: u32,
-    pub slot: u32,
-    pub reserved: [u32; 2],
+/// The parameters, one after the other.
+pub(crate) fn params_uniform<N>(params: usize) -> Arc<Uniform<N>> {
+    let field = |k: usize| Field { name: FieldName::Param(k), index: k as u32, word: Word::Param(k) };
+    let words = 4 * params.div_ceil(4).max(1) as u32;
+    Arc::new(Uniform { words, fields: (0..params).map(field).collect() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::codegen::template::{Gather, Skeleton, stub};
-    use std::mem::{offset_of, size_of};
-
-    fn naga_offsets(source: &str, name: &str) -> (Vec<(String, u32)>, u32) {
-        let module = naga::front::wgsl::parse_str(source).unwrap();
-        let found = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name));
-        let (_, ty) = found.unwrap_or_else(|| panic!("no struct {name}"));
-        let naga::TypeInner::Struct { members, span } = &ty.inner else { panic!("{name} is no struct") };
-        (members.iter().map(|m| (m.name.clone().unwrap(), m.offset)).collect(), *span)
-    }
 
     #[test]
-    fn offsets_are_the_shader_compilers() {
-        let (shape, span) = naga_offsets(&stub(Skeleton::Row, Gather::Tree), "Shape");
-        let ours = [
-            ("rows", offset_of!(ShapeUniform, rows)),
-            ("batch", offset_of!(ShapeUniform, batch)),
-            ("group_base", offset_of!(ShapeUniform, group_base)),
-            ("splits", offset_of!(ShapeUniform, splits)),
-            ("state_base", offset_of!(ShapeUniform, state_base)),
-            ("edge_base", offset_of!(ShapeUniform, edge_base)),
-            ("reserved0", offset_of!(ShapeUniform, reserved)),
-            ("slots", offset_of!(ShapeUniform, slots)),
-            ("first_col", offset_of!(ShapeUniform, first_col)),
-            ("states", offset_of!(ShapeUniform, states)),
-            ("items", offset_of!(ShapeUniform, items)),
-            ("sum_groups", offset_of!(ShapeUniform, sum_groups)),
-            ("axes", offset_of!(ShapeUniform, axes)),
-            ("tensors", offset_of!(ShapeUniform, tensors)),
-        ];
-        for (name, offset) in ours {
-            assert!(shape.contains(&(name.to_owned(), offset as u32)), "{name} at {offset}: {shape:?}");
-        }
-        assert_eq!(span as usize, size_of::<ShapeUniform>());
-        let (axes, span) = naga_offsets(&stub(Skeleton::BroadcastSum, Gather::Tree), "Axes");
-        assert!(axes.contains(&("values".to_owned(), offset_of!(AxesUniform, values) as u32)));
-        assert!(axes.contains(&("segment_stride".to_owned(), offset_of!(AxesUniform, segment_stride) as u32)));
-        assert_eq!(span as usize, size_of::<AxesUniform>());
-        let (axes, span) = naga_offsets(&stub(Skeleton::Narrow, Gather::Tree), "Axes");
-        assert!(axes.contains(&("target_first".to_owned(), offset_of!(NarrowUniform, target_first) as u32)));
-        assert_eq!(span as usize, size_of::<NarrowUniform>());
-        let (half, span) = naga_offsets(&stub(Skeleton::Scalar, Gather::Tree), "Half");
-        assert!(half.contains(&("slot".to_owned(), offset_of!(HalfUniform, slot) as u32)));
-        assert_eq!(span as usize, size_of::<HalfUniform>());
-        let (rows, span) = naga_offsets(&stub(Skeleton::RowStates, Gather::Tree), "Rows");
-        assert!(rows.contains(&("source_state".to_owned(), offset_of!(StatesUniform, source_state) as u32)));
-        assert!(rows.contains(&("result_row".to_owned(), offset_of!(StatesUniform, result_row) as u32)));
-        assert_eq!(span as usize, size_of::<StatesUniform>());
-        let (members, _) = naga_offsets(&stub(Skeleton::Reduce, Gather::Tree), "Span");
-        assert!(members.contains(&("results_base".to_owned(), offset_of!(SpanUniform, results_base) as u32)));
-        let (scalars, _) = naga_offsets(&stub(Skeleton::Reduce, Gather::Tree), "Scalars");
-        assert!(scalars.contains(&("values".to_owned(), 4)));
+    fn word_indices_are_the_shader_compilers() {
+        let check = |ty: &UniformType, skeleton: Skeleton, name: &str| ty.check(&stub(skeleton, Gather::Tree), name);
+        check(&SHAPE, Skeleton::Row, "Shape");
+        check(&SPAN, Skeleton::Reduce, "Span");
+        check(&BROADCAST_SUM, Skeleton::BroadcastSum, "Axes");
+        check(&NARROW, Skeleton::Narrow, "Axes");
+        check(&ROW_STATES, Skeleton::RowStates, "Rows");
+        check(&HALF, Skeleton::Scalar, "Half");
     }
 }

@@ -113,7 +113,8 @@ impl Problem<'_> {
 #[cfg(test)]
 mod tests {
     use crate::limits::Limits;
-    use crate::plan::compiled::{BoundIo, Compiled};
+    use crate::plan::loss::PreparedLoss;
+    use crate::plan::operator::{Asked, Tensors};
     use crate::plan::spec::{GradMode, PlanSpec};
     use crate::schedule::Force;
     use crate::shape::DType;
@@ -127,16 +128,17 @@ mod tests {
         spec: &PlanSpec,
         limits: &Limits,
         force: Force,
-        edit: fn(&mut BoundIo),
+        edit: fn(&mut Tensors),
     ) -> (u32, [bool; 2], Vec<bool>) {
-        let compiled = Compiled::new(loss, spec, limits).unwrap();
-        let mut io = compiled.planned().unwrap();
-        edit(&mut io);
-        let (_, resolved) = compiled.resolve(&io, false, force).unwrap();
-        let variant = resolved.variants.last().unwrap();
+        let prepared = PreparedLoss::new(loss, &spec.clone().force(force), limits).unwrap();
+        let mut tensors = prepared.planned_tensors().unwrap();
+        edit(&mut tensors);
+        let (_, choices) = prepared.choose(&tensors, Asked::default()).unwrap();
+        let choice = choices.last().unwrap();
+        let variant = &choice.variant;
         let wide = variant.access.iter().map(|access| access.wide).collect();
         let ends = [variant.aligned_to.is_some(), variant.masked];
-        (resolved.facts.passes.last().unwrap().schedule.width, ends, wide)
+        (choice.schedule.width, ends, wide)
     }
 
     fn logits(dtype: DType, cols: usize) -> PlanSpec {

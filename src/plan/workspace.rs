@@ -4,7 +4,7 @@ use crate::plan::problem::{ONE_STEP, SEGMENTS};
 use crate::shape::Count;
 
 /// Regions of `work`, in words.
-pub(crate) struct Memory<N = u64> {
+pub(crate) struct Workspace<N = u64> {
     pub edge_base: N,
     pub segments_base: N,
     pub group_base: N,
@@ -26,9 +26,9 @@ pub(crate) struct Leaves<N = u64> {
     pub edges: u64,
 }
 
-impl<N: Count> Memory<N> {
+impl<N: Count> Workspace<N> {
     /// Regions that hold what any of these passes leaves; of `sums` over groups, `groups` each.
-    pub fn new(passes: &[Leaves<N>], rows: &N, group_sums: u64, groups: N) -> Memory<N> {
+    pub fn new(passes: &[Leaves<N>], rows: &N, group_sums: u64, groups: N) -> Workspace<N> {
         let most = |words: fn(&Leaves<N>) -> u64| passes.iter().map(words).max().unwrap_or(0);
         let items = |pass: &Leaves<N>| {
             let totals = N::of(pass.totals).times(pass.items.clone());
@@ -39,7 +39,7 @@ impl<N: Count> Memory<N> {
         let state_base = group_base.clone().plus(N::of(group_sums).times(groups.clone()));
         let edge_base = state_base.clone().plus(N::of(most(|pass| pass.states)).times(rows.clone()));
         let words = edge_base.clone().plus(N::of(2 * most(|pass| pass.edges)).times(rows.clone()));
-        Memory { edge_base, segments_base, group_base, groups, state_base, words }
+        Workspace { edge_base, segments_base, group_base, groups, state_base, words }
     }
 }
 
@@ -60,16 +60,16 @@ pub(crate) fn takes_two_steps(items: u64) -> bool {
 
 impl<N: Count> Span<N> {
     /// Sums of each group's rows, which lie behind so many partials of sums over everything.
-    pub fn groups(partials: N, rows: N, group_rows: N, memory: &Memory<N>) -> Span<N> {
-        let (segments, results_base) = (memory.groups.clone(), memory.group_base.clone());
+    pub fn groups(partials: N, rows: N, group_rows: N, workspace: &Workspace<N>) -> Span<N> {
+        let (segments, results_base) = (workspace.groups.clone(), workspace.group_base.clone());
         Span { count: rows, length: group_rows, segments, items_base: partials, results_base }
     }
 
     /// The first of two steps: sums of segments.
-    pub fn segments(items: N, memory: &Memory<N>) -> Span<N> {
+    pub fn segments(items: N, workspace: &Workspace<N>) -> Span<N> {
         let length = items.clone().div_ceil(N::of(SEGMENTS));
         let segments = items.clone().div_ceil(length.clone());
-        Span { count: items, length, segments, items_base: N::of(0), results_base: memory.segments_base.clone() }
+        Span { count: items, length, segments, items_base: N::of(0), results_base: workspace.segments_base.clone() }
     }
 
     /// The last step, over segments where there are any, else over the items.

@@ -4,7 +4,7 @@ use super::bindings;
 use crate::error::{Error, Result};
 use crate::expr::{Node, NodeId};
 use crate::limits::Limits;
-use crate::lower::{LookPlace, Pass, Placed, Program, Target, UPSTREAM, finish_pass};
+use crate::lower::{LookPlace, OutputKind, Pass, Placed, Program, UPSTREAM, finish_pass};
 use crate::shape::Scope;
 
 /// Gradients move to passes after all others, with the same stages. Gives the number of passes before them.
@@ -18,9 +18,9 @@ pub fn forward_and_backward(
     shared: bool,
 ) -> Result<(Program, usize)> {
     let is_grad =
-        |&output: &usize| matches!(program.outputs[output].target, Target::Grad(_) | Target::HessianDiagonal(_));
+        |&output: &usize| matches!(program.outputs[output].kind, OutputKind::Grad(_) | OutputKind::HessianDiagonal(_));
     if let Some(output) = (0..program.outputs.len()).find(|o| is_grad(o) && program.outputs[*o].scope == Scope::Total) {
-        let Target::Grad(place) = program.outputs[output].target else { unreachable!("Hessians are of elements") };
+        let OutputKind::Grad(place) = program.outputs[output].kind else { unreachable!("Hessians are of elements") };
         let name = &program.inputs[place].name;
         let message =
             format!("the gradient of the scalar `{name}` apart from the loss: it is a sum of the forward pass");

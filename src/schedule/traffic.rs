@@ -180,7 +180,7 @@ mod tests {
         let all = traffic(program, last, kernel, ROWS, &dense(program), &|_| false);
         let name = |tensor| match tensor {
             TensorId::Input(place) => program.inputs[place].name.clone(),
-            TensorId::Output(output) => format!("{:?}", program.outputs[output].target),
+            TensorId::Output(output) => format!("{:?}", program.outputs[output].kind),
         };
         all.iter().map(|t| (name(t.tensor), t.reads, t.writes, t.bytes())).collect()
     }

@@ -62,13 +62,13 @@ pub enum Formula {
     /// Its columns.
     Cols,
     /// Two formulas put together.
-    Of(Operator, Box<[Formula; 2]>),
+    Of(FormulaOp, Box<[Formula; 2]>),
 }
 
 /// How a [`Formula`] is put together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Operator {
+pub enum FormulaOp {
     /// `a + b`
     Add,
     /// `a · b`
@@ -87,31 +87,31 @@ pub enum Operator {
     AtMost,
 }
 
-impl Operator {
+impl FormulaOp {
     /// What a manifest calls it.
     pub fn name(self) -> &'static str {
         match self {
-            Operator::Add => "add",
-            Operator::Mul => "mul",
-            Operator::DivCeil => "div_ceil",
-            Operator::Rem => "rem",
-            Operator::Min => "min",
-            Operator::Max => "max",
-            Operator::Equal => "equal",
-            Operator::AtMost => "at_most",
+            FormulaOp::Add => "add",
+            FormulaOp::Mul => "mul",
+            FormulaOp::DivCeil => "div_ceil",
+            FormulaOp::Rem => "rem",
+            FormulaOp::Min => "min",
+            FormulaOp::Max => "max",
+            FormulaOp::Equal => "equal",
+            FormulaOp::AtMost => "at_most",
         }
     }
 
     fn apply(self, a: u64, b: u64) -> u64 {
         match self {
-            Operator::Add => a.saturating_add(b),
-            Operator::Mul => a.saturating_mul(b),
-            Operator::DivCeil => u64::div_ceil(a, b),
-            Operator::Rem => a % b,
-            Operator::Min => a.min(b),
-            Operator::Max => a.max(b),
-            Operator::Equal => u64::from(a == b),
-            Operator::AtMost => u64::from(a <= b),
+            FormulaOp::Add => a.saturating_add(b),
+            FormulaOp::Mul => a.saturating_mul(b),
+            FormulaOp::DivCeil => u64::div_ceil(a, b),
+            FormulaOp::Rem => a % b,
+            FormulaOp::Min => a.min(b),
+            FormulaOp::Max => a.max(b),
+            FormulaOp::Equal => u64::from(a == b),
+            FormulaOp::AtMost => u64::from(a <= b),
         }
     }
 }
@@ -131,30 +131,30 @@ impl Formula {
     /// The remainder.
     #[must_use]
     pub fn remainder(self, other: Formula) -> Formula {
-        self.with(Operator::Rem, other)
+        self.with(FormulaOp::Rem, other)
     }
 
     /// 1 where they are equal, else 0.
     #[must_use]
     pub fn equals(self, other: Formula) -> Formula {
-        self.with(Operator::Equal, other)
+        self.with(FormulaOp::Equal, other)
     }
 
     /// 1 where this is no more than the other, else 0.
     #[must_use]
     pub fn is_at_most(self, other: Formula) -> Formula {
-        self.with(Operator::AtMost, other)
+        self.with(FormulaOp::AtMost, other)
     }
 
-    fn with(self, operator: Operator, other: Formula) -> Formula {
+    fn with(self, operator: FormulaOp, other: Formula) -> Formula {
         use Formula::Number;
         match (operator, self, other) {
             (_, Number(a), Number(b)) => Number(operator.apply(a, b)),
-            (Operator::Add, Number(0), x) | (Operator::Add | Operator::Max, x, Number(0)) => x,
-            (Operator::Mul, Number(1), x) | (Operator::Mul | Operator::DivCeil, x, Number(1)) => x,
-            (Operator::Mul, Number(0), _) | (Operator::Mul, _, Number(0)) => Number(0),
-            (Operator::Max, Number(0), x) => x,
-            (Operator::Min | Operator::Max, a, b) if a == b => a,
+            (FormulaOp::Add, Number(0), x) | (FormulaOp::Add | FormulaOp::Max, x, Number(0)) => x,
+            (FormulaOp::Mul, Number(1), x) | (FormulaOp::Mul | FormulaOp::DivCeil, x, Number(1)) => x,
+            (FormulaOp::Mul, Number(0), _) | (FormulaOp::Mul, _, Number(0)) => Number(0),
+            (FormulaOp::Max, Number(0), x) => x,
+            (FormulaOp::Min | FormulaOp::Max, a, b) if a == b => a,
             (_, a, b) => Formula::Of(operator, Box::new([a, b])),
         }
     }
@@ -166,23 +166,23 @@ impl Count for Formula {
     }
 
     fn plus(self, other: Formula) -> Formula {
-        self.with(Operator::Add, other)
+        self.with(FormulaOp::Add, other)
     }
 
     fn times(self, other: Formula) -> Formula {
-        self.with(Operator::Mul, other)
+        self.with(FormulaOp::Mul, other)
     }
 
     fn div_ceil(self, other: Formula) -> Formula {
-        self.with(Operator::DivCeil, other)
+        self.with(FormulaOp::DivCeil, other)
     }
 
     fn at_most(self, other: Formula) -> Formula {
-        self.with(Operator::Min, other)
+        self.with(FormulaOp::Min, other)
     }
 
     fn at_least(self, other: Formula) -> Formula {
-        self.with(Operator::Max, other)
+        self.with(FormulaOp::Max, other)
     }
 }
 
@@ -196,18 +196,18 @@ impl fmt::Display for Formula {
         };
         // Sums are bracketed inside of products; the rest brackets itself.
         let factor = |x: &Formula| match x {
-            Formula::Of(Operator::Add | Operator::Rem | Operator::Equal | Operator::AtMost, _) => format!("({x})"),
+            Formula::Of(FormulaOp::Add | FormulaOp::Rem | FormulaOp::Equal | FormulaOp::AtMost, _) => format!("({x})"),
             _ => x.to_string(),
         };
         match operator {
-            Operator::Add => write!(f, "{a} + {b}"),
-            Operator::Mul => write!(f, "{} * {}", factor(a), factor(b)),
-            Operator::DivCeil => write!(f, "ceil({} / {})", factor(a), factor(b)),
-            Operator::Rem => write!(f, "{} % {}", factor(a), factor(b)),
-            Operator::Min => write!(f, "min({a}, {b})"),
-            Operator::Max => write!(f, "max({a}, {b})"),
-            Operator::Equal => write!(f, "{a} == {b}"),
-            Operator::AtMost => write!(f, "{a} <= {b}"),
+            FormulaOp::Add => write!(f, "{a} + {b}"),
+            FormulaOp::Mul => write!(f, "{} * {}", factor(a), factor(b)),
+            FormulaOp::DivCeil => write!(f, "ceil({} / {})", factor(a), factor(b)),
+            FormulaOp::Rem => write!(f, "{} % {}", factor(a), factor(b)),
+            FormulaOp::Min => write!(f, "min({a}, {b})"),
+            FormulaOp::Max => write!(f, "max({a}, {b})"),
+            FormulaOp::Equal => write!(f, "{a} == {b}"),
+            FormulaOp::AtMost => write!(f, "{a} <= {b}"),
         }
     }
 }

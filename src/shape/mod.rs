@@ -6,7 +6,7 @@ mod geometry;
 mod layout;
 mod scope;
 
-pub use count::{Count, Formula, Operator};
+pub use count::{Count, Formula, FormulaOp};
 pub use dtype::{DType, Element, narrow_labels, widen_bf16, widen_f16};
 pub(crate) use dtype::{KERNEL_NUMBERS, kernels_see};
 pub(crate) use geometry::no_hessian_of_broadcast;

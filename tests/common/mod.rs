@@ -5,9 +5,13 @@ pub mod cases;
 pub mod compare;
 pub mod golden;
 pub mod oracle;
+pub mod real;
+pub mod share;
 
 use oracle::{Array, Case, Opt};
+use share::Share;
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use wgloss::{Context, Element, HostTensor, Loss, Reduction, Result, Scope, Tensor, Value, cpu, losses};
 
 /// What a path gives for a case.
@@ -25,6 +29,13 @@ pub fn context() -> Option<&'static Context> {
         static CONTEXT: Option<&'static Context> = open().map(|ctx| &*Box::leak(Box::new(ctx)));
     }
     CONTEXT.with(|ctx| *ctx)
+}
+
+/// The GPU, where there is one and the case with this label is in the share of the generic grids that is to run. The
+/// label names what kernels are made of: what shares kernels is taken, or left out, together.
+pub fn context_for(label: &str) -> Option<&'static Context> {
+    static SHARE: LazyLock<Share> = LazyLock::new(Share::from_env);
+    context().filter(|_| SHARE.takes(label))
 }
 
 fn open() -> Option<Context> {

@@ -135,7 +135,7 @@ impl<'p> Session<'p> {
         Ok(Session { problem, ctx, bound, arena, inputs, outputs: placed, made, kernels })
     }
 
-    pub fn explain(&self) -> &str {
+    pub fn explain(&self) -> String {
         self.bound.explain()
     }
 

@@ -317,7 +317,9 @@ impl<'o> Oracle<'o> {
             Tree::StraightThrough(a, b) => self.map(&[&self.tree(a), &self.tree(b)], |x| [x[0][0], x[1][1]]),
             Tree::WithGradient(a, input, b) => {
                 let wrt = self.tree(&Tree::Input(input));
-                self.map(&[&self.tree(a), &wrt, &self.tree(b)], |x| [x[0][0], x[1][1] * x[2][0]])
+                // Nested, the derivatives add.
+                let own = if matches!(**a, Tree::WithGradient(..)) { 1.0 } else { 0.0 };
+                self.map(&[&self.tree(a), &wrt, &self.tree(b)], |x| [x[0][0], x[1][1] * x[2][0] + own * x[0][1]])
             }
         }
     }

@@ -207,7 +207,7 @@ fn compare(ctx: &Context, problem: &Problem, coverage: &mut Coverage) -> Verdict
     if overlapping(problem) {
         return Verdict::failed("overlapping output accepted", None, "an output whose elements overlap is taken");
     }
-    coverage.count_session(problem, session.explain(), &session.kernels);
+    coverage.count_session(problem, &session.explain(), &session.kernels);
     for (data, hosts) in &all {
         let failed = |kind: String, message: String| Verdict::failed(kind, Some(*data), message);
         let (want, cpu) = match (double.run(hosts), single.run(hosts)) {

@@ -1,75 +1,69 @@
 //! The tensors of a bound plan: found by name, checked against the plan, made where none was given.
 
-use crate::codegen::Mode;
+use crate::dispatch::{Mode, OutputKind, OutputSignature};
 use crate::error::{Error, Result};
-use crate::expr::InputDecl;
 use crate::gpu::bind::Bindings;
 use crate::gpu::plan::Plan;
 use crate::gpu::tensor::Tensor;
 use crate::loss::check_once;
-use crate::lower::Target;
-use crate::plan::check::{check_input, check_written, missing, mode_of};
-use crate::plan::compiled::Io;
-use crate::plan::explain::output_name;
-use crate::shape::Geometry;
+use crate::plan::check::check_written;
+use crate::plan::operator::{Placed, Tensors};
+use crate::shape::DType;
 
-impl Io {
-    pub(crate) fn of(tensor: &Tensor) -> Io {
+impl Placed {
+    pub(crate) fn of(tensor: &Tensor) -> Placed {
         let whole_vectors = tensor.has_whole_vectors();
-        Io { layout: tensor.layout().clone(), dtype: tensor.dtype(), offset: tensor.offset(), whole_vectors }
+        Placed { layout: tensor.layout().clone(), dtype: tensor.dtype(), offset: tensor.offset(), whole_vectors }
     }
 }
 
-impl Plan {
-    pub(crate) fn bound_inputs(&self, bindings: &Bindings) -> Result<Vec<Option<Tensor>>> {
-        let inner = &self.inner;
-        let known = inner.compiled.loss.inputs();
-        check_once("input", bindings.inputs.iter().map(|i| i.0.as_str()))?;
-        bindings.check_context(&inner.ctx)?;
-        for (name, tensor) in &bindings.inputs {
-            check_input(&inner.compiled.program.name, &known, name, tensor.dtype())?;
-            if !inner.compiled.program.inputs.iter().any(|i| i.name == *name) {
-                let what = "the plan was made without the input".to_owned();
-                let planned: Vec<&str> = inner.compiled.program.inputs.iter().map(|i| i.name.as_str()).collect();
-                return Err(Error::Name { what, name: name.clone(), known: planned.join(", ") });
-            }
-        }
-        let mut all = Vec::new();
-        for decl in &inner.compiled.program.inputs {
-            let given = bindings.inputs.iter().find(|(name, _)| *name == decl.name);
-            let Some((_, tensor)) = given else {
-                let names = bindings.inputs.iter().map(|i| i.0.as_str());
-                return Err(missing(&inner.compiled.program.name, &decl.name, names));
-            };
-            self.check_capacity(decl, tensor)?;
-            all.push(Some(tensor.clone()));
-        }
-        Ok(all)
-    }
+/// Tensors of a plan, in the order of its signature.
+pub(crate) struct BoundTensors {
+    pub inputs: Vec<Option<Tensor>>,
+    pub outputs: Vec<Tensor>,
+    /// Whether some buffer is both read and written.
+    pub pooled: bool,
+}
 
-    /// As planned, but for fewer along the first axis.
-    fn check_capacity(&self, decl: &InputDecl, tensor: &Tensor) -> Result<()> {
-        let Some((_, dtype, planned)) = self.inner.compiled.spec.inputs.iter().find(|(name, ..)| *name == decl.name)
-        else {
-            return Ok(());
-        };
-        if *dtype != tensor.dtype() {
-            let (expected, found) = (format!("{dtype}, as planned"), tensor.dtype().to_string());
-            return Err(Error::DType { input: decl.name.clone(), expected, found });
-        }
-        let (shape, planned) = (tensor.shape(), &planned.shape);
-        let fits = shape.len() == planned.len()
-            && shape.iter().zip(planned).enumerate().all(|(axis, (a, b))| a == b || axis == 0 && a < b);
-        if fits {
-            return Ok(());
-        }
-        let expected = format!("{planned:?} as planned, or fewer along the first axis");
-        Err(Error::Shape { input: decl.name.clone(), expected, found: shape.to_vec() })
+impl BoundTensors {
+    pub fn placed(&self) -> Tensors {
+        Tensors { inputs: placed(&self.inputs), outputs: self.outputs.iter().map(Placed::of).collect() }
+    }
+}
+
+fn placed(inputs: &[Option<Tensor>]) -> Vec<Option<Placed>> {
+    inputs.iter().map(|tensor| tensor.as_ref().map(Placed::of)).collect()
+}
+
+impl Plan {
+    pub(crate) fn tensors(&self, bindings: &Bindings) -> Result<BoundTensors> {
+        let prepared = &self.inner.prepared;
+        bindings.check_context(&self.inner.ctx)?;
+        let given: Vec<(&str, DType, &[usize])> =
+            bindings.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.dtype(), tensor.shape())).collect();
+        prepared.check_inputs(&given)?;
+        let bound = |name: &String| bindings.inputs.iter().find(|given| given.0 == *name).map(|given| given.1.clone());
+        let inputs: Vec<Option<Tensor>> = prepared.signature().inputs.iter().map(|input| bound(&input.name)).collect();
+        self.check_outputs_are_planned(bindings)?;
+        let shapes = prepared.output_shapes(&placed(&inputs))?;
+        let outputs = prepared.signature().outputs.iter().zip(&shapes);
+        let outputs = outputs.map(|(output, shape)| self.output(bindings, &inputs, output, shape));
+        let outputs = outputs.collect::<Result<Vec<Tensor>>>()?;
+        let pooled = self.check_aliases(&inputs, &outputs)?;
+        Ok(BoundTensors { inputs, outputs, pooled })
     }
 
     /// Every tensor that is bound as an output is for one that the plan makes, and the only one for it.
     fn check_outputs_are_planned(&self, bindings: &Bindings) -> Result<()> {
-        let wanted = &self.inner.compiled.spec.wanted;
+        let signature = self.inner.prepared.signature();
+        let named = |name: &dyn Fn(&OutputKind) -> Option<String>| -> Vec<String> {
+            signature.outputs.iter().filter_map(|output| name(&output.kind)).collect()
+        };
+        let input = |index: usize| Some(signature.inputs[index].name.clone());
+        let grads = named(&|kind| if let OutputKind::Grad(index) = kind { input(*index) } else { None });
+        let diagonals = named(&|kind| if let OutputKind::HessianDiagonal(index) = kind { input(*index) } else { None });
+        let extras = named(&|kind| if let OutputKind::Extra(name) = kind { Some(name.clone()) } else { None });
+        let loss = named(&|kind| (*kind == OutputKind::Loss).then(|| "loss".to_owned()));
         let planned = |what: &str, given: &[(String, Tensor)], planned: &[String]| {
             check_once(what, given.iter().map(|g| g.0.as_str()))?;
             match given.iter().find(|(name, _)| !planned.contains(name)) {
@@ -80,97 +74,77 @@ impl Plan {
                 }
             }
         };
-        planned("gradient of", &bindings.grads, &wanted.grads)?;
-        planned("Hessian diagonal of", &bindings.hessian_diagonals, &wanted.hessian_diagonals)?;
-        planned("extra output", &bindings.extras, &wanted.extras)?;
+        planned("gradient of", &bindings.grads, &grads)?;
+        planned("Hessian diagonal of", &bindings.hessian_diagonals, &diagonals)?;
+        planned("extra output", &bindings.extras, &extras)?;
         let losses: Vec<(String, Tensor)> = bindings.losses.iter().map(|t| ("loss".to_owned(), t.clone())).collect();
-        let loss = wanted.loss.then(|| "loss".to_owned());
-        planned("output", &losses, loss.as_slice())
+        planned("output", &losses, &loss)
     }
 
-    pub(crate) fn bound_outputs(
+    /// The tensor of an output: the one that is bound, the input itself, or a new one.
+    fn output(
         &self,
         bindings: &Bindings,
         inputs: &[Option<Tensor>],
-        geometry: &Geometry,
-    ) -> Result<Vec<Tensor>> {
-        let inner = &self.inner;
-        let program = &inner.compiled.program;
-        let find = |all: &[(String, Tensor)], place: usize| {
-            all.iter().find(|(name, _)| *name == program.inputs[place].name).map(|(_, t)| t.clone())
+        output: &OutputSignature,
+        shape: &[usize],
+    ) -> Result<Tensor> {
+        let signature = self.inner.prepared.signature();
+        let OutputSignature { kind, mode, dtype, .. } = output;
+        let name = signature.output_name(kind);
+        let find = |all: &[(String, Tensor)], name: &str| all.iter().find(|given| given.0 == name).map(|g| g.1.clone());
+        let given = match kind {
+            OutputKind::Loss => bindings.losses.first().cloned(),
+            OutputKind::Denominator => None,
+            OutputKind::Extra(extra) => find(&bindings.extras, extra),
+            OutputKind::Grad(input) => match (find(&bindings.grads, &signature.inputs[*input].name), mode) {
+                (None, Mode::InPlace(_)) => inputs[*input].clone(),
+                (given, _) => given,
+            },
+            OutputKind::HessianDiagonal(input) => find(&bindings.hessian_diagonals, &signature.inputs[*input].name),
         };
-        self.check_outputs_are_planned(bindings)?;
-        let mut outputs = Vec::new();
-        for (o, output) in program.outputs.iter().enumerate() {
-            let name = output_name(program, &output.target);
-            let mode = mode_of(program, &inner.compiled.spec, o);
-            let given = match output.target {
-                Target::Loss => bindings.losses.first().cloned(),
-                Target::Denominator => None,
-                Target::Extra(ref name) => {
-                    bindings.extras.iter().find(|(known, _)| known == name).map(|(_, tensor)| tensor.clone())
-                }
-                Target::Grad(place) => match (find(&bindings.grads, place), mode) {
-                    (None, Mode::InPlace(_)) => inputs[place].clone(),
-                    (given, _) => given,
-                },
-                Target::HessianDiagonal(place) => find(&bindings.hessian_diagonals, place),
-            };
-            let shape = match output.target {
-                Target::Grad(place) | Target::HessianDiagonal(place) => match &inputs[place] {
-                    Some(input) => input.shape().to_vec(),
-                    None => inner.compiled.shape_of(o, geometry),
-                },
-                _ => inner.compiled.shape_of(o, geometry),
-            };
-            let Some(tensor) = given else {
-                if mode == Mode::Accumulate {
-                    let what = "an accumulated output must be bound".to_owned();
-                    return Err(Error::Name { what, name, known: "none given".to_owned() });
-                }
-                outputs.push(Tensor::zeros(&inner.ctx, inner.compiled.dtype_of(o), &shape)?);
-                continue;
-            };
-            if tensor.dtype() != inner.compiled.dtype_of(o) {
-                let (expected, found) = (inner.compiled.dtype_of(o).to_string(), tensor.dtype().to_string());
-                return Err(Error::DType { input: name, expected, found });
+        let Some(tensor) = given else {
+            if *mode == Mode::Accumulate {
+                let what = "an accumulated output must be bound".to_owned();
+                return Err(Error::Name { what, name, known: "none given".to_owned() });
             }
-            let one = shape.iter().product::<usize>() == 1 && tensor.layout().len() == 1;
-            if tensor.shape() != shape && !one {
-                return Err(Error::Shape {
-                    input: name,
-                    expected: format!("{shape:?}"),
-                    found: tensor.shape().to_vec(),
-                });
-            }
-            check_written(&name, tensor.layout())?;
-            if let Mode::InPlace(place) = mode {
-                let input = inputs[place].as_ref().expect("an input that is overwritten is bound");
-                let same = input.buffer() == tensor.buffer()
-                    && (input.offset(), input.layout()) == (tensor.offset(), tensor.layout());
-                if !same {
-                    let message = "an in-place gradient goes where the input is; bind the same tensor, or none";
-                    return Err(Error::Buffer { input: name, message: message.to_owned() });
-                }
-            }
-            outputs.push(tensor);
+            return Tensor::zeros(&self.inner.ctx, *dtype, shape);
+        };
+        if tensor.dtype() != *dtype {
+            let (expected, found) = (dtype.to_string(), tensor.dtype().to_string());
+            return Err(Error::DType { input: name, expected, found });
         }
-        Ok(outputs)
+        let one = shape.iter().product::<usize>() == 1 && tensor.layout().len() == 1;
+        if tensor.shape() != shape && !one {
+            let (expected, found) = (format!("{shape:?}"), tensor.shape().to_vec());
+            return Err(Error::Shape { input: name, expected, found });
+        }
+        check_written(&name, tensor.layout())?;
+        if let Mode::InPlace(input) = mode {
+            let input = inputs[*input].as_ref().expect("an input that is overwritten is bound");
+            let same = input.buffer() == tensor.buffer()
+                && (input.offset(), input.layout()) == (tensor.offset(), tensor.layout());
+            if !same {
+                let message = "an in-place gradient goes where the input is; bind the same tensor, or none";
+                return Err(Error::Buffer { input: name, message: message.to_owned() });
+            }
+        }
+        Ok(tensor)
     }
 
     /// No written tensor may overlap another. Gives whether one buffer is both read and written at all.
-    pub(crate) fn check_aliases(&self, inputs: &[Option<Tensor>], outputs: &[Tensor]) -> Result<bool> {
-        let program = &self.inner.compiled.program;
+    fn check_aliases(&self, inputs: &[Option<Tensor>], outputs: &[Tensor]) -> Result<bool> {
+        let signature = self.inner.prepared.signature();
         let mut pooled = false;
         let mut earlier: Vec<(String, &Tensor, Option<usize>)> = Vec::new();
         for (place, tensor) in inputs.iter().enumerate() {
             if let Some(tensor) = tensor {
-                earlier.push((program.inputs[place].name.clone(), tensor, Some(place)));
+                earlier.push((signature.inputs[place].name.clone(), tensor, Some(place)));
             }
         }
-        for (o, tensor) in outputs.iter().enumerate() {
-            let name = output_name(program, &program.outputs[o].target);
-            let over = match mode_of(program, &self.inner.compiled.spec, o) {
+        for (tensor, output) in outputs.iter().zip(&signature.outputs) {
+            let name = signature.output_name(&output.kind);
+            let over = match output.mode {
                 Mode::InPlace(place) => Some(place),
                 _ => None,
             };

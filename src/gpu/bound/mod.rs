@@ -3,21 +3,18 @@
 mod phases;
 pub(crate) mod status;
 
+use crate::dispatch::OutputKind;
 use crate::error::{Error, Result};
-use crate::expr::op::{Kind, Op};
-use crate::expr::{Node, NodeId};
-use crate::gpu::bound::status::Status;
 use crate::gpu::device::context::Context;
 use crate::gpu::device::pipeline::Pipeline;
 use crate::gpu::plan::Plan;
 use crate::gpu::tensor::Tensor;
-use crate::loss::{Value, check_option, check_weight};
-use crate::lower::Target;
-use crate::plan::explain::output_name;
-use crate::shape::{DType, Element};
+use crate::plan::operator::{Asked, Tensors};
+use crate::shape::Element;
+use status::Status;
 use std::sync::{Arc, Mutex};
 
-pub(crate) struct BoundStep {
+pub(crate) struct BoundDispatch {
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) group: wgpu::BindGroup,
     pub(crate) grid: [u32; 2],
@@ -34,27 +31,34 @@ pub(crate) struct BoundExchange {
 /// Bound plans of one [`Plan`] share a workspace, so steps run in the order in which they are recorded.
 pub struct Bound {
     /// Before each part, scalar inputs of 16 bits are widened.
-    pub(crate) scalar_steps: Vec<BoundStep>,
-    pub(crate) steps: Vec<BoundStep>,
+    pub(crate) scalar_dispatches: Vec<BoundDispatch>,
+    pub(crate) dispatches: Vec<BoundDispatch>,
     /// Where the parts end that are encoded apart.
-    pub(crate) parts: Vec<usize>,
+    pub(crate) phases: Vec<usize>,
     pub(crate) exchanges: Vec<BoundExchange>,
     /// Scalar inputs of 32 bits: buffer, offset there, offset in `scalars`.
     pub(crate) copies: Vec<(wgpu::Buffer, u64, u64)>,
     pub(crate) scalars: wgpu::Buffer,
     pub(crate) uniforms: wgpu::Buffer,
+    /// Bytes of `uniforms` at which each parameter lies.
+    pub(crate) param_words: Vec<Vec<u64>>,
     pub(crate) params: Arc<Mutex<Vec<f64>>>,
     pub(crate) outputs: Vec<Tensor>,
     pub(crate) status: Option<Arc<Status>>,
     pub(crate) bytes: u64,
-    pub(crate) explained: String,
+    /// What was planned, for explanations.
+    pub(crate) tensors: Tensors,
+    pub(crate) asked: Asked,
     /// Dropped last: then the context sees which kernels are let go.
     pub(crate) plan: Plan,
 }
 
 impl std::fmt::Debug for Bound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bound").field("plan", &self.plan).field("steps", &self.steps.len()).finish_non_exhaustive()
+        f.debug_struct("Bound")
+            .field("plan", &self.plan)
+            .field("dispatches", &self.dispatches.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -65,7 +69,7 @@ impl Bound {
     /// [`Error::Unsupported`] for a shard of the classes: its states must be exchanged in between.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
         self.check_whole()?;
-        self.encode_timed(encoder, &self.steps, None);
+        self.encode_timed(encoder, &self.dispatches, None);
         Ok(())
     }
 
@@ -80,7 +84,7 @@ impl Bound {
         writes: wgpu::ComputePassTimestampWrites<'_>,
     ) -> Result<()> {
         self.check_whole()?;
-        self.encode_timed(encoder, &self.steps, Some(writes));
+        self.encode_timed(encoder, &self.dispatches, Some(writes));
         Ok(())
     }
 
@@ -96,7 +100,7 @@ impl Bound {
     pub(crate) fn encode_timed(
         &self,
         encoder: &mut wgpu::CommandEncoder,
-        steps: &[BoundStep],
+        dispatches: &[BoundDispatch],
         timestamp_writes: Option<wgpu::ComputePassTimestampWrites<'_>>,
     ) {
         for (buffer, from, to) in &self.copies {
@@ -104,10 +108,10 @@ impl Bound {
         }
         let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
         let mut pass = encoder.begin_compute_pass(&descriptor);
-        for step in self.scalar_steps.iter().chain(steps) {
-            pass.set_pipeline(&step.pipeline.pipeline);
-            pass.set_bind_group(0, &step.group, &[]);
-            pass.dispatch_workgroups(step.grid[0], step.grid[1], 1);
+        for dispatch in self.scalar_dispatches.iter().chain(dispatches) {
+            pass.set_pipeline(&dispatch.pipeline.pipeline);
+            pass.set_bind_group(0, &dispatch.group, &[]);
+            pass.dispatch_workgroups(dispatch.grid[0], dispatch.grid[1], 1);
         }
     }
 
@@ -117,7 +121,7 @@ impl Bound {
     /// As [`Bound::encode`]; [`Error::Device`] of a lost device, and of buffers that were destroyed or are mapped.
     pub fn submit(&self) -> Result<()> {
         self.check_whole()?;
-        self.context().submit("a step", |encoder| self.encode_timed(encoder, &self.steps, None))
+        self.context().submit("a step", |encoder| self.encode_timed(encoder, &self.dispatches, None))
     }
 
     /// Sets a parameter (a number, or a class index such as `ignore_index`); takes effect with the next submit.
@@ -127,57 +131,20 @@ impl Bound {
     /// new plan); [`Error::Device`].
     pub fn set_param(&self, name: &str, value: f64) -> Result<()> {
         let inner = &self.plan.inner;
-        let program = &inner.compiled.program;
-        let Some(place) = program.params.iter().position(|p| p.name == name) else {
-            let known: Vec<&str> = program.params.iter().map(|p| p.name.as_str()).collect();
-            let what = format!("{} has no parameter", program.name);
+        let signature = inner.prepared.signature();
+        let Some(index) = signature.params.iter().position(|param| param.decl.name == name) else {
+            let known: Vec<&str> = signature.params.iter().map(|param| param.decl.name.as_str()).collect();
+            let what = format!("{} has no parameter", signature.name);
             return Err(Error::Name { what, name: name.to_owned(), known: known.join(", ") });
         };
-        let param = &program.params[place];
-        let wrong = |loss: &str, allowed: String| {
-            let (loss, param) = (loss.to_owned(), name.to_owned());
-            Err(Error::Param { loss, param, found: format!("{value}"), allowed })
-        };
         let mut params = self.params.lock().expect("parameters are only locked to be set, which does not panic");
-        if param.kind == Kind::Int {
-            let range = self.class_indices(place as u32);
-            if value.fract() != 0.0 || !range.contains(&value) {
-                let allowed = format!("a class index, {} to {}, as the labels are stored", range.start(), range.end());
-                return wrong(&program.name, allowed);
-            }
-        } else if let Some((loss, decl)) = inner.compiled.loss.param_decl(name) {
-            check_option(&loss, &decl, &Value::Num(value))?;
-            let class = |x: f64| decl.structural.iter().position(|s| *s == x);
-            if class(value) != class(params[place]) {
-                return wrong(&loss, format!("a value with the same kernel as {}; make a new plan", params[place]));
-            }
-        } else {
-            check_weight(&program.name, value)?;
+        inner.prepared.check_param(index, value, params[index])?;
+        let word = signature.params[index].decl.word(value).to_le_bytes();
+        for &byte in &self.param_words[index] {
+            inner.ctx.write("parameters", &self.uniforms, byte, &word)?;
         }
-        inner.ctx.write("parameters", &self.uniforms, 4 * place as u64, &param.word(value).to_le_bytes())?;
-        params[place] = value;
+        params[index] = value;
         Ok(())
-    }
-
-    /// Values that labels which are compared with a parameter can have.
-    fn class_indices(&self, param: u32) -> std::ops::RangeInclusive<f64> {
-        let program = &self.plan.inner.compiled.program;
-        let is_param = |id: NodeId| id != NodeId::NONE && *program.node(id) == Node::Param(param);
-        let beside = program.nodes.iter().filter_map(|node| match *node {
-            Node::Op(Op::Eq, [a, b, _]) if is_param(a) => Some(b),
-            Node::Op(Op::Eq, [a, b, _]) if is_param(b) => Some(a),
-            _ => None,
-        });
-        let is_unsigned = |id: NodeId| {
-            let Node::Input(place) = *program.node(id) else { return false };
-            let name = &program.inputs[place as usize].name;
-            self.plan.inner.compiled.spec.inputs.iter().any(|(input, dtype, _)| input == name && *dtype == DType::U32)
-        };
-        let all = f64::from(i32::MIN)..=f64::from(u32::MAX);
-        beside.fold(all, |range, label| match is_unsigned(label) {
-            true => range.start().max(0.0)..=*range.end(),
-            false => *range.start()..=range.end().min(f64::from(i32::MAX)),
-        })
     }
 
     /// The loss, in the shape of its reduction.
@@ -185,7 +152,7 @@ impl Bound {
     /// # Errors
     /// [`Error::Name`] if the plan was made without it.
     pub fn loss(&self) -> Result<&Tensor> {
-        self.output(&Target::Loss)
+        self.output(&OutputKind::Loss)
     }
 
     /// What the mean divides by.
@@ -193,7 +160,7 @@ impl Bound {
     /// # Errors
     /// [`Error::Name`] if the plan was made without it.
     pub fn denominator(&self) -> Result<&Tensor> {
-        self.output(&Target::Denominator)
+        self.output(&OutputKind::Denominator)
     }
 
     /// Another output of the loss, by name.
@@ -201,7 +168,7 @@ impl Bound {
     /// # Errors
     /// [`Error::Name`] if the plan was made without it.
     pub fn extra(&self, name: &str) -> Result<&Tensor> {
-        self.output(&Target::Extra(name.to_owned()))
+        self.output(&OutputKind::Extra(name.to_owned()))
     }
 
     /// The gradient with respect to an input.
@@ -209,7 +176,7 @@ impl Bound {
     /// # Errors
     /// [`Error::Name`] if the plan makes none.
     pub fn grad(&self, input: &str) -> Result<&Tensor> {
-        self.output(&Target::Grad(self.place(input)?))
+        self.output(&OutputKind::Grad(self.input(input)?))
     }
 
     /// The diagonal of the Hessian with respect to an input.
@@ -217,30 +184,29 @@ impl Bound {
     /// # Errors
     /// [`Error::Name`] if the plan makes none.
     pub fn hessian_diagonal(&self, input: &str) -> Result<&Tensor> {
-        self.output(&Target::HessianDiagonal(self.place(input)?))
+        self.output(&OutputKind::HessianDiagonal(self.input(input)?))
     }
 
-    /// The place of an input among the program's.
-    pub(crate) fn place(&self, input: &str) -> Result<usize> {
-        let program = &self.plan.inner.compiled.program;
-        program.input(input).ok_or_else(|| {
-            let known: Vec<&str> = program.inputs.iter().map(|i| i.name.as_str()).collect();
-            Error::Name { what: "the plan has no input".into(), name: input.to_owned(), known: known.join(", ") }
+    /// Index of an input in the signature.
+    pub(crate) fn input(&self, name: &str) -> Result<usize> {
+        let signature = self.plan.inner.prepared.signature();
+        signature.input(name).ok_or_else(|| {
+            let known: Vec<&str> = signature.inputs.iter().map(|i| i.name.as_str()).collect();
+            Error::Name { what: "the plan has no input".into(), name: name.to_owned(), known: known.join(", ") }
         })
     }
 
-    /// The place of an output among the program's.
-    pub(crate) fn output_place(&self, target: &Target) -> Result<usize> {
-        let program = &self.plan.inner.compiled.program;
-        program.outputs.iter().position(|o| o.target == *target).ok_or_else(|| {
-            let known: Vec<String> = program.outputs.iter().map(|o| output_name(program, &o.target)).collect();
-            let name = output_name(program, target);
-            Error::Name { what: "the plan does not make the".into(), name, known: known.join(", ") }
+    /// Index of an output in the signature.
+    pub(crate) fn output_index(&self, kind: &OutputKind) -> Result<usize> {
+        let signature = self.plan.inner.prepared.signature();
+        signature.outputs.iter().position(|output| output.kind == *kind).ok_or_else(|| {
+            let (name, known) = (signature.output_name(kind), signature.output_names().join(", "));
+            Error::Name { what: "the plan does not make the".into(), name, known }
         })
     }
 
-    fn output(&self, target: &Target) -> Result<&Tensor> {
-        Ok(&self.outputs[self.output_place(target)?])
+    fn output(&self, kind: &OutputKind) -> Result<&Tensor> {
+        Ok(&self.outputs[self.output_index(kind)?])
     }
 
     /// Bytes that a step must move: inputs once, outputs once.
@@ -249,8 +215,8 @@ impl Bound {
     }
 
     /// What was chosen for these tensors and why, as in [`Plan::explain`].
-    pub fn explain(&self) -> &str {
-        &self.explained
+    pub fn explain(&self) -> String {
+        self.plan.inner.explain(&self.tensors, self.asked).unwrap_or_else(|error| error.to_string())
     }
 
     /// Reads the status word: the first row with a label out of range, since it was last reported. Reporting it clears

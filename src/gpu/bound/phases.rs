@@ -52,7 +52,7 @@ impl Bound {
     /// [`Error::Unsupported`] if there is no such exchange.
     pub fn encode_states(&self, exchange: usize, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
         self.exchange(exchange)?;
-        self.encode_part(exchange, encoder)
+        self.encode_phase(exchange, encoder)
     }
 
     /// This shard's states: `[rows, words]`, to be moved as they are.
@@ -77,7 +77,7 @@ impl Bound {
     /// [`Error::Unsupported`] unless the plan was made with [`PlanSpec::separate_backward`](crate::PlanSpec::separate_backward) or
     /// [`PlanSpec::shard`](crate::PlanSpec::shard).
     pub fn encode_forward(&self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        self.encode_part(self.exchanges.len(), encoder)
+        self.encode_phase(self.exchanges.len(), encoder)
     }
 
     /// Records the gradients, from the inputs and what [`Bound::encode_forward`] kept of them; again and again, unless
@@ -86,17 +86,17 @@ impl Bound {
     /// # Errors
     /// As [`Bound::encode_forward`].
     pub fn encode_backward(&self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        self.encode_part(self.exchanges.len() + 1, encoder)
+        self.encode_phase(self.exchanges.len() + 1, encoder)
     }
 
-    fn encode_part(&self, part: usize, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        if self.parts.len() < 2 {
+    fn encode_phase(&self, phase: usize, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        if self.phases.len() < 2 {
             let message =
                 "a part of a plan that was made in one; see PlanSpec::separate_backward and PlanSpec::shard".to_owned();
             return Err(Error::Unsupported { message });
         }
-        let first = if part == 0 { 0 } else { self.parts[part - 1] };
-        self.encode_timed(encoder, &self.steps[first..self.parts[part]], None);
+        let first = if phase == 0 { 0 } else { self.phases[phase - 1] };
+        self.encode_timed(encoder, &self.dispatches[first..self.phases[phase]], None);
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 //! Compute pipelines, made once for each source, and kept as long as a plan holds them or there is room.
+//!
+//! A source's first line is its title, the name of the loss and the shape: kernels that differ in it alone are one.
 
-use crate::codegen::KernelSource;
+use crate::dispatch::{Dispatch, FIRST_STORAGE};
 use crate::error::Result;
 use crate::gpu::device::context::Context;
 use crate::gpu::device::trusted;
@@ -16,7 +18,7 @@ pub(crate) struct Pipeline {
 /// Pipelines that nobody uses, where the context was not told how many to keep.
 pub(crate) const IDLE: usize = 128;
 
-/// Pipelines by their sources. Those of live plans stay; of the others, those that were used last.
+/// Pipelines by their sources after the title. Those of live plans stay; of the others, those that were used last.
 pub(crate) struct PipelineCache {
     known: Mutex<Known>,
     /// Kernels to break, by their titles.
@@ -75,30 +77,27 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Uniforms of a kernel: binding 0 and 1, and for reductions one after the storage buffers.
-fn uniforms(source: &KernelSource, trailing: bool) -> Vec<u32> {
-    let mut all = vec![0, 1];
-    if trailing {
-        all.push(source.bindings.len() as u32 + 2);
-    }
-    all
+/// What a source is known by: all but its title.
+fn untitled(wgsl: &str) -> &str {
+    wgsl.split_once('\n').map_or(wgsl, |(_, body)| body)
 }
 
 impl PipelineCache {
-    /// The pipeline of a source; `trailing` says that a uniform follows the storage buffers.
-    pub fn get(&self, ctx: &Context, source: &KernelSource, trailing: bool) -> Result<Arc<Pipeline>> {
+    /// The pipeline of a dispatch.
+    pub fn get(&self, ctx: &Context, dispatch: &Dispatch) -> Result<Arc<Pipeline>> {
+        let key = self.key(&dispatch.wgsl);
         let slot = {
             let mut known = locked(&self.known);
             known.clock += 1;
             let used = known.clock;
-            match known.entries.get_mut(&source.wgsl) {
+            match known.entries.get_mut(key) {
                 Some(entry) => {
                     entry.used = used;
                     entry.slot.clone()
                 }
                 None => {
                     let slot = Arc::<Slot>::default();
-                    known.entries.insert(source.wgsl.clone(), Entry { slot: slot.clone(), used });
+                    known.entries.insert(key.to_owned(), Entry { slot: slot.clone(), used });
                     slot
                 }
             }
@@ -108,20 +107,29 @@ impl PipelineCache {
             return Ok(found.clone());
         }
         #[cfg(feature = "cli")]
-        let made = create(ctx, &self.broken(source), trailing);
+        let made = create(ctx, dispatch, &self.broken(&dispatch.wgsl));
         #[cfg(not(feature = "cli"))]
-        let made = create(ctx, source, trailing);
+        let made = create(ctx, dispatch, &dispatch.wgsl);
         let made = made.map(Arc::new);
         *place = made.as_ref().ok().cloned();
         drop(place);
         drop(slot);
         let mut known = locked(&self.known);
         // One that could not be made is idle at once, and worth nothing.
-        if made.is_err() && known.entries.get(&source.wgsl).is_some_and(Entry::is_idle) {
-            known.entries.remove(&source.wgsl);
+        if made.is_err() && known.entries.get(key).is_some_and(Entry::is_idle) {
+            known.entries.remove(key);
         }
         known.evict();
         made
+    }
+
+    /// The source after its title; all of it where titles say which kernels to break.
+    fn key<'s>(&self, wgsl: &'s str) -> &'s str {
+        #[cfg(feature = "cli")]
+        if self.broken.get().is_some() {
+            return wgsl;
+        }
+        untitled(wgsl)
     }
 
     /// Pipelines that are there.
@@ -147,21 +155,18 @@ impl PipelineCache {
     }
 
     #[cfg(feature = "cli")]
-    fn broken(&self, source: &KernelSource) -> KernelSource {
-        let title = source.wgsl.lines().next().unwrap_or_default();
+    fn broken(&self, wgsl: &str) -> String {
+        let title = wgsl.lines().next().unwrap_or_default();
         match self.broken.get() {
-            Some(part) if title.contains(part.as_str()) => {
-                KernelSource { wgsl: crate::gpu::device::broken::without_last_column(&source.wgsl), ..source.clone() }
-            }
-            _ => source.clone(),
+            Some(part) if title.contains(part.as_str()) => super::broken::without_last_column(wgsl),
+            _ => wgsl.to_owned(),
         }
     }
 }
 
-fn create(ctx: &Context, source: &KernelSource, trailing: bool) -> Result<Pipeline> {
+fn create(ctx: &Context, dispatch: &Dispatch, wgsl: &str) -> Result<Pipeline> {
     let device = ctx.device();
-    let uniforms = uniforms(source, trailing);
-    let label = source.wgsl.lines().next().unwrap_or_default().trim_start_matches("// ");
+    let label = wgsl.lines().next().unwrap_or_default().trim_start_matches("// ");
     let entry = |binding: u32, ty: wgpu::BufferBindingType| wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
@@ -169,10 +174,10 @@ fn create(ctx: &Context, source: &KernelSource, trailing: bool) -> Result<Pipeli
         count: None,
     };
     let mut entries: Vec<wgpu::BindGroupLayoutEntry> =
-        uniforms.iter().map(|&binding| entry(binding, wgpu::BufferBindingType::Uniform)).collect();
-    for (place, binding) in source.bindings.iter().enumerate() {
-        let ty = wgpu::BufferBindingType::Storage { read_only: !binding.writes };
-        entries.push(entry(place as u32 + 2, ty));
+        dispatch.uniforms.iter().map(|(binding, _)| entry(*binding, wgpu::BufferBindingType::Uniform)).collect();
+    for (binding, region) in (FIRST_STORAGE..).zip(&dispatch.storage) {
+        let ty = wgpu::BufferBindingType::Storage { read_only: !region.writes };
+        entries.push(entry(binding, ty));
     }
     ctx.scoped(&format!("kernel `{label}`"), || {
         let layout =
@@ -182,7 +187,7 @@ fn create(ctx: &Context, source: &KernelSource, trailing: bool) -> Result<Pipeli
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let module = trusted::shader_module(device, label, &source.wgsl);
+        let module = trusted::shader_module(device, label, wgsl);
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(label),
             layout: Some(&pipeline_layout),

@@ -1,7 +1,7 @@
 //! What an adapter's exp2 is worth, measured once a context.
 
 use crate::codegen::template::{Gather, Skeleton, fill_hooks};
-use crate::codegen::{Binding, KernelSource, Slot};
+use crate::dispatch::{Dispatch, FIRST_STORAGE, Note, Region, Slot};
 use crate::error::Result;
 use crate::gpu::device::context::Context;
 use std::collections::BTreeMap;
@@ -37,22 +37,21 @@ pub(crate) async fn exp2_is_accurate(ctx: &Context) -> bool {
 async fn results(ctx: &Context) -> Result<Vec<f32>> {
     let hooks = BTreeMap::from([("constants".to_owned(), "const WG: u32 = 64u;\n".to_owned())]);
     let wgsl = fill_hooks("probe of exp2", Skeleton::Probe, 0, Gather::Tree, &hooks);
-    let bindings = vec![Binding { slot: Slot::Work, writes: true, tensor: None }];
-    let source = KernelSource { wgsl: wgsl.expect("the probe takes constants"), bindings };
-    let pipeline = ctx.pipeline_cache().get(ctx, &source, false)?;
+    let storage = vec![Region { slot: Slot::Workspace, writes: true, bytes: None }];
+    let wgsl = wgsl.expect("the probe takes constants").into();
+    let dispatch = Dispatch { wgsl, grid: [1, 1], uniforms: Vec::new(), storage, note: Note::Whole };
+    let pipeline = ctx.pipeline_cache().get(ctx, &dispatch)?;
     let arguments = arguments();
     let bytes = 4 * arguments.len() as u64;
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
     let buffer = ctx.create_buffer("wgloss probe", bytes, usage)?;
     ctx.write("wgloss probe", &buffer, 0, bytemuck::cast_slice(&arguments))?;
-    let unused = ctx.create_buffer("wgloss probe", 256, wgpu::BufferUsages::UNIFORM)?;
-    let buffers = [&unused, &unused, &buffer];
-    let entry = |k: usize| wgpu::BindGroupEntry { binding: k as u32, resource: buffers[k].as_entire_binding() };
+    let entry = wgpu::BindGroupEntry { binding: FIRST_STORAGE, resource: buffer.as_entire_binding() };
     ctx.submit("probe", |encoder| {
         let group = ctx.device().create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some("wgloss probe"),
             layout: &pipeline.layout,
-            entries: &[entry(0), entry(1), entry(2)],
+            entries: std::slice::from_ref(&entry),
         });
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         pass.set_pipeline(&pipeline.pipeline);

@@ -6,20 +6,14 @@ mod rig;
 
 pub use cache::TuneCache;
 
-use crate::codegen::pass_kernel;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::bound::Bound;
 use crate::gpu::plan::{Inner, Plan};
 use crate::gpu::tune::cache::{Kept, Key, fnv};
 use crate::gpu::tune::rig::Trial;
-use crate::plan::check::mode_of;
-use crate::plan::compiled::Compiled;
-use crate::plan::explain::output_name;
-use crate::plan::passes::Resolved;
-use crate::plan::problem::{Place, Step};
+use crate::plan::operator::TuneFacts;
 use crate::plan::tuning::{TuneCandidate, TuneClock, Tuning};
-use crate::schedule::{Force, Kernel, PassSchedule, Shape, candidates};
-use crate::shape::Geometry;
+use crate::schedule::{Force, PassSchedule};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -137,23 +131,18 @@ impl Plan {
     /// [`Error::Unsupported`](crate::Error::Unsupported) for a shard of the classes, which does not run by itself.
     pub fn tune(&self, options: &TuneOptions) -> Result<Plan> {
         let inner = &self.inner;
-        if inner.compiled.staging.shard.is_some() {
-            let message = "tuning a shard of the classes, which does not run by itself".to_owned();
-            return Err(Error::Unsupported { message });
-        }
+        let pinned = inner.prepared.pinned();
+        let forces = inner.prepared.candidates()?;
         // As it was before it was tuned, if it was.
-        let plain = Plan { inner: Arc::new(inner.scheduled(inner.compiled.spec.force, None)?) };
-        let (geometry, resolved) = plain.inner.resolve(&plain.inner.compiled.planned()?, false)?;
-        let kept_in = options.cache.as_ref().zip(plain.key(&geometry, &resolved));
+        let plain = Plan { inner: Arc::new(inner.scheduled(pinned, None)?) };
+        let kept_in = options.cache.as_ref().zip(plain.key()?);
         if let Some(plan) = kept_in.as_ref().and_then(|(cache, key)| plain.known(cache, key)) {
             return Ok(plan);
         }
-        let shapes: Vec<Shape> = resolved.facts.passes.iter().map(|facts| facts.shape).collect();
-        let forces = candidates(&inner.compiled.program, &shapes, inner.ctx.limits(), inner.compiled.spec.force);
-        let most = (KEPT_BYTES / plain.kept_bytes(&geometry, &resolved).max(1)).clamp(2, forces.len().max(2) as u64);
+        let kept: u64 = plain.inner.planned()?.kept.iter().map(|kept| kept.bytes).fold(0, u64::saturating_add);
+        let most = (KEPT_BYTES / kept.max(1)).clamp(2, forces.len().max(2) as u64);
         let forces = &forces[..forces.len().min(most as usize).min(options.most.saturating_add(1))];
-        drop(resolved);
-        let mut tuning = plain.measure(&geometry, forces, options)?;
+        let mut tuning = plain.measure(forces, options)?;
         let force = tuning.candidates[tuning.chosen].force;
         if let Some((cache, key)) = kept_in {
             let ms =
@@ -161,15 +150,16 @@ impl Plan {
             let kept = Kept { force, default_ms: ms(0), ms: ms(tuning.chosen) };
             tuning.not_kept = cache.put(&key, &kept).err().map(|error| format!("{}: {error}", cache.path().display()));
         }
-        Ok(Plan { inner: Arc::new(inner.scheduled(inner.compiled.spec.force, Some((force, tuning)))?) })
+        Ok(Plan { inner: Arc::new(inner.scheduled(pinned, Some((force, tuning)))?) })
     }
 
     /// The plan as an earlier run found it best; a schedule that these shapes cannot take is not taken.
     fn known(&self, cache: &TuneCache, key: &Key) -> Option<Plan> {
         let Kept { force, default_ms, ms } = cache.get(key)?;
         let inner = &self.inner;
-        let mut all = vec![(inner.compiled.spec.force, default_ms)];
-        all.extend((force != inner.compiled.spec.force).then_some((force, ms)));
+        let pinned = inner.prepared.pinned();
+        let mut all = vec![(pinned, default_ms)];
+        all.extend((force != pinned).then_some((force, ms)));
         let candidate = |(force, ms): &(Force, f64)| {
             let passes =
                 inner.scheduled(*force, None).and_then(|other| Plan { inner: Arc::new(other) }.schedules()).ok()?;
@@ -184,68 +174,37 @@ impl Plan {
         };
         let candidates: Vec<TuneCandidate> = all.iter().map(candidate).collect::<Option<_>>()?;
         let tuning = Tuning { clock: TuneClock::Cache, chosen: candidates.len() - 1, candidates, not_kept: None };
-        let inner = inner.scheduled(inner.compiled.spec.force, Some((force, tuning))).ok()?;
+        let inner = inner.scheduled(pinned, Some((force, tuning))).ok()?;
         Some(Plan { inner: Arc::new(inner) })
     }
 
     fn schedules(&self) -> Result<Vec<PassSchedule>> {
-        let (_, resolved) = self.inner.resolve(&self.inner.compiled.planned()?, false)?;
-        Ok(resolved.facts.passes.iter().map(|facts| facts.schedule).collect())
-    }
-
-    /// Bytes that each bound plan takes for gradients that settle after their pass.
-    fn kept_bytes(&self, geometry: &Geometry, resolved: &Resolved) -> u64 {
-        let outputs = &self.inner.compiled.program.outputs;
-        let kept = |step: &Step| match step {
-            Step::Settle { output, .. } => Place::kept_values(geometry, outputs[*output].scope),
-            _ => 0,
-        };
-        resolved.steps.iter().map(kept).fold(0u64, u64::saturating_add).saturating_mul(4)
+        self.inner.prepared.schedules()
     }
 
     /// What the outcome depends on; none where the adapter is not known.
-    fn key(&self, geometry: &Geometry, resolved: &Resolved) -> Option<Key> {
-        let Inner { ctx, compiled, .. } = &*self.inner;
-        let Compiled { program, spec, .. } = compiled;
-        let planned = compiled.planned().ok()?;
-        let inputs = program.inputs.iter().zip(&planned.inputs);
-        let inputs = inputs.filter_map(|(decl, io)| Some(format!("{} {}", decl.name, io.as_ref()?.dtype)));
-        let outputs = planned.outputs.iter().enumerate().map(|(output, io)| {
-            let name = output_name(program, &program.outputs[output].target);
-            format!("{name} {} {:?}", io.dtype, mode_of(program, spec, output))
-        });
-        // One schedule for all shapes of a class: only what else the kernels depend on is to tell.
-        let kernels = (0..program.passes.len()).map(|pass| {
-            let chosen = &resolved.facts.passes[pass].schedule;
-            let kernel = if chosen.kernel == Kernel::Elementwise { Kernel::Elementwise } else { Kernel::Row };
-            let (workgroup, lanes, subgroup, grid) = (64, 64, 0, [1, 1]);
-            let fixed = PassSchedule { kernel, workgroup, lanes, subgroup, grid, strided: false, ..*chosen };
-            pass_kernel(program, pass, &fixed, &resolved.variants[pass], 0).wgsl
-        });
-        let kernels: Vec<String> = kernels.collect();
-        let alignment = resolved.facts.passes.iter().map(|facts| {
-            let Shape { width, masked, rows_innermost, overwritten, .. } = facts.shape;
-            let flags = [masked, rows_innermost, overwritten].map(|flag| if flag { 'y' } else { 'n' });
-            format!("aligned {width}{}", flags.iter().collect::<String>())
-        });
-        Some(Key {
-            adapter: ctx.adapter_key()?,
+    fn key(&self) -> Result<Option<Key>> {
+        let Inner { ctx, prepared, .. } = &*self.inner;
+        let Some(adapter) = ctx.adapter_key() else { return Ok(None) };
+        let TuneFacts { rows, cols, tensors, alignment, kernels } = prepared.tune_facts()?;
+        Ok(Some(Key {
+            adapter,
             limits: ctx.limits().clone(),
-            program: program.name.clone(),
+            program: prepared.signature().name.clone(),
             kernels: fnv(kernels.iter().map(String::as_bytes)),
-            rows: geometry.rows,
-            cols: geometry.cols,
-            tensors: inputs.chain(outputs).collect(),
-            alignment: alignment.collect(),
-            asked: spec.force,
-        })
+            rows,
+            cols,
+            tensors,
+            alignment,
+            asked: prepared.pinned(),
+        }))
     }
 
     /// Compiles, checks and times the candidates, of which the first is the default.
-    fn measure(&self, geometry: &Geometry, forces: &[Force], options: &TuneOptions) -> Result<Tuning> {
+    fn measure(&self, forces: &[Force], options: &TuneOptions) -> Result<Tuning> {
         let budget = options.budget.min(LONGEST_BUDGET);
         let deadline = Instant::now() + budget;
-        let mut trial = Trial::new(&self.inner, geometry)?;
+        let mut trial = Trial::new(&self.inner)?;
         let mut all: Vec<TuneCandidate> = Vec::new();
         let mut contenders: Vec<Contender> = Vec::new();
         let mut want = None;

@@ -1,6 +1,6 @@
 //! Tensors of a plan's shapes, made for tuning, and a clock for runs over them.
 
-use crate::codegen::Mode;
+use crate::dispatch::{Mode, OutputKind};
 use crate::error::Result;
 use crate::expr::op::Kind;
 use crate::gpu::bind::Bindings;
@@ -9,15 +9,12 @@ use crate::gpu::device::context::Context;
 use crate::gpu::plan::Inner;
 use crate::gpu::tensor::Tensor;
 use crate::gpu::tune::agree::{Measure, disagreement};
-use crate::lower::Target;
-use crate::plan::check::mode_of;
-use crate::plan::compiled::Io;
-use crate::plan::explain::output_name;
+use crate::plan::operator::Placed;
 use crate::plan::tuning::TuneClock;
+use crate::shape::Layout;
 use crate::shape::RowAxis;
 use crate::shape::Scope;
 use crate::shape::{DType, widen_bf16, widen_f16};
-use crate::shape::{Geometry, Layout};
 use half::{bf16, f16};
 use std::time::Instant;
 
@@ -47,25 +44,26 @@ struct Stamps {
 }
 
 impl<'a> Trial<'a> {
-    pub fn new(inner: &'a Inner, geometry: &Geometry) -> Result<Trial<'a>> {
+    pub fn new(inner: &'a Inner) -> Result<Trial<'a>> {
         let ctx = &inner.ctx;
+        let cols = inner.prepared.tune_facts()?.cols;
         let stamps = ctx.device().features().contains(wgpu::Features::TIMESTAMP_QUERY).then(|| Stamps::new(ctx));
         let mut trial = Trial {
             inner,
-            cols: geometry.cols as usize,
+            cols: cols as usize,
             bindings: Bindings::new(),
             overwritten: Vec::new(),
             accumulated: Vec::new(),
             stamps: stamps.transpose()?,
         };
-        let planned = inner.compiled.planned()?;
-        let program = &inner.compiled.program;
-        let modes: Vec<Mode> = (0..program.outputs.len()).map(|o| mode_of(program, &inner.compiled.spec, o)).collect();
+        let planned = inner.prepared.planned()?;
+        let signature = inner.prepared.signature();
+        let modes: Vec<Mode> = signature.outputs.iter().map(|output| output.mode).collect();
         let mut fills = Vec::new();
-        for (place, decl) in program.inputs.iter().enumerate() {
+        for (place, decl) in signature.inputs.iter().enumerate() {
             let io = planned.inputs[place].as_ref().expect("every input of a plan is planned");
             let tensor = trial.tensor(io)?;
-            let labels = (decl.kind == Kind::Int).then_some(geometry.cols.min(1 << 31) as u32);
+            let labels = (decl.kind == Kind::Int).then_some(cols.min(1 << 31) as u32);
             let source = trial.source(io.dtype, labels, place as u32)?;
             fills.push((tensor.buffer().clone(), source));
             if modes.contains(&Mode::InPlace(place)) {
@@ -75,8 +73,8 @@ impl<'a> Trial<'a> {
         }
         ctx.submit("tuning data", |encoder| fills.iter().for_each(|(buffer, source)| fill(encoder, source, buffer)))?;
         for (output, mode) in modes.into_iter().enumerate() {
-            let target = &program.outputs[output].target;
-            if matches!(mode, Mode::InPlace(_)) || *target == Target::Denominator {
+            let target = &signature.outputs[output].kind;
+            if matches!(mode, Mode::InPlace(_)) || *target == OutputKind::Denominator {
                 continue;
             }
             let tensor = trial.tensor(&planned.outputs[output])?;
@@ -84,19 +82,19 @@ impl<'a> Trial<'a> {
                 trial.accumulated.push(tensor.buffer().clone());
             }
             let bindings = std::mem::take(&mut trial.bindings);
-            let name = |place: usize| &program.inputs[place].name;
+            let name = |place: usize| &signature.inputs[place].name;
             trial.bindings = match target {
-                Target::Loss => bindings.loss(&tensor),
-                Target::Extra(extra) => bindings.extra(extra, &tensor),
-                Target::Grad(place) => bindings.grad(name(*place), &tensor),
-                Target::HessianDiagonal(place) => bindings.hessian_diagonal(name(*place), &tensor),
-                Target::Denominator => unreachable!("a denominator was passed over: no tensor is bound to it"),
+                OutputKind::Loss => bindings.loss(&tensor),
+                OutputKind::Extra(extra) => bindings.extra(extra, &tensor),
+                OutputKind::Grad(place) => bindings.grad(name(*place), &tensor),
+                OutputKind::HessianDiagonal(place) => bindings.hessian_diagonal(name(*place), &tensor),
+                OutputKind::Denominator => unreachable!("a denominator was passed over: no tensor is bound to it"),
             };
         }
         Ok(trial)
     }
 
-    fn tensor(&self, io: &Io) -> Result<Tensor> {
+    fn tensor(&self, io: &Placed) -> Result<Tensor> {
         let ctx = &self.inner.ctx;
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         // As long as tensors that wgloss makes: to the end of the last vector.
@@ -145,7 +143,7 @@ impl<'a> Trial<'a> {
     pub fn outputs(&self, bound: &Bound) -> Result<Vec<Vec<f32>>> {
         self.inner.ctx.submit("a step", |encoder| {
             self.restore(encoder);
-            bound.encode_timed(encoder, &bound.steps, None);
+            bound.encode_timed(encoder, &bound.dispatches, None);
         })?;
         bound.outputs.iter().map(|tensor| self.ends(tensor)).collect()
     }
@@ -153,7 +151,7 @@ impl<'a> Trial<'a> {
     fn ends(&self, tensor: &Tensor) -> Result<Vec<f32>> {
         let (size, elements) = (tensor.dtype().size(), tensor.layout().extent());
         // Whole rows, and whole words.
-        let step = if self.inner.compiled.program.has_rows() { 2 * self.cols as u64 } else { 2 };
+        let step = if self.inner.prepared.signature().row_axis != RowAxis::None { 2 * self.cols as u64 } else { 2 };
         let part = (COMPARED / size).next_multiple_of(step);
         let tail = elements.saturating_sub(part) / step * step;
         let pieces = match elements > 2 * part {
@@ -177,22 +175,22 @@ impl<'a> Trial<'a> {
 
     /// What differs between the default's outputs and a candidate's.
     pub fn disagreement(&self, bound: &Bound, want: &[Vec<f32>], got: &[Vec<f32>]) -> Option<String> {
-        let program = &self.inner.compiled.program;
+        let signature = self.inner.prepared.signature();
         (0..want.len()).find_map(|output| {
-            let (target, tensor) = (&program.outputs[output].target, &bound.outputs[output]);
-            let is_gradient = matches!(target, Target::Grad(_) | Target::HessianDiagonal(_));
+            let (target, tensor) = (&signature.outputs[output].kind, &bound.outputs[output]);
+            let is_gradient = matches!(target, OutputKind::Grad(_) | OutputKind::HessianDiagonal(_));
             let shape = tensor.shape();
-            let last = match program.row_axis {
+            let last = match signature.row_axis {
                 RowAxis::None => false,
                 RowAxis::Class => shape.len() <= 2,
                 RowAxis::Last => true,
             };
             let dense = *tensor.layout() == Layout::contiguous(shape) && shape.last() == Some(&self.cols);
-            let in_rows = is_gradient && program.outputs[output].scope == Scope::Element && last && dense;
+            let in_rows = is_gradient && signature.outputs[output].scope == Scope::Element && last && dense;
             let row = if in_rows { self.cols } else { want[output].len() };
             let measure = Measure { dtype: tensor.dtype(), row, is_loss: !is_gradient };
             let what = disagreement(&want[output], &got[output], measure)?;
-            Some(format!("{} {what}", output_name(program, target)))
+            Some(format!("{} {what}", signature.output_name(target)))
         })
     }
 
@@ -207,7 +205,7 @@ impl<'a> Trial<'a> {
                 before.filter(|_| !changes).map_or(1, |ms| (WALL_SAMPLE_MS / ms).ceil().clamp(1.0, 64.0) as u32);
             let begin = Instant::now();
             ctx.submit("a step", |encoder| {
-                (0..repeats).for_each(|_| bound.encode_timed(encoder, &bound.steps, None));
+                (0..repeats).for_each(|_| bound.encode_timed(encoder, &bound.dispatches, None));
             })?;
             ctx.wait()?;
             return Ok(Some(begin.elapsed().as_secs_f64() * 1e3 / f64::from(repeats)));
@@ -220,7 +218,7 @@ impl<'a> Trial<'a> {
         let begin = Instant::now();
         ctx.submit("a step", |encoder| {
             self.restore(encoder);
-            bound.encode_timed(encoder, &bound.steps, Some(writes));
+            bound.encode_timed(encoder, &bound.dispatches, Some(writes));
             encoder.resolve_query_set(queries, 0..2, resolved, 0);
         })?;
         ctx.wait()?;

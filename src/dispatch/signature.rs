@@ -1,0 +1,98 @@
+//! What an operator takes and gives, by name.
+
+use crate::codegen::Mode;
+use crate::expr::{InputDecl, ParamDecl};
+use crate::lower::OutputKind;
+use crate::shape::{DType, RowAxis, Scope};
+
+/// An output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputSignature {
+    /// What it is.
+    pub kind: OutputKind,
+    /// What becomes of it.
+    pub mode: Mode,
+    /// How it is stored.
+    pub dtype: DType,
+    /// How many values it has.
+    pub scope: Scope,
+}
+
+/// A parameter that may change between submits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParamSignature {
+    /// Its name, its kind, and its value when the plan is made.
+    pub decl: ParamDecl,
+    /// The class indices that it may be, as the labels that it is compared with are stored.
+    pub indices: [f64; 2],
+}
+
+/// Inputs, outputs and parameters of a prepared operator.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Signature {
+    /// Name of the operator, for messages.
+    pub name: String,
+    /// Its inputs, in order.
+    pub inputs: Vec<InputDecl>,
+    /// Its outputs, in order.
+    pub outputs: Vec<OutputSignature>,
+    /// Its parameters, in order.
+    pub params: Vec<ParamSignature>,
+    /// Which axis makes a row.
+    pub row_axis: RowAxis,
+}
+
+impl Signature {
+    /// Index of an input by name.
+    pub fn input(&self, name: &str) -> Option<usize> {
+        self.inputs.iter().position(|input| input.name == name)
+    }
+
+    /// Name of an output, for messages.
+    pub fn output_name(&self, kind: &OutputKind) -> String {
+        let input = |index: usize| &self.inputs[index].name;
+        match kind {
+            OutputKind::Loss => "loss".to_owned(),
+            OutputKind::Denominator => "denominator".to_owned(),
+            OutputKind::Extra(name) => format!("extra output {name}"),
+            OutputKind::Grad(index) => format!("gradient of {}", input(*index)),
+            OutputKind::HessianDiagonal(index) => format!("Hessian diagonal of {}", input(*index)),
+        }
+    }
+
+    /// Names of all outputs, for messages.
+    pub fn output_names(&self) -> Vec<String> {
+        self.outputs.iter().map(|output| self.output_name(&output.kind)).collect()
+    }
+}
+
+/// What a label is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// A class index.
+    Index(i64),
+    /// The parameter of that index.
+    Param(usize),
+}
+
+/// A label input that chooses among the elements of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelInput {
+    /// Index of the input.
+    pub input: usize,
+    /// Strides along [`Labels::axes`]; 0 where it is broadcast.
+    pub strides: [u64; 4],
+    /// Class indices that it is compared with: perhaps to leave such rows out.
+    pub compared: Vec<Compared>,
+}
+
+/// What is needed to find the label that a bad status is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labels {
+    /// Sizes of the axes that rows are counted along, outermost first.
+    pub axes: Vec<u64>,
+    /// Classes of all shards together.
+    pub classes: u64,
+    /// The label inputs.
+    pub inputs: Vec<LabelInput>,
+}

@@ -1,0 +1,321 @@
+//! What was chosen for each pass, to dispatches: one code for numbers, and for the formulas of an export.
+
+use super::chunk::{Chunk, Cut};
+use super::passes::PassChoice;
+use super::problem::Problem;
+use super::sizes::{Known, Sizes};
+use super::uniform::{Filled, SHAPE, SPAN, params_uniform};
+use super::workspace::{Leaves, Span, Workspace, takes_two_steps};
+use crate::codegen::{
+    KernelSource, ReduceKind, Slot, edge_outputs, group_slots, pass_kernel, reduce, state_words, stitch, sum_counts,
+    tensors, total_outputs,
+};
+use crate::dispatch::{Dispatch, Exchange, Note, Planned, Region, Uniform};
+use crate::error::Result;
+use crate::plan::labels::labels;
+use crate::schedule::{Kernel, Spread};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Makes the dispatches of one problem.
+pub(crate) struct Builder<'p, 'a, N> {
+    pub(crate) problem: &'p Problem<'a>,
+    pub(crate) choices: &'p [PassChoice],
+    pub(crate) sizes: Sizes<N>,
+    pub(crate) workspace: Workspace<N>,
+    params: Arc<Uniform<N>>,
+    pub(crate) dispatches: Vec<Dispatch<N>>,
+    pub(crate) phases: Vec<usize>,
+    pub(crate) exchanges: Vec<Exchange>,
+}
+
+/// The dispatches of a problem whose passes were chosen.
+pub(crate) fn dispatches<N: Known>(
+    problem: &Problem<'_>,
+    choices: &[PassChoice],
+    sizes: Sizes<N>,
+    bytes: u64,
+) -> Result<Planned<N>> {
+    let mut builder = Builder::new(problem, choices, sizes)?;
+    builder.widen_scalars();
+    let scalars = std::mem::take(&mut builder.dispatches);
+    let passes = problem.program.passes.len();
+    for pass in 0..passes {
+        if problem.staging.forward == Some(pass) {
+            builder.end_phase();
+        }
+        builder.pass(pass);
+    }
+    if problem.staging.forward == Some(passes) {
+        builder.end_phase(); // nothing follows in the backward phase
+    }
+    let (workspace, kept) = builder.finish_gradients()?;
+    builder.end_phase();
+    let (scalar_words, scalar_copies) = builder.scalar_copies();
+    let Builder { dispatches, phases, exchanges, .. } = builder;
+    Ok(Planned {
+        scalars,
+        dispatches,
+        phases,
+        exchanges,
+        workspace,
+        keeps_states: problem.staging.forward.is_some(),
+        scalar_words,
+        scalar_copies,
+        kept,
+        labels: labels(problem),
+        bytes,
+    })
+}
+
+impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
+    fn new(problem: &'p Problem<'a>, choices: &'p [PassChoice], sizes: Sizes<N>) -> Result<Builder<'p, 'a, N>> {
+        let program = problem.program;
+        let leaves = choices.iter().zip(&program.passes).enumerate().map(|(index, (choice, pass))| {
+            let [totals, group_sums] = sum_counts(program, index);
+            Leaves {
+                totals,
+                items: sum_items(problem, &sizes, choice),
+                group_sums,
+                states: pass.stages.len() as u64 * u64::from(choice.states.slots * state_words(program, pass)),
+                edges: edge_outputs(program, pass, &choice.variant, choice.schedule.width).len() as u64,
+            }
+        });
+        let leaves: Vec<Leaves<N>> = leaves.collect();
+        let group_sums = group_slots(program).len() as u64;
+        let workspace = Workspace::new(&leaves, &sizes.rows, group_sums, sizes.groups.clone());
+        problem.check_workspace(workspace.words.number())?;
+        let params = params_uniform(program.params.len());
+        let (dispatches, phases, exchanges) = Default::default();
+        Ok(Builder { problem, choices, sizes, workspace, params, dispatches, phases, exchanges })
+    }
+
+    /// What follows is encoded apart.
+    pub(crate) fn end_phase(&mut self) {
+        self.phases.push(self.dispatches.len());
+    }
+
+    /// One more dispatch. Tensors that have bytes here are bound by those, others whole.
+    pub(crate) fn push(
+        &mut self,
+        source: KernelSource,
+        grid: [N; 2],
+        uniforms: Vec<(u32, Arc<Uniform<N>>)>,
+        note: Note,
+        bytes: &[(Slot, Range<u64>)],
+    ) {
+        let is_kept = |output: usize| self.problem.targets[output].is_some();
+        let region = |binding: &crate::codegen::Binding| {
+            let slot = match binding.slot {
+                // What finishes a gradient binds both its values and the output.
+                Slot::Output(output) if is_kept(output) && !matches!(note, Note::Finish(_)) => Slot::Kept(output),
+                slot => slot,
+            };
+            let named = bytes.iter().find(|(named, _)| *named == binding.slot);
+            Region { slot, writes: binding.writes, bytes: named.map(|(_, bytes)| [bytes.start, bytes.end]) }
+        };
+        let storage = source.bindings.iter().map(region).collect();
+        self.dispatches.push(Dispatch { wgsl: source.wgsl.into(), grid, uniforms, storage, note });
+    }
+
+    /// A pass: its phases over its chunks, then the reductions of its sums.
+    fn pass(&mut self, pass: usize) {
+        let (problem, choice) = (self.problem, &self.choices[pass]);
+        let program = problem.program;
+        let stages = if choice.states.slots > 0 { program.passes[pass].stages.len() as u32 } else { 0 };
+        for phase in if choice.states.known { stages } else { 0 }..=stages {
+            for index in 0..choice.pieces.pieces.len() {
+                let chunk = choice.pieces.pieces[index];
+                let bytes = problem.chunk_bytes(pass, &choice.pieces.cut, chunk);
+                let source = pass_kernel(program, pass, &choice.schedule, &choice.variant, phase);
+                let shape = self.shape_of_chunk(pass, index);
+                let uniforms = vec![(0, shape.clone()), (1, self.params.clone())];
+                self.push(source, self.grid(choice), uniforms.clone(), Note::Pass(pass), &bytes);
+                if phase < stages {
+                    continue;
+                }
+                for output in edge_outputs(program, &program.passes[pass], &choice.variant, choice.schedule.width) {
+                    let workgroup = problem.reduce_lanes();
+                    let source = stitch(program, pass, &choice.schedule, &choice.variant, output, workgroup);
+                    let most = N::of(u64::from(problem.limits.workgroups));
+                    let groups = self.items(choice, index).div_ceil(N::of(u64::from(workgroup))).at_most(most);
+                    self.push(source, [groups, N::of(1)], uniforms.clone(), Note::Stitch(pass), &bytes);
+                }
+            }
+            if phase < stages && problem.staging.shard.is_some() {
+                self.exchange(pass, phase as usize);
+            }
+        }
+        self.reductions(pass);
+    }
+
+    /// The grid of a pass: that of its first chunk for all.
+    fn grid(&self, choice: &PassChoice) -> [N; 2] {
+        choice.spread(self.problem).grid(self.items(choice, 0))
+    }
+
+    /// Rows (elements, without rows) of a chunk.
+    fn items(&self, choice: &PassChoice, index: usize) -> N {
+        items(self.problem, &self.sizes, choice, index)
+    }
+
+    /// What all kernels of a pass are told of its shape.
+    fn shape(&self, pass: usize) -> Filled<N> {
+        let (sizes, workspace) = (&self.sizes, &self.workspace);
+        let splits = if let Kernel::RowSplit { splits } = self.choices[pass].schedule.kernel { splits } else { 1 };
+        SHAPE
+            .fill()
+            .count("rows", sizes.rows.clone())
+            .float("elements", sizes.elements.clone())
+            .count("batch", sizes.batch.clone())
+            .count("group_rows", sizes.group_rows.clone())
+            .count("group_base", workspace.group_base.clone())
+            .count("groups", sizes.groups.clone())
+            .count("splits", N::of(u64::from(splits)))
+            .count("state_base", workspace.state_base.clone())
+            .count("edge_base", workspace.edge_base.clone())
+            .count("classes", sizes.classes.clone())
+    }
+
+    /// Strides of all tensors of a pass (one that shares another's binding still has its own), and first elements.
+    fn tensors(&self, shape: &mut Filled<N>, pass: usize, first: impl Fn(Slot) -> u64) {
+        for (tensor, slot) in tensors(self.problem.program, &self.problem.program.passes[pass]).into_iter().enumerate()
+        {
+            let strides = match slot {
+                Slot::Input(input) => self.sizes.inputs[input].clone(),
+                Slot::Output(output) => Some(self.sizes.outputs[output].clone()),
+                _ => None,
+            };
+            for (axis, stride) in strides.into_iter().flatten().enumerate() {
+                shape.element("tensors", 2 * tensor, axis, stride);
+            }
+            shape.element("tensors", 2 * tensor + 1, 0, N::of(first(slot)));
+        }
+    }
+
+    fn shape_of_chunk(&self, pass: usize, index: usize) -> Arc<Uniform<N>> {
+        let (problem, choice, sizes) = (self.problem, &self.choices[pass], &self.sizes);
+        let (cut, pieces) = (&choice.pieces.cut, &choice.pieces.pieces);
+        let chunk = pieces[index];
+        let per_index = problem.items_of(cut, cut.all_columns(0, 1));
+        let splits = if let Kernel::RowSplit { splits } = choice.schedule.kernel { u64::from(splits) } else { 1 };
+        let is_part = chunk.cols < cut.axes[3];
+        let mut axes = sizes.axes.clone();
+        if pieces.len() > 1 {
+            axes[cut.axis] = N::of(chunk.len);
+        }
+        let slots = u64::from(choice.states.slots);
+        // Elements by themselves are not counted across chunks.
+        let first_item = if problem.program.has_rows() { chunk.first * per_index } else { 0 };
+        let [groups, _] = self.grid(choice);
+        let mut shape = self
+            .shape(pass)
+            .count("cols", if is_part { N::of(chunk.cols) } else { sizes.cols.clone() })
+            .count("first_col", sizes.first_col.clone().plus(N::of(if is_part { chunk.first_col } else { 0 })))
+            .count("first_split", N::of(if is_part { chunk.first_col / pieces[0].cols * splits } else { 0 }))
+            .count("slots", N::of(slots))
+            .count("states", N::of(if problem.staging.shard.is_some() { 1 } else { slots }))
+            .count("items", self.items(choice, index))
+            .count("first_item", N::of(first_item))
+            .count("first_group", N::of(index as u64).times(groups.clone()))
+            .count("sum_groups", N::of(pieces.len() as u64).times(groups))
+            .vector("axes", axes);
+        self.tensors(&mut shape, pass, |slot| cut.first(&problem.place(slot), chunk));
+        shape.done()
+    }
+
+    /// The reductions of a pass: sums over groups, then over everything in one step or two.
+    fn reductions(&mut self, pass: usize) {
+        let problem = self.problem;
+        let program = problem.program;
+        let is_last = pass == program.finishing_pass();
+        let outputs = if is_last { total_outputs(program) } else { Vec::new() };
+        let [totals, group_sums] = sum_counts(program, pass);
+        let items = sum_items(problem, &self.sizes, &self.choices[pass]);
+        if group_sums > 0 {
+            let partials = N::of(totals).times(items.clone());
+            let (rows, group_rows) = (self.sizes.rows.clone(), self.sizes.group_rows.clone());
+            let span = Span::groups(partials, rows, group_rows, &self.workspace);
+            self.reduction(pass, &ReduceKind::Groups, &span, &[]);
+        }
+        if totals == 0 && outputs.is_empty() {
+            return;
+        }
+        let items = if totals == 0 { N::of(0) } else { items };
+        let segments = takes_two_steps(items.number()).then(|| Span::segments(items.clone(), &self.workspace));
+        if let Some(first) = &segments {
+            self.reduction(pass, &ReduceKind::Segments, first, &[]);
+        }
+        let modes = outputs.iter().map(|&output| problem.mode(output)).collect();
+        self.reduction(pass, &ReduceKind::Finish(modes), &Span::finish(items, segments.as_ref()), &outputs);
+    }
+
+    fn reduction(&mut self, pass: usize, kind: &ReduceKind, span: &Span<N>, outputs: &[usize]) {
+        let problem = self.problem;
+        let items = span.length.number();
+        let workgroup = (items.div_ceil(8).next_power_of_two() as u32).clamp(8, problem.reduce_lanes());
+        let source = reduce(problem.program, pass, kind, workgroup);
+        let sizes = &self.sizes;
+        let items = if problem.program.has_rows() { sizes.rows.clone() } else { sizes.cols.clone() };
+        let mut shape = self.shape(pass).count("cols", sizes.cols.clone()).count("items", items);
+        shape = shape.count("first_col", sizes.first_col.clone()).vector("axes", sizes.axes.clone());
+        self.tensors(&mut shape, pass, |slot| problem.place(slot).first);
+        for (index, &output) in outputs.iter().enumerate() {
+            shape.element("tensors", 2 * index + 1, 0, N::of(problem.outputs[output].first));
+        }
+        let span_uniform = SPAN
+            .fill()
+            .count("count", span.count.clone())
+            .count("length", span.length.clone())
+            .count("segments", span.segments.clone())
+            .count("items_base", span.items_base.clone())
+            .count("results_base", span.results_base.clone());
+        let last = 2 + source.bindings.len() as u32;
+        let uniforms = vec![(0, shape.done()), (1, span_uniform.done()), (last, self.params.clone())];
+        let grid = [span.workgroups(problem.limits.workgroups), N::of(1)];
+        let note = if *kind == ReduceKind::Groups { Note::Group(pass) } else { Note::Total(pass) };
+        self.push(source, grid, uniforms, note, &[]);
+    }
+}
+
+/// Rows (elements, without rows) of a chunk of a pass.
+fn items<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassChoice, index: usize) -> N {
+    let pieces = &choice.pieces.pieces;
+    match pieces.len() {
+        1 if problem.program.has_rows() => sizes.rows.clone(),
+        1 => sizes.cols.clone(),
+        _ => N::of(problem.items_of(&choice.pieces.cut, pieces[index])),
+    }
+}
+
+/// Partial sums that a pass leaves of each of its sums over everything.
+fn sum_items<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassChoice) -> N {
+    match choice.schedule.kernel {
+        Kernel::Elementwise => {
+            let [groups, _] = choice.spread(problem).grid(items(problem, sizes, choice, 0));
+            groups.times(N::of(choice.pieces.pieces.len() as u64))
+        }
+        _ => sizes.rows.clone(),
+    }
+}
+
+impl PassChoice {
+    /// How its grid follows from its items.
+    pub(crate) fn spread(&self, problem: &Problem<'_>) -> Spread {
+        let schedule = &self.schedule;
+        Spread::new(schedule.kernel, schedule.workgroup, schedule.lanes, schedule.width, problem.limits)
+    }
+}
+
+impl Problem<'_> {
+    /// Rows (elements, without rows) of a chunk.
+    pub(crate) fn items_of(&self, cut: &Cut, chunk: Chunk) -> u64 {
+        chunk.len * self.geometry.axes[cut.axis + 1..self.item_axes()].iter().product::<u64>()
+    }
+
+    /// Where each tensor of a pass lies in its buffer, for one chunk.
+    fn chunk_bytes(&self, pass: usize, cut: &Cut, chunk: Chunk) -> Vec<(Slot, Range<u64>)> {
+        let slots = tensors(self.program, &self.program.passes[pass]);
+        slots.into_iter().map(|slot| (slot, cut.bytes(&self.place(slot), chunk))).collect()
+    }
+}

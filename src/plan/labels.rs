@@ -1,0 +1,48 @@
+//! Labels that choose among the elements of a row, and what they are compared with: what a bad status is about.
+
+use crate::dispatch::{Compared, LabelInput, Labels};
+use crate::expr::op::{Kind, Op};
+use crate::expr::{Node, NodeId};
+use crate::lower::Program;
+use crate::plan::problem::Problem;
+
+/// None for a problem in which no label indexes a row.
+pub(crate) fn labels(problem: &Problem<'_>) -> Option<Labels> {
+    let (program, geometry) = (problem.program, &problem.geometry);
+    let strides = |input: usize| problem.inputs[input].map_or([0; 4], |placed| placed.strides);
+    let label = |input: usize| LabelInput { input, strides: strides(input), compared: compared(program, input) };
+    let inputs: Vec<LabelInput> = indexing(program).into_iter().map(label).collect();
+    let axes = geometry.axes[..if program.has_rows() { 3 } else { 4 }].to_vec();
+    let classes = problem.staging.shard.map_or(geometry.cols, |shard| shard.classes);
+    (!inputs.is_empty()).then_some(Labels { axes, classes, inputs })
+}
+
+/// Indices of the label inputs that index a row.
+fn indexing(program: &Program) -> Vec<usize> {
+    let gathers =
+        program.nodes.iter().filter_map(|node| if let Node::At(_, label) = node { Some(*label) } else { None });
+    let stored = program.outputs.iter().filter_map(|output| output.at_label.map(|(label, _)| label));
+    let roots: Vec<NodeId> = gathers.chain(stored).collect();
+    let below = program.below(&roots, |id| program.kind(id) != Kind::Int);
+    let input = |id: NodeId| match *program.node(id) {
+        Node::Input(place) if program.kind(id) == Kind::Int => Some(place as usize),
+        _ => None,
+    };
+    below.into_iter().filter_map(input).collect()
+}
+
+/// Class indices that a label input is compared with.
+fn compared(program: &Program, place: usize) -> Vec<Compared> {
+    let is_label = |id: NodeId| *program.node(id) == Node::Input(place as u32);
+    let index = |id: NodeId| match *program.node(id) {
+        Node::Int(index) => Some(Compared::Index(index)),
+        Node::Param(place) => Some(Compared::Param(place as usize)),
+        _ => None,
+    };
+    let pairs = program.nodes.iter().filter_map(|node| match *node {
+        Node::Op(Op::Eq, [a, b, _]) if is_label(a) => index(b),
+        Node::Op(Op::Eq, [a, b, _]) if is_label(b) => index(a),
+        _ => None,
+    });
+    pairs.collect()
+}

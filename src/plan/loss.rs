@@ -1,0 +1,461 @@
+//! A loss prepared for shapes, without a device: its program, and the dispatches for tensors of those shapes. Pure.
+
+use crate::codegen::{Mode, pass_kernel};
+use crate::dispatch::{OutputSignature, ParamSignature, Planned, Signature};
+use crate::error::{Error, Result};
+use crate::expr::op::{Kind, Op};
+use crate::expr::{InputDecl, Node, NodeId};
+use crate::limits::Limits;
+use crate::loss::{Loss, Value, check_once, check_option, check_read, check_weight};
+use crate::lower::{Columns, OutputKind, Program, lower, lower_columns};
+use crate::plan::check::{check_grad_dtype, check_in_place, check_input, check_written, missing, mode_of};
+use crate::plan::dispatches::dispatches;
+use crate::plan::explain::output_name;
+use crate::plan::operator::{Asked, Operator, Placed, Prepared, Tensors, TuneFacts};
+use crate::plan::passes::{PassChoice, choose};
+use crate::plan::problem::{Place, Problem, Shard, Staging};
+use crate::plan::sizes::Sizes;
+use crate::plan::spec::PlanSpec;
+use crate::schedule::{Force, Kernel, PassSchedule, Shape, candidates, forward_and_backward, split_outputs};
+use crate::shape::{DType, Geometry, Layout, Operand, Scope};
+use std::sync::Arc;
+
+/// Bytes of a buffer, at most, whatever a device says: what follows it in an address still fits 64 bits.
+const MOST_BYTES: u64 = 1 << 60;
+
+/// A loss prepared for shapes.
+#[derive(Clone)]
+pub(crate) struct PreparedLoss {
+    pub loss: Loss,
+    pub spec: PlanSpec,
+    pub limits: Limits,
+    pub program: Program,
+    pub staging: Staging,
+    pub signature: Signature,
+}
+
+impl PreparedLoss {
+    pub fn new(loss: &Loss, spec: &PlanSpec, limits: &Limits) -> Result<PreparedLoss> {
+        limits.check()?;
+        let name = loss.name();
+        let known = loss.inputs();
+        check_once("input of the plan", spec.inputs.iter().map(|i| i.0.as_str()))?;
+        check_once("element type of a gradient", spec.grad_dtypes.iter().map(|g| g.0.as_str()))?;
+        for (input, dtype, _) in &spec.inputs {
+            check_input(&name, &known, input, *dtype)?;
+        }
+        for input in known.iter().filter(|i| !i.optional) {
+            if !spec.inputs.iter().any(|(name, ..)| *name == input.name) {
+                return Err(missing(&name, &input.name, spec.inputs.iter().map(|i| i.0.as_str())));
+            }
+        }
+        let present =
+            |input: &str| spec.inputs.iter().find(|(name, ..)| name == input).map(|(_, dtype, _)| *dtype == DType::U32);
+        let program = lower(loss, &spec.wanted, &present)?;
+        check_read(&name, &program.inputs, spec.inputs.iter().map(|i| i.0.as_str()))?;
+        for (input, dtype) in &spec.grad_dtypes {
+            check_grad_dtype(spec, input, *dtype)?;
+        }
+        let staging = Staging { shard: spec.shard, part: spec.shard.is_some(), forward: None };
+        let signature = Signature::default();
+        let mut compiled = PreparedLoss {
+            loss: loss.clone(),
+            spec: spec.clone(),
+            limits: limits.clone(),
+            program,
+            staging,
+            signature,
+        };
+        compiled.check_shard()?;
+        compiled.geometry(&compiled.planned_inputs(), &[])?.group_rows(&name, spec.group_rows)?;
+        if compiled.staging.part || compiled.has_rows_larger_than_a_binding()? {
+            compiled.program = lower_columns(loss, &spec.wanted, &present, Columns::Part)?;
+            compiled.staging.part = true;
+        }
+        compiled.arrange_passes()?;
+        compiled.signature = compiled.make_signature();
+        Ok(compiled)
+    }
+
+    fn check_shard(&self) -> Result<()> {
+        let Some(Shard { first, classes, shards }) = self.spec.shard else { return Ok(()) };
+        let name = &self.program.name;
+        if !self.program.has_rows() {
+            let message = format!("a shard of {name}, which has no classes");
+            return Err(Error::Unsupported { message });
+        }
+        let cols = self.geometry(&self.planned_inputs(), &[])?.cols;
+        let fits = first.checked_add(cols).is_some_and(|end| end <= classes) && classes <= i32::MAX as u64;
+        if fits && shards > 0 {
+            return Ok(());
+        }
+        let found = format!("{cols} classes from {first} of {classes} in {shards} shards");
+        let allowed = "columns inside the classes, at least one shard, at most 2³¹ − 1 classes".to_owned();
+        Err(Error::Param { loss: name.clone(), param: "shard".to_owned(), found, allowed })
+    }
+
+    /// Then no dispatch has a whole row before it.
+    fn has_rows_larger_than_a_binding(&self) -> Result<bool> {
+        let Tensors { inputs, outputs } = self.planned_tensors()?;
+        let geometry = self.geometry(&inputs, &outputs)?;
+        let limits = &self.limits;
+        let tensors = inputs.iter().flatten().chain(&outputs);
+        let is_larger = |(io, strides): (&Placed, &[u64; 4])| {
+            let row = io.dtype.size() * ((geometry.cols - 1) * strides[3] + 1);
+            row + u64::from(limits.offset_alignment) + 16 > limits.binding_bytes
+        };
+        Ok(self.program.has_rows() && tensors.zip(&geometry.strides).any(is_larger))
+    }
+
+    /// Passes as the device's limits and the plan's parts want them.
+    fn arrange_passes(&mut self) -> Result<()> {
+        let PreparedLoss { program, limits, .. } = &*self;
+        let in_place: Vec<usize> = (0..program.outputs.len())
+            .filter(|&o| matches!(mode_of(program, &self.spec, o), Mode::InPlace(_)))
+            .collect();
+        if self.spec.shard.is_some() || self.spec.separate_backward {
+            let (program, forward) = forward_and_backward(program, limits, &in_place, self.spec.shard.is_some())?;
+            (self.program, self.staging.forward) = (program, Some(forward));
+        } else {
+            self.program = split_outputs(program, limits, &in_place)?;
+        }
+        check_in_place(&self.program, &in_place)
+    }
+
+    /// The inputs that the specification describes, by their places in the program.
+    pub fn planned_inputs(&self) -> Vec<Option<Placed>> {
+        let planned = |decl: &InputDecl| {
+            let given = self.spec.inputs.iter().find(|(name, ..)| *name == decl.name);
+            given.map(|(_, dtype, layout)| Placed::planned(layout.clone(), *dtype))
+        };
+        self.program.inputs.iter().map(planned).collect()
+    }
+
+    /// How an output is stored: a gradient as its input, or as the plan's specification says; the rest in f32.
+    pub fn dtype_of(&self, output: usize) -> DType {
+        let OutputKind::Grad(place) = self.program.outputs[output].kind else { return DType::F32 };
+        let name = &self.program.inputs[place].name;
+        let asked = self.spec.grad_dtypes.iter().rev().find(|(input, _)| input == name).map(|(_, dtype)| *dtype);
+        let own = || self.spec.inputs.iter().find(|(input, ..)| input == name).map(|(_, dtype, _)| *dtype);
+        asked.or_else(own).unwrap_or(DType::F32)
+    }
+
+    pub fn shape_of(&self, output: usize, geometry: &Geometry) -> Vec<usize> {
+        let output = &self.program.outputs[output];
+        match output.kind {
+            OutputKind::Loss | OutputKind::Extra(_) => geometry.shape_of(output.scope),
+            OutputKind::Denominator => Vec::new(),
+            OutputKind::Grad(place) | OutputKind::HessianDiagonal(place) => {
+                let name = &self.program.inputs[place].name;
+                match self.spec.inputs.iter().find(|(input, ..)| input == name) {
+                    Some((.., layout)) => layout.shape.clone(),
+                    None => geometry.shape_of(self.program.inputs[place].scope),
+                }
+            }
+        }
+    }
+
+    /// Geometry from the inputs' layouts, then from the outputs' as well.
+    pub fn geometry(&self, inputs: &[Option<Placed>], outputs: &[Placed]) -> Result<Geometry> {
+        let program = &self.program;
+        let mut parts = Vec::new();
+        for (decl, io) in program.inputs.iter().zip(inputs) {
+            if let Some(io) = io {
+                parts.push(Operand { name: &decl.name, scope: decl.scope, layout: &io.layout });
+            }
+        }
+        for (output, io) in program.outputs.iter().zip(outputs) {
+            let (name, scope) = match output.kind {
+                OutputKind::Loss => ("loss", output.scope),
+                OutputKind::Extra(ref name) => (name.as_str(), output.scope),
+                OutputKind::Denominator => ("denominator", Scope::Total),
+                OutputKind::Grad(place) | OutputKind::HessianDiagonal(place) => {
+                    (program.inputs[place].name.as_str(), program.inputs[place].scope)
+                }
+            };
+            parts.push(Operand { name, scope, layout: &io.layout });
+        }
+        Geometry::new(program.row_axis, &parts)
+    }
+
+    /// The tensors that the plan was made for, contiguous where nothing else was said.
+    pub fn planned_tensors(&self) -> Result<Tensors> {
+        let mut inputs = self.planned_inputs();
+        let geometry = self.geometry(&inputs, &[])?;
+        for (decl, io) in self.program.inputs.iter().zip(&mut inputs) {
+            // The upstream gradient is shaped as the loss; it need not be described.
+            let layout = || Layout::contiguous(&geometry.shape_of(decl.scope));
+            io.get_or_insert_with(|| Placed::planned(layout(), DType::F32));
+        }
+        let output = |o: usize| match mode_of(&self.program, &self.spec, o) {
+            // Where the input is, however that is laid out.
+            Mode::InPlace(place) => {
+                let input = inputs[place].as_ref().expect("every input has a layout by now");
+                Placed::planned(input.layout.clone(), input.dtype)
+            }
+            _ => Placed::planned(Layout::contiguous(&self.shape_of(o, &geometry)), self.dtype_of(o)),
+        };
+        let outputs: Vec<Placed> = (0..self.program.outputs.len()).map(output).collect();
+        self.check_bytes(&inputs, &outputs)?;
+        for (output, io) in self.program.outputs.iter().zip(&outputs) {
+            check_written(&output_name(&self.program, &output.kind), &io.layout)?;
+        }
+        Ok(Tensors { inputs, outputs })
+    }
+
+    /// Every tensor fits a buffer. After this, sums and products of one tensor's strides and sizes fit 64 bits.
+    pub fn check_bytes(&self, inputs: &[Option<Placed>], outputs: &[Placed]) -> Result<()> {
+        let allowed = self.limits.buffer_bytes.min(MOST_BYTES);
+        let names = self.program.inputs.iter().map(|i| i.name.clone());
+        let inputs = names.zip(inputs).filter_map(|(name, io)| io.as_ref().map(|io| (name, io)));
+        let outputs = outputs.iter().zip(&self.program.outputs);
+        let outputs = outputs.map(|(io, output)| (output_name(&self.program, &output.kind), io));
+        for (name, io) in inputs.chain(outputs) {
+            let needed = io.layout.extent().saturating_add(io.offset).saturating_mul(io.dtype.size());
+            if needed > allowed {
+                let what = format!("tensor `{name}`");
+                return Err(Error::Limit { what, needed, allowed, limit: "max_buffer_size" });
+            }
+        }
+        Ok(())
+    }
+
+    fn make_signature(&self) -> Signature {
+        let program = &self.program;
+        let output = |index: usize| OutputSignature {
+            kind: program.outputs[index].kind.clone(),
+            mode: mode_of(program, &self.spec, index),
+            dtype: self.dtype_of(index),
+            scope: program.outputs[index].scope,
+        };
+        let param = |index: usize| ParamSignature {
+            decl: program.params[index].clone(),
+            indices: self.class_indices(index as u32),
+        };
+        Signature {
+            name: program.name.clone(),
+            inputs: program.inputs.clone(),
+            outputs: (0..program.outputs.len()).map(output).collect(),
+            params: (0..program.params.len()).map(param).collect(),
+            row_axis: program.row_axis,
+        }
+    }
+
+    /// Values that labels which are compared with a parameter can have.
+    fn class_indices(&self, param: u32) -> [f64; 2] {
+        let program = &self.program;
+        let is_param = |id: NodeId| id != NodeId::NONE && *program.node(id) == Node::Param(param);
+        let beside = program.nodes.iter().filter_map(|node| match *node {
+            Node::Op(Op::Eq, [a, b, _]) if is_param(a) => Some(b),
+            Node::Op(Op::Eq, [a, b, _]) if is_param(b) => Some(a),
+            _ => None,
+        });
+        let is_unsigned = |id: NodeId| {
+            let Node::Input(place) = *program.node(id) else { return false };
+            let name = &program.inputs[place as usize].name;
+            self.spec.inputs.iter().any(|(input, dtype, _)| input == name && *dtype == DType::U32)
+        };
+        let all = [f64::from(i32::MIN), f64::from(u32::MAX)];
+        beside.fold(all, |[first, last], label| match is_unsigned(label) {
+            true => [first.max(0.0), last],
+            false => [first, last.min(f64::from(i32::MAX))],
+        })
+    }
+
+    /// What the dispatches for these tensors depend on.
+    pub fn problem(&self, tensors: &Tensors, pooled: bool, force: Force) -> Result<Problem<'_>> {
+        self.check_bytes(&tensors.inputs, &tensors.outputs)?;
+        let (program, limits) = (&self.program, &self.limits);
+        let geometry = self.geometry(&tensors.inputs, &tensors.outputs)?;
+        let mut strides = geometry.strides.iter();
+        let alignment = u64::from(limits.offset_alignment);
+        let mut place = |placed: &Placed| Place {
+            strides: *strides.next().expect("every tensor has strides of the geometry"),
+            offset: placed.offset,
+            first: placed.offset % (alignment / placed.dtype.size()),
+            dtype: placed.dtype,
+            whole_vectors: placed.whole_vectors,
+        };
+        let inputs: Vec<Option<Place>> = tensors.inputs.iter().map(|io| io.as_ref().map(&mut place)).collect();
+        let outputs: Vec<Place> = tensors.outputs.iter().map(place).collect();
+        let modes: Vec<Mode> = (0..program.outputs.len()).map(|o| mode_of(program, &self.spec, o)).collect();
+        let targets = vec![None; outputs.len()];
+        let group_rows = geometry.group_rows(&program.name, self.spec.group_rows)?;
+        let staging = self.staging;
+        Ok(Problem { program, geometry, inputs, outputs, targets, modes, pooled, group_rows, limits, force, staging })
+    }
+
+    /// How each pass runs for these tensors: as tuning found it, where they allow that, else by default.
+    pub fn choose(&self, tensors: &Tensors, asked: Asked) -> Result<(Problem<'_>, Vec<PassChoice>)> {
+        let with = |force: Force| {
+            let mut problem = self.problem(tensors, asked.pooled, force)?;
+            let choices = choose(&mut problem)?;
+            Ok((problem, choices))
+        };
+        let tuned = asked.tuned.and_then(|force| with(force).ok());
+        tuned.map_or_else(|| with(self.spec.force), Ok)
+    }
+
+    /// As planned, but for fewer along the first axis.
+    fn check_capacity(&self, name: &str, dtype: DType, shape: &[usize]) -> Result<()> {
+        let Some((_, as_planned, planned)) = self.spec.inputs.iter().find(|known| known.0 == name) else {
+            return Ok(());
+        };
+        if *as_planned != dtype {
+            let (expected, found) = (format!("{as_planned}, as planned"), dtype.to_string());
+            return Err(Error::DType { input: name.to_owned(), expected, found });
+        }
+        let planned = &planned.shape;
+        let fits = shape.len() == planned.len()
+            && shape.iter().zip(planned).enumerate().all(|(axis, (a, b))| a == b || axis == 0 && a < b);
+        if fits {
+            return Ok(());
+        }
+        let expected = format!("{planned:?} as planned, or fewer along the first axis");
+        Err(Error::Shape { input: name.to_owned(), expected, found: shape.to_vec() })
+    }
+}
+
+impl Operator for Loss {
+    fn prepare(&self, spec: &PlanSpec, limits: &Limits) -> Result<Arc<dyn Prepared>> {
+        Ok(Arc::new(PreparedLoss::new(self, spec, limits)?))
+    }
+}
+
+/// Losses with options of their own are losses.
+impl<L: std::ops::Deref<Target = Loss>> Operator for L {
+    fn prepare(&self, spec: &PlanSpec, limits: &Limits) -> Result<Arc<dyn Prepared>> {
+        Loss::prepare(self, spec, limits)
+    }
+}
+
+impl Prepared for PreparedLoss {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn check_inputs(&self, given: &[(&str, DType, &[usize])]) -> Result<()> {
+        let (known, name) = (self.loss.inputs(), &self.program.name);
+        check_once("input", given.iter().map(|input| input.0))?;
+        for &(input, dtype, _) in given {
+            check_input(name, &known, input, dtype)?;
+            if self.program.input(input).is_none() {
+                let what = "the plan was made without the input".to_owned();
+                let planned: Vec<&str> = self.program.inputs.iter().map(|i| i.name.as_str()).collect();
+                return Err(Error::Name { what, name: input.to_owned(), known: planned.join(", ") });
+            }
+        }
+        for decl in &self.program.inputs {
+            let Some((_, dtype, shape)) = given.iter().find(|input| input.0 == decl.name) else {
+                return Err(missing(name, &decl.name, given.iter().map(|input| input.0)));
+            };
+            self.check_capacity(&decl.name, *dtype, shape)?;
+        }
+        Ok(())
+    }
+
+    fn planned(&self) -> Result<Tensors> {
+        self.planned_tensors()
+    }
+
+    fn output_shapes(&self, inputs: &[Option<Placed>]) -> Result<Vec<Vec<usize>>> {
+        let geometry = self.geometry(inputs, &[])?;
+        let shape = |index: usize| match self.program.outputs[index].kind {
+            OutputKind::Grad(input) | OutputKind::HessianDiagonal(input) => match &inputs[input] {
+                Some(input) => input.layout.shape.clone(),
+                None => self.shape_of(index, &geometry),
+            },
+            _ => self.shape_of(index, &geometry),
+        };
+        Ok((0..self.program.outputs.len()).map(shape).collect())
+    }
+
+    fn plan(&self, tensors: &Tensors, asked: Asked) -> Result<Planned> {
+        let (problem, choices) = self.choose(tensors, asked)?;
+        dispatches(&problem, &choices, Sizes::of(&problem), problem.bytes())
+    }
+
+    fn explain(&self, tensors: &Tensors, asked: Asked, adapter: &str) -> Result<String> {
+        let (problem, choices) = self.choose(tensors, asked)?;
+        let planned = dispatches(&problem, &choices, Sizes::of(&problem), problem.bytes())?;
+        Ok(problem.explain(&choices, &planned, adapter))
+    }
+
+    fn check_param(&self, param: usize, value: f64, current: f64) -> Result<()> {
+        let ParamSignature { decl, indices: [first, last] } = &self.signature.params[param];
+        let wrong = |loss: &str, allowed: String| {
+            let (loss, param) = (loss.to_owned(), decl.name.clone());
+            Err(Error::Param { loss, param, found: format!("{value}"), allowed })
+        };
+        if decl.kind == Kind::Int {
+            if value.fract() != 0.0 || !(*first..=*last).contains(&value) {
+                let allowed = format!("a class index, {first} to {last}, as the labels are stored");
+                return wrong(&self.program.name, allowed);
+            }
+            return Ok(());
+        }
+        let Some((loss, option)) = self.loss.param_decl(&decl.name) else {
+            return check_weight(&self.program.name, value);
+        };
+        check_option(&loss, &option, &Value::Num(value))?;
+        let class = |x: f64| option.structural.iter().position(|s| *s == x);
+        if class(value) != class(current) {
+            return wrong(&loss, format!("a value with the same kernel as {current}; make a new plan"));
+        }
+        Ok(())
+    }
+
+    fn pinned(&self) -> Force {
+        self.spec.force
+    }
+
+    fn pin(&self, force: Force) -> Arc<dyn Prepared> {
+        Arc::new(PreparedLoss { spec: self.spec.clone().force(force), ..self.clone() })
+    }
+
+    fn schedules(&self) -> Result<Vec<PassSchedule>> {
+        let (_, choices) = self.choose(&self.planned_tensors()?, Asked::default())?;
+        Ok(choices.iter().map(|choice| choice.schedule).collect())
+    }
+
+    fn candidates(&self) -> Result<Vec<Force>> {
+        if self.staging.shard.is_some() {
+            let message = "tuning a shard of the classes, which does not run by itself".to_owned();
+            return Err(Error::Unsupported { message });
+        }
+        let (_, choices) = self.choose(&self.planned_tensors()?, Asked::default())?;
+        let shapes: Vec<Shape> = choices.iter().map(|choice| choice.shape).collect();
+        Ok(candidates(&self.program, &shapes, &self.limits, self.spec.force))
+    }
+
+    fn tune_facts(&self) -> Result<TuneFacts> {
+        let tensors = self.planned_tensors()?;
+        let (problem, choices) = self.choose(&tensors, Asked::default())?;
+        let inputs = self.program.inputs.iter().zip(&tensors.inputs);
+        let inputs = inputs.filter_map(|(decl, io)| Some(format!("{} {}", decl.name, io.as_ref()?.dtype)));
+        let outputs =
+            tensors.outputs.iter().zip(&self.signature.outputs).map(|(io, output)| {
+                format!("{} {} {:?}", self.signature.output_name(&output.kind), io.dtype, output.mode)
+            });
+        // One schedule for all shapes of a class: only what else the kernels depend on is to tell.
+        let kernels = choices.iter().enumerate().map(|(pass, choice)| {
+            let chosen = &choice.schedule;
+            let kernel = if chosen.kernel == Kernel::Elementwise { Kernel::Elementwise } else { Kernel::Row };
+            let (workgroup, lanes, subgroup, grid) = (64, 64, 0, [1, 1]);
+            let fixed = PassSchedule { kernel, workgroup, lanes, subgroup, grid, strided: false, ..*chosen };
+            pass_kernel(&self.program, pass, &fixed, &choice.variant, 0).wgsl
+        });
+        let alignment = choices.iter().map(|choice| {
+            let Shape { width, masked, rows_innermost, overwritten, .. } = choice.shape;
+            let flags = [masked, rows_innermost, overwritten].map(|flag| if flag { 'y' } else { 'n' });
+            format!("aligned {width}{}", flags.iter().collect::<String>())
+        });
+        Ok(TuneFacts {
+            rows: problem.geometry.rows,
+            cols: problem.geometry.cols,
+            tensors: inputs.chain(outputs).collect(),
+            alignment: alignment.collect(),
+            kernels: kernels.collect(),
+        })
+    }
+}
