@@ -179,8 +179,7 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
     case
 }
 
-/// Where the values of an input lie, with the options that the loss has.
-pub fn range(name: &str, loss: &Loss, input: &str) -> Range {
+fn range(name: &str, loss: &Loss, input: &str) -> Range {
     declared(name).entry.range(loss, input)
 }
 
