@@ -20,7 +20,7 @@ use plain::Plain;
 use step::{step, wait};
 use values::{labels, logits};
 use wgloss::{Bindings, Bound, Context, HostTensor, Loss, PlanSpec, Reduction, Tensor, losses};
-use wgloss::{Force, Kernel};
+use wgloss::{Kernel, Pinned};
 
 const KERNELS: [(&str, Option<Kernel>); 4] = [
     ("auto", None),
@@ -60,16 +60,16 @@ impl Case {
     }
 
     /// Checked.
-    fn bind(&self, ctx: &Context, what: &str, force: Force) -> wgloss::Result<Bound> {
+    fn bind(&self, ctx: &Context, what: &str, pinned: Pinned) -> wgloss::Result<Bound> {
         let inputs = [("input", &self.x), ("target", &self.y)];
-        let plan = ctx.plan(&self.loss, &PlanSpec::new().like(&inputs).grad("input").force(force))?;
+        let plan = ctx.plan(&self.loss, &PlanSpec::new().like(&inputs).grad("input").pin(pinned))?;
         let bound = plan.bind(&Bindings::new().inputs(&inputs))?;
         check_bound(&self.reference, what, &bound);
         Ok(bound)
     }
 
-    fn time(&self, criterion: &mut Criterion, ctx: &Context, name: &str, id: &str, force: Force) {
-        let bound = match self.bind(ctx, &format!("{name}, {id}"), force) {
+    fn time(&self, criterion: &mut Criterion, ctx: &Context, name: &str, id: &str, pinned: Pinned) {
+        let bound = match self.bind(ctx, &format!("{name}, {id}"), pinned) {
             Ok(bound) => bound,
             Err(error) => {
                 eprintln!("{name}/{id}: skipped: {error}");
@@ -88,9 +88,9 @@ fn schedules(criterion: &mut Criterion) {
     for (rows, cols) in shapes {
         for dtype in Storage::ALL {
             let case = Case::matrix(&ctx, rows, cols, dtype);
-            for (kernel, force) in KERNELS {
-                let force = Force { kernel: force, ..Force::default() };
-                case.time(criterion, &ctx, "schedules", &format!("[{rows}, {cols}] {} {kernel}", dtype.name()), force);
+            for (kernel, pinned) in KERNELS {
+                let pinned = Pinned { kernel: pinned, ..Pinned::default() };
+                case.time(criterion, &ctx, "schedules", &format!("[{rows}, {cols}] {} {kernel}", dtype.name()), pinned);
             }
         }
     }
@@ -103,7 +103,7 @@ fn odd_columns(criterion: &mut Criterion) {
     for dtype in Storage::ALL {
         for cols in [50304, 50257] {
             let case = Case::matrix(&ctx, rows, cols, dtype);
-            case.time(criterion, &ctx, "odd columns", &format!("[{rows}, {cols}] {}", dtype.name()), Force::default());
+            case.time(criterion, &ctx, "odd columns", &format!("[{rows}, {cols}] {}", dtype.name()), Pinned::default());
         }
     }
 }
@@ -125,14 +125,14 @@ fn class_axis(criterion: &mut Criterion) {
     for dtype in [Storage::F32, Storage::Bf16] {
         let axis_1 = Case::new(&ctx, &[images, classes, side, side], &first, &labels, dtype);
         let id = format!("[{images}, {classes}, {side}, {side}] {}", dtype.name());
-        axis_1.time(criterion, &ctx, "class axis", &id, Force::default());
+        axis_1.time(criterion, &ctx, "class axis", &id, Pinned::default());
         let axis_last = Case::new(&ctx, &[rows, classes], &last, &labels, dtype);
         axis_last.time(
             criterion,
             &ctx,
             "class axis",
             &format!("[{rows}, {classes}] {}", dtype.name()),
-            Force::default(),
+            Pinned::default(),
         );
     }
 }
@@ -142,7 +142,7 @@ fn short_rows(criterion: &mut Criterion) {
     let Some(ctx) = context() else { return };
     let (rows, cols) = (65536, 10);
     let case = Case::matrix(&ctx, rows, cols, Storage::F32);
-    let bound = case.bind(&ctx, "short rows", Force::default()).expect("a bound plan");
+    let bound = case.bind(&ctx, "short rows", Pinned::default()).expect("a bound plan");
     let plain = Plain::new(&ctx, &case.x, &case.y);
     plain.submit(&ctx);
     let loss = plain.loss.to_vec::<f32>().expect("loss")[0];

@@ -99,7 +99,7 @@ pub use limits::Limits;
 pub use loss::{Domain, Loss, ParamValue, Reduction, Value};
 pub use lower::{UPSTREAM, Upstream, Wanted};
 pub use plan::{GradMode, Operator, PlanSpec, Shard, TuneCandidate, TuneClock, Tuning};
-pub use schedule::{Force, Kernel};
+pub use schedule::{Kernel, Pinned};
 pub use shape::{
     Count, DType, Element, Formula, FormulaOp, Layout, RowAxis, Scope, narrow_labels, widen_bf16, widen_f16,
 };

@@ -5,7 +5,7 @@ mod common;
 use common::context;
 use wgloss::Upstream;
 use wgloss::{Bindings, Context, DType, Error, GradMode, PlanSpec, Reduction, Tensor, losses};
-use wgloss::{Force, Kernel};
+use wgloss::{Kernel, Pinned};
 
 const ROWS: usize = 6;
 const COLS: usize = 12;
@@ -75,8 +75,8 @@ fn in_place_gradient_replaces_the_logits_under_every_kernel() {
     for kernel in [Kernel::Row, Kernel::RowResident { trips: 1 }] {
         for width in [1, 4] {
             let b = batch(ctx, ROWS);
-            let force = Force { kernel: Some(kernel), width: Some(width), ..Force::default() };
-            let spec = b.spec().grad_mode("input", GradMode::InPlace).force(force);
+            let pinned = Pinned { kernel: Some(kernel), width: Some(width), ..Pinned::default() };
+            let spec = b.spec().grad_mode("input", GradMode::InPlace).pin(pinned);
             let plan = ctx.plan(&losses::cross_entropy(), &spec).unwrap();
             let bound = plan.bind(&Bindings::new().inputs(&b.inputs())).unwrap();
             bound.submit().unwrap();

@@ -5,14 +5,14 @@ mod common;
 use common::context;
 use wgloss::Layout;
 use wgloss::{Context, DType, GradMode, Loss, Plan, PlanSpec, losses};
-use wgloss::{Force, Kernel};
+use wgloss::{Kernel, Pinned};
 
 const ROWS: usize = 64;
 const COLS: usize = 1000;
 const TENSOR: usize = 4 * ROWS * COLS;
 
-fn classes(force: Force) -> PlanSpec {
-    PlanSpec::new().input("input", DType::F32, &[ROWS, COLS]).input("target", DType::I32, &[ROWS]).force(force)
+fn classes(pinned: Pinned) -> PlanSpec {
+    PlanSpec::new().input("input", DType::F32, &[ROWS, COLS]).input("target", DType::I32, &[ROWS]).pin(pinned)
 }
 
 fn explained(ctx: &Context, loss: &Loss, spec: &PlanSpec) -> String {
@@ -53,8 +53,8 @@ fn streamed_rows_are_read_twice_and_resident_ones_once() {
     let must = 2 * TENSOR + labels + 4;
     for (kernel, reads) in [(Kernel::Row, 2), (Kernel::RowResident { trips: 0 }, 1)] {
         let (workgroup, lanes, width) = (Some(64), Some(64), Some(4));
-        let force = Force { kernel: Some(kernel), workgroup, lanes, width, ..Force::default() };
-        let text = explained(ctx, &losses::cross_entropy(), &classes(force).grad("input"));
+        let pinned = Pinned { kernel: Some(kernel), workgroup, lanes, width, ..Pinned::default() };
+        let text = explained(ctx, &losses::cross_entropy(), &classes(pinned).grad("input"));
         let trips = if reads == 1 { "f32 1 read" } else { "f32 2 reads" };
         assert_eq!(line(&text, "input"), (trips.to_owned(), reads * TENSOR), "{text}");
         assert_eq!(line(&text, "gradient of input"), ("f32 1 write".to_owned(), TENSOR), "{text}");
@@ -110,7 +110,7 @@ fn chunks_and_their_dispatches_are_counted() {
     let Some(_) = context() else { return };
     let limits = wgpu::Limits { max_storage_buffer_binding_size: 1 << 16, ..wgpu::Limits::default() };
     let small = Context::with_limits(limits).expect("a device with smaller limits");
-    let text = explained(&small, &losses::cross_entropy(), &classes(Force::default()).grad("input"));
+    let text = explained(&small, &losses::cross_entropy(), &classes(Pinned::default()).grad("input"));
     // 16 rows of 4,000 bytes fit a binding of 64 KiB.
     assert!(text.contains("4 chunks, 4 dispatches, 1 dispatch for the sums"), "{text}");
     assert_eq!(line(&text, "gradient of input"), ("f32 1 write".to_owned(), TENSOR), "{text}");

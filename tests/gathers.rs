@@ -6,7 +6,7 @@ use common::compare::{mismatch, random};
 use common::context;
 use rayon::prelude::*;
 use wgloss::{Bindings, Context, GradMode, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, cpu, losses};
-use wgloss::{Force, Kernel};
+use wgloss::{Kernel, Pinned};
 
 /// Loss and gradients agree with the CPU's f64 path; the first gradient in place where `in_place`.
 fn check(ctx: &Context, loss: &Loss, inputs: &[(&str, HostTensor<'_>, Tensor)], grads: &[&str], spec: &PlanSpec) {
@@ -106,21 +106,21 @@ fn at_maxima() -> Vec<(Loss, &'static [&'static str])> {
 #[test]
 fn elements_at_maxima_agree_with_the_cpu_in_every_kernel() {
     let Some(ctx) = context() else { return };
-    let row = |lanes| Force { workgroup: Some(8), lanes: Some(lanes), ..Force::default() };
+    let row = |lanes| Pinned { workgroup: Some(8), lanes: Some(lanes), ..Pinned::default() };
     let forces = [
-        Force::default(),
-        Force { kernel: Some(Kernel::Row), ..row(1) },
-        Force { kernel: Some(Kernel::Row), ..row(8) },
-        Force { kernel: Some(Kernel::RowResident { trips: 0 }), ..row(8) },
-        Force { kernel: Some(Kernel::RowSplit { splits: 3 }), ..row(8) },
+        Pinned::default(),
+        Pinned { kernel: Some(Kernel::Row), ..row(1) },
+        Pinned { kernel: Some(Kernel::Row), ..row(8) },
+        Pinned { kernel: Some(Kernel::RowResident { trips: 0 }), ..row(8) },
+        Pinned { kernel: Some(Kernel::RowSplit { splits: 3 }), ..row(8) },
     ];
     for (loss, grads) in at_maxima() {
         for shape in [vec![7, 5], vec![3, 257], vec![2, 65, 3]] {
             let count: usize = shape.iter().product();
             let (x, z) = (random(count, 11), random(count, 12));
             let inputs = [number(ctx, "x", &x, &shape), number(ctx, "z", &z, &shape)];
-            for force in forces {
-                let spec = grads.iter().fold(PlanSpec::new().force(force), |spec, grad| spec.grad(grad));
+            for pinned in forces {
+                let spec = grads.iter().fold(PlanSpec::new().pin(pinned), |spec, grad| spec.grad(grad));
                 check(ctx, &loss, &inputs, grads, &spec);
             }
         }
@@ -132,10 +132,10 @@ fn elements_at_maxima_are_read_before_gradients_take_their_place() {
     let Some(ctx) = context() else { return };
     for (loss, grads) in at_maxima() {
         for (kernel, cols) in [(Kernel::Row, 257), (Kernel::RowResident { trips: 0 }, 257), (Kernel::Row, 1004)] {
-            let force = Force { kernel: Some(kernel), workgroup: Some(64), lanes: Some(64), ..Force::default() };
+            let pinned = Pinned { kernel: Some(kernel), workgroup: Some(64), lanes: Some(64), ..Pinned::default() };
             let (x, z) = (random(9 * cols, 13), random(9 * cols, 14));
             let inputs = [number(ctx, "x", &x, &[9, cols]), number(ctx, "z", &z, &[9, cols])];
-            let spec = grads.iter().fold(PlanSpec::new().force(force), |spec, g| spec.grad_mode(g, GradMode::InPlace));
+            let spec = grads.iter().fold(PlanSpec::new().pin(pinned), |spec, g| spec.grad_mode(g, GradMode::InPlace));
             check(ctx, &loss, &inputs, grads, &spec);
         }
     }

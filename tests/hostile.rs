@@ -5,7 +5,7 @@ mod common;
 
 use common::context;
 use wgloss::{Bindings, DType, GradMode, Loss, PlanSpec, Tensor, losses};
-use wgloss::{Force, Kernel};
+use wgloss::{Kernel, Pinned};
 
 const ROWS: usize = 7;
 // Enough for pairs of vectors to be loaded, and not a multiple of them.
@@ -28,8 +28,8 @@ fn hostile_labels_change_nothing_but_their_row() {
                         continue; // refused: the gathered input would be overwritten by another workgroup
                     }
                     for label in hostile {
-                        let force = Force { kernel: Some(kernel), width: Some(width), ..Force::default() };
-                        check(ctx, &loss(), force, mode, label);
+                        let pinned = Pinned { kernel: Some(kernel), width: Some(width), ..Pinned::default() };
+                        check(ctx, &loss(), pinned, mode, label);
                     }
                 }
             }
@@ -37,7 +37,7 @@ fn hostile_labels_change_nothing_but_their_row() {
     }
 }
 
-fn check(ctx: &wgloss::Context, loss: &Loss, force: Force, mode: GradMode, label: i32) {
+fn check(ctx: &wgloss::Context, loss: &Loss, pinned: Pinned, mode: GradMode, label: i32) {
     let padded = |fill: &dyn Fn(usize) -> f32| -> (Vec<f32>, Tensor) {
         let mut all = vec![CANARY; ROWS * COLS + 2 * MARGIN];
         for k in 0..ROWS * COLS {
@@ -55,7 +55,7 @@ fn check(ctx: &wgloss::Context, loss: &Loss, force: Force, mode: GradMode, label
         .input("input", DType::F32, &[ROWS, COLS])
         .input("target", DType::I32, &[ROWS])
         .grad_mode("input", mode)
-        .force(force);
+        .pin(pinned);
     let plan = ctx.plan(loss, &spec).unwrap();
     let mut bindings = Bindings::new().input("input", &inner(&x)).input("target", &y);
     if mode != GradMode::InPlace {
@@ -63,7 +63,7 @@ fn check(ctx: &wgloss::Context, loss: &Loss, force: Force, mode: GradMode, label
     }
     let bound = plan.bind(&bindings).unwrap();
     bound.submit().unwrap();
-    let what = format!("{} {force:?} {mode:?} label {label}", loss.name());
+    let what = format!("{} {pinned:?} {mode:?} label {label}", loss.name());
     let written = if mode == GradMode::InPlace { &x } else { &g };
     let values = written.to_vec::<f32>().unwrap();
     for (k, v) in values.iter().enumerate() {

@@ -6,7 +6,7 @@ use common::compare::{mismatch, random};
 use common::context;
 use half::bf16;
 use wgloss::{Bindings, Context, GradMode, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, cpu, losses};
-use wgloss::{Force, Kernel};
+use wgloss::{Kernel, Pinned};
 
 /// `(x·r + r)²` over the row, times what a second reduction finds: elements and the row both need `r`.
 fn scaled() -> Loss {
@@ -22,7 +22,7 @@ fn scaled() -> Loss {
 type Number<'a> = (&'a str, &'a [f32], &'a [usize], GradMode);
 
 /// Loss and gradients of all numbers against the CPU's f64 path.
-fn check(ctx: &Context, loss: &Loss, numbers: &[Number<'_>], labels: Option<(&[i32], &[usize])>, force: Force) {
+fn check(ctx: &Context, loss: &Loss, numbers: &[Number<'_>], labels: Option<(&[i32], &[usize])>, pinned: Pinned) {
     let mut host: Vec<(&str, HostTensor<'_>)> =
         numbers.iter().map(|(name, values, shape, _)| (*name, HostTensor::f32(values, shape))).collect();
     let mut tensors: Vec<(&str, Tensor)> = Vec::new();
@@ -36,9 +36,9 @@ fn check(ctx: &Context, loss: &Loss, numbers: &[Number<'_>], labels: Option<(&[i
     let grads: Vec<&str> = numbers.iter().map(|number| number.0).collect();
     let want = cpu::forward_backward(loss, &host, &grads).unwrap();
     let inputs: Vec<(&str, &Tensor)> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
-    let spec = PlanSpec::new().force(force).like(&inputs);
+    let spec = PlanSpec::new().pin(pinned).like(&inputs);
     let spec = numbers.iter().fold(spec, |spec, (name, _, _, mode)| spec.grad_mode(name, *mode));
-    let what = format!("{} {:?} {force:?}", loss.name(), numbers[0].2);
+    let what = format!("{} {:?} {pinned:?}", loss.name(), numbers[0].2);
     let plan = ctx.plan(loss, &spec).unwrap_or_else(|error| panic!("{what}: {error}"));
     let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
     bound.submit().unwrap();
@@ -63,20 +63,20 @@ fn weights(rows: usize, seed: u32) -> Vec<f32> {
 }
 
 /// Cross-entropy with the gradients of logits and sample weights, and `scaled`, of rows.
-fn check_rows(ctx: &Context, [rows, cols]: [usize; 2], input: GradMode, force: Force) {
+fn check_rows(ctx: &Context, [rows, cols]: [usize; 2], input: GradMode, pinned: Pinned) {
     let (x, w, y) = (random(rows * cols, 3), weights(rows, 4), labels(rows, cols));
     let shape = [rows, cols];
     let of = |name| [("input", &x[..], &shape[..], input), (name, &w[..], &shape[..1], GradMode::InPlace)];
-    check(ctx, &losses::cross_entropy(), &of("sample_weight"), Some((&y, &[rows])), force);
-    check(ctx, &scaled(), &of("r"), None, force);
+    check(ctx, &losses::cross_entropy(), &of("sample_weight"), Some((&y, &[rows])), pinned);
+    check(ctx, &scaled(), &of("r"), None, pinned);
 }
 
 #[test]
 fn a_row_that_is_shared_reads_its_value_before_the_gradient_takes_its_place() {
     let Some(ctx) = context() else { return };
     // The issue's shape, and one whose windows begin anywhere: such a row is shared by default.
-    check_rows(ctx, [1, 70_000], GradMode::Write, Force::default());
-    check_rows(ctx, [1, 140_001], GradMode::Write, Force::default());
+    check_rows(ctx, [1, 70_000], GradMode::Write, Pinned::default());
+    check_rows(ctx, [1, 140_001], GradMode::Write, Pinned::default());
 }
 
 #[test]
@@ -88,10 +88,10 @@ fn every_kernel_reads_a_row_before_gradients_take_its_place() {
         for (lanes, width) in [(1, None), (8, Some(1)), (64, None)] {
             let is_split = matches!(kernel, Kernel::RowSplit { .. });
             let (workgroup, lanes) = (Some(64), Some(if is_split { 64 } else { lanes }));
-            let force = Force { kernel: Some(kernel), workgroup, lanes, width, ..Force::default() };
-            check_rows(ctx, [70, 97], GradMode::Write, force);
+            let pinned = Pinned { kernel: Some(kernel), workgroup, lanes, width, ..Pinned::default() };
+            check_rows(ctx, [70, 97], GradMode::Write, pinned);
             if !is_split {
-                check_rows(ctx, [70, 97], GradMode::InPlace, force);
+                check_rows(ctx, [70, 97], GradMode::InPlace, pinned);
             }
         }
     }
@@ -105,7 +105,7 @@ fn the_only_row_reads_class_weights_before_their_gradients_take_their_place() {
     let numbers =
         [("input", &x[..], &[1, cols][..], GradMode::Write), ("weight", &w[..], &[cols][..], GradMode::InPlace)];
     let loss = losses::cross_entropy().reduction(Reduction::Sum);
-    check(ctx, &loss, &numbers, Some((&[69_998], &[1])), Force::default());
+    check(ctx, &loss, &numbers, Some((&[69_998], &[1])), Pinned::default());
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn rows_larger_than_a_binding_read_their_value_before_the_gradient_takes_its_pla
     let limits = wgpu::Limits { max_storage_buffer_binding_size: 1 << 16, ..wgpu::Limits::default() };
     let ctx = Context::with_limits(limits).unwrap();
     for mode in [GradMode::Write, GradMode::InPlace] {
-        check_rows(&ctx, [3, 40_001], mode, Force::default());
+        check_rows(&ctx, [3, 40_001], mode, Pinned::default());
     }
 }
 

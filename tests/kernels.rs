@@ -8,7 +8,7 @@ use wgloss::internals::codegen::{
 };
 use wgloss::internals::lower::{Program, Wanted, lower};
 use wgloss::internals::schedule::{PassSchedule, Shape, States, schedule, visited_inputs};
-use wgloss::{Force, Kernel, Limits};
+use wgloss::{Kernel, Limits, Pinned};
 use wgloss::{Loss, Scope, losses};
 
 fn validate(source: &str) {
@@ -93,9 +93,9 @@ fn every_generated_kernel_is_valid() {
                             overwritten: false,
                             states: States::Inside,
                         };
-                        let force = Force { kernel, ..Force::default() };
+                        let pinned = Pinned { kernel, ..Pinned::default() };
                         let limits = Limits { subgroup: if width == 1 { 0 } else { 32 }, ..Limits::WEBGPU };
-                        let Ok(chosen) = schedule(&program, pass, shape, &limits, force) else { continue };
+                        let Ok(chosen) = schedule(&program, pass, shape, &limits, pinned) else { continue };
                         // Where windows are whole, in every second mode.
                         let early = chosen.width == 8 && (masked || mode == Mode::Write);
                         let variant = variant(&program, p, mode, dtype, masked && chosen.width > 1, early);

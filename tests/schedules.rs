@@ -7,7 +7,7 @@ use common::context;
 use rayon::prelude::*;
 use wgloss::Wanted;
 use wgloss::{Bindings, Context, DType, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, cpu, losses};
-use wgloss::{Force, Kernel};
+use wgloss::{Kernel, Pinned};
 
 // 1, 3, 4, 5: around one vector; 255 to 257: around one workgroup; then streams: of vectors, but not of pairs of them;
 // of pairs; of neither.
@@ -27,10 +27,10 @@ fn staged() -> Loss {
 }
 
 /// Every kernel with rows of one lane, a few, a subgroup, a workgroup; vectors and scalars; subgroups and none.
-fn forces(ctx: &Context) -> Vec<Force> {
+fn forces(ctx: &Context) -> Vec<Pinned> {
     let most = ctx.limits().workgroup_invocations;
     let teams = [(8, 8), (8, 1), (64, 4), (64, 64), (64, 16), (128, 32), (256, 1), (256, 256)];
-    let mut all = vec![Force::default()];
+    let mut all = vec![Pinned::default()];
     for kernel in KERNELS {
         for (workgroup, lanes) in teams.into_iter().filter(|t| t.0 <= most) {
             if matches!(kernel, Kernel::RowSplit { .. }) && lanes < workgroup {
@@ -43,7 +43,7 @@ fn forces(ctx: &Context) -> Vec<Force> {
                 }
                 // Without subgroups where there are any: every other one.
                 let off = [None, Some(false)].into_iter().skip(usize::from(width.is_some() && lanes == 1));
-                all.extend(off.map(|subgroups| Force {
+                all.extend(off.map(|subgroups| Pinned {
                     kernel: Some(kernel),
                     workgroup: Some(workgroup),
                     width,
@@ -58,7 +58,7 @@ fn forces(ctx: &Context) -> Vec<Force> {
     all
 }
 
-fn check_columns(ctx: &Context, loss: &Loss, rows: usize, cols: usize, all: &[Force]) {
+fn check_columns(ctx: &Context, loss: &Loss, rows: usize, cols: usize, all: &[Pinned]) {
     let x = random(rows * cols, cols as u32);
     let y: Vec<i32> = (0..rows).map(|row| if row == 1 { -100 } else { (row * 7919 % cols) as i32 }).collect();
     // `staged` knows no index to ignore.
@@ -68,20 +68,20 @@ fn check_columns(ctx: &Context, loss: &Loss, rows: usize, cols: usize, all: &[Fo
     let xs = Tensor::from_slice(ctx, &x, &[rows, cols]).unwrap();
     let ys = Tensor::from_slice(ctx, &y, &[rows]).unwrap();
     let inputs = [("input", &xs), ("target", &ys)];
-    for force in all {
-        let spec = PlanSpec::new().like(&inputs).grad("input").force(*force);
+    for pinned in all {
+        let spec = PlanSpec::new().like(&inputs).grad("input").pin(*pinned);
         let plan = match ctx.plan(loss, &spec) {
             Ok(plan) => plan,
             Err(error) => {
-                let resident = matches!(force.kernel, Some(Kernel::RowResident { .. }));
-                let long = force.lanes == Some(1) && cols > 25_000 && ctx.limits().software;
+                let resident = matches!(pinned.kernel, Some(Kernel::RowResident { .. }));
+                let long = pinned.lanes == Some(1) && cols > 25_000 && ctx.limits().software;
                 assert!(resident || long, "only resident rows have a largest size: {error}");
                 continue;
             }
         };
         let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
         bound.submit().unwrap();
-        let what = format!("{} [{rows}, {cols}] {force:?}", loss.name());
+        let what = format!("{} [{rows}, {cols}] {pinned:?}", loss.name());
         let got = f64::from(bound.read_loss().unwrap());
         let want_loss = want.loss().unwrap();
         assert!((got - want_loss).abs() <= 3e-6 * want_loss.abs() + 1e-6, "{what}: loss {got}, want {want_loss}");
@@ -101,7 +101,7 @@ fn every_kernel_agrees_with_the_cpu_at_every_boundary() {
         // Each column count takes the default and every third kernel, long rows every ninth, so that over the
         // boundaries every kernel has its turn.
         let (rows, step) = if cols > 1000 { (2, 9) } else { (5, 3) };
-        let all: Vec<Force> =
+        let all: Vec<Pinned> =
             all.iter().enumerate().filter(|(k, _)| *k == 0 || (k + cols) % step == 0).map(|(_, f)| *f).collect();
         check_columns(ctx, &losses::cross_entropy(), rows, cols, &all);
         check_columns(ctx, &losses::cross_entropy().label_smoothing(0.1), rows, cols, &all);
@@ -114,14 +114,14 @@ fn every_kernel_agrees_with_the_cpu_at_every_boundary() {
 #[test]
 fn two_rows_of_ten_million_columns() {
     let Some(ctx) = context() else { return };
-    check_columns(ctx, &losses::cross_entropy(), 2, 10_000_001, &[Force::default()]);
+    check_columns(ctx, &losses::cross_entropy(), 2, 10_000_001, &[Pinned::default()]);
 }
 
 #[test]
 fn more_rows_than_workgroups_in_a_grid() {
     let Some(ctx) = context() else { return };
     let rows = ctx.limits().workgroups as usize + 1000;
-    check_columns(ctx, &losses::cross_entropy(), rows, 3, &[Force::default()]);
+    check_columns(ctx, &losses::cross_entropy(), rows, 3, &[Pinned::default()]);
 }
 
 #[test]
@@ -136,10 +136,10 @@ fn element_kernels_agree_at_every_workgroup_and_width() {
             let want = cpu::forward_backward(&loss, &host, &["input"]).unwrap();
             for workgroup in [None, Some(8), Some(256)] {
                 for width in [None, Some(4), Some(1)].into_iter().skip(usize::from(workgroup == Some(256))) {
-                    let force = Force { workgroup, width, ..Force::default() };
-                    let spec = PlanSpec::new().grad("input").force(force);
+                    let pinned = Pinned { workgroup, width, ..Pinned::default() };
+                    let spec = PlanSpec::new().grad("input").pin(pinned);
                     let out = loss.run(ctx, &inputs, &spec).unwrap();
-                    let what = format!("{} {count} {force:?}", loss.name());
+                    let what = format!("{} {count} {pinned:?}", loss.name());
                     let (got, want_loss) = (f64::from(out.loss().unwrap()), want.loss().unwrap());
                     assert!((got - want_loss).abs() <= 2e-6 * want_loss, "{what}: {got}, want {want_loss}");
                     let got = out.grad("input").unwrap().to_vec::<f32>().unwrap();

@@ -6,7 +6,7 @@ use common::compare::{assert_grads, mismatch, random};
 use common::context;
 use half::bf16;
 use wgloss::{Bindings, Bound, Context, Error, GradMode, HostTensor, Loss, PlanSpec, Reduction, Tensor, cpu, losses};
-use wgloss::{Force, Kernel};
+use wgloss::{Kernel, Pinned};
 use wgloss::{Upstream, Wanted};
 
 fn submit(ctx: &Context, record: impl FnOnce(&mut wgpu::CommandEncoder) -> wgloss::Result<()>) {
@@ -54,9 +54,9 @@ fn the_upstream_may_be_made_of_the_loss() {
                 let (xs, ys) = (xs.unwrap(), ys.unwrap());
                 let ups = Tensor::zeros(ctx, wgloss::DType::F32, shapes[1]).unwrap();
                 let inputs = [("input", &xs), ("target", &ys), ("upstream", &ups)];
-                let force = Force { kernel, ..Force::default() };
+                let pinned = Pinned { kernel, ..Pinned::default() };
                 let spec = PlanSpec::new().like(&inputs).grad_mode("input", mode).upstream(Upstream::PerLoss);
-                let plan = ctx.plan(&loss, &spec.separate_backward().force(force)).unwrap();
+                let plan = ctx.plan(&loss, &spec.separate_backward().pin(pinned)).unwrap();
                 let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
                 forward(ctx, &bound);
                 let got: Vec<f64> = bound.loss().unwrap().to_vec::<f32>().unwrap().into_iter().map(f64::from).collect();
@@ -104,8 +104,8 @@ fn the_upstream_is_read_by_the_backward_part() {
         inputs.extend(label.map(|label| (label, &ys)));
         for kernel in [Kernel::Row, Kernel::RowSplit { splits: 2 }] {
             let spec = PlanSpec::new().like(&inputs).grad(name).upstream(Upstream::PerLoss).separate_backward();
-            let force = Force { kernel: Some(kernel), ..Force::default() };
-            let plan = ctx.plan(&loss, &spec.force(force)).unwrap();
+            let pinned = Pinned { kernel: Some(kernel), ..Pinned::default() };
+            let plan = ctx.plan(&loss, &spec.pin(pinned)).unwrap();
             let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
             ups.write(ctx, &[7.0f32; 3]).unwrap();
             forward(ctx, &bound);
@@ -126,8 +126,8 @@ fn a_gradient_that_settles_leaves_the_states_to_the_next_backward() {
     let w: Vec<bf16> = random(cols, 6).iter().map(|w| bf16::from_f32(w.abs() + 0.1)).collect();
     let ws = Tensor::from_slice(ctx, &w, &[cols]).unwrap();
     let inputs = [("input", &xs), ("target", &ys), ("weight", &ws)];
-    let force = Force { kernel: Some(Kernel::RowSplit { splits: 2 }), ..Force::default() };
-    let spec = PlanSpec::new().like(&inputs).grad("input").grad("weight").separate_backward().force(force);
+    let pinned = Pinned { kernel: Some(Kernel::RowSplit { splits: 2 }), ..Pinned::default() };
+    let spec = PlanSpec::new().like(&inputs).grad("input").grad("weight").separate_backward().pin(pinned);
     let bound = ctx.plan(&losses::cross_entropy(), &spec).unwrap().bind(&Bindings::new().inputs(&inputs)).unwrap();
     forward(ctx, &bound);
     let both = || {
@@ -149,9 +149,9 @@ fn the_backward_part_finds_the_states_of_long_rows() {
     let y = [1i32, 2, 3, 4];
     let (xs, ys) = (Tensor::from_slice(ctx, &x, &[rows, cols]).unwrap(), Tensor::from_slice(ctx, &y, &[rows]).unwrap());
     let inputs = [("input", &xs), ("target", &ys)];
-    let force = Force { kernel: Some(Kernel::RowSplit { splits: 2 }), ..Force::default() };
+    let pinned = Pinned { kernel: Some(Kernel::RowSplit { splits: 2 }), ..Pinned::default() };
     let loss = losses::cross_entropy().reduction(Reduction::Sum);
-    let plan = ctx.plan(&loss, &PlanSpec::new().like(&inputs).grad("input").separate_backward().force(force)).unwrap();
+    let plan = ctx.plan(&loss, &PlanSpec::new().like(&inputs).grad("input").separate_backward().pin(pinned)).unwrap();
     // Two bound plans of one plan keep their own states.
     let other = Tensor::from_slice(ctx, &random(rows * cols, 6), &[rows, cols]).unwrap();
     let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();

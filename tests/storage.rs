@@ -8,7 +8,7 @@ use common::golden::{self, Tolerance};
 use common::{context, context_for, loss_of, on_cpu, on_gpu_stored};
 use half::{bf16, f16};
 use wgloss::{Bindings, Context, DType, Element, GradMode, HostTensor, Loss, PlanSpec, Tensor, cpu, losses};
-use wgloss::{Force, Kernel};
+use wgloss::{Kernel, Pinned};
 
 /// A 16-bit type of the host.
 trait Half: Element + PartialEq + std::fmt::Debug {
@@ -60,21 +60,21 @@ fn assert_rounded<T: Half>(what: &str, got: &[T], want: &[f64], cols: usize) {
 }
 
 /// Every kernel for halves; for brain floats, which differ by the conversion alone, one of each sort.
-fn kernels(ctx: &Context, dtype: DType) -> Vec<Force> {
-    let force = |kernel, workgroup, lanes| Force {
+fn kernels(ctx: &Context, dtype: DType) -> Vec<Pinned> {
+    let pinned = |kernel, workgroup, lanes| Pinned {
         kernel: Some(kernel),
         workgroup: Some(workgroup),
         lanes: Some(lanes),
-        ..Force::default()
+        ..Pinned::default()
     };
     let most = ctx.limits().workgroup_invocations;
-    let mut all = vec![Force::default(), Force { width: Some(1), ..Force::default() }];
+    let mut all = vec![Pinned::default(), Pinned { width: Some(1), ..Pinned::default() }];
     let teams: &[(u32, u32)] = if dtype == DType::F16 { &[(8, 1), (8, 8), (64, 16), (128, 128)] } else { &[(64, 16)] };
     for &(workgroup, lanes) in teams.iter().filter(|t| t.0 <= most) {
-        all.push(force(Kernel::Row, workgroup, lanes));
-        all.push(force(Kernel::RowResident { trips: 0 }, workgroup, lanes));
+        all.push(pinned(Kernel::Row, workgroup, lanes));
+        all.push(pinned(Kernel::RowResident { trips: 0 }, workgroup, lanes));
     }
-    all.push(force(Kernel::RowSplit { splits: 3 }, 8, 8));
+    all.push(pinned(Kernel::RowSplit { splits: 3 }, 8, 8));
     all
 }
 
@@ -92,19 +92,19 @@ fn check_rows<T: Half>(ctx: &Context, loss: &Loss, rows: usize, cols: usize, off
     let mut padded = vec![canary; offset + count + 3];
     padded[offset..offset + count].copy_from_slice(&x);
     let ys = Tensor::from_slice(ctx, &y, &[rows]).unwrap();
-    for (k, force) in kernels(ctx, T::DTYPE).into_iter().enumerate() {
+    for (k, pinned) in kernels(ctx, T::DTYPE).into_iter().enumerate() {
         // Gradients of their own, in place and added: one way after the other.
         let modes = [GradMode::InPlace, GradMode::Accumulate, GradMode::Write];
         for mode in [modes[k % 3], modes[(k + 1) % 3]] {
             let whole = Tensor::from_slice(ctx, &padded, &[padded.len()]).unwrap();
             let xs = whole.view(offset as u64, &[rows, cols], &[cols, 1]).unwrap();
             let inputs = [("input", &xs), ("target", &ys)];
-            let spec = PlanSpec::new().like(&inputs).grad_mode("input", mode).force(force);
-            let what = format!("{} {} [{rows}, {cols}] at {offset}, {mode:?}, {force:?}", loss.name(), T::DTYPE);
+            let spec = PlanSpec::new().like(&inputs).grad_mode("input", mode).pin(pinned);
+            let what = format!("{} {} [{rows}, {cols}] at {offset}, {mode:?}, {pinned:?}", loss.name(), T::DTYPE);
             let plan = match ctx.plan(loss, &spec) {
                 Ok(plan) => plan,
                 Err(error) => {
-                    let may = matches!(force.kernel, Some(Kernel::RowResident { .. } | Kernel::RowSplit { .. }));
+                    let may = matches!(pinned.kernel, Some(Kernel::RowResident { .. } | Kernel::RowSplit { .. }));
                     assert!(may, "{what}: {error}");
                     continue;
                 }
@@ -188,8 +188,8 @@ fn check_elements<T: Half>(ctx: &Context, count: usize, offset: usize) {
         let whole = Tensor::from_slice(ctx, &padded, &[padded.len()]).unwrap();
         let xs = whole.view(offset as u64, &[count], &[1]).unwrap();
         let inputs = [("input", &xs), ("target", &ts)];
-        let force = Force { width, ..Force::default() };
-        let spec = PlanSpec::new().like(&inputs).grad_mode("input", GradMode::InPlace).force(force);
+        let pinned = Pinned { width, ..Pinned::default() };
+        let spec = PlanSpec::new().like(&inputs).grad_mode("input", GradMode::InPlace).pin(pinned);
         let plan = ctx.plan(&losses::huber(0.7), &spec).unwrap();
         let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
         bound.submit().unwrap();
@@ -367,9 +367,9 @@ fn no_word_is_torn_in_fifty_repetitions() {
     for mode in [GradMode::InPlace, GradMode::Accumulate] {
         let mut first: Option<Vec<bf16>> = None;
         for lanes in [1, 8] {
-            let force = Force { workgroup: Some(8), lanes: Some(lanes), ..Force::default() };
+            let pinned = Pinned { workgroup: Some(8), lanes: Some(lanes), ..Pinned::default() };
             let spec = PlanSpec::new().input("input", DType::BF16, &[rows, cols]).input("target", DType::I32, &[rows]);
-            let plan = ctx.plan(&losses::cross_entropy(), &spec.grad_mode("input", mode).force(force)).unwrap();
+            let plan = ctx.plan(&losses::cross_entropy(), &spec.grad_mode("input", mode).pin(pinned)).unwrap();
             for repetition in 0..25 {
                 let xs = Tensor::from_slice(ctx, &x, &[rows, cols]).unwrap();
                 let into = Tensor::from_slice(ctx, &x, &[rows, cols]).unwrap();

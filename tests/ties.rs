@@ -5,7 +5,7 @@ mod common;
 use common::context;
 use half::{bf16, f16};
 use wgloss::{Bindings, Context, Element, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, cpu};
-use wgloss::{Force, Kernel};
+use wgloss::{Kernel, Pinned};
 
 /// The column of the maximum, and the maximum, whose gradient its ties share.
 fn highest() -> Loss {
@@ -29,44 +29,44 @@ fn rows(cols: usize) -> Vec<f32> {
 }
 
 /// The column, and the gradients, of rows in a buffer with as many elements before them.
-fn run<T: Element>(ctx: &Context, x: &[T], cols: usize, offset: usize, force: Force) -> Option<(Vec<f32>, Vec<T>)> {
+fn run<T: Element>(ctx: &Context, x: &[T], cols: usize, offset: usize, pinned: Pinned) -> Option<(Vec<f32>, Vec<T>)> {
     let mut all = vec![x[0]; offset];
     all.extend(x);
     all.extend(vec![x[0]; 16 - offset % 16]);
     let whole = Tensor::from_slice(ctx, &all, &[all.len()]).unwrap();
     let xs = whole.view(offset as u64, &[x.len() / cols, cols], &[cols, 1]).unwrap();
-    let plan = ctx.plan(&highest(), &PlanSpec::new().like(&[("x", &xs)]).grad("x").force(force)).ok()?;
+    let plan = ctx.plan(&highest(), &PlanSpec::new().like(&[("x", &xs)]).grad("x").pin(pinned)).ok()?;
     let bound = plan.bind(&Bindings::new().input("x", &xs)).unwrap();
     bound.submit().unwrap();
     Some((bound.loss().unwrap().to_vec().unwrap(), bound.grad("x").unwrap().to_vec().unwrap()))
 }
 
-fn forces() -> Vec<Force> {
+fn forces() -> Vec<Pinned> {
     let kernels =
         [Kernel::Row, Kernel::RowResident { trips: 0 }, Kernel::RowSplit { splits: 1 }, Kernel::RowSplit { splits: 3 }];
-    let mut all = vec![Force::default(), Force { width: Some(4), ..Force::default() }];
+    let mut all = vec![Pinned::default(), Pinned { width: Some(4), ..Pinned::default() }];
     for kernel in kernels {
         for (lanes, subgroups) in [(1, None), (8, Some(false)), (8, None)] {
             let lanes = if matches!(kernel, Kernel::RowSplit { .. }) { 8 } else { lanes };
             let (workgroup, lanes) = (Some(8), Some(lanes));
-            all.push(Force { kernel: Some(kernel), workgroup, lanes, subgroups, ..Force::default() });
+            all.push(Pinned { kernel: Some(kernel), workgroup, lanes, subgroups, ..Pinned::default() });
         }
     }
     all
 }
 
-fn check<T: Element>(ctx: &Context, cols: usize, offset: usize, forces: &[Force], narrow: fn(f32) -> T) {
+fn check<T: Element>(ctx: &Context, cols: usize, offset: usize, forces: &[Pinned], narrow: fn(f32) -> T) {
     let x = rows(cols);
     let host = [("x", HostTensor::f32(&x, &[x.len() / cols, cols]))];
     let want = cpu::forward_backward(&highest(), &host, &["x"]).unwrap();
     let stored: Vec<T> = x.iter().map(|x| narrow(*x)).collect();
     let grads: Vec<T> = want.grad("x").unwrap().iter().map(|x| narrow(*x as f32)).collect();
-    for force in forces {
-        let Some((columns, shared)) = run(ctx, &stored, cols, offset, *force) else {
-            assert!(matches!(force.kernel, Some(Kernel::RowResident { .. })), "{cols}: {force:?}");
+    for pinned in forces {
+        let Some((columns, shared)) = run(ctx, &stored, cols, offset, *pinned) else {
+            assert!(matches!(pinned.kernel, Some(Kernel::RowResident { .. })), "{cols}: {pinned:?}");
             continue;
         };
-        let what = format!("{} {cols} columns, {offset} elements before, {force:?}", T::DTYPE);
+        let what = format!("{} {cols} columns, {offset} elements before, {pinned:?}", T::DTYPE);
         let columns: Vec<f64> = columns.into_iter().map(f64::from).collect();
         assert_eq!(columns, want.loss_values().unwrap(), "{what}");
         let shared: &[u8] = bytemuck::cast_slice(&shared);
@@ -88,11 +88,11 @@ fn the_lowest_column_of_a_tie_wins_in_every_schedule() {
 fn the_lowest_column_of_a_tie_wins_at_every_alignment() {
     let Some(ctx) = context() else { return };
     for offset in 0..8 {
-        check(ctx, 67, offset, &[Force::default()], |x| x);
-        check(ctx, 67, offset, &[Force::default()], bf16::from_f32);
-        check(ctx, 72, offset, &[Force::default()], f16::from_f32);
+        check(ctx, 67, offset, &[Pinned::default()], |x| x);
+        check(ctx, 67, offset, &[Pinned::default()], bf16::from_f32);
+        check(ctx, 72, offset, &[Pinned::default()], f16::from_f32);
     }
-    check(ctx, 50_257, 0, &[Force::default()], |x| x);
+    check(ctx, 50_257, 0, &[Pinned::default()], |x| x);
 }
 
 #[test]
@@ -124,9 +124,9 @@ fn the_first_column_of_nothing_but_minus_infinity_is_its_maximum() {
         assert_eq!(cpu::forward_backward(&loss, &host, &[]).unwrap().loss_values().unwrap(), want);
         let Some(ctx) = context() else { continue };
         let xs = Tensor::from_slice(ctx, &x, &[2, cols]).unwrap();
-        for force in forces() {
-            let Ok(out) = loss.run(ctx, &[("x", &xs)], &PlanSpec::new().force(force)) else { continue };
-            assert_eq!(out.loss_values().unwrap(), want.map(|x| x as f32), "{cols}: {force:?}");
+        for pinned in forces() {
+            let Ok(out) = loss.run(ctx, &[("x", &xs)], &PlanSpec::new().pin(pinned)) else { continue };
+            assert_eq!(out.loss_values().unwrap(), want.map(|x| x as f32), "{cols}: {pinned:?}");
         }
     }
 }

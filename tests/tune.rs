@@ -10,7 +10,7 @@ use wgloss::{
     Bindings, Context, DType, GradMode, HostTensor, Loss, Plan, PlanSpec, Reduction, Tensor, TuneCache, TuneClock,
     TuneOptions, cpu, losses,
 };
-use wgloss::{Force, Kernel};
+use wgloss::{Kernel, Pinned};
 
 const ROWS: usize = 33;
 const COLS: usize = 300;
@@ -68,7 +68,7 @@ fn a_tuned_plan_computes_the_same_and_says_what_was_measured() {
     assert!(plan.tuning().is_none() && !plan.explain().contains("tuned"));
     let tuned = plan.tune(&quick()).unwrap();
     let tuning = tuned.tuning().unwrap();
-    assert!(tuning.candidates.len() == 3 && tuning.candidates[0].force == Force::default(), "{tuning}");
+    assert!(tuning.candidates.len() == 3 && tuning.candidates[0].schedule == Pinned::default(), "{tuning}");
     assert_ne!(tuning.clock, TuneClock::Cache);
     for candidate in &tuning.candidates {
         assert_eq!(candidate.dropped, None, "{tuning}");
@@ -126,7 +126,7 @@ fn a_second_tune_with_a_cache_measures_nothing() {
     let options = quick().cache(scratch.cache());
     let tune = || ctx.plan(&losses::cross_entropy(), &spec().grad("input")).unwrap().tune(&options).unwrap();
     let first = tune();
-    let chosen = |plan: &Plan| plan.tuning().map(|t| t.candidates[t.chosen].force);
+    let chosen = |plan: &Plan| plan.tuning().map(|t| t.candidates[t.chosen].schedule);
     let clock = |plan: &Plan| plan.tuning().map(|t| t.clock);
     assert_ne!(clock(&first), Some(TuneClock::Cache));
     assert_eq!(first.tuning().unwrap().not_kept, None);
@@ -201,7 +201,7 @@ fn tensors_that_the_tuned_schedule_cannot_take_get_the_default() {
     std::fs::write(&scratch.0, resident).unwrap();
     let tuned = asked().tune(&options).unwrap();
     let tuning = tuned.tuning().unwrap();
-    let kernel = tuning.candidates[tuning.chosen].force.kernel;
+    let kernel = tuning.candidates[tuning.chosen].schedule.kernel;
     assert!(matches!(kernel, Some(Kernel::RowResident { .. })), "{tuning}");
     assert!(tuned.explain().contains("resident rows, "), "{}", tuned.explain());
     assert_right(ctx, &tuned, cols, 0);

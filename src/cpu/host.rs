@@ -1,6 +1,5 @@
 //! Tensors in host memory.
 
-use super::machine::HostFloat;
 use crate::error::{Error, Result};
 use crate::shape::Layout;
 use crate::shape::{widen_bf16, widen_f16};
@@ -136,8 +135,8 @@ pub(super) fn room<T>(what: &str, count: usize) -> Result<Vec<T>> {
     }
 }
 
-/// So many zeros.
-pub(super) fn zeros<T: HostFloat>(what: &str, count: usize) -> Result<Vec<T>> {
+/// Zeros, or else an error.
+pub(super) fn zeros<T: Clone + num_traits::Zero>(what: &str, count: usize) -> Result<Vec<T>> {
     let mut values = room(what, count)?;
     values.resize(count, T::zero());
     Ok(values)

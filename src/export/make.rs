@@ -160,7 +160,7 @@ impl Maker<'_> {
 
     fn tensors(&self) -> Vec<ExportTensor> {
         let program = self.problem.program;
-        let tensor = |name: String, slot: Slot, dtype: crate::DType, is_output: bool| {
+        let tensor = |name: String, slot: Slot, dtype: crate::shape::DType, is_output: bool| {
             let shape = match self.scope(slot) {
                 Scope::Element => vec![Formula::Rows, Formula::Cols],
                 Scope::Row => vec![Formula::Rows],
@@ -173,7 +173,7 @@ impl Maker<'_> {
         };
         let planned = self.prepared.planned_inputs();
         let inputs = program.inputs.iter().enumerate().map(|(place, decl)| {
-            let dtype = planned[place].as_ref().map_or(crate::DType::F32, |io| io.dtype);
+            let dtype = planned[place].as_ref().map_or(crate::shape::DType::F32, |io| io.dtype);
             tensor(decl.name.clone(), Slot::Input(place), dtype, false)
         });
         let name = |target: &OutputKind| match target {

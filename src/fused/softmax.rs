@@ -9,7 +9,7 @@ use crate::limits::Limits;
 use crate::plan::operator::{Asked, Operator, Placed, Prepared, Tensors, TuneFacts};
 use crate::plan::spec::PlanSpec;
 use crate::plan::uniform::UniformType;
-use crate::schedule::{Force, PassSchedule};
+use crate::schedule::{PassSchedule, Pinned};
 use crate::shape::{DType, Geometry, Layout, Operand, RowAxis, Scope};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ pub fn softmax() -> Softmax {
 struct PreparedSoftmax {
     limits: Limits,
     planned: Layout,
-    pinned: Force,
+    pinned: Pinned,
     signature: Signature,
 }
 
@@ -97,7 +97,7 @@ impl Operator for Softmax {
             row_axis: RowAxis::Last,
         };
         let planned = spec.inputs[0].2.clone();
-        let prepared = PreparedSoftmax { limits: limits.clone(), planned, pinned: spec.force, signature };
+        let prepared = PreparedSoftmax { limits: limits.clone(), planned, pinned: spec.pinned, signature };
         prepared.dispatch(&prepared.planned()?)?;
         Ok(Arc::new(prepared))
     }
@@ -202,19 +202,19 @@ impl Prepared for PreparedSoftmax {
         unreachable!("softmax has no parameters")
     }
 
-    fn pinned(&self) -> Force {
+    fn pinned(&self) -> Pinned {
         self.pinned
     }
 
-    fn pin(&self, force: Force) -> Arc<dyn Prepared> {
-        Arc::new(PreparedSoftmax { pinned: force, ..self.clone() })
+    fn pin(&self, pinned: Pinned) -> Arc<dyn Prepared> {
+        Arc::new(PreparedSoftmax { pinned, ..self.clone() })
     }
 
     fn schedules(&self) -> Result<Vec<PassSchedule>> {
         Ok(Vec::new())
     }
 
-    fn candidates(&self) -> Result<Vec<Force>> {
+    fn candidates(&self) -> Result<Vec<Pinned>> {
         Ok(vec![self.pinned])
     }
 

@@ -8,7 +8,7 @@ use crate::limits::Limits;
 use crate::plan::operator::{Asked, Operator, Prepared, Tensors};
 use crate::plan::spec::PlanSpec;
 use crate::plan::tuning::Tuning;
-use crate::schedule::Force;
+use crate::schedule::Pinned;
 use std::sync::{Arc, Mutex};
 
 /// An operator prepared for shapes on a device, with its pipelines and its workspace. Made once, bound to as many
@@ -24,7 +24,7 @@ pub(crate) struct Inner {
     /// Shared with the plans that tuning made of this one.
     work: Arc<Mutex<Option<wgpu::Buffer>>>,
     /// What tuning chose, where the tensors allow it.
-    tuned: Option<Force>,
+    tuned: Option<Pinned>,
     pub tuning: Option<Tuning>,
     /// Of the planned shapes: the cache keeps what a plan holds.
     pipelines: Vec<Arc<Pipeline>>,
@@ -66,7 +66,7 @@ impl Context {
 impl Inner {
     /// The same for another schedule: one that is pinned, or what tuning found.
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn scheduled(&self, pinned: Force, tuned: Option<(Force, Tuning)>) -> Result<Inner> {
+    pub fn scheduled(&self, pinned: Pinned, tuned: Option<(Pinned, Tuning)>) -> Result<Inner> {
         let (tuned, tuning) = tuned.unzip();
         let mut other = Inner {
             ctx: self.ctx.clone(),
@@ -99,7 +99,7 @@ impl Inner {
     }
 
     pub fn pipeline(&self, dispatch: &Dispatch) -> Result<Arc<Pipeline>> {
-        self.ctx.pipeline_cache().get(&self.ctx, dispatch)
+        self.ctx.pipeline(dispatch)
     }
 
     /// What was chosen for these tensors and why.

@@ -1,26 +1,26 @@
 //! Types of the losses that have options: one setter per option, so that an option that a loss lacks does not compile.
 
-/// Makes the type of a loss with options, a newtype of [`Loss`](crate::Loss): a setter per option (`number`, `index` or
+/// Makes the type of a loss with options, a newtype of [`Loss`](crate::loss::Loss): a setter per option (`number`, `index` or
 /// `flag`), those that every loss has, and sums and products.
 macro_rules! loss_with_options {
     ($(#[$about:meta])* $Type:ident { $($(#[$doc:meta])* $kind:ident $option:ident;)* }) => {
         $(#[$about])*
         ///
-        /// Goes wherever a [`&Loss`](crate::Loss) goes, and has its methods; sums and products with it are a
-        /// [`Loss`](crate::Loss).
+        /// Goes wherever a [`&Loss`](crate::loss::Loss) goes, and has its methods; sums and products with it are a
+        /// [`Loss`](crate::loss::Loss).
         #[derive(Clone, Debug)]
-        pub struct $Type(crate::Loss);
+        pub struct $Type(crate::loss::Loss);
 
         impl $Type {
             $($crate::losses::options::setter!($kind $option $(#[$doc])*);)*
 
-            /// Sets the reduction, as [`Loss::reduction`](crate::Loss::reduction).
+            /// Sets the reduction, as [`Loss::reduction`](crate::loss::Loss::reduction).
             #[must_use]
-            pub fn reduction(self, reduction: crate::Reduction) -> Self {
+            pub fn reduction(self, reduction: crate::loss::Reduction) -> Self {
                 $Type(self.0.reduction(reduction))
             }
 
-            /// Multiplies by a scalar on the GPU, as [`Loss::scaled_by`](crate::Loss::scaled_by).
+            /// Multiplies by a scalar on the GPU, as [`Loss::scaled_by`](crate::loss::Loss::scaled_by).
             #[must_use]
             pub fn scaled_by(self, input: &str) -> Self {
                 $Type(self.0.scaled_by(input))
@@ -28,35 +28,35 @@ macro_rules! loss_with_options {
         }
 
         impl std::ops::Deref for $Type {
-            type Target = crate::Loss;
-            fn deref(&self) -> &crate::Loss {
+            type Target = crate::loss::Loss;
+            fn deref(&self) -> &crate::loss::Loss {
                 &self.0
             }
         }
 
-        impl From<$Type> for crate::Loss {
-            fn from(loss: $Type) -> crate::Loss {
+        impl From<$Type> for crate::loss::Loss {
+            fn from(loss: $Type) -> crate::loss::Loss {
                 loss.0
             }
         }
 
-        impl<R: Into<crate::Loss>> std::ops::Add<R> for $Type {
-            type Output = crate::Loss;
-            fn add(self, other: R) -> crate::Loss {
+        impl<R: Into<crate::loss::Loss>> std::ops::Add<R> for $Type {
+            type Output = crate::loss::Loss;
+            fn add(self, other: R) -> crate::loss::Loss {
                 self.0 + other
             }
         }
 
         impl std::ops::Mul<f64> for $Type {
-            type Output = crate::Loss;
-            fn mul(self, weight: f64) -> crate::Loss {
+            type Output = crate::loss::Loss;
+            fn mul(self, weight: f64) -> crate::loss::Loss {
                 self.0 * weight
             }
         }
 
         impl std::ops::Mul<$Type> for f64 {
-            type Output = crate::Loss;
-            fn mul(self, loss: $Type) -> crate::Loss {
+            type Output = crate::loss::Loss;
+            fn mul(self, loss: $Type) -> crate::loss::Loss {
                 self * loss.0
             }
         }
@@ -68,7 +68,7 @@ macro_rules! setter {
     (number $option:ident $(#[$doc:meta])*) => {
         $(#[$doc])*
         #[must_use]
-        pub fn $option(self, $option: impl Into<crate::ParamValue>) -> Self {
+        pub fn $option(self, $option: impl Into<crate::loss::ParamValue>) -> Self {
             Self(self.0.option(stringify!($option), $option.into()))
         }
     };

@@ -1,7 +1,7 @@
 //! Passes and stages: what is summed and stored in which trip over memory.
 
 use super::looks::{Look, LookKind};
-use super::poison::{LookPlace, Looks, Placed, Poison};
+use super::looks::{LookPlace, Looks, Placed, Poison};
 use super::program::{Output, Pass, Program, Stage};
 use crate::expr::{Graph, Node, NodeId};
 use crate::shape::RowAxis;

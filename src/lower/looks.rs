@@ -65,6 +65,76 @@ impl Look {
     }
 }
 
+/// What is looked at by the loss, by each sum, and by each output.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Looks {
+    /// Looks of the loss at a row (an element), and in the sums that it is made of.
+    pub loss: Vec<Look>,
+    /// How many of these, the first, poison the values of that row: of losses of rows (elements) not those in sums,
+    /// which are read only where they are taken.
+    pub of_values: usize,
+    /// Sums that the loss is made of.
+    pub loss_sums: Vec<NodeId>,
+    /// Looks of each sum's operand.
+    pub sums: Vec<(NodeId, Vec<Look>)>,
+    /// Looks of each output, in order.
+    pub outputs: Vec<Vec<Look>>,
+    /// Sums that are read at rows or elements, not only by the outputs of one number.
+    pub read: Vec<NodeId>,
+    /// Sums among these, in which a row with a bad label counts as 0: it poisons its own row and the loss,
+    /// but not the rows that are divided by the sum.
+    pub lenient: Vec<NodeId>,
+}
+
+/// What a pass's looks poison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Consumer {
+    /// A sum of the pass.
+    Sum(NodeId),
+    /// An output, by place in [`Program::outputs`].
+    Output(usize),
+}
+
+/// When a look is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LookPlace {
+    /// Once a row (once an item, where the pass visits no columns or there are no rows).
+    Row,
+    /// At every column of that stage.
+    Stage(usize),
+    /// At every column for which an output is written, and for that one alone.
+    Element,
+}
+
+/// A look of a pass, of those that go together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Placed {
+    /// What is looked at; its row's condition is that of the [`Poison`].
+    pub look: Look,
+    /// When.
+    pub place: LookPlace,
+}
+
+/// Looks of one pass that poison the same results under the same condition of the row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Poison {
+    /// The condition of the row, asked when all stages are done.
+    pub row: Option<NodeId>,
+    /// The elements of the row that are poisoned, if not all.
+    pub gate: Option<NodeId>,
+    /// What is poisoned.
+    pub consumers: Vec<Consumer>,
+    /// The looks.
+    pub looks: Vec<Placed>,
+}
+
+impl Poison {
+    /// Looks that are made there.
+    pub fn at(&self, place: LookPlace) -> impl Iterator<Item = &Look> {
+        self.looks.iter().filter(move |placed| placed.place == place).map(|placed| &placed.look)
+    }
+}
+
 /// Where something is looked at: both parts must hold, and one that is not there always does.
 #[derive(Clone, Copy, PartialEq)]
 struct Condition {

@@ -25,8 +25,8 @@ mod rewrite;
 mod text;
 
 pub(crate) use assign::finish_pass;
-pub use looks::{Look, LookKind};
-pub use poison::{Consumer, LookPlace, Looks, Placed, Poison};
+pub use looks::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison};
+
 pub use program::{Output, OutputKind, Pass, Program, Stage, UPSTREAM, Upstream, Wanted};
 pub use text::{Expressions, expressions};
 

@@ -4,33 +4,12 @@
 //! run: a gradient by itself is poisoned by all that the loss of its row (of its element, where there are no rows)
 //! looks at. Gradients are also poisoned by what they alone look at, the upstream gradient above all.
 
-use super::looks::{Look, LookKind, looks};
+use super::looks::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison, looks};
 use super::program::{Output, OutputKind, Pass, Program};
 use crate::expr::condition::{and, or};
 use crate::expr::{Graph, Node, NodeId};
 use crate::shape::Scope;
 use std::collections::{HashMap, HashSet};
-
-/// What is looked at by the loss, by each sum, and by each output.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Looks {
-    /// Looks of the loss at a row (an element), and in the sums that it is made of.
-    pub loss: Vec<Look>,
-    /// How many of these, the first, poison the values of that row: of losses of rows (elements) not those in sums,
-    /// which are read only where they are taken.
-    pub of_values: usize,
-    /// Sums that the loss is made of.
-    pub loss_sums: Vec<NodeId>,
-    /// Looks of each sum's operand.
-    pub sums: Vec<(NodeId, Vec<Look>)>,
-    /// Looks of each output, in order.
-    pub outputs: Vec<Vec<Look>>,
-    /// Sums that are read at rows or elements, not only by the outputs of one number.
-    pub read: Vec<NodeId>,
-    /// Sums among these, in which a row with a bad label counts as 0: it poisons its own row and the loss,
-    /// but not the rows that are divided by the sum.
-    pub lenient: Vec<NodeId>,
-}
 
 impl Looks {
     /// The looks of these expressions, which are lowered already.
@@ -179,55 +158,6 @@ fn sums_among<'l>(graph: &Graph, looks: impl Iterator<Item = &'l Look>) -> Vec<N
     let is_sum = |id: &NodeId| matches!(graph.node(*id), Node::SumOver(..));
     // Conditions may hold sums that no look names: their operands are looked at, so all are named.
     nodes.into_iter().filter(is_sum).collect()
-}
-
-/// What a pass's looks poison.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Consumer {
-    /// A sum of the pass.
-    Sum(NodeId),
-    /// An output, by place in [`Program::outputs`].
-    Output(usize),
-}
-
-/// When a look is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LookPlace {
-    /// Once a row (once an item, where the pass visits no columns or there are no rows).
-    Row,
-    /// At every column of that stage.
-    Stage(usize),
-    /// At every column for which an output is written, and for that one alone.
-    Element,
-}
-
-/// A look of a pass, of those that go together.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Placed {
-    /// What is looked at; its row's condition is that of the [`Poison`].
-    pub look: Look,
-    /// When.
-    pub place: LookPlace,
-}
-
-/// Looks of one pass that poison the same results under the same condition of the row.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Poison {
-    /// The condition of the row, asked when all stages are done.
-    pub row: Option<NodeId>,
-    /// The elements of the row that are poisoned, if not all.
-    pub gate: Option<NodeId>,
-    /// What is poisoned.
-    pub consumers: Vec<Consumer>,
-    /// The looks.
-    pub looks: Vec<Placed>,
-}
-
-impl Poison {
-    /// Looks that are made there.
-    pub fn at(&self, place: LookPlace) -> impl Iterator<Item = &Look> {
-        self.looks.iter().filter(move |placed| placed.place == place).map(|placed| &placed.look)
-    }
 }
 
 impl Program {

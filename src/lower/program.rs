@@ -1,7 +1,7 @@
 //! A lowered loss as plain data: what is asked for, and what is computed in which pass.
 
 use super::looks::Look;
-use super::poison::{Looks, Poison};
+use super::looks::{Looks, Poison};
 use crate::error::Result;
 use crate::expr::op::Kind;
 use crate::expr::{InputDecl, Node, NodeId, ParamDecl, Reduce};

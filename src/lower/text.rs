@@ -1,7 +1,7 @@
 //! A loss and its gradients as text, and the row stages that they were lowered to.
 
 use super::looks::Look;
-use super::poison::Looks;
+use super::looks::Looks;
 use super::program::{OutputKind, Program};
 use crate::error::{Error, Result};
 use crate::expr::autodiff;

@@ -2,41 +2,9 @@
 
 use crate::codegen::{Slot, stage_words, state_words, states};
 use crate::dispatch::{Exchange, Note};
-use crate::plan::chunk::Pieces;
 use crate::plan::dispatches::Builder;
-use crate::plan::problem::Problem;
 use crate::plan::sizes::Known;
 use crate::plan::uniform::ROW_STATES;
-use crate::schedule::{Kernel, PassSchedule};
-
-/// What becomes of the states of one pass.
-#[derive(Clone, Copy)]
-pub(crate) struct RowStates {
-    /// States of a row and a stage that lie in `work` for all dispatches to see; 0 where there are none.
-    pub slots: u32,
-    /// Whether the pass before has made them.
-    pub known: bool,
-}
-
-impl Problem<'_> {
-    /// What becomes of the states of a pass, after that of the pass before.
-    pub(crate) fn row_states(
-        &self,
-        pass: usize,
-        schedule: &PassSchedule,
-        Pieces { pieces, .. }: &Pieces,
-        before: Option<RowStates>,
-    ) -> RowStates {
-        let Kernel::RowSplit { splits } = schedule.kernel else { return RowStates { slots: 0, known: false } };
-        let parts = pieces.iter().filter(|chunk| chunk.first == 0).count() as u32;
-        let stages = |pass: usize| &self.program.passes[pass].stages;
-        let backward = self.phasing.forward.is_some_and(|forward| pass >= forward);
-        match before.filter(|before| backward && before.slots > 0 && stages(pass - 1) == stages(pass)) {
-            Some(before) => RowStates { slots: before.slots, known: true },
-            None => RowStates { slots: splits * parts, known: false },
-        }
-    }
-}
 
 impl<N: Known> Builder<'_, '_, N> {
     /// This shard's states of a stage leave; what follows begins with those of all shards.

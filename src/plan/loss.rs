@@ -16,7 +16,7 @@ use crate::plan::passes::{PassChoice, choose};
 use crate::plan::problem::{Phasing, Placement, Problem, Shard};
 use crate::plan::sizes::Sizes;
 use crate::plan::spec::PlanSpec;
-use crate::schedule::{Force, Kernel, PassSchedule, Shape, candidates, forward_and_backward, split_outputs};
+use crate::schedule::{Kernel, PassSchedule, Pinned, Shape, candidates, forward_and_backward, split_outputs};
 use crate::shape::{DType, Geometry, Layout, Operand, Scope};
 use std::sync::Arc;
 
@@ -264,7 +264,7 @@ impl PreparedLoss {
     }
 
     /// What the dispatches for these tensors depend on.
-    pub fn problem(&self, tensors: &Tensors, pooled: bool, force: Force) -> Result<Problem<'_>> {
+    pub fn problem(&self, tensors: &Tensors, pooled: bool, pinned: Pinned) -> Result<Problem<'_>> {
         self.check_bytes(&tensors.inputs, &tensors.outputs)?;
         let (program, limits) = (&self.program, &self.limits);
         let geometry = self.geometry(&tensors.inputs, &tensors.outputs)?;
@@ -293,20 +293,20 @@ impl PreparedLoss {
             pooled,
             group_rows,
             limits,
-            force,
+            pinned,
             phasing,
         })
     }
 
     /// How each pass runs for these tensors: as tuning found it, where they allow that, else by default.
     pub fn choose(&self, tensors: &Tensors, asked: Asked) -> Result<(Problem<'_>, Vec<PassChoice>)> {
-        let with = |force: Force| {
-            let mut problem = self.problem(tensors, asked.pooled, force)?;
+        let with = |pinned: Pinned| {
+            let mut problem = self.problem(tensors, asked.pooled, pinned)?;
             let choices = choose(&mut problem)?;
             Ok((problem, choices))
         };
-        let tuned = asked.tuned.and_then(|force| with(force).ok());
-        tuned.map_or_else(|| with(self.spec.force), Ok)
+        let tuned = asked.tuned.and_then(|pinned| with(pinned).ok());
+        tuned.map_or_else(|| with(self.spec.pinned), Ok)
     }
 
     /// As planned, but for fewer along the first axis.
@@ -418,12 +418,12 @@ impl Prepared for PreparedLoss {
         Ok(())
     }
 
-    fn pinned(&self) -> Force {
-        self.spec.force
+    fn pinned(&self) -> Pinned {
+        self.spec.pinned
     }
 
-    fn pin(&self, force: Force) -> Arc<dyn Prepared> {
-        Arc::new(PreparedLoss { spec: self.spec.clone().force(force), ..self.clone() })
+    fn pin(&self, pinned: Pinned) -> Arc<dyn Prepared> {
+        Arc::new(PreparedLoss { spec: self.spec.clone().pin(pinned), ..self.clone() })
     }
 
     fn schedules(&self) -> Result<Vec<PassSchedule>> {
@@ -431,14 +431,14 @@ impl Prepared for PreparedLoss {
         Ok(choices.iter().map(|choice| choice.schedule).collect())
     }
 
-    fn candidates(&self) -> Result<Vec<Force>> {
+    fn candidates(&self) -> Result<Vec<Pinned>> {
         if self.phasing.shard.is_some() {
             let message = "tuning a shard of the classes, which does not run by itself".to_owned();
             return Err(Error::Unsupported { message });
         }
         let (_, choices) = self.choose(&self.planned_tensors()?, Asked::default())?;
         let shapes: Vec<Shape> = choices.iter().map(|choice| choice.shape).collect();
-        Ok(candidates(&self.program, &shapes, &self.limits, self.spec.force))
+        Ok(candidates(&self.program, &shapes, &self.limits, self.spec.pinned))
     }
 
     fn tune_facts(&self) -> Result<TuneFacts> {

@@ -4,7 +4,7 @@ use crate::dispatch::{Planned, Signature};
 use crate::error::Result;
 use crate::limits::Limits;
 use crate::plan::spec::PlanSpec;
-use crate::schedule::{Force, PassSchedule};
+use crate::schedule::{PassSchedule, Pinned};
 use crate::shape::{DType, Layout};
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ pub struct Asked {
     /// Whether some buffer is both read and written.
     pub pooled: bool,
     /// The schedule that tuning found, taken where the tensors allow it.
-    pub tuned: Option<Force>,
+    pub tuned: Option<Pinned>,
 }
 
 /// What the outcome of tuning depends on, beside the device.
@@ -89,16 +89,16 @@ pub trait Prepared: Send + Sync {
     fn check_param(&self, param: usize, value: f64, current: f64) -> Result<()>;
 
     /// What the caller pinned of the schedule.
-    fn pinned(&self) -> Force;
+    fn pinned(&self) -> Pinned;
 
     /// The same with a schedule pinned.
-    fn pin(&self, force: Force) -> Arc<dyn Prepared>;
+    fn pin(&self, pinned: Pinned) -> Arc<dyn Prepared>;
 
     /// The schedule of each pass for the planned shapes.
     fn schedules(&self) -> Result<Vec<PassSchedule>>;
 
     /// Schedules worth measuring, the default first; `Unsupported`, where it cannot run by itself.
-    fn candidates(&self) -> Result<Vec<Force>>;
+    fn candidates(&self) -> Result<Vec<Pinned>>;
 
     /// What the outcome of tuning depends on.
     fn tune_facts(&self) -> Result<TuneFacts>;

@@ -4,12 +4,20 @@ use crate::codegen::{Mode, Slot, Variant, tensors};
 use crate::error::{Error, Result};
 use crate::lower::{OutputKind, Pass};
 use crate::plan::chunk::{Cut, Pieces};
-use crate::plan::exchange::RowStates;
 use crate::plan::problem::{Phasing, Placement, Problem, is_broadcast};
 use crate::plan::uniform::MAX_TENSORS;
 use crate::plan::vectors::Windows;
 use crate::schedule::{self, Kernel, PassSchedule, States};
 use crate::shape::{Scope, no_hessian_of_broadcast};
+
+/// What becomes of the states of one pass.
+#[derive(Clone, Copy)]
+pub(crate) struct RowStates {
+    /// States of a row and a stage that lie in `work` for all dispatches to see; 0 where there are none.
+    pub slots: u32,
+    /// Whether the pass before has made them.
+    pub known: bool,
+}
 
 /// How one pass runs.
 pub(crate) struct PassChoice {
@@ -82,7 +90,7 @@ impl Problem<'_> {
             return Err(Error::Limit { what, needed, allowed, limit: "32-bit indices" });
         }
         let shape = self.pass_shape(pass, &slots, &windows, &pieces);
-        let schedule = schedule::schedule(self.program, pass, shape, self.limits, self.force)?;
+        let schedule = schedule::schedule(self.program, pass, shape, self.limits, self.pinned)?;
         let modes = pass.outputs.iter().map(|&output| self.mode(output)).collect();
         let Windows { access, aligned_to, masked, .. } = windows;
         let axes = self.geometry.axes.map(|size| size > 1);
@@ -90,6 +98,24 @@ impl Problem<'_> {
         let variant = Variant { access, aligned_to, masked, axes, modes, pooled, part };
         let states = self.row_states(index, &schedule, &pieces, before.map(|choice| choice.states));
         Ok(PassChoice { shape, schedule, variant, pieces, states })
+    }
+
+    /// What becomes of the states of a pass, after that of the pass before.
+    pub(crate) fn row_states(
+        &self,
+        pass: usize,
+        schedule: &PassSchedule,
+        Pieces { pieces, .. }: &Pieces,
+        before: Option<RowStates>,
+    ) -> RowStates {
+        let Kernel::RowSplit { splits } = schedule.kernel else { return RowStates { slots: 0, known: false } };
+        let parts = pieces.iter().filter(|chunk| chunk.first == 0).count() as u32;
+        let stages = |pass: usize| &self.program.passes[pass].stages;
+        let backward = self.phasing.forward.is_some_and(|forward| pass >= forward);
+        match before.filter(|before| backward && before.slots > 0 && stages(pass - 1) == stages(pass)) {
+            Some(before) => RowStates { slots: before.slots, known: true },
+            None => RowStates { slots: splits * parts, known: false },
+        }
     }
 
     /// The gradient goes to a buffer of its own first.
@@ -122,13 +148,13 @@ impl Problem<'_> {
         let shape = self.pass_shape(pass, &slots, &self.windows(&slots, pass), &self.chunks(&slots)?);
         let chosen = |overwritten: bool| {
             let shape = schedule::Shape { overwritten, ..shape };
-            schedule::schedule(self.program, pass, shape, self.limits, self.force)
+            schedule::schedule(self.program, pass, shape, self.limits, self.pinned)
         };
         let is_split = |chosen: Result<PassSchedule>| {
             chosen.is_ok_and(|schedule| matches!(schedule.kernel, Kernel::RowSplit { .. }))
         };
         let has_elements = early.iter().any(|&output| self.program.outputs[output].scope == Scope::Element);
-        let is_forced = matches!(self.force.kernel, Some(Kernel::RowSplit { .. }));
+        let is_forced = matches!(self.pinned.kernel, Some(Kernel::RowSplit { .. }));
         let must_split = if has_elements { chosen(true).is_err() && !is_forced } else { true };
         if must_split && is_split(chosen(false)) {
             early.into_iter().for_each(|output| self.keep(output));

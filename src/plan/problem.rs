@@ -3,7 +3,7 @@
 use crate::codegen::{Mode, Slot};
 use crate::limits::Limits;
 use crate::lower::Program;
-use crate::schedule::Force;
+use crate::schedule::Pinned;
 use crate::shape::DType;
 use crate::shape::Geometry;
 use crate::shape::Scope;
@@ -62,7 +62,7 @@ pub(crate) struct Problem<'a> {
     pub pooled: bool,
     pub group_rows: u64,
     pub limits: &'a Limits,
-    pub force: Force,
+    pub pinned: Pinned,
     pub phasing: Phasing,
 }
 

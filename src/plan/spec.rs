@@ -2,7 +2,7 @@
 
 use crate::lower::{Upstream, Wanted};
 use crate::plan::problem::Shard;
-use crate::schedule::Force;
+use crate::schedule::Pinned;
 use crate::shape::DType;
 use crate::shape::Layout;
 
@@ -36,7 +36,7 @@ pub struct PlanSpec {
     pub(crate) wanted: Wanted,
     pub(crate) accumulate_loss: bool,
     pub(crate) group_rows: Option<u64>,
-    pub(crate) force: Force,
+    pub(crate) pinned: Pinned,
     pub(crate) shard: Option<Shard>,
     /// Whether forward and backward are encoded apart.
     pub(crate) separate_backward: bool,
@@ -157,8 +157,8 @@ impl PlanSpec {
 
     /// Insists on a kernel, for tests and tuning.
     #[must_use]
-    pub fn force(mut self, force: Force) -> PlanSpec {
-        self.force = force;
+    pub fn pin(mut self, pinned: Pinned) -> PlanSpec {
+        self.pinned = pinned;
         self
     }
 }

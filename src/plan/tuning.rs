@@ -1,7 +1,7 @@
 //! What tuning found, as data and in words.
 
 use crate::plan::explain::schedule_text;
-use crate::schedule::{Force, PassSchedule};
+use crate::schedule::{PassSchedule, Pinned};
 use std::fmt;
 
 /// What a tuned plan's schedule rests on.
@@ -35,7 +35,7 @@ pub enum TuneClock {
 #[non_exhaustive]
 pub struct TuneCandidate {
     /// What it insists on.
-    pub force: Force,
+    pub schedule: Pinned,
     /// How each pass runs then; empty where that was not found out.
     pub passes: Vec<PassSchedule>,
     /// Median of its runs, in milliseconds; none for what was dropped unmeasured.
@@ -62,7 +62,7 @@ impl fmt::Display for Tuning {
             let share = candidate.share.map_or(String::new(), |share| format!("{:.0}%", 100.0 * share));
             let runs = format!("{} {}", candidate.runs, if candidate.runs == 1 { "run" } else { "runs" });
             // The pass that takes the longest is most likely the last one.
-            let schedule = candidate.passes.last().map_or_else(|| format!("{:?}", candidate.force), schedule_text);
+            let schedule = candidate.passes.last().map_or_else(|| format!("{:?}", candidate.schedule), schedule_text);
             let what = if place == 0 { "default: " } else { "" };
             write!(f, "  {mark} {time:>12} {share:>5}  {runs:<8} {what}{schedule}")?;
             match &candidate.dropped {
@@ -96,7 +96,7 @@ mod tests {
             why: "",
         };
         let candidate = |kernel, ms: Option<f64>, dropped: Option<&str>| TuneCandidate {
-            force: Force { kernel: Some(kernel), ..Force::default() },
+            schedule: Pinned { kernel: Some(kernel), ..Pinned::default() },
             passes: vec![pass(kernel)],
             median_ms: ms,
             share: ms.map(|ms| ms / 2.0),

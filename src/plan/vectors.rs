@@ -74,7 +74,7 @@ impl Problem<'_> {
             _ => true,
         };
         let primary = (0..slots.len()).filter(|k| remainders[*k].is_some() && has_base(k)).min_by_key(rank);
-        let Some(primary) = primary.filter(|_| visited && width(4, self.force) == 4) else { return scalars(access) };
+        let Some(primary) = primary.filter(|_| visited && width(4, self.pinned) == 4) else { return scalars(access) };
         let aligned = axes[3].is_multiple_of(4) && remainders[primary] == Some([0; 4]);
         let flat = self.program.has_rows() || axes[..3] == [1; 3];
         let worth = axes[3] >= MASKED_COLS || (0..slots.len()).any(|k| packed(&k) && remainders[k].is_some());
@@ -93,7 +93,7 @@ impl Problem<'_> {
     fn paired(&self, slots: &[Slot], pass: &Pass, windows: Windows) -> Windows {
         let axes = self.geometry.axes;
         let flat = self.program.has_rows() || axes[..3] == [1; 3];
-        let asked = width(8, self.force) == 8;
+        let asked = width(8, self.pinned) == 8;
         let visited = visited_inputs(self.program, pass);
         let is_loaded = |place: usize| visited.contains(&place) && !self.modes.contains(&Mode::InPlace(place));
         let is_wide =
@@ -116,7 +116,7 @@ mod tests {
     use crate::plan::loss::PreparedLoss;
     use crate::plan::operator::{Asked, Tensors};
     use crate::plan::spec::{GradMode, PlanSpec};
-    use crate::schedule::Force;
+    use crate::schedule::Pinned;
     use crate::shape::DType;
     use crate::{Loss, losses};
 
@@ -127,10 +127,10 @@ mod tests {
         loss: &Loss,
         spec: &PlanSpec,
         limits: &Limits,
-        force: Force,
+        pinned: Pinned,
         edit: fn(&mut Tensors),
     ) -> (u32, [bool; 2], Vec<bool>) {
-        let prepared = PreparedLoss::new(loss, &spec.clone().force(force), limits).unwrap();
+        let prepared = PreparedLoss::new(loss, &spec.clone().pin(pinned), limits).unwrap();
         let mut tensors = prepared.planned_tensors().unwrap();
         edit(&mut tensors);
         let (_, choices) = prepared.choose(&tensors, Asked::default()).unwrap();
@@ -148,8 +148,8 @@ mod tests {
     #[test]
     fn pairs_of_windows_are_loaded_where_that_is_faster() {
         let of = |spec: &PlanSpec, limits: &Limits, width| {
-            let force = Force { width, ..Force::default() };
-            let (step, ends, wide) = chosen(&losses::cross_entropy(), spec, limits, force, |_| ());
+            let pinned = Pinned { width, ..Pinned::default() };
+            let (step, ends, wide) = chosen(&losses::cross_entropy(), spec, limits, pinned, |_| ());
             (step, ends, wide.contains(&true))
         };
         for dtype in [DType::F32, DType::F16, DType::BF16] {
@@ -169,7 +169,7 @@ mod tests {
     fn tensors_that_begin_elsewhere_in_a_pair_are_loaded_by_vectors() {
         let spec = PlanSpec::new().input("input", DType::F32, &[6, 1000]);
         let spec = spec.input("target", DType::F32, &[6, 1000]).grad("input");
-        let of = |edit| chosen(&losses::mse(), &spec, &WIDE, Force::default(), edit);
+        let of = |edit| chosen(&losses::mse(), &spec, &WIDE, Pinned::default(), edit);
         assert_eq!(of(|_| ()), (8, [false, false], vec![true, true, false]));
         let shifted = of(|io| io.inputs[1].as_mut().unwrap().offset = 4);
         assert_eq!(shifted, (8, [false, false], vec![true, false, false]), "4 elements further: a vector, no pair");

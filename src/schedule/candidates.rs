@@ -1,6 +1,6 @@
 //! Which schedules are worth measuring. Pure.
 
-use super::{Force, Kernel, PassSchedule, Shape, schedule};
+use super::{Kernel, PassSchedule, Pinned, Shape, schedule};
 use crate::limits::Limits;
 use crate::lower::{Pass, Program};
 
@@ -18,10 +18,10 @@ const MOST_SPLITS: u64 = 1 << 16;
 /// `shapes` has one shape for each pass. Candidates vary the kernel, the invocations of a workgroup, the lanes of a row,
 /// the width of an access and subgroups, where `asked` leaves them open; those that [`schedule`] refuses for any pass
 /// are left out. The kernels take turns, and those nearest to the default come first.
-pub fn candidates(program: &Program, shapes: &[Shape], limits: &Limits, asked: Force) -> Vec<Force> {
-    let chosen = |force: Force| -> Option<Vec<PassSchedule>> {
+pub fn candidates(program: &Program, shapes: &[Shape], limits: &Limits, asked: Pinned) -> Vec<Pinned> {
+    let chosen = |pinned: Pinned| -> Option<Vec<PassSchedule>> {
         let each = program.passes.iter().zip(shapes);
-        each.map(|(pass, shape)| schedule(program, pass, with_width(*shape, force), limits, force).ok()).collect()
+        each.map(|(pass, shape)| schedule(program, pass, with_width(*shape, pinned), limits, pinned).ok()).collect()
     };
     let Some(default) = chosen(asked) else { return vec![asked] };
     let columns = |(pass, shape): (&Pass, &Shape)| (program.has_rows() && pass.columns).then_some(*shape);
@@ -30,26 +30,26 @@ pub fn candidates(program: &Program, shapes: &[Shape], limits: &Limits, asked: F
         Some(shape) => row_forces(shape, limits),
         None => vec![element_forces(limits)],
     };
-    let narrower = [4, 1].map(|width| Force { width: Some(width), ..Force::default() });
-    groups.push(narrower.into_iter().chain([Force { subgroups: Some(false), ..Force::default() }]).collect());
+    let narrower = [4, 1].map(|width| Pinned { width: Some(width), ..Pinned::default() });
+    groups.push(narrower.into_iter().chain([Pinned { subgroups: Some(false), ..Pinned::default() }]).collect());
     let of = default.iter().zip(&program.passes).rev().find(|(_, pass)| pass.columns).map_or(default[0], |(s, _)| *s);
     let (mut found, mut seen) = (vec![asked], vec![of_note(&default)]);
     let mut turns: Vec<_> = groups
         .into_iter()
         .map(|mut group| {
-            group.sort_by_key(|force| distance(force, &of));
-            group.into_iter().map(|force| within(asked, force))
+            group.sort_by_key(|pinned| distance(pinned, &of));
+            group.into_iter().map(|pinned| within(asked, pinned))
         })
         .collect();
     let most = if limits.software { MOST_SOFTWARE } else { MOST };
     while found.len() < most && !turns.is_empty() {
         turns.retain_mut(|turn| {
-            let next = turn.find_map(|force| {
-                let note = of_note(&chosen(force)?);
-                (!seen.contains(&note)).then_some((force, note))
+            let next = turn.find_map(|pinned| {
+                let note = of_note(&chosen(pinned)?);
+                (!seen.contains(&note)).then_some((pinned, note))
             });
-            if let (Some((force, note)), true) = (&next, found.len() < most) {
-                found.push(*force);
+            if let (Some((pinned, note)), true) = (&next, found.len() < most) {
+                found.push(*pinned);
                 seen.push(note.clone());
             }
             next.is_some()
@@ -59,13 +59,13 @@ pub fn candidates(program: &Program, shapes: &[Shape], limits: &Limits, asked: F
 }
 
 /// Single accesses need no aligned windows.
-fn with_width(shape: Shape, force: Force) -> Shape {
-    Shape { masked: shape.masked && force.width != Some(1), ..shape }
+fn with_width(shape: Shape, pinned: Pinned) -> Shape {
+    Shape { masked: shape.masked && pinned.width != Some(1), ..shape }
 }
 
 /// A candidate where nothing was asked for; what was asked for stays.
-fn within(asked: Force, candidate: Force) -> Force {
-    Force {
+fn within(asked: Pinned, candidate: Pinned) -> Pinned {
+    Pinned {
         kernel: asked.kernel.or(candidate.kernel),
         workgroup: asked.workgroup.or(candidate.workgroup),
         width: asked.width.or(candidate.width),
@@ -81,23 +81,23 @@ fn of_note(all: &[PassSchedule]) -> Vec<PassSchedule> {
 }
 
 /// How far a candidate is from the default, in doublings.
-fn distance(force: &Force, default: &PassSchedule) -> u32 {
+fn distance(pinned: &Pinned, default: &PassSchedule) -> u32 {
     let doublings = |asked: Option<u32>, own: u32| asked.map_or(0, |asked| asked.ilog2().abs_diff(own.max(1).ilog2()));
-    doublings(force.workgroup, default.workgroup) + doublings(force.lanes, default.lanes)
+    doublings(pinned.workgroup, default.workgroup) + doublings(pinned.lanes, default.lanes)
 }
 
 fn powers(from: u32, to: u32) -> impl Iterator<Item = u32> {
     (0..32).map(|power| 1 << power).filter(move |size| (from..=to).contains(size))
 }
 
-fn element_forces(limits: &Limits) -> Vec<Force> {
+fn element_forces(limits: &Limits) -> Vec<Pinned> {
     let (least, most) = if limits.software { (2, MOST_LANES_SOFTWARE) } else { (32, u32::MAX) };
-    let sized = |workgroup| Force { workgroup: Some(workgroup), ..Force::default() };
+    let sized = |workgroup| Pinned { workgroup: Some(workgroup), ..Pinned::default() };
     powers(least, limits.invocations().min(most)).map(sized).collect()
 }
 
 /// One group for each kernel, over lanes and workgroups.
-fn row_forces(shape: Shape, limits: &Limits) -> Vec<Vec<Force>> {
+fn row_forces(shape: Shape, limits: &Limits) -> Vec<Vec<Pinned>> {
     let most = limits.invocations().min(if limits.software { MOST_LANES_SOFTWARE } else { u32::MAX });
     // Smaller workgroups than these leave a core idle: a vector of a CPU, a few subgroups.
     let busy: &[u32] = if limits.software { &[8, 16] } else { &[64, 256] };
@@ -108,14 +108,14 @@ fn row_forces(shape: Shape, limits: &Limits) -> Vec<Vec<Force>> {
         teams.extend(sizes.map(|workgroup| (workgroup, lanes)));
     }
     teams.dedup();
-    let force = |kernel: Kernel, (workgroup, lanes): (u32, u32)| Force {
+    let pinned = |kernel: Kernel, (workgroup, lanes): (u32, u32)| Pinned {
         kernel: Some(kernel),
         workgroup: Some(workgroup),
         lanes: Some(lanes),
-        ..Force::default()
+        ..Pinned::default()
     };
-    let resident = teams.iter().map(|team| force(Kernel::RowResident { trips: 0 }, *team)).collect();
-    let streamed = teams.iter().map(|team| force(Kernel::Row, *team)).collect();
+    let resident = teams.iter().map(|team| pinned(Kernel::RowResident { trips: 0 }, *team)).collect();
+    let streamed = teams.iter().map(|team| pinned(Kernel::Row, *team)).collect();
     let split = [4u32, 16, 64]
         .into_iter()
         .filter(|splits| {
@@ -126,7 +126,7 @@ fn row_forces(shape: Shape, limits: &Limits) -> Vec<Vec<Force>> {
             sizes.iter().map(move |size| (splits, *size))
         })
         .filter(|(_, size)| *size <= most)
-        .map(|(splits, size)| force(Kernel::RowSplit { splits }, (size, size)))
+        .map(|(splits, size)| pinned(Kernel::RowSplit { splits }, (size, size)))
         .collect();
     vec![resident, streamed, split]
 }
@@ -163,36 +163,36 @@ mod tests {
     #[test]
     fn every_kernel_has_its_turn() {
         let program = program(&losses::cross_entropy());
-        let all = candidates(&program, &shapes(&program, 512, 8000, false), &GPU, Force::default());
-        let of = |is: fn(Kernel) -> bool| all.iter().filter(|force| force.kernel.is_some_and(is)).count();
+        let all = candidates(&program, &shapes(&program, 512, 8000, false), &GPU, Pinned::default());
+        let of = |is: fn(Kernel) -> bool| all.iter().filter(|pinned| pinned.kernel.is_some_and(is)).count();
         assert!(of(|k| matches!(k, Kernel::RowResident { .. })) >= 2, "{all:?}");
         assert!(of(|k| k == Kernel::Row) >= 4, "{all:?}");
         assert!(of(|k| matches!(k, Kernel::RowSplit { .. })) >= 2, "{all:?}");
-        assert!(all.contains(&Force { width: Some(1), ..Force::default() }));
-        assert!(all.contains(&Force { subgroups: Some(false), ..Force::default() }));
-        let narrower = Force { width: Some(4), ..Force::default() };
+        assert!(all.contains(&Pinned { width: Some(1), ..Pinned::default() }));
+        assert!(all.contains(&Pinned { subgroups: Some(false), ..Pinned::default() }));
+        let narrower = Pinned { width: Some(4), ..Pinned::default() };
         assert!(!all.contains(&narrower), "vectors are the default");
         let pairs: Vec<Shape> =
             shapes(&program, 512, 8000, false).into_iter().map(|shape| Shape { width: 8, ..shape }).collect();
-        assert!(candidates(&program, &pairs, &GPU, Force::default()).contains(&narrower));
+        assert!(candidates(&program, &pairs, &GPU, Pinned::default()).contains(&narrower));
     }
 
     #[test]
     fn elements_by_themselves_vary_the_workgroup() {
         let program = program(&losses::mse());
-        let all = candidates(&program, &shapes(&program, 1, 1 << 22, false), &Limits::WEBGPU, Force::default());
-        let sizes: Vec<u32> = all.iter().filter_map(|force| force.workgroup).collect();
+        let all = candidates(&program, &shapes(&program, 1, 1 << 22, false), &Limits::WEBGPU, Pinned::default());
+        let sizes: Vec<u32> = all.iter().filter_map(|pinned| pinned.workgroup).collect();
         assert_eq!(sizes, [128, 64, 32], "256 is the default");
     }
 
     #[test]
     fn what_was_asked_for_stays() {
         let program = program(&losses::cross_entropy());
-        let asked = Force { kernel: Some(Kernel::Row), width: Some(1), ..Force::default() };
+        let asked = Pinned { kernel: Some(Kernel::Row), width: Some(1), ..Pinned::default() };
         let all = candidates(&program, &shapes(&program, 512, 1000, false), &GPU, asked);
         assert!(all.len() > 2 && all.iter().all(|f| (f.kernel, f.width) == (asked.kernel, asked.width)), "{all:?}");
         // What cannot be is left to the error that its plan gives.
-        let never = Force { kernel: Some(Kernel::RowSplit { splits: 0 }), ..Force::default() };
+        let never = Pinned { kernel: Some(Kernel::RowSplit { splits: 0 }), ..Pinned::default() };
         assert_eq!(candidates(&program, &shapes(&program, 512, 1000, false), &GPU, never), [never]);
     }
 
@@ -212,23 +212,23 @@ mod tests {
             let program = program(&loss);
             let shapes = shapes(&program, rows, cols, masked);
             let limits = Limits { software, subgroup, workgroup_invocations: invocations, ..Limits::WEBGPU };
-            let all = candidates(&program, &shapes, &limits, Force::default());
-            prop_assert_eq!(all[0], Force::default());
+            let all = candidates(&program, &shapes, &limits, Pinned::default());
+            prop_assert_eq!(all[0], Pinned::default());
             let most = if software { MOST_SOFTWARE } else { MOST };
             prop_assert!(all.len() <= most);
             let mut seen: Vec<Vec<PassSchedule>> = Vec::new();
-            for force in all {
+            for pinned in all {
                 let mut each = Vec::new();
                 for (pass, shape) in program.passes.iter().zip(&shapes) {
-                    let chosen = schedule(&program, pass, with_width(*shape, force), &limits, force);
-                    prop_assert!(chosen.is_ok(), "{:?}: {:?}", force, chosen);
+                    let chosen = schedule(&program, pass, with_width(*shape, pinned), &limits, pinned);
+                    prop_assert!(chosen.is_ok(), "{:?}: {:?}", pinned, chosen);
                     let chosen = chosen.unwrap();
                     prop_assert!(chosen.workgroup <= invocations && chosen.workgroup.is_multiple_of(chosen.lanes));
                     prop_assert!(chosen.grid.iter().all(|g| (1..=limits.workgroups).contains(g)));
                     each.push(chosen);
                 }
                 let each = of_note(&each);
-                prop_assert!(!seen.contains(&each), "{:?} twice", force);
+                prop_assert!(!seen.contains(&each), "{:?} twice", pinned);
                 seen.push(each);
             }
         }

@@ -39,9 +39,9 @@ pub enum Kernel {
 }
 
 /// The kernel that a caller insists on, for tests and tuning; it holds for every pass that visits columns, or for all
-/// passes where none does. Fields may be added: finish a literal with `..Force::default()`.
+/// passes where none does. Fields may be added: finish a literal with `..Pinned::default()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub struct Force {
+pub struct Pinned {
     /// The kernel; a resident one that cannot hold the row, or a split that cannot be, is an error.
     pub kernel: Option<Kernel>,
     /// Invocations of a workgroup, a power of two.
@@ -129,26 +129,26 @@ const BUSY_ROWS: u64 = 128;
 const SPLIT_COLS: u64 = 1 << 16;
 
 /// Chooses how a pass runs.
-pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, force: Force) -> Result<PassSchedule> {
+pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, pinned: Pinned) -> Result<PassSchedule> {
     limits.check()?;
     let most = limits.invocations().min(256);
     let fault = |message: String| Err(Error::Unsupported { message });
-    if let Some(workgroup) = force.workgroup {
+    if let Some(workgroup) = pinned.workgroup {
         if !workgroup.is_power_of_two() || workgroup > limits.workgroup_invocations {
             let allowed = limits.workgroup_invocations;
             return fault(format!("a workgroup of {workgroup} invocations; a power of two up to {allowed}"));
         }
     }
-    if force.width == Some(0) {
+    if pinned.width == Some(0) {
         return fault("accesses of 0 elements; 1, 4 or 8".to_owned());
     }
-    let width = width(shape.width, force);
+    let width = width(shape.width, pinned);
     if !program.has_rows() || !pass.columns {
         let width = if program.has_rows() { 1 } else { width };
         let items = if program.has_rows() { shape.rows } else { shape.cols };
         // A pass over labels beside one over columns keeps its own.
         let beside = program.has_rows() && program.passes.iter().any(|pass| pass.columns);
-        let asked = force.workgroup.filter(|_| !beside);
+        let asked = pinned.workgroup.filter(|_| !beside);
         let workgroup = asked.unwrap_or(if limits.software { 8 } else { most });
         let grid = Spread::new(Kernel::Elementwise, workgroup, 1, width, limits).grid(items);
         let why = if program.has_rows() { "no element is read" } else { "no row reduction" };
@@ -166,7 +166,7 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
     }
     let early = if shape.masked { u64::from(width) - 1 } else { 0 };
     let vectors = (shape.cols + early).div_ceil(u64::from(width));
-    let (workgroup, lanes) = row_lanes(vectors, width, &shape, pass, limits, force);
+    let (workgroup, lanes) = row_lanes(vectors, width, &shape, pass, limits, pinned);
     let gathered = gathered_bytes(pass, workgroup);
     if lanes > 1 && gathered > u64::from(limits.workgroup_bytes) {
         return Err(Error::Limit {
@@ -179,7 +179,7 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
     if lanes == 0 || !lanes.is_power_of_two() || lanes > workgroup {
         return fault(format!("{lanes} lanes a row in a workgroup of {workgroup}"));
     }
-    let subgroup = if force.subgroups == Some(false) { 0 } else { limits.subgroup };
+    let subgroup = if pinned.subgroups == Some(false) { 0 } else { limits.subgroup };
     let trips = vectors.div_ceil(u64::from(lanes));
     let windows = trips * u64::from(width.div_ceil(4));
     let stages = pass.stages.len() as u64;
@@ -189,7 +189,7 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
     let can_split = (stages > 0 || shared) && !shape.overwritten;
     let splits = limits.workgroups.min(64).min((shape.cols / 4096).max(1) as u32);
     let few = shape.rows < busy_rows(limits) && shape.cols >= SPLIT_COLS;
-    let (kernel, why) = match force.kernel {
+    let (kernel, why) = match pinned.kernel {
         Some(Kernel::Row | Kernel::RowResident { .. }) if shared => {
             return fault("a kernel of whole rows for a part of their columns".to_owned());
         }
@@ -245,13 +245,13 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, f
     let spread = Spread::new(kernel, workgroup, lanes, width, limits);
     let grid = spread.grid(shape.rows).map(|groups| groups as u32);
     let strided = shape.rows.div_ceil(spread.each) > spread.most;
-    let exp2 = force.exp2.unwrap_or(limits.exp2);
+    let exp2 = pinned.exp2.unwrap_or(limits.exp2);
     Ok(PassSchedule { kernel, workgroup, lanes, subgroup, exp2, width, grid, strided, why })
 }
 
 /// The most elements of an access that are not more than can be, nor than were asked for.
-pub fn width(most: u32, force: Force) -> u32 {
-    let most = most.min(force.width.unwrap_or(u32::MAX));
+pub fn width(most: u32, pinned: Pinned) -> u32 {
+    let most = most.min(pinned.width.unwrap_or(u32::MAX));
     [8, 4].into_iter().find(|width| *width <= most).unwrap_or(1)
 }
 
@@ -266,13 +266,13 @@ fn gathered_bytes(pass: &Pass, workgroup: u32) -> u64 {
 }
 
 /// Invocations of a workgroup, and those that share a row.
-fn row_lanes(vectors: u64, width: u32, shape: &Shape, pass: &Pass, limits: &Limits, force: Force) -> (u32, u32) {
+fn row_lanes(vectors: u64, width: u32, shape: &Shape, pass: &Pass, limits: &Limits, pinned: Pinned) -> (u32, u32) {
     let stages = pass.stages.len() as u64;
     let mut most = limits.invocations().min(1024);
     while most > 1 && gathered_bytes(pass, most) > u64::from(limits.workgroup_bytes) {
         most /= 2;
     }
-    let lanes = force.lanes.or(force.workgroup);
+    let lanes = pinned.lanes.or(pinned.workgroup);
     // Enough invocations for a busy workgroup: a vector of one core, or a few subgroups.
     let least = if limits.software && !shape.rows_innermost { 8 } else { 64.min(most) };
     let lanes = lanes.unwrap_or_else(|| {
@@ -295,7 +295,7 @@ fn row_lanes(vectors: u64, width: u32, shape: &Shape, pass: &Pass, limits: &Limi
             (vectors.div_ceil(shared).next_power_of_two()).min(u64::from(most)) as u32
         }
     });
-    (force.workgroup.unwrap_or(lanes.max(least)), lanes)
+    (pinned.workgroup.unwrap_or(lanes.max(least)), lanes)
 }
 
 /// Splits passes until none binds more storage buffers than the device allows: outputs move to passes of their own.
@@ -374,7 +374,7 @@ mod tests {
             overwritten: false,
             states: States::Inside,
         };
-        schedule(&program, program.passes.last().unwrap(), shape, limits, Force::default()).unwrap()
+        schedule(&program, program.passes.last().unwrap(), shape, limits, Pinned::default()).unwrap()
     }
 
     #[test]
@@ -406,7 +406,7 @@ mod tests {
 
     #[test]
     fn an_access_is_no_wider_than_asked_for() {
-        let of = |most, asked| width(most, Force { width: asked, ..Force::default() });
+        let of = |most, asked| width(most, Pinned { width: asked, ..Pinned::default() });
         assert_eq!(
             [None, Some(9), Some(8), Some(7), Some(4), Some(3), Some(1)].map(|asked| of(8, asked)),
             [8, 8, 8, 4, 4, 1, 1]
@@ -422,8 +422,8 @@ mod tests {
             overwritten: false,
             states: States::Inside,
         };
-        let force = Force { width: Some(0), ..Force::default() };
-        let chosen = schedule(&program, &program.passes[0], shape, &Limits::WEBGPU, force);
+        let pinned = Pinned { width: Some(0), ..Pinned::default() };
+        let chosen = schedule(&program, &program.passes[0], shape, &Limits::WEBGPU, pinned);
         assert!(matches!(chosen, Err(Error::Unsupported { message }) if message.contains("0 elements")));
     }
 
@@ -442,11 +442,11 @@ mod tests {
             states: States::Inside,
         };
         let pass = program.passes.last().unwrap();
-        let chosen = schedule(&program, pass, shape, &large, Force::default()).unwrap();
+        let chosen = schedule(&program, pass, shape, &large, Pinned::default()).unwrap();
         assert!(chosen.workgroup < 1024, "{chosen:?}");
         assert!(gathered_bytes(pass, chosen.workgroup) <= u64::from(large.workgroup_bytes));
-        let force = Force { workgroup: Some(1024), ..Force::default() };
-        assert!(matches!(schedule(&program, pass, shape, &large, force), Err(Error::Limit { .. })));
+        let pinned = Pinned { workgroup: Some(1024), ..Pinned::default() };
+        assert!(matches!(schedule(&program, pass, shape, &large, pinned), Err(Error::Limit { .. })));
     }
 
     #[test]

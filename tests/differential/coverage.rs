@@ -5,7 +5,7 @@ use super::problem::{Data, Device, FLAVOURS, Form, Problem};
 use super::run::Verdict;
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
-use wgloss::Force;
+use wgloss::Pinned;
 use wgloss::Upstream;
 use wgloss::internals::expr::op::Op;
 use wgloss::{DType, GradMode, Reduction, RowAxis, Scope, losses};
@@ -147,22 +147,22 @@ impl Coverage {
         let (rows, cols) = problem.rows_cols();
         self.add("rows", size(rows));
         self.add("columns", size(cols));
-        self.count_force(problem.force);
+        self.count_force(problem.pinned);
         self.count_schedules(explain, kernels);
     }
 
-    fn count_force(&mut self, force: Force) {
+    fn count_force(&mut self, pinned: Pinned) {
         let mut forced = |is: bool, what: String| {
             if is {
                 self.add("forced", what);
             }
         };
-        forced(force == Force::default(), "nothing".to_owned());
-        forced(force.kernel.is_some(), format!("{:?}", force.kernel));
-        forced(force.workgroup.is_some(), "workgroup".to_owned());
-        forced(force.lanes.is_some(), "lanes".to_owned());
-        forced(force.width.is_some(), format!("width {:?}", force.width));
-        forced(force.subgroups.is_some(), format!("subgroups {:?}", force.subgroups));
+        forced(pinned == Pinned::default(), "nothing".to_owned());
+        forced(pinned.kernel.is_some(), format!("{:?}", pinned.kernel));
+        forced(pinned.workgroup.is_some(), "workgroup".to_owned());
+        forced(pinned.lanes.is_some(), "lanes".to_owned());
+        forced(pinned.width.is_some(), format!("width {:?}", pinned.width));
+        forced(pinned.subgroups.is_some(), format!("subgroups {:?}", pinned.subgroups));
     }
 
     fn count_schedules(&mut self, explain: &str, kernels: &[String]) {

@@ -40,7 +40,7 @@ impl Problem {
     }
 
     pub fn spec(&self) -> PlanSpec {
-        let mut spec = PlanSpec::new().upstream(self.upstream).force(self.force);
+        let mut spec = PlanSpec::new().upstream(self.upstream).pin(self.pinned);
         for input in &self.inputs {
             spec = spec.input_with(&input.name, input.dtype, self.planned(input));
             if let Some(grad) = &input.grad {

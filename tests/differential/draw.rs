@@ -5,7 +5,7 @@ use super::problem::{Data, Device, FLAVOURS, Flavour, Form, Input, Outputs, Prob
 use super::random::Random;
 use super::tensors::{FLOATS, gradients, home, inputs};
 use wgloss::{Domain, Loss, Reduction, RowAxis, Scope, Value, losses};
-use wgloss::{Force, Kernel};
+use wgloss::{Kernel, Pinned};
 use wgloss::{UPSTREAM, Upstream};
 
 /// Sizes of an axis: 1, odd, around a vector, around a subgroup, around a workgroup, and beyond.
@@ -78,7 +78,7 @@ pub fn draw(seed: u64) -> Problem {
         group_rows,
         capacity: None,
         device,
-        force: Force::default(),
+        pinned: Pinned::default(),
         data: Vec::new(),
     };
     inputs(&mut problem, random);
@@ -86,7 +86,7 @@ pub fn draw(seed: u64) -> Problem {
     outputs(&mut problem, random);
     capacity(&mut problem, random);
     if random.one_in(3) {
-        problem.force = force(class.is_some(), random);
+        problem.pinned = pinned(class.is_some(), random);
     }
     problem.data = data(&problem, random);
     problem
@@ -248,26 +248,26 @@ fn capacity(problem: &mut Problem, random: &mut Random) {
     }
 }
 
-fn force(has_rows: bool, random: &mut Random) -> Force {
-    let mut force = Force::default();
+fn pinned(has_rows: bool, random: &mut Random) -> Pinned {
+    let mut pinned = Pinned::default();
     if has_rows {
         let kernels = [Kernel::Row, Kernel::RowResident { trips: 0 }, Kernel::RowSplit { splits: 2 }];
-        force.kernel = (!random.one_in(4)).then(|| random.pick(&kernels));
-        if matches!(force.kernel, Some(Kernel::RowSplit { .. })) {
-            force.kernel = Some(Kernel::RowSplit { splits: random.pick(&[1, 2, 3, 5]) });
+        pinned.kernel = (!random.one_in(4)).then(|| random.pick(&kernels));
+        if matches!(pinned.kernel, Some(Kernel::RowSplit { .. })) {
+            pinned.kernel = Some(Kernel::RowSplit { splits: random.pick(&[1, 2, 3, 5]) });
         }
     }
     if random.one_in(2) {
-        force.workgroup = Some(random.pick(&[8, 16, 32, 64, 128, 256]));
-        let split = matches!(force.kernel, Some(Kernel::RowSplit { .. }));
+        pinned.workgroup = Some(random.pick(&[8, 16, 32, 64, 128, 256]));
+        let split = matches!(pinned.kernel, Some(Kernel::RowSplit { .. }));
         if has_rows && !split {
-            let lanes = [1, 2, 4, 8, 16, 32].into_iter().filter(|lanes| Some(*lanes) <= force.workgroup);
-            force.lanes = Some(random.pick(&lanes.collect::<Vec<u32>>()));
+            let lanes = [1, 2, 4, 8, 16, 32].into_iter().filter(|lanes| Some(*lanes) <= pinned.workgroup);
+            pinned.lanes = Some(random.pick(&lanes.collect::<Vec<u32>>()));
         }
     }
-    force.width = random.one_in(2).then(|| random.pick(&[1, 4]));
-    force.subgroups = random.one_in(2).then(|| random.one_in(2));
-    force
+    pinned.width = random.one_in(2).then(|| random.pick(&[1, 4]));
+    pinned.subgroups = random.one_in(2).then(|| random.one_in(2));
+    pinned
 }
 
 fn data(problem: &Problem, random: &mut Random) -> Vec<Data> {

@@ -2,8 +2,8 @@
 
 use super::expression::{PARAMS, Tree};
 use std::fmt;
-use wgloss::Force;
 use wgloss::Layout;
+use wgloss::Pinned;
 use wgloss::{DType, GradMode, Loss, Reduction, RowAxis, Scope, Value, losses};
 use wgloss::{UPSTREAM, Upstream};
 
@@ -22,7 +22,7 @@ pub struct Problem {
     /// Size of the first axis in the plan, where that is more than what is bound.
     pub capacity: Option<usize>,
     pub device: Device,
-    pub force: Force,
+    pub pinned: Pinned,
     /// What the buffers hold, one after the other, for one bound plan.
     pub data: Vec<Data>,
 }
@@ -334,8 +334,8 @@ impl fmt::Display for Problem {
         }
         word(self.group_rows.is_some(), format!("group_rows {}", self.group_rows.unwrap_or(0)));
         word(self.capacity.is_some(), format!("planned for {} along axis 0", self.capacity.unwrap_or(0)));
-        if self.force != Force::default() {
-            word(true, format!("{:?}", self.force));
+        if self.pinned != Pinned::default() {
+            word(true, format!("{:?}", self.pinned));
         }
         write!(f, "\n  {}", how.join("; "))?;
         let data = self.data.iter().map(|data| format!("{:?}/{:x}", data.flavour, data.seed & 0xffff));

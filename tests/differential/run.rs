@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
-use wgloss::Force;
+use wgloss::Pinned;
 use wgloss::{Context, Error, GradMode, Result};
 
 /// What becomes of a problem.
@@ -140,7 +140,7 @@ fn variant(error: &Error) -> String {
 
 /// Why a difference in what is refused is documented, if it is.
 fn documented(problem: &Problem, error: &Error) -> Option<String> {
-    let forced = problem.force != Force::default();
+    let forced = problem.pinned != Pinned::default();
     let in_place = |input: &super::problem::Input| input.grad.as_ref().is_some_and(|g| g.mode == GradMode::InPlace);
     match error {
         Error::Buffer { .. } if overlapping(problem) => Some("output whose elements overlap".to_owned()),

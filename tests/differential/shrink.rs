@@ -3,7 +3,7 @@
 use super::expression::{Index, Test, Tree};
 use super::problem::{Data, Device, Form, Home, Problem};
 use std::time::{Duration, Instant};
-use wgloss::Force;
+use wgloss::Pinned;
 use wgloss::{DType, GradMode, Reduction, Scope};
 use wgloss::{UPSTREAM, Upstream};
 
@@ -47,12 +47,12 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
             with(&|p| drop(p.terms.remove(k)));
         }
     }
-    with(&|p| p.force = Force::default());
-    with(&|p| p.force.kernel = None);
-    with(&|p| p.force.width = None);
-    with(&|p| p.force.subgroups = None);
-    with(&|p| (p.force.workgroup, p.force.lanes) = (None, None));
-    with(&|p| p.force.lanes = None);
+    with(&|p| p.pinned = Pinned::default());
+    with(&|p| p.pinned.kernel = None);
+    with(&|p| p.pinned.width = None);
+    with(&|p| p.pinned.subgroups = None);
+    with(&|p| (p.pinned.workgroup, p.pinned.lanes) = (None, None));
+    with(&|p| p.pinned.lanes = None);
     with(&|p| p.capacity = None);
     with(&|p| p.group_rows = None);
     if problem.group_rows.is_some_and(|rows| rows > 1) {

@@ -1,12 +1,12 @@
 //! The schedules that are verified: each kernel, with rows of one lane, a few, a workgroup; vectors and scalars.
 
 use wgloss::Limits;
-use wgloss::{Force, Kernel};
+use wgloss::{Kernel, Pinned};
 
 /// A schedule to insist on, and what it is called.
 pub struct Forced {
     pub name: &'static str,
-    pub force: Force,
+    pub pinned: Pinned,
     /// Whether a quick run has it.
     quick: bool,
 }
@@ -15,7 +15,7 @@ impl Forced {
     /// Whether a shape is worth its time. A CPU takes half a minute for many short rows of many lanes, of which few have
     /// anything to do. A long row is never given to one lane: its sum, term by term, would lose digits.
     pub fn is_worth(&self, [rows, cols]: [usize; 2], limits: &Limits) -> bool {
-        let lanes = self.force.lanes.unwrap_or(0) as usize;
+        let lanes = self.pinned.lanes.unwrap_or(0) as usize;
         (!limits.software || rows * lanes <= 1 << 21) && (lanes != 1 || cols <= LONG)
     }
 }
@@ -28,43 +28,43 @@ pub const CHOSEN: &str = "as chosen";
 
 /// Those of a loss with or without rows; what a shape cannot take is left out when it is planned.
 pub fn schedules(has_rows: bool, limits: &Limits, quick: bool) -> Vec<Forced> {
-    let mut all = vec![Forced { name: CHOSEN, force: Force::default(), quick: true }];
-    let mut add = |name, quick, force: Force| {
-        let fits = force.workgroup.is_none_or(|workgroup| workgroup <= limits.workgroup_invocations);
-        let differs = (force.subgroups.is_none() || limits.subgroup > 0) && (force.width != Some(4) || limits.wide);
-        all.extend((fits && differs).then_some(Forced { name, force, quick }));
+    let mut all = vec![Forced { name: CHOSEN, pinned: Pinned::default(), quick: true }];
+    let mut add = |name, quick, pinned: Pinned| {
+        let fits = pinned.workgroup.is_none_or(|workgroup| workgroup <= limits.workgroup_invocations);
+        let differs = (pinned.subgroups.is_none() || limits.subgroup > 0) && (pinned.width != Some(4) || limits.wide);
+        all.extend((fits && differs).then_some(Forced { name, pinned, quick }));
     };
-    let plain = Force::default();
+    let plain = Pinned::default();
     if !has_rows {
-        add("elements, width 1", true, Force { width: Some(1), ..plain });
-        add("elements, width 4", false, Force { width: Some(4), ..plain });
-        add("elements, workgroup of 8", false, Force { workgroup: Some(8), ..plain });
-        add("elements, workgroup of 256", false, Force { workgroup: Some(256), ..plain });
+        add("elements, width 1", true, Pinned { width: Some(1), ..plain });
+        add("elements, width 4", false, Pinned { width: Some(4), ..plain });
+        add("elements, workgroup of 8", false, Pinned { workgroup: Some(8), ..plain });
+        add("elements, workgroup of 256", false, Pinned { workgroup: Some(256), ..plain });
     } else {
-        let team = |kernel, workgroup, lanes| Force {
+        let team = |kernel, workgroup, lanes| Pinned {
             kernel: Some(kernel),
             workgroup: Some(workgroup),
             lanes: Some(lanes),
             ..plain
         };
-        let scalar = |force| Force { width: Some(1), ..force };
-        let alone = |force| Force { subgroups: Some(false), ..force };
+        let scalar = |pinned| Pinned { width: Some(1), ..pinned };
+        let alone = |pinned| Pinned { subgroups: Some(false), ..pinned };
         let (row, resident, split) = (Kernel::Row, Kernel::RowResident { trips: 0 }, Kernel::RowSplit { splits: 3 });
         add("row, 1 lane", false, team(row, 8, 1));
         add("row, 8 lanes", true, team(row, 8, 8));
-        add("row, 8 lanes, width 4", false, Force { width: Some(4), ..team(row, 8, 8) });
+        add("row, 8 lanes, width 4", false, Pinned { width: Some(4), ..team(row, 8, 8) });
         add("row, 64 lanes, width 1", false, scalar(team(row, 64, 64)));
         add("row, 256 lanes", false, team(row, 256, 256));
         add("row, 64 lanes, no subgroups", false, alone(team(row, 64, 64)));
         add("resident, 1 lane", false, team(resident, 8, 1));
         add("resident, 16 lanes", true, team(resident, 64, 16));
-        add("resident, 16 lanes, width 4", false, Force { width: Some(4), ..team(resident, 64, 16) });
+        add("resident, 16 lanes, width 4", false, Pinned { width: Some(4), ..team(resident, 64, 16) });
         add("resident, 64 lanes, width 1", false, scalar(team(resident, 64, 64)));
         add("resident, 256 lanes", false, team(resident, 256, 256));
         add("resident, 64 lanes, no subgroups", false, alone(team(resident, 64, 64)));
         add("split in 3", true, team(split, 64, 64));
         add("split in 3, width 1", true, scalar(team(split, 64, 64)));
-        add("split in 3, width 4", false, Force { width: Some(4), ..team(split, 64, 64) });
+        add("split in 3, width 4", false, Pinned { width: Some(4), ..team(split, 64, 64) });
         add("split in 3, no subgroups", false, alone(team(split, 64, 64)));
     }
     all.retain(|forced| forced.quick || !quick);

@@ -152,7 +152,7 @@ fn try_schedule(
         return Ok(None);
     }
     let work = Work::ForwardBackward;
-    let plan = match ctx.plan(&problem.loss, &problem.spec(work).force(forced.force)) {
+    let plan = match ctx.plan(&problem.loss, &problem.spec(work).pin(forced.pinned)) {
         // A row that registers cannot hold, or one that has nothing to share.
         Err(Error::Unsupported { .. } | Error::Limit { .. }) if forced.name != CHOSEN => return Ok(None),
         other => other?,

@@ -40,7 +40,7 @@ impl Plan {
         let status = planned
             .labels
             .as_ref()
-            .map(|labels| Arc::new(Status::new(&inner.ctx, labels, &tensors.inputs, &buffers.scalars, &params)));
+            .map(|labels| Arc::new(Status::new(&inner.ctx, labels, tensors.labels(labels), &buffers.scalars, &params)));
         let Buffers { scalars, copies, exchanges, .. } = buffers;
         let bound = Bound {
             plan: self.clone(),

@@ -1,8 +1,9 @@
 //! The tensors of a bound plan: found by name, checked against the plan, made where none was given.
 
-use crate::dispatch::{Mode, OutputKind, OutputSignature};
+use crate::dispatch::{Labels, Mode, OutputKind, OutputSignature};
 use crate::error::{Error, Result};
 use crate::gpu::bind::Bindings;
+use crate::gpu::bound::status::LabelBuffer;
 use crate::gpu::plan::Plan;
 use crate::gpu::tensor::Tensor;
 use crate::loss::check_once;
@@ -26,6 +27,18 @@ pub(crate) struct BoundTensors {
 }
 
 impl BoundTensors {
+    /// Where the label inputs lie.
+    pub fn labels(&self, labels: &Labels) -> Vec<LabelBuffer> {
+        let tensors = labels.inputs.iter().map(|label| self.inputs[label.input].as_ref());
+        let tensors = tensors.map(|tensor| tensor.expect("every input of the plan is bound"));
+        let buffer = |tensor: &Tensor| LabelBuffer {
+            buffer: tensor.buffer().clone(),
+            offset: tensor.offset(),
+            dtype: tensor.dtype(),
+        };
+        tensors.map(buffer).collect()
+    }
+
     pub fn placed(&self) -> Tensors {
         Tensors { inputs: placed(&self.inputs), outputs: self.outputs.iter().map(Placed::of).collect() }
     }

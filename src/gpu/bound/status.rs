@@ -3,7 +3,6 @@
 use crate::dispatch::{Compared, LabelInput, Labels};
 use crate::error::{Error, Result};
 use crate::gpu::device::context::Context;
-use crate::gpu::tensor::Tensor;
 use crate::shape::DType;
 use std::sync::{Arc, Mutex};
 
@@ -17,24 +16,31 @@ pub(crate) struct Status {
     /// The status word is its first one.
     scalars: wgpu::Buffer,
     labels: Labels,
-    /// The label inputs, in order.
-    tensors: Vec<Tensor>,
+    /// Buffers of the label inputs, in order.
+    buffers: Vec<LabelBuffer>,
     /// Values of the parameters.
     params: Arc<Mutex<Vec<f64>>>,
+}
+
+/// Where a label input lies.
+#[derive(Debug)]
+pub(crate) struct LabelBuffer {
+    pub buffer: wgpu::Buffer,
+    /// Its first element.
+    pub offset: u64,
+    pub dtype: DType,
 }
 
 impl Status {
     pub fn new(
         ctx: &Context,
         labels: &Labels,
-        inputs: &[Option<Tensor>],
+        buffers: Vec<LabelBuffer>,
         scalars: &wgpu::Buffer,
         params: &Arc<Mutex<Vec<f64>>>,
     ) -> Status {
-        let tensor = |label: &LabelInput| inputs[label.input].clone().expect("every input of the plan is bound");
-        let tensors = labels.inputs.iter().map(tensor).collect();
         let (ctx, scalars, params) = (ctx.clone(), scalars.clone(), params.clone());
-        Status { ctx, scalars, labels: labels.clone(), tensors, params }
+        Status { ctx, scalars, labels: labels.clone(), buffers, params }
     }
 
     /// Reads the word; where it names a row, reports that and clears it. Whatever fails before leaves it as it is.
@@ -46,8 +52,8 @@ impl Status {
         }
         let row = u64::from(row);
         let mut found = Vec::new();
-        for (label, tensor) in self.labels.inputs.iter().zip(&self.tensors) {
-            let value = self.read(label, tensor, row).await;
+        for (label, buffer) in self.labels.inputs.iter().zip(&self.buffers) {
+            let value = self.read(label, buffer, row).await;
             if value.is_err() {
                 // A buffer that cannot be read hides its label, not the report; a lost device has no report.
                 self.ctx.check_device()?;
@@ -59,14 +65,14 @@ impl Status {
     }
 
     /// The label of a row.
-    async fn read(&self, label: &LabelInput, tensor: &Tensor, row: u64) -> Result<i64> {
-        let (mut rest, mut place) = (row, tensor.offset());
+    async fn read(&self, label: &LabelInput, at: &LabelBuffer, row: u64) -> Result<i64> {
+        let (mut rest, mut place) = (row, at.offset);
         for (size, stride) in self.labels.axes.iter().zip(label.strides).rev() {
             place += rest % size * stride;
             rest /= size;
         }
-        let bits = self.ctx.read("label", tensor.buffer(), 4 * place, 4).await?;
-        Ok(match tensor.dtype() {
+        let bits = self.ctx.read("label", &at.buffer, 4 * place, 4).await?;
+        Ok(match at.dtype {
             DType::U32 => i64::from(bytemuck::pod_read_unaligned::<u32>(&bits)),
             _ => i64::from(bytemuck::pod_read_unaligned::<i32>(&bits)),
         })

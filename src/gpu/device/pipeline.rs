@@ -2,10 +2,7 @@
 //!
 //! A source's first line is its title, the name of the loss and the shape: kernels that differ in it alone are one.
 
-use crate::dispatch::{Dispatch, FIRST_STORAGE};
 use crate::error::Result;
-use crate::gpu::device::context::Context;
-use crate::gpu::device::trusted;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -76,9 +73,9 @@ fn untitled(wgsl: &str) -> &str {
 }
 
 impl PipelineCache {
-    /// The pipeline of a dispatch.
-    pub fn get(&self, ctx: &Context, dispatch: &Dispatch) -> Result<Arc<Pipeline>> {
-        let key = untitled(&dispatch.wgsl);
+    /// The pipeline of a source; `make` makes it where it is not there.
+    pub fn get(&self, wgsl: &str, make: impl FnOnce() -> Result<Pipeline>) -> Result<Arc<Pipeline>> {
+        let key = untitled(wgsl);
         let slot = {
             let mut known = locked(&self.known);
             known.clock += 1;
@@ -99,7 +96,7 @@ impl PipelineCache {
         if let Some(found) = &*place {
             return Ok(found.clone());
         }
-        let made = create(ctx, dispatch).map(Arc::new);
+        let made = make().map(Arc::new);
         *place = made.as_ref().ok().cloned();
         drop(place);
         drop(slot);
@@ -128,44 +125,4 @@ impl PipelineCache {
         known.idle = idle;
         known.evict();
     }
-}
-
-fn create(ctx: &Context, dispatch: &Dispatch) -> Result<Pipeline> {
-    let device = ctx.device();
-    let label = dispatch.wgsl.lines().next().unwrap_or_default().trim_start_matches("// ");
-    let entry = |binding: u32, ty: wgpu::BufferBindingType| wgpu::BindGroupLayoutEntry {
-        binding,
-        visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
-        count: None,
-    };
-    let mut entries: Vec<wgpu::BindGroupLayoutEntry> =
-        dispatch.uniforms.iter().map(|(binding, _)| entry(*binding, wgpu::BufferBindingType::Uniform)).collect();
-    for (binding, region) in (FIRST_STORAGE..).zip(&dispatch.storage) {
-        let ty = wgpu::BufferBindingType::Storage { read_only: !region.writes };
-        entries.push(entry(binding, ty));
-    }
-    ctx.scoped(&format!("kernel `{label}`"), || {
-        let layout =
-            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(label), entries: &entries });
-        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(label),
-            bind_group_layouts: &[Some(&layout)],
-            immediate_size: 0,
-        });
-        let module = trusted::shader_module(device, label, &dispatch.wgsl);
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(label),
-            layout: Some(&pipeline_layout),
-            module: &module,
-            entry_point: Some("main"),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                // Every lane writes its slot before any is read.
-                zero_initialize_workgroup_memory: false,
-                ..wgpu::PipelineCompilationOptions::default()
-            },
-            cache: None,
-        });
-        Pipeline { pipeline, layout }
-    })
 }

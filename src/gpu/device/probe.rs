@@ -40,7 +40,7 @@ async fn results(ctx: &Context) -> Result<Vec<f32>> {
     let storage = vec![Region { slot: Slot::Workspace, writes: true, bytes: None }];
     let wgsl = wgsl.expect("the probe takes constants").into();
     let dispatch = Dispatch { wgsl, grid: [1, 1], uniforms: Vec::new(), storage, note: Note::Whole };
-    let pipeline = ctx.pipeline_cache().get(ctx, &dispatch)?;
+    let pipeline = ctx.pipeline(&dispatch)?;
     let arguments = arguments();
     let bytes = 4 * arguments.len() as u64;
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;

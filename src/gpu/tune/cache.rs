@@ -1,7 +1,7 @@
 //! Where the outcomes of tuning are kept between runs: a small text file, one line an outcome.
 
 use crate::limits::Limits;
-use crate::schedule::{Force, Kernel};
+use crate::schedule::{Kernel, Pinned};
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write as _};
@@ -126,7 +126,7 @@ pub(crate) struct Key {
     /// How the tensors of each pass are aligned.
     pub alignment: Vec<String>,
     /// What the caller insists on.
-    pub asked: Force,
+    pub pinned: Pinned,
 }
 
 impl Key {
@@ -142,7 +142,7 @@ impl Key {
             self.kernels,
             self.tensors.join(", "),
             self.alignment.join(", "),
-            force_text(&self.asked),
+            schedule_words(&self.pinned),
             env!("CARGO_PKG_VERSION"),
         );
         line.replace(char::is_control, " ")
@@ -158,14 +158,14 @@ pub(crate) fn fnv<'b>(parts: impl IntoIterator<Item = &'b [u8]>) -> u64 {
 /// An outcome: the fastest schedule, and the medians in milliseconds of the default and of that one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Kept {
-    pub force: Force,
+    pub schedule: Pinned,
     pub default_ms: f64,
     pub ms: f64,
 }
 
 impl Kept {
     fn text(&self) -> String {
-        format!("{}\t{}\t{}", force_text(&self.force), self.default_ms, self.ms)
+        format!("{}\t{}\t{}", schedule_words(&self.schedule), self.default_ms, self.ms)
     }
 }
 
@@ -173,48 +173,48 @@ impl std::str::FromStr for Kept {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Kept, ()> {
-        let [force, default_ms, ms] = text.split('\t').collect::<Vec<_>>()[..] else { return Err(()) };
+        let [schedule, default_ms, ms] = text.split('\t').collect::<Vec<_>>()[..] else { return Err(()) };
         let time = |text: &str| text.parse::<f64>().ok().filter(|ms| ms.is_finite() && *ms > 0.0).ok_or(());
-        Ok(Kept { force: parse_force(force)?, default_ms: time(default_ms)?, ms: time(ms)? })
+        Ok(Kept { schedule: parse_schedule(schedule)?, default_ms: time(default_ms)?, ms: time(ms)? })
     }
 }
 
-fn force_text(force: &Force) -> String {
+fn schedule_words(pinned: &Pinned) -> String {
     let mut words = Vec::new();
-    match force.kernel {
+    match pinned.kernel {
         Some(Kernel::Elementwise) => words.push("elementwise".to_owned()),
         Some(Kernel::Row) => words.push("row".to_owned()),
         Some(Kernel::RowResident { .. }) => words.push("resident".to_owned()),
         Some(Kernel::RowSplit { splits }) => words.push(format!("splits={splits}")),
         None => {}
     }
-    for (name, value) in [("workgroup", force.workgroup), ("lanes", force.lanes), ("width", force.width)] {
+    for (name, value) in [("workgroup", pinned.workgroup), ("lanes", pinned.lanes), ("width", pinned.width)] {
         words.extend(value.map(|value| format!("{name}={value}")));
     }
-    words.extend(force.subgroups.map(|on| format!("subgroups={}", u32::from(on))));
-    words.extend(force.exp2.map(|on| format!("exp2={}", u32::from(on))));
+    words.extend(pinned.subgroups.map(|on| format!("subgroups={}", u32::from(on))));
+    words.extend(pinned.exp2.map(|on| format!("exp2={}", u32::from(on))));
     if words.is_empty() { "default".to_owned() } else { words.join(" ") }
 }
 
-fn parse_force(text: &str) -> Result<Force, ()> {
-    let mut force = Force::default();
+fn parse_schedule(text: &str) -> Result<Pinned, ()> {
+    let mut pinned = Pinned::default();
     for word in text.split(' ').filter(|_| text != "default") {
         let (name, value) = word.split_once('=').unwrap_or((word, "0"));
         let value: u32 = value.parse().map_err(|_| ())?;
         match name {
-            "elementwise" => force.kernel = Some(Kernel::Elementwise),
-            "row" => force.kernel = Some(Kernel::Row),
-            "resident" => force.kernel = Some(Kernel::RowResident { trips: 0 }),
-            "splits" => force.kernel = Some(Kernel::RowSplit { splits: value }),
-            "workgroup" => force.workgroup = Some(value),
-            "lanes" => force.lanes = Some(value),
-            "width" => force.width = Some(value),
-            "subgroups" => force.subgroups = Some(value != 0),
-            "exp2" => force.exp2 = Some(value != 0),
+            "elementwise" => pinned.kernel = Some(Kernel::Elementwise),
+            "row" => pinned.kernel = Some(Kernel::Row),
+            "resident" => pinned.kernel = Some(Kernel::RowResident { trips: 0 }),
+            "splits" => pinned.kernel = Some(Kernel::RowSplit { splits: value }),
+            "workgroup" => pinned.workgroup = Some(value),
+            "lanes" => pinned.lanes = Some(value),
+            "width" => pinned.width = Some(value),
+            "subgroups" => pinned.subgroups = Some(value != 0),
+            "exp2" => pinned.exp2 = Some(value != 0),
             _ => return Err(()),
         }
     }
-    Ok(force)
+    Ok(pinned)
 }
 
 #[cfg(test)]
@@ -231,13 +231,13 @@ mod tests {
             cols: 1000,
             tensors: vec!["input f32".to_owned()],
             alignment: vec!["vectors".to_owned()],
-            asked: Force::default(),
+            pinned: Pinned::default(),
         }
     }
 
     fn kept() -> Kept {
         let kernel = Some(Kernel::RowSplit { splits: 16 });
-        let force = Force {
+        let schedule = Pinned {
             kernel,
             workgroup: Some(256),
             lanes: Some(256),
@@ -245,7 +245,7 @@ mod tests {
             subgroups: Some(false),
             exp2: Some(true),
         };
-        Kept { force, default_ms: 1.25, ms: 0.1 }
+        Kept { schedule, default_ms: 1.25, ms: 0.1 }
     }
 
     /// A file of its own in the folder for temporary files, gone afterwards.
@@ -277,10 +277,10 @@ mod tests {
         cache.put(&key(), &kept()).unwrap();
         assert_eq!(cache.get(&key()), Some(kept()));
         let other = Key { rows: 5000, ..key() };
-        cache.put(&other, &Kept { force: Force::default(), ..kept() }).unwrap();
+        cache.put(&other, &Kept { schedule: Pinned::default(), ..kept() }).unwrap();
         cache.put(&key(), &Kept { ms: 0.2, ..kept() }).unwrap();
         assert_eq!(cache.get(&key()), Some(Kept { ms: 0.2, ..kept() }));
-        assert_eq!(cache.get(&other).unwrap().force, Force::default());
+        assert_eq!(cache.get(&other).unwrap().schedule, Pinned::default());
         let text = std::fs::read_to_string(cache.path()).unwrap();
         assert_eq!(text.lines().count(), 3, "a header and one line a key:\n{text}");
         let files = std::fs::read_dir(cache.path().parent().unwrap()).unwrap().count();
@@ -337,7 +337,7 @@ mod tests {
             Key { cols: 512, ..key() },
             Key { tensors: vec!["input f16".to_owned()], ..key() },
             Key { alignment: vec!["single".to_owned()], ..key() },
-            Key { asked: Force { width: Some(1), ..Force::default() }, ..key() },
+            Key { pinned: Pinned { width: Some(1), ..Pinned::default() }, ..key() },
         ];
         for part in 0..4 {
             let mut other = key();
@@ -365,13 +365,13 @@ mod tests {
 
     #[test]
     fn forces_survive_their_text() {
-        let resident = Force { kernel: Some(Kernel::RowResident { trips: 0 }), ..Force::default() };
-        let row = Force { kernel: Some(Kernel::Row), lanes: Some(8), subgroups: Some(true), ..Force::default() };
-        for force in [Force::default(), resident, row, kept().force] {
-            assert_eq!(parse_force(&force_text(&force)), Ok(force));
+        let resident = Pinned { kernel: Some(Kernel::RowResident { trips: 0 }), ..Pinned::default() };
+        let row = Pinned { kernel: Some(Kernel::Row), lanes: Some(8), subgroups: Some(true), ..Pinned::default() };
+        for pinned in [Pinned::default(), resident, row, kept().schedule] {
+            assert_eq!(parse_schedule(&schedule_words(&pinned)), Ok(pinned));
         }
         for wrong in ["", "rows", "width=x", "splits=-1", "default width=1"] {
-            assert_eq!(parse_force(wrong), Err(()), "{wrong}");
+            assert_eq!(parse_schedule(wrong), Err(()), "{wrong}");
         }
     }
 

@@ -13,7 +13,7 @@ use crate::gpu::tune::cache::{Kept, Key, fnv};
 use crate::gpu::tune::rig::Trial;
 use crate::plan::operator::TuneFacts;
 use crate::plan::tuning::{TuneCandidate, TuneClock, Tuning};
-use crate::schedule::{Force, PassSchedule};
+use crate::schedule::{PassSchedule, Pinned};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -105,8 +105,8 @@ impl Plan {
     /// default's, and so are three of four of its runs. In-place and accumulating plans start each run from the same
     /// values.
     ///
-    /// Bits may differ between schedules, within the promised accuracy. What the plan was made to insist on
-    /// ([`PlanSpec::force`](crate::PlanSpec::force)) stays; tensors that the chosen schedule cannot take, because they
+    /// Bits may differ between schedules, within the promised accuracy. What the plan was made with
+    /// ([`PlanSpec::pin`](crate::PlanSpec::pin)) stays; tensors that the chosen schedule cannot take, because they
     /// are aligned otherwise, get the default. [`Plan::tuning`] and [`Plan::explain`] tell what was measured. With a
     /// [`TuneCache`], an outcome that is known is used without measuring. A device that came without its adapter is
     /// tuned each time; a file that cannot be written is no error, but told.
@@ -132,7 +132,7 @@ impl Plan {
     pub fn tune(&self, options: &TuneOptions) -> Result<Plan> {
         let inner = &self.inner;
         let pinned = inner.prepared.pinned();
-        let forces = inner.prepared.candidates()?;
+        let schedules = inner.prepared.candidates()?;
         // As it was before it was tuned, if it was.
         let plain = Plan { inner: Arc::new(inner.scheduled(pinned, None)?) };
         let kept_in = options.cache.as_ref().zip(plain.key()?);
@@ -140,31 +140,31 @@ impl Plan {
             return Ok(plan);
         }
         let kept: u64 = plain.inner.planned()?.kept.iter().map(|kept| kept.bytes).fold(0, u64::saturating_add);
-        let most = (KEPT_BYTES / kept.max(1)).clamp(2, forces.len().max(2) as u64);
-        let forces = &forces[..forces.len().min(most as usize).min(options.most.saturating_add(1))];
-        let mut tuning = plain.measure(forces, options)?;
-        let force = tuning.candidates[tuning.chosen].force;
+        let most = (KEPT_BYTES / kept.max(1)).clamp(2, schedules.len().max(2) as u64);
+        let schedules = &schedules[..schedules.len().min(most as usize).min(options.most.saturating_add(1))];
+        let mut tuning = plain.measure(schedules, options)?;
+        let chosen = tuning.candidates[tuning.chosen].schedule;
         if let Some((cache, key)) = kept_in {
             let ms =
                 |place: usize| tuning.candidates[place].median_ms.expect("the default and the chosen are measured");
-            let kept = Kept { force, default_ms: ms(0), ms: ms(tuning.chosen) };
+            let kept = Kept { schedule: chosen, default_ms: ms(0), ms: ms(tuning.chosen) };
             tuning.not_kept = cache.put(&key, &kept).err().map(|error| format!("{}: {error}", cache.path().display()));
         }
-        Ok(Plan { inner: Arc::new(inner.scheduled(pinned, Some((force, tuning)))?) })
+        Ok(Plan { inner: Arc::new(inner.scheduled(pinned, Some((chosen, tuning)))?) })
     }
 
     /// The plan as an earlier run found it best; a schedule that these shapes cannot take is not taken.
     fn known(&self, cache: &TuneCache, key: &Key) -> Option<Plan> {
-        let Kept { force, default_ms, ms } = cache.get(key)?;
+        let Kept { schedule, default_ms, ms } = cache.get(key)?;
         let inner = &self.inner;
         let pinned = inner.prepared.pinned();
         let mut all = vec![(pinned, default_ms)];
-        all.extend((force != pinned).then_some((force, ms)));
-        let candidate = |(force, ms): &(Force, f64)| {
+        all.extend((schedule != pinned).then_some((schedule, ms)));
+        let candidate = |(schedule, ms): &(Pinned, f64)| {
             let passes =
-                inner.scheduled(*force, None).and_then(|other| Plan { inner: Arc::new(other) }.schedules()).ok()?;
+                inner.scheduled(*schedule, None).and_then(|other| Plan { inner: Arc::new(other) }.schedules()).ok()?;
             Some(TuneCandidate {
-                force: *force,
+                schedule: *schedule,
                 passes,
                 median_ms: Some(*ms),
                 share: Some(ms / default_ms),
@@ -174,7 +174,7 @@ impl Plan {
         };
         let candidates: Vec<TuneCandidate> = all.iter().map(candidate).collect::<Option<_>>()?;
         let tuning = Tuning { clock: TuneClock::Cache, chosen: candidates.len() - 1, candidates, not_kept: None };
-        let inner = inner.scheduled(pinned, Some((force, tuning))).ok()?;
+        let inner = inner.scheduled(pinned, Some((schedule, tuning))).ok()?;
         Some(Plan { inner: Arc::new(inner) })
     }
 
@@ -196,21 +196,21 @@ impl Plan {
             cols,
             tensors,
             alignment,
-            asked: prepared.pinned(),
+            pinned: prepared.pinned(),
         }))
     }
 
     /// Compiles, checks and times the candidates, of which the first is the default.
-    fn measure(&self, forces: &[Force], options: &TuneOptions) -> Result<Tuning> {
+    fn measure(&self, schedules: &[Pinned], options: &TuneOptions) -> Result<Tuning> {
         let budget = options.budget.min(LONGEST_BUDGET);
         let deadline = Instant::now() + budget;
         let mut trial = Trial::new(&self.inner)?;
         let mut all: Vec<TuneCandidate> = Vec::new();
         let mut contenders: Vec<Contender> = Vec::new();
         let mut want = None;
-        for (place, &force) in forces.iter().enumerate() {
+        for (place, &schedule) in schedules.iter().enumerate() {
             let mut candidate =
-                TuneCandidate { force, passes: Vec::new(), median_ms: None, share: None, runs: 0, dropped: None };
+                TuneCandidate { schedule, passes: Vec::new(), median_ms: None, share: None, runs: 0, dropped: None };
             // Half of the time is left for measuring.
             if place > 0 && Instant::now() + budget / 2 > deadline {
                 candidate.dropped = Some("no time was left to try it".to_owned());
@@ -218,7 +218,7 @@ impl Plan {
                 continue;
             }
             let made = || -> Result<(Vec<PassSchedule>, Bound, Vec<Vec<f32>>)> {
-                let plan = Plan { inner: Arc::new(self.inner.scheduled(force, None)?) };
+                let plan = Plan { inner: Arc::new(self.inner.scheduled(schedule, None)?) };
                 let bound = plan.bind(&trial.bindings)?;
                 let outputs = trial.outputs(&bound)?;
                 Ok((plan.schedules()?, bound, outputs))
