@@ -46,6 +46,7 @@
 #![deny(unsafe_code)]
 
 mod codegen;
+mod contract;
 pub mod cpu;
 mod dispatch;
 mod error;
@@ -65,6 +66,9 @@ mod text;
 /// What tests and tools look into. No part of the API: it changes with any release.
 #[doc(hidden)]
 pub mod internals {
+    pub mod contract {
+        pub use crate::contract::*;
+    }
     pub mod codegen {
         pub use crate::codegen::*;
     }

@@ -91,7 +91,7 @@ pub struct Looks {
 pub enum Consumer {
     /// A sum of the pass.
     Sum(NodeId),
-    /// An output, by place in [`Program::outputs`].
+    /// An output, by place in `Program::outputs`.
     Output(usize),
 }
 

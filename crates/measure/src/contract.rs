@@ -5,24 +5,8 @@
 
 use crate::problem::{Problem, Storage};
 use crate::record::Work;
+pub use wgloss::internals::contract::{gradient_allowed, loss_allowed};
 use wgloss::{DType, HostTensor, Loss, Reduction, Result, RowAxis, Wanted, cpu};
-
-/// How far a reduced loss may be off. `terms` are the magnitudes of its terms, reduced as it is; of a loss that is not
-/// reduced, what cancels in it (1 for most).
-pub fn loss_allowed(want: f64, terms: f64) -> f64 {
-    2e-6 * want.abs() + 2e-7 * terms + f64::from(f32::MIN_POSITIVE)
-}
-
-/// How far a gradient may be off that is stored as `dtype`; `largest` is the largest magnitude in its row.
-pub fn gradient_allowed(want: f64, largest: f64, dtype: DType) -> f64 {
-    // Half a unit in the last place of numbers near 1, and half the smallest step.
-    let (rounding, least) = match dtype {
-        DType::F16 => (1.0 / 2048.0, 1.0 / f64::from(1 << 25)),
-        DType::BF16 => (1.0 / 256.0, f64::from(f32::MIN_POSITIVE)),
-        _ => (0.0, f64::from(f32::MIN_POSITIVE)),
-    };
-    2e-6 * largest + (1e-6 + rounding) * want.abs() + least
-}
 
 /// The error in units of what is allowed. NaN is as far off as can be, unless it is wanted.
 pub fn units(got: f64, want: f64, allowed: f64) -> f64 {

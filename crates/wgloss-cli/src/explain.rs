@@ -7,7 +7,7 @@ use measure::problem::{Problem, Storage};
 use measure::record::Work;
 use std::fmt::Write;
 use wgloss::Limits;
-use wgloss::internals::lower::{Program, expressions, lower};
+use wgloss::internals::lower::{expressions, lower, lowered_step_by_step};
 use wgloss::internals::plan::{Preview, preview};
 
 #[derive(clap::Args)]
@@ -30,6 +30,9 @@ pub struct Args {
     /// Plan as for this GPU; none needs to be here
     #[arg(long = "as", value_name = "GPU", value_parser = presets(), conflicts_with_all = ["adapter", "backend"])]
     preset: Option<String>,
+    /// Print what each pass of lowering leaves
+    #[arg(long)]
+    passes: bool,
     /// Print the kernels as well
     #[arg(long)]
     wgsl: bool,
@@ -44,28 +47,10 @@ fn planned(device: &DeviceArgs, args: &Args, problem: &Problem) -> Fallible<Prev
     let spec = problem.spec(Work::ForwardBackward);
     let Some(name) = &args.preset else {
         let plan = device.open()?.plan(&problem.loss, &spec)?;
-        return Ok(Preview { explanation: plan.explain().to_owned(), kernels: plan.kernels()? });
+        return Ok(Preview { explanation: plan.explain(), kernels: plan.kernels()? });
     };
     let limits = Limits::preset(name).ok_or("the parser knows the presets")?;
     Ok(preview(&problem.loss, &spec, &limits, &format!("the preset {name}"))?)
-}
-
-/// The row stages of each pass: reductions that run in one trip over a row.
-fn stages(program: &Program) -> String {
-    let mut text = String::new();
-    for (place, pass) in program.passes.iter().enumerate() {
-        let over = if pass.columns { "every element" } else { "rows alone" };
-        let _ = writeln!(text, "pass {place}, over {over}");
-        for (stage, reduces) in pass.stages.iter().enumerate() {
-            for reduce in &reduces.reduces {
-                let _ = writeln!(text, "    stage {stage}: {}", indented(&program.print(*reduce)));
-            }
-        }
-        for total in &pass.totals {
-            let _ = writeln!(text, "    sum: {}", indented(&program.print(*total)));
-        }
-    }
-    text
 }
 
 fn indented(text: &str) -> String {
@@ -85,7 +70,12 @@ pub fn run(device: &DeviceArgs, args: &Args) -> Fallible<Verdict> {
         let _ = writeln!(out, "gradient of {input}\n    {}", indented(grad));
     }
     let plan = planned(device, args, &problem)?;
-    let stages = stages(&program);
+    if args.passes {
+        for (pass, text) in lowered_step_by_step(&loss, &problem.wanted(work), &present)? {
+            let _ = writeln!(out, "\n{pass}\n    {}", text.trim_end().replace('\n', "\n    "));
+        }
+    }
+    let stages = program.print_passes();
     let _ = write!(out, "\n{stages}");
     if stages.contains("row_expsumrest") {
         out.push_str(

@@ -1,5 +1,6 @@
 //! Whether two schedules compute the same, within the accuracy that is promised. Pure.
 
+use crate::contract::{gradient_allowed, loss_allowed};
 use crate::shape::DType;
 
 /// How the values of an output are judged.
@@ -12,17 +13,7 @@ pub(crate) struct Measure {
     pub is_loss: bool,
 }
 
-/// One rounding of the storage type, relative.
-fn rounding(dtype: DType) -> f64 {
-    match dtype {
-        DType::F16 => 2f64.powi(-10),
-        DType::BF16 => 2f64.powi(-7),
-        _ => 0.0,
-    }
-}
-
-/// What is wrong with the worst value, if any is: both may be off by what is promised (2e-6 of a row's largest gradient
-/// plus 1e-6 relative; losses 2e-6 relative plus 2e-7 of their terms), so twice that is allowed.
+/// What is wrong with the worst value, if any is: both may be off by what is promised, so twice that is allowed.
 pub(crate) fn disagreement(want: &[f32], got: &[f32], measure: Measure) -> Option<String> {
     if want.len() != got.len() {
         return Some(format!("{} values, want {}", got.len(), want.len()));
@@ -38,12 +29,10 @@ pub(crate) fn disagreement(want: &[f32], got: &[f32], measure: Measure) -> Optio
             }
             let (want, got) = (f64::from(*want), f64::from(*got));
             let promised = match measure.is_loss {
-                true => 2e-6 * want.abs() + 2e-7 * largest.max(1.0),
-                false => 2e-6 * largest + 1e-6 * want.abs(),
+                true => loss_allowed(want, largest.max(1.0)),
+                false => gradient_allowed(want, largest, measure.dtype),
             };
-            // Subnormal numbers of 16 bits are 6e-8 apart.
-            let subnormal = if measure.dtype == DType::F16 { 6e-8 } else { 1e-37 };
-            let excess = (got - want).abs() / (2.0 * promised + rounding(measure.dtype) * want.abs() + subnormal);
+            let excess = (got - want).abs() / (2.0 * promised);
             // NaN is off by more than anything.
             let excess = if excess.is_nan() { f64::INFINITY } else { excess };
             if excess > worst.map_or(1.0, |(most, _)| most) {
