@@ -1,6 +1,6 @@
 //! Forward and backward apart: gradients in passes of their own, which find the states of the rows' stages.
 
-use super::bindings;
+use super::reads::bindings;
 use crate::error::{Error, Result};
 use crate::expr::{Node, NodeId};
 use crate::limits::Limits;

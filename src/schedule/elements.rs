@@ -1,0 +1,29 @@
+//! Schedules of passes over single elements, or over rows alone.
+
+use super::{Kernel, PassSchedule, Pinned, Shape, Spread};
+use crate::limits::Limits;
+use crate::lower::Program;
+
+/// How such a pass runs.
+pub(super) fn choose(program: &Program, shape: &Shape, width: u32, limits: &Limits, pinned: Pinned) -> PassSchedule {
+    let has_rows = program.has_rows();
+    let width = if has_rows { 1 } else { width };
+    let items = if has_rows { shape.rows } else { shape.cols };
+    // A pass over labels beside one over columns keeps its own.
+    let beside = has_rows && program.passes.iter().any(|pass| pass.columns);
+    let most = limits.invocations().min(256);
+    let workgroup = pinned.workgroup.filter(|_| !beside);
+    let workgroup = workgroup.unwrap_or(if limits.software { 8 } else { most });
+    let grid = Spread::new(Kernel::Elementwise, workgroup, 1, width, limits).grid(items);
+    PassSchedule {
+        kernel: Kernel::Elementwise,
+        workgroup,
+        lanes: 1,
+        subgroup: 0,
+        exp2: false,
+        width,
+        grid: grid.map(|groups| groups as u32),
+        strided: true,
+        why: if has_rows { "no element is read" } else { "no row reduction" },
+    }
+}

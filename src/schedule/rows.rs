@@ -1,0 +1,197 @@
+//! Schedules of passes that visit the columns of rows: streamed, resident or split rows.
+
+use super::{Kernel, PassSchedule, Pinned, Shape, Spread, States};
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::lower::Pass;
+
+/// Values a lane may hold in registers. A CPU spills them to its nearest cache, which is cheaper than Mesa's loads
+/// (8,192 rows of 1,000 columns: 47 ms instead of 70).
+fn resident_values(limits: &Limits) -> u32 {
+    if limits.software { 128 } else { 32 }
+}
+
+/// Elements from which a software adapter holds long rows in registers.
+const SOFTWARE_RESIDENT: u64 = 1 << 20;
+/// Loop iterations of one invocation after which Mesa's software drivers stop a shader (65,535), with a margin.
+const SOFTWARE_ITERATIONS: u64 = 50_000;
+/// Windows of a resident row that compile soon.
+const SHORT_WINDOWS: u64 = 16;
+/// Rows from which a GPU is busy with a workgroup a row.
+const BUSY_ROWS: u64 = 128;
+/// Columns from which sharing a row pays.
+const SPLIT_COLS: u64 = 1 << 16;
+
+/// What the choice of a row kernel depends on.
+struct Rows<'a> {
+    shape: &'a Shape,
+    limits: &'a Limits,
+    /// Lanes per row.
+    lanes: u32,
+    /// Loads of one lane.
+    trips: u64,
+    /// Windows of four columns of one lane.
+    windows: u64,
+    /// Whether a software adapter would stop the loop over one row.
+    stops: bool,
+    /// Whether the row fits in the registers of its lanes.
+    fits: bool,
+    /// Whether other columns of the rows lie elsewhere.
+    shared: bool,
+    /// Whether several workgroups may share one row.
+    can_split: bool,
+    /// Workgroups that would share one row.
+    splits: u32,
+    /// Whether there are fewer long rows than the device has cores.
+    few: bool,
+}
+
+/// Chooses how a pass over the columns of rows runs.
+pub(super) fn choose(pass: &Pass, shape: &Shape, width: u32, limits: &Limits, pinned: Pinned) -> Result<PassSchedule> {
+    let early = if shape.masked { u64::from(width) - 1 } else { 0 };
+    let vectors = (shape.cols + early).div_ceil(u64::from(width));
+    let (workgroup, lanes) = row_lanes(vectors, width, shape, pass, limits, pinned);
+    let gathered = gathered_bytes(pass, workgroup);
+    if lanes > 1 && gathered > u64::from(limits.workgroup_bytes) {
+        return Err(Error::Limit {
+            what: format!("the row states of {workgroup} invocations"),
+            needed: gathered,
+            allowed: u64::from(limits.workgroup_bytes),
+            limit: "max_compute_workgroup_storage_size",
+        });
+    }
+    if lanes == 0 || !lanes.is_power_of_two() || lanes > workgroup {
+        let message = format!("{lanes} lanes a row in a workgroup of {workgroup}");
+        return Err(Error::Unsupported { message });
+    }
+    let trips = vectors.div_ceil(u64::from(lanes));
+    let stages = pass.stages.len() as u64;
+    let shared = shape.states == States::Shared;
+    let rows = Rows {
+        shape,
+        limits,
+        lanes,
+        trips,
+        windows: trips * u64::from(width.div_ceil(4)),
+        stops: limits.software && trips * (stages + 1) > SOFTWARE_ITERATIONS,
+        fits: trips * u64::from(width) <= u64::from(resident_values(limits)),
+        shared,
+        can_split: (stages > 0 || shared) && !shape.overwritten,
+        splits: limits.workgroups.min(64).min((shape.cols / 4096).max(1) as u32),
+        few: shape.rows < busy_rows(limits) && shape.cols >= SPLIT_COLS,
+    };
+    let (kernel, why) = match pinned.kernel {
+        Some(kernel) => (rows.pinned(kernel)?, "asked for"),
+        None => rows.default()?,
+    };
+    // A split row takes the whole workgroup.
+    let lanes = if matches!(kernel, Kernel::RowSplit { .. }) { workgroup } else { lanes };
+    let spread = Spread::new(kernel, workgroup, lanes, width, limits);
+    let grid = spread.grid(shape.rows).map(|groups| groups as u32);
+    let strided = shape.rows.div_ceil(spread.each) > spread.most;
+    let exp2 = pinned.exp2.unwrap_or(limits.exp2);
+    let subgroup = if pinned.subgroups == Some(false) { 0 } else { limits.subgroup };
+    Ok(PassSchedule { kernel, workgroup, lanes, subgroup, exp2, width, grid, strided, why })
+}
+
+impl Rows<'_> {
+    /// The kernel that is pinned, if it can run.
+    fn pinned(&self, kernel: Kernel) -> Result<Kernel> {
+        let (cols, lanes) = (self.shape.cols, self.lanes);
+        let fault = |message: String| Err(Error::Unsupported { message });
+        match kernel {
+            Kernel::Row | Kernel::RowResident { .. } if self.shared => {
+                fault("a kernel of whole rows for a part of their columns".to_owned())
+            }
+            Kernel::RowResident { .. } if !self.fits => {
+                fault(format!("a resident row of {cols} columns over {lanes} lanes"))
+            }
+            Kernel::RowResident { .. } => Ok(Kernel::RowResident { trips: self.trips as u32 }),
+            Kernel::RowSplit { .. } if !self.can_split => fault(
+                "sharing a row without row reductions, or while an input that all of it reads is overwritten"
+                    .to_owned(),
+            ),
+            Kernel::RowSplit { splits } if splits == 0 || splits > self.limits.workgroups => {
+                fault(format!("{splits} workgroups a row; 1 to {}", self.limits.workgroups))
+            }
+            Kernel::Row if self.stops => {
+                fault(format!("{cols} columns over {lanes} lanes of a software adapter, which stops long loops"))
+            }
+            Kernel::Elementwise => fault("the element-wise kernel for a pass with rows".to_owned()),
+            kernel => Ok(kernel),
+        }
+    }
+
+    /// The kernel by rule, and why.
+    fn default(&self) -> Result<(Kernel, &'static str)> {
+        let &Rows { shape, limits, stops, can_split, splits, few, .. } = self;
+        // Mesa takes seconds to compile long unrolled rows: large tensors repay them.
+        let is_slow_to_compile = limits.software
+            && shape.rows.saturating_mul(shape.cols) < SOFTWARE_RESIDENT
+            && self.windows > SHORT_WINDOWS;
+        if self.shared {
+            let splits = if few || stops { splits } else { 1 };
+            return Ok((Kernel::RowSplit { splits }, "other parts of the rows lie elsewhere"));
+        }
+        if can_split && splits > 1 && few {
+            return Ok((Kernel::RowSplit { splits }, "fewer long rows than the device has cores"));
+        }
+        if stops && can_split {
+            return Ok((Kernel::RowSplit { splits }, "a software adapter stops long loops"));
+        }
+        if stops {
+            let message = format!("{} columns on a software adapter, which stops long loops", shape.cols);
+            return Err(Error::Unsupported { message });
+        }
+        if self.fits && !is_slow_to_compile {
+            return Ok((Kernel::RowResident { trips: self.trips as u32 }, "the row fits in registers"));
+        }
+        if shape.states == States::Kept && can_split {
+            return Ok((Kernel::RowSplit { splits: 1 }, "longer than registers hold, and its states are kept"));
+        }
+        Ok((Kernel::Row, if limits.software { "streamed from the CPU's caches" } else { "longer than registers hold" }))
+    }
+}
+
+fn busy_rows(limits: &Limits) -> u64 {
+    if limits.software { 2 } else { BUSY_ROWS }
+}
+
+/// Workgroup memory in which invocations combine the states of all stages, at most (without subgroups).
+pub(super) fn gathered_bytes(pass: &Pass, workgroup: u32) -> u64 {
+    let words: usize = pass.stages.iter().map(|stage| 1 + 2 * stage.reduces.len()).sum();
+    4 * words as u64 * u64::from(workgroup)
+}
+
+/// Invocations of a workgroup, and those that share a row.
+fn row_lanes(vectors: u64, width: u32, shape: &Shape, pass: &Pass, limits: &Limits, pinned: Pinned) -> (u32, u32) {
+    let stages = pass.stages.len() as u64;
+    let mut most = limits.invocations().min(1024);
+    while most > 1 && gathered_bytes(pass, most) > u64::from(limits.workgroup_bytes) {
+        most /= 2;
+    }
+    let lanes = pinned.lanes.or(pinned.workgroup);
+    // Enough invocations for a busy workgroup: a vector of one core, or a few subgroups.
+    let least = if limits.software && !shape.rows_innermost { 8 } else { 64.min(most) };
+    let lanes = lanes.unwrap_or_else(|| {
+        let shared = u64::from(resident_values(limits) / width);
+        if shape.rows_innermost && shape.rows >= 1024 {
+            // Neighbouring lanes read neighbouring rows.
+            1
+        } else if limits.software {
+            let needed = (vectors * (stages + 1)).div_ceil(SOFTWARE_ITERATIONS).next_power_of_two();
+            let resident = vectors.div_ceil(shared).next_power_of_two();
+            let lanes = if resident <= 64 { resident.max(8) } else { needed.max(8) };
+            if vectors <= shared { 1 } else { (lanes as u32).min(most) }
+        } else if vectors <= 4 {
+            1
+        } else if vectors <= 32 * shared {
+            // Half the registers for short rows, so that a load is wide; one subgroup's exchange at most.
+            (vectors.div_ceil(shared / 2).next_power_of_two() as u32).min(32)
+        } else {
+            // Long rows: few of them at a time, so that what was read once is still near when it is read again.
+            (vectors.div_ceil(shared).next_power_of_two()).min(u64::from(most)) as u32
+        }
+    });
+    (pinned.workgroup.unwrap_or(lanes.max(least)), lanes)
+}

@@ -1,0 +1,46 @@
+//! Passes that bind more than a device allows, split.
+
+use super::reads::bindings;
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::lower::{Program, finish_pass};
+
+/// Splits passes until none binds more storage buffers than the device allows: outputs move to passes of their own.
+///
+/// `last` names outputs that overwrite an input; they come after all others.
+pub fn split_outputs(program: &Program, limits: &Limits, last: &[usize]) -> Result<Program> {
+    let mut program = program.clone();
+    let mut passes = Vec::new();
+    for pass in std::mem::take(&mut program.passes) {
+        let mut open = pass.outputs.clone();
+        open.sort_by_key(|output| last.contains(output));
+        let mut current = finish_pass(&program, pass.totals.clone(), Vec::new());
+        loop {
+            let needed = bindings(&program, &current);
+            if needed > limits.storage_buffers as usize {
+                return Err(Error::Limit {
+                    what: format!("a pass of {}", program.name),
+                    needed: needed as u64,
+                    allowed: u64::from(limits.storage_buffers),
+                    limit: "max_storage_buffers_per_shader_stage",
+                });
+            }
+            let Some(&next) = open.first() else { break };
+            let mut outputs = current.outputs.clone();
+            outputs.push(next);
+            let wider = finish_pass(&program, current.totals.clone(), outputs);
+            if bindings(&program, &wider) <= limits.storage_buffers as usize {
+                current = wider;
+                open.remove(0);
+            } else if current.outputs.is_empty() && current.totals.is_empty() {
+                current = wider;
+            } else {
+                passes.push(current);
+                current = finish_pass(&program, Vec::new(), Vec::new());
+            }
+        }
+        passes.push(current);
+    }
+    program.passes = passes;
+    Ok(program)
+}
