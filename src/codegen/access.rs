@@ -1,10 +1,10 @@
 //! How a pass kernel reaches its tensors: bindings, addresses, loads and stores.
 //!
-//! A lane visits columns in *windows* of one element or four, one at a time or two (`WIDTH` in all). Where rows begin
-//! anywhere (odd column counts, views), what a lane takes is aligned to one tensor and begins up to `WIDTH` - 1 columns
-//! early; windows at the ends of a row (of the elements) have hooks of their own, which mask what lies outside.
-//! Tensors whose rows begin at the same place of a vector load and store vectors, others single elements. Two windows
-//! at a time are for loads of 64-bit integers: each is one half of a vector of them.
+//! A lane visits columns in *windows* of one or four elements, one or two windows per step (`WIDTH` elements). Where a
+//! row may start inside a vector (odd column counts, views), steps are aligned to one tensor and start up to `WIDTH −
+//! 1` columns early; windows at the ends of a row (of the elements) have their own hooks, which mask columns outside
+//! it. Tensors whose rows have the same offset inside a vector are loaded and stored as vectors, the others element by
+//! element. Two windows per step are for loads of 64-bit integers: each window is one half of such a vector.
 
 use super::{Access, Along, Binding, Mode, Slot, Variant, tensors};
 use crate::lower::{Pass, Program};
@@ -15,10 +15,10 @@ use crate::text::{put, putln};
 
 const COMPONENTS: [char; 4] = ['x', 'y', 'z', 'w'];
 
-/// Elements of a window that vectors are loaded for.
+/// Elements per window where vectors are loaded.
 pub(super) const WINDOW: u32 = 4;
 
-/// 64-bit integers to the words they hold, lower half first.
+/// WGSL functions from 64-bit integers to their words, lower half first.
 const WORDS: &str = "\
 fn words2(pair: u64) -> vec2<u32> { return vec2<u32>(u32(pair), u32(pair >> 32u)); }
 fn words4(a: u64, b: u64) -> vec4<u32> { return vec4<u32>(words2(a), words2(b)); }
@@ -29,9 +29,9 @@ pub(super) struct Frame<'a> {
     pub program: &'a Program,
     pub pass: &'a Pass,
     pub variant: &'a Variant,
-    /// Elements of a window.
+    /// Elements per window.
     pub width: u32,
-    /// Elements that a lane takes at a time.
+    /// Elements per step of a lane.
     pub step: u32,
     pub slots: Vec<Slot>,
     /// Whether a window may reach past the ends of its row (of the elements, without rows), and is masked.
@@ -46,13 +46,13 @@ impl<'a> Frame<'a> {
         Frame { program, pass, variant, width: step.min(WINDOW), step, slots, masked: false }
     }
 
-    /// The same for windows at the ends of a row (of the elements), where they may not be whole.
+    /// The same for windows that reach past the ends of a row (of the elements).
     pub fn at_ends(&self) -> Frame<'a> {
         let Frame { program, pass, variant, width, step, ref slots, .. } = *self;
         Frame { program, pass, variant, width, step, slots: slots.clone(), masked: variant.masked }
     }
 
-    /// Place in `shape.tensors` of a slot.
+    /// Index of a slot among the pass's tensors, as in `shape.tensors`.
     pub fn tensor(&self, slot: Slot) -> usize {
         self.slots.iter().position(|s| *s == slot).expect("a slot that the pass reaches is among its tensors")
     }
@@ -61,12 +61,12 @@ impl<'a> Frame<'a> {
         self.variant.access[self.tensor(slot)]
     }
 
-    /// Whether a lane takes two windows at a time.
+    /// Whether a lane takes two windows per step.
     pub fn is_paired(&self) -> bool {
         self.step > WINDOW
     }
 
-    /// Whether what a lane takes at a time may begin before the row.
+    /// Whether a step may start before the row, so that windows at its ends are masked.
     pub fn has_ends(&self) -> bool {
         self.variant.aligned_to.is_some()
     }
@@ -87,18 +87,18 @@ impl<'a> Frame<'a> {
     }
 
     pub fn mode(&self, output: usize) -> Mode {
-        let place =
+        let index =
             self.pass.outputs.iter().position(|o| *o == output).expect("modes are asked of outputs of the pass");
-        self.variant.modes[place]
+        self.variant.modes[index]
     }
 
     /// The name of the buffer that holds a tensor.
     pub fn buffer(&self, slot: Slot) -> String {
         match slot {
-            Slot::Input(place) => format!("input{place}"),
-            Slot::Output(place) => match self.mode(place) {
+            Slot::Input(index) => format!("input{index}"),
+            Slot::Output(index) => match self.mode(index) {
                 Mode::InPlace(input) if self.slots.contains(&Slot::Input(input)) => format!("input{input}"),
-                _ => format!("output{place}"),
+                _ => format!("output{index}"),
             },
             Slot::Workspace => "work".to_owned(),
             Slot::Scalars => "scalars".to_owned(),
@@ -111,10 +111,10 @@ impl<'a> Frame<'a> {
         let mut all: Vec<Binding> = Vec::new();
         let mut text = String::from("@group(0) @binding(0) var<uniform> shape: Shape;\n");
         text.push_str(params);
-        let overwritten = |place: usize| self.pass.outputs.iter().any(|&o| self.mode(o) == Mode::InPlace(place));
+        let overwritten = |input: usize| self.pass.outputs.iter().any(|&o| self.mode(o) == Mode::InPlace(input));
         for &slot in &self.slots {
             let writes = match slot {
-                Slot::Input(place) => overwritten(place) || self.variant.pooled,
+                Slot::Input(input) => overwritten(input) || self.variant.pooled,
                 _ => true,
             };
             let name = self.buffer(slot);
@@ -158,13 +158,13 @@ impl<'a> Frame<'a> {
         if self.program.has_rows() { 3 } else { 4 }
     }
 
-    /// Indices along the axes, `a0` to `a3`, from a row or element number.
+    /// Indices along the axes, `a0` to `a3`, from the index of a row or element.
     pub fn coordinates(&self, index: &str) -> String {
         let used: Vec<usize> = (0..self.outer_axes()).filter(|&axis| self.variant.axes[axis]).collect();
         let mut text = String::new();
         let mut rest = index.to_owned();
-        for (place, &axis) in used.iter().enumerate().rev() {
-            if place == 0 {
+        for (k, &axis) in used.iter().enumerate().rev() {
+            if k == 0 {
                 putln!(text, "    let a{axis} = {rest};");
             } else {
                 putln!(text, "    let a{axis} = {rest} % shape.axes[{axis}];");
@@ -175,9 +175,9 @@ impl<'a> Frame<'a> {
         text
     }
 
-    /// The tensor's first element at those indices, the innermost one left out.
+    /// Address of the tensor's element at these indices, without the innermost.
     ///
-    /// Where a tensor of elements begins was read before the loop: a CPU reads uniforms lane by lane inside one.
+    /// Without rows, the first address was read before the loop: a CPU adapter reads uniforms per lane inside a loop.
     pub fn base(&self, slot: Slot) -> String {
         let tensor = self.tensor(slot);
         let mut text = match self.program.has_rows() {
@@ -190,7 +190,7 @@ impl<'a> Frame<'a> {
         text
     }
 
-    /// The column that [`Frame::load`] takes, among elements: the innermost index.
+    /// Without rows, the innermost index: the `col` of [`Frame::load`].
     pub fn element_col(&self) -> &'static str {
         if self.variant.axes[3] { "a3" } else { "0u" }
     }
@@ -231,7 +231,8 @@ impl<'a> Frame<'a> {
         format!("U4({}, {}, {}, {})", each(0), each(1), each(2), each(3))
     }
 
-    /// The same of two windows, the first at that column, which begins a pair; and what to write before.
+    /// As [`Frame::load`] for two windows, the first at `col`, where a pair starts. Returns a statement to write
+    /// before, and both expressions.
     pub fn load_pair(&self, slot: Slot, base: &str, col: &str) -> (String, [String; 2]) {
         if !self.is_wide(slot) {
             return (String::new(), [self.load(slot, base, col), self.load(slot, base, &format!("({col} + 4u)"))]);
@@ -245,7 +246,7 @@ impl<'a> Frame<'a> {
         (before, halves)
     }
 
-    /// f32 (or index) bits of a window's words.
+    /// A window's words widened to f32 (or index) bits.
     fn widened(&self, slot: Slot, words: &str) -> String {
         match self.access(slot).dtype {
             DType::F16 => format!("widen4_f16({words})"),
@@ -277,7 +278,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Stores a value (or a window of values) at a column, added to what is there where the output accumulates.
+    /// Stores a value (or a window of values) at a column; adds it to the old value if the output accumulates.
     pub fn store(&self, output: usize, base: &str, col: &str, value: &str, poison: &str) -> String {
         let slot = Slot::Output(output);
         let (w, ty) = if self.width == 4 { ("4", "F4") } else { ("", "f32") };
@@ -305,7 +306,7 @@ impl<'a> Frame<'a> {
             (DType::BF16, masked) => self.store_packed(output, &at, &format!("narrow4_bf16({bits})"), masked),
             (_, false) => format!("    {at} = {bits};\n"),
             (_, true) => {
-                // A component is a store of its own 4 bytes: the other row's elements are not touched.
+                // Storing a component writes its 4 bytes only: elements of other rows stay.
                 let mut text = format!("    let bits{output} = {bits};\n    if (all(valid)) {{\n");
                 put!(text, "        {at} = bits{output};\n    }} else {{\n");
                 for c in COMPONENTS {
@@ -317,7 +318,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Stores the row's value, which is an f32, added to what is there where the output accumulates.
+    /// Stores the row's value, an f32; adds it to the old value if the output accumulates.
     pub fn store_row(&self, output: usize, address: &str, value: &str, poison: &str) -> String {
         let name = self.buffer(Slot::Output(output));
         let value = match self.mode(output) {
@@ -327,8 +328,8 @@ impl<'a> Frame<'a> {
         format!("    {name}[{address}] = store_bits({value}, {poison});\n")
     }
 
-    /// Stores four 16-bit values to two words. Of a word that two rows share, the half goes to `work`, where
-    /// `stitch.wgsl` finds it; among elements nobody else writes the other half.
+    /// Stores four 16-bit values to two words. In a word that two rows share, the row's half goes to `work`, from where
+    /// `stitch.wgsl` assembles the word. Without rows no other lane writes the other half.
     fn store_packed(&self, output: usize, at: &str, halves: &str, masked: bool) -> String {
         let mut text = format!("    let half{output} = {halves};\n");
         let h = |c: char| format!("half{output}.{c}");
@@ -339,8 +340,8 @@ impl<'a> Frame<'a> {
             return text;
         }
         put!(text, "    if (all(valid)) {{\n        {whole}\n    }} else {{\n");
-        for (place, low, high) in [('x', 'x', 'y'), ('y', 'z', 'w')] {
-            let (edges, both) = (format!("{at}.{place}"), word(low, high));
+        for (component, low, high) in [('x', 'x', 'y'), ('y', 'z', 'w')] {
+            let (edges, both) = (format!("{at}.{component}"), word(low, high));
             let (first, last) = if self.program.has_rows() {
                 let edge = self.edge(output);
                 let at = |side: u32| format!("work[shape.edge_base + ({edge}u * shape.rows + r.row) * 2u + {side}u]");
@@ -361,18 +362,18 @@ impl<'a> Frame<'a> {
         text
     }
 
-    /// Which of the pass's outputs that leave halves in `work` this one is.
+    /// Index of an output among [`Frame::edge_outputs`].
     pub fn edge(&self, output: usize) -> usize {
         let edges = self.edge_outputs();
         edges.iter().position(|o| *o == output).expect("only outputs that leave halves are stitched")
     }
 
-    /// Outputs whose rows may share words.
+    /// Outputs whose rows may share words: they leave halves in `work`.
     pub fn edge_outputs(&self) -> Vec<usize> {
         edge_outputs(self.program, self.pass, self.variant, self.width)
     }
 
-    /// Indices of the columns of an access, in their row.
+    /// Column indices of a window, in the whole row.
     pub fn col_index(&self) -> &'static str {
         match (self.variant.part, self.width) {
             (false, 4) => "U4(col) + U4(0u, 1u, 2u, 3u)",
@@ -387,7 +388,7 @@ impl<'a> Frame<'a> {
         if self.program.has_rows() { "shape.cols" } else { "shape.items" }
     }
 
-    /// The declaration of `valid` for a window that begins at `col`, where windows are masked.
+    /// The declaration of `valid` for a window at `col`, if windows are masked.
     pub fn valid(&self, col: &str) -> String {
         if self.is_masked() {
             format!("    let valid = (U4({col}) + U4(0u, 1u, 2u, 3u)) < U4({});\n", self.cols())
@@ -397,7 +398,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Outputs of a pass over masked windows that are stored two elements a word.
+/// Element outputs of a pass over masked windows that store two elements per word.
 pub fn edge_outputs(program: &Program, pass: &Pass, variant: &Variant, width: u32) -> Vec<usize> {
     if !variant.masked || !program.has_rows() || width == 1 {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! Hooks of `elementwise.wgsl`: elements by themselves, or rows by themselves (with gathers, without their elements).
+//! Hooks of `elementwise.wgsl`: passes over elements, or over rows of which only labels' elements are read.
 
 use super::access::Frame;
 use super::emit::{Emit, below, group_load, is_literal, outer_code, outer_nodes, params};
@@ -16,6 +16,9 @@ use crate::shape::Scope;
 use crate::text::{put, putln};
 use std::collections::BTreeMap;
 
+/// Index of an item in the whole problem, `first` being its index in the dispatch.
+const ITEM: &str = "(shape.first_item + first)";
+
 pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, variant: &Variant) -> KernelSource {
     let frame = Frame::new(program, pass, variant, schedule.width);
     let (bindings, declarations) = frame.bindings(&params(program, 1));
@@ -31,7 +34,7 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
     KernelSource { wgsl: wgsl.expect("the element-wise skeleton takes these hooks"), bindings }
 }
 
-/// The pass's sums over everything, which come first among its sums.
+/// The pass's sums over everything; sums over groups follow them in `Pass::totals`.
 fn totals<'f>(frame: &'f Frame<'_>) -> &'f [NodeId] {
     let totals = &frame.pass.totals;
     &totals[..totals.partition_point(|id| frame.program.scope(*id) <= Scope::Total)]
@@ -64,7 +67,7 @@ fn hook(frame: &Frame<'_>) -> String {
     putln!(text, "fn early(o: Outer) -> u32 {{ return {early}; }}");
     text.push_str(&sums_text(frame));
     if frame.is_paired() {
-        let is_wide = |place: &usize| frame.is_wide(Slot::Input(*place));
+        let is_wide = |input: &usize| frame.is_wide(Slot::Input(*input));
         let fetched: Vec<usize> = visited_inputs(program, frame.pass).into_iter().filter(is_wide).collect();
         text.push_str(&item_text(frame, &roots, "window", &fetched));
         text.push_str(&pair_text(frame, &fetched));
@@ -78,13 +81,13 @@ fn hook(frame: &Frame<'_>) -> String {
     text
 }
 
-/// Two windows, from one load of each wide input.
+/// `item` as two windows of four items; each wide input is loaded once for both.
 fn pair_text(frame: &Frame<'_>, fetched: &[usize]) -> String {
     let mut text = "fn item(o: Outer, sums: LaneSums, first: u32) -> LaneSums {\n".to_owned();
     text.push_str(&frame.coordinates("first"));
     let (mut low, mut high) = (String::new(), String::new());
-    for &place in fetched {
-        let slot = Slot::Input(place);
+    for &input in fetched {
+        let slot = Slot::Input(input);
         let (before, [a, b]) = frame.load_pair(slot, &format!("({})", frame.base(slot)), frame.element_col());
         text.push_str(&before);
         put!(low, ", {a}");
@@ -94,37 +97,60 @@ fn pair_text(frame: &Frame<'_>, fetched: &[usize]) -> String {
     text
 }
 
-/// Looks at values of the whole dispatch, wherever their item is: they are made once.
+/// Looks at values of the whole dispatch that count for every item: made once per lane, in `outer_begin`.
 fn outer_looks<'p>(frame: &'p Frame<'_>, poison: &'p Poison) -> impl Iterator<Item = &'p Look> {
     let is_outer = |look: &&Look| frame.program.scope(look.node) <= Scope::Total;
     let looks = poison.at(LookPlace::Row).filter(is_outer);
     looks.filter(|look| poison.row.is_none() && look.row.is_none() && look.element.is_none())
 }
 
-/// One item, or a window of them. Bits of the inputs that are `fetched` are given, those of others are loaded.
+/// One item, or a window of four. The bits of `fetched` inputs are arguments; other inputs are loaded here.
 fn item_text(frame: &Frame<'_>, roots: &[NodeId], name: &str, fetched: &[usize]) -> String {
-    let (program, pass, width) = (frame.program, frame.pass, frame.width);
-    let mut text = String::new();
+    let (program, pass) = (frame.program, frame.pass);
     let here = |id: NodeId| program.scope(id) > Scope::Total && !is_literal(program.node(id));
-    let emit = Emit { frame, width, outer: "o", here: &here };
-    let nodes = below(program, roots);
-    let given: String = fetched.iter().map(|place| format!(", x{place}: U4")).collect();
+    let emit = Emit { frame, width: frame.width, outer: "o", here: &here };
+    let given: String = fetched.iter().map(|input| format!(", x{input}: U4")).collect();
+    let mut text = String::new();
     putln!(text, "fn {name}(o: Outer, sums: LaneSums, first: u32{given}) -> LaneSums {{\n    var s = sums;");
     text.push_str(&frame.coordinates("first"));
     text.push_str(&frame.valid("first"));
-    let u = if width == 4 { "U4" } else { "U" };
-    let item = "(shape.first_item + first)";
-    text.push_str(&emit.lets(&nodes, &|id| load(frame, id, item, fetched, &|id| emit.value(id))));
+    let lets = emit.lets(&below(program, roots), &|id| load(frame, id, fetched, &|id| emit.value(id)));
+    text.push_str(&lets);
     for (label, row) in labels(program, pass) {
         let counts = row.map_or(String::new(), |row| format!(" && {}", emit.value(row)));
         let bad = is_bad(&emit.value(label));
-        putln!(text, "    if ({bad}{counts}) {{ atomicMin(&scalars.bad_row, {item}); }}");
+        putln!(text, "    if ({bad}{counts}) {{ atomicMin(&scalars.bad_row, {ITEM}); }}");
     }
-    for (k, poison) in pass.poison.iter().enumerate() {
+    text.push_str(&poison_text(&emit));
+    text.push_str(&totals_text(&emit));
+    let u = if frame.width == 4 { "U4" } else { "U" };
+    for poisons in poisons_of_outputs(pass, &pass.outputs) {
+        let all = poisons.iter().map(|k| format!("max({}, {u}(o.{}))", bits(*k), bits(*k)));
+        let seen = largest(all, &format!("{u}(0u)"));
+        putln!(text, "    let {} = {seen} > {u}(INF_BITS);", poison_name(&poisons));
+    }
+    text.push_str(&group_terms_text(&emit));
+    for &output in &pass.outputs {
+        let slot = Slot::Output(output);
+        putln!(text, "    let to{output} = {};", frame.base(slot));
+        let value = emit.value(program.outputs[output].node);
+        let poison = poison_name(&poisons_of(pass, Consumer::Output(output)));
+        text.push_str(&frame.store(output, &format!("to{output}"), col_of(frame), &value, &poison));
+    }
+    text.push_str("    return s;\n}\n");
+    text
+}
+
+/// The bits that each poison sees in an item, and their maximum in `s` where a sum is poisoned.
+fn poison_text(emit: &Emit<'_, '_>) -> String {
+    let frame = emit.frame;
+    let u = if frame.width == 4 { "U4" } else { "U" };
+    let mut text = String::new();
+    for (k, poison) in frame.pass.poison.iter().enumerate() {
         let outer: Vec<&Look> = outer_looks(frame, poison).collect();
-        let looks = poison.at(LookPlace::Row).filter(|look| !outer.contains(look)).map(|look| seen(&emit, look));
+        let looks = poison.at(LookPlace::Row).filter(|look| !outer.contains(look)).map(|look| seen(emit, look));
         let mut all = largest(looks, &format!("{u}(0u)"));
-        // Of the row or element: NaN elsewhere is not looked at.
+        // NaN counts only where the condition of the row or element holds.
         if let Some(row) = poison.row {
             all = format!("select({u}(0u), {all}, {})", emit.value(row));
         }
@@ -137,47 +163,48 @@ fn item_text(frame: &Frame<'_>, roots: &[NodeId], name: &str, fetched: &[usize])
         let bits = bits(k);
         putln!(text, "    s.{bits} = max(s.{bits}, {bits});");
     }
-    let totals = totals(frame);
-    for (place, total) in totals.iter().enumerate() {
+    text
+}
+
+/// Adds an item's terms to the lane's sums over everything.
+fn totals_text(emit: &Emit<'_, '_>) -> String {
+    let (frame, program) = (emit.frame, emit.frame.program);
+    let mut text = String::new();
+    for (k, total) in totals(frame).iter().enumerate() {
         let operand = program.node(*total).operands().next().expect("a sum has an operand");
         let mut value = emit.value(operand);
         if program.scope(operand) == Scope::Group {
             // A group counts once, at its first row.
-            value = format!("select(0.0, {value}, (shape.first_item + first) % shape.group_rows == 0u)");
+            value = format!("select(0.0, {value}, {ITEM} % shape.group_rows == 0u)");
         }
-        value = lenient_value(program, pass, *total, value, &|id| emit.value(id));
+        value = lenient_value(program, frame.pass, *total, value, &|id| emit.value(id));
         if frame.is_masked() {
             value = format!("select(F4(0.0), {value}, valid)");
         }
-        putln!(text, "    s.sum{place} += {value};");
+        putln!(text, "    s.sum{k} += {value};");
     }
-    for poisons in poisons_of_outputs(pass, &pass.outputs) {
-        let all = poisons.iter().map(|k| format!("max({}, {u}(o.{}))", bits(*k), bits(*k)));
-        let seen = largest(all, &format!("{u}(0u)"));
-        putln!(text, "    let {} = {seen} > {u}(INF_BITS);", poison_name(&poisons));
-    }
-    // Of sums over groups the rows themselves, as row kernels leave them, behind the partials of all workgroups.
-    for (place, sum) in pass.totals[totals.len()..].iter().enumerate() {
-        let operand = program.node(*sum).operands().next().expect("a sum has an operand");
-        let first = format!("{}u * shape.sum_groups + {place}u * shape.rows", totals.len());
-        let value = lenient_value(program, pass, *sum, emit.value(operand), &|id| emit.value(id));
-        let seen =
-            poisons_of(pass, Consumer::Sum(*sum)).into_iter().map(|k| format!("max({}, o.{})", bits(k), bits(k)));
-        let poison = format!("{} > INF_BITS", largest(seen, "0u"));
-        putln!(text, "    work[{first} + shape.first_item + first] = store_bits({value}, {poison});");
-    }
-    for &output in &pass.outputs {
-        let slot = Slot::Output(output);
-        putln!(text, "    let to{output} = {};", frame.base(slot));
-        let value = emit.value(program.outputs[output].node);
-        let poison = poison_name(&poisons_of(pass, Consumer::Output(output)));
-        text.push_str(&frame.store(output, &format!("to{output}"), col_of(frame), &value, &poison));
-    }
-    text.push_str("    return s;\n}\n");
     text
 }
 
-/// The poisons of the pass's sums over everything, by number.
+/// Stores the row's term of each sum over groups, one word per row, behind the partial sums of all workgroups: as row
+/// kernels do.
+fn group_terms_text(emit: &Emit<'_, '_>) -> String {
+    let (frame, program) = (emit.frame, emit.frame.program);
+    let totals = totals(frame).len();
+    let mut text = String::new();
+    for (k, sum) in frame.pass.totals[totals..].iter().enumerate() {
+        let operand = program.node(*sum).operands().next().expect("a sum has an operand");
+        let first = format!("{totals}u * shape.sum_groups + {k}u * shape.rows");
+        let value = lenient_value(program, frame.pass, *sum, emit.value(operand), &|id| emit.value(id));
+        let seen = poisons_of(frame.pass, Consumer::Sum(*sum)).into_iter();
+        let seen = seen.map(|k| format!("max({}, o.{})", bits(k), bits(k)));
+        let poison = format!("{} > INF_BITS", largest(seen, "0u"));
+        putln!(text, "    work[{first} + shape.first_item + first] = store_bits({value}, {poison});");
+    }
+    text
+}
+
+/// Indices of the poisons of the pass's sums over everything.
 fn summed_poisons(frame: &Frame<'_>) -> Vec<usize> {
     let is_summed = |k: &usize| {
         let consumers = &frame.pass.poison[*k].consumers;
@@ -186,7 +213,7 @@ fn summed_poisons(frame: &Frame<'_>) -> Vec<usize> {
     (0..frame.pass.poison.len()).filter(is_summed).collect()
 }
 
-/// The bits that a look at an item sees: none, where its condition does not hold.
+/// The bits that a look sees in an item; 0 where its condition does not hold.
 fn seen(emit: &Emit<'_, '_>, look: &Look) -> String {
     let (frame, program) = (emit.frame, emit.frame.program);
     let (u, b) = if frame.width == 4 { ("U4", "B4") } else { ("U", "B") };
@@ -207,21 +234,21 @@ fn seen(emit: &Emit<'_, '_>, look: &Look) -> String {
     }
 }
 
-/// The innermost index: of rows by themselves there is none.
+/// The innermost index; 0 where items are rows.
 fn col_of(frame: &Frame<'_>) -> &'static str {
     if frame.program.has_rows() { "0u" } else { frame.element_col() }
 }
 
-/// Loads of inputs and gathers of one item: their bits as `bID`, and their values.
-fn load(frame: &Frame<'_>, id: NodeId, item: &str, fetched: &[usize], spelled: &dyn Fn(NodeId) -> String) -> String {
+/// Loads of inputs and gathers of one item: their bits as `bID`, their values as `eID`.
+fn load(frame: &Frame<'_>, id: NodeId, fetched: &[usize], spelled: &dyn Fn(NodeId) -> String) -> String {
     let program = frame.program;
     let n = id.0;
     let f = if frame.width == 4 { "F4" } else { "F" };
     match *program.node(id) {
-        Node::Input(place) => {
-            let slot = Slot::Input(place as usize);
-            let bits = match fetched.contains(&(place as usize)) {
-                true => format!("x{place}"),
+        Node::Input(input) => {
+            let slot = Slot::Input(input as usize);
+            let bits = match fetched.contains(&(input as usize)) {
+                true => format!("x{input}"),
                 false => frame.load(slot, &frame.base(slot), col_of(frame)),
             };
             match program.kind(id) {
@@ -231,23 +258,23 @@ fn load(frame: &Frame<'_>, id: NodeId, item: &str, fetched: &[usize], spelled: &
         }
         Node::At(x, label) => gather(frame, id, x, &spelled(label)),
         Node::SumOver(Scope::Group, _) => {
-            let load = group_load(program, id, item);
+            let load = group_load(program, id, ITEM);
             format!("    let b{n} = {load};\n    let e{n} = bitcast<f32>(b{n});\n")
         }
-        // Gathers alone read it here, and what they give is the label itself.
+        // Only gathers read it here, and their value is the label itself.
         Node::ColIndex => String::new(),
         ref other => unreachable!("a pass that visits no columns holds no {other:?}"),
     }
 }
 
-/// `let eID` = the input at the label's column, the last one where the label is out of range, and `bID` its bits; of
-/// the column's index, the label itself.
+/// `let eID` = the input at the label's column (the last column if the label is out of range), and `bID` its bits. A
+/// gather of the column index gives the label itself.
 pub(super) fn gather(frame: &Frame<'_>, id: NodeId, x: NodeId, label: &str) -> String {
     let program = frame.program;
     let n = id.0;
     match *program.node(x) {
-        Node::Input(place) => {
-            let slot = Slot::Input(place as usize);
+        Node::Input(input) => {
+            let slot = Slot::Input(input as usize);
             let address = frame.at_col(slot, &format!("({})", frame.base(slot)), &format!("col{n}"));
             let here = frame.load_one(slot, &address);
             format!(
@@ -265,7 +292,7 @@ fn sums_text(frame: &Frame<'_>) -> String {
     let count = totals(frame).len();
     let (u, f) = if frame.width == 4 { ("U4", "F4") } else { ("U", "F") };
     let poisons = summed_poisons(frame);
-    // A struct has a field.
+    // WGSL has no empty structs.
     let unused = (poisons.is_empty() && count == 0).then(|| "none".to_owned());
     let seen: Vec<String> = poisons.iter().map(|k| bits(*k)).chain(unused).collect();
     let fields = |bits: &str, sum: &str| -> Vec<(String, String)> {

@@ -1,4 +1,4 @@
-//! Nodes as WGSL text, at the level of a loop (`eID`) or further out (`o.nID`, `r.nID`).
+//! Nodes as WGSL text: values of a loop (`eID`) and values outside it (`o.nID`, `r.nID`).
 
 use super::access::Frame;
 use super::poison::bits;
@@ -9,24 +9,24 @@ use crate::lower::Program;
 use crate::shape::Scope;
 use crate::text::putln;
 
-/// Declaration of the parameters' uniform; without parameters, one that nobody reads.
+/// Declaration of the parameters' uniform, which stands even without parameters.
 pub(super) fn params(program: &Program, binding: usize) -> String {
     let vectors = program.params.len().div_ceil(4).max(1);
     format!("@group(0) @binding({binding}) var<uniform> params: array<vec4<u32>, {vectors}>;\n")
 }
 
-/// A parameter: its bits are loaded, so that no class index passes through a float.
-pub(super) fn param(program: &Program, place: u32) -> String {
-    let bits = format!("params[{}][{}]", place / 4, place % 4);
-    if program.params[place as usize].kind == Kind::Int { bits } else { format!("bitcast<f32>({bits})") }
+/// A parameter, loaded as bits: an f32 does not hold every class index.
+pub(super) fn param(program: &Program, index: u32) -> String {
+    let bits = format!("params[{}][{}]", index / 4, index % 4);
+    if program.params[index as usize].kind == Kind::Int { bits } else { format!("bitcast<f32>({bits})") }
 }
 
-/// Nodes below the roots, operands first; sums are not looked into.
+/// The roots and the nodes below them down to sums, operands first.
 pub(super) fn below(program: &Program, roots: &[NodeId]) -> Vec<NodeId> {
     program.below(roots, |id| matches!(program.node(id), Node::SumOver(..)))
 }
 
-/// Nodes further out than a row that something below the roots reads, in order.
+/// Nodes below the roots with one value per dispatch, in order.
 pub(super) fn outer_nodes(program: &Program, roots: &[NodeId]) -> Vec<NodeId> {
     below(program, roots).into_iter().filter(|&id| is_outer(program, id)).collect()
 }
@@ -64,8 +64,8 @@ fn float(value: f64) -> String {
     }
 }
 
-/// Assignments of the outer nodes to `{s}.nID`, and the bits of the scalars that they load to those of the poisons
-/// that `looking` says look at them there.
+/// Assignments of the outer nodes to `{s}.nID`. `looking` gives the poisons that look at a scalar: their bits are
+/// updated where the scalar is loaded.
 pub(super) fn outer_code(
     program: &Program,
     nodes: &[NodeId],
@@ -77,7 +77,7 @@ pub(super) fn outer_code(
     for &id in nodes {
         let name = format!("{s}.n{}", id.0);
         let value = match *program.node(id) {
-            Node::Param(place) => param(program, place),
+            Node::Param(index) => param(program, index),
             Node::Count(extent) => count(extent),
             Node::Input(_) | Node::SumOver(..) => {
                 let slot = slots.iter().position(|n| *n == id).expect("every scalar has a slot");
@@ -119,7 +119,7 @@ pub(super) fn count(extent: Extent) -> String {
     }
 }
 
-/// A scalar operation over values already spelled.
+/// A scalar operation over operands as `value` spells them.
 pub(super) fn op_text(
     program: &Program,
     op: Op,
@@ -133,7 +133,7 @@ pub(super) fn op_text(
     let a = value(operands[0]);
     let b = operands.get(1).map(|b| value(*b)).unwrap_or_default();
     let call = |name: &str| format!("math_{name}{w}({a})");
-    // WGSL's max and min drop a NaN operand; ∞ − ∞ makes one from inputs that are none.
+    // WGSL's max and min drop a NaN operand.
     let pick = |name: &str| format!("select({name}({a}, {b}), {a} + {b}, math_is_nan{w}({a}) | math_is_nan{w}({b}))");
     match op {
         Op::Neg => format!("-({a})"),
@@ -182,11 +182,11 @@ fn is_shifted(program: &Program, id: NodeId) -> bool {
     }
 }
 
-/// Emits the values of one level, each once, operands first.
+/// Emits the values of one level (per element, or per item), each once, operands first.
 pub(super) struct Emit<'f, 'a> {
     pub frame: &'f Frame<'a>,
     pub width: u32,
-    /// Name of the struct that holds values further out: `o` or `r`.
+    /// Name of the struct that holds values outside this level: `o` or `r`.
     pub outer: &'static str,
     /// Whether a node belongs to this level.
     pub here: &'f dyn Fn(NodeId) -> bool,
@@ -232,7 +232,7 @@ impl Emit<'_, '_> {
     }
 }
 
-/// Adds group sums to the values that a row can load.
+/// The sum of the row's group, loaded from `work`.
 pub(super) fn group_load(program: &Program, id: NodeId, row: &str) -> String {
     let slot = group_slots(program).iter().position(|n| *n == id).expect("every sum over groups has a slot");
     format!("work[shape.group_base + {slot}u * shape.groups + {row} / shape.group_rows]")

@@ -1,8 +1,8 @@
 //! Program and schedule to WGSL hooks, and through [`crate::template`] to shader source.
 //!
-//! Hooks see valid elements only: masks, strides and tiles belong to the skeletons. Values further out than the
-//! loop live in one struct (`o` of a whole dispatch, `r` of a row) as `nID`, those of the loop are `let eID`; IDs
-//! are the program's, so generated code reads like the program.
+//! Hooks see valid elements only: masks, strides and tiles belong to the skeletons. Values outside the loop are fields
+//! `nID` of one struct (`o` per dispatch, `r` per row), values of the loop are `let eID`. IDs are the program's nodes,
+//! so that generated code reads like the program.
 
 mod access;
 mod elementwise;
@@ -27,10 +27,10 @@ pub use state::stage_words;
 pub use states::states;
 pub use stitch::stitch;
 
-/// How a tensor's address moves along the columns (along the elements, without rows).
+/// How a tensor's address depends on the column (on the innermost index, without rows).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Along {
-    /// One element a column: vectors can be loaded.
+    /// Adjacent elements: vectors can be loaded.
     Unit,
     /// The same element for every column.
     Repeat,
@@ -41,17 +41,17 @@ pub enum Along {
 /// How a pass reaches a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Access {
-    /// How its address moves along the columns.
+    /// How its address depends on the column.
     pub along: Along,
-    /// How it is stored.
+    /// Its element type.
     pub dtype: DType,
-    /// Whether windows of four columns are loaded and stored as vectors.
+    /// Whether windows of four columns are loaded and stored as vectors of four.
     pub vector: bool,
-    /// Whether two of them are loaded as one, where a lane takes two at a time.
+    /// Whether two windows are loaded as one vector, by kernels in which a lane takes two per step.
     pub wide: bool,
 }
 
-/// What becomes of an output.
+/// How an output is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Mode {
     /// Written over what was there.
@@ -59,7 +59,7 @@ pub enum Mode {
     Write,
     /// Added to what was there.
     Accumulate,
-    /// Written over the input of that place.
+    /// Written over the input of this index.
     InPlace(usize),
 }
 
@@ -70,7 +70,7 @@ pub enum Slot {
     Input(usize),
     /// An output tensor.
     Output(usize),
-    /// The f32 values of an output that is finished after its pass.
+    /// The f32 values of a gradient that is finished after its pass.
     Kept(usize),
     /// Row values, partial sums and states.
     Workspace,
@@ -85,7 +85,7 @@ pub enum Slot {
 /// One binding: uniforms are 0 (shape) and 1 (parameters, or the span of a reduction); these follow from 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Binding {
-    /// What is bound.
+    /// The buffer.
     pub slot: Slot,
     /// Whether the kernel declares it read_write.
     pub writes: bool,
@@ -96,24 +96,24 @@ pub struct Binding {
 pub struct KernelSource {
     /// WGSL source with one entry point, `main`.
     pub wgsl: String,
-    /// Storage bindings, from number 2 on.
+    /// Storage bindings, numbered from 2.
     pub bindings: Vec<Binding>,
 }
 
-/// What a pass kernel is specialised on, besides program and schedule.
+/// The properties of a problem that a pass kernel is specialised on, besides program and schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Variant {
-    /// For each tensor of the pass (inputs, then outputs): how it is reached.
+    /// Access per tensor of the pass: inputs, then outputs.
     pub access: Vec<Access>,
-    /// The tensor, by its place there, that what a lane takes at a time is aligned to, where rows begin anywhere.
+    /// Index in `access` of the tensor whose rows define vector alignment; `None` if every row is aligned.
     pub aligned_to: Option<usize>,
     /// Whether windows at the ends of a row may reach past them.
     pub masked: bool,
-    /// Axes that are more than one index long, outermost first: of rows (three), or of elements (four).
+    /// Whether each axis is longer than 1, outermost first: three axes of rows, or four of elements.
     pub axes: [bool; 4],
-    /// What becomes of each output of the pass, in order.
+    /// Mode per output of the pass, in order.
     pub modes: Vec<Mode>,
-    /// Whether a dispatch has only some columns of a row before it: indices count from `shape.first_col`.
+    /// Whether a dispatch reads a range of the columns: column indices start at `shape.first_col`.
     pub part: bool,
     /// Whether inputs and outputs share buffers, so that all must be declared read_write.
     pub pooled: bool,
@@ -127,26 +127,26 @@ pub fn tensors(program: &Program, pass: &Pass) -> Vec<Slot> {
 
 /// Slots of the scalars buffer: scalar inputs and sums over everything, by node.
 pub fn scalar_slots(program: &Program) -> Vec<NodeId> {
-    let is_scalar = |place: &usize| match program.nodes[*place] {
-        Node::Input(_) => program.scopes[*place] == Scope::Scalar,
+    let is_scalar = |index: &usize| match program.nodes[*index] {
+        Node::Input(_) => program.scopes[*index] == Scope::Scalar,
         Node::SumOver(to, _) => to == Scope::Total,
         _ => false,
     };
-    (0..program.nodes.len()).filter(is_scalar).map(|place| NodeId(place as u32)).collect()
+    (0..program.nodes.len()).filter(is_scalar).map(|index| NodeId(index as u32)).collect()
 }
 
 /// Sums over groups, in the order of their regions in `work`.
 pub fn group_slots(program: &Program) -> Vec<NodeId> {
-    let is_group = |place: &usize| matches!(program.nodes[*place], Node::SumOver(Scope::Group, _));
-    (0..program.nodes.len()).filter(is_group).map(|place| NodeId(place as u32)).collect()
+    let is_group = |index: &usize| matches!(program.nodes[*index], Node::SumOver(Scope::Group, _));
+    (0..program.nodes.len()).filter(is_group).map(|index| NodeId(index as u32)).collect()
 }
 
-/// Words of the state of a pass's stages, at most.
+/// Words of the largest state among a pass's stages.
 pub fn state_words(program: &Program, pass: &Pass) -> u32 {
     (0..pass.stages.len()).map(|stage| stage_words(program, pass, stage)).max().unwrap_or(1)
 }
 
-/// The kernel of a pass. `phase` is the dispatch of a split row: one for each stage, then the outputs.
+/// The kernel of a pass. For split rows, `phase` is the index of the dispatch: one per stage, then the outputs.
 pub fn pass_kernel(
     program: &Program,
     pass: usize,

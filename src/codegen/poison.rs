@@ -1,21 +1,21 @@
-//! What is looked at, as WGSL: for each [`Poison`](crate::lower::Poison) of a pass the largest magnitude of bits seen,
-//! above that of ∞ where there was a NaN or a bad label.
+//! Looks as WGSL: per [`Poison`](crate::lower::Poison) of a pass, the largest magnitude of the bits seen. It is above
+//! that of ∞ if there was a NaN or a bad label.
 
 use crate::expr::{Node, NodeId};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Pass, Program};
 use crate::shape::Scope;
 
-/// The name of the bits of one of the pass's poisons.
+/// Name of the field or variable that holds the bits of a poison, given its index.
 pub(super) fn bits(poison: usize) -> String {
     if poison == 0 { "bits".to_owned() } else { format!("bits_{poison}") }
 }
 
-/// The poisons that have looks at that place, by number.
+/// Indices of the poisons that look at `place`.
 pub(super) fn looked_at(pass: &Pass, place: LookPlace) -> Vec<usize> {
     (0..pass.poison.len()).filter(|&k| pass.poison[k].at(place).next().is_some()).collect()
 }
 
-/// The poisons of what a pass gives, by number.
+/// Indices of the poisons of one result of a pass.
 pub(super) fn poisons_of(pass: &Pass, consumer: Consumer) -> Vec<usize> {
     (0..pass.poison.len()).filter(|&k| pass.poison[k].consumers.contains(&consumer)).collect()
 }
@@ -28,7 +28,7 @@ pub(super) fn poisons_of_outputs(pass: &Pass, outputs: &[usize]) -> Vec<Vec<usiz
     sets
 }
 
-/// What says that a value of an output with this set of poisons is NaN.
+/// Name of the variable that is true where outputs with this set of poisons are NaN.
 pub(super) fn poison_name(poisons: &[usize]) -> String {
     match poisons {
         [0] => "poison".to_owned(),
@@ -36,19 +36,19 @@ pub(super) fn poison_name(poisons: &[usize]) -> String {
     }
 }
 
-/// The largest of these; `none` where there are none.
+/// The largest of these; `none` if there are none.
 pub(super) fn largest(all: impl IntoIterator<Item = String>, none: &str) -> String {
     let joined = all.into_iter().reduce(|a, b| format!("max({a}, {b})"));
     joined.unwrap_or_else(|| none.to_owned())
 }
 
-/// Whether a row, with its values in `s`, is poisoned for a consumer.
+/// Whether a consumer is poisoned, the bits being fields of `s`.
 pub(super) fn is_poisoned(pass: &Pass, consumer: Consumer, s: &str) -> String {
     let all: Vec<String> = poisons_of(pass, consumer).into_iter().map(|k| format!("{s}.{}", bits(k))).collect();
     if all.is_empty() { "false".to_owned() } else { format!("{} > INF_BITS", largest(all, "0u")) }
 }
 
-/// The poisons that look at this value once a row, by number.
+/// Indices of the poisons that look at this value once per row.
 pub(super) fn looking_at(pass: &Pass, kind: LookKind, node: NodeId) -> Vec<usize> {
     let looks = |k: &usize| pass.poison[*k].at(LookPlace::Row).any(|look| (look.kind, look.node) == (kind, node));
     (0..pass.poison.len()).filter(looks).collect()
@@ -71,12 +71,12 @@ pub(super) fn labels(program: &Program, pass: &Pass) -> Vec<(NodeId, Option<Node
     all
 }
 
-/// Whether the label of an `At` is no class, `label` being how the label is spelled.
+/// Whether a label, spelled `label`, is out of range.
 pub(super) fn is_bad(label: &str) -> String {
     format!("{label} >= shape.classes")
 }
 
-/// A value as a row with a bad label adds it to a sum: 0, if the sum leaves such rows out.
+/// The term that a row adds to a sum: `value`, or 0 if the sum is lenient and the row's label is out of range.
 pub(super) fn lenient_value(
     program: &Program,
     pass: &Pass,
@@ -95,12 +95,12 @@ pub(super) fn lenient_value(
     }
 }
 
-/// The bits of a value further out than the element, as it is spelled.
+/// The magnitude bits of a value outside the loop, given its spelling.
 pub(super) fn bits_of_value(value: &str) -> String {
     format!("bitcast<u32>({value}) & MAGNITUDE")
 }
 
-/// Whether a node is loaded column by column.
+/// Whether a node has one value per element or per column.
 pub(super) fn is_of_columns(program: &Program, id: NodeId) -> bool {
     matches!(program.scope(id), Scope::Element | Scope::Column)
 }

@@ -1,4 +1,5 @@
-//! Hooks of `reduce.wgsl`: partial sums of a pass to segments, groups, or scalars and outputs of the whole loss.
+//! Hooks of `reduce.wgsl`: partial sums of a pass reduced to segments, to groups, or to scalars and outputs of scope
+//! total.
 
 use super::emit::{count, is_literal, literal, op_text, param, params};
 use super::{Binding, KernelSource, Mode, Slot, group_slots, scalar_slots};
@@ -10,29 +11,29 @@ use crate::shape::Scope;
 use crate::text::{put, putln};
 use std::collections::BTreeMap;
 
-/// Which sums a reduction takes, and where they go.
+/// The sums that a reduction takes, and the results that it writes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ReduceKind {
-    /// Sums over everything, to one partial a segment.
+    /// Sums over everything, to one partial sum per segment.
     Segments,
-    /// Sums over groups, one a segment.
+    /// Sums over groups, one group per segment.
     Groups,
-    /// Sums over everything, to scalars; after the last pass, the outputs of scope `Total` as well, in these modes.
+    /// Sums over everything, to scalars; after the last pass also the outputs of scope `Total`, with these modes.
     Finish(Vec<Mode>),
 }
 
-/// Sums of a pass that go to that scope.
+/// Sums of a pass to scope `to`.
 fn sums_to(program: &Program, pass: usize, to: Scope) -> Vec<NodeId> {
     let totals = program.passes[pass].totals.iter().copied();
     totals.filter(|id| matches!(program.node(*id), Node::SumOver(s, _) if *s == to)).collect()
 }
 
-/// Outputs of scope `Total`: computed after the last sums.
+/// Indices of the outputs of scope `Total`, which are computed after the last sums.
 pub fn total_outputs(program: &Program) -> Vec<usize> {
     (0..program.outputs.len()).filter(|&o| program.outputs[o].scope == Scope::Total).collect()
 }
 
-/// Sums of a pass over everything, and over groups: the former come first.
+/// Number of a pass's sums over everything, and over groups.
 pub fn sum_counts(program: &Program, pass: usize) -> [u64; 2] {
     [Scope::Total, Scope::Group].map(|to| sums_to(program, pass, to).len() as u64)
 }
@@ -84,7 +85,7 @@ fn hook(program: &Program, kind: &ReduceKind, sums: &[NodeId], outputs: &[usize]
     put!(text, "}}\nfn sums_identity() -> Sums {{ return Sums(0u{zeros}); }}\n");
     text.push_str("fn sums_step(before: Sums, i: u32) -> Sums {\n    var s = before;\n");
     for k in 0..n {
-        // A pass leaves its sums one after the other, those over everything apart; segments leave theirs likewise.
+        // Partial sums lie sum by sum, `count` words each, whether passes or segments wrote them.
         put!(
             text,
             "    let b{k} = work[span.items_base + {k}u * span.count + i];\n    \
@@ -130,7 +131,7 @@ fn finish_text(program: &Program, sums: &[NodeId], outputs: &[usize], modes: &[M
             continue;
         }
         let line = match *program.node(id) {
-            Node::Param(place) => param(program, place),
+            Node::Param(index) => param(program, index),
             Node::Count(extent) => count(extent),
             Node::Input(_) | Node::SumOver(..) => {
                 putln!(text, "    let b{n} = scalars.values[{}];", slot(id));
@@ -147,9 +148,9 @@ fn finish_text(program: &Program, sums: &[NodeId], outputs: &[usize], modes: &[M
         };
         putln!(text, "    let n{n} = {line};");
     }
-    for (place, &output) in outputs.iter().enumerate() {
+    for (k, &output) in outputs.iter().enumerate() {
         let root = program.outputs[output].node;
-        // NaN of the scalars that this output looks at, where it does.
+        // Bits of the scalars that this output looks at, where its condition holds.
         let looks = program.looks.outputs[output].iter().filter(|look| look.kind == LookKind::Value);
         let bits = looks.fold("0u".to_owned(), |all, look| {
             let seen = format!("b{} & MAGNITUDE", look.node.0);
@@ -157,8 +158,8 @@ fn finish_text(program: &Program, sums: &[NodeId], outputs: &[usize], modes: &[M
             format!("max({all}, {seen})")
         });
         let value = value(root);
-        let address = format!("shape.tensors[{}].x", 2 * place + 1);
-        let added = match modes.get(place) {
+        let address = format!("shape.tensors[{}].x", 2 * k + 1);
+        let added = match modes.get(k) {
             Some(Mode::Accumulate) => format!("bitcast<f32>(output{output}[{address}]) + {value}"),
             _ => value,
         };

@@ -31,7 +31,7 @@ pub(super) fn kernel(
     let (bindings, mut declarations) = frame.bindings(&params(program, 1));
     let PassSchedule { workgroup, lanes, subgroup, width, kernel, strided, .. } = *schedule;
     let trips = if let Kernel::RowResident { trips } = kernel { trips } else { 1 };
-    let gather = match (lanes, subgroup) {
+    let combine = match (lanes, subgroup) {
         (1, _) => LaneReduce::Lane,
         (_, 0) => LaneReduce::Tree,
         _ => LaneReduce::Subgroup,
@@ -50,7 +50,7 @@ pub(super) fn kernel(
     ]);
     let stages = frame.pass.stages.len();
     for stage in 0..stages {
-        hooks.insert(format!("stage{stage}"), row.stage_text(stage, gather));
+        hooks.insert(format!("stage{stage}"), row.stage_text(stage, combine));
     }
     let skeleton = match kernel {
         Kernel::RowResident { .. } => Skeleton::RowResident,
@@ -69,19 +69,19 @@ pub(super) fn kernel(
     if schedule.exp2 {
         hooks.values_mut().for_each(|hook| *hook = hook.replace("math_exp_neg", "math_exp2_neg"));
     }
-    let wgsl = fill_hooks(&title(program, pass, schedule), skeleton, stages, gather, &hooks);
+    let wgsl = fill_hooks(&title(program, pass, schedule), skeleton, stages, combine, &hooks);
     KernelSource { wgsl: wgsl.expect("the row skeletons take these hooks"), bindings }
 }
 
 struct Row<'f, 'a> {
     frame: &'f Frame<'a>,
-    /// For windows that are not wholly the row's.
+    /// For windows that reach past an end of the row.
     ends: &'f Frame<'a>,
-    /// Everything the pass needs, operands first.
+    /// All nodes of the pass, operands first.
     nodes: Vec<NodeId>,
-    /// Stage after which a node is known.
+    /// Stages before a node's value is known.
     depth: HashMap<NodeId, usize>,
-    /// Inputs that are read at every column, loaded in `fetch`.
+    /// Indices of the inputs that are read at every column, loaded in `fetch`.
     fetched: Vec<usize>,
 }
 
@@ -120,12 +120,13 @@ impl<'f, 'a> Row<'f, 'a> {
         self.nodes.iter().copied().filter(|&id| self.is_row(id))
     }
 
-    /// Tensors with an address in the row: fetched inputs, and outputs.
+    /// Tensors whose address at the row's first column is kept: fetched inputs, outputs, and the tensor that defines
+    /// vector alignment.
     fn based(&self) -> Vec<Slot> {
-        let inputs = self.fetched.iter().map(|&place| Slot::Input(place));
+        let inputs = self.fetched.iter().map(|&input| Slot::Input(input));
         let outputs = self.frame.pass.outputs.iter().map(|&output| Slot::Output(output));
         let mut based: Vec<Slot> = inputs.chain(outputs).collect();
-        // Windows may be aligned to an input that only labels choose of.
+        // That tensor may be an input that only gathers read.
         let aligned = self.frame.variant.aligned_to.map(|tensor| self.frame.slots[tensor]);
         based.extend(aligned.filter(|slot| !based.contains(slot)));
         based
@@ -148,7 +149,7 @@ impl<'f, 'a> Row<'f, 'a> {
         let mut text = structure("RowValues", &fields);
         let u = if frame.width == 4 { "U4" } else { "U" };
         let mut loads = vec![("none".to_owned(), "u32".to_owned())];
-        loads.extend(self.fetched.iter().map(|place| (format!("x{place}"), u.to_owned())));
+        loads.extend(self.fetched.iter().map(|input| (format!("x{input}"), u.to_owned())));
         text.push_str(&structure(self.window(), &loads));
         if frame.is_paired() {
             text.push_str("struct Fetched {\n    a: Window,\n    b: Window,\n}\n");
@@ -166,7 +167,7 @@ impl<'f, 'a> Row<'f, 'a> {
             putln!(text, "    r.early = r.base{tensor} % WIDTH;");
         }
         text.push_str(&self.row_lets(0));
-        text.push_str(&self.settle_text(0));
+        text.push_str(&self.clear_text(0));
         text.push_str("    return r;\n}\n");
         text.push_str(&if frame.is_paired() { self.fetch_pair() } else { self.fetch_window(frame, "fetch") });
         text.push_str(&match self.ends.has_ends() {
@@ -176,7 +177,7 @@ impl<'f, 'a> Row<'f, 'a> {
         text
     }
 
-    /// What the inputs of a window are kept in; what a lane takes at a time is `Fetched`.
+    /// Struct of the inputs of one window; `Fetched` holds all windows of a lane's step, one or two.
     fn window(&self) -> &'static str {
         if self.frame.is_paired() { "Window" } else { "Fetched" }
     }
@@ -184,10 +185,10 @@ impl<'f, 'a> Row<'f, 'a> {
     fn fetch_window(&self, frame: &Frame<'_>, name: &str) -> String {
         let window = self.window();
         let mut text = format!("fn {name}(r: RowValues, col: u32) -> {window} {{\n    var f: {window};\n");
-        for &place in &self.fetched {
-            let slot = Slot::Input(place);
+        for &input in &self.fetched {
+            let slot = Slot::Input(input);
             let bits = frame.load(slot, &self.base_name(slot), "col");
-            putln!(text, "    f.x{place} = {bits};");
+            putln!(text, "    f.x{input} = {bits};");
         }
         text.push_str("    return f;\n}\n");
         text
@@ -195,16 +196,16 @@ impl<'f, 'a> Row<'f, 'a> {
 
     fn fetch_pair(&self) -> String {
         let mut text = "fn fetch(r: RowValues, col: u32) -> Fetched {\n    var f: Fetched;\n".to_owned();
-        for &place in &self.fetched {
-            let slot = Slot::Input(place);
+        for &input in &self.fetched {
+            let slot = Slot::Input(input);
             let (before, [a, b]) = self.frame.load_pair(slot, &self.base_name(slot), "col");
-            putln!(text, "{before}    f.a.x{place} = {a};\n    f.b.x{place} = {b};");
+            putln!(text, "{before}    f.a.x{input} = {a};\n    f.b.x{input} = {b};");
         }
         text.push_str("    return f;\n}\n");
         text
     }
 
-    /// Row values that are known after so many stages.
+    /// Row values that are known after `depth` stages.
     fn row_lets(&self, depth: usize) -> String {
         let program = self.frame.program;
         let mut text = String::new();
@@ -216,8 +217,8 @@ impl<'f, 'a> Row<'f, 'a> {
                     let value = op_text(program, op, &operands, 1, &|id| outer_value(program, id, "r"));
                     putln!(text, "    r.n{n} = {value};");
                 }
-                Node::Input(place) => {
-                    let slot = Slot::Input(place as usize);
+                Node::Input(input) => {
+                    let slot = Slot::Input(input as usize);
                     let bits = self.frame.load_one(slot, &self.frame.base(slot));
                     match program.kind(id) {
                         Kind::Int => putln!(text, "    r.n{n} = {bits};"),
@@ -239,7 +240,7 @@ impl<'f, 'a> Row<'f, 'a> {
         text
     }
 
-    /// Whether so many stages find labels at which elements are gathered.
+    /// Whether elements are gathered at labels that are known after `stages` stages.
     fn gathers_after(&self, stages: usize) -> bool {
         let program = self.frame.program;
         let gathers = |id: NodeId| match *program.node(id) {
@@ -259,7 +260,7 @@ impl<'f, 'a> Row<'f, 'a> {
         putln!(text, "    r.n{n} = bitcast<f32>(b{n});");
     }
 
-    /// What a label chose is looked at if the label is good, and the label itself.
+    /// Looks at a gathered value where its label is in range, and at the label itself.
     fn look_at_gather(&self, text: &mut String, id: NodeId, x: NodeId, label: &str) {
         let (program, pass) = (self.frame.program, self.frame.pass);
         let n = id.0;
@@ -276,7 +277,7 @@ impl<'f, 'a> Row<'f, 'a> {
         }
     }
 
-    /// Reports of labels out of range, once both the label and the condition under which it counts are known.
+    /// Reports labels out of range. `depth` is the stages before both the label and its condition are known.
     fn reports(&self, depth: usize) -> String {
         let program = self.frame.program;
         let mut text = String::new();
@@ -291,8 +292,8 @@ impl<'f, 'a> Row<'f, 'a> {
         text
     }
 
-    /// After the last stage: where the row's condition does not hold, what was seen does not count.
-    fn settle_text(&self, stages_done: usize) -> String {
+    /// After the last stage: clears each poison whose row condition does not hold.
+    fn clear_text(&self, stages_done: usize) -> String {
         let (program, pass) = (self.frame.program, self.frame.pass);
         let mut text = String::new();
         for (k, poison) in pass.poison.iter().enumerate().filter(|_| stages_done == pass.stages.len()) {
@@ -317,21 +318,21 @@ impl<'f, 'a> Row<'f, 'a> {
         let here = |id: NodeId| self.is_element(id);
         let emit = Emit { frame, width: frame.width, outer: "r", here: &here };
         emit.lets(nodes, &|id| match *program.node(id) {
-            Node::Input(place) if program.kind(id) == Kind::Float => {
-                format!("    let e{} = bitcast<{f}>(f.x{place});\n", id.0)
+            Node::Input(input) if program.kind(id) == Kind::Float => {
+                format!("    let e{} = bitcast<{f}>(f.x{input});\n", id.0)
             }
-            Node::Input(place) => format!("    let e{} = f.x{place};\n", id.0),
+            Node::Input(input) => format!("    let e{} = f.x{input};\n", id.0),
             Node::ColIndex => format!("    let e{} = {};\n", id.0, frame.col_index()),
             ref other => unreachable!("element values hold no {other:?}"),
         })
     }
 
-    /// The bits that a look at an element sees: none, where its condition does not hold.
+    /// The bits that a look sees in an element; 0 where its condition does not hold.
     fn look(&self, look: &Look) -> String {
         let program = self.frame.program;
         let u = if self.frame.width == 4 { "U4" } else { "U" };
         let seen = match *program.node(look.node) {
-            Node::Input(place) if is_of_columns(program, look.node) => format!("f.x{place} & {u}(MAGNITUDE)"),
+            Node::Input(input) if is_of_columns(program, look.node) => format!("f.x{input} & {u}(MAGNITUDE)"),
             _ => format!("{u}({})", bits_of_value(&outer_value(program, look.node, "r"))),
         };
         let conditions = [look.row, look.element].into_iter().flatten().map(|id| self.element_value(id));
@@ -346,11 +347,10 @@ impl<'f, 'a> Row<'f, 'a> {
         Emit { frame: self.frame, width: self.frame.width, outer: "r", here: &here }.value(id)
     }
 
-    fn stage_text(&self, stage: usize, gather: LaneReduce) -> String {
+    fn stage_text(&self, stage: usize, combine: LaneReduce) -> String {
         let (frame, program) = (self.frame, self.frame.program);
         let states: Vec<State> = frame.pass.stages[stage].reduces.iter().map(|&id| State::new(program, id)).collect();
-        let w = frame.width;
-        let (f, u) = if w == 4 { ("F4", "U4") } else { ("F", "U") };
+        let (f, u) = if frame.width == 4 { ("F4", "U4") } else { ("F", "U") };
         let poisons = looked_at(frame.pass, LookPlace::Stage(stage));
         let names = fields(&poisons, &states, "f32", "u32");
         let mut text = structure(&format!("Stage{stage}"), &names);
@@ -361,9 +361,33 @@ impl<'f, 'a> Row<'f, 'a> {
             text,
             "fn stage{stage}_identity() -> LaneStage{stage} {{\n    var s: LaneStage{stage};\n{identity}    return s;\n}}\n"
         );
+        text.push_str(&self.steps_text(stage, &states));
+        text.push_str(&end_run_text(stage, &states, f));
+        text.push_str(&self.narrow_text(stage, &states, &names));
+        text.push_str(&combine_text(stage, &poisons, &states));
+        if combine == LaneReduce::Subgroup {
+            let shuffled: Vec<String> =
+                names.iter().map(|(name, _)| format!("subgroupShuffleXor(s.{name}, step)")).collect();
+            let all = shuffled.join(", ");
+            putln!(
+                text,
+                "fn stage{stage}_exchange(s: Stage{stage}, step: u32) -> Stage{stage} {{ return Stage{stage}({all}); }}"
+            );
+        }
+        text.push_str(&self.finish_text(stage, &states, &poisons));
+        // To `work` and back, for split rows.
+        text.push_str(&save_text(stage, &names, "work"));
+        text.push_str(&load_text(stage, &names, "work"));
+        putln!(text, "const STAGE{stage}_INDEX: u32 = {stage}u;");
+        text
+    }
+
+    /// `stageN_step` and `stageN_end`: one step of a lane, inside the row and at its ends.
+    fn steps_text(&self, stage: usize, states: &[State]) -> String {
+        let mut text = String::new();
         let lane = format!("LaneStage{stage}");
-        if frame.is_paired() {
-            text.push_str(&self.step_text(stage, &states, self.frame, "window"));
+        if self.frame.is_paired() {
+            text.push_str(&self.step_text(stage, states, self.frame, "window"));
             let window = |s: &str, half: &str, col: &str| format!("stage{stage}_window({s}, r, f.{half}, {col})");
             putln!(
                 text,
@@ -371,46 +395,44 @@ impl<'f, 'a> Row<'f, 'a> {
                 window(&window("s", "a", "col"), "b", "col + 4u")
             );
         } else {
-            text.push_str(&self.step_text(stage, &states, self.frame, "step"));
+            text.push_str(&self.step_text(stage, states, self.frame, "step"));
         }
-        text.push_str(&match self.ends.has_ends() {
-            true => self.step_text(stage, &states, self.ends, "end"),
-            false => {
-                format!(
-                    "fn stage{stage}_end(s: {lane}, r: RowValues, f: Fetched, col: u32) -> {lane} {{ return s; }}\n"
-                )
-            }
-        });
-        // Lanes of a vector, then lanes of a workgroup.
-        let component = |c: &str| {
-            let all: Vec<String> = names.iter().map(|(name, _)| narrowed(&states, name, &format!(".{c}"))).collect();
-            format!("Stage{stage}({})", all.join(", "))
-        };
-        let narrow = if w == 4 {
-            let pair = |a: &str, b: &str| format!("stage{stage}_combine({a}, {b})");
-            pair(&pair(&component("x"), &component("y")), &pair(&component("z"), &component("w")))
+        if self.ends.has_ends() {
+            text.push_str(&self.step_text(stage, states, self.ends, "end"));
         } else {
-            let all: Vec<String> = names.iter().map(|(name, _)| narrowed(&states, name, "")).collect();
-            format!("Stage{stage}({})", all.join(", "))
-        };
-        text.push_str(&end_run_text(stage, &states, f));
-        putln!(text, "fn stage{stage}_narrow(s: LaneStage{stage}) -> Stage{stage} {{ return {narrow}; }}");
-        text.push_str(&combine_text(stage, &poisons, &states));
-        if gather == LaneReduce::Subgroup {
-            let fields: Vec<String> =
-                names.iter().map(|(name, _)| format!("subgroupShuffleXor(s.{name}, step)")).collect();
-            let all = fields.join(", ");
             putln!(
                 text,
-                "fn stage{stage}_exchange(s: Stage{stage}, step: u32) -> Stage{stage} {{ return Stage{stage}({all}); }}"
+                "fn stage{stage}_end(s: {lane}, r: RowValues, f: Fetched, col: u32) -> {lane} {{ return s; }}"
             );
         }
-        // The row's values.
-        put!(text, "fn stage{stage}_finish(before: RowValues, s: Stage{stage}) -> RowValues {{\n    var r = before;\n");
+        text
+    }
+
+    /// `stageN_narrow`: the components of a lane's vector combined.
+    fn narrow_text(&self, stage: usize, states: &[State], names: &[(String, String)]) -> String {
+        let component = |suffix: &str| {
+            let all: Vec<String> = names.iter().map(|(name, _)| narrowed(states, name, suffix)).collect();
+            format!("Stage{stage}({})", all.join(", "))
+        };
+        let narrow = if self.frame.width == 4 {
+            let pair = |a: &str, b: &str| format!("stage{stage}_combine({a}, {b})");
+            pair(&pair(&component(".x"), &component(".y")), &pair(&component(".z"), &component(".w")))
+        } else {
+            component("")
+        };
+        format!("fn stage{stage}_narrow(s: LaneStage{stage}) -> Stage{stage} {{ return {narrow}; }}\n")
+    }
+
+    /// `stageN_finish`: the row values that are known after the stage.
+    fn finish_text(&self, stage: usize, states: &[State], poisons: &[usize]) -> String {
+        let (frame, program) = (self.frame, self.frame.program);
+        let mut text = format!(
+            "fn stage{stage}_finish(before: RowValues, s: Stage{stage}) -> RowValues {{\n    var r = before;\n"
+        );
         for bits in poisons.iter().map(|k| bits(*k)) {
             putln!(text, "    r.{bits} = max(r.{bits}, s.{bits});");
         }
-        for state in &states {
+        for state in states {
             text.push_str(&state.finish(program, frame.pass, &|id| self.nodes.contains(&id)));
         }
         let gathers = self.gathers_after(stage + 1);
@@ -421,16 +443,12 @@ impl<'f, 'a> Row<'f, 'a> {
         if gathers && frame.variant.modes.iter().any(|mode| matches!(mode, Mode::InPlace(_))) {
             text.push_str("    storageBarrier(); // gathered before another lane stores a gradient in place\n");
         }
-        text.push_str(&self.settle_text(stage + 1));
+        text.push_str(&self.clear_text(stage + 1));
         text.push_str("    return r;\n}\n");
-        // To `work` and back, for split rows.
-        text.push_str(&save_text(stage, &names, "work"));
-        text.push_str(&load_text(stage, &names, "work"));
-        putln!(text, "const STAGE{stage}_INDEX: u32 = {stage}u;");
         text
     }
 
-    /// One window of a stage: a whole one, or one at an end of the row.
+    /// One window of a stage, inside the row or at one of its ends.
     fn step_text(&self, stage: usize, states: &[State], frame: &Frame<'_>, name: &str) -> String {
         let pass = frame.pass;
         let w = frame.width;
@@ -477,7 +495,7 @@ impl<'f, 'a> Row<'f, 'a> {
             false => "fn write_end(r: RowValues, f: Fetched, col: u32) {}\n".to_owned(),
         });
         text.push_str("fn write_row(r: RowValues) {\n");
-        for (place, total) in frame.pass.totals.iter().enumerate() {
+        for (k, total) in frame.pass.totals.iter().enumerate() {
             let operand = program.node(*total).operands().next().expect("a sum has an operand");
             let mut value = outer_value(program, operand, "r");
             if program.scope(operand) == Scope::Group {
@@ -486,7 +504,7 @@ impl<'f, 'a> Row<'f, 'a> {
             }
             value = lenient_value(program, frame.pass, *total, value, &|id| outer_value(program, id, "r"));
             let poison = is_poisoned(frame.pass, Consumer::Sum(*total), "r");
-            putln!(text, "    work[{place}u * shape.rows + r.row] = store_bits({value}, {poison});");
+            putln!(text, "    work[{k}u * shape.rows + r.row] = store_bits({value}, {poison});");
         }
         for &output in frame.pass.outputs.iter().filter(|&&o| program.outputs[o].scope == Scope::Row) {
             let slot = Slot::Output(output);
@@ -498,7 +516,7 @@ impl<'f, 'a> Row<'f, 'a> {
         text
     }
 
-    /// The element outputs of one window: a whole one, or one at an end of the row.
+    /// The element outputs of one window, inside the row or at one of its ends.
     fn elements_text(&self, frame: &Frame<'_>, name: &str) -> String {
         let program = frame.program;
         let u = if frame.width == 4 { "U4" } else { "U" };

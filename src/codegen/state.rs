@@ -1,4 +1,4 @@
-//! States of row reductions as WGSL: their fields, and the laws by which they are made and combined.
+//! States of row reductions as WGSL: their fields, identity, step and combination.
 
 use super::poison::{bits, looked_at, looking_at};
 use super::structure;
@@ -7,26 +7,27 @@ use crate::expr::{Node, NodeId, Reduce};
 use crate::lower::{LookKind, LookPlace, Pass, Program};
 use crate::text::putln;
 
-/// Words of a stage's state: bits that were seen, one word for each poison, then the fields of its reductions.
+/// Words of a stage's state: one word of bits per poison, then the fields of its reductions.
 pub fn stage_words(program: &Program, pass: &Pass, stage: usize) -> u32 {
     let fields = |&id: &NodeId| State::new(program, id).fields.len() as u32;
     looked_at(pass, LookPlace::Stage(stage)).len() as u32 + pass.stages[stage].reduces.iter().map(fields).sum::<u32>()
 }
 
-/// Fields of a stage's struct, with these types of numbers and bits: those of the poisons, by number, come first.
+/// Fields of a stage's struct: the bits of `poisons`, then the fields of its states. `f` and `u` are the types of
+/// numbers and bits.
 pub(super) fn fields(poisons: &[usize], states: &[State], f: &str, u: &str) -> Vec<(String, String)> {
     let all = states.iter().flat_map(|s| s.fields.iter());
     let all = all.map(|(name, kind)| (name.clone(), if *kind == Kind::Float { f } else { u }.to_owned()));
     poisons.iter().map(|k| (bits(*k), u.to_owned())).chain(all).collect()
 }
 
-/// Fields of the struct of one lane: beside those of the stage, the terms of each sum that are not in it yet.
+/// Fields of a lane's struct: the fields of the stage, then per sum the terms of the current run, not yet added to it.
 pub(super) fn lane_fields(poisons: &[usize], states: &[State], f: &str, u: &str) -> Vec<(String, String)> {
     let runs = states.iter().filter(|s| s.reduce == Reduce::Sum).map(|s| (s.run(), f.to_owned()));
     fields(poisons, states, f, u).into_iter().chain(runs).collect()
 }
 
-/// What a lane's stage is worth, a field of it, or a component of a field.
+/// A field of a lane's state, or a component of it, with the current run added to a sum.
 pub(super) fn narrowed(states: &[State], name: &str, component: &str) -> String {
     let sum = states.iter().find(|s| s.reduce == Reduce::Sum && s.fields[0].0 == name);
     match sum {
@@ -35,7 +36,7 @@ pub(super) fn narrowed(states: &[State], name: &str, component: &str) -> String 
     }
 }
 
-/// Adds the terms of a run of steps to the sums.
+/// `stageN_end_run`: adds the terms of a run of steps to the sums.
 pub(super) fn end_run_text(stage: usize, states: &[State], f: &str) -> String {
     let lane = format!("LaneStage{stage}");
     let sums: Vec<&State> = states.iter().filter(|s| s.reduce == Reduce::Sum).collect();
@@ -81,8 +82,8 @@ pub(super) fn load_text(stage: usize, names: &[(String, String)], buffer: &str) 
     text
 }
 
-/// What a kernel needs that brings states of a stage together, `source` to `result`; its functions are named as
-/// those of stage 0.
+/// Functions that combine states of a stage from `source` into `result`. They are named as if it were stage 0, as the
+/// skeleton has it.
 pub(super) fn state_text(program: &Program, pass: &Pass, stage: usize) -> String {
     let states: Vec<State> = pass.stages[stage].reduces.iter().map(|&id| State::new(program, id)).collect();
     let poisons = looked_at(pass, LookPlace::Stage(stage));
@@ -116,7 +117,7 @@ impl State {
         State { reduce, id, operand, fields }
     }
 
-    /// The terms of a sum that are not in it yet.
+    /// Name of the field with a sum's terms of the current run.
     fn run(&self) -> String {
         format!("run{}", self.id.0)
     }
@@ -143,12 +144,12 @@ impl State {
             Reduce::Sum => format!("    s.run{n} += {x};\n"),
             Reduce::Max => format!("    s.m{n} = max(s.m{n}, {x});\n"),
             Reduce::Min => format!("    s.m{n} = min(s.m{n}, {x});\n"),
-            // By index at a tie: windows at a row's ends come after the whole ones.
+            // A tie goes to the lower index: windows at a row's ends come after those inside it.
             Reduce::ArgMax => format!(
                 "    let at{n} = {col};\n    let better{n} = ({x} > s.m{n}) | (({x} == s.m{n}) & (at{n} < s.at{n}));\n    \
                  s.m{n} = select(s.m{n}, {x}, better{n});\n    s.at{n} = select(s.at{n}, at{n}, better{n});\n"
             ),
-            // One exponential: of the smaller by the larger, whichever is new.
+            // One exponential: of the smaller relative to the larger, whichever is new.
             _ => format!(
                 "    let x{n} = {x};\n    let e{n} = math_exp_neg{w}(-abs(x{n} - s.m{n}));\n    \
                  s.rest{n} = select(s.rest{n} + e{n}, s.rest{n} * e{n} + e{n}, x{n} > s.m{n});\n    \
@@ -186,12 +187,12 @@ impl State {
             _ => {
                 let mut text = format!("    r.n{n} = s.rest{n};\n");
                 let max = Node::Reduce(Reduce::Max, self.operand);
-                if let Some(place) = program.nodes.iter().position(|node| *node == max) {
-                    if needed(NodeId(place as u32)) {
-                        putln!(text, "    r.n{place} = s.m{n};");
+                if let Some(index) = program.nodes.iter().position(|node| *node == max) {
+                    if needed(NodeId(index as u32)) {
+                        putln!(text, "    r.n{index} = s.m{n};");
                     }
                 }
-                // All −∞, or +∞ among the values, or what a row of −∞ gave (−∞ − −∞): the softmax is not defined.
+                // The softmax is not defined: all values −∞ (rest −1, or NaN from −∞ − −∞), or one is +∞.
                 for poison in looking_at(pass, LookKind::Softmax, self.id) {
                     let bits = bits(poison);
                     putln!(

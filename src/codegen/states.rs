@@ -1,4 +1,4 @@
-//! Hooks of `row_states.wgsl`: states of a stage brought together.
+//! Hooks of `row_states.wgsl`: states of a stage combined.
 
 use super::state::state_text;
 use super::{Binding, KernelSource, Slot};

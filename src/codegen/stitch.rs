@@ -1,4 +1,4 @@
-//! Hooks of `stitch.wgsl`: words of 16-bit outputs that two rows share, put together after the pass.
+//! Hooks of `stitch.wgsl`: words that two rows of a 16-bit output share, assembled after the pass.
 
 use super::access::Frame;
 use super::{Binding, KernelSource, Slot, Variant};
@@ -8,7 +8,7 @@ use crate::schedule::PassSchedule;
 use crate::text::put;
 use std::collections::BTreeMap;
 
-/// The kernel that stitches one output of a pass. Its uniform is the pass's.
+/// The kernel that stitches one output of a pass. It reads the pass's uniform.
 pub fn stitch(
     program: &Program,
     pass: usize,

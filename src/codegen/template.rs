@@ -1,8 +1,8 @@
-//! Skeletons and hooks to shader source: imports, repeated blocks, filled hooks, and the functions of `math.wgsl`
-//! that are used, at the widths at which they are used.
+//! Skeletons and hooks to shader source: imports, repeated blocks, filled hooks, and the functions of `math.wgsl` that
+//! are called, at the widths at which they are called.
 //!
-//! The skeletons are valid WGSL as they stand, with stubs in their hooks. Filling fails on a hook that nobody fills
-//! and on a filling that no hook takes.
+//! The skeletons are valid WGSL as they stand, with stubs in their hooks. Filling fails on a hook without text, and on
+//! text without a hook.
 
 use crate::text::putln;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,12 +16,12 @@ const ENDS: &str = include_str!("../../shaders/ends.wgsl");
 /// How the lanes of a row combine their states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum LaneReduce {
-    /// There is one lane.
+    /// There is one lane per row.
     Lane,
     /// Through workgroup memory.
     #[default]
     Tree,
-    /// By exchange inside a subgroup.
+    /// By shuffles inside a subgroup.
     Subgroup,
 }
 
@@ -99,19 +99,19 @@ impl Skeleton {
 }
 
 /// The shader with its stubs.
-pub fn stub(skeleton: Skeleton, gather: LaneReduce) -> String {
-    assemble("stub", &repeat(&import(skeleton.text(), gather), 1))
+pub fn stub(skeleton: Skeleton, combine: LaneReduce) -> String {
+    assemble("stub", &repeat(&import(skeleton.text(), combine), 1))
 }
 
-/// Fills the hooks of a skeleton; `stages` is how often its repeated blocks stand.
+/// Fills the hooks of a skeleton, with its repeated blocks once per stage.
 pub fn fill_hooks(
     title: &str,
     skeleton: Skeleton,
     stages: usize,
-    gather: LaneReduce,
+    combine: LaneReduce,
     hooks: &BTreeMap<String, String>,
 ) -> Result<String, String> {
-    let text = repeat(&import(skeleton.text(), gather), stages);
+    let text = repeat(&import(skeleton.text(), combine), stages);
     fill(title, &text, hooks).map_err(|what| format!("{skeleton:?}: {what}"))
 }
 
@@ -144,19 +144,19 @@ pub fn fill(title: &str, text: &str, hooks: &BTreeMap<String, String>) -> Result
 }
 
 fn assemble(title: &str, body: &str) -> String {
-    // Only where it is needed: unpacking halves asks for more than the smallest devices have.
+    // Only where 16-bit types are used: the smallest devices lack the functions that unpack them.
     let storage = if body.contains("_f16(") || body.contains("_bf16(") { STORAGE } else { "" };
-    // The title names a loss, whose author may have put a line break there: it would end the comment.
+    // The name of a loss may hold a line break, which would end the comment.
     let title = title.replace(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'), " ");
     format!("// {title}\n{COMMON}\n{storage}{}\n{body}", math_for(body))
 }
 
-fn import(text: &str, gather: LaneReduce) -> String {
+fn import(text: &str, combine: LaneReduce) -> String {
     let text = text.replace("// import row_hooks\n", ROW_HOOKS).replace("// import ends\n", ENDS);
-    text.replace("// import gather\n", gather.text())
+    text.replace("// import gather\n", combine.text())
 }
 
-/// `// repeat begin: stage` … `// repeat end`, once a stage, with its number in place of 0.
+/// Blocks from `// repeat begin: stage` to `// repeat end`, once per stage, with its index instead of 0.
 fn repeat(text: &str, stages: usize) -> String {
     let mut out = String::new();
     let mut block: Option<String> = None;
@@ -186,7 +186,7 @@ fn repeat(text: &str, stages: usize) -> String {
     out
 }
 
-/// The functions of `math.wgsl` that the text calls, directly or not, at width 1 and (`math_exp4`) at width 4.
+/// The functions of `math.wgsl` that the text calls, directly or not, at width 1 or (as `math_exp4`) at width 4.
 fn math_for(body: &str) -> String {
     let functions = functions(MATH);
     let mut wanted: BTreeSet<(String, bool)> = BTreeSet::new();
@@ -272,9 +272,9 @@ mod tests {
 
     #[test]
     fn every_skeleton_is_valid_with_its_stubs() {
-        for (skeleton, gather) in Skeleton::ALL.into_iter().flat_map(|s| LaneReduce::ALL.map(|g| (s, g))) {
-            let source = stub(skeleton, gather);
-            validate(&source).unwrap_or_else(|e| panic!("{skeleton:?}, {gather:?}: {e}"));
+        for (skeleton, combine) in Skeleton::ALL.into_iter().flat_map(|s| LaneReduce::ALL.map(|c| (s, c))) {
+            let source = stub(skeleton, combine);
+            validate(&source).unwrap_or_else(|e| panic!("{skeleton:?}, {combine:?}: {e}"));
         }
     }
 
