@@ -1,8 +1,8 @@
-//! What the interpreter runs: straight-line code at three levels, and the registers that it uses.
+//! Code of the interpreter: steps at three levels, and the registers that they use.
 //!
-//! *Global* values are computed once a pass. *Row* values have a lane for each row of a tile (group values too: each
-//! row computes its group's again). *Element* values live for one block of a trip over the columns. A program
-//! without rows has no trips: each of its elements is a row.
+//! *Global* values are computed once per pass. *Row* values have one lane per row of a tile; group values too, computed
+//! again for each row. *Element* values live for one block of a trip over the columns. A program without rows has no
+//! trips: each element counts as a row.
 
 use crate::expr::op::{Kind, Op};
 use crate::expr::{Extent, NodeId, Reduce};
@@ -15,7 +15,7 @@ pub enum Level {
     Element,
 }
 
-/// Where a value is.
+/// The register of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Src {
     pub level: Level,
@@ -35,13 +35,13 @@ pub enum Action<R> {
     Total(usize),
     /// The sum over the row's group of an earlier pass, by node.
     GroupSum(usize),
-    /// An input, at the lane's place.
+    /// An input, at the lane's row and column.
     Load(usize),
     /// An input at the row and the column of a label, clamped.
-    LaneReduce(usize, R),
+    Gather(usize, R),
     ColIndex,
     Op(Op, [Option<R>; 3]),
-    /// What a stage leaves of this operand: no step computes it.
+    /// The reduction of this operand, which a stage computes and no step.
     Reduced(NodeId, R),
 }
 
@@ -49,7 +49,7 @@ impl<R: Copy> Action<R> {
     /// The operands that a step reads.
     pub fn operands(&self) -> impl Iterator<Item = R> + use<R> {
         let all = match *self {
-            Action::LaneReduce(_, label) => [Some(label), None, None],
+            Action::Gather(_, label) => [Some(label), None, None],
             Action::Op(_, operands) => operands,
             _ => [None; 3],
         };
@@ -62,12 +62,12 @@ impl<R: Copy> Action<R> {
             Action::Float(bits) => Action::Float(bits),
             Action::Int(value) => Action::Int(value),
             Action::Bool(value) => Action::Bool(value),
-            Action::Param(place) => Action::Param(place),
+            Action::Param(index) => Action::Param(index),
             Action::Count(extent) => Action::Count(extent),
             Action::Total(node) => Action::Total(node),
             Action::GroupSum(node) => Action::GroupSum(node),
-            Action::Load(place) => Action::Load(place),
-            Action::LaneReduce(place, label) => Action::LaneReduce(place, f(label)),
+            Action::Load(input) => Action::Load(input),
+            Action::Gather(input, label) => Action::Gather(input, f(label)),
             Action::ColIndex => Action::ColIndex,
             Action::Op(op, operands) => Action::Op(op, operands.map(|o| o.map(&f))),
             Action::Reduced(node, x) => Action::Reduced(node, f(x)),
@@ -88,19 +88,19 @@ pub struct Reduction {
     pub reduce: Reduce,
     pub operand: Src,
     pub out: Src,
-    /// Where the maximum goes that an online softmax knows.
+    /// Register of the maximum, where an online softmax leaves it too.
     pub max_out: Option<Src>,
 }
 
 /// A value that is looked at for NaN.
 #[derive(Clone, Copy, Debug)]
 pub struct LookCode {
-    /// The poison that it belongs to, by place in [`PassCode::poison`].
+    /// Index in [`PassCode::poison`].
     pub poison: usize,
     pub value: Src,
-    /// The label that chose the value: one out of range chose nothing.
+    /// The label that a gathered value was read at; a NaN does not count where the label is out of range.
     pub label: Option<Src>,
-    /// Where it is looked at; everywhere, without conditions.
+    /// Lanes count only where all conditions hold.
     pub conditions: [Option<Src>; 2],
 }
 
@@ -108,21 +108,22 @@ pub struct LookCode {
 #[derive(Clone, Copy, Debug)]
 pub struct LabelCode {
     pub label: Src,
-    /// Where the label counts.
+    /// The rows in which the label counts; `None` for all.
     pub row: Option<Src>,
 }
 
-/// What the looks of one poison poison, and where.
+/// The results that one poison reaches, and in which rows and elements.
 #[derive(Clone, Debug)]
 pub struct PoisonCode {
     /// The row's condition.
     pub row: Option<Src>,
     /// The elements of the row that are poisoned, if not all.
     pub gate: Option<Src>,
-    /// Sums, by place in [`PassCode::sums`], and row values, by place in [`PassCode::stores`].
+    /// Indices in [`PassCode::sums`].
     pub sums: Vec<usize>,
+    /// Indices in [`PassCode::stores`].
     pub stores: Vec<usize>,
-    /// Element outputs, by place in [`PassCode::element_stores`].
+    /// Indices in [`PassCode::element_stores`].
     pub elements: Vec<usize>,
     /// Labels that poison the row where they are out of range.
     pub labels: Vec<LabelCode>,
@@ -136,12 +137,12 @@ pub struct Trip {
     pub looks: Vec<LookCode>,
 }
 
-/// A part of the work on a tile of rows.
+/// One phase of the work on a tile of rows.
 #[derive(Clone, Debug)]
 pub enum Phase {
     /// Values of the rows.
     Rows(Vec<Step>),
-    /// Row reductions, and what is looked at beside them.
+    /// Row reductions, and the element values checked for NaN in the same trip.
     Stage(Trip),
 }
 
@@ -151,9 +152,9 @@ pub struct Sum {
     pub src: Src,
     /// Node of the total.
     pub node: usize,
-    /// One value a group, not a row.
+    /// Whether the operand has one value per group, not per row.
     pub per_group: bool,
-    /// Labels at which a row adds nothing, where they are out of range.
+    /// A row adds 0 where one of these labels is out of range.
     pub lenient: Vec<LabelCode>,
 }
 
@@ -162,7 +163,7 @@ pub struct Sum {
 pub enum Dest {
     /// An output.
     Output(usize),
-    /// What a group sum, by node, sums.
+    /// The row's term of the group sum of this node.
     GroupTerm(usize),
 }
 
@@ -171,7 +172,7 @@ pub enum Dest {
 pub struct Store {
     pub src: Src,
     pub dest: Dest,
-    /// As those of a [`Sum`].
+    /// As in [`Sum`].
     pub lenient: Vec<LabelCode>,
 }
 
@@ -188,7 +189,7 @@ pub struct ElementStore {
 pub struct PassCode {
     pub globals: Vec<Step>,
     pub phases: Vec<Phase>,
-    /// Looks at values of the rows, made when all phases are done.
+    /// Row values checked for NaN, after all phases.
     pub looks: Vec<LookCode>,
     /// Labels that are reported where they are out of range.
     pub labels: Vec<LabelCode>,
@@ -208,7 +209,7 @@ pub struct PassCode {
 pub struct TotalOutput {
     pub output: usize,
     pub src: Src,
-    /// Scalars and totals that it looks at, and where.
+    /// Scalars and totals checked for NaN, each with its condition.
     pub looks: Vec<(Src, Option<Src>)>,
 }
 

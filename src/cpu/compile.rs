@@ -1,15 +1,16 @@
-//! [`Program`] to code: which value is computed at which level, in which phase, in which register.
+//! [`Program`] to code: in which phase each value is computed, and in which register it is kept.
 
 use super::code::*;
+use super::values::*;
+use crate::expr::NodeId;
 use crate::expr::op::Kind;
-use crate::expr::{Node, NodeId, Reduce};
-use crate::lower::{Consumer, Look, LookKind, LookPlace, Pass, Placed, Poison, Program};
+use crate::lower::{Consumer, LookKind, LookPlace, Pass, Program};
 use crate::shape::Scope;
 use std::collections::HashMap;
 
 /// The code of a pass.
-pub fn compile_pass(program: &Program, place: usize) -> PassCode {
-    let pass = &program.passes[place];
+pub fn compile_pass(program: &Program, index: usize) -> PassCode {
+    let pass = &program.passes[index];
     let mut b = Builder::new(program, pass);
     let stages = pass.stages.iter().map(|s| s.reduces.iter().map(|r| b.staged(*r)).collect()).collect();
     let sums = pass.totals.iter().map(|t| b.sum(*t)).collect();
@@ -28,8 +29,8 @@ pub fn compile_pass(program: &Program, place: usize) -> PassCode {
 pub fn compile_final(program: &Program) -> FinalCode {
     let pass = Pass::default();
     let mut b = Builder::new(program, &pass);
-    let places = (0..program.outputs.len()).filter(|&k| program.outputs[k].scope <= Scope::Total);
-    let values: Vec<TotalRoot> = places
+    let totals = (0..program.outputs.len()).filter(|&k| program.outputs[k].scope <= Scope::Total);
+    let values: Vec<TotalRoot> = totals
         .map(|k| {
             let looks = program.looks.outputs[k].iter().filter(|look| look.kind == LookKind::Value);
             let looks = looks.map(|look| (b.value(look.node, None), look.row.map(|row| b.value(row, None)))).collect();
@@ -45,313 +46,36 @@ pub fn compile_final(program: &Program) -> FinalCode {
     FinalCode { outputs: outputs.collect(), globals }
 }
 
-type ValueId = usize;
 type Homes = HashMap<ValueId, Src>;
 
-struct Val {
-    action: Action<ValueId>,
-    level: Level,
-    kind: Kind,
-    /// Stages that must be over before.
-    depth: usize,
-}
-
-/// A reduction of a stage: its operand, its value, and the maximum's where it knows that as well.
-struct Staged {
-    reduce: Reduce,
-    operand: ValueId,
-    out: ValueId,
-    max_out: Option<ValueId>,
-}
-
-struct SumRoot {
-    node: usize,
-    value: ValueId,
-    to: Scope,
-    per_group: bool,
-}
-
-struct OutputRoot {
-    output: usize,
-    value: ValueId,
-    at_label: Option<(ValueId, ValueId)>,
-    is_element: bool,
-}
-
-/// An output that is one number, and the sums that it looks at, each with its condition.
-struct TotalRoot {
-    output: usize,
-    value: ValueId,
-    looks: Vec<(ValueId, Option<ValueId>)>,
-}
-
-/// A value that is looked at.
-struct LookRoot {
-    poison: usize,
-    place: LookPlace,
-    value: ValueId,
-    label: Option<ValueId>,
-    conditions: [Option<ValueId>; 2],
-}
-
-/// A label whose range is checked, and where.
-#[derive(Clone, Copy)]
-struct LabelRoot {
-    label: ValueId,
-    row: Option<ValueId>,
-}
-
-/// What the looks of one poison poison.
-struct PoisonRoot {
-    row: Option<ValueId>,
-    gate: Option<ValueId>,
-    consumers: Vec<Consumer>,
-    labels: Vec<LabelRoot>,
-}
-
-/// What a pass is for.
-struct Roots {
-    stages: Vec<Vec<Staged>>,
-    sums: Vec<SumRoot>,
-    outputs: Vec<OutputRoot>,
-    looks: Vec<LookRoot>,
-    poisons: Vec<PoisonRoot>,
-    /// Labels at which a row adds nothing to that sum.
-    lenient: Vec<(NodeId, LabelRoot)>,
-}
-
-impl Roots {
-    /// Labels whose range is checked.
-    fn labels(&self) -> impl Iterator<Item = LabelRoot> + '_ {
-        let lenient = self.lenient.iter().map(|(_, label)| *label);
-        self.poisons.iter().flat_map(|poison| poison.labels.iter().copied()).chain(lenient)
-    }
-
-    /// What they read of the rows, when all stages are done.
-    fn looked_at(&self) -> Vec<ValueId> {
-        let looks = self
-            .looks
-            .iter()
-            .flat_map(|look| [Some(look.value), look.label].into_iter().chain(look.conditions).flatten());
-        let labels = self.labels().flat_map(|label| [Some(label.label), label.row]).flatten();
-        looks.chain(labels).chain(self.poisons.iter().flat_map(|poison| [poison.row, poison.gate]).flatten()).collect()
-    }
-}
-
-/// The element values of each trip, operands first, and what is read of them.
+/// The element values of one trip, operands first, and the values that are read of them.
 struct Elements {
     values: Vec<ValueId>,
     roots: Vec<ValueId>,
 }
 
-struct Builder<'p> {
-    program: &'p Program,
-    pass: &'p Pass,
-    /// Operands before their users.
-    values: Vec<Val>,
-    known: HashMap<Action<ValueId>, ValueId>,
-    memo: HashMap<(NodeId, Option<ValueId>), ValueId>,
+/// The trips of a pass: one per stage, then the trip that writes element outputs.
+struct Trips {
+    stages: Vec<Elements>,
+    last: Elements,
 }
 
-/// From nodes to values.
-impl<'p> Builder<'p> {
-    fn new(program: &'p Program, pass: &'p Pass) -> Builder<'p> {
-        let (values, known, memo) = Default::default();
-        Builder { program, pass, values, known, memo }
-    }
-
-    /// The value of a node; of an element node, at the column of a label where one is given.
-    fn value(&mut self, id: NodeId, at: Option<ValueId>) -> ValueId {
-        let at = at.filter(|_| matches!(self.program.scope(id), Scope::Element | Scope::Column));
-        if let Some(&known) = self.memo.get(&(id, at)) {
-            return known;
-        }
-        let value = match *self.program.node(id) {
-            Node::Const(bits) => self.add(Action::Float(bits)),
-            Node::Int(value) => self.add(Action::Int(value)),
-            Node::Bool(value) => self.add(Action::Bool(value)),
-            Node::Param(place) => self.add(Action::Param(place as usize)),
-            Node::Count(extent) => self.add(Action::Count(extent)),
-            Node::Input(place) => match at {
-                Some(label) => self.add(Action::LaneReduce(place as usize, label)),
-                None => self.add(Action::Load(place as usize)),
-            },
-            Node::ColIndex => at.unwrap_or_else(|| self.add(Action::ColIndex)),
-            Node::Op(op, operands) => {
-                let operands = operands.map(|o| (o != NodeId::NONE).then(|| self.value(o, at)));
-                self.add(Action::Op(op, operands))
-            }
-            Node::Reduce(_, x) => {
-                let operand = self.value(x, None);
-                self.add(Action::Reduced(id, operand))
-            }
-            Node::SumOver(Scope::Group, _) => self.add(Action::GroupSum(id.index())),
-            Node::SumOver(..) => self.add(Action::Total(id.index())),
-            Node::At(x, label) => {
-                let label = self.value(label, None);
-                self.value(x, Some(label))
-            }
-            other => unreachable!("lowering leaves no {other:?}"),
-        };
-        self.memo.insert((id, at), value);
-        value
-    }
-
-    fn add(&mut self, action: Action<ValueId>) -> ValueId {
-        if let Some(&known) = self.known.get(&action) {
-            return known;
-        }
-        let operands = || action.operands().map(|o| &self.values[o]);
-        let depth = operands().map(|v| v.depth).max().unwrap_or(0);
-        let (level, kind, depth) = match action {
-            Action::Float(_) | Action::Count(_) | Action::Total(_) => (Level::Global, Kind::Float, 0),
-            Action::Param(place) => (Level::Global, self.program.params[place].kind, 0),
-            Action::Int(_) => (Level::Global, Kind::Int, 0),
-            Action::Bool(_) => (Level::Global, Kind::Bool, 0),
-            Action::GroupSum(_) => (Level::Row, Kind::Float, 0),
-            Action::Load(place) => {
-                let decl = &self.program.inputs[place];
-                let level = match decl.scope {
-                    Scope::Param | Scope::Scalar | Scope::Total => Level::Global,
-                    Scope::Element | Scope::Column if self.program.has_rows() => Level::Element,
-                    _ => Level::Row,
-                };
-                (level, decl.kind, 0)
-            }
-            Action::LaneReduce(place, _) => (Level::Row, self.program.inputs[place].kind, depth),
-            Action::ColIndex => (Level::Element, Kind::Int, 0),
-            Action::Op(op, _) => {
-                let level = operands().map(|v| v.level).max().expect("every operation has an operand");
-                let kinds: Vec<Kind> = operands().map(|v| v.kind).collect();
-                (level, op.kind(&kinds).expect("operations of a verified graph take these kinds"), depth)
-            }
-            Action::Reduced(node, _) => (Level::Row, self.program.kind(node), self.stage_of(node) + 1),
-        };
-        self.values.push(Val { action, level, kind, depth });
-        self.known.insert(action, self.values.len() - 1);
-        self.values.len() - 1
-    }
-
-    /// The stage that leaves a reduction, by itself or with its partner.
-    fn stage_of(&self, id: NodeId) -> usize {
-        let of = |id: NodeId| self.pass.stages.iter().position(|s| s.reduces.contains(&id));
-        of(id).or_else(|| of(self.program.online_partner(id)?)).expect("a reduction of the pass has a stage")
-    }
-
-    fn staged(&mut self, id: NodeId) -> Staged {
-        let Node::Reduce(reduce, x) = *self.program.node(id) else { unreachable!("stages hold reductions") };
-        let (operand, out) = (self.value(x, None), self.value(id, None));
-        let listed = |id: NodeId| self.pass.stages.iter().any(|s| s.reduces.contains(&id));
-        let max = self.program.nodes.iter().position(|n| *n == Node::Reduce(Reduce::Max, x));
-        let max = max.map(|place| NodeId(place as u32)).filter(|id| reduce == Reduce::ExpSumRest && !listed(*id));
-        Staged { reduce, operand, out, max_out: max.map(|id| self.value(id, None)) }
-    }
-
-    /// A look at a value; one at a label is the row's.
-    fn look(&mut self, poison: usize, placed: &Placed) -> Option<LookRoot> {
-        let Placed { look, place } = *placed;
-        let label = match (look.kind, *self.program.node(look.node)) {
-            (LookKind::Label, _) => return None,
-            (_, Node::At(_, label)) => Some(self.value(label, None)),
-            _ => None,
-        };
-        let conditions = [look.row, look.element].map(|id| id.map(|id| self.value(id, None)));
-        Some(LookRoot { poison, place, value: self.value(look.node, None), label, conditions })
-    }
-
-    fn label(&mut self, look: &Look, row: Option<NodeId>) -> LabelRoot {
-        let Node::At(_, label) = *self.program.node(look.node) else { unreachable!("labels are looked at in gathers") };
-        LabelRoot { label: self.value(label, None), row: row.or(look.row).map(|row| self.value(row, None)) }
-    }
-
-    fn poison(&mut self, poison: &Poison) -> PoisonRoot {
-        let labels = poison.looks.iter().filter(|placed| placed.look.kind == LookKind::Label);
-        let labels = labels.map(|placed| self.label(&placed.look, poison.row)).collect();
-        let [row, gate] = [poison.row, poison.gate].map(|id| id.map(|id| self.value(id, None)));
-        PoisonRoot { row, gate, consumers: poison.consumers.clone(), labels }
-    }
-
-    fn sum(&mut self, id: NodeId) -> SumRoot {
-        let Node::SumOver(to, x) = *self.program.node(id) else { unreachable!("totals are sums") };
-        let value = self.value(x, None);
-        assert!(self.values[value].level != Level::Element, "lowering takes elements to their row first");
-        SumRoot { node: id.index(), value, to, per_group: self.program.scope(x) == Scope::Group }
-    }
-
-    fn output(&mut self, place: usize) -> OutputRoot {
-        let output = &self.program.outputs[place];
-        let value = self.value(output.node, None);
-        let at_label = output.at_label.map(|(label, there)| (self.value(label, None), self.value(there, None)));
-        let is_element = output.scope == Scope::Element && self.program.has_rows();
-        OutputRoot { output: place, value, at_label, is_element }
-    }
-}
-
-/// From values to code.
 impl Builder<'_> {
     fn pass_code(&self, roots: &Roots) -> PassCode {
         let mut homes = Homes::new();
         let globals = self.globals(&mut homes);
-        let looked = |place: LookPlace| {
-            let looks = roots.looks.iter().filter(move |look| look.place == place);
-            looks.flat_map(|look| std::iter::once(look.value).chain(look.conditions.into_iter().flatten()))
-        };
-        let of_stage = |(place, stage): (usize, &Vec<Staged>)| {
-            self.elements(stage.iter().map(|s| s.operand).chain(looked(LookPlace::Stage(place))).collect())
-        };
-        let stages: Vec<Elements> = roots.stages.iter().enumerate().map(of_stage).collect();
-        let last = roots.outputs.iter().filter(|o| o.is_element).map(|o| o.value);
-        let gates = roots.poisons.iter().filter_map(|poison| poison.gate);
-        let mut last: Vec<ValueId> = last.chain(looked(LookPlace::Element)).collect();
-        if !last.is_empty() {
-            last.extend(gates);
-        }
-        let last = self.elements(last);
-
-        // Registers of the rows, by when each value is last read.
-        let mut rows: Vec<Vec<ValueId>> = vec![Vec::new(); stages.len() + 1];
-        for (id, value) in self.values.iter().enumerate() {
-            if value.level == Level::Row && !matches!(value.action, Action::Reduced(..)) {
-                rows[value.depth].push(id);
-            }
-        }
-        let mut events = self.row_events(&rows, roots, &stages);
-        events.push(Event { reads: self.row_reads_at_the_end(roots, &last), writes: Vec::new() });
-        let (mut row_slots, mut element_slots) = (Slots::default(), Slots::default());
-        self.place(&events, Level::Row, &mut row_slots, &mut homes);
-
-        // Phases.
-        let mut phases = Vec::new();
-        for (depth, ids) in rows.iter().enumerate() {
-            if !ids.is_empty() {
-                phases.push(Phase::Rows(ids.iter().map(|id| self.step(*id, &homes)).collect()));
-            }
-            let Some(stage) = stages.get(depth) else { continue };
-            let mut trip = self.trip(stage, &mut element_slots, &mut homes);
-            trip.looks = look_codes(roots, LookPlace::Stage(depth), &homes);
-            trip.reductions = roots.stages[depth]
-                .iter()
-                .map(|s| Reduction {
-                    reduce: s.reduce,
-                    operand: homes[&s.operand],
-                    out: homes[&s.out],
-                    max_out: s.max_out.map(|m| homes[&m]),
-                })
-                .collect();
-            phases.push(Phase::Stage(trip));
-        }
-        let mut element_trip = self.trip(&last, &mut element_slots, &mut homes);
+        let trips = self.trips(roots);
+        let rows = self.rows_by_depth(trips.stages.len());
+        let row_slots = self.row_registers(&rows, roots, &trips, &mut homes);
+        let mut element_slots = Slots::default();
+        let phases = self.phases(&rows, roots, &trips, &mut element_slots, &mut homes);
+        let mut element_trip = self.trip(&trips.last, &mut element_slots, &mut homes);
         element_trip.looks = look_codes(roots, LookPlace::Element, &homes);
-        let label = |root: LabelRoot| LabelCode { label: homes[&root.label], row: root.row.map(|row| homes[&row]) };
-        let lenient = |node: usize| {
-            let of_sum = roots.lenient.iter().filter(|(sum, _)| sum.index() == node);
-            of_sum.map(|(_, root)| label(*root)).collect::<Vec<_>>()
-        };
         let mut code = PassCode {
             globals,
             phases,
             looks: look_codes(roots, LookPlace::Row, &homes),
-            labels: roots.labels().map(label).collect(),
+            labels: roots.labels().map(|root| label_code(root, &homes)).collect(),
             poison: Vec::new(),
             sums: Vec::new(),
             stores: Vec::new(),
@@ -360,46 +84,76 @@ impl Builder<'_> {
             row_slots: row_slots.kinds,
             element_slots: element_slots.kinds,
         };
-        // What poisons each sum, row value and element output.
-        let (mut of_sums, mut of_stores, mut of_elements) = (Vec::new(), Vec::new(), Vec::new());
-        for sum in &roots.sums {
-            let (src, node) = (homes[&sum.value], sum.node);
-            let consumer = Consumer::Sum(NodeId(node as u32));
-            match sum.to {
-                Scope::Group => {
-                    code.stores.push(Store { src, dest: Dest::GroupTerm(node), lenient: lenient(node) });
-                    of_stores.push(consumer);
-                }
-                _ => {
-                    code.sums.push(Sum { src, node, per_group: sum.per_group, lenient: lenient(node) });
-                    of_sums.push(consumer);
-                }
-            }
-        }
-        for root in &roots.outputs {
-            let (src, output) = (homes[&root.value], root.output);
-            let at_label = root.at_label.map(|(label, there)| (homes[&label], homes[&there]));
-            let consumer = Consumer::Output(output);
-            if root.is_element {
-                code.element_stores.push(ElementStore { src, output, at_label });
-                of_elements.push(consumer);
-            } else {
-                code.stores.push(Store { src, dest: Dest::Output(output), lenient: Vec::new() });
-                of_stores.push(consumer);
-            }
-        }
-        for root in &roots.poisons {
-            let places = |all: &[Consumer]| (0..all.len()).filter(|&k| root.consumers.contains(&all[k])).collect();
-            code.poison.push(PoisonCode {
-                row: root.row.map(|row| homes[&row]),
-                gate: root.gate.and_then(|gate| homes.get(&gate).copied()),
-                sums: places(&of_sums),
-                stores: places(&of_stores),
-                elements: places(&of_elements),
-                labels: root.labels.iter().copied().map(label).collect(),
-            });
-        }
+        let consumers = add_results(&mut code, roots, &homes);
+        code.poison = roots.poisons.iter().map(|root| poison_code(root, &consumers, &homes)).collect();
         code
+    }
+
+    /// The element values of each trip, with the values that it checks for NaN.
+    fn trips(&self, roots: &Roots) -> Trips {
+        let looked = |place: LookPlace| {
+            let looks = roots.looks.iter().filter(move |look| look.place == place);
+            looks.flat_map(|look| std::iter::once(look.value).chain(look.conditions.into_iter().flatten()))
+        };
+        let of_stage = |(index, stage): (usize, &Vec<Staged>)| {
+            self.elements(stage.iter().map(|s| s.operand).chain(looked(LookPlace::Stage(index))).collect())
+        };
+        let stages = roots.stages.iter().enumerate().map(of_stage).collect();
+        let outputs = roots.outputs.iter().filter(|o| o.is_element).map(|o| o.value);
+        let mut last: Vec<ValueId> = outputs.chain(looked(LookPlace::Element)).collect();
+        if !last.is_empty() {
+            last.extend(roots.poisons.iter().filter_map(|poison| poison.gate));
+        }
+        Trips { stages, last: self.elements(last) }
+    }
+
+    /// Row values that steps compute, by the number of stages before them.
+    fn rows_by_depth(&self, stages: usize) -> Vec<Vec<ValueId>> {
+        let mut rows: Vec<Vec<ValueId>> = vec![Vec::new(); stages + 1];
+        for (id, value) in self.values.iter().enumerate() {
+            if value.level == Level::Row && !matches!(value.action, Action::Reduced(..)) {
+                rows[value.depth].push(id);
+            }
+        }
+        rows
+    }
+
+    /// Registers of the row values.
+    fn row_registers(&self, rows: &[Vec<ValueId>], roots: &Roots, trips: &Trips, homes: &mut Homes) -> Slots {
+        let mut events = self.row_events(rows, roots, &trips.stages);
+        events.push(Event { reads: self.row_reads_at_the_end(roots, &trips.last), writes: Vec::new() });
+        let mut slots = Slots::default();
+        self.assign_registers(&events, Level::Row, &mut slots, homes);
+        slots
+    }
+
+    /// Row values and stages, in turn.
+    fn phases(
+        &self,
+        rows: &[Vec<ValueId>],
+        roots: &Roots,
+        trips: &Trips,
+        slots: &mut Slots,
+        homes: &mut Homes,
+    ) -> Vec<Phase> {
+        let mut phases = Vec::new();
+        for (depth, ids) in rows.iter().enumerate() {
+            if !ids.is_empty() {
+                phases.push(Phase::Rows(ids.iter().map(|id| self.step(*id, homes)).collect()));
+            }
+            let Some(stage) = trips.stages.get(depth) else { continue };
+            let mut trip = self.trip(stage, slots, homes);
+            trip.looks = look_codes(roots, LookPlace::Stage(depth), homes);
+            let reduction = |s: &Staged| Reduction {
+                reduce: s.reduce,
+                operand: homes[&s.operand],
+                out: homes[&s.out],
+                max_out: s.max_out.map(|max| homes[&max]),
+            };
+            trip.reductions = roots.stages[depth].iter().map(reduction).collect();
+            phases.push(Phase::Stage(trip));
+        }
+        phases
     }
 
     fn level(&self, id: ValueId) -> Level {
@@ -416,7 +170,8 @@ impl Builder<'_> {
         steps
     }
 
-    /// The values below the roots for which `follow` holds all the way, operands first.
+    /// The roots and values below them, operands first; values for which `follow` is false are left out, and operands
+    /// that only they read.
     fn below(&self, roots: &[ValueId], follow: impl Fn(ValueId) -> bool) -> Vec<ValueId> {
         let mut wanted = vec![false; self.values.len()];
         roots.iter().for_each(|r| wanted[*r] = true);
@@ -473,13 +228,13 @@ impl Builder<'_> {
     fn trip(&self, elements: &Elements, slots: &mut Slots, homes: &mut Homes) -> Trip {
         let mut events: Vec<Event> = elements.values.iter().map(|id| self.event(*id)).collect();
         events.push(Event { reads: elements.roots.clone(), writes: Vec::new() });
-        self.place(&events, Level::Element, slots, homes);
+        self.assign_registers(&events, Level::Element, slots, homes);
         let steps = elements.values.iter().map(|id| self.step(*id, homes)).collect();
         Trip { steps, reductions: Vec::new(), looks: Vec::new() }
     }
 
-    /// Gives each value of that level that is written a register, free again after its last read.
-    fn place(&self, events: &[Event], level: Level, slots: &mut Slots, homes: &mut Homes) {
+    /// Gives each value of `level` that an event writes a register, free again after its last read.
+    fn assign_registers(&self, events: &[Event], level: Level, slots: &mut Slots, homes: &mut Homes) {
         let mut last: HashMap<ValueId, usize> = HashMap::new();
         for (time, event) in events.iter().enumerate() {
             for &id in event.writes.iter().chain(&event.reads).filter(|id| self.level(**id) == level) {
@@ -499,7 +254,7 @@ impl Builder<'_> {
     }
 }
 
-/// The looks that are made there.
+/// The looks of `place`, as code.
 fn look_codes(roots: &Roots, place: LookPlace, homes: &Homes) -> Vec<LookCode> {
     let code = |look: &LookRoot| LookCode {
         poison: look.poison,
@@ -510,7 +265,65 @@ fn look_codes(roots: &Roots, place: LookPlace, homes: &Homes) -> Vec<LookCode> {
     roots.looks.iter().filter(|look| look.place == place).map(code).collect()
 }
 
-/// Something that reads values and writes values.
+fn label_code(root: LabelRoot, homes: &Homes) -> LabelCode {
+    LabelCode { label: homes[&root.label], row: root.row.map(|row| homes[&row]) }
+}
+
+/// The results that poisons may reach, each in the order of its list in [`PassCode`].
+#[derive(Default)]
+struct Consumers {
+    sums: Vec<Consumer>,
+    stores: Vec<Consumer>,
+    elements: Vec<Consumer>,
+}
+
+/// Adds the sums and stores of a pass.
+fn add_results(code: &mut PassCode, roots: &Roots, homes: &Homes) -> Consumers {
+    let mut consumers = Consumers::default();
+    for sum in &roots.sums {
+        let (src, node) = (homes[&sum.value], sum.node);
+        let of_sum = roots.lenient.iter().filter(|(sum, _)| sum.index() == node);
+        let lenient = of_sum.map(|(_, root)| label_code(*root, homes)).collect();
+        let consumer = Consumer::Sum(NodeId(node as u32));
+        match sum.to {
+            Scope::Group => {
+                code.stores.push(Store { src, dest: Dest::GroupTerm(node), lenient });
+                consumers.stores.push(consumer);
+            }
+            _ => {
+                code.sums.push(Sum { src, node, per_group: sum.per_group, lenient });
+                consumers.sums.push(consumer);
+            }
+        }
+    }
+    for root in &roots.outputs {
+        let (src, output) = (homes[&root.value], root.output);
+        let at_label = root.at_label.map(|(label, there)| (homes[&label], homes[&there]));
+        let consumer = Consumer::Output(output);
+        if root.is_element {
+            code.element_stores.push(ElementStore { src, output, at_label });
+            consumers.elements.push(consumer);
+        } else {
+            code.stores.push(Store { src, dest: Dest::Output(output), lenient: Vec::new() });
+            consumers.stores.push(consumer);
+        }
+    }
+    consumers
+}
+
+fn poison_code(root: &PoisonRoot, consumers: &Consumers, homes: &Homes) -> PoisonCode {
+    let indices = |all: &[Consumer]| (0..all.len()).filter(|&k| root.consumers.contains(&all[k])).collect();
+    PoisonCode {
+        row: root.row.map(|row| homes[&row]),
+        gate: root.gate.and_then(|gate| homes.get(&gate).copied()),
+        sums: indices(&consumers.sums),
+        stores: indices(&consumers.stores),
+        elements: indices(&consumers.elements),
+        labels: root.labels.iter().map(|label| label_code(*label, homes)).collect(),
+    }
+}
+
+/// Values that a step or a trip reads and writes.
 struct Event {
     reads: Vec<ValueId>,
     writes: Vec<ValueId>,
@@ -524,8 +337,8 @@ struct Slots {
 
 impl Slots {
     fn take(&mut self, kind: Kind) -> usize {
-        if let Some(place) = self.free.iter().rposition(|slot| self.kinds[*slot] == kind) {
-            return self.free.remove(place);
+        if let Some(index) = self.free.iter().rposition(|slot| self.kinds[*slot] == kind) {
+            return self.free.remove(index);
         }
         self.kinds.push(kind);
         self.kinds.len() - 1

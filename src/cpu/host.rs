@@ -123,7 +123,7 @@ impl HostTensor<'_> {
     }
 }
 
-/// An empty vector with room for so many values: shapes may ask for more than there is.
+/// An empty vector with room for `count` values; an error if there is no memory for them.
 pub(super) fn room<T>(what: &str, count: usize) -> Result<Vec<T>> {
     let mut values = Vec::new();
     match values.try_reserve_exact(count) {
@@ -135,7 +135,7 @@ pub(super) fn room<T>(what: &str, count: usize) -> Result<Vec<T>> {
     }
 }
 
-/// Zeros, or else an error.
+/// `count` zeros; an error if there is no memory for them.
 pub(super) fn zeros<T: Clone + num_traits::Zero>(what: &str, count: usize) -> Result<Vec<T>> {
     let mut values = room(what, count)?;
     values.resize(count, T::zero());

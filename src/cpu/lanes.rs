@@ -3,7 +3,7 @@
 use super::math::Math;
 use crate::expr::op::Op;
 
-/// An operand: the same for the whole block, or one value a lane.
+/// An operand: one value for the whole block, or one per lane.
 #[derive(Clone, Copy)]
 pub enum Value<'a, V> {
     Uniform(V),
@@ -26,7 +26,7 @@ impl<V: Copy> Value<'_, V> {
     }
 }
 
-// Loops are macros: a closure with a long body is not always inlined, and then nothing becomes vector code.
+// Loops are macros: a closure with a long body is not always inlined, and its loop is then not vectorised.
 
 /// `out = body(a)`, lane by lane.
 macro_rules! map1 {
@@ -57,10 +57,10 @@ macro_rules! map2 {
     };
 }
 
-/// Accumulators of a reduction, so that neighbouring steps do not wait for each other.
+/// Accumulators per reduction: independent, so that a step does not wait for the one before.
 const WIDTH: usize = 32;
 
-/// `WIDTH` accumulators stepped through the values, in an order that depends on the length alone.
+/// `WIDTH` accumulators over the values, in an order that depends on the length only.
 macro_rules! accumulate {
     ($values:expr, $identity:expr, |$sum:pat_param, $x:pat_param| $step:expr) => {{
         let mut sums = [$identity; WIDTH];
@@ -80,9 +80,8 @@ macro_rules! accumulate {
     }};
 }
 
-/// Functions that are compiled for AVX2 with FMA as well, and run so where the processor has them. Nothing is
-/// reordered or contracted but in transcendental functions, which have other bits there: who calls those asks for
-/// `const FMA`, whether the processor has it.
+/// Functions compiled twice, the second time for AVX2 with FMA, which runs if the processor has both. Results have the
+/// same bits, except for transcendental functions: a function that calls these takes `const FMA`.
 macro_rules! vectorised {
     ($($(#[$doc:meta])* pub fn $name:ident<$t:ident: $bound:ident $(, const $fma:ident)?>($($arg:ident: $ty:ty),*) $(-> $result:ty)? $body:block)*) => {$(
         $(#[$doc])*
@@ -161,7 +160,7 @@ vectorised! {
         }
     }
 
-    /// Σ, in f64 from one block to the next.
+    /// Σ: accumulators in `T`, their total in f64.
     pub fn sum<T: Math>(values: &[T]) -> f64 {
         accumulate!(values, T::zero(), |sum, x| sum + x).map(T::to).sum()
     }
@@ -181,7 +180,7 @@ vectorised! {
         accumulate!(values, T::zero(), |nan, x| if x.is_nan() { x } else { nan }).any(T::is_nan)
     }
 
-    /// Σ exp(xⱼ − max) over the values less than the maximum, and how many are equal to it.
+    /// Σ exp(xⱼ − max) over the values below the maximum, and the number of values equal to it.
     pub fn exp_sum_below<T: Math, const FMA>(values: &[T], max: T) -> (f64, f64) {
         let (zero, one) = (T::zero(), T::one());
         let below = accumulate!(values, zero, |sum, x| sum + if x == max { zero } else { (x - max).exp_lane::<FMA>() });
@@ -189,7 +188,7 @@ vectorised! {
         (below.map(T::to).sum(), equal.map(T::to).sum())
     }
 
-    /// One more value for each lane's online softmax.
+    /// Adds one value per lane to the lane's online softmax.
     pub fn online_step<T: Math, const FMA>(values: &[T], max: &mut [T], rest: &mut [f64]) {
         for (&x, (m, r)) in values.iter().zip(max.iter_mut().zip(rest)) {
             let e = (-(x - *m).abs()).exp_lane::<FMA>().to();
@@ -199,11 +198,11 @@ vectorised! {
     }
 }
 
-/// What `compare` takes.
+/// Types that `compare` takes.
 pub trait Comparable: Copy + PartialOrd {}
 impl<V: Copy + PartialOrd> Comparable for V {}
 
-/// What `select` takes. By bits: from `if`, the compiler makes a choice between addresses, lane by lane.
+/// Types that `select` takes. Selection is by bits: from `if`, the compiler selects between addresses, lane by lane.
 pub trait Choose: Copy {
     fn choose(condition: bool, yes: Self, no: Self) -> Self;
 }
@@ -254,8 +253,8 @@ pub fn logic(op: Op, a: Value<'_, bool>, b: Value<'_, bool>, out: &mut [bool]) {
     }
 }
 
-/// State of an online softmax: `rest` is Σ over j ≠ argmax of exp(xⱼ − max); before any value it is −1, so that
-/// 1 + rest is always the sum of all.
+/// State of an online softmax: `rest` is Σ over j ≠ argmax of exp(xⱼ − max). It is −1 before any value, so that 1 +
+/// rest is always Σⱼ exp(xⱼ − max).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Online<T> {
     pub max: T,
@@ -263,7 +262,7 @@ pub struct Online<T> {
 }
 
 impl<T: Math> Online<T> {
-    /// Whether there is a softmax of what was seen: not of nothing (or all −∞), and not with +∞.
+    /// Whether the softmax is defined: there was a value above −∞, and none was +∞.
     pub fn is_defined(&self) -> bool {
         self.rest != -1.0 && self.max != T::infinity()
     }
@@ -277,7 +276,7 @@ impl<T: Math> Online<T> {
         if max == T::neg_infinity() {
             return Online::empty();
         }
-        // Every value equal to the maximum adds exactly 1, and the first of them is not counted.
+        // Each value equal to the maximum adds exactly 1; the first is left out of `rest`.
         let (below, equal) = exp_sum_below(values, max);
         Online { max, rest: below + (equal - 1.0) }
     }
@@ -289,7 +288,7 @@ impl<T: Math> Online<T> {
     }
 }
 
-/// Strided numbers, converted.
+/// Reads strided numbers, converted by `f`.
 pub fn gather<S: Copy, V: Copy>(data: &[S], offset: usize, stride: usize, out: &mut [V], f: impl Fn(S) -> V) {
     let count = out.len();
     match stride {
@@ -299,7 +298,7 @@ pub fn gather<S: Copy, V: Copy>(data: &[S], offset: usize, stride: usize, out: &
     }
 }
 
-/// Numbers to strided places.
+/// Writes numbers with a stride.
 pub fn scatter<T: Copy>(values: &[T], out: &mut [T], offset: usize, stride: usize) {
     out[offset..].iter_mut().step_by(stride).zip(values).for_each(|(o, &x)| *o = x);
 }

@@ -1,4 +1,4 @@
-//! Registers, and what one step does with them.
+//! Registers, and the steps that compute into them.
 
 use super::code::{Action, Level, Src, Step};
 use super::host::Data;
@@ -8,7 +8,7 @@ use crate::expr::op::{Kind, Op};
 use crate::expr::{Extent, ParamDecl};
 use crate::shape::Geometry;
 
-/// Lanes of a block: long enough that a step's fixed cost does not count, short enough for the first-level cache.
+/// Lanes per block: enough to hide a step's fixed cost, few enough for the first-level cache.
 pub const LANES: usize = 1024;
 
 /// Numbers that the CPU path computes in: f32 (throughput) and f64 (reference).
@@ -18,7 +18,7 @@ impl HostFloat for f64 {}
 
 /// Host data as numbers of this type.
 pub trait Numbers: Sized {
-    /// The data themselves, where they are of this type.
+    /// The data themselves, if they have this type.
     fn borrow<'a>(data: &'a Data<'_>) -> Option<&'a [Self]>;
 }
 
@@ -42,7 +42,7 @@ pub struct Source<'a> {
     pub strides: [u64; 4],
 }
 
-/// What all threads of a pass share.
+/// Data that all threads of a pass share.
 pub struct Shared<'r, 'a> {
     pub geometry: &'r Geometry,
     pub has_rows: bool,
@@ -77,7 +77,8 @@ impl Shared<'_, '_> {
     }
 }
 
-/// Calls `f(lane, offset, stride, count)` for each run of rows that a tensor keeps at one stride.
+/// Calls `f(lane, offset, stride, count)` for each run of rows whose elements are `stride` apart, the first at
+/// `offset`.
 pub fn for_runs(
     geometry: &Geometry,
     has_rows: bool,
@@ -110,16 +111,16 @@ pub fn for_runs(
     }
 }
 
-/// Which values a block's lanes are.
+/// The rows and columns that a block's lanes are.
 #[derive(Clone, Copy, Debug)]
 pub struct Spot {
     /// The first row.
     pub row: u64,
     /// Number of lanes.
     pub count: usize,
-    /// The column, or the first one.
+    /// The column; the first column if lanes are columns.
     pub col: usize,
-    /// Lanes are columns of one row, which has this lane in the tile; else they are rows.
+    /// If lanes are columns of one row, the row's index in the tile; `None` if lanes are rows.
     pub along: Option<usize>,
 }
 
@@ -128,7 +129,7 @@ enum Register<T> {
     Float(Vec<T>),
     Int(Vec<i64>),
     Bool(Vec<bool>),
-    /// In the hands of the step that writes it.
+    /// Lent to the step that writes it.
     Taken,
 }
 
@@ -136,7 +137,7 @@ enum Register<T> {
 #[derive(Clone)]
 pub struct Bank<'a, T> {
     registers: Vec<Register<T>>,
-    /// Numbers that a load left in the input.
+    /// Per register: the slice of an input that a load borrowed instead of copying.
     borrowed: Vec<Option<&'a [T]>>,
 }
 
@@ -165,7 +166,7 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
         Machine { shared, banks: [globals, bank(rows), bank(elements)] }
     }
 
-    /// Runs global code and gives the registers back.
+    /// Runs global code and returns its registers.
     pub fn globals(shared: &'r Shared<'r, 'a>, steps: &[Step]) -> Bank<'a, T> {
         let bank = Bank::new(steps.iter().map(|s| s.out.kind), 1);
         let mut machine = Machine::new(shared, bank, &[], &[]);
@@ -251,15 +252,15 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
         }
     }
 
-    /// Computes a step into a register, or says where the numbers are already.
+    /// Computes a step into a register, or returns the slice of an input that holds its numbers.
     fn compute(&self, action: &Action<Src>, spot: Spot, out: &mut Register<T>) -> Option<&'a [T]> {
         let count = spot.count;
         match (*action, out) {
             (Action::Float(bits), Register::Float(out)) => out.fill(T::of(f64::from_bits(bits))),
             (Action::Int(value), Register::Int(out)) => out.fill(value),
             (Action::Bool(value), Register::Bool(out)) => out.fill(value),
-            (Action::Param(place), Register::Float(out)) => out.fill(T::of(self.shared.params[place].value)),
-            (Action::Param(place), Register::Int(out)) => out.fill(self.shared.params[place].value as i64),
+            (Action::Param(index), Register::Float(out)) => out.fill(T::of(self.shared.params[index].value)),
+            (Action::Param(index), Register::Int(out)) => out.fill(self.shared.params[index].value as i64),
             (Action::Count(extent), Register::Float(out)) => out.fill(T::of(self.shared.count(extent) as f64)),
             (Action::Total(node), Register::Float(out)) => out.fill(T::of(self.shared.totals[node])),
             (Action::GroupSum(node), Register::Float(out)) => {
@@ -267,11 +268,11 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
                 let group = |lane: usize| ((spot.row + lane as u64) / self.shared.group_rows) as usize;
                 out[..count].iter_mut().enumerate().for_each(|(lane, o)| *o = T::of(sums[group(lane)]));
             }
-            (Action::Load(place), Register::Float(out)) => return self.load_floats(place, spot, &mut out[..count]),
-            (Action::Load(place), Register::Int(out)) => self.load_ints(place, spot, &mut out[..count]),
-            (Action::LaneReduce(place, label), Register::Float(out)) => {
+            (Action::Load(input), Register::Float(out)) => return self.load_floats(input, spot, &mut out[..count]),
+            (Action::Load(input), Register::Int(out)) => self.load_ints(input, spot, &mut out[..count]),
+            (Action::Gather(input, label), Register::Float(out)) => {
                 let labels = self.ints(label, spot);
-                self.gather(place, labels, spot, &mut out[..count]);
+                self.gather(input, labels, spot, &mut out[..count]);
             }
             (Action::ColIndex, Register::Int(out)) => match spot.along {
                 Some(_) => out[..count].iter_mut().zip(spot.col..).for_each(|(o, col)| *o = col as i64),
@@ -285,10 +286,10 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
 
     fn operate(&self, op: Op, operands: [Option<Src>; 3], spot: Spot, out: &mut Register<T>) {
         let count = spot.count;
-        let operand = |place: usize| operands[place].expect("an operation has as many operands as it takes");
-        let float = |place: usize| self.floats(operand(place), spot);
-        let int = |place: usize| self.ints(operand(place), spot);
-        let truth = |place: usize| self.bools(operand(place), spot);
+        let operand = |k: usize| operands[k].expect("an operation has one operand per argument");
+        let float = |k: usize| self.floats(operand(k), spot);
+        let int = |k: usize| self.ints(operand(k), spot);
+        let truth = |k: usize| self.bools(operand(k), spot);
         match out {
             Register::Float(out) => {
                 let out = &mut out[..count];
@@ -318,10 +319,10 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
         }
     }
 
-    /// Calls `f(lane, offset, stride, count)` for each run of lanes that an input keeps at one stride.
-    fn runs(&self, place: usize, spot: Spot, mut f: impl FnMut(usize, usize, usize, usize)) {
+    /// Calls `f(lane, offset, stride, count)` for each run of lanes whose elements are `stride` apart in an input.
+    fn runs(&self, input: usize, spot: Spot, mut f: impl FnMut(usize, usize, usize, usize)) {
         let Shared { geometry, has_rows, .. } = *self.shared;
-        let strides = &self.shared.inputs[place].strides;
+        let strides = &self.shared.inputs[input].strides;
         let by_col = if has_rows { strides[3] as usize } else { 0 };
         match spot.along {
             Some(_) => for_runs(geometry, has_rows, strides, spot.row, 1, |_, offset, _, _| {
@@ -333,11 +334,11 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
         }
     }
 
-    fn load_floats(&self, place: usize, spot: Spot, out: &mut [T]) -> Option<&'a [T]> {
-        let data = self.shared.inputs[place].data;
+    fn load_floats(&self, input: usize, spot: Spot, out: &mut [T]) -> Option<&'a [T]> {
+        let data = self.shared.inputs[input].data;
         let own = T::borrow(data);
         let mut borrowed = None;
-        self.runs(place, spot, |lane, offset, stride, count| {
+        self.runs(input, spot, |lane, offset, stride, count| {
             if let (Some(values), true) = (own, count == spot.count && (stride == 1 || count == 1)) {
                 borrowed = Some(&values[offset..offset + count]);
                 return;
@@ -353,10 +354,10 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
         borrowed
     }
 
-    fn load_ints(&self, place: usize, spot: Spot, out: &mut [i64]) {
-        self.runs(place, spot, |lane, offset, stride, count| {
+    fn load_ints(&self, input: usize, spot: Spot, out: &mut [i64]) {
+        self.runs(input, spot, |lane, offset, stride, count| {
             let out = &mut out[lane..lane + count];
-            match self.shared.inputs[place].data {
+            match self.shared.inputs[input].data {
                 Data::I32(values) => lanes::gather(values, offset, stride, out, i64::from),
                 Data::U32(values) => lanes::gather(values, offset, stride, out, i64::from),
                 _ => unreachable!("inputs of indices hold i32 or u32: the plan checked"),
@@ -365,15 +366,15 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
     }
 
     /// Each row's number at its label's column; a label out of range reads the last column.
-    fn gather(&self, place: usize, labels: Value<'_, i64>, spot: Spot, out: &mut [T]) {
-        let Source { data, strides } = self.shared.inputs[place];
+    fn gather(&self, input: usize, labels: Value<'_, i64>, spot: Spot, out: &mut [T]) {
+        let Source { data, strides } = self.shared.inputs[input];
         let (by_col, cols) = (strides[3] as usize, self.shared.cols());
         let read = |at: usize| match data {
             Data::F32(values) => T::of(f64::from(values[at])),
             Data::F64(values) => T::of(values[at]),
             _ => unreachable!("inputs of numbers hold f32 or f64: the plan checked"),
         };
-        self.runs(place, Spot { col: 0, ..spot }, |lane, offset, stride, count| {
+        self.runs(input, Spot { col: 0, ..spot }, |lane, offset, stride, count| {
             for k in 0..count {
                 let col = usize::try_from(labels.at(lane + k)).unwrap_or(usize::MAX);
                 let at = offset + k * stride + col.min(cols - 1) * by_col;

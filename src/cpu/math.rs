@@ -1,13 +1,13 @@
 //! Transcendental functions of f32 without branches or calls, so that loops over them become vector code.
 //!
-//! Polynomials and range reductions are those of Cephes (Moshier 1989); f64 uses the standard library.
+//! Polynomials and range reductions are from Cephes (Moshier 1989); f64 uses the standard library.
 //! Bounds, measured by the tests below: 2e-7 relative for all but `softplus` and `log_sigmoid` (3e-7).
 //!
-//! `FMA` says that the processor multiplies and adds in one step, rounding once; else that would be a call.
+//! `FMA` is whether the processor multiplies and adds with one rounding; without it, `mul_add` would be a call.
 
 use crate::expr::op::{Op, Real};
 
-/// A number that the CPU path computes in, with functions that vectorise where there are such.
+/// A number that the CPU path computes in. f32 has functions that vectorise.
 pub trait Math: Real {
     /// eᵃ
     fn exp_lane<const FMA: bool>(self) -> Self {
@@ -146,7 +146,7 @@ fn ln<const FMA: bool>(x: f32) -> f32 {
 #[inline(always)]
 fn ln_1p<const FMA: bool>(x: f32) -> f32 {
     let u = 1.0 + x;
-    // What rounding 1 + x lost.
+    // The rounding error of 1 + x.
     let lost = (x - (u - 1.0)) / u;
     let log = ln::<FMA>(u);
     if lost.abs() < 1.0 { log + lost } else { log }

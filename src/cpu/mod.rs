@@ -1,7 +1,7 @@
 //! The CPU path: an interpreter of lowered losses, in f64 (the reference) or f32 (the throughput baseline).
 //!
 //! It runs the same [`Program`] as the GPU, with the same treatment of NaN, masks and labels, on all threads.
-//! Sums do not depend on how many threads there are.
+//! Sums do not depend on the number of threads.
 //!
 //! ```
 //! use wgloss::{HostTensor, cpu, losses};
@@ -23,8 +23,11 @@ mod lanes;
 mod machine;
 mod math;
 mod output;
+mod state;
+mod tasks;
 #[cfg(test)]
 mod tests;
+mod values;
 
 pub use host::HostTensor;
 pub use machine::HostFloat;
@@ -43,8 +46,7 @@ use interpret::run_pass;
 use machine::{Machine, Shared, Source, for_runs};
 use std::marker::PhantomData;
 
-/// Lowers a loss and runs it once. The upstream gradient, where `wanted` says that there is one, is the input
-/// `upstream`.
+/// Lowers a loss and runs it once. The upstream gradient, if `wanted` has one, is the input `upstream`.
 ///
 /// Errors: as [`CpuPlan::new`]. A label out of range is reported by the accessors of the output.
 ///
@@ -125,35 +127,42 @@ pub struct CpuPlan<T> {
     /// Shape, strides and signedness of each input of the program.
     inputs: Vec<(Layout, bool)>,
     outputs: Vec<OutputPlan>,
-    /// Neighbouring rows within the class axis.
+    /// Rows per class axis that are adjacent in memory.
     inner: usize,
     group_rows: u64,
     numbers: PhantomData<T>,
 }
 
-/// Where an output of the program goes.
+/// Sums of the passes that have run, by node of the program.
+struct Sums {
+    totals: Vec<f64>,
+    /// One value per group.
+    groups: Vec<Vec<f64>>,
+}
+
+/// Shape of an output of the program.
 #[derive(Clone, Debug)]
 struct OutputPlan {
     shape: Vec<usize>,
-    /// Number of values that the passes give.
+    /// Values that the passes compute.
     count: usize,
-    /// Strides, along the merged axes, of the smaller tensor that these are summed into: the input is broadcast.
+    /// For the gradient of a broadcast input: strides of that input along the merged axes, by which values are summed.
     fold: Option<[u64; 4]>,
 }
 
 impl OutputPlan {
-    /// Number of values that are summed afterwards.
+    /// Values that are summed into the shape of a broadcast input; 0 for other outputs.
     fn broadcast(&self) -> usize {
         if self.fold.is_some() { self.count } else { 0 }
     }
 }
 
 impl<T: HostFloat> CpuPlan<T> {
-    /// Lowers a loss for inputs of these shapes and types; their values are not looked at.
+    /// Lowers a loss for inputs of these shapes and types; no value is read.
     ///
     /// Errors: [`Error::Name`] for an input that is missing or unknown, [`Error::DType`] for labels that are no
-    /// indices and numbers that are, [`Error::Shape`], [`Error::Buffer`] for data shorter than their layout, and
-    /// those of lowering.
+    /// integers and numbers that are, [`Error::Shape`], [`Error::Buffer`] for data shorter than their layout, and
+    /// errors of lowering.
     pub fn new(loss: &Loss, inputs: &[(&str, HostTensor<'_>)], wanted: &Wanted) -> Result<CpuPlan<T>> {
         loss.check()?;
         check_names(loss, inputs, wanted.upstream)?;
@@ -161,18 +170,18 @@ impl<T: HostFloat> CpuPlan<T> {
         let program = lower(loss, wanted, &present)?;
         check_read(&program.name, &program.inputs, inputs.iter().map(|(name, _)| *name))?;
         let tensors = program_inputs(&program, inputs)?;
-        let parts: Vec<Operand<'_>> = program
+        let operands: Vec<Operand<'_>> = program
             .inputs
             .iter()
             .zip(&tensors)
             .map(|(decl, tensor)| Operand { name: &decl.name, scope: decl.scope, layout: &tensor.layout })
             .collect();
-        let (geometry, outputs) = place_outputs(&program, &parts)?;
+        let (geometry, outputs) = place_outputs(&program, &operands)?;
         let inner = match program.row_axis {
             RowAxis::Class => geometry.domain.iter().skip(2).product(),
             RowAxis::Last | RowAxis::None => 1,
         };
-        let passes = (0..program.passes.len()).map(|place| compile::compile_pass(&program, place)).collect();
+        let passes = (0..program.passes.len()).map(|pass| compile::compile_pass(&program, pass)).collect();
         let last = compile::compile_final(&program);
         let group_rows = geometry.group_rows(&program.name, None)?;
         let inputs = tensors.iter().map(|t| (t.layout.clone(), t.data.is_unsigned())).collect();
@@ -180,7 +189,7 @@ impl<T: HostFloat> CpuPlan<T> {
         Ok(CpuPlan { loss, upstream, program, geometry, passes, last, inputs, outputs, inner, group_rows, numbers })
     }
 
-    /// Sets how many consecutive rows make a group; without it, the rows of one index of the first axis do.
+    /// Sets the number of consecutive rows per group; the default is the rows per index of the first axis.
     ///
     /// Errors: [`Error::Param`] unless it divides the number of rows.
     pub fn group_rows(mut self, rows: usize) -> Result<CpuPlan<T>> {
@@ -188,12 +197,12 @@ impl<T: HostFloat> CpuPlan<T> {
         Ok(self)
     }
 
-    /// What the results go to. The first run makes room for them.
+    /// An empty output for [`Self::run`], which allocates it on the first run.
     pub fn output(&self) -> CpuOutput<T> {
         let mut out = CpuOutput::new(self.geometry.cols);
         for (output, plan) in self.program.outputs.iter().zip(&self.outputs) {
             let name = match output.kind {
-                OutputKind::Grad(place) | OutputKind::HessianDiagonal(place) => self.program.inputs[place].name.clone(),
+                OutputKind::Grad(input) | OutputKind::HessianDiagonal(input) => self.program.inputs[input].name.clone(),
                 OutputKind::Loss | OutputKind::Denominator => String::new(),
                 OutputKind::Extra(ref name) => name.clone(),
             };
@@ -203,16 +212,15 @@ impl<T: HostFloat> CpuPlan<T> {
         out
     }
 
-    /// Runs it. The inputs must have the shapes, strides and types that the plan was made for; `out` is one of
-    /// [`Self::output`].
+    /// Runs the loss. Inputs must have the shapes, strides and types of the plan; `out` comes from [`Self::output`].
     ///
-    /// Errors: as [`Self::new`], for inputs that are not those of the plan; [`Error::OutOfMemory`].
+    /// Errors: as [`Self::new`] where an input differs from the plan's; [`Error::OutOfMemory`].
     pub fn run(&self, inputs: &[(&str, HostTensor<'_>)], out: &mut CpuOutput<T>) -> Result<()> {
         check_names(&self.loss, inputs, self.upstream)?;
         let tensors = program_inputs(&self.program, inputs)?;
         self.check_same(&tensors)?;
-        let targets = self.program.outputs.iter().map(|output| &output.kind);
-        if !out.fits(targets.zip(&self.outputs).map(|(target, plan)| (target, &plan.shape[..], plan.broadcast()))) {
+        let kinds = self.program.outputs.iter().map(|output| &output.kind);
+        if !out.fits(kinds.zip(&self.outputs).map(|(kind, plan)| (kind, &plan.shape[..], plan.broadcast()))) {
             let message = "the output is not one of this plan's".to_owned();
             return Err(Error::Buffer { input: "out".to_owned(), message });
         }
@@ -223,67 +231,72 @@ impl<T: HostFloat> CpuPlan<T> {
             .map(|(tensor, strides)| Source { data: &tensor.data, strides: *strides })
             .collect();
         let nodes = self.program.nodes.len();
-        let (mut totals, mut group_sums) = (vec![0.0; nodes], vec![Vec::new(); nodes]);
+        let mut sums = Sums { totals: vec![0.0; nodes], groups: vec![Vec::new(); nodes] };
         out.bad_label = None;
         for code in &self.passes {
-            let shared = self.shared(&sources, &totals, &group_sums);
-            let rows = shared.rows() as usize;
-            let is_group = |store: &&code::Store| matches!(store.dest, Dest::GroupTerm(_));
-            let terms = code.stores.iter().filter(is_group).map(|_| zeros("the rows' terms of a group sum", rows));
-            let mut terms: Vec<Vec<T>> = terms.collect::<Result<_>>()?;
-            let mut places = out.full_mut();
-            let mut free_terms = terms.iter_mut();
-            let mut stores = Vec::new();
-            for store in &code.stores {
-                stores.push(match store.dest {
-                    Dest::Output(place) => places[place].take().expect("an output is stored once"),
-                    Dest::GroupTerm(_) => {
-                        free_terms.next().expect("every store of group terms has terms").as_mut_slice()
-                    }
-                });
-            }
-            let take = |place: usize| places[place].take().expect("an output is stored once");
-            let elements = code.element_stores.iter().map(|store| store.output).map(take).collect();
-            let result = run_pass(&shared, code, self.inner, stores, elements)?;
-            for (sum, value) in code.sums.iter().zip(&result.sums) {
-                totals[sum.node] = *value;
-            }
-            for (store, terms) in code.stores.iter().filter(is_group).zip(&terms) {
-                let Dest::GroupTerm(node) = store.dest else { unreachable!("only stores of group terms are left") };
-                let group = |terms: &[T]| terms.iter().map(|x| x.to()).sum();
-                group_sums[node] = terms.chunks(self.group_rows as usize).map(group).collect();
-            }
-            // The lowest row of any pass.
-            out.bad_label = out.bad_label.into_iter().chain(result.bad_label).min_by_key(|bad| bad.0);
+            self.run_pass(code, &sources, &mut sums, out)?;
         }
-        let shared = self.shared(&sources, &totals, &group_sums);
-        let globals = Machine::<T>::globals(&shared, &self.last.globals);
-        for total in &self.last.outputs {
-            let holds = |row: Option<code::Src>| row.is_none_or(|row| Machine::global_bool(&globals, row));
-            let is_seen =
-                |(src, row): &(code::Src, Option<code::Src>)| Machine::global(&globals, *src).is_nan() && holds(*row);
-            let poisoned = total.looks.iter().any(is_seen);
-            let value = Machine::global(&globals, total.src);
-            out.set_total(total.output, if poisoned { T::nan() } else { value });
-        }
-        for (place, plan) in self.outputs.iter().enumerate() {
+        let shared = self.shared(&sources, &sums);
+        self.finish_totals(&shared, out);
+        for (index, plan) in self.outputs.iter().enumerate() {
             if let Some(strides) = &plan.fold {
-                let by_element = self.program.outputs[place].scope == Scope::Element;
+                let by_element = self.program.outputs[index].scope == Scope::Element;
                 let cols = if by_element { shared.cols() } else { 1 };
-                out.fold(place, |full, sums| self.fold(full, cols, strides, sums))?;
+                out.fold(index, |full, sums| self.fold(full, cols, strides, sums))?;
             }
         }
         Ok(())
     }
 
-    fn shared<'r, 'a>(
-        &'r self,
-        inputs: &'r [Source<'a>],
-        totals: &'r [f64],
-        group_sums: &'r [Vec<f64>],
-    ) -> Shared<'r, 'a> {
+    /// Runs one pass into `out`, and its sums into `sums`.
+    fn run_pass(&self, code: &PassCode, sources: &[Source<'_>], sums: &mut Sums, out: &mut CpuOutput<T>) -> Result<()> {
+        let shared = self.shared(sources, sums);
+        let rows = shared.rows() as usize;
+        let is_group = |store: &&code::Store| matches!(store.dest, Dest::GroupTerm(_));
+        let terms = code.stores.iter().filter(is_group).map(|_| zeros("the rows' terms of a group sum", rows));
+        let mut terms: Vec<Vec<T>> = terms.collect::<Result<_>>()?;
+        let mut outputs = out.full_mut();
+        let mut free_terms = terms.iter_mut();
+        let mut take = |output: usize| outputs[output].take().expect("an output is stored once");
+        let mut stores = Vec::new();
+        for store in &code.stores {
+            stores.push(match store.dest {
+                Dest::Output(output) => take(output),
+                Dest::GroupTerm(_) => free_terms.next().expect("every store of group terms has terms").as_mut_slice(),
+            });
+        }
+        let elements = code.element_stores.iter().map(|store| take(store.output)).collect();
+        let result = run_pass(&shared, code, self.inner, stores, elements)?;
+        for (sum, value) in code.sums.iter().zip(&result.sums) {
+            sums.totals[sum.node] = *value;
+        }
+        for (store, terms) in code.stores.iter().filter(is_group).zip(&terms) {
+            let Dest::GroupTerm(node) = store.dest else { unreachable!("only stores of group terms are left") };
+            let group = |terms: &[T]| terms.iter().map(|x| x.to()).sum();
+            sums.groups[node] = terms.chunks(self.group_rows as usize).map(group).collect();
+        }
+        // The lowest row of any pass.
+        out.bad_label = out.bad_label.into_iter().chain(result.bad_label).min_by_key(|bad| bad.0);
+        Ok(())
+    }
+
+    /// Computes the outputs of one number, after all passes.
+    fn finish_totals(&self, shared: &Shared<'_, '_>, out: &mut CpuOutput<T>) {
+        let globals = Machine::<T>::globals(shared, &self.last.globals);
+        for total in &self.last.outputs {
+            let holds = |row: Option<code::Src>| row.is_none_or(|row| Machine::global_bool(&globals, row));
+            let is_nan =
+                |(src, row): &(code::Src, Option<code::Src>)| Machine::global(&globals, *src).is_nan() && holds(*row);
+            let poisoned = total.looks.iter().any(is_nan);
+            let value = Machine::global(&globals, total.src);
+            out.set_total(total.output, if poisoned { T::nan() } else { value });
+        }
+    }
+
+    fn shared<'r, 'a>(&'r self, inputs: &'r [Source<'a>], sums: &'r Sums) -> Shared<'r, 'a> {
         let CpuPlan { geometry, group_rows, program, .. } = self;
         let (has_rows, params) = (program.has_rows(), &program.params[..]);
+        let Sums { totals, groups: group_sums } = sums;
         Shared { geometry, has_rows, group_rows: *group_rows, params, inputs, totals, group_sums }
     }
 
@@ -302,7 +315,7 @@ impl<T: HostFloat> CpuPlan<T> {
         Ok(())
     }
 
-    /// Sums the gradient of every element (or row) into that of a smaller, broadcast input.
+    /// Sums the gradients of elements (or rows) that one element of a broadcast input was read for.
     fn fold(&self, full: &[T], cols: usize, strides: &[u64; 4], sums: &mut [f64]) {
         let has_rows = self.program.has_rows();
         let rows = full.len() / cols;
@@ -324,7 +337,7 @@ fn find<'t, 'a>(inputs: &'t [(&str, HostTensor<'a>)], name: &str) -> Option<&'t 
     inputs.iter().find(|(known, _)| *known == name).map(|(_, tensor)| tensor)
 }
 
-/// Every input that the loss needs is there, and no other.
+/// An error unless every input that the loss needs is given, and no other.
 fn check_names(loss: &Loss, inputs: &[(&str, HostTensor<'_>)], upstream: Upstream) -> Result<()> {
     let specs = loss.inputs();
     let mut known: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
@@ -349,7 +362,7 @@ fn check_names(loss: &Loss, inputs: &[(&str, HostTensor<'_>)], upstream: Upstrea
     }
 }
 
-/// The tensors of a program's inputs, in order, of the types that it takes.
+/// The tensors of a program's inputs, in its order, their types and lengths checked.
 fn program_inputs<'t, 'a>(program: &Program, inputs: &'t [(&str, HostTensor<'a>)]) -> Result<Vec<&'t HostTensor<'a>>> {
     let mut tensors = Vec::new();
     for decl in &program.inputs {
@@ -364,7 +377,7 @@ fn program_inputs<'t, 'a>(program: &Program, inputs: &'t [(&str, HostTensor<'a>)
             _ => {}
         }
         if decl.scope == Scope::Group {
-            let message = format!("`{}` has one value a group; give one a row instead", decl.name);
+            let message = format!("`{}` has one value per group; give one per row instead", decl.name);
             return Err(Error::Unsupported { message });
         }
         let (layout, length) = (&tensor.layout, tensor.data.len());
@@ -384,30 +397,31 @@ fn dtype_error(input: &str, expected: &str, tensor: &HostTensor<'_>) -> Error {
     Error::DType { input: input.to_owned(), expected: expected.to_owned(), found }
 }
 
-/// The geometry of the inputs, and of the outputs that are summed to a broadcast input's shape.
-fn place_outputs(program: &Program, parts: &[Operand<'_>]) -> Result<(Geometry, Vec<OutputPlan>)> {
-    let geometry = Geometry::new(program.row_axis, parts)?;
-    let layouts: Vec<Layout> = parts.iter().map(|part| Layout::contiguous(&part.layout.shape)).collect();
-    let mut all = parts.to_vec();
+/// The geometry of the inputs, and of gradients that are summed to the shape of a broadcast input.
+fn place_outputs(program: &Program, inputs: &[Operand<'_>]) -> Result<(Geometry, Vec<OutputPlan>)> {
+    let geometry = Geometry::new(program.row_axis, inputs)?;
+    let layouts: Vec<Layout> = inputs.iter().map(|input| Layout::contiguous(&input.layout.shape)).collect();
+    let mut all = inputs.to_vec();
     let mut outputs: Vec<(OutputPlan, Option<usize>)> = Vec::new();
     for output in &program.outputs {
         let shape = geometry.shape_of(output.scope);
         let count = shape.iter().product();
         let (shape, input) = match output.kind {
-            OutputKind::Grad(place) | OutputKind::HessianDiagonal(place) => (layouts[place].shape.clone(), Some(place)),
+            OutputKind::Grad(input) | OutputKind::HessianDiagonal(input) => (layouts[input].shape.clone(), Some(input)),
             OutputKind::Loss | OutputKind::Denominator | OutputKind::Extra(_) => (shape, None),
         };
-        let smaller = input.filter(|place| output.scope > Scope::Total && layouts[*place].len() != count);
-        if let (Some(place), OutputKind::HessianDiagonal(_)) = (smaller, &output.kind) {
-            return Err(no_hessian_of_broadcast(parts[place].name));
+        let smaller = input.filter(|input| output.scope > Scope::Total && layouts[*input].len() != count);
+        if let (Some(input), OutputKind::HessianDiagonal(_)) = (smaller, &output.kind) {
+            return Err(no_hessian_of_broadcast(inputs[input].name));
         }
-        let part = smaller.map(|place| {
-            all.push(Operand { layout: &layouts[place], ..parts[place].clone() });
+        let operand = smaller.map(|input| {
+            all.push(Operand { layout: &layouts[input], ..inputs[input].clone() });
             all.len() - 1
         });
-        outputs.push((OutputPlan { shape, count, fold: None }, part));
+        outputs.push((OutputPlan { shape, count, fold: None }, operand));
     }
-    let geometry = if all.len() > parts.len() { Geometry::new(program.row_axis, &all)? } else { geometry };
-    let placed = outputs.into_iter().map(|(plan, part)| OutputPlan { fold: part.map(|p| geometry.strides[p]), ..plan });
-    Ok((geometry.clone(), placed.collect()))
+    let geometry = if all.len() > inputs.len() { Geometry::new(program.row_axis, &all)? } else { geometry };
+    let fold = |operand: Option<usize>| operand.map(|operand| geometry.strides[operand]);
+    let outputs = outputs.into_iter().map(|(plan, operand)| OutputPlan { fold: fold(operand), ..plan }).collect();
+    Ok((geometry, outputs))
 }

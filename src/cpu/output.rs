@@ -5,10 +5,10 @@ use super::machine::HostFloat;
 use crate::error::{Error, Result};
 use crate::lower::OutputKind;
 
-/// Losses, gradients and whatever else was wanted.
+/// The wanted outputs of a run: losses, gradients, and others.
 ///
-/// Accessors of values give [`Error::LabelOutOfRange`] where a label was out of range, as reading from the GPU does;
-/// [`Self::take_bad_label`] clears that, and then they give the poisoned values.
+/// If a label was out of range, accessors return [`Error::LabelOutOfRange`], as reading from the GPU does, until
+/// [`Self::take_bad_label`] clears the status; then they return the poisoned values.
 #[derive(Clone, Debug)]
 pub struct CpuOutput<T> {
     items: Vec<Item<T>>,
@@ -22,11 +22,11 @@ struct Item<T> {
     /// Name of the input, for gradients.
     name: String,
     shape: Vec<usize>,
-    /// Number of values, and of those that are summed to them afterwards.
+    /// Length of `values`, and of `broadcast`.
     counts: [usize; 2],
     /// Empty before the first run.
     values: Vec<T>,
-    /// The gradient of each element, where those are summed to a broadcast input's shape afterwards.
+    /// For a broadcast input, the gradients per element before they are summed to its shape; else empty.
     broadcast: Vec<T>,
 }
 
@@ -39,7 +39,7 @@ impl<T: HostFloat> CpuOutput<T> {
         self.items.push(Item { kind, name, shape, counts, values: Vec::new(), broadcast: Vec::new() });
     }
 
-    /// Memory for the values, where the first run has not made it.
+    /// Allocates the values on the first run.
     pub(super) fn make_room(&mut self) -> Result<()> {
         for Item { counts: [count, broadcast], values, broadcast: full, .. } in &mut self.items {
             if values.len() != *count || full.len() != *broadcast {
@@ -50,12 +50,12 @@ impl<T: HostFloat> CpuOutput<T> {
         Ok(())
     }
 
-    /// Whether these are the outputs: target, shape, and number of values before they are summed to that shape.
+    /// Whether the outputs have these kinds, shapes, and lengths of `broadcast`.
     pub(super) fn fits<'s>(&'s self, outputs: impl Iterator<Item = (&'s OutputKind, &'s [usize], usize)>) -> bool {
         self.items.iter().map(|item| (&item.kind, item.shape.as_slice(), item.counts[1])).eq(outputs)
     }
 
-    /// Where the passes store each output.
+    /// The values of each output that passes store: before they are summed, for a broadcast input.
     pub(super) fn full_mut(&mut self) -> Vec<Option<&mut [T]>> {
         let mut full = Vec::new();
         for item in &mut self.items {
@@ -64,12 +64,12 @@ impl<T: HostFloat> CpuOutput<T> {
         full
     }
 
-    pub(super) fn set_total(&mut self, place: usize, value: T) {
-        self.items[place].values.fill(value);
+    pub(super) fn set_total(&mut self, index: usize, value: T) {
+        self.items[index].values.fill(value);
     }
 
-    pub(super) fn fold(&mut self, place: usize, sum: impl FnOnce(&[T], &mut [f64])) -> Result<()> {
-        let item = &mut self.items[place];
+    pub(super) fn fold(&mut self, index: usize, sum: impl FnOnce(&[T], &mut [f64])) -> Result<()> {
+        let item = &mut self.items[index];
         let mut sums = zeros("a gradient's sums", item.values.len())?;
         sum(&item.broadcast, &mut sums);
         item.values.iter_mut().zip(sums).for_each(|(value, sum)| *value = T::of(sum));
@@ -91,9 +91,9 @@ impl<T: HostFloat> CpuOutput<T> {
         })
     }
 
-    /// The loss: its only value, or the first one where it is not reduced.
+    /// The loss: its only value, or the first if it is not reduced.
     ///
-    /// Errors: [`Error::LabelOutOfRange`]; [`Error::Name`] where it was not wanted.
+    /// Errors: [`Error::LabelOutOfRange`]; [`Error::Name`] if it was not wanted.
     pub fn loss(&self) -> Result<f64> {
         Ok(self.loss_values()?[0].to())
     }
@@ -105,13 +105,13 @@ impl<T: HostFloat> CpuOutput<T> {
         Ok(&self.item("loss", "loss", |item| item.kind == OutputKind::Loss)?.values)
     }
 
-    /// Shape of the loss: empty where it is reduced, or not wanted.
+    /// Shape of the loss; empty if it is reduced, or not wanted.
     pub fn loss_shape(&self) -> &[usize] {
         let loss = self.items.iter().find(|item| item.kind == OutputKind::Loss);
         loss.map_or(&[], |item| &item.shape)
     }
 
-    /// The gradient with respect to an input, contiguous in its shape; summed where the input was broadcast.
+    /// The gradient with respect to an input, contiguous in its shape, and summed if the input was broadcast.
     ///
     /// Errors: as [`Self::loss`].
     pub fn grad(&self, input: &str) -> Result<&[T]> {
@@ -127,7 +127,7 @@ impl<T: HostFloat> CpuOutput<T> {
         Ok(&self.item("Hessian diagonal", input, is)?.values)
     }
 
-    /// Another output of the loss, by name: a number a row, or one in all.
+    /// An extra output, by name: one number per row, or one in all.
     ///
     /// Errors: as [`Self::loss`].
     pub fn extra(&self, name: &str) -> Result<&[T]> {
@@ -135,18 +135,18 @@ impl<T: HostFloat> CpuOutput<T> {
         Ok(&self.item("extra output", name, is)?.values)
     }
 
-    /// What the mean divided by, where that was wanted.
+    /// The denominator of the mean, if it was wanted.
     pub fn denominator(&self) -> Option<f64> {
         let item = self.items.iter().find(|item| item.kind == OutputKind::Denominator)?;
         item.values.first().map(|value| value.to())
     }
 
-    /// The first row with a label out of range, and the label.
+    /// First row whose label is out of range, and the label.
     pub fn bad_label(&self) -> Option<(u64, i64)> {
         self.bad_label
     }
 
-    /// Reads and clears the status: afterwards the values can be read, those of bad rows being NaN.
+    /// Reads and clears the status. Afterwards the values can be read; rows with a bad label are NaN.
     pub fn take_bad_label(&mut self) -> Option<(u64, i64)> {
         self.bad_label.take()
     }

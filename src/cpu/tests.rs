@@ -1,4 +1,4 @@
-//! What the CPU path promises, against textbook loops.
+//! The CPU path against textbook loops.
 
 use super::*;
 use crate::loss::{Denominator, Unreduced};
