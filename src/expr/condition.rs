@@ -1,4 +1,4 @@
-//! Conditions put together, each said once.
+//! Conditions combined, without repetition.
 
 use super::op::{Kind, Op};
 use super::{Graph, Node, NodeId};
@@ -12,8 +12,8 @@ pub(crate) fn not(graph: &Graph, condition: NodeId) -> NodeId {
     }
 }
 
-/// Whether a condition may have no truth value: it is computed from a number, which may be NaN, or from a label that is
-/// gathered at, which may be no class.
+/// Whether a condition may have no truth value: it reads a number, which may be NaN, or a gather, whose label may be
+/// out of range.
 pub(crate) fn may_be_nan(graph: &Graph, condition: NodeId) -> bool {
     graph.reachable(&[condition]).into_iter().any(|id| match graph.node(id) {
         Node::Input(_) => graph.kind(id) == Kind::Float,
@@ -22,17 +22,17 @@ pub(crate) fn may_be_nan(graph: &Graph, condition: NodeId) -> bool {
     })
 }
 
-/// Both, each said once.
+/// Both conditions; a term that both have stands once.
 pub(crate) fn and(graph: &Graph, a: NodeId, b: NodeId) -> NodeId {
     let holds = |x: NodeId| graph.node(x) == Node::Bool(true);
     match (a, b) {
-        _ if a == b || holds(b) || parts(graph, a).contains(&b) => a,
+        _ if a == b || holds(b) || terms(graph, a).contains(&b) => a,
         _ if holds(a) => b,
         _ => graph.expr(a).and(graph.expr(b)).id,
     }
 }
 
-/// Either; `None` where one of the two always holds.
+/// Either condition; `None` if one of the two always holds.
 pub(crate) fn or(graph: &Graph, a: NodeId, b: NodeId) -> Option<NodeId> {
     if a == b {
         return Some(a);
@@ -40,8 +40,8 @@ pub(crate) fn or(graph: &Graph, a: NodeId, b: NodeId) -> Option<NodeId> {
     if a == not(graph, b) {
         return None;
     }
-    let (of_a, of_b) = (parts(graph, a), parts(graph, b));
-    // x and c, or x and not c: x.
+    let (of_a, of_b) = (terms(graph, a), terms(graph, b));
+    // (x and c) or (x and not c) -> x
     let common: Vec<NodeId> = of_a.iter().copied().filter(|x| of_b.contains(x)).collect();
     let rest = |all: &[NodeId]| {
         let own = all.iter().copied().filter(|x| !common.contains(x));
@@ -55,16 +55,16 @@ pub(crate) fn or(graph: &Graph, a: NodeId, b: NodeId) -> Option<NodeId> {
     }
 }
 
-/// What a condition is the conjunction of.
-pub(crate) fn parts(graph: &Graph, condition: NodeId) -> Vec<NodeId> {
-    let (mut parts, mut open) = (Vec::new(), vec![condition]);
+/// The terms of a conjunction.
+pub(crate) fn terms(graph: &Graph, condition: NodeId) -> Vec<NodeId> {
+    let (mut terms, mut open) = (Vec::new(), vec![condition]);
     while let Some(id) = open.pop() {
         match graph.node(id) {
             Node::Op(Op::And, [a, b, _]) => open.extend([b, a]),
-            _ => parts.push(id),
+            _ => terms.push(id),
         }
     }
-    parts
+    terms
 }
 
 #[cfg(test)]

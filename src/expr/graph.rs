@@ -20,12 +20,12 @@ struct Inner {
     params: Vec<ParamDecl>,
     /// Labels of an unsigned type.
     unsigned: HashSet<String>,
-    /// Selections of autodiff: 0 where an adjoint is 0, else a multiple of that adjoint.
+    /// Selections that autodiff made: 0 where an adjoint is 0, else a multiple of the adjoint.
     multiples: HashSet<NodeId>,
     fault: Option<String>,
 }
 
-/// Class indices that some label may hold.
+/// Class indices that a label of either type may hold.
 const LABELS: RangeInclusive<i64> = i32::MIN as i64..=u32::MAX as i64;
 
 impl Inner {
@@ -33,7 +33,7 @@ impl Inner {
     fn indices(&self, id: NodeId) -> RangeInclusive<i64> {
         match self.nodes[id.index()] {
             Node::Int(index) => index..=index,
-            Node::Input(place) if self.unsigned.contains(&self.inputs[place as usize].name) => 0..=i64::from(u32::MAX),
+            Node::Input(index) if self.unsigned.contains(&self.inputs[index as usize].name) => 0..=i64::from(u32::MAX),
             Node::Input(_) => i64::from(i32::MIN)..=i64::from(i32::MAX),
             Node::ColIndex | Node::Reduce(Reduce::ArgMax, _) => 0..=i64::from(i32::MAX),
             Node::Detach(x) => self.indices(x),
@@ -47,7 +47,7 @@ impl Inner {
         }
     }
 
-    /// Labels of both types hold indices that the other does not, and whose bits it does.
+    /// The mistake of comparing a signed label with an unsigned one: the same bits are different indices.
     fn mixed_labels(&self, node: &Node) -> Option<String> {
         let Node::Op(Op::Eq, [a, b, _]) = *node else { return None };
         if self.kinds[a.index()] != Kind::Int || self.kinds[b.index()] != Kind::Int {
@@ -62,8 +62,8 @@ impl Inner {
         mixed.then(|| "compares a signed label with an unsigned one; make them one type".to_owned())
     }
 
-    /// Whether a comparison is of two indices that no value is both of. Kernels compare bits, in which -1 and the
-    /// largest u32 are the same: what is left to compare differs in its bits where it differs.
+    /// Whether a node compares two indices that can never be equal. Kernels compare bits, in which −1 equals the
+    /// largest u32; once such comparisons are gone, different indices have different bits.
     fn never_equal(&self, node: &Node) -> bool {
         let Node::Op(Op::Eq, [a, b, _]) = *node else { return false };
         if self.kinds[a.index()] != Kind::Int || self.kinds[b.index()] != Kind::Int {
@@ -101,12 +101,12 @@ impl Graph {
         self.inner.borrow().nodes[id.index()]
     }
 
-    /// Marks a selection as one of autodiff's: 0 where an adjoint is 0, else a multiple of that adjoint.
+    /// Marks a selection that autodiff made: 0 where an adjoint is 0, else a multiple of the adjoint.
     pub(crate) fn mark_multiple(&self, selection: NodeId) {
         self.inner.borrow_mut().multiples.insert(selection);
     }
 
-    /// Whether a selection was marked so.
+    /// Whether [`Graph::mark_multiple`] marked this selection.
     pub(crate) fn is_multiple(&self, selection: NodeId) -> bool {
         self.inner.borrow().multiples.contains(&selection)
     }
@@ -129,8 +129,8 @@ impl Graph {
         }
     }
 
-    /// The first literal that a kernel would not see as it is written, as an error of that loss: what autodiff and
-    /// simplification make of literals later is not the author's.
+    /// The first literal that is not a normal f32 or a label's index, as an error of that loss. Called before autodiff
+    /// and simplification, which make literals of their own.
     pub(crate) fn verify_literals(&self, loss: &str) -> Result<(), Error> {
         let wrong = |node: &Node| match *node {
             Node::Int(index) if !LABELS.contains(&index) => {
@@ -147,7 +147,7 @@ impl Graph {
         }
     }
 
-    /// Says that the label of that name holds no negative index.
+    /// Declares that the label of that name holds no negative index.
     pub(crate) fn declare_unsigned(&self, name: &str) {
         self.inner.borrow_mut().unsigned.insert(name.to_owned());
     }
@@ -167,48 +167,48 @@ impl Graph {
         self.len() == 0
     }
 
-    /// Place of the input of that name, declared on first use.
+    /// Index of the input of that name, declared on first use.
     pub(super) fn declare_input(&self, name: &str, scope: Scope, kind: Kind) -> u32 {
         let mut inner = self.inner.borrow_mut();
-        let place = match inner.inputs.iter().position(|i| i.name == name) {
-            Some(place) => {
-                let known = (inner.inputs[place].scope, inner.inputs[place].kind);
+        let index = match inner.inputs.iter().position(|i| i.name == name) {
+            Some(index) => {
+                let known = (inner.inputs[index].scope, inner.inputs[index].kind);
                 if known != (scope, kind) {
                     let message =
                         format!("input `{name}` is {known:?} in one place and {:?} in another", (scope, kind));
                     inner.fault.get_or_insert(message);
                 }
-                place
+                index
             }
             None => {
                 inner.inputs.push(InputDecl { name: name.to_owned(), scope, kind });
                 inner.inputs.len() - 1
             }
         };
-        place as u32
+        index as u32
     }
 
-    /// Place of the parameter of that name, declared on first use.
+    /// Index of the parameter of that name, declared on first use.
     pub(super) fn declare_param(&self, name: &str, kind: Kind, value: f64) -> u32 {
         let mut inner = self.inner.borrow_mut();
-        let place = match inner.params.iter().position(|p| p.name == name) {
-            Some(place) => {
-                let known = inner.params[place].kind;
+        let index = match inner.params.iter().position(|p| p.name == name) {
+            Some(index) => {
+                let known = inner.params[index].kind;
                 if known != kind {
                     let message = format!("parameter `{name}` is {known:?} in one place and {kind:?} in another");
                     inner.fault.get_or_insert(message);
                 }
-                place
+                index
             }
             None => {
                 inner.params.push(ParamDecl { name: name.to_owned(), kind, value });
                 inner.params.len() - 1
             }
         };
-        place as u32
+        index as u32
     }
 
-    /// Adds a node, or finds it. Every node passes here, so scope and kind are inferred and checked here.
+    /// Adds a node, or finds it. Scope and kind of every node are inferred and checked here.
     pub(super) fn insert(&self, node: Node) -> NodeId {
         let mut inner = self.inner.borrow_mut();
         let node = if inner.never_equal(&node) { Node::Bool(false) } else { node };

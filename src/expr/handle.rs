@@ -75,14 +75,14 @@ impl Graph {
     }
 }
 
-/// What may stand for an expression: an expression, or a number.
+/// An expression, or a number that becomes one.
 pub trait IntoExpr<'g> {
     /// As an expression of that graph.
     fn into_expr(self, graph: &'g Graph) -> Expr<'g>;
 }
 
 impl<'g> IntoExpr<'g> for Expr<'g> {
-    /// An expression of another graph has no meaning in this one: that is a mistake of the loss.
+    /// An expression of another graph is a mistake of the loss, which comes back as an error.
     fn into_expr(self, graph: &'g Graph) -> Expr<'g> {
         if std::ptr::eq(self.graph, graph) {
             return self;
@@ -211,8 +211,8 @@ impl<'g> Expr<'g> {
         other.into_expr(self.graph).le(self)
     }
 
-    /// `yes` where this condition holds, else `no`. The branch not taken contributes no gradient and is not looked at:
-    /// a NaN in it goes nowhere (x.gt(0.0).select(x.sqrt(), 0.0) is 0 with gradient 0 below 0). A NaN that the condition
+    /// `yes` where this condition holds, else `no`. The branch not taken has no gradient, and a NaN in it has no
+    /// effect (x.gt(0.0).select(x.sqrt(), 0.0) is 0 with gradient 0 below 0). A NaN that the condition
     /// itself compares comes out as NaN.
     pub fn select(self, yes: impl IntoExpr<'g>, no: impl IntoExpr<'g>) -> Expr<'g> {
         let (yes, no) = (yes.into_expr(self.graph), no.into_expr(self.graph));
@@ -254,30 +254,30 @@ impl<'g> Expr<'g> {
         self.graph.add(Node::Detach(self.id))
     }
 
-    /// This value, with the gradient of another expression.
+    /// This value; the gradient is the other expression's.
     pub fn straight_through(self, gradient_of: Expr<'g>) -> Expr<'g> {
         self.graph.add(Node::StraightThrough(self.id, gradient_of.into_expr(self.graph).id))
     }
 
-    /// This value; its derivative with respect to `wrt` is `gradient`, and with respect to all else zero.
-    /// Give several inputs a derivative by nesting: the outer call adds to the inner one's.
+    /// This value; its derivative with respect to `wrt` is `gradient`, with respect to all else zero. For derivatives
+    /// with respect to several inputs, nest the calls.
     pub fn with_gradient(self, wrt: Expr<'g>, gradient: Expr<'g>) -> Expr<'g> {
         let (wrt, gradient) = (wrt.into_expr(self.graph), gradient.into_expr(self.graph));
         self.graph.add(Node::WithGradient(self.id, wrt.id, gradient.id))
     }
 
-    /// This value where `condition` holds; elsewhere exactly 0 with gradient 0, even where this is NaN. A NaN in what the
-    /// condition compares is looked at, as in [`Expr::select`].
+    /// This value where `condition` holds; elsewhere exactly 0 with gradient 0, even where this is NaN. A NaN that the
+    /// condition compares comes out as NaN, as in [`Expr::select`].
     pub fn masked(self, condition: Expr<'g>) -> Expr<'g> {
         self.graph.add(Node::Masked(condition.into_expr(self.graph).id, self.id))
     }
 
-    /// How many values this has.
+    /// The axes along which its values vary.
     pub fn scope(self) -> Scope {
         self.graph.scope(self.id)
     }
 
-    /// What this is.
+    /// Number, index or truth value.
     pub fn kind(self) -> Kind {
         self.graph.kind(self.id)
     }

@@ -1,4 +1,4 @@
-//! Scope and kind of a node from those of its operands, and what is wrong with it.
+//! Scope and kind of a node from those of its operands, and its mistake if it has one.
 
 use super::node::{InputDecl, Node, NodeId, ParamDecl, Reduce};
 use crate::expr::op::Kind;
@@ -12,17 +12,15 @@ pub(super) fn infer(
     scope: impl Fn(NodeId) -> Scope,
     kind: impl Fn(NodeId) -> Kind,
 ) -> (Scope, Kind, Option<String>) {
+    let known = Known { scope: &scope, kind: &kind };
     let joined = node.operands().map(&scope).fold(Scope::Param, Scope::join);
-    let no_int = |id: NodeId, what: &str| {
-        (kind(id) != Kind::Float).then(|| format!("{what} takes numbers, found {:?}", kind(id)))
-    };
     match *node {
         Node::Const(_) | Node::Count(_) => (Scope::Param, Kind::Float, None),
-        Node::Param(place) => (Scope::Param, params[place as usize].kind, None),
+        Node::Param(index) => (Scope::Param, params[index as usize].kind, None),
         Node::Int(_) => (Scope::Param, Kind::Int, None),
         Node::Bool(_) => (Scope::Param, Kind::Bool, None),
-        Node::Input(place) => {
-            let decl = &inputs[place as usize];
+        Node::Input(index) => {
+            let decl = &inputs[index as usize];
             (decl.scope, decl.kind, None)
         }
         Node::ColIndex => (Scope::Column, Kind::Int, None),
@@ -34,56 +32,86 @@ pub(super) fn infer(
             }
         }
         Node::Reduce(reduce, x) => {
-            let mut fault = no_int(x, "a reduction");
-            if !matches!(scope(x), Scope::Element | Scope::Column) {
-                let found = scope(x);
-                fault = Some(format!("{reduce:?} takes elements to their row, found a value of scope {found:?}"));
-            }
             let kind = if reduce == Reduce::ArgMax { Kind::Int } else { Kind::Float };
-            (Scope::Row, kind, fault)
+            (Scope::Row, kind, known.fault_of_reduce(reduce, x))
         }
-        Node::SumOver(to, x) => {
-            let mut fault = no_int(x, "sum_over");
-            if !matches!(to, Scope::Group | Scope::Total) || scope(x) <= to {
-                let found = scope(x);
-                fault = Some(format!(
-                    "sum_over({to:?}) of a value of scope {found:?}; it goes to Group or Total, from further in"
-                ));
-            }
-            (to, Kind::Float, fault)
-        }
-        Node::At(x, label) => {
-            let fault = if kind(label) != Kind::Int || scope(label) > Scope::Row {
-                Some("`at` takes one class index a row".to_owned())
-            } else if !matches!(scope(x), Scope::Element | Scope::Column) {
-                let found = scope(x);
-                Some(format!("`at` takes an element of a row, found a value of scope {found:?}"))
-            } else if (scope(x), kind(x)) == (Scope::Column, Kind::Int) {
-                None // the column's own index at the label is the label
-            } else {
-                no_int(x, "`at`")
-            };
-            (Scope::Row, kind(x), fault)
-        }
-        Node::Softmax(x) | Node::SoftmaxMinusOne(x) => (Scope::Element, Kind::Float, no_int(x, "softmax")),
+        Node::SumOver(to, x) => (to, Kind::Float, known.fault_of_sum(to, x)),
+        Node::At(x, label) => (Scope::Row, kind(x), known.fault_of_at(x, label)),
+        Node::Softmax(x) | Node::SoftmaxMinusOne(x) => (Scope::Element, Kind::Float, known.no_number(x, "softmax")),
         Node::Detach(x) => (scope(x), kind(x), None),
         Node::StraightThrough(value, gradient) => {
             let fault = (scope(value) != scope(gradient))
                 .then(|| "straight_through takes two values of one scope".to_owned())
-                .or_else(|| no_int(value, "straight_through"))
-                .or_else(|| no_int(gradient, "straight_through"));
+                .or_else(|| known.no_number(value, "straight_through"))
+                .or_else(|| known.no_number(gradient, "straight_through"));
             (scope(value), Kind::Float, fault)
         }
         Node::WithGradient(value, wrt, gradient) => {
             let fits = scope(value) == joined && scope(wrt) <= scope(value) && scope(gradient) <= scope(value);
             let fault = (!fits)
                 .then(|| "with_gradient: the value must be as far in as its input and its derivative".to_owned())
-                .or_else(|| node.operands().find_map(|id| no_int(id, "with_gradient")));
+                .or_else(|| node.operands().find_map(|id| known.no_number(id, "with_gradient")));
             (scope(value), Kind::Float, fault)
         }
         Node::Masked(condition, x) => {
             let fault = (kind(condition) != Kind::Bool).then(|| "masked takes a truth value".to_owned());
-            (joined, Kind::Float, fault.or_else(|| no_int(x, "masked")))
+            (joined, Kind::Float, fault.or_else(|| known.no_number(x, "masked")))
         }
+    }
+}
+
+/// Scopes and kinds of the operands, and the mistakes that they make.
+struct Known<'a> {
+    scope: &'a dyn Fn(NodeId) -> Scope,
+    kind: &'a dyn Fn(NodeId) -> Kind,
+}
+
+impl Known<'_> {
+    fn scope(&self, id: NodeId) -> Scope {
+        (self.scope)(id)
+    }
+
+    fn kind(&self, id: NodeId) -> Kind {
+        (self.kind)(id)
+    }
+
+    fn is_element(&self, id: NodeId) -> bool {
+        matches!(self.scope(id), Scope::Element | Scope::Column)
+    }
+
+    fn no_number(&self, id: NodeId, what: &str) -> Option<String> {
+        let found = self.kind(id);
+        (found != Kind::Float).then(|| format!("{what} takes numbers, found {found:?}"))
+    }
+
+    fn fault_of_reduce(&self, reduce: Reduce, x: NodeId) -> Option<String> {
+        if !self.is_element(x) {
+            let found = self.scope(x);
+            return Some(format!("{reduce:?} takes elements to their row, found a value of scope {found:?}"));
+        }
+        self.no_number(x, "a reduction")
+    }
+
+    fn fault_of_sum(&self, to: Scope, x: NodeId) -> Option<String> {
+        let found = self.scope(x);
+        if !matches!(to, Scope::Group | Scope::Total) || found <= to {
+            return Some(format!(
+                "sum_over({to:?}) of a value of scope {found:?}; it goes to Group or Total, from further in"
+            ));
+        }
+        self.no_number(x, "sum_over")
+    }
+
+    fn fault_of_at(&self, x: NodeId, label: NodeId) -> Option<String> {
+        if self.kind(label) != Kind::Int || self.scope(label) > Scope::Row {
+            return Some("`at` takes one class index per row".to_owned());
+        }
+        let found = self.scope(x);
+        if !self.is_element(x) {
+            return Some(format!("`at` takes an element of a row, found a value of scope {found:?}"));
+        }
+        // The column's own index at the label is the label.
+        let is_index = (found, self.kind(x)) == (Scope::Column, Kind::Int);
+        if is_index { None } else { self.no_number(x, "`at`") }
     }
 }

@@ -9,6 +9,7 @@ pub mod autodiff;
 pub(crate) mod condition;
 mod graph;
 mod handle;
+pub(crate) mod hessian;
 mod infer;
 mod node;
 pub mod op;

@@ -1,4 +1,4 @@
-//! What an expression is made of: nodes over other nodes, and how many values each has.
+//! Nodes of an expression, over other nodes.
 
 use crate::expr::op::{Kind, Op};
 use crate::shape::Scope;
@@ -12,7 +12,7 @@ pub enum Extent {
     Cols,
     /// Rows.
     Rows,
-    /// Rows of a group.
+    /// Rows per group.
     GroupRows,
     /// Elements: rows × columns.
     Elements,
@@ -31,7 +31,7 @@ pub enum Reduce {
     Min,
     /// Lowest index of a maximum.
     ArgMax,
-    /// Σ over j ≠ argmax of exp(xⱼ − max): what `logsumexp_shifted` takes log1p of.
+    /// Σ over j ≠ argmax of exp(xⱼ − max); `logsumexp_shifted` is its log1p.
     ExpSumRest,
     /// logsumexp − max. Its gradient is the softmax. Lowered to `log1p(ExpSumRest)`.
     LogSumExpShifted,
@@ -64,9 +64,9 @@ pub enum Node {
     Int(i64),
     /// A truth value.
     Bool(bool),
-    /// A parameter, a number or a class index, by its place in the declarations.
+    /// A parameter, a number or a class index, by its index in the declarations.
     Param(u32),
-    /// An input, by its place in the declarations.
+    /// An input, by its index in the declarations.
     Input(u32),
     /// The element's column.
     ColIndex,
@@ -74,7 +74,7 @@ pub enum Node {
     Count(Extent),
     /// A scalar operation; unused operands are `NONE`.
     Op(Op, [NodeId; 3]),
-    /// An element to its row.
+    /// A reduction of the elements of a row.
     Reduce(Reduce, NodeId),
     /// A sum over the rows of a group, or over everything.
     SumOver(Scope, NodeId),
@@ -134,13 +134,13 @@ impl Node {
 pub struct InputDecl {
     /// Its name.
     pub name: String,
-    /// How many values it has.
+    /// The axes along which its values vary.
     pub scope: Scope,
     /// Number or class index.
     pub kind: Kind,
 }
 
-/// A parameter: a value that kernels read from a uniform, so that one kernel serves all.
+/// A parameter: a value that kernels read from a uniform, so that one kernel serves all values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParamDecl {
     /// Its name.
@@ -158,7 +158,7 @@ impl ParamDecl {
     }
 }
 
-/// Labels are compared and gathered with as bits; this is how a class index looks.
+/// The 32 bits of a class index as a label stores it: kernels compare labels by their bits.
 pub(crate) fn index_bits(value: i64) -> u32 {
     u32::try_from(value).unwrap_or(value as i32 as u32)
 }

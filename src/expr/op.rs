@@ -1,10 +1,10 @@
 //! The closed set of scalar operations: arity, kinds, evaluation on the host, WGSL spelling.
 //!
-//! Derivatives live in `autodiff`, one arm for each operation.
+//! Derivatives are in `autodiff`, one arm per operation.
 
 use num_traits::Float;
 
-/// What a value is.
+/// Number, index or truth value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
@@ -61,7 +61,7 @@ pub enum Op {
     Mul,
     /// a / b
     Div,
-    /// aᵇ; 0⁰ = 1; of a negative a for integers b.
+    /// aᵇ; 0⁰ = 1; a negative a takes integers b only.
     Pow,
     /// The larger; subgradient one half each at a tie.
     Maximum,

@@ -14,7 +14,7 @@ impl Graph {
     }
 }
 
-/// Nodes as text, operands first, the root last: each shared one is a line of its own.
+/// Nodes as text, operands first, the root last; each shared node has a line of its own.
 pub(crate) fn print_nodes(order: &[(NodeId, Node)], params: &[ParamDecl], inputs: &[InputDecl]) -> String {
     let mut uses: HashMap<NodeId, usize> = HashMap::new();
     for operand in order.iter().flat_map(|(_, node)| node.operands()) {
@@ -44,8 +44,8 @@ fn node_text(node: &Node, operands: &[&str], params: &[ParamDecl], inputs: &[Inp
         Node::Const(bits) => format!("{}", f64::from_bits(bits)),
         Node::Int(value) => format!("{value}"),
         Node::Bool(value) => format!("{value}"),
-        Node::Param(place) => params[place as usize].name.clone(),
-        Node::Input(place) => inputs[place as usize].name.clone(),
+        Node::Param(index) => params[index as usize].name.clone(),
+        Node::Input(index) => inputs[index as usize].name.clone(),
         Node::ColIndex => "col".to_owned(),
         Node::Count(extent) => format!("{extent:?}").to_lowercase(),
         Node::Op(Op::Add, _) => format!("({} + {})", operands[0], operands[1]),

@@ -9,12 +9,12 @@ use crate::expr::{Expr, Graph, Node, NodeId};
 use crate::shape::Scope;
 use std::collections::HashMap;
 
-/// Rewrites the expressions below `roots` until no rule applies; gives the new roots in order.
+/// Rewrites the expressions below `roots` until no rule applies; returns the new roots in order.
 pub fn simplify(graph: &Graph, roots: &[NodeId]) -> Vec<NodeId> {
     let mut done: HashMap<NodeId, NodeId> = HashMap::new();
     for id in graph.reachable(roots) {
         let node = match graph.node(id) {
-            // A sum counts the values of its operand: one that would have fewer stays as it is.
+            // A sum counts the values of its operand: it stays as it is if the operand would have fewer.
             node @ (Node::Reduce(_, x) | Node::SumOver(_, x)) if graph.scope(done[&x]) != graph.scope(x) => node,
             node => node.map(|operand| done[&operand]),
         };
@@ -37,11 +37,11 @@ fn rewrite(graph: &Graph, id: NodeId) -> NodeId {
     id
 }
 
-/// A rule: its name, what it does, and the function that does it.
+/// A rewrite rule.
 pub struct Rule {
     /// Name, for tests and messages.
     pub name: &'static str,
-    /// What it does, as `before -> after`.
+    /// `before -> after`.
     pub does: &'static str,
     apply: for<'g> fn(&At<'g>) -> Option<Expr<'g>>,
 }
@@ -202,7 +202,7 @@ impl<'g> At<'g> {
     }
 }
 
-/// Constants that give a finite number give it here, in f64. ∞ and NaN are left to run.
+/// An operation of constants as its result in f64, if that is finite. ∞ and NaN are left to the kernel.
 fn fold<'g>(at: &At<'g>) -> Option<Expr<'g>> {
     let Node::Op(op, operands) = at.node() else { return None };
     let mut values = [0.0; 3];
@@ -241,29 +241,29 @@ fn softmax_minus_one<'g>(at: &At<'g>) -> Option<Expr<'g>> {
         },
         _ => None,
     };
-    for (place, &(term, sign)) in terms.iter().enumerate() {
+    for (index, &(term, sign)) in terms.iter().enumerate() {
         let Some((factor, x)) = of_softmax(term) else { continue };
-        // The factor itself, or a term of it: of (a + b)·p − a, a·(p − 1) + b·p is left.
-        let parts = signed_terms(graph, factor).unwrap_or_default();
-        let own = [(factor, true)].into_iter().chain(parts.iter().copied());
-        let cancels = |(part, plus): (NodeId, bool)| {
-            let other = terms.iter().position(|t| *t == (part, sign != plus));
-            other.map(|other| (part, plus, other))
+        // The factor itself, or a term of it: (a + b)·p − a -> a·(p − 1) + b·p
+        let factors = signed_terms(graph, factor).unwrap_or_default();
+        let own = [(factor, true)].into_iter().chain(factors.iter().copied());
+        let cancels = |(one, plus): (NodeId, bool)| {
+            let other = terms.iter().position(|t| *t == (one, sign != plus));
+            other.map(|other| (one, plus, other))
         };
-        let Some((part, plus, other)) = own.map(cancels).find_map(|found| found) else { continue };
+        let Some((one, plus, other)) = own.map(cancels).find_map(|found| found) else { continue };
         let minus_one = graph.add(Node::SoftmaxMinusOne(x));
-        let product = if at.is(part, 1.0) { minus_one } else { graph.expr(part) * minus_one };
+        let product = if at.is(one, 1.0) { minus_one } else { graph.expr(one) * minus_one };
         let mut sum = if sign == plus { product } else { -product };
         let mut add = |term: Expr<'g>, sign: bool| sum = if sign { sum + term } else { sum - term };
-        if part != factor {
-            // It may be there more than once; one of them is used up.
-            let used = parts.iter().position(|t| *t == (part, plus)).expect("cancels() gives one of the parts");
-            for (_, &(rest, plus)) in parts.iter().enumerate().filter(|(k, _)| *k != used) {
+        if one != factor {
+            // The term may occur more than once; one occurrence is used up.
+            let used = factors.iter().position(|t| *t == (one, plus)).expect("cancels() gives one of the factors");
+            for (_, &(rest, plus)) in factors.iter().enumerate().filter(|(k, _)| *k != used) {
                 add(graph.expr(rest) * graph.add(Node::Softmax(x)), sign == plus);
             }
         }
         for (k, &(rest, sign)) in terms.iter().enumerate() {
-            if k != place && k != other {
+            if k != index && k != other {
                 add(graph.expr(rest), sign);
             }
         }
@@ -272,8 +272,8 @@ fn softmax_minus_one<'g>(at: &At<'g>) -> Option<Expr<'g>> {
     None
 }
 
-/// The terms of a sum, in order, with their signs; `None` for a sum too long to look through. (Sums of shared sums
-/// may have as many terms as there are paths.)
+/// The terms of a sum, in order, with their signs; `None` for more than `MOST` terms. (A sum of shared sums has one
+/// term per path, exponentially many.)
 fn signed_terms(graph: &Graph, root: NodeId) -> Option<Vec<(NodeId, bool)>> {
     const MOST: usize = 64;
     let mut terms = Vec::new();
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn shared_sums_are_not_unfolded() {
-        // As many terms as the sixtieth Fibonacci number.
+        // The number of terms is the sixtieth Fibonacci number.
         let g = Graph::new();
         let x = g.input("x", Scope::Element, Kind::Float);
         let (_, sum) = (0..60).fold((x, x.exp()), |(a, b), _| (b, a + b));

@@ -1,14 +1,13 @@
-//! Passes and stages: what is summed and stored in which trip over memory.
+//! Passes and stages: the trip over memory in which each value is summed or stored.
 
-use super::looks::{Look, LookKind};
-use super::looks::{LookPlace, Looks, Placed, Poison};
+use super::looks::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison};
 use super::program::{Output, Pass, Program, Stage};
 use crate::expr::{Graph, Node, NodeId};
 use crate::shape::RowAxis;
 use crate::shape::Scope;
 use std::collections::HashMap;
 
-/// The program of these outputs: nodes in order, passes and stages.
+/// The program that computes `outputs`: nodes in order, passes and stages.
 pub(super) fn assign(
     graph: &Graph,
     [name, title]: [String; 2],
@@ -16,7 +15,7 @@ pub(super) fn assign(
     outputs: Vec<Output>,
     looks: Looks,
 ) -> Program {
-    // Compact, operands first.
+    // Only nodes that are read, operands first.
     let mut roots: Vec<NodeId> = outputs.iter().flat_map(Output::roots).collect();
     roots.extend(looks.nodes());
     let order = graph.reachable(&roots);
@@ -51,15 +50,15 @@ pub(super) fn assign(
 
 fn passes(program: &Program) -> Vec<Pass> {
     let count = program.nodes.len();
-    // The first pass in which a node can be had.
+    // By node: passes before its value is known.
     let mut level = vec![0usize; count];
-    for place in 0..count {
-        let operands = program.nodes[place].operands().map(|o| level[o.index()]).max().unwrap_or(0);
-        level[place] = operands + usize::from(matches!(program.nodes[place], Node::SumOver(..)));
+    for index in 0..count {
+        let operands = program.nodes[index].operands().map(|o| level[o.index()]).max().unwrap_or(0);
+        level[index] = operands + usize::from(matches!(program.nodes[index], Node::SumOver(..)));
     }
     let inner: Vec<usize> = (0..program.outputs.len()).filter(|&k| program.outputs[k].scope > Scope::Total).collect();
     let sums: Vec<usize> = (0..count).filter(|&p| matches!(program.nodes[p], Node::SumOver(..))).collect();
-    // What the outputs read, and what is looked at beside them.
+    // Nodes that the outputs and their looks read.
     let mut read: Vec<NodeId> = inner.iter().flat_map(|&k| program.outputs[k].roots()).collect();
     read.extend(program.looks_of(&[], &inner).iter().flat_map(|(look, _)| look.nodes()));
     let last = read.iter().map(|root| level[root.index()]).chain(sums.iter().map(|&p| level[p] - 1)).max().unwrap_or(0);
@@ -89,23 +88,38 @@ fn passes(program: &Program) -> Vec<Pass> {
         .collect()
 }
 
-/// The stages that the totals and outputs of a pass need, and what it looks at.
+/// A pass with these sums and outputs: its stages, and the looks that it makes.
 pub(crate) fn finish_pass(program: &Program, mut totals: Vec<NodeId>, outputs: Vec<usize>) -> Pass {
-    // Sums over everything first, then those over groups: their places in memory.
+    // Sums over everything first, then sums over groups: their order in memory.
     totals.sort_by_key(|id| program.scope(*id));
     let looks = program.looks_of(&totals, &outputs);
+    let lenient = lenient_labels(program, &totals);
     let mut roots: Vec<NodeId> = totals.iter().flat_map(|t| program.node(*t).operands()).collect();
     roots.extend(outputs.iter().flat_map(|&k| program.outputs[k].roots()));
     roots.extend(looks.iter().flat_map(|(look, _)| look.nodes()));
-    let lenient: Vec<(NodeId, Look)> = totals
+    roots.extend(lenient.iter().flat_map(|(_, look)| look.nodes()));
+    let (mut stages, depth) = stages(program, &roots);
+    let writes = outputs.iter().any(|&k| program.outputs[k].scope == Scope::Element);
+    let visits = !stages.is_empty() || writes || looks.iter().any(|(look, _)| is_of_columns(program, look));
+    let poison = place_looks(program, looks, &depth, &mut stages);
+    let columns = !program.has_rows() || visits;
+    Pass { stages, totals, outputs, columns, poison, lenient }
+}
+
+/// Labels of the lenient sums among `totals`, each with its sum.
+fn lenient_labels(program: &Program, totals: &[NodeId]) -> Vec<(NodeId, Look)> {
+    totals
         .iter()
         .filter(|sum| program.looks.lenient.contains(sum))
         .flat_map(|sum| program.looks.of_sum(*sum).iter().map(|look| (*sum, *look)))
         .filter(|(_, look)| look.kind == LookKind::Label)
-        .collect();
-    roots.extend(lenient.iter().flat_map(|(_, look)| look.nodes()));
-    let needed = program.below(&roots, |id| matches!(program.node(id), Node::SumOver(..)));
-    // Stage of a reduction: one later than the reductions below it.
+        .collect()
+}
+
+/// The reductions below the roots by stage, each one stage later than the reductions below it; and, by node, the stages
+/// before its value is known.
+fn stages(program: &Program, roots: &[NodeId]) -> (Vec<Stage>, HashMap<NodeId, usize>) {
+    let needed = program.below(roots, |id| matches!(program.node(id), Node::SumOver(..)));
     let mut depth: HashMap<NodeId, usize> = HashMap::new();
     let mut stages: Vec<Stage> = Vec::new();
     for &id in &needed {
@@ -128,9 +142,17 @@ pub(crate) fn finish_pass(program: &Program, mut totals: Vec<NodeId>, outputs: V
             stages[below].reduces.push(id);
         }
     }
+    (stages, depth)
+}
+
+/// The looks of a pass by the results that they poison, each with when it is made. May add a stage for a look.
+fn place_looks(
+    program: &Program,
+    looks: Vec<(Look, Vec<Consumer>)>,
+    depth: &HashMap<NodeId, usize>,
+    stages: &mut Vec<Stage>,
+) -> Vec<Poison> {
     let mut poison: Vec<Poison> = Vec::new();
-    let writes = outputs.iter().any(|&k| program.outputs[k].scope == Scope::Element);
-    let visits = !stages.is_empty() || writes || looks.iter().any(|(look, _)| is_of_columns(program, look));
     for (look, consumers) in looks {
         let place = match is_of_columns(program, &look) && program.has_rows() {
             false => LookPlace::Row,
@@ -138,10 +160,10 @@ pub(crate) fn finish_pass(program: &Program, mut totals: Vec<NodeId>, outputs: V
             true => {
                 let known =
                     [Some(look.node), look.element].into_iter().flatten().map(|id| depth[&id]).max().unwrap_or(0);
-                LookPlace::Stage(stage_of(program, &mut stages, &look, known))
+                LookPlace::Stage(stage_of(program, stages, &look, known))
             }
         };
-        // Elements that are looked at one by one ask for all of their condition each.
+        // A look at single elements asks the row's condition at each element.
         let by_row = program.has_rows() && place != LookPlace::Element;
         let (row, look) = if by_row { (look.row, Look { row: None, ..look }) } else { (None, look) };
         let placed = Placed { look, place };
@@ -150,11 +172,10 @@ pub(crate) fn finish_pass(program: &Program, mut totals: Vec<NodeId>, outputs: V
             None => poison.push(Poison { row, gate: look.gate, consumers, looks: vec![placed] }),
         }
     }
-    let columns = !program.has_rows() || visits;
-    Pass { stages, totals, outputs, columns, poison, lenient }
+    poison
 }
 
-/// Whether something is looked at column by column: not what a gate lets through once the row is known.
+/// Whether a look reads elements. A gate does not count: it is asked when the row is known.
 fn is_of_columns(program: &Program, look: &Look) -> bool {
     [Some(look.node), look.element]
         .into_iter()
@@ -162,8 +183,8 @@ fn is_of_columns(program: &Program, look: &Look) -> bool {
         .any(|id| matches!(program.scope(id), Scope::Element | Scope::Column))
 }
 
-/// The stage in which elements are looked at whose condition is known after so many stages: the first that visits
-/// them anyway, else the last one; a stage of its own, where there is none.
+/// The stage of a look at elements whose condition is known after `known` stages: the first that reads the elements
+/// anyway, else the last one. Adds a stage if there are only `known`.
 fn stage_of(program: &Program, stages: &mut Vec<Stage>, look: &Look, known: usize) -> usize {
     let is_element = |id: NodeId| matches!(program.scope(id), Scope::Element | Scope::Column);
     let visits = |stage: &Stage| {

@@ -1,4 +1,4 @@
-//! What must hold of an expression before it is rewritten.
+//! Conditions that an expression must meet before it is rewritten.
 
 use super::program::OutputKind;
 use crate::error::{Error, Result};
@@ -7,7 +7,7 @@ use crate::shape::RowAxis;
 use crate::shape::Scope;
 use std::collections::HashSet;
 
-/// Row values where there are rows, and no sum over other rows where a mask would not reach.
+/// An error for row values without a row axis, and for a masked sum over other rows, which the mask would not reach.
 pub(super) fn check_rows(graph: &Graph, name: &str, row_axis: RowAxis, outputs: &[(OutputKind, NodeId)]) -> Result<()> {
     let roots: Vec<NodeId> = outputs.iter().map(|o| o.1).collect();
     let fault = |message: &str| Err(Error::Expr { loss: name.to_owned(), message: message.to_owned() });

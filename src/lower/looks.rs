@@ -1,45 +1,45 @@
-//! What an expression looks at, and where.
+//! Looks: the values of an expression that are checked for NaN and for labels out of range, each with its condition.
 //!
-//! What is not taken is not looked at: below a selection, each branch is looked at where it is taken, and its condition
-//! wherever the selection is. So each [`Look`] has a condition. It is kept in two parts, because that of the row is
-//! asked once a row and that of the element at every element.
+//! A branch of a selection is looked at only where it is taken, and the selection's condition wherever the selection
+//! is. So each [`Look`] has a condition. It has two terms, because the row's is asked once per row and the element's
+//! once per element.
 
-use crate::expr::condition::{and, not, or, parts};
+use crate::expr::condition::{and, not, or, terms};
 use crate::expr::op::{Kind, Op};
 use crate::expr::{Graph, Node, NodeId, Reduce};
 use crate::shape::Scope;
 use std::collections::HashMap;
 
-/// What is looked for.
+/// Kind of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LookKind {
-    /// NaN in an input, in what a label chooses of one, or in a sum of an earlier pass.
+    /// NaN in an input, in an element gathered at a label, or in a sum of an earlier pass.
     Value,
-    /// Whether the label of an `At` is a class.
+    /// A label of an `At` that is out of range.
     Label,
-    /// Whether an `ExpSumRest` is defined: not of nothing but −∞, and not with +∞.
+    /// An `ExpSumRest` that is not defined: a row of −∞ only, or with +∞ in it.
     Softmax,
 }
 
-/// A value that is looked at, and where.
+/// A value that is checked, and the condition under which it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Look {
-    /// What is looked for.
+    /// Kind of the check.
     pub kind: LookKind,
     /// An input, an `At`, an `ExpSumRest` or a `SumOver`.
     pub node: NodeId,
-    /// The condition of the row (or of all rows): everywhere, if there is none.
+    /// The condition of the row (or of all rows); `None` for every row.
     pub row: Option<NodeId>,
-    /// The condition of the element, besides.
+    /// The condition of the element, in addition; `None` for every element.
     pub element: Option<NodeId>,
-    /// Whether a row reduction depends on it: then it counts for the whole row.
+    /// Whether a row reduction depends on the value, so that NaN in one element poisons the whole row.
     pub reduced: bool,
-    /// The elements of the row for which it counts, if not for all.
+    /// The elements of the row that are poisoned; `None` for all.
     pub gate: Option<NodeId>,
 }
 
 impl Look {
-    /// The nodes that it reads.
+    /// The value and its conditions.
     pub fn nodes(&self) -> impl Iterator<Item = NodeId> + use<> {
         [Some(self.node), self.row, self.element, self.gate].into_iter().flatten()
     }
@@ -48,7 +48,7 @@ impl Look {
         self.row.is_none() && self.element.is_none() && self.gate.is_none()
     }
 
-    /// Whether this look sees all that the other does.
+    /// Whether every NaN or label that `other` sees, this look sees too.
     pub(super) fn covers(&self, other: &Look) -> bool {
         let holds_too = |mine: Option<NodeId>, others: Option<NodeId>| mine.is_none() || mine == others;
         self != other
@@ -65,51 +65,51 @@ impl Look {
     }
 }
 
-/// What is looked at by the loss, by each sum, and by each output.
+/// The looks of the loss, of each sum, and of each output.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Looks {
-    /// Looks of the loss at a row (an element), and in the sums that it is made of.
+    /// Looks of the loss at its own row (element), then looks of the operands of its sums.
     pub loss: Vec<Look>,
-    /// How many of these, the first, poison the values of that row: of losses of rows (elements) not those in sums,
-    /// which are read only where they are taken.
+    /// Number of leading entries of `loss` that poison the values of that row. A loss per row (element) leaves out the
+    /// looks of its sums: a sum is read only where it is taken.
     pub of_values: usize,
-    /// Sums that the loss is made of.
+    /// Sums that the loss is computed from.
     pub loss_sums: Vec<NodeId>,
     /// Looks of each sum's operand.
     pub sums: Vec<(NodeId, Vec<Look>)>,
     /// Looks of each output, in order.
     pub outputs: Vec<Vec<Look>>,
-    /// Sums that are read at rows or elements, not only by the outputs of one number.
+    /// Sums that rows or elements read, not only outputs of one number.
     pub read: Vec<NodeId>,
-    /// Sums among these, in which a row with a bad label counts as 0: it poisons its own row and the loss,
-    /// but not the rows that are divided by the sum.
+    /// Sums of `read` in which a row whose label is out of range counts as 0: it poisons its own row and the loss, but
+    /// not the other rows, which are divided by the sum.
     pub lenient: Vec<NodeId>,
 }
 
-/// What a pass's looks poison.
+/// A result that a pass's looks poison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Consumer {
     /// A sum of the pass.
     Sum(NodeId),
-    /// An output, by place in `Program::outputs`.
+    /// An output, by index in `Program::outputs`.
     Output(usize),
 }
 
 /// When a look is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LookPlace {
-    /// Once a row (once an item, where the pass visits no columns or there are no rows).
+    /// Once per row (per item, if the pass visits no columns or there are no rows).
     Row,
     /// At every column of that stage.
     Stage(usize),
-    /// At every column for which an output is written, and for that one alone.
+    /// At every column of an element output, for that element only.
     Element,
 }
 
-/// A look of a pass, of those that go together.
+/// A look of a pass, and when it is made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Placed {
-    /// What is looked at; its row's condition is that of the [`Poison`].
+    /// The look; its row condition has moved to the [`Poison`].
     pub look: Look,
     /// When.
     pub place: LookPlace,
@@ -120,27 +120,27 @@ pub struct Placed {
 pub struct Poison {
     /// The condition of the row, asked when all stages are done.
     pub row: Option<NodeId>,
-    /// The elements of the row that are poisoned, if not all.
+    /// The elements of the row that are poisoned; `None` for all.
     pub gate: Option<NodeId>,
-    /// What is poisoned.
+    /// The results that are poisoned.
     pub consumers: Vec<Consumer>,
     /// The looks.
     pub looks: Vec<Placed>,
 }
 
 impl Poison {
-    /// Looks that are made there.
+    /// Looks that are made at `place`.
     pub fn at(&self, place: LookPlace) -> impl Iterator<Item = &Look> {
         self.looks.iter().filter(move |placed| placed.place == place).map(|placed| &placed.look)
     }
 }
 
-/// Where something is looked at: both parts must hold, and one that is not there always does.
+/// The condition under which a value is looked at: both terms must hold; `None` always holds.
 #[derive(Clone, Copy, PartialEq)]
 struct Condition {
     row: Option<NodeId>,
     element: Option<NodeId>,
-    /// The elements of an output that ask for a value of the row.
+    /// The elements of the row that are poisoned; `None` for all.
     gate: Option<NodeId>,
 }
 
@@ -150,11 +150,11 @@ const EVERYWHERE: Condition = Condition { row: None, element: None, gate: None }
 struct Demands<'g> {
     graph: &'g Graph,
     has_rows: bool,
-    /// By node: as itself, and through a row reduction.
+    /// By node: the condition of the value itself, and of the value through a row reduction.
     by: HashMap<NodeId, [Option<Condition>; 2]>,
 }
 
-/// What these roots look at. Sums are not looked into.
+/// The looks of these roots, down to sums.
 pub(super) fn looks(graph: &Graph, has_rows: bool, roots: &[NodeId]) -> Vec<Look> {
     let mut demands = Demands { graph, has_rows, by: HashMap::new() };
     for &root in roots {
@@ -176,7 +176,7 @@ pub(super) fn looks(graph: &Graph, has_rows: bool, roots: &[NodeId]) -> Vec<Look
                     demands.add(no, reduced, demands.both(condition, not(graph, c)));
                 }
                 Node::Reduce(reduce, x) => {
-                    // Whether any element of the row asks for it.
+                    // A reduction is looked at if any element of the row reads it.
                     let condition = demands.of_row(condition, reduced);
                     demands.add(x, true, condition);
                     if reduce == Reduce::ExpSumRest {
@@ -248,12 +248,12 @@ impl Demands<'_> {
             };
             let Some(joined) = join(whole(a), whole(b)) else { return Condition { row: None, element: None, ..a } };
             let none = Condition { row: None, element: None, ..a };
-            parts(graph, joined).into_iter().fold(none, |condition, part| self.both(condition, part))
+            terms(graph, joined).into_iter().fold(none, |condition, term| self.both(condition, term))
         }
     }
 
-    /// A condition of the row: whether any of its elements fulfils that of the element. Elements of an output that do
-    /// not are not poisoned by what the row holds.
+    /// As a condition of the row: whether the element's condition holds at any element. The elements at which it does
+    /// not hold are not poisoned by values of the row.
     fn of_row(&self, condition: Condition, reduced: bool) -> Condition {
         let Some(element) = condition.element.filter(|_| self.has_rows) else { return condition };
         let any = self.graph.expr(element).select(1.0, 0.0).max().gt(0.0);
@@ -261,7 +261,7 @@ impl Demands<'_> {
         self.both(Condition { element: None, gate, ..condition }, any.id)
     }
 
-    /// A value of the row that a reduction depends on is looked at once a row.
+    /// The look itself; at a row value that a reduction depends on, once per row.
     fn placed(&self, look: Look) -> Look {
         if look.reduced && !self.is_of_element(look.node) {
             let Look { row, element, gate, .. } = look;

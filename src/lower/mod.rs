@@ -1,24 +1,25 @@
-//! Expressions to a [`Program`]: what is computed in which trip over memory, without saying how.
+//! Expressions to a [`Program`]: the values that each trip over memory computes, before any schedule.
 //!
-//! [`lower_seen`](self) has the list. Of the passes:
+//! `lower_seen` lists the passes in order. The larger ones:
 //!
 //! 1. `split_label`: an element output that compares the column with a row's label becomes the expression for all
 //!    other columns, and a row value stored at the label afterwards;
 //! 2. `expand`: softmax and its relatives become row reductions and scalar operations (the online softmax state is
-//!    [`Reduce::ExpSumRest`](crate::expr::Reduce::ExpSumRest), which also knows the row's maximum), and outer factors are multiplied first;
+//!    [`Reduce::ExpSumRest`](crate::expr::Reduce::ExpSumRest), which leaves the row's maximum too), and outer factors
+//!    are multiplied first;
 //! 3. `assign`: sums over everything split the program into dependent passes, each as late as its readers allow;
 //!    row reductions become stages by dependence.
 //!
 //! Each step is a file of its own (`check` before, `rewrite` for 1 and 2, `assign`); all use `program`, none another.
-//! Of a part of the columns (a shard of the classes, a part that fits a binding), `parts` turns gathers into sums
-//! between 2 and 3. `looks` finds where values are looked at, `poison` which results a NaN or a bad label there spoils.
-//! `text` prints what went in and what came out.
+//! For a range of the columns (a shard of the classes, a range that fits a binding), `columns` turns gathers into sums
+//! between 2 and 3. `looks` finds the values that are checked for NaN and bad labels, `poison` the results that these
+//! poison. `text` prints expressions and passes.
 
 mod assign;
 mod check;
+mod columns;
 mod looks;
 mod outputs;
-mod parts;
 mod poison;
 mod program;
 mod rewrite;
@@ -38,24 +39,24 @@ use crate::shape::RowAxis;
 
 use assign::assign;
 use check::check_rows;
-use parts::spread_gathers;
+use columns::spread_gathers;
 use rewrite::Lowered;
 
-/// Lowers a loss for one problem. `present` says which inputs are there and, for labels, whether they are unsigned.
+/// Lowers a loss for one problem. `present(input)` is `None` for an absent input, else whether it is an unsigned label.
 pub fn lower(loss: &Loss, wanted: &Wanted, present: &dyn Fn(&str) -> Option<bool>) -> Result<Program> {
     lower_columns(loss, wanted, present, Columns::Whole)
 }
 
-/// Which columns of a row one dispatch has before it.
+/// The columns of a row that one dispatch reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Columns {
     /// All of them.
     Whole,
-    /// Some: no element of the row may be gathered, all that is known of it are its stages' states.
+    /// A range: it may not hold the label's column, so elements are not gathered but summed into states.
     Range,
 }
 
-/// As [`lower`], for all columns or for a part of them.
+/// As [`lower`], for all columns or for a range of them.
 pub(crate) fn lower_columns(
     loss: &Loss,
     wanted: &Wanted,
@@ -65,7 +66,7 @@ pub(crate) fn lower_columns(
     lower_seen(loss, wanted, present, columns, &mut |_, _| ())
 }
 
-/// The passes of lowering by name, in order, and what each left, as text.
+/// The passes of lowering in order: the name of each, and its result as text.
 pub fn lowered_step_by_step(
     loss: &Loss,
     wanted: &Wanted,
@@ -77,7 +78,7 @@ pub fn lowered_step_by_step(
     Ok(all)
 }
 
-/// The passes of lowering. `see` is shown each by name, and may ask for what it left.
+/// The passes of lowering. `see` gets the name of each, and a function that prints its result.
 fn lower_seen(
     loss: &Loss,
     wanted: &Wanted,
@@ -103,7 +104,7 @@ fn lower_seen(
     check_rows(&graph, &name, row_axis, &found)?;
     let lowered = Lowered { graph: &graph, has_rows: row_axis != RowAxis::None };
     let mut outputs = lowered.outputs(&found, &inputs);
-    // Wanted or not, the loss says what poisons the gradients.
+    // Gradients are poisoned by the looks of the loss, whether or not it is an output.
     let mut whole = lowered.expand(simplify(&graph, &[built.loss.id])[0]);
     let print = |outputs: &[Output]| text::of_outputs(&graph, outputs.iter().map(|o| (&o.kind, o.node, o.at_label)));
     see("simplify, split_label, expand", &|| print(&outputs));
@@ -218,7 +219,7 @@ mod tests {
 
     #[test]
     fn shared_values_are_looked_at_once() {
-        // One multiplication a step; 2⁶⁰ paths.
+        // One multiplication per step; 2⁶⁰ paths.
         let power = Loss::define("power").input("x", Scope::Element).expr(|b| {
             let first = b.input("x").masked(b.input("x").lt(0.0)) + b.input("x");
             (0..60).fold(first, |x, _| x * x)

@@ -1,14 +1,15 @@
-//! What is wanted of a loss, as expressions: the loss, its denominator, gradients, diagonals of Hessians.
+//! The wanted outputs as expressions: the loss, its denominator, gradients, diagonals of Hessians.
 
 use super::program::{OutputKind, UPSTREAM, Upstream, Wanted};
 use crate::error::{Error, Result};
 use crate::expr::autodiff;
+use crate::expr::hessian;
 use crate::expr::op::Kind;
 use crate::expr::{Expr, Graph, InputDecl, NodeId};
 use crate::loss::{Built, Loss};
 use crate::shape::Scope;
 
-/// The outputs that are wanted, but for extras.
+/// The wanted outputs without extras.
 pub(super) fn differentiated(
     graph: &Graph,
     loss: &Loss,
@@ -49,13 +50,13 @@ pub(super) fn differentiated(
             return Err(Error::Expr { loss: name(), message });
         }
         let grad = autodiff::gradients(root, upstream, &[node_of(index)])[0];
-        let diagonal = grad.and_then(|grad| autodiff::diagonal(grad, node_of(index)));
+        let diagonal = grad.and_then(|grad| hessian::diagonal(grad, node_of(index)));
         outputs.push((OutputKind::HessianDiagonal(index), diagonal.unwrap_or_else(|| graph.constant(0.0)).id));
     }
     Ok(outputs)
 }
 
-/// What multiplies the gradients.
+/// The factor of the gradients.
 fn upstream<'g>(graph: &'g Graph, loss: &Loss, wanted: &Wanted, root: Expr<'g>) -> Result<Expr<'g>> {
     match wanted.upstream {
         Upstream::One => Ok(graph.constant(1.0)),

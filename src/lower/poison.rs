@@ -1,8 +1,8 @@
-//! Which loaded values poison which results: the one rule, for GPU and CPU.
+//! The results that each loaded value poisons: the one rule, for GPU and CPU.
 //!
-//! A result is poisoned (stored as NaN) where the *loss* depends on a NaN or on a label out of range, whichever passes
-//! run: a gradient by itself is poisoned by all that the loss of its row (of its element, where there are no rows)
-//! looks at. Gradients are also poisoned by what they alone look at, the upstream gradient above all.
+//! A result is poisoned (stored as NaN) where the *loss* depends on a NaN or on a label out of range, even if the loss
+//! is not an output: a gradient is poisoned by every look of the loss of its row (of its element, without rows), and by
+//! its own looks, such as the upstream gradient.
 
 use super::looks::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison, looks};
 use super::program::{Output, OutputKind, Pass, Program};
@@ -12,44 +12,16 @@ use crate::shape::Scope;
 use std::collections::{HashMap, HashSet};
 
 impl Looks {
-    /// The looks of these expressions, which are lowered already.
+    /// The looks of the lowered expressions of a loss and its outputs.
     pub(super) fn new(graph: &Graph, has_rows: bool, loss: NodeId, outputs: &[Output]) -> Looks {
-        let of = |roots: &[NodeId]| looks(graph, has_rows, roots);
-        let direct = of(&[loss]);
-        // A label that is no class has no column at which the label's value is stored.
-        let is_stored = |look: &Look, output: &Output| {
-            let at = match graph.node(look.node) {
-                Node::At(_, label) if look.kind == LookKind::Label => Some(label),
-                _ => None,
-            };
-            at.is_none() || at != output.at_label.map(|(label, _)| label)
-        };
-        // The label at which another value is stored has lost the condition under which it was compared. What it is
-        // computed from the loss looks at, where it does; the rest is looked at everywhere.
+        let direct = looks(graph, has_rows, &[loss]);
+        // By node: below the loss.
         let of_loss: HashSet<NodeId> = graph.reachable(&[loss]).into_iter().collect();
-        let of_output = |output: &Output| {
-            let label = output.at_label.map(|(label, _)| label);
-            let values: Vec<NodeId> = output.roots().into_iter().filter(|root| Some(*root) != label).collect();
-            let mut looks: Vec<Look> = of(&values).into_iter().filter(|look| is_stored(look, output)).collect();
-            let of_label = label.map_or_else(Vec::new, |label| of(&[label]));
-            looks.extend(of_label.into_iter().filter(|look| !of_loss.contains(&look.node)));
-            looks
-        };
+        let of_output = |output: &Output| output_looks(graph, has_rows, &of_loss, output);
         let output_looks: Vec<Vec<Look>> = outputs.iter().map(of_output).collect();
-        // Sums below the loss and the outputs, each with its own.
-        let mut sums: Vec<(NodeId, Vec<Look>)> = Vec::new();
-        let mut open: Vec<NodeId> = sums_among(graph, direct.iter().chain(output_looks.iter().flatten()));
-        while let Some(sum) = open.pop() {
-            if sums.iter().any(|(known, _)| *known == sum) {
-                continue;
-            }
-            let own = of(&graph.node(sum).operands().collect::<Vec<_>>());
-            open.extend(sums_among(graph, own.iter()));
-            sums.push((sum, own));
-        }
-        sums.sort_by_key(|(sum, _)| *sum);
+        let sums = sums_below(graph, has_rows, direct.iter().chain(output_looks.iter().flatten()));
         let mut all = Looks { sums, outputs: output_looks, ..Looks::default() };
-        // Where the loss takes each sum, those first that others are made of.
+        // The conditions under which the loss takes each sum. A sum comes after the sums that it reads.
         let mut taken: HashMap<NodeId, Option<NodeId>> = HashMap::new();
         note_taken(graph, has_rows, &direct, None, &mut taken);
         for (sum, own) in all.sums.iter().rev() {
@@ -57,16 +29,16 @@ impl Looks {
                 note_taken(graph, has_rows, own, condition, &mut taken);
             }
         }
-        let below_loss: HashSet<NodeId> = taken.keys().copied().collect();
         if graph.scope(loss) > Scope::Total {
             all.loss.extend(&direct);
         }
         let inner = (0..outputs.len()).filter(|&k| outputs[k].scope > Scope::Total);
         let readers = all.sums.iter().flat_map(|(_, looks)| looks).chain(inner.flat_map(|k| &all.outputs[k]));
         all.read = sums_among(graph, readers.chain(&all.loss));
+        let below_loss: HashSet<NodeId> = taken.keys().copied().collect();
         all.lenient = all.lenient_sums(&below_loss);
+        // The operand of a sum counts only where the sum is taken.
         for (sum, own) in all.sums.iter().filter(|(sum, _)| below_loss.contains(sum)) {
-            // What a sum that nobody takes is made of is not looked at.
             let row = |look: &Look| match (taken[sum], look.row) {
                 (Some(taken), Some(row)) => Some(and(graph, taken, row)),
                 (taken, row) => taken.or(row),
@@ -83,8 +55,8 @@ impl Looks {
         self.sums.iter().find(|(known, _)| *known == sum).map_or(&[], |(_, looks)| looks)
     }
 
-    /// Sums that are read at rows or elements, and whose labels the loss looks at elsewhere as well.
-    /// `self.loss` has what the loss looks at besides its sums, so far.
+    /// Sums that rows or elements read, and whose labels the loss looks at elsewhere too. Called while `self.loss`
+    /// holds the looks of the loss without its sums.
     fn lenient_sums(&self, below_loss: &HashSet<NodeId>) -> Vec<NodeId> {
         let labels = |looks: &mut dyn Iterator<Item = &Look>| -> HashSet<Look> {
             looks.filter(|look| look.kind == LookKind::Label).copied().collect()
@@ -97,13 +69,13 @@ impl Looks {
         self.sums.iter().map(|(sum, _)| sum).filter(|sum| self.read.contains(sum)).filter(is_lenient).copied().collect()
     }
 
-    /// Everything that these looks read.
+    /// All nodes that looks read.
     pub(super) fn nodes(&self) -> Vec<NodeId> {
         let looks = self.loss.iter().chain(self.sums.iter().flat_map(|(_, looks)| looks));
         looks.chain(self.outputs.iter().flatten()).flat_map(Look::nodes).collect()
     }
 
-    /// The same over other nodes. Sums of the loss that the program does not make are dropped.
+    /// The same over other nodes. Sums that have no new node are dropped: the program does not compute them.
     pub(super) fn map(self, new: &HashMap<NodeId, NodeId>) -> Looks {
         let all = |looks: Vec<Look>| looks.into_iter().map(|look| look.map(|id| new[&id])).collect::<Vec<_>>();
         let known = |sums: Vec<NodeId>| sums.iter().filter_map(|sum| new.get(sum)).copied().collect();
@@ -120,8 +92,44 @@ impl Looks {
     }
 }
 
-/// Notes under which conditions these looks take sums, of what is itself taken under `condition`: conditions of the
-/// whole tensor, `None` where a sum is always taken.
+/// Looks of one output. `of_loss` are the nodes below the loss.
+fn output_looks(graph: &Graph, has_rows: bool, of_loss: &HashSet<NodeId>, output: &Output) -> Vec<Look> {
+    let label = output.at_label.map(|(label, _)| label);
+    // A label out of range has no column at which the label's value is stored.
+    let is_stored = |look: &Look| {
+        let at = match graph.node(look.node) {
+            Node::At(_, label) if look.kind == LookKind::Label => Some(label),
+            _ => None,
+        };
+        at.is_none() || at != label
+    };
+    let values: Vec<NodeId> = output.roots().into_iter().filter(|root| Some(*root) != label).collect();
+    let mut all: Vec<Look> = looks(graph, has_rows, &values).into_iter().filter(is_stored).collect();
+    // The label has lost the condition under which it was compared with the column. Nodes below the loss are looked at
+    // under the loss's condition; the others everywhere.
+    let of_label = label.map_or_else(Vec::new, |label| looks(graph, has_rows, &[label]));
+    all.extend(of_label.into_iter().filter(|look| !of_loss.contains(&look.node)));
+    all
+}
+
+/// The sums that these looks read, directly or through other sums, in order; each with the looks of its operand.
+fn sums_below<'l>(graph: &Graph, has_rows: bool, readers: impl Iterator<Item = &'l Look>) -> Vec<(NodeId, Vec<Look>)> {
+    let mut sums: Vec<(NodeId, Vec<Look>)> = Vec::new();
+    let mut open: Vec<NodeId> = sums_among(graph, readers);
+    while let Some(sum) = open.pop() {
+        if sums.iter().any(|(known, _)| *known == sum) {
+            continue;
+        }
+        let own = looks(graph, has_rows, &graph.node(sum).operands().collect::<Vec<_>>());
+        open.extend(sums_among(graph, own.iter()));
+        sums.push((sum, own));
+    }
+    sums.sort_by_key(|(sum, _)| *sum);
+    sums
+}
+
+/// Notes the condition under which each sum among these looks is read, as a condition of the whole tensor; `None` for
+/// always. The looks themselves count under `condition`.
 fn note_taken(
     graph: &Graph,
     has_rows: bool,
@@ -152,22 +160,22 @@ fn note_taken(
     }
 }
 
-/// The sums that are among what is looked at.
+/// The sums that these looks read.
 fn sums_among<'l>(graph: &Graph, looks: impl Iterator<Item = &'l Look>) -> Vec<NodeId> {
     let nodes = looks.flat_map(Look::nodes).collect::<Vec<_>>();
     let is_sum = |id: &NodeId| matches!(graph.node(*id), Node::SumOver(..));
-    // Conditions may hold sums that no look names: their operands are looked at, so all are named.
+    // Conditions count too: they may read sums that no look is of.
     nodes.into_iter().filter(is_sum).collect()
 }
 
 impl Program {
-    /// What a pass with these sums and outputs looks at, and what that poisons.
+    /// The looks of a pass with these sums and outputs, each with the results that it poisons.
     pub(super) fn looks_of(&self, totals: &[NodeId], outputs: &[usize]) -> Vec<(Look, Vec<Consumer>)> {
         let mut found: Vec<(Look, Consumer)> = Vec::new();
         for &sum in totals {
             let own = self.looks.of_sum(sum).iter().copied();
             found.extend(own.map(|look| (look, Consumer::Sum(sum))));
-            // A sum that is a gradient is poisoned by what the loss looks at, as any gradient is.
+            // A sum that gradients alone read is poisoned as gradients are: by the looks of the loss.
             let is_made_last = !self.looks.loss_sums.contains(&sum) && !self.looks.read.contains(&sum);
             if is_made_last && self.is_of_gradient(sum) {
                 let implied = self.implied(self.looks.of_sum(sum));
@@ -177,7 +185,7 @@ impl Program {
         }
         for &output in outputs {
             let (consumer, own) = (Consumer::Output(output), &self.looks.outputs[output]);
-            // The loss's own are among what the loss looks at.
+            // The loss's own looks are among `looks.loss`, added below.
             if self.outputs[output].kind != OutputKind::Loss {
                 found.extend(own.iter().map(|look| (*look, consumer)));
             }
@@ -206,13 +214,13 @@ impl Program {
         merged
     }
 
-    /// A pass with some of another's sums and outputs, and the same stages: their states fit each other.
+    /// A pass with some of another's sums and outputs. Stages stay the same, so that both passes' states have one form.
     pub(crate) fn part_of(&self, pass: &Pass, totals: &[NodeId], outputs: Vec<usize>) -> Pass {
         let is_there = |consumer: &Consumer| match consumer {
             Consumer::Sum(sum) => totals.contains(sum),
             Consumer::Output(output) => outputs.contains(output),
         };
-        let part = |poison: &Poison| {
+        let kept = |poison: &Poison| {
             let is_used = poison.consumers.iter().any(is_there);
             let is_kept = |placed: &&Placed| is_used || matches!(placed.place, LookPlace::Stage(_));
             let looks: Vec<Placed> = poison.looks.iter().filter(is_kept).cloned().collect();
@@ -223,23 +231,23 @@ impl Program {
             totals: totals.to_vec(),
             outputs: outputs.clone(),
             columns: pass.columns,
-            poison: pass.poison.iter().filter_map(part).collect(),
+            poison: pass.poison.iter().filter_map(kept).collect(),
             lenient: pass.lenient.iter().filter(|(sum, _)| totals.contains(sum)).copied().collect(),
         }
     }
 
-    /// Whether an output is poisoned by all that the loss is made of, in other rows as well.
+    /// Whether an output is poisoned by all looks of the loss, its sums over other rows included.
     fn is_gradient(&self, output: usize) -> bool {
         matches!(self.outputs[output].kind, OutputKind::Grad(_) | OutputKind::HessianDiagonal(_))
     }
 
-    /// Whether a gradient is made of a sum.
+    /// Whether a gradient is computed from this sum.
     fn is_of_gradient(&self, sum: NodeId) -> bool {
         let mut gradients = (0..self.outputs.len()).filter(|&output| self.is_gradient(output));
         gradients.any(|output| self.below(&self.outputs[output].roots(), |_| false).contains(&sum))
     }
 
-    /// Looks that a value has made already, if it reads sums that were poisoned by them.
+    /// Looks that need not be made again: they have poisoned sums that `reads` look at everywhere.
     fn implied(&self, reads: &[Look]) -> HashSet<Look> {
         let is_sum = |look: &&Look| look.is_everywhere() && matches!(self.node(look.node), Node::SumOver(..));
         let mut open: Vec<NodeId> = reads.iter().filter(is_sum).map(|look| look.node).collect();

@@ -1,4 +1,4 @@
-//! A lowered loss as plain data: what is asked for, and what is computed in which pass.
+//! A lowered loss as plain data: the outputs that are wanted, and the pass in which each value is computed.
 
 use super::looks::Look;
 use super::looks::{Looks, Poison};
@@ -12,7 +12,7 @@ use crate::shape::Scope;
 /// Name of the upstream gradient as an input.
 pub const UPSTREAM: &str = "upstream";
 
-/// What multiplies every gradient.
+/// The factor of every gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Upstream {
@@ -21,29 +21,29 @@ pub enum Upstream {
     One,
     /// A scalar on the GPU, the input `upstream`.
     Scalar,
-    /// One value for each loss (with `Reduction::None`), the input `upstream`.
+    /// One value per loss value (with `Reduction::None`), the input `upstream`.
     PerLoss,
 }
 
-/// What a program is to compute. Fields may be added: finish a literal with `..Wanted::default()`.
+/// The outputs that a program computes. Fields may be added: finish a literal with `..Wanted::default()`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Wanted {
     /// The loss itself.
     pub loss: bool,
-    /// What the mean divides by, as an output.
+    /// The denominator of the mean.
     pub denominator: bool,
     /// Gradients with respect to these inputs.
     pub grads: Vec<String>,
     /// Diagonals of the Hessian with respect to these inputs.
     pub hessian_diagonals: Vec<String>,
-    /// What multiplies the gradients.
+    /// The factor of the gradients.
     pub upstream: Upstream,
     /// Other outputs of the loss, by name.
     pub extras: Vec<String>,
 }
 
 impl Wanted {
-    /// Nothing is asked for twice.
+    /// An error if a name is wanted twice.
     pub(crate) fn check_once(&self) -> Result<()> {
         check_once("gradient", self.grads.iter().map(String::as_str))?;
         check_once("Hessian diagonal", self.hessian_diagonals.iter().map(String::as_str))?;
@@ -51,36 +51,36 @@ impl Wanted {
     }
 }
 
-/// What an output is.
+/// Kind of an output.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OutputKind {
     /// The loss, in the shape of its reduction.
     Loss,
-    /// What the mean divides by.
+    /// The denominator of the mean.
     Denominator,
     /// Another output of the loss, by name.
     Extra(String),
-    /// Gradient with respect to the input of that place.
+    /// Gradient with respect to the input of this index.
     Grad(usize),
-    /// Diagonal of the Hessian with respect to the input of that place.
+    /// Diagonal of the Hessian with respect to the input of this index.
     HessianDiagonal(usize),
 }
 
 /// One output of a program.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Output {
-    /// What it is.
+    /// Its kind.
     pub kind: OutputKind,
     /// Its value: for elements, at every column but the label's.
     pub node: NodeId,
-    /// Where the value at the label differs: the label, and the value there (both row values).
+    /// If the value at the label's column differs: the label, and the value there. Both are row values.
     pub at_label: Option<(NodeId, NodeId)>,
-    /// How many values it has: `Element`, `Row` or `Total`.
+    /// `Element`, `Row` or `Total`.
     pub scope: Scope,
 }
 
 impl Output {
-    /// What it is computed from.
+    /// The nodes that it is stored from.
     pub fn roots(&self) -> Vec<NodeId> {
         let mut roots = vec![self.node];
         roots.extend(self.at_label.iter().flat_map(|(label, value)| [*label, *value]));
@@ -88,10 +88,10 @@ impl Output {
     }
 }
 
-/// Row reductions that can run in one trip over the row. Without any, elements are only looked at.
+/// Row reductions that run in one trip over the row. Without reductions, the trip only looks at elements.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Stage {
-    /// The reductions. A maximum that `ExpSumRest` of the same operand knows is not listed.
+    /// The reductions. A maximum is not listed if `ExpSumRest` of the same operand leaves it too.
     pub reduces: Vec<NodeId>,
 }
 
@@ -102,13 +102,14 @@ pub struct Pass {
     pub stages: Vec<Stage>,
     /// `SumOver` nodes summed here.
     pub totals: Vec<NodeId>,
-    /// Element and row outputs, by place in [`Program::outputs`].
+    /// Element and row outputs, by index in [`Program::outputs`].
     pub outputs: Vec<usize>,
     /// Whether columns are visited at all.
     pub columns: bool,
-    /// What is looked at for NaN and for labels out of range, and what that poisons.
+    /// Looks for NaN and for labels out of range, by the results that they poison.
     pub poison: Vec<Poison>,
-    /// Labels that only sums look at which leave out rows whose label is bad: they are reported, but poison nothing.
+    /// Lenient sums with their labels: a label out of range is reported, its row counts as 0, and the sum is not
+    /// poisoned.
     pub lenient: Vec<(NodeId, Look)>,
 }
 
@@ -117,9 +118,9 @@ pub struct Pass {
 pub struct Program {
     /// Name of the loss.
     pub name: String,
-    /// What its kernels are called: the name without numbers, as losses that differ in those share kernels.
+    /// Title of its kernels: the name without weights, because losses that differ only in these share kernels.
     pub title: String,
-    /// Which axis makes a row; without one there are only elements.
+    /// The axis that makes a row; with `RowAxis::None` there are only elements.
     pub row_axis: RowAxis,
     /// Nodes, operands first. Only constants, inputs, counts, `ColIndex`, `Op`, `Reduce` (of `Sum`, `Max`, `Min`,
     /// `ArgMax`, `ExpSumRest`), `SumOver` and `At` are left.
@@ -128,15 +129,15 @@ pub struct Program {
     pub scopes: Vec<Scope>,
     /// Kind of each node.
     pub kinds: Vec<Kind>,
-    /// Inputs in the order of their places.
+    /// Inputs, by index.
     pub inputs: Vec<InputDecl>,
     /// Parameters, with their values when the plan was made.
     pub params: Vec<ParamDecl>,
     /// Passes, in order.
     pub passes: Vec<Pass>,
-    /// Outputs; those of scope `Total` are computed when the last pass has been summed.
+    /// Outputs. Scope `Total` is computed after the sums of the last pass.
     pub outputs: Vec<Output>,
-    /// What is looked at for NaN and for labels out of range.
+    /// Looks for NaN and for labels out of range.
     pub looks: Looks,
 }
 
@@ -161,37 +162,38 @@ impl Program {
         self.row_axis != RowAxis::None
     }
 
-    /// Nodes below the roots, operands first. `stop` keeps a node's operands out.
+    /// The roots and the nodes below them, operands first. The operands of a node for which `stop` is true are left
+    /// out.
     pub fn below(&self, roots: &[NodeId], stop: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
         let mut wanted = vec![false; self.nodes.len()];
         for root in roots {
             wanted[root.index()] = true;
         }
-        for place in (0..self.nodes.len()).rev() {
-            let id = NodeId(place as u32);
-            if wanted[place] && !stop(id) {
-                for operand in self.nodes[place].operands() {
+        for index in (0..self.nodes.len()).rev() {
+            let id = NodeId(index as u32);
+            if wanted[index] && !stop(id) {
+                for operand in self.nodes[index].operands() {
                     wanted[operand.index()] = true;
                 }
             }
         }
-        (0..self.nodes.len()).filter(|&place| wanted[place]).map(|place| NodeId(place as u32)).collect()
+        (0..self.nodes.len()).filter(|&index| wanted[index]).map(|index| NodeId(index as u32)).collect()
     }
 
-    /// The pass after whose sums the outputs of scope `Total` are known: the first, if nothing is summed.
+    /// Index of the pass after whose sums the outputs of scope `Total` are known; 0 if nothing is summed.
     pub fn finishing_pass(&self) -> usize {
         self.passes.iter().rposition(|pass| !pass.totals.is_empty()).unwrap_or(0)
     }
 
-    /// Place of an input by name.
+    /// Index of an input by name.
     pub fn input(&self, name: &str) -> Option<usize> {
         self.inputs.iter().position(|i| i.name == name)
     }
 
-    /// The stage's state that holds a maximum, where `ExpSumRest` of the same operand knows it.
+    /// The `ExpSumRest` of the same operand, which leaves this maximum too; `None` if there is none.
     pub fn online_partner(&self, max: NodeId) -> Option<NodeId> {
         let Node::Reduce(Reduce::Max, x) = *self.node(max) else { return None };
         let partner = Node::Reduce(Reduce::ExpSumRest, x);
-        self.nodes.iter().position(|n| *n == partner).map(|place| NodeId(place as u32))
+        self.nodes.iter().position(|n| *n == partner).map(|index| NodeId(index as u32))
     }
 }

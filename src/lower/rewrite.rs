@@ -1,4 +1,4 @@
-//! Expressions to what a program may hold: outputs split at the label, and relatives of the softmax expanded.
+//! Expressions to the nodes that a program may hold: outputs split at the label, softmax and its relatives expanded.
 
 use super::looks::{Look, LookKind, looks};
 use super::program::{Output, OutputKind};
@@ -15,18 +15,18 @@ pub(super) struct Lowered<'g> {
 }
 
 impl<'g> Lowered<'g> {
-    /// The outputs as a program holds them.
+    /// The outputs, rewritten.
     pub(super) fn outputs(&self, outputs: &[(OutputKind, NodeId)], inputs: &[InputDecl]) -> Vec<Output> {
         let roots: Vec<NodeId> = outputs.iter().map(|o| o.1).collect();
         let simple = simplify(self.graph, &roots);
         let mut all = Vec::new();
-        for ((target, whole), root) in outputs.iter().zip(simple) {
-            let scope = match target {
-                OutputKind::Grad(place) | OutputKind::HessianDiagonal(place) => inputs[*place].scope,
+        for ((kind, whole), root) in outputs.iter().zip(simple) {
+            let scope = match kind {
+                OutputKind::Grad(input) | OutputKind::HessianDiagonal(input) => inputs[*input].scope,
                 OutputKind::Loss | OutputKind::Extra(_) => self.graph.scope(*whole),
                 OutputKind::Denominator => Scope::Total,
             };
-            // A column's gradient is summed over the rows afterwards, from one value an element.
+            // The gradient of a column input is summed over the rows after the pass, from one value per element.
             let scope = match scope {
                 Scope::Column => Scope::Element,
                 Scope::Param | Scope::Scalar | Scope::Total => Scope::Total,
@@ -37,7 +37,7 @@ impl<'g> Lowered<'g> {
                 Some((rest, label, there)) => (self.expand(rest), Some((label, self.expand(there)))),
                 None => (self.expand(root), None),
             };
-            all.push(Output { kind: target.clone(), node, at_label, scope });
+            all.push(Output { kind: kind.clone(), node, at_label, scope });
         }
         all
     }
@@ -71,14 +71,14 @@ impl<'g> Lowered<'g> {
         Some((rest, label, self.at_label(self.expand(there), label, label)))
     }
 
-    /// Element values replaced, then simplified. Row values hold no column of their own and stay.
+    /// Replaces element nodes, then simplifies. Row values stay: they do not depend on the column.
     fn replace(&self, root: NodeId, by: &dyn Fn(NodeId) -> Option<NodeId>) -> NodeId {
         let graph = self.graph;
         let mut done: HashMap<NodeId, NodeId> = HashMap::new();
         for id in graph.reachable(&[root]) {
             let new = match (by(id), graph.node(id)) {
                 (Some(new), _) => new,
-                // The row's sums are of what the operand was.
+                // The row's sums are over the operand as it was.
                 (None, Node::Softmax(x)) if done[&x] != x => {
                     (exp_below(graph.expr(done[&x]), graph.expr(x)) * inverse_sum(graph.expr(x))).id
                 }
@@ -94,7 +94,7 @@ impl<'g> Lowered<'g> {
         simplify(graph, &[done[&root]])[0]
     }
 
-    /// An element expression at the label's column: a row value. `column` is what the label is spelled as there.
+    /// An element expression at the label's column: a row value. `column` replaces the column index.
     fn at_label(&self, root: NodeId, label: NodeId, column: NodeId) -> NodeId {
         let graph = self.graph;
         self.replace(root, &|id| match graph.node(id) {
@@ -106,7 +106,7 @@ impl<'g> Lowered<'g> {
         })
     }
 
-    /// Leaves only what a program may hold.
+    /// Replaces nodes that a program may not hold.
     pub(super) fn expand(&self, root: NodeId) -> NodeId {
         let graph = self.graph;
         let mut done: HashMap<NodeId, NodeId> = HashMap::new();
@@ -123,7 +123,7 @@ impl<'g> Lowered<'g> {
                 }
                 Node::Softmax(x) => exp_shifted(new(x)) * inverse_sum(new(x)),
                 Node::SoftmaxMinusOne(x) => minus_sum(new(x)) * inverse_sum(new(x)),
-                // Outer factors first: one multiplication an element.
+                // Outer factors first: one multiplication per element.
                 Node::Op(Op::Mul, [a, b, _]) => {
                     let (outer, inner) = if graph.scope(a) <= graph.scope(b) { (a, b) } else { (b, a) };
                     match graph.node(inner) {
@@ -144,8 +144,8 @@ impl<'g> Lowered<'g> {
         simplify(graph, &[done[&root]])[0]
     }
 
-    /// An element expression gathered at a label. The label is looked at wherever the gather is, whatever becomes of it
-    /// in the expression: a constant, or a selection of the other branch.
+    /// An element expression gathered at a label. The label is checked wherever the gather is, even if the value at the
+    /// label no longer reads it.
     fn gathered(&self, x: NodeId, label: NodeId) -> Expr<'g> {
         let graph = self.graph;
         // The label itself, but checked as every label is.
@@ -161,7 +161,7 @@ impl<'g> Lowered<'g> {
         column.equals(graph.expr(label)).select(graph.expr(value), 0.0)
     }
 
-    /// outer·(middle·inner) as (outer·middle)·inner, where the middle is further out than the inner.
+    /// outer·(middle·inner) as (outer·middle)·inner, if the middle has fewer values than the inner.
     fn hoist(&self, mut outer: Expr<'g>, mut inner: Expr<'g>) -> Expr<'g> {
         while let Node::Op(Op::Mul, [a, b, _]) = self.graph.node(inner.id) {
             let (middle, rest) = if self.graph.scope(a) <= self.graph.scope(b) { (a, b) } else { (b, a) };
@@ -182,7 +182,7 @@ fn exp_shifted(x: Expr<'_>) -> Expr<'_> {
     exp_below(x, x)
 }
 
-/// The exponential of a value of the row below the row's maximum.
+/// exp(here − max row)
 fn exp_below<'g>(here: Expr<'g>, row: Expr<'g>) -> Expr<'g> {
     (here - row.max()).exp()
 }

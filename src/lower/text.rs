@@ -1,7 +1,6 @@
 //! A loss and its gradients as text, and the row stages that they were lowered to.
 
-use super::looks::Look;
-use super::looks::Looks;
+use super::looks::{Look, Looks};
 use super::program::{OutputKind, Program};
 use crate::error::{Error, Result};
 use crate::expr::autodiff;
@@ -11,16 +10,16 @@ use crate::expr::{Graph, Node, NodeId, print_nodes};
 use crate::loss::Loss;
 use crate::text::putln;
 
-/// The expressions of a loss. A node that is used more than once has a line of its own, before the last.
+/// The expressions of a loss. A node that is used more than once has a line of its own, before the last line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expressions {
-    /// The loss, reduced as it is asked for.
+    /// The loss with its reduction.
     pub loss: String,
-    /// Its gradient with respect to each input that was named, as reverse mode gives it.
+    /// The name of each input, and the gradient with respect to it from reverse mode.
     pub grads: Vec<(String, String)>,
 }
 
-/// What a loss and its gradients are, before they are lowered. `present` is that of [`lower`](super::lower).
+/// A loss and its gradients before lowering. `present` is as in [`lower`](super::lower).
 ///
 /// ```
 /// use wgloss::{internals::lower::expressions, losses};
@@ -31,7 +30,7 @@ pub struct Expressions {
 /// ```
 ///
 /// # Errors
-/// [`Error::Name`] for an input that has no gradient, and what [`Loss::check`] finds.
+/// [`Error::Name`] for an input that has no gradient, and errors of [`Loss::check`].
 pub fn expressions(loss: &Loss, grads: &[&str], present: &dyn Fn(&str) -> Option<bool>) -> Result<Expressions> {
     let graph = Graph::new();
     let root = loss.build(&graph, present)?.loss;
@@ -56,7 +55,7 @@ pub fn expressions(loss: &Loss, grads: &[&str], present: &dyn Fn(&str) -> Option
     Ok(Expressions { loss: texts[0].clone(), grads })
 }
 
-/// Outputs by kind, each with its value, and its value at the label.
+/// Outputs by kind: the value, and the value at the label where it differs.
 pub(super) fn of_outputs<'a>(
     graph: &Graph,
     outputs: impl Iterator<Item = (&'a OutputKind, NodeId, Option<(NodeId, NodeId)>)>,
@@ -71,7 +70,7 @@ pub(super) fn of_outputs<'a>(
     text
 }
 
-/// What is looked at for NaN and for labels out of range by the loss, and by each sum.
+/// The looks of the loss, and of each sum.
 pub(super) fn of_looks(graph: &Graph, looks: &Looks) -> String {
     let mut text = String::new();
     let mut list = |whose: String, all: &[Look]| {
@@ -91,7 +90,7 @@ pub(super) fn of_looks(graph: &Graph, looks: &Looks) -> String {
 }
 
 impl Program {
-    /// The passes: over what they go, row reductions by stage, sums, outputs.
+    /// The passes: over every element or over rows alone, row reductions by stage, sums, outputs.
     pub fn print_passes(&self) -> String {
         let mut text = String::new();
         for (index, pass) in self.passes.iter().enumerate() {
@@ -112,7 +111,7 @@ impl Program {
         text
     }
 
-    /// A node as text, each shared one below it on a line of its own.
+    /// A node as text; each shared node below it has a line of its own.
     pub fn print(&self, id: NodeId) -> String {
         let order: Vec<(NodeId, Node)> =
             self.below(&[id], |_| false).into_iter().map(|id| (id, *self.node(id))).collect();

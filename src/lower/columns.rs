@@ -1,14 +1,14 @@
-//! Programs for a part of the columns: a shard of the classes, or what fits a binding.
+//! Programs for a range of the columns: a shard of the classes, or a range that fits a binding.
 
 use crate::expr::simplify::simplify;
 use crate::expr::{Graph, Node, NodeId};
 use crate::shape::Scope;
 use std::collections::HashMap;
 
-/// Gathers as sums over the columns, which parts can add up: the label's column lies in one of them only.
+/// Gathers as sums over the columns, which add up over ranges: the label's column is in one range only.
 ///
-/// `x.at(label)` becomes the sum of `x` where the column is the label, else 0. What remains of the gather is
-/// `col_index().at(label)`, the label itself, which is checked as any label is.
+/// `x.at(label)` becomes the sum of `x` where the column is the label, else 0. The label itself stays a gather,
+/// `col_index().at(label)`, so that it is checked as any label is.
 pub(super) fn spread_gathers(graph: &Graph, root: NodeId) -> NodeId {
     let mut done: HashMap<NodeId, NodeId> = HashMap::new();
     for id in graph.reachable(&[root]) {
