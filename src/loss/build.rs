@@ -1,4 +1,4 @@
-//! What the expression of a loss is made from, and what it comes to.
+//! The context in which the expression of a loss is built, and its result before the reduction.
 
 use super::declaration::{InputSpec, Value};
 use crate::error::Error;
@@ -6,11 +6,11 @@ use crate::expr::{Expr, Graph, IntoExpr};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
-/// What `Mean` divides the sum of a loss by.
+/// The denominator of `Mean`.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Denominator<'g> {
-    /// The number of losses: elements, or rows. A loss that is one number already is not divided.
+    /// The number of loss values: elements, or rows. A loss that is one number already is not divided.
     Count,
     /// The sum of this over everything (Σ weight, valid rows).
     Sum(Expr<'g>),
@@ -19,9 +19,9 @@ pub enum Denominator<'g> {
 /// The expression of a loss before its reduction.
 #[derive(Clone, Copy, Debug)]
 pub struct Unreduced<'g> {
-    /// One value an element, a row, or in all.
+    /// One value per element, per row, or in all.
     pub value: Expr<'g>,
-    /// What `Mean` divides by.
+    /// The denominator of `Mean`.
     pub denominator: Denominator<'g>,
 }
 
@@ -32,7 +32,7 @@ impl<'g> From<Expr<'g>> for Unreduced<'g> {
 }
 
 impl<'g> Unreduced<'g> {
-    /// The same as expressions of this graph; a mistake of the loss where they are of another one.
+    /// The same as expressions of this graph; an expression of another graph is a mistake of the loss.
     pub(super) fn within(self, graph: &'g Graph) -> Unreduced<'g> {
         let denominator = match self.denominator {
             Denominator::Count => Denominator::Count,
@@ -42,10 +42,10 @@ impl<'g> Unreduced<'g> {
     }
 }
 
-/// What the expression of a loss is made from.
+/// The inputs and options from which the expression of a loss is built.
 ///
 /// A name that the loss does not declare, or an option of another type, comes back as an error when the loss is
-/// planned; what stands for it until then has no meaning.
+/// planned; until then an arbitrary value stands for it.
 pub struct Build<'g> {
     pub(super) graph: &'g Graph,
     /// Name of the loss.
@@ -53,9 +53,9 @@ pub struct Build<'g> {
     pub(super) inputs: &'g [InputSpec],
     /// Options by name.
     pub(super) values: &'g BTreeMap<String, Value>,
-    /// Stands before the names of parameters.
+    /// Prefix of parameter names.
     pub(super) prefix: String,
-    /// Which inputs are there and, for class indices, whether they are unsigned.
+    /// `None` for an absent input, else whether it is an unsigned label.
     pub(super) present: &'g dyn Fn(&str) -> Option<bool>,
     /// The first mistake.
     pub(super) fault: OnceCell<Error>,
@@ -67,7 +67,7 @@ impl<'g> Build<'g> {
         self.graph
     }
 
-    /// An input that is always there.
+    /// A required input.
     pub fn input(&self, name: &str) -> Expr<'g> {
         match self.inputs.iter().find(|i| i.name == name) {
             Some(spec) => self.graph.input(name, spec.scope, spec.kind),
@@ -90,8 +90,8 @@ impl<'g> Build<'g> {
         if self.fits(label, index) { input.equals(self.graph.index(index)) } else { self.graph.truth(false) }
     }
 
-    /// Whether `label` is the class index of that option, a uniform. None where the option is none, or no such label can
-    /// have that index.
+    /// Whether `label` is the class index of that option, a uniform. `None` if the option is none, or the label's type
+    /// cannot hold the index.
     ///
     /// ```
     /// use wgloss::{Loss, RowAxis, Scope};
@@ -112,7 +112,7 @@ impl<'g> Build<'g> {
         Some(self.input(label).equals(self.graph.index_param(&format!("{}{option}", self.prefix), index)))
     }
 
-    /// Whether a label of that type can be that index.
+    /// Whether the label's type can hold that index.
     fn fits(&self, label: &str, index: i64) -> bool {
         let unsigned = (self.present)(label).unwrap_or(false);
         if unsigned { u32::try_from(index).is_ok() } else { i32::try_from(index).is_ok() }
@@ -123,14 +123,14 @@ impl<'g> Build<'g> {
         self.graph.param(&format!("{}{name}", self.prefix), self.value(name))
     }
 
-    /// A number as it is when the plan is made: to select the expression by, not to compute with.
+    /// A number's value when the plan is made: to choose the expression with, not to compute with.
     pub fn value(&self, name: &str) -> f64 {
         let number = |value: &Value| if let Value::Num(x) = value { Some(*x) } else { None };
         self.option(name, "a number", number).unwrap_or(f64::NAN)
     }
 
-    /// A class index as it is when the plan is made: to select the expression by, as [`Build::value`]. To compare labels
-    /// with, [`Build::label_is_option`].
+    /// A class index when the plan is made, as [`Build::value`]. To compare labels with it, use
+    /// [`Build::label_is_option`].
     pub fn index(&self, name: &str) -> Option<i64> {
         let index = |value: &Value| if let Value::Index(index) = value { Some(*index) } else { None };
         self.option(name, "a class index", index).flatten()
@@ -142,7 +142,7 @@ impl<'g> Build<'g> {
         self.option(name, "a switch", flag).unwrap_or(false)
     }
 
-    /// The value of an option, or a fault where there is none of that name, or one of another type.
+    /// The value of an option; a fault if the loss has no such option, or one of another type.
     fn option<T>(&self, name: &str, wanted: &str, get: impl Fn(&Value) -> Option<T>) -> Option<T> {
         let Some(value) = self.values.get(name) else {
             self.undeclared("option", name, self.values.keys().map(String::as_str));

@@ -1,4 +1,4 @@
-//! What a loss declares: its inputs, its options and their domains, and which axis makes a row.
+//! Declarations of a loss: its inputs, its options and their domains.
 
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
@@ -6,7 +6,7 @@ use crate::shape::Scope;
 use crate::shape::{KERNEL_NUMBERS, kernels_see};
 use std::fmt;
 
-/// Values that a number may take. NaN and ∞ are in none of them.
+/// Domain of a number. NaN and ∞ are in none.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Domain {
@@ -92,7 +92,7 @@ impl From<bool> for Value {
     }
 }
 
-/// Value of a numeric option: what the setters of the catalogue's losses take.
+/// Value of a numeric option, as the setters of the catalogue's losses take it.
 ///
 /// ```
 /// use wgloss::{ParamValue, losses};
@@ -130,11 +130,11 @@ impl From<i32> for ParamValue {
 pub struct OptionDecl {
     /// Its name, as in the library that the loss comes from.
     pub name: String,
-    /// Its value where none is given.
+    /// Its value if none is given.
     pub default: Value,
     /// The numbers it may be.
     pub domain: Domain,
-    /// Numbers at which the expression itself is another (smoothing 0, γ = 2): `set_param` may not cross them.
+    /// Numbers at which the expression changes (smoothing 0, γ = 2): `set_param` may not cross them.
     pub structural: Vec<f64>,
 }
 
@@ -144,7 +144,7 @@ pub struct OptionDecl {
 pub struct InputSpec {
     /// Its name, as in the library that the loss comes from.
     pub name: String,
-    /// How many values it has.
+    /// The axes along which its values vary.
     pub scope: Scope,
     /// Numbers or class indices.
     pub kind: Kind,
@@ -159,7 +159,7 @@ impl InputSpec {
     }
 }
 
-/// Whether a number may be the weight of a term.
+/// An error unless the number may be the weight of a term.
 pub(crate) fn check_weight(loss: &str, weight: f64) -> Result<()> {
     if kernels_see(weight) {
         return Ok(());
@@ -168,7 +168,7 @@ pub(crate) fn check_weight(loss: &str, weight: f64) -> Result<()> {
     Err(Error::Param { loss, param, found, allowed: format!("finite, and {KERNEL_NUMBERS}") })
 }
 
-/// Whether a value may be given to an option of a loss.
+/// An error unless the option takes this value.
 pub(crate) fn check_option(loss: &str, decl: &OptionDecl, value: &Value) -> Result<()> {
     let wrong = |found: String, allowed: String| {
         Err(Error::Param { loss: loss.to_owned(), param: decl.name.clone(), found, allowed })

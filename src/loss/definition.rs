@@ -1,4 +1,4 @@
-//! A loss without values for its options: what it declares, and the expression that it builds.
+//! A loss without values for its options: its declarations, and the expression that it builds.
 
 use super::build::{Build, Unreduced};
 use super::declaration::{Domain, InputSpec, OptionDecl, Value, check_option};
@@ -11,7 +11,7 @@ use crate::shape::Scope;
 pub(super) type BuildFn = dyn for<'g> Fn(&Build<'g>) -> Unreduced<'g> + Send + Sync;
 pub(super) type ExtraFn = dyn for<'g> Fn(&Build<'g>) -> Expr<'g> + Send + Sync;
 
-/// What a loss is, apart from the values of its options.
+/// A loss without the values of its options.
 pub struct Definition {
     pub(super) name: String,
     pub(super) row_axis: RowAxis,
@@ -22,12 +22,12 @@ pub struct Definition {
 }
 
 impl Definition {
-    /// Names that are declared twice, inputs that no tensor could be, and defaults outside their domain.
+    /// An error for a name declared twice, an input of scope `Param`, or a default outside its domain.
     pub(super) fn check(&self) -> Result<()> {
         let Definition { name: loss, inputs, options, .. } = self;
         let fault = |message: String| Err(Error::Expr { loss: loss.clone(), message });
-        for (place, input) in inputs.iter().enumerate() {
-            if inputs[..place].iter().any(|i| i.name == input.name) {
+        for (index, input) in inputs.iter().enumerate() {
+            if inputs[..index].iter().any(|i| i.name == input.name) {
                 return fault(format!("declares the input `{}` twice", input.name));
             }
             if input.scope == Scope::Param {
@@ -37,8 +37,8 @@ impl Definition {
                 ));
             }
         }
-        for (place, option) in options.iter().enumerate() {
-            if options[..place].iter().any(|o| o.name == option.name) {
+        for (index, option) in options.iter().enumerate() {
+            if options[..index].iter().any(|o| o.name == option.name) {
                 return fault(format!("declares the option `{}` twice", option.name));
             }
             check_option(loss, option, &option.default)?;
@@ -82,7 +82,7 @@ impl DefinitionBuilder {
         self.with_input(name, scope, Kind::Float, true)
     }
 
-    /// One class index a row.
+    /// One class index per row.
     pub fn label(self, name: &str) -> Self {
         self.with_input(name, Scope::Row, Kind::Int, false)
     }
@@ -103,7 +103,7 @@ impl DefinitionBuilder {
         self.with_option(name, Value::Num(default), domain, &[])
     }
 
-    /// A number at some values of which the expression is another one.
+    /// A number whose values `at` change the expression itself: `set_param` may not cross them.
     pub fn structural_param(self, name: &str, default: f64, domain: Domain, at: &[f64]) -> Self {
         self.with_option(name, Value::Num(default), domain, at)
     }
@@ -118,7 +118,7 @@ impl DefinitionBuilder {
         self.with_option(name, Value::Flag(default), Domain::Finite, &[])
     }
 
-    /// Another output, which a plan may ask for by name: one number a row, or one in all.
+    /// An extra output, which a plan may ask for by name: one number per row, or one in all.
     pub fn extra<F>(mut self, name: &str, build: F) -> Self
     where
         F: for<'g> Fn(&Build<'g>) -> Expr<'g> + Send + Sync + 'static,

@@ -1,9 +1,9 @@
-//! What a caller names: each name once, and nothing that would be left aside.
+//! Checks of the names that a caller gives: each once, and none that would be ignored.
 
 use crate::error::{Error, Result};
 use crate::expr::InputDecl;
 
-/// No name twice: which of the two counts would be a guess.
+/// An error for a name that is given twice.
 pub(crate) fn check_once<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<()> {
     let mut seen: Vec<&str> = Vec::new();
     for name in names {
@@ -16,7 +16,7 @@ pub(crate) fn check_once<'a>(what: &str, names: impl Iterator<Item = &'a str>) -
     Ok(())
 }
 
-/// Every input that is given is one that the loss reads, with the options that it has.
+/// An error for an input that the loss, with its options, does not read.
 pub(crate) fn check_read<'a>(
     loss: &str,
     declared: &[InputDecl],

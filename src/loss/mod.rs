@@ -3,8 +3,8 @@
 //! A [`Loss`] is a weighted sum of terms. Each term is a [`Definition`] (shared, immutable) with the values of its
 //! options and its reduction. `Loss::build` turns it into expressions for one problem.
 //!
-//! Each file uses those before it: `declaration`, `given`, `build`, `reduction`, `definition`; the losses themselves are
-//! here.
+//! Each file uses those before it: `declaration`, `given`, `build`, `reduction`, `definition`; the losses themselves
+//! are here.
 
 mod build;
 mod declaration;
@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// A loss function: one of the [catalogue](crate::losses), one of your own, or a weighted sum of such.
+/// A loss function: one of the [catalogue](crate::losses), one of your own, or a weighted sum of losses.
 ///
 /// A loss of the catalogue that has options is a type of its own ([`CrossEntropy`](crate::losses::CrossEntropy),
 /// [`Huber`](crate::losses::Huber)), with a setter for each; it derefs to this one, and becomes it in a sum.
@@ -87,7 +87,7 @@ impl DefinitionBuilder {
         self.unreduced(move |b| build(b).into())
     }
 
-    /// The expression together with what its mean divides by.
+    /// The expression together with the denominator of its mean.
     pub fn unreduced<F>(self, build: F) -> Loss
     where
         F: for<'g> Fn(&Build<'g>) -> Unreduced<'g> + Send + Sync + 'static,
@@ -107,7 +107,7 @@ impl Loss {
         DefinitionBuilder::new(name)
     }
 
-    /// Its name; of a weighted sum, the sum.
+    /// Its name; for a weighted sum, the sum of the names.
     pub fn name(&self) -> String {
         self.sum_of(|term| if term.weight == 1.0 { String::new() } else { format!("{}*", term.weight) })
     }
@@ -144,7 +144,8 @@ impl Loss {
         all
     }
 
-    /// The input that gradients are usually taken of: the prediction. Keras's losses name the target first.
+    /// The input with respect to which gradients are usually taken: the prediction. Keras's losses name the target
+    /// first.
     pub fn differentiable(&self) -> Option<String> {
         let inputs = self.inputs();
         let predicted = inputs.iter().find(|i| i.name == "y_pred");
@@ -167,11 +168,11 @@ impl Loss {
         self.terms.iter().map(|t| t.definition.row_axis).find(|a| *a != RowAxis::None).unwrap_or_default()
     }
 
-    /// How many values it has before its reduction, with the inputs that must be there: one an element, one a row, or one
-    /// in all, which takes neither `sample_weight` nor `mask`.
+    /// Scope of its values before the reduction, with the required inputs only: one per element, one per row, or one in
+    /// all, which takes neither `sample_weight` nor `mask`.
     ///
     /// # Errors
-    /// As planning it: the mistakes of its options and of its expression.
+    /// As for planning: mistakes of its options and of its expression.
     ///
     /// ```
     /// use wgloss::{Scope, losses};
@@ -216,9 +217,9 @@ impl Loss {
         self
     }
 
-    /// Sets an option by name, in every term that has it; in one term by that term's name: `huber.delta`, for a second
-    /// huber of the sum `huber#2.delta`. A name or value that does not fit comes back as an error when the loss is
-    /// planned. The types of the catalogue's losses have setters, which the compiler checks.
+    /// Sets an option by name, in every term that has it. A prefix names one term: `huber.delta`, or `huber#2.delta`
+    /// for the second huber of a sum. A name or value that does not fit comes back as an error when the loss is
+    /// planned. Losses of the catalogue have setters, which the compiler checks.
     ///
     /// ```
     /// use wgloss::losses;
@@ -237,9 +238,9 @@ impl Loss {
 
     fn set_option(&mut self, name: &str, value: &Value) -> Result<()> {
         let mut found = false;
-        for place in 0..self.terms.len() {
-            let own = name.strip_prefix(&self.prefix(place)).unwrap_or(name);
-            let term = &mut self.terms[place];
+        for index in 0..self.terms.len() {
+            let own = name.strip_prefix(&self.prefix(index)).unwrap_or(name);
+            let term = &mut self.terms[index];
             let Some(decl) = term.definition.options.iter().find(|o| o.name == own) else { continue };
             check_option(&term.definition.name, decl, value)?;
             term.values.insert(own.to_owned(), value.clone());
@@ -262,24 +263,24 @@ impl Loss {
 
     /// Declaration of the parameter that the graph knows by this name.
     pub(crate) fn param_decl(&self, name: &str) -> Option<(String, OptionDecl)> {
-        self.terms.iter().enumerate().find_map(|(place, term)| {
-            let own = name.strip_prefix(&self.prefix(place))?;
+        self.terms.iter().enumerate().find_map(|(index, term)| {
+            let own = name.strip_prefix(&self.prefix(index))?;
             let decl = term.definition.options.iter().find(|o| o.name == own)?;
             Some((term.definition.name.clone(), decl.clone()))
         })
     }
 
-    /// What stands before a term's parameter names: nothing where there is one term.
-    fn prefix(&self, place: usize) -> String {
+    /// Prefix of a term's parameter names; empty for a loss of one term.
+    fn prefix(&self, index: usize) -> String {
         if self.terms.len() == 1 {
             return String::new();
         }
-        let name = &self.terms[place].definition.name;
-        let before = self.terms[..place].iter().filter(|t| t.definition.name == *name).count();
+        let name = &self.terms[index].definition.name;
+        let before = self.terms[..index].iter().filter(|t| t.definition.name == *name).count();
         if before == 0 { format!("{name}.") } else { format!("{name}#{}.", before + 1) }
     }
 
-    /// The expressions, given which inputs are there (and, for class indices, whether they are unsigned).
+    /// The expressions. `present(input)` is `None` for an absent input, else whether it is an unsigned label.
     pub(crate) fn build<'g>(
         &'g self,
         graph: &'g Graph,
@@ -289,21 +290,21 @@ impl Loss {
         self.declare_unsigned(graph, present);
         let mut sum: Option<Expr<'g>> = None;
         let mut denominator = None;
-        for (place, term) in self.terms.iter().enumerate() {
+        for (index, term) in self.terms.iter().enumerate() {
             let Definition { name, inputs, build, .. } = &*term.definition;
-            let prefix = self.prefix(place);
+            let prefix = self.prefix(index);
             let b = Build { graph, loss: name, inputs, values: &term.values, prefix, present, fault: OnceCell::new() };
-            let Unreduced { value, denominator: over } = build(&b).within(graph);
+            let unreduced = build(&b).within(graph);
             if let Some(error) = b.fault.into_inner() {
                 return Err(error);
             }
-            self.check_inputs_are_read(graph, place, present)?;
-            let (mut loss, divided_by) = reduce(graph, name, &term.reduction, value, over, present)?;
-            if place == 0 {
+            self.check_inputs_are_read(graph, index, present)?;
+            let (mut loss, divided_by) = reduce(graph, name, &term.reduction, unreduced, present)?;
+            if index == 0 {
                 denominator = divided_by;
             }
             if term.weight != 1.0 {
-                loss = graph.param(&format!("{}weight", self.prefix(place)), term.weight) * loss;
+                loss = graph.param(&format!("{}weight", self.prefix(index)), term.weight) * loss;
             }
             if let Some(scale) = &term.scale {
                 loss = graph.input(scale, Scope::Scalar, Kind::Float) * loss;
@@ -325,7 +326,7 @@ impl Loss {
         Ok(Built { loss: sum.expect("a loss has at least one term"), denominator })
     }
 
-    /// Labels that hold no negative index are compared as such.
+    /// Declares unsigned labels to the graph, which then compares them as such.
     fn declare_unsigned(&self, graph: &Graph, present: &dyn Fn(&str) -> Option<bool>) {
         for input in self.inputs().iter().filter(|input| input.kind == Kind::Int) {
             if present(&input.name) == Some(true) {
@@ -334,9 +335,9 @@ impl Loss {
         }
     }
 
-    /// An input that must be given is asked for by the expression, or by an extra output.
-    fn check_inputs_are_read(&self, graph: &Graph, place: usize, present: &dyn Fn(&str) -> Option<bool>) -> Result<()> {
-        let Definition { name: loss, inputs, extras, .. } = &*self.terms[place].definition;
+    /// An error for a required input that neither the expression nor an extra output reads.
+    fn check_inputs_are_read(&self, graph: &Graph, index: usize, present: &dyn Fn(&str) -> Option<bool>) -> Result<()> {
+        let Definition { name: loss, inputs, extras, .. } = &*self.terms[index].definition;
         let declared = graph.inputs();
         let unread = inputs.iter().filter(|input| !input.optional && !declared.iter().any(|d| d.name == input.name));
         let unread: Vec<&InputSpec> = unread.collect();
@@ -344,7 +345,7 @@ impl Loss {
             return Ok(());
         }
         let scratch = Graph::new();
-        let (values, prefix) = (&self.terms[place].values, String::new());
+        let (values, prefix) = (&self.terms[index].values, String::new());
         let b = Build { graph: &scratch, loss, inputs, values, prefix, present, fault: OnceCell::new() };
         for (_, extra) in extras {
             let _ = extra(&b);
@@ -359,29 +360,29 @@ impl Loss {
         }
     }
 
-    /// Names of the other outputs that a plan may ask for.
+    /// Names of the extra outputs that a plan may ask for.
     pub fn extras(&self) -> Vec<&str> {
         self.terms.iter().flat_map(|t| &t.definition.extras).map(|(name, _)| name.as_str()).collect()
     }
 
-    /// The expression of another output, of the first term that has it.
+    /// The expression of an extra output, from the first term that has it.
     pub(crate) fn extra<'g>(
         &'g self,
         graph: &'g Graph,
         present: &'g dyn Fn(&str) -> Option<bool>,
         name: &str,
     ) -> Result<Expr<'g>> {
-        for (place, term) in self.terms.iter().enumerate() {
+        for (index, term) in self.terms.iter().enumerate() {
             let Definition { name: loss, inputs, extras, .. } = &*term.definition;
             let Some((_, build)) = extras.iter().find(|(known, _)| known == name) else { continue };
-            let prefix = self.prefix(place);
+            let prefix = self.prefix(index);
             let b = Build { graph, loss, inputs, values: &term.values, prefix, present, fault: OnceCell::new() };
             let extra = build(&b);
             if let Some(error) = b.fault.into_inner() {
                 return Err(error);
             }
             if extra.kind() != Kind::Float || matches!(extra.scope(), Scope::Element | Scope::Column) {
-                let message = format!("the extra output `{name}` is not one number a row or in all");
+                let message = format!("the extra output `{name}` is not one number per row or in all");
                 return Err(Error::Expr { loss: loss.clone(), message });
             }
             graph.verify_literals(loss)?;
@@ -405,7 +406,7 @@ impl<R: Into<Loss>> std::ops::Add<R> for Loss {
 impl std::ops::Mul<Loss> for f64 {
     type Output = Loss;
     fn mul(self, mut loss: Loss) -> Loss {
-        // Weights of a sum are multiplied: each factor is checked, and each product.
+        // Each factor is checked, and each product of factors.
         let mut checked = check_weight(&loss.name(), self);
         for term in &mut loss.terms {
             term.weight *= self;
@@ -465,7 +466,7 @@ mod tests {
                 assert_eq!(loss.check().is_ok(), is_right, "{found:e}");
             }
         }
-        // Each factor is seen, but not what they come to.
+        // Each factor is a normal f32, their product is not.
         let product = 1e30 * (1e30 * square("a"));
         let error = product.check().unwrap_err();
         assert!(
