@@ -1,4 +1,4 @@
-//! What can go wrong, with what was found and what is allowed.
+//! Errors, each with the value found and the values allowed.
 
 /// Error of any wgloss call. Bad input is found on the host before anything is encoded, and changes nothing.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -9,9 +9,9 @@ pub enum Error {
     Shape {
         /// Name of the input.
         input: String,
-        /// What would fit.
+        /// The shapes or types that fit.
         expected: String,
-        /// What was given.
+        /// The shape or type given.
         found: Vec<usize>,
     },
     /// A tensor's element type is not one that the input takes.
@@ -19,9 +19,9 @@ pub enum Error {
     DType {
         /// Name of the input.
         input: String,
-        /// What would fit.
+        /// The shapes or types that fit.
         expected: String,
-        /// What was given.
+        /// The shape or type given.
         found: String,
     },
     /// A parameter is outside its domain.
@@ -39,11 +39,11 @@ pub enum Error {
     /// A name that the loss or the plan does not know, or one that is missing.
     #[error("{what} `{name}`; known here: {known}")]
     Name {
-        /// What the name was taken for.
+        /// The failed look-up, as the start of a sentence: "mse has no input".
         what: String,
         /// The name.
         name: String,
-        /// The names that would do.
+        /// The names that are known here.
         known: String,
     },
     /// An expression is not well formed (scope, kind, or a reduction where none may stand).
@@ -51,7 +51,7 @@ pub enum Error {
     Expr {
         /// Name of the loss.
         loss: String,
-        /// What is wrong and what would be right.
+        /// The mistake, and the way to correct it.
         message: String,
     },
     /// A class index outside `0..classes` that is not `ignore_index`. Its row was poisoned with NaN.
@@ -62,8 +62,8 @@ pub enum Error {
     LabelOutOfRange {
         /// First row with such a label.
         row: u64,
-        /// The label, as found in the buffer when the status was read; [`Error::UNKNOWN_LABEL`] where it could not be
-        /// read (a buffer without `COPY_SRC`), or was changed since.
+        /// The label in the buffer when the status was read; [`Error::UNKNOWN_LABEL`] if it could not be read (a buffer
+        /// without `COPY_SRC`), or was changed since.
         label: i64,
         /// Number of classes.
         classes: u64,
@@ -83,11 +83,11 @@ pub enum Error {
     /// A tensor, a workspace or a kernel needs more than the device allows.
     #[error("{what} needs {needed}, the device allows {allowed} ({limit})")]
     Limit {
-        /// What is too large.
+        /// The tensor, workspace or kernel.
         what: String,
-        /// What it needs.
+        /// The amount needed.
         needed: u64,
-        /// What the device allows.
+        /// The most that the device allows.
         allowed: u64,
         /// Name of the limit.
         limit: &'static str,
@@ -97,40 +97,40 @@ pub enum Error {
     Buffer {
         /// Name of the binding.
         input: String,
-        /// What is wrong and what would be right.
+        /// The mistake, and the way to correct it.
         message: String,
     },
     /// No adapter was found.
     #[error("no GPU adapter: {message}")]
     NoAdapter {
-        /// What was looked for and how to get a software adapter.
+        /// The adapters that were tried, and how to get a software adapter.
         message: String,
     },
     /// The device ran out of memory when a buffer was created; the context is still usable.
     #[error("out of device memory: {what} of {bytes} bytes")]
     OutOfMemory {
-        /// What was being created.
+        /// The buffer that was being created.
         what: String,
-        /// Its size.
+        /// Its size in bytes.
         bytes: u64,
     },
     /// The device reported an error, or was lost.
     #[error("device: {message}")]
     Device {
-        /// What the device said.
+        /// The device's message.
         message: String,
     },
     /// Something that this version does not do.
     #[error("not supported: {message}")]
     Unsupported {
-        /// What, and what to do instead.
+        /// The missing feature, and an alternative.
         message: String,
     },
 }
 
 impl Error {
-    /// Stands for the label of [`Error::LabelOutOfRange`] where the row is known and its label is not. Labels have 32
-    /// bits: none is this.
+    /// The `label` of [`Error::LabelOutOfRange`] if only the row is known. No label has this value: labels have 32
+    /// bits.
     pub const UNKNOWN_LABEL: i64 = i64::MIN;
 }
 

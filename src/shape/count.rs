@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-/// A count. What is computed over any `Count` gives numbers to those who have a shape, and a formula to the rest.
+/// A count: a number where the shape is known, a formula where it is not. Code over any `Count` gives both.
 pub trait Count: Clone {
-    /// That number.
+    /// A known number.
     fn of(value: u64) -> Self;
     /// The sum.
     fn plus(self, other: Self) -> Self;
@@ -23,7 +23,7 @@ impl Count for u64 {
         value
     }
 
-    // More than 64 bits hold is more than any device allows: a limit refuses it.
+    // A saturated count is above every limit of a device, which refuses it.
     fn plus(self, other: u64) -> u64 {
         self.saturating_add(other)
     }
@@ -45,7 +45,7 @@ impl Count for u64 {
     }
 }
 
-/// A count of a shape's rows and columns, or a condition on them.
+/// A count, or a condition, as a formula of a shape's rows and columns.
 ///
 /// ```
 /// use wgloss::{Count, Formula};
@@ -61,11 +61,11 @@ pub enum Formula {
     Rows,
     /// Its columns.
     Cols,
-    /// Two formulas put together.
+    /// An operation on two formulas.
     Of(FormulaOp, Box<[Formula; 2]>),
 }
 
-/// How a [`Formula`] is put together.
+/// Operation of a [`Formula`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FormulaOp {
@@ -88,7 +88,7 @@ pub enum FormulaOp {
 }
 
 impl FormulaOp {
-    /// What a manifest calls it.
+    /// Its name in a manifest.
     pub fn name(self) -> &'static str {
         match self {
             FormulaOp::Add => "add",
@@ -117,8 +117,10 @@ impl FormulaOp {
 }
 
 impl Formula {
-    /// Its value for a shape. Products of what a device can hold fit 64 bits; a divisor of 0 is a mistake of the
-    /// formula's author.
+    /// Its value for a shape. Sums and products saturate.
+    ///
+    /// # Panics
+    /// On a divisor of 0.
     pub fn at(&self, rows: u64, cols: u64) -> u64 {
         match self {
             Formula::Number(value) => *value,
@@ -140,7 +142,7 @@ impl Formula {
         self.with(FormulaOp::Equal, other)
     }
 
-    /// 1 where this is no more than the other, else 0.
+    /// 1 where this is at most the other, else 0.
     #[must_use]
     pub fn is_at_most(self, other: Formula) -> Formula {
         self.with(FormulaOp::AtMost, other)
@@ -194,7 +196,7 @@ impl fmt::Display for Formula {
             Formula::Cols => return f.write_str("cols"),
             Formula::Of(operator, both) => (operator, &**both),
         };
-        // Sums are bracketed inside of products; the rest brackets itself.
+        // Operators that bind looser than a product need brackets inside it.
         let factor = |x: &Formula| match x {
             Formula::Of(FormulaOp::Add | FormulaOp::Rem | FormulaOp::Equal | FormulaOp::AtMost, _) => format!("({x})"),
             _ => x.to_string(),

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-/// What a tensor stores.
+/// Element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum DType {
@@ -19,7 +19,7 @@ pub enum DType {
 }
 
 impl DType {
-    /// Bytes of an element.
+    /// Bytes per element.
     pub const fn size(self) -> u64 {
         match self {
             DType::F32 | DType::I32 | DType::U32 => 4,
@@ -76,7 +76,8 @@ impl Element for u32 {
     const DTYPE: DType = DType::U32;
 }
 
-/// 64-bit class indices of the host narrowed to the 32 bits of the GPU; the first one that does not fit comes back.
+/// 64-bit class indices of the host narrowed to the 32 bits of the GPU; else index and value of the first that does not
+/// fit.
 pub fn narrow_labels(labels: &[i64]) -> Result<Vec<i32>, (usize, i64)> {
     labels.iter().enumerate().map(|(row, &label)| i32::try_from(label).map_err(|_| (row, label))).collect()
 }
@@ -91,11 +92,10 @@ pub fn widen_bf16(values: &[bf16]) -> Vec<f32> {
     values.iter().map(|v| v.to_f32()).collect()
 }
 
-/// What a number may be that kernels compute with, in words.
+/// The numbers that kernels compute with, for error messages.
 pub(crate) const KERNEL_NUMBERS: &str = "0 or from 1.1754944e-38 to 3.4028235e38 in magnitude: a normal f32";
 
-/// Whether a finite number is itself, but for rounding, to a kernel: as f32 it is not infinite, and not so small that a
-/// device may take it for 0.
+/// Whether a finite number is 0 or a normal f32: not infinite as f32, nor subnormal, which a device may flush to 0.
 pub(crate) fn kernels_see(x: f64) -> bool {
     let narrow = x as f32;
     x == 0.0 || narrow.is_normal()

@@ -1,4 +1,4 @@
-//! Shapes and strides of one problem: which elements make a row, and where each tensor keeps them.
+//! Shapes and strides of one problem: the axis that makes a row, and each tensor's strides along the merged axes.
 //!
 //! Pure numbers, shared by the GPU and the CPU path. Axes are merged to at most four: three of rows, then the
 //! columns; without rows, four of elements.
@@ -7,7 +7,7 @@ use super::layout::Layout;
 use super::scope::Scope;
 use crate::error::{Error, Result};
 
-/// Which axis of the first input makes a row.
+/// The axis of the element inputs that makes a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum RowAxis {
@@ -20,7 +20,7 @@ pub enum RowAxis {
     Last,
 }
 
-/// The diagonal of the Hessian is of elements: that of a broadcast input would mix those which it stands for.
+/// A broadcast input has no Hessian diagonal: its second derivative mixes the elements that it is broadcast to.
 pub(crate) fn no_hessian_of_broadcast(input: &str) -> Error {
     Error::Unsupported { message: format!("the Hessian diagonal of the broadcast input `{input}`; expand it") }
 }
@@ -30,9 +30,9 @@ pub(crate) fn no_hessian_of_broadcast(input: &str) -> Error {
 pub struct Operand<'a> {
     /// Name of the input or output.
     pub name: &'a str,
-    /// How many values it has.
+    /// The axes along which its values vary.
     pub scope: Scope,
-    /// Where they are.
+    /// Its shape and strides.
     pub layout: &'a Layout,
 }
 
@@ -51,11 +51,11 @@ pub struct Geometry {
     pub row_shape: Vec<usize>,
     /// Merged axes, outermost first; with rows, the last one is the columns.
     pub axes: [u64; 4],
-    /// Strides of each tensor along them, in the order given.
+    /// Strides of each operand along `axes`, in the order of the operands.
     pub strides: Vec<[u64; 4]>,
 }
 
-/// As many doubles as one allocation may hold.
+/// The most f64 that one allocation may hold.
 const MOST_ELEMENTS: u64 = isize::MAX as u64 / 8;
 
 impl Geometry {
@@ -64,7 +64,7 @@ impl Geometry {
         self.rows * self.cols
     }
 
-    /// Rows of a group: as many as were asked for, else those of one index of the first axis.
+    /// Rows per group: `asked`, or the rows per index of the first axis.
     ///
     /// # Errors
     /// [`Error::Param`] unless they divide the number of rows.
@@ -88,10 +88,10 @@ impl Geometry {
         }
     }
 
-    /// Works out rows and columns from the element inputs among `parts`, and places every part.
-    pub fn new(row_axis: RowAxis, parts: &[Operand<'_>]) -> Result<Geometry> {
-        let domain = domain(parts)?;
-        let input = parts.first().map_or("(no input)", |part| part.name);
+    /// Rows and columns from the element inputs among `operands`, and the strides of every operand.
+    pub fn new(row_axis: RowAxis, operands: &[Operand<'_>]) -> Result<Geometry> {
+        let domain = domain(operands)?;
+        let input = operands.first().map_or("(no input)", |operand| operand.name);
         let wrong = |expected: String, found: &[usize]| Error::Shape {
             input: input.to_owned(),
             expected,
@@ -124,8 +124,8 @@ impl Geometry {
         // Strides along the axes of rows (of elements, without rows), then along the columns.
         let outer = if class.is_some() { &row_shape } else { &domain };
         let mut along: Vec<(Vec<u64>, u64)> = Vec::new();
-        for part in parts {
-            along.push(place(part, &domain, outer, class, cols)?);
+        for operand in operands {
+            along.push(strides_of(operand, &domain, outer, class, cols)?);
         }
         let keep = if class.is_some() { 3 } else { 4 };
         let merged = merge(outer, along.iter().map(|a| &a.0[..]).collect(), keep);
@@ -152,12 +152,12 @@ impl Geometry {
 }
 
 /// The shape that all element inputs broadcast to.
-fn domain(parts: &[Operand<'_>]) -> Result<Vec<usize>> {
+fn domain(operands: &[Operand<'_>]) -> Result<Vec<usize>> {
     let mut domain: Vec<usize> = Vec::new();
     let mut found = false;
-    for part in parts.iter().filter(|p| p.scope == Scope::Element) {
+    for operand in operands.iter().filter(|p| p.scope == Scope::Element) {
         found = true;
-        let shape = &part.layout.shape;
+        let shape = &operand.layout.shape;
         let rank = domain.len().max(shape.len());
         let size = |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |k| shape[k]);
         let mut joined = Vec::with_capacity(rank);
@@ -168,7 +168,7 @@ fn domain(parts: &[Operand<'_>]) -> Result<Vec<usize>> {
                 (a, 1) => joined.push(a),
                 _ => {
                     return Err(Error::Shape {
-                        input: part.name.to_owned(),
+                        input: operand.name.to_owned(),
                         expected: format!("a shape that broadcasts with {domain:?}"),
                         found: shape.clone(),
                     });
@@ -177,26 +177,26 @@ fn domain(parts: &[Operand<'_>]) -> Result<Vec<usize>> {
         }
         domain = joined;
     }
-    if found || parts.is_empty() {
+    if found || operands.is_empty() {
         return Ok(domain);
     }
     Err(Error::Shape {
-        input: parts[0].name.to_owned(),
-        expected: "an input with one value an element".to_owned(),
-        found: parts[0].layout.shape.clone(),
+        input: operands[0].name.to_owned(),
+        expected: "an input with one value per element".to_owned(),
+        found: operands[0].layout.shape.clone(),
     })
 }
 
-/// A part's strides along the outer axes and along the columns.
-fn place(
-    part: &Operand<'_>,
+/// An operand's strides along the outer axes and along the columns.
+fn strides_of(
+    operand: &Operand<'_>,
     domain: &[usize],
     outer: &[usize],
     class: Option<usize>,
     cols: u64,
 ) -> Result<(Vec<u64>, u64)> {
-    let Layout { shape, strides } = part.layout;
-    let wrong = |expected: String| Err(Error::Shape { input: part.name.to_owned(), expected, found: shape.clone() });
+    let Layout { shape, strides } = operand.layout;
+    let wrong = |expected: String| Err(Error::Shape { input: operand.name.to_owned(), expected, found: shape.clone() });
     if shape.len() != strides.len() {
         return wrong(format!("one stride for each axis, {} given", strides.len()));
     }
@@ -212,21 +212,21 @@ fn place(
         }
         Some(all)
     };
-    match part.scope {
+    match operand.scope {
         Scope::Element => match spread(domain) {
             Some(mut all) => {
                 let along_cols = class.map_or(0, |class| all.remove(class));
                 Ok((all, along_cols))
             }
-            None => wrong(format!("{domain:?}, or what broadcasts to it")),
+            None => wrong(format!("{domain:?}, or a shape that broadcasts to it")),
         },
         Scope::Row => match spread(outer) {
             Some(all) => Ok((all, 0)),
-            None => wrong(format!("{outer:?} (one a row), or what broadcasts to it")),
+            None => wrong(format!("{outer:?} (one value per row), or a shape that broadcasts to it")),
         },
         Scope::Column => match spread(&[cols as usize]) {
             Some(all) => Ok((vec![0; outer.len()], all[0])),
-            None => wrong(format!("[{cols}] (one a class)")),
+            None => wrong(format!("[{cols}] (one value per class)")),
         },
         _ => match spread(&vec![1; shape.len()]) {
             Some(_) => Ok((vec![0; outer.len()], 0)),
@@ -268,7 +268,7 @@ fn merge(sizes: &[usize], strides: Vec<&[u64]>, keep: usize) -> Option<Merged> {
 mod tests {
     use super::*;
 
-    fn part<'a>(name: &'a str, scope: Scope, layout: &'a Layout) -> Operand<'a> {
+    fn operand<'a>(name: &'a str, scope: Scope, layout: &'a Layout) -> Operand<'a> {
         Operand { name, scope, layout }
     }
 
@@ -277,9 +277,12 @@ mod tests {
         let logits = Layout::contiguous(&[2, 3, 5, 7]);
         let labels = Layout::contiguous(&[2, 5, 7]);
         let weight = Layout::contiguous(&[3]);
-        let parts =
-            [part("x", Scope::Element, &logits), part("y", Scope::Row, &labels), part("w", Scope::Column, &weight)];
-        let g = Geometry::new(RowAxis::Class, &parts).unwrap();
+        let operands = [
+            operand("x", Scope::Element, &logits),
+            operand("y", Scope::Row, &labels),
+            operand("w", Scope::Column, &weight),
+        ];
+        let g = Geometry::new(RowAxis::Class, &operands).unwrap();
         assert_eq!((g.rows, g.cols, g.batch), (70, 3, 2));
         assert_eq!(g.axes, [1, 2, 35, 3]);
         assert_eq!(g.strides, [[0, 105, 1, 35], [0, 35, 1, 0], [0, 0, 0, 1]]);
@@ -290,10 +293,10 @@ mod tests {
     fn contiguous_elements_merge_to_one_axis_and_broadcasts_keep_theirs() {
         let input = Layout::contiguous(&[3, 4, 5]);
         let weight = Layout::contiguous(&[4, 1]);
-        let g = Geometry::new(RowAxis::None, &[part("x", Scope::Element, &input)]).unwrap();
+        let g = Geometry::new(RowAxis::None, &[operand("x", Scope::Element, &input)]).unwrap();
         assert_eq!((g.axes, g.strides[0]), ([1, 1, 1, 60], [0, 0, 0, 1]));
-        let parts = [part("x", Scope::Element, &input), part("w", Scope::Element, &weight)];
-        let g = Geometry::new(RowAxis::None, &parts).unwrap();
+        let operands = [operand("x", Scope::Element, &input), operand("w", Scope::Element, &weight)];
+        let g = Geometry::new(RowAxis::None, &operands).unwrap();
         assert_eq!(g.axes, [1, 3, 4, 5]);
         assert_eq!(g.strides[1], [0, 0, 1, 0]);
     }
@@ -302,8 +305,8 @@ mod tests {
     fn unbatched_logits_are_one_row() {
         let logits = Layout::contiguous(&[11]);
         let label = Layout::contiguous(&[]);
-        let parts = [part("x", Scope::Element, &logits), part("y", Scope::Row, &label)];
-        let g = Geometry::new(RowAxis::Class, &parts).unwrap();
+        let operands = [operand("x", Scope::Element, &logits), operand("y", Scope::Row, &label)];
+        let g = Geometry::new(RowAxis::Class, &operands).unwrap();
         assert_eq!((g.rows, g.cols), (1, 11));
     }
 
@@ -311,12 +314,16 @@ mod tests {
     fn shapes_that_do_not_fit_are_named() {
         let a = Layout::contiguous(&[3, 4]);
         let b = Layout::contiguous(&[3, 5]);
-        let parts = [part("input", Scope::Element, &a), part("target", Scope::Element, &b)];
-        assert!(matches!(Geometry::new(RowAxis::None, &parts), Err(Error::Shape { input, .. }) if input == "target"));
-        let parts = [part("input", Scope::Element, &a), part("labels", Scope::Row, &a)];
-        assert!(matches!(Geometry::new(RowAxis::Last, &parts), Err(Error::Shape { input, .. }) if input == "labels"));
+        let operands = [operand("input", Scope::Element, &a), operand("target", Scope::Element, &b)];
+        assert!(
+            matches!(Geometry::new(RowAxis::None, &operands), Err(Error::Shape { input, .. }) if input == "target")
+        );
+        let operands = [operand("input", Scope::Element, &a), operand("labels", Scope::Row, &a)];
+        assert!(
+            matches!(Geometry::new(RowAxis::Last, &operands), Err(Error::Shape { input, .. }) if input == "labels")
+        );
         let empty = Layout::contiguous(&[0, 4]);
-        assert!(Geometry::new(RowAxis::None, &[part("input", Scope::Element, &empty)]).is_err());
+        assert!(Geometry::new(RowAxis::None, &[operand("input", Scope::Element, &empty)]).is_err());
     }
 
     #[test]
@@ -324,13 +331,13 @@ mod tests {
         // 2³² · 2³² wraps around to 0; strides of 0 need one element only.
         let wide = Layout { shape: vec![1, 1 << 32], strides: vec![0, 0] };
         let tall = Layout { shape: vec![1 << 32, 1], strides: vec![0, 0] };
-        let parts = [part("input", Scope::Element, &wide), part("target", Scope::Element, &tall)];
-        assert!(matches!(Geometry::new(RowAxis::Last, &parts), Err(Error::Shape { .. })));
+        let operands = [operand("input", Scope::Element, &wide), operand("target", Scope::Element, &tall)];
+        assert!(matches!(Geometry::new(RowAxis::Last, &operands), Err(Error::Shape { .. })));
         let whole = Layout::contiguous(&[1 << 32, 1 << 32]);
         assert_eq!((whole.len(), whole.extent(), whole.is_empty()), (usize::MAX, u64::MAX, false));
         let apart = Layout { shape: vec![2, 3], strides: vec![usize::MAX, usize::MAX] };
         assert_eq!(apart.extent(), u64::MAX);
-        assert!(Geometry::new(RowAxis::None, &[part("input", Scope::Element, &apart)]).is_ok());
+        assert!(Geometry::new(RowAxis::None, &[operand("input", Scope::Element, &apart)]).is_ok());
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! Where the elements of one tensor lie, and whether any two share a place.
+//! Shape and strides of one tensor, and whether two of its elements share an offset.
 
 /// Shape and element strides of a tensor; stride 0 repeats.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Layout {
     /// Size of each axis.
     pub shape: Vec<usize>,
-    /// Elements from one index to the next, for each axis.
+    /// Per axis, the distance in elements from one index to the next.
     pub strides: Vec<usize>,
 }
 
@@ -23,7 +23,7 @@ impl Layout {
 
     /// Number of elements.
     pub fn len(&self) -> usize {
-        // A size of 0 counts wherever it stands, and no product wraps around.
+        // 0 if any size is 0, even where the product of the others would saturate.
         if self.is_empty() { 0 } else { self.shape.iter().fold(1, |n, &size| n.saturating_mul(size)) }
     }
 
@@ -41,13 +41,13 @@ impl Layout {
         self.shape.iter().zip(&self.strides).map(last).fold(1, u64::saturating_add)
     }
 
-    /// Whether two elements share a place, so that one write would be lost to the other. A layout too intricate to
-    /// decide soon (three axes or more that interleave), or that no memory holds, counts as one that overlaps.
+    /// Whether two elements share an offset, so that one write would overwrite the other. True as well for a layout
+    /// that no memory holds, and for one on which the search (three or more interleaved axes) exceeds its steps.
     pub fn overlaps_itself(&self) -> bool {
         if self.is_empty() {
             return false;
         }
-        // Within this, no product below leaves 128 bits.
+        // Below this extent, no product overflows 128 bits.
         if self.extent() > i64::MAX as u64 {
             return true;
         }
@@ -55,7 +55,7 @@ impl Layout {
         let mut axes: Vec<Axis> =
             axes.map(|(&size, &stride)| Axis { most: size as i128 - 1, stride: stride as i128 }).collect();
         axes.sort_by_key(|axis| axis.stride);
-        // An axis that steps over all that the shorter ones reach parts its elements: what is left decides.
+        // An axis whose stride exceeds the reach of all shorter axes cannot cause an overlap.
         while let Some((last, shorter)) = axes.split_last() {
             if last.stride <= reach(shorter) {
                 break;
@@ -67,23 +67,23 @@ impl Layout {
     }
 }
 
-/// Steps of a search for two elements in one place.
+/// Most steps of a search for two elements at one offset.
 const SEARCH_STEPS: u32 = 1 << 16;
 
-/// Elements lie `stride` apart along it; their indices differ by `most` at most.
+/// An axis: elements are `stride` apart, and indices differ by at most `most`.
 #[derive(Clone, Copy, Debug)]
 struct Axis {
     most: i128,
     stride: i128,
 }
 
-/// The largest difference of two places along these axes.
+/// The largest difference of two offsets along these axes.
 fn reach(axes: &[Axis]) -> i128 {
     axes.iter().fold(0, |sum: i128, axis| sum.saturating_add(axis.most.saturating_mul(axis.stride)))
 }
 
-/// Whether some difference of indices (not all 0, where `all_zero` says that those chosen so far are) makes a
-/// difference of places of `want`. Axes are in the order of their strides. True where the steps do not suffice.
+/// Whether index differences, not all 0, make an offset difference of `want`. Axes are sorted by stride; `all_zero` is
+/// whether the differences along larger axes, chosen before, are all 0. True if `steps` runs out.
 fn meets(axes: &[Axis], want: i128, all_zero: bool, steps: &mut u32) -> bool {
     let Some(left) = steps.checked_sub(1) else { return true };
     *steps = left;
@@ -149,22 +149,22 @@ fn gcd_and_inverse(b: i128, a: i128) -> (i128, i128) {
 mod tests {
     use super::*;
 
-    /// Too simple to be wrong: every place is looked at.
+    /// Too simple to be wrong: visits every offset.
     fn overlaps(layout: &Layout) -> bool {
-        let mut places = vec![0usize];
+        let mut offsets = vec![0usize];
         for (&size, &stride) in layout.shape.iter().zip(&layout.strides) {
-            places = places.iter().flat_map(|place| (0..size).map(move |k| place + k * stride)).collect();
+            offsets = offsets.iter().flat_map(|offset| (0..size).map(move |k| offset + k * stride)).collect();
         }
-        let count = places.len();
-        places.sort_unstable();
-        places.dedup();
-        places.len() < count
+        let count = offsets.len();
+        offsets.sort_unstable();
+        offsets.dedup();
+        offsets.len() < count
     }
 
     #[test]
     fn layouts_overlap_themselves_where_two_elements_share_a_place() {
         let of = |shape: &[usize], strides: &[usize]| Layout { shape: shape.to_vec(), strides: strides.to_vec() };
-        // Sliding windows, repeats; then transposed, padded, sliced, interleaved without a shared place.
+        // Sliding windows, repeats; then transposed, padded, sliced, interleaved without a shared offset.
         for (shape, strides) in
             [(&[4, 4][..], &[1, 1][..]), (&[3, 5], &[2, 1]), (&[4, 2], &[1, 0]), (&[2, 3, 4], &[6, 4, 1])]
         {
@@ -183,7 +183,7 @@ mod tests {
         ] {
             assert!(!of(shape, strides).overlaps_itself(), "{shape:?} {strides:?}");
         }
-        // Decided without looking at 2⁶⁰ places, and without a product that wraps.
+        // Decided without visiting 2⁶⁰ offsets, and without a product that wraps.
         assert!(!of(&[1 << 30, 1 << 30], &[(1 << 30) + 1, 1 << 30]).overlaps_itself());
         assert!(of(&[(1 << 30) + 1, (1 << 30) + 2], &[(1 << 30) + 1, 1 << 30]).overlaps_itself());
         assert!(!of(&[2, 2], &[1 << 62, (1 << 61) + 1]).overlaps_itself());

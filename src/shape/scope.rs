@@ -1,6 +1,6 @@
-//! How many values something has: the axes that it varies along.
+//! Scopes: the axes along which a value varies.
 
-/// How many values a node has, from outermost to innermost. Broadcasting goes inward by itself.
+/// The axes along which a value varies, from outermost to innermost. Values broadcast inward without being asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Scope {
@@ -10,13 +10,13 @@ pub enum Scope {
     Scalar,
     /// One value for the whole tensor, computed from it.
     Total,
-    /// One value for rows that belong together.
+    /// One value per group of consecutive rows.
     Group,
-    /// One value a row (a sample).
+    /// One value per row (sample).
     Row,
-    /// One value a column (a class).
+    /// One value per column (class).
     Column,
-    /// One value an element.
+    /// One value per element.
     Element,
 }
 
