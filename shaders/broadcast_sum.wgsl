@@ -1,6 +1,6 @@
-// The gradient of an input that was broadcast: the sum of element gradients over the axes along which it repeats.
+// The gradient of a broadcast input: the sum of element gradients over the axes along which the input repeats.
 // Grid: (values, segments), values strided past the grid limit. Reads every element gradient once, in a fixed order;
-// writes target[value], or, of many elements, one partial sum a segment, which a second dispatch adds.
+// writes target[value], or one partial sum per segment, which a second dispatch adds up.
 
 struct Axes {
     // Sizes of the axes that the input has and of those it repeats along, outermost first, and the strides of the

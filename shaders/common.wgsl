@@ -1,6 +1,6 @@
 // What every skeleton shares: the shape of the problem, scalars, and classification by bits.
 
-// Owner: src/gpu/uniform.rs; a test compares the offsets.
+// Owner: src/plan/uniform.rs; a test compares the offsets.
 struct Shape {
     rows: u32,
     cols: u32,

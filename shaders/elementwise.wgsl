@@ -1,6 +1,6 @@
-// Elements (or rows by themselves): read once, write once, no reduction inside a row.
+// Single elements (or rows without their columns): read once, write once, no reduction inside a row.
 // Grid: any number of workgroups; each takes a run of steps of WIDTH items, the first one also what is left at the ends.
-// Reads the inputs at each item, writes the outputs there, and one partial of each sum over everything a workgroup:
+// Reads the inputs at each item, writes the outputs there, and per workgroup one partial of each sum over everything:
 // work[sum * sum_groups + first_group + group]; behind them each row's value of each sum over groups.
 
 // hook begin: bindings

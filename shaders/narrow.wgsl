@@ -1,5 +1,5 @@
-// A gradient that a pass could only keep in f32, put where it belongs: 16-bit elements in any layout.
-// Grid: any number of workgroups; an invocation a value, strided. Reads elements[…] once; writes half a word of
+// Narrows a gradient that its pass kept in f32 to 16-bit elements in any layout.
+// Grid: any number of workgroups; one value per invocation, strided. Reads elements[…] once; writes half a word of
 // output[…], added to what was there where the gradient accumulates.
 
 struct Axes {

@@ -1,5 +1,5 @@
-// What the adapter's exp2 gives.
-// Grid: an invocation a value. Reads values[i] as x ≤ 0; writes e^x there.
+// Runs the adapter's exp2.
+// Grid: one value per invocation. Reads values[i] as x ≤ 0; writes e^x there.
 
 // hook begin: constants
 const WG: u32 = 64u;

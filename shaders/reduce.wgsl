@@ -1,5 +1,5 @@
-// Partial sums to one number each (or one a segment), in a fixed order.
-// Grid: one workgroup a segment, strided past the grid limit. Reads work[from + sum·count + i] for i in the
+// Adds up the partials of each sum (or of each segment of it), in a fixed order.
+// Grid: one workgroup per segment, strided past the grid limit. Reads work[from + sum·count + i] for i in the
 // segment; writes work[to + sum·segments + segment], or finishes: scalars and outputs of the whole loss.
 
 // hook begin: bindings

@@ -1,5 +1,5 @@
-// Rows streamed by LANES lanes each: one trip over memory for each stage, one for the element outputs.
-// Grid: ROWS rows a workgroup, strided past the grid limit. Reads inputs[row, 0..cols]; writes the element outputs
+// Rows streamed by LANES lanes each: one trip over memory per stage, one for the element outputs.
+// Grid: ROWS rows per workgroup, strided past the grid limit. Reads inputs[row, 0..cols]; writes the element outputs
 // there and the row's values at [row].
 
 // import row_hooks

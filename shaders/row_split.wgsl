@@ -1,4 +1,4 @@
-// A row shared by several workgroups, and perhaps by several dispatches or devices: one dispatch for each stage
+// A row split over several workgroups, and perhaps several dispatches or devices: one dispatch per stage
 // leaves partial states in `work`; the next one combines them, and the last one writes the outputs.
 // Grid: (splits, rows), rows strided past the grid limit. Reads a chunk of inputs[row, 0..cols]; writes
 // work[((stage · rows + row) · slots + split) · STATE_WORDS ..], and in the last dispatch the element outputs of

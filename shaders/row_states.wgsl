@@ -1,5 +1,5 @@
-// States of rows, brought together: those of the workgroups that shared a row, or of the shards of its classes.
-// Grid: any number of workgroups; an invocation a row, strided. Reads `count` states of each row from `source`, in a
+// Combines states of rows: of the workgroups that split a row, or of the shards of its classes.
+// Grid: any number of workgroups; one row per invocation, strided. Reads `count` states of each row from `source`, in a
 // fixed order; writes one to `result`.
 
 struct Rows {

@@ -1,5 +1,5 @@
-// Softmax of rows, a workgroup each: the maximum and the sum of exponentials in two trips, the quotients in a third.
-// Grid: one workgroup a row (strided past the grid limit). Reads input[row, 0..cols]; writes result[row, 0..cols].
+// Softmax of rows, one workgroup per row: the maximum and the sum of exponentials in two trips, the quotients in a third.
+// Grid: one workgroup per row (strided past the grid limit). Reads input[row, 0..cols]; writes result[row, 0..cols].
 
 struct Rows {
     // Merged axes, outermost first, of which the last is the columns; strides of the input and of the result.

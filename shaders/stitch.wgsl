@@ -1,5 +1,5 @@
-// Words of a 16-bit output that two rows share (odd column counts, odd offsets): each row left its half in `work`.
-// Grid: any number of workgroups; an invocation a row, strided. Reads work[edge_base ..]; writes the row's half of
+// Stitches words of a 16-bit output that two rows share (odd column counts, odd offsets), from halves in `work`.
+// Grid: any number of workgroups; one row per invocation, strided. Reads work[edge_base ..]; writes the row's half of
 // its first word, if it begins in the middle of one, and of its last word, if it ends there.
 
 // hook begin: rows

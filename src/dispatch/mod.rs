@@ -1,4 +1,4 @@
-//! What runs on a device, as plain data: dispatches, what each binds, and all that a device has to know to run them.
+//! The work of a device as plain data: dispatches, their bindings, uniforms and grids.
 //!
 //! A count is a number for a plan of one shape, and a formula of rows and columns for an export.
 
@@ -7,7 +7,7 @@ mod uniform;
 
 pub use crate::codegen::{Mode, Slot};
 pub use crate::lower::OutputKind;
-pub use signature::{Compared, LabelInput, Labels, OutputSignature, ParamSignature, Signature};
+pub use signature::{Compared, LabelInput, Labels, OutputSignature, ParamSignature, Signature, output_name};
 pub use uniform::{Field, FieldName, Uniform, Word};
 
 use std::sync::Arc;
@@ -19,18 +19,18 @@ pub struct Region {
     pub slot: Slot,
     /// Whether the kernel declares it `read_write`.
     pub writes: bool,
-    /// First byte, and the byte after the last, for the planned shape; the whole tensor, if none are named.
+    /// First byte, and the byte after the last, for the planned shape; `None` binds the whole buffer or tensor.
     pub bytes: Option<[u64; 2]>,
 }
 
-/// What a dispatch is for.
+/// The purpose of a dispatch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Note {
     /// A scalar input of 16 bits is widened to its word.
     Widen,
-    /// A pass, or one phase of it over one chunk of its tensors.
+    /// A pass, or one stage of it, over one chunk of its tensors.
     Pass(usize),
-    /// Words that two rows share are put together after that pass.
+    /// Words that two rows share are stitched after that pass.
     Stitch(usize),
     /// Sums of that pass over groups are added up.
     Group(usize),
@@ -38,7 +38,7 @@ pub enum Note {
     Total(usize),
     /// States of rows are combined before or after an exchange, in that pass.
     States(usize),
-    /// A kept gradient is brought to where it belongs.
+    /// The kept gradient of that output is written to its destination.
     Finish(usize),
     /// Work of an operator that has no passes.
     Whole,
@@ -55,7 +55,7 @@ pub struct Dispatch<N = u64> {
     pub uniforms: Vec<(u32, Arc<Uniform<N>>)>,
     /// Storage buffers, at the binding numbers from [`FIRST_STORAGE`] on.
     pub storage: Vec<Region>,
-    /// What it is for.
+    /// Its purpose.
     pub note: Note,
 }
 
@@ -69,7 +69,7 @@ impl<N> Dispatch<N> {
     }
 }
 
-/// An output whose values are kept in f32 until all passes are done.
+/// An output whose values are kept in f32 until it is finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// Index of the output.
@@ -78,7 +78,7 @@ pub struct Kept {
     pub bytes: u64,
 }
 
-/// States that leave the device and come back together with those of the other shards.
+/// An exchange: this shard's states leave the device, the states of all shards come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exchange {
     /// Rows of the problem.
@@ -89,21 +89,20 @@ pub struct Exchange {
     pub shards: u64,
 }
 
-/// Everything that a device runs for one problem, and what it binds.
+/// Everything that a device runs for one problem.
 #[derive(Clone, Debug, Default)]
 pub struct Planned<N = u64> {
-    /// What is dispatched before each phase: scalar inputs of 16 bits are widened.
+    /// Dispatches before each phase, which widen 16-bit scalar inputs.
     pub scalars: Vec<Dispatch<N>>,
-    /// What is dispatched, in order.
+    /// All other dispatches, in order.
     pub dispatches: Vec<Dispatch<N>>,
-    /// Ends of the phases that are encoded apart, as counts of dispatches: one for each exchange, then forward and
-    /// backward, or all in one.
+    /// End of each phase, as a count of dispatches: one phase per exchange, then forward and backward, or one for all.
     pub phases: Vec<usize>,
     /// The exchanges, each after its phase.
     pub exchanges: Vec<Exchange>,
     /// Words of the workspace.
     pub workspace: N,
-    /// Whether the workspace holds states from one phase to the next, so that no other plan may use it.
+    /// Whether the workspace holds states between phases, so that no other bound plan may share it.
     pub keeps_states: bool,
     /// Words of the buffer of scalars: the status word, then scalar inputs and totals.
     pub scalar_words: u64,
@@ -111,7 +110,7 @@ pub struct Planned<N = u64> {
     pub scalar_copies: Vec<(usize, u64)>,
     /// Outputs whose values are kept in f32.
     pub kept: Vec<Kept>,
-    /// Labels that a bad status is about; none, where no label chooses among elements.
+    /// Labels that the status word reports; `None` if no label indexes a row.
     pub labels: Option<Labels>,
     /// Bytes that must move: inputs once, outputs once.
     pub bytes: u64,

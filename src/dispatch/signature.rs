@@ -1,4 +1,4 @@
-//! What an operator takes and gives, by name.
+//! Inputs, outputs and parameters of an operator, by name.
 
 use crate::codegen::Mode;
 use crate::expr::{InputDecl, ParamDecl};
@@ -8,13 +8,13 @@ use crate::shape::{DType, RowAxis, Scope};
 /// An output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputSignature {
-    /// What it is.
+    /// Which output it is.
     pub kind: OutputKind,
-    /// What becomes of it.
+    /// Whether it is written, accumulated, or takes the input's place.
     pub mode: Mode,
-    /// How it is stored.
+    /// Element type.
     pub dtype: DType,
-    /// How many values it has.
+    /// One value per element, row, column, or in all.
     pub scope: Scope,
 }
 
@@ -23,7 +23,7 @@ pub struct OutputSignature {
 pub struct ParamSignature {
     /// Its name, its kind, and its value when the plan is made.
     pub decl: ParamDecl,
-    /// The class indices that it may be, as the labels that it is compared with are stored.
+    /// First and last class index that it may be: the range of the element type of its labels.
     pub indices: [f64; 2],
 }
 
@@ -50,14 +50,7 @@ impl Signature {
 
     /// Name of an output, for messages.
     pub fn output_name(&self, kind: &OutputKind) -> String {
-        let input = |index: usize| &self.inputs[index].name;
-        match kind {
-            OutputKind::Loss => "loss".to_owned(),
-            OutputKind::Denominator => "denominator".to_owned(),
-            OutputKind::Extra(name) => format!("extra output {name}"),
-            OutputKind::Grad(index) => format!("gradient of {}", input(*index)),
-            OutputKind::HessianDiagonal(index) => format!("Hessian diagonal of {}", input(*index)),
-        }
+        output_name(&self.inputs, kind)
     }
 
     /// Names of all outputs, for messages.
@@ -66,7 +59,18 @@ impl Signature {
     }
 }
 
-/// What a label is compared with.
+/// Name of an output of an operator with these inputs, for messages.
+pub fn output_name(inputs: &[InputDecl], kind: &OutputKind) -> String {
+    match kind {
+        OutputKind::Loss => "loss".to_owned(),
+        OutputKind::Denominator => "denominator".to_owned(),
+        OutputKind::Extra(name) => format!("extra output {name}"),
+        OutputKind::Grad(input) => format!("gradient of {}", inputs[*input].name),
+        OutputKind::HessianDiagonal(input) => format!("Hessian diagonal of {}", inputs[*input].name),
+    }
+}
+
+/// A class index that a label is compared with: a constant, or a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compared {
     /// A class index.
@@ -75,18 +79,18 @@ pub enum Compared {
     Param(usize),
 }
 
-/// A label input that chooses among the elements of a row.
+/// A label input that indexes a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelInput {
     /// Index of the input.
     pub input: usize,
     /// Strides along [`Labels::axes`]; 0 where it is broadcast.
     pub strides: [u64; 4],
-    /// Class indices that it is compared with: perhaps to leave such rows out.
+    /// Class indices that it is compared with, such as `ignore_index`.
     pub compared: Vec<Compared>,
 }
 
-/// What is needed to find the label that a bad status is about.
+/// Data to find the label that a bad status reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labels {
     /// Sizes of the axes that rows are counted along, outermost first.

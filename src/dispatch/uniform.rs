@@ -40,14 +40,14 @@ impl fmt::Display for FieldName {
     }
 }
 
-/// A word, and where it lies.
+/// A word of a uniform buffer, with its name and index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field<N = u64> {
     /// Its name in the WGSL.
     pub name: FieldName,
     /// Its index among the buffer's words.
     pub index: u32,
-    /// What it holds.
+    /// Its value.
     pub word: Word<N>,
 }
 
@@ -61,14 +61,14 @@ pub struct Uniform<N = u64> {
 }
 
 impl Uniform<u64> {
-    /// What it holds, with these values of the parameters.
+    /// Its words, with these values of the parameters.
     pub fn words(&self, params: &[u32]) -> Vec<u32> {
         self.at(params, |count| *count)
     }
 }
 
 impl Uniform<Formula> {
-    /// What it holds for a shape, with these values of the parameters.
+    /// Its words for a shape, with these values of the parameters.
     pub fn at_shape(&self, params: &[u32], rows: u64, cols: u64) -> Vec<u32> {
         self.at(params, |count| count.at(rows, cols))
     }

@@ -1,11 +1,11 @@
-//! A prepared loss to an [`Export`]: its dispatches, with formulas of any shape for their counts. Pure.
+//! Makes an [`Export`] of a loss: its dispatches, with formulas of the shape for their counts. Pure.
 
 use super::traced::{Traced, sizes};
 use super::{
     Condition, Export, ExportBuffer, ExportDispatch, ExportField, ExportResource, ExportTensor, ExportUniform,
 };
 use crate::codegen::{Mode, Slot, sum_counts};
-use crate::dispatch::{Dispatch, FIRST_STORAGE, Note, Planned, Uniform, Word};
+use crate::dispatch::{Dispatch, FIRST_STORAGE, Field, Note, Planned, Uniform, Word};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::loss::Loss;
@@ -17,7 +17,7 @@ use crate::plan::passes::PassChoice;
 use crate::plan::problem::{ONE_STEP, Problem, reduce_lanes};
 use crate::plan::spec::PlanSpec;
 use crate::schedule::{Kernel, Spread};
-use crate::shape::{Count, Formula, Scope};
+use crate::shape::{Count, DType, Formula, Scope};
 
 /// Elements that 32 bits can count, with room for the strides past the last one.
 const MOST_ELEMENTS: u64 = 1 << 31;
@@ -31,7 +31,7 @@ impl Export {
     /// use wgloss::{DType, PlanSpec, export::Export, losses};
     /// let spec = PlanSpec::new()
     ///     .input("input", DType::F32, &[4096, 1000])
-    ///     .input("target", DType::I32, &[4096])
+    ///     .input("kind", DType::I32, &[4096])
     ///     .grad("input");
     /// let export = Export::new(&losses::cross_entropy(), &spec)?;
     /// assert!(export.conditions.iter().all(|condition| condition.formula.at(512, 1000) == 1));
@@ -41,7 +41,7 @@ impl Export {
     ///
     /// # Errors
     /// As [`Context::plan`](crate::Context::plan); [`Error::Unsupported`] for other layouts, one row or one column,
-    /// tensors larger than a binding (128 MiB), gradients in place or summed over broadcast axes, shards, and a
+    /// tensors larger than a binding (128 MiB), gradients in input or summed over broadcast axes, shards, and a
     /// separate backward.
     pub fn new(loss: &Loss, spec: &PlanSpec) -> Result<Export> {
         let prepared = PreparedLoss::new(loss, spec, &Limits::WEBGPU)?;
@@ -152,7 +152,7 @@ impl Maker<'_> {
 
     fn scope(&self, slot: Slot) -> Scope {
         match slot {
-            Slot::Input(place) => self.problem.program.inputs[place].scope,
+            Slot::Input(input) => self.problem.program.inputs[input].scope,
             Slot::Output(output) => self.problem.program.outputs[output].scope,
             _ => Scope::Scalar,
         }
@@ -160,7 +160,7 @@ impl Maker<'_> {
 
     fn tensors(&self) -> Vec<ExportTensor> {
         let program = self.problem.program;
-        let tensor = |name: String, slot: Slot, dtype: crate::shape::DType, is_output: bool| {
+        let tensor = |name: String, slot: Slot, dtype: DType, is_output: bool| {
             let shape = match self.scope(slot) {
                 Scope::Element => vec![Formula::Rows, Formula::Cols],
                 Scope::Row => vec![Formula::Rows],
@@ -172,16 +172,16 @@ impl Maker<'_> {
             ExportTensor { name, is_output, dtype, shape, bytes: vectors.times(Formula::of(16)) }
         };
         let planned = self.prepared.planned_inputs();
-        let inputs = program.inputs.iter().enumerate().map(|(place, decl)| {
-            let dtype = planned[place].as_ref().map_or(crate::shape::DType::F32, |io| io.dtype);
-            tensor(decl.name.clone(), Slot::Input(place), dtype, false)
+        let inputs = program.inputs.iter().enumerate().map(|(input, decl)| {
+            let dtype = planned[input].as_ref().map_or(DType::F32, |io| io.dtype);
+            tensor(decl.name.clone(), Slot::Input(input), dtype, false)
         });
-        let name = |target: &OutputKind| match target {
+        let name = |kind: &OutputKind| match kind {
             OutputKind::Loss => "loss".to_owned(),
             OutputKind::Denominator => "denominator".to_owned(),
             OutputKind::Extra(name) => name.clone(),
-            OutputKind::Grad(place) => format!("d_{}", program.inputs[*place].name),
-            OutputKind::HessianDiagonal(place) => format!("hessian_diagonal_{}", program.inputs[*place].name),
+            OutputKind::Grad(input) => format!("d_{}", program.inputs[*input].name),
+            OutputKind::HessianDiagonal(input) => format!("hessian_diagonal_{}", program.inputs[*input].name),
         };
         let outputs = program.outputs.iter().enumerate();
         let outputs =
@@ -189,7 +189,7 @@ impl Maker<'_> {
         inputs.chain(outputs).collect()
     }
 
-    /// What the kernels rely on.
+    /// The conditions that the kernels rely on.
     fn conditions(&self, planned: &Planned<Traced>) -> Vec<Condition> {
         let program = self.problem.program;
         let number = |value: u64| Formula::of(value);
@@ -224,7 +224,7 @@ impl Maker<'_> {
             }
             let [sums, _] = sum_counts(program, pass);
             let added = planned.dispatches.iter().filter(|dispatch| dispatch.note == Note::Total(pass)).count();
-            // Elements by themselves never leave so many partial sums.
+            // An element-wise pass never leaves more than `ONE_STEP` partials.
             if sums > 0 && added == 1 && schedule.kernel != Kernel::Elementwise {
                 let formula = Formula::Rows.is_at_most(number(ONE_STEP));
                 all.push(Condition { formula, why: "sums are added in one step; export for more rows" });
@@ -240,7 +240,7 @@ impl Maker<'_> {
     }
 }
 
-/// Index of an item among those known, which it joins if it is none of them.
+/// Index of an item in `known`, where it is added if it is new.
 fn index_of<T: PartialEq>(known: &mut Vec<T>, item: T) -> usize {
     known.iter().position(|other| *other == item).unwrap_or_else(|| {
         known.push(item);
@@ -249,7 +249,7 @@ fn index_of<T: PartialEq>(known: &mut Vec<T>, item: T) -> usize {
 }
 
 fn exported(uniform: &Uniform<Traced>) -> ExportUniform {
-    let field = |field: &crate::dispatch::Field<Traced>| {
+    let field = |field: &Field<Traced>| {
         let (is_float, value) = match &field.word {
             Word::Bits(bits) => (false, Formula::of(u64::from(*bits))),
             Word::Count(count) => (false, count.formula.clone()),

@@ -12,10 +12,9 @@ mod make;
 mod traced;
 
 use crate::expr::ParamDecl;
-use crate::shape::DType;
-use crate::shape::Formula;
+use crate::shape::{DType, Formula};
 
-/// Kernels, and what to run them with. Made by [`Export::new`].
+/// Kernels, and the buffers, uniforms and dispatches to run them with. Made by [`Export::new`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Export {
@@ -23,7 +22,7 @@ pub struct Export {
     pub loss: String,
     /// Rows and columns that the kernels were chosen for.
     pub made_for: [u64; 2],
-    /// What the rows and columns must fulfil.
+    /// Conditions on the rows and columns.
     pub conditions: Vec<Condition>,
     /// Invocations of the largest workgroup.
     pub workgroup_invocations: u32,
@@ -31,12 +30,12 @@ pub struct Export {
     pub kernels: Vec<String>,
     /// Inputs, then outputs.
     pub tensors: Vec<ExportTensor>,
-    /// Bytes of the workspace, which may hold anything.
+    /// Bytes of the workspace, whose initial content does not matter.
     pub work_bytes: Formula,
     /// Words of the buffer of scalars.
     pub scalar_words: u64,
-    /// Inputs of one value that are copied to the scalars before each step: name, and word there. (Those of 16 bits have
-    /// a dispatch that widens them.)
+    /// 32-bit inputs of one value, copied to the scalars before each step: name, and word there. (A dispatch widens 16-bit
+    /// ones.)
     pub scalar_inputs: Vec<(String, u64)>,
     /// The parameters, whose [words](ParamDecl::word) come one after the other in a uniform of [`Export::params_bytes`].
     pub params: Vec<ParamDecl>,
@@ -44,17 +43,17 @@ pub struct Export {
     pub params_bytes: u64,
     /// The other uniforms.
     pub uniforms: Vec<ExportUniform>,
-    /// What runs, in order.
+    /// The dispatches, in order.
     pub dispatches: Vec<ExportDispatch>,
 }
 
-/// What a shape must fulfil for the kernels to be right.
+/// A condition on the shape: the kernels are right only where it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Condition {
-    /// 1 where it does.
+    /// 1 where it holds.
     pub formula: Formula,
-    /// Why.
+    /// The reason.
     pub why: &'static str,
 }
 
@@ -66,7 +65,7 @@ pub struct ExportTensor {
     pub name: String,
     /// Whether it is written.
     pub is_output: bool,
-    /// How its elements are stored, row-major.
+    /// Element type; elements are stored row-major.
     pub dtype: DType,
     /// Its shape; empty for one value.
     pub shape: Vec<Formula>,
@@ -74,7 +73,7 @@ pub struct ExportTensor {
     pub bytes: Formula,
 }
 
-/// A uniform buffer; what no field covers is 0.
+/// A uniform buffer; bytes that no field covers are 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExportUniform {
@@ -90,7 +89,7 @@ pub struct ExportUniform {
 pub struct ExportField {
     /// Its name in the WGSL.
     pub name: String,
-    /// Its byte in the buffer.
+    /// Its byte offset in the buffer.
     pub offset: u64,
     /// Whether it is an f32; else it is a u32.
     pub is_float: bool,
@@ -99,7 +98,7 @@ pub struct ExportField {
 }
 
 impl ExportUniform {
-    /// What it holds for a shape.
+    /// Its bytes for a shape.
     pub fn at(&self, rows: u64, cols: u64) -> Vec<u8> {
         let mut bytes = vec![0; self.bytes as usize];
         for field in &self.fields {
@@ -115,24 +114,24 @@ impl ExportUniform {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ExportDispatch {
-    /// Placement of its kernel.
+    /// Index of its kernel.
     pub kernel: usize,
     /// Workgroups along x and y.
     pub grid: [Formula; 2],
-    /// What it binds in group 0, by number.
+    /// Its bindings in group 0: number, resource.
     pub bindings: Vec<(u32, ExportResource)>,
 }
 
-/// What is bound.
+/// A resource of a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExportResource {
-    /// One of the uniforms, by place.
+    /// The uniform of that index.
     Uniform(usize),
     /// The uniform with the parameters.
     Params,
     /// A storage buffer.
     Storage {
-        /// Which one.
+        /// The buffer.
         buffer: ExportBuffer,
         /// Whether the kernel declares it `read_write`.
         writes: bool,
@@ -142,7 +141,7 @@ pub enum ExportResource {
 /// A storage buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExportBuffer {
-    /// A tensor, by place.
+    /// The tensor of that index.
     Tensor(usize),
     /// The workspace.
     Work,

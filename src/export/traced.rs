@@ -1,11 +1,11 @@
-//! Counts that know their number for one shape, and the formula that gives it for any.
+//! Counts as numbers for the planned shape, with formulas for any shape.
 
 use crate::error::{Error, Result};
 use crate::plan::problem::Problem;
 use crate::plan::sizes::{Known, Sizes};
 use crate::shape::{Count, Formula, Scope};
 
-/// A number for the shape that is planned, and its formula.
+/// A number for the planned shape, and its formula.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Traced {
     pub number: u64,
@@ -54,8 +54,8 @@ impl Known for Traced {
     }
 }
 
-/// Rows of the geometry: without rows, one.
-pub(crate) fn rows(has_rows: bool) -> Formula {
+/// Rows of the geometry; 1 for a loss without rows.
+fn rows(has_rows: bool) -> Formula {
     if has_rows { Formula::Rows } else { Formula::of(1) }
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn sizes(problem: &Problem<'_>, shape: [u64; 2], group_rows: u64) -> 
         first_col: Traced::of(0),
         batch: traced(Formula::Rows, numbers.batch),
         group_rows: Traced::of(group_rows),
-        // Whole ones, as the conditions say.
+        // Groups are whole: a condition of the export.
         groups: traced(rows(has_rows).div_ceil(Formula::of(group_rows)), numbers.groups),
         axes: vector(axes, numbers.axes),
         inputs: inputs.collect(),

@@ -1,5 +1,5 @@
-//! Operators beside losses: what no row program says by itself. Each makes its own dispatches, and is planned, bound,
-//! encoded, tuned and explained as a loss is.
+//! Operators beside losses, with kernels of their own. They are planned, bound, encoded and explained as losses are:
+//! [`Context::plan`](crate::Context::plan) takes either.
 
 mod softmax;
 

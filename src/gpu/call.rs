@@ -11,11 +11,11 @@ use crate::plan::spec::PlanSpec;
 
 /// Loss and gradients of one call. Reading blocks until the GPU is done.
 ///
-/// Whatever is read first, the loss or one of the tensors, reports a label out of range, once: see [`Bound::status`].
+/// The first read, of the loss or of a tensor, reports a label out of range, once: see [`Bound::status`].
 #[derive(Debug)]
 pub struct Output {
     bound: Bound,
-    /// Those of the bound plan, each with the status.
+    /// Outputs of the bound plan; reading one checks the status.
     outputs: Vec<Tensor>,
 }
 
@@ -130,7 +130,7 @@ impl Loss {
         self.run(ctx, inputs, &grads.iter().fold(PlanSpec::new(), |spec, grad| spec.grad(grad)))
     }
 
-    /// Whatever the specification asks for, of these tensors.
+    /// The outputs that a specification asks for, of these tensors.
     ///
     /// # Errors
     /// As [`Context::plan`] and [`super::Plan::bind`].

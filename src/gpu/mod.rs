@@ -1,4 +1,4 @@
-//! The only part that names wgpu: contexts, tensors, plans on a device, what they are bound to, and calls.
+//! The only folder that names wgpu: contexts, tensors, plans on a device, bound plans, and calls.
 
 mod bind;
 mod bound;

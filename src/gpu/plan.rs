@@ -4,15 +4,14 @@ use crate::dispatch::{Dispatch, Planned};
 use crate::error::Result;
 use crate::gpu::device::context::Context;
 use crate::gpu::device::pipeline::Pipeline;
-use crate::limits::Limits;
 use crate::plan::operator::{Asked, Operator, Prepared, Tensors};
 use crate::plan::spec::PlanSpec;
 use crate::plan::tuning::Tuning;
 use crate::schedule::Pinned;
 use std::sync::{Arc, Mutex};
 
-/// An operator prepared for shapes on a device, with its pipelines and its workspace. Made once, bound to as many
-/// buffers as you like.
+/// An operator prepared for shapes on a device, with its pipelines and its workspace. Made once by [`Context::plan`],
+/// bound to any number of buffers.
 #[derive(Clone)]
 pub struct Plan {
     pub(crate) inner: Arc<Inner>,
@@ -23,10 +22,10 @@ pub(crate) struct Inner {
     pub prepared: Arc<dyn Prepared>,
     /// Shared with the plans that tuning made of this one.
     work: Arc<Mutex<Option<wgpu::Buffer>>>,
-    /// What tuning chose, where the tensors allow it.
+    /// The tuned schedule, used where the tensors allow it.
     tuned: Option<Pinned>,
     pub tuning: Option<Tuning>,
-    /// Of the planned shapes: the cache keeps what a plan holds.
+    /// Pipelines for the planned shapes; holding them keeps them in the cache.
     pipelines: Vec<Arc<Pipeline>>,
 }
 
@@ -44,15 +43,30 @@ impl std::fmt::Debug for Plan {
 }
 
 impl Context {
-    /// Plans a loss, or another operator, for shapes: lowers, schedules, makes the pipelines.
+    /// Plans a loss, or an operator of [`fused`](crate::fused), for shapes: lowers it, schedules its passes, compiles its
+    /// kernels. Plan once, then bind and run as often as needed.
+    ///
+    /// ```no_run
+    /// use wgloss::{Bindings, Context, DType, PlanSpec, Tensor, losses};
+    /// # fn main() -> wgloss::Result<()> {
+    /// let ctx = Context::new()?;
+    /// let spec = PlanSpec::new().input("input", DType::F32, &[64, 10]).input("target", DType::I32, &[64]);
+    /// let plan = ctx.plan(&losses::cross_entropy(), &spec.grad("input"))?;
+    /// let logits = Tensor::zeros(&ctx, DType::F32, &[64, 10])?;
+    /// let labels = Tensor::zeros(&ctx, DType::I32, &[64])?;
+    /// let bound = plan.bind(&Bindings::new().input("input", &logits).input("target", &labels))?;
+    /// bound.submit()?;
+    /// println!("{}", bound.read_loss()?);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
-    /// Everything that [`Error`](crate::Error) names for shapes, element types, parameters and limits; nothing is encoded.
+    /// The [`Error`](crate::Error)s of names, shapes, element types, parameters and limits;
+    /// [`Error::Device`](crate::Error::Device) of a lost device.
     pub fn plan(&self, operator: &(impl Operator + ?Sized), spec: &PlanSpec) -> Result<Plan> {
-        let limits: &Limits = self.limits();
         let mut plan = Inner {
             ctx: self.clone(),
-            prepared: operator.prepare(spec, limits)?,
+            prepared: operator.prepare(spec, self.limits())?,
             work: Arc::default(),
             tuned: None,
             tuning: None,
@@ -64,7 +78,7 @@ impl Context {
 }
 
 impl Inner {
-    /// The same for another schedule: one that is pinned, or what tuning found.
+    /// The same plan with another schedule: pinned, or tuned.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn scheduled(&self, pinned: Pinned, tuned: Option<(Pinned, Tuning)>) -> Result<Inner> {
         let (tuned, tuning) = tuned.unzip();
@@ -80,20 +94,20 @@ impl Inner {
         Ok(other)
     }
 
-    /// Pipelines of the shapes that the plan was made for.
+    /// Makes the pipelines for the planned shapes.
     fn warm(&mut self) -> Result<()> {
         let planned = self.planned()?;
         self.pipelines = planned.all().map(|dispatch| self.pipeline(dispatch)).collect::<Result<_>>()?;
-        // All pipelines may have been there already.
+        // If all pipelines were cached, the device was not called yet.
         self.ctx.check_device()
     }
 
-    /// What is asked of the plan beside its tensors.
+    /// The plan's conditions beside its tensors.
     pub fn asked(&self, pooled: bool) -> Asked {
         Asked { pooled, tuned: self.tuned }
     }
 
-    /// The dispatches for the shapes that the plan was made for.
+    /// The dispatches for the planned shapes.
     pub fn planned(&self) -> Result<Planned> {
         self.prepared.plan(&self.prepared.planned()?, self.asked(false))
     }
@@ -102,13 +116,13 @@ impl Inner {
         self.ctx.pipeline(dispatch)
     }
 
-    /// What was chosen for these tensors and why.
+    /// The schedules for these tensors and the reasons, then the outcome of tuning.
     pub fn explain(&self, tensors: &Tensors, asked: Asked) -> Result<String> {
         let chosen = self.prepared.explain(tensors, asked, self.ctx.adapter_name())?;
         Ok(self.tuning.as_ref().map_or(chosen.clone(), |tuning| format!("{chosen}{tuning}")))
     }
 
-    /// The shared workspace, grown where needed; one's own where it holds states between submits.
+    /// The shared workspace, grown if needed; a new buffer if it holds states between submits.
     pub fn workspace(&self, planned: &Planned) -> Result<wgpu::Buffer> {
         let bytes = 4 * planned.workspace;
         if planned.keeps_states {
@@ -127,10 +141,9 @@ impl Inner {
 }
 
 impl Plan {
-    /// What was chosen for the planned shapes and why: for each pass the schedule, how often it reads and writes each
-    /// tensor, and the dispatches; for the whole plan the bytes that must move, and those that do; of a tuned plan,
-    /// the candidates and their medians.
-    /// Made when it is asked for.
+    /// The schedules for the planned shapes, and the reasons: per pass its kernel, its reads and writes per tensor, and its
+    /// dispatches; for the whole plan the bytes that must move, and the bytes that do; for a tuned plan also the
+    /// candidates and their medians. Computed by this call.
     pub fn explain(&self) -> String {
         let inner = &self.inner;
         let explained = inner.prepared.planned().and_then(|tensors| inner.explain(&tensors, inner.asked(false)));
@@ -146,7 +159,7 @@ impl Plan {
         Ok(self.inner.planned()?.kernels())
     }
 
-    /// What tuning found, if the plan comes from [`Plan::tune`].
+    /// The outcome of tuning, if the plan comes from [`Plan::tune`].
     pub fn tuning(&self) -> Option<&Tuning> {
         self.inner.tuning.as_ref()
     }

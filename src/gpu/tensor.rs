@@ -22,9 +22,9 @@ pub struct Tensor {
     dtype: DType,
     layout: Layout,
     ctx: Context,
-    /// Elements of the buffer that may belong to a tensor. The rest of one that wgloss made pads it to whole vectors.
+    /// Elements of the buffer that may belong to a tensor; in a buffer that wgloss made, padding follows.
     elements: u64,
-    /// Of the tensors of an `Output`: where it says whether they hold what was asked for.
+    /// For tensors of an `Output`: the status, which reading them checks first.
     status: Option<Arc<Status>>,
 }
 
@@ -32,7 +32,7 @@ impl Tensor {
     /// Copies host values to a new tensor.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `shape` holds as many elements; [`Error::Limit`], [`Error::OutOfMemory`],
+    /// [`Error::Shape`] unless `shape` has `values.len()` elements; [`Error::Limit`], [`Error::OutOfMemory`],
     /// [`Error::Device`].
     pub fn from_slice<T: Element>(ctx: &Context, values: &[T], shape: &[usize]) -> Result<Tensor> {
         if Layout::contiguous(shape).len() != values.len() {
@@ -162,12 +162,12 @@ impl Tensor {
         &self.buffer
     }
 
-    /// The first element's place in the buffer, in elements.
+    /// Index of the first element in the buffer.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The same tensor, as one of an `Output`: reading it reports what the status word holds first.
+    /// The same tensor, as one of an `Output`: reading it checks the status first.
     pub(crate) fn watched(&self, status: Option<&Arc<Status>>) -> Tensor {
         Tensor { status: status.cloned(), ..self.clone() }
     }
@@ -192,8 +192,7 @@ impl Tensor {
         first..first + self.layout.extent() * self.dtype.size()
     }
 
-    /// The part of the buffer to bind: from an aligned offset to the end of the last whole vector, as far as the
-    /// buffer reaches.
+    /// Bytes to bind: from an aligned offset to the end of the last vector, or of the buffer.
     pub(crate) fn bound_range(&self, alignment: u64) -> std::ops::Range<u64> {
         let range = self.byte_range();
         let start = range.start - range.start % alignment;
@@ -224,7 +223,7 @@ impl Tensor {
         }
         let range = self.byte_range();
         let bytes: &[u8] = bytemuck::cast_slice(values);
-        // Nobody has what follows the last element of a buffer that wgloss made.
+        // In a buffer that wgloss made, padding follows the last element.
         let is_last = range.end == self.elements * self.dtype.size() && range.end < self.buffer.size();
         if range.start.is_multiple_of(4) && range.end.is_multiple_of(4) {
             ctx.write("tensor", &self.buffer, range.start, bytes)
@@ -291,8 +290,8 @@ impl Tensor {
         }
         let mut index = vec![0usize; self.layout.shape.len()];
         for _ in 0..self.layout.len() {
-            let place: usize = index.iter().zip(&self.layout.strides).map(|(i, s)| i * s).sum();
-            values.push(all[place]);
+            let element: usize = index.iter().zip(&self.layout.strides).map(|(i, s)| i * s).sum();
+            values.push(all[element]);
             for axis in (0..index.len()).rev() {
                 index[axis] += 1;
                 if index[axis] < self.layout.shape[axis] {

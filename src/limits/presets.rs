@@ -6,14 +6,13 @@
 
 use super::Limits;
 
-/// Storage buffers of a dispatch where a driver allows more than any kernel binds: thousands, or as many as fit its
-/// descriptor sets.
+/// Storage buffers per dispatch, for drivers that allow more than any kernel binds.
 const MORE_THAN_BOUND: u32 = 1000;
 /// The largest binding under Vulkan, and the largest buffer of Mesa's drivers.
 const LARGEST_BINDING: u64 = i32::MAX as u64 & !3;
 const LARGEST_MESA_BUFFER: u64 = i32::MAX as u64;
 
-/// A GPU under Vulkan; what differs is said by each preset.
+/// A GPU under Vulkan; each preset states its differences.
 const VULKAN: Limits = Limits {
     storage_buffers: MORE_THAN_BOUND,
     workgroup_invocations: 1024,
@@ -29,7 +28,7 @@ const VULKAN: Limits = Limits {
 };
 
 impl Limits {
-    /// What every WebGPU device has: the default limits of the WebGPU specification (“Limits”), no optional feature.
+    /// Limits of every WebGPU device: the default limits of the WebGPU specification (“Limits”), no optional feature.
     pub const WEBGPU: Limits = Limits {
         storage_buffers: 8,
         workgroup_invocations: 256,

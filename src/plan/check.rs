@@ -1,16 +1,16 @@
-//! What a specification must fulfil: names, element types, where gradients may go. Pure.
+//! Checks of a specification: names, element types, destinations of gradients. Pure.
 
 use crate::codegen::Mode;
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
+use crate::loss::{InputSpec, MASK, SAMPLE_WEIGHT};
 use crate::lower::{OutputKind, Program, UPSTREAM};
 use crate::plan::spec::{GradMode, PlanSpec};
-use crate::shape::DType;
-use crate::shape::Layout;
-use crate::shape::Scope;
+use crate::schedule::tensor_inputs;
+use crate::shape::{DType, Layout, Scope};
 
-pub(crate) fn check_input(loss: &str, known: &[crate::loss::InputSpec], input: &str, dtype: DType) -> Result<()> {
-    let generic = [crate::loss::SAMPLE_WEIGHT, crate::loss::MASK, UPSTREAM];
+pub(crate) fn check_input(loss: &str, known: &[InputSpec], input: &str, dtype: DType) -> Result<()> {
+    let generic = [SAMPLE_WEIGHT, MASK, UPSTREAM];
     let kind = match known.iter().find(|i| i.name == input) {
         Some(spec) => spec.kind,
         None if generic.contains(&input) => Kind::Float,
@@ -28,17 +28,17 @@ pub(crate) fn check_input(loss: &str, known: &[crate::loss::InputSpec], input: &
     Err(Error::DType { input: input.to_owned(), expected: expected.to_owned(), found: dtype.to_string() })
 }
 
-/// Whatever is written, in whatever way, has a place for each element.
+/// Refuses to write a layout in which elements share an address.
 pub(crate) fn check_written(name: &str, layout: &Layout) -> Result<()> {
     if !layout.overlaps_itself() {
         return Ok(());
     }
     let Layout { shape, strides } = layout;
-    let message = format!("is written, but elements of shape {shape:?} with strides {strides:?} share a place");
+    let message = format!("is written, but elements of shape {shape:?} with strides {strides:?} share an address");
     Err(Error::Buffer { input: name.to_owned(), message })
 }
 
-/// A gradient is stored as some float, and in place as its input.
+/// A gradient is stored as a float, in place as its input's type.
 pub(crate) fn check_grad_dtype(spec: &PlanSpec, input: &str, dtype: DType) -> Result<()> {
     let wrong = |expected: String| {
         Err(Error::DType { input: format!("gradient of {input}"), expected, found: dtype.to_string() })
@@ -66,10 +66,10 @@ pub(crate) fn missing<'a>(loss: &str, input: &str, given: impl Iterator<Item = &
 pub(crate) fn mode_of(program: &Program, spec: &PlanSpec, output: usize) -> Mode {
     match &program.outputs[output].kind {
         OutputKind::Loss if spec.accumulate_loss => Mode::Accumulate,
-        OutputKind::Grad(place) => {
-            let name = &program.inputs[*place].name;
+        OutputKind::Grad(input) => {
+            let name = &program.inputs[*input].name;
             match spec.modes.iter().find(|m| m.0 == *name).map(|m| m.1) {
-                Some(GradMode::InPlace) => Mode::InPlace(*place),
+                Some(GradMode::InPlace) => Mode::InPlace(*input),
                 Some(GradMode::Accumulate) => Mode::Accumulate,
                 _ => Mode::Write,
             }
@@ -81,18 +81,17 @@ pub(crate) fn mode_of(program: &Program, spec: &PlanSpec, output: usize) -> Mode
 /// An input may be overwritten only by the last pass that reads it.
 pub(crate) fn check_in_place(program: &Program, in_place: &[usize]) -> Result<()> {
     for &output in in_place {
-        let OutputKind::Grad(place) = program.outputs[output].kind else { continue };
+        let OutputKind::Grad(input) = program.outputs[output].kind else { continue };
         if !matches!(program.outputs[output].scope, Scope::Element | Scope::Row) {
-            let message = format!("an in-place gradient of `{}`, which is one value", program.inputs[place].name);
+            let message = format!("an in-place gradient of `{}`, which is one value", program.inputs[input].name);
             return Err(Error::Unsupported { message });
         }
         let written = program.passes.iter().position(|p| p.outputs.contains(&output)).unwrap_or(0);
-        let read_after =
-            program.passes[written + 1..].iter().any(|p| crate::schedule::tensor_inputs(program, p).contains(&place));
+        let read_after = program.passes[written + 1..].iter().any(|p| tensor_inputs(program, p).contains(&input));
         if read_after {
             let message = format!(
-                "an in-place gradient of `{}`: with so many outputs a later pass must read it again; ask for fewer",
-                program.inputs[place].name
+                "an in-place gradient of `{}`: a later pass must read it again; ask for fewer outputs",
+                program.inputs[input].name
             );
             return Err(Error::Unsupported { message });
         }

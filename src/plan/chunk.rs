@@ -1,5 +1,5 @@
-//! Tensors larger than a binding: a pass runs once for each chunk of the outermost axis, and of the columns where not
-//! even one row fits. Pure numbers.
+//! Tensors larger than a binding: a pass runs once per chunk of the outermost axis; rows that do not fit are cut
+//! along the columns too. Pure numbers.
 
 use crate::error::{Error, Result};
 use crate::plan::problem::Placement;
@@ -14,13 +14,13 @@ pub(crate) struct Chunk {
     pub cols: u64,
 }
 
-/// What decides how a pass is cut.
+/// The axis along which a pass is cut, and the limits that its chunks must meet.
 pub(crate) struct Cut {
     /// Sizes of the merged axes.
     pub axes: [u64; 4],
     /// The axis that is cut.
     pub axis: usize,
-    /// Bytes of a binding, at most.
+    /// Largest bytes of a binding.
     pub binding_bytes: u64,
     /// Alignment of a binding's offset, in bytes.
     pub alignment: u64,
@@ -29,74 +29,74 @@ pub(crate) struct Cut {
 /// Bytes of the longest vector that kernels load.
 const LONGEST: u64 = 32;
 
-/// Chunks of one pass, at most: each is a dispatch of its own.
+/// Most chunks of one pass: each is a dispatch of its own.
 const MOST_CHUNKS: u64 = 1 << 16;
 
-/// How a pass is cut, and into what.
+/// A cut, and the chunks that it makes.
 pub(crate) struct Pieces {
     pub cut: Cut,
     pub pieces: Vec<Chunk>,
 }
 
 impl Cut {
-    /// The outermost axis with more than one index, of the axes that items lie along.
+    /// Cuts the outermost of the first `items` axes that has more than one index.
     pub fn new(axes: [u64; 4], items: usize, binding_bytes: u64, alignment: u64) -> Cut {
         let axis = (0..items).find(|&axis| axes[axis] > 1).unwrap_or(items - 1);
         Cut { axes, axis, binding_bytes, alignment }
     }
 
-    /// All columns of so many indices.
+    /// All columns of `len` indices from `first` on.
     pub fn all_columns(&self, first: u64, len: u64) -> Chunk {
         Chunk { first, len, first_col: 0, cols: self.axes[3] }
     }
 
     /// Elements from the first to the last of one index of the cut axis.
-    fn inner(&self, place: &Placement, cols: u64) -> u64 {
+    fn inner(&self, placement: &Placement, cols: u64) -> u64 {
         let size = |axis: usize| if axis == 3 { cols } else { self.axes[axis] };
-        let along = |axis: usize| (size(axis) - 1) * place.strides[axis];
+        let along = |axis: usize| (size(axis) - 1) * placement.strides[axis];
         1 + (0..4).filter(|&axis| axis != self.axis).map(along).sum::<u64>()
     }
 
     /// First element of a chunk in its buffer.
-    fn start(&self, place: &Placement, chunk: Chunk) -> u64 {
-        // Where the columns are cut along, they are no columns of a row.
-        let columns = if self.axis == 3 { 0 } else { chunk.first_col * place.strides[3] };
-        place.offset + chunk.first * place.strides[self.axis] + columns
+    fn start(&self, placement: &Placement, chunk: Chunk) -> u64 {
+        // A cut along axis 3 is one of elements: `first` counts them.
+        let columns = if self.axis == 3 { 0 } else { chunk.first_col * placement.strides[3] };
+        placement.offset + chunk.first * placement.strides[self.axis] + columns
     }
 
-    /// Bytes of a chunk in the tensor's buffer: from an aligned offset to the end of the last whole vector, and no fewer
-    /// than the longest vector has that kernels load, where there are as many before.
-    pub fn bytes(&self, place: &Placement, chunk: Chunk) -> Range<u64> {
-        let size = place.dtype.size();
-        let first = self.start(place, chunk);
-        let end = first + (chunk.len - 1) * place.strides[self.axis] + self.inner(place, chunk.cols);
+    /// Bytes of a chunk in the tensor's buffer, from an aligned offset to the end of its last vector. A chunk shorter
+    /// than the longest vector starts one alignment earlier, where the buffer has it.
+    pub fn bytes(&self, placement: &Placement, chunk: Chunk) -> Range<u64> {
+        let size = placement.dtype.size();
+        let first = self.start(placement, chunk);
+        let end = first + (chunk.len - 1) * placement.strides[self.axis] + self.inner(placement, chunk.cols);
         let (start, end) = (first * size, (end * size).next_multiple_of(16));
         let begin = start - start % self.alignment;
         if end - begin < LONGEST { begin.saturating_sub(self.alignment)..end } else { begin..end }
     }
 
     /// First element of a chunk in its binding.
-    pub fn first(&self, place: &Placement, chunk: Chunk) -> u64 {
-        self.start(place, chunk) - self.bytes(place, chunk).start / place.dtype.size()
+    pub fn first(&self, placement: &Placement, chunk: Chunk) -> u64 {
+        self.start(placement, chunk) - self.bytes(placement, chunk).start / placement.dtype.size()
     }
 
-    /// The fewest chunks of which each tensor's part fits a binding. `parts` says whether a row may be cut.
+    /// The fewest chunks whose bytes of each tensor fit a binding. `parts` says whether a row may be cut.
     pub fn chunks(&self, tensors: &[(&str, Placement)], parts: bool) -> Result<Vec<Chunk>> {
         let total = self.axes[self.axis];
         let mut len = total;
-        for (name, place) in tensors {
-            let whole = self.bytes(place, self.all_columns(0, total));
+        for (name, placement) in tensors {
+            let whole = self.bytes(placement, self.all_columns(0, total));
             if whole.end - whole.start <= self.binding_bytes {
                 continue;
             }
-            let stride = place.strides[self.axis];
-            let room = self.room(place).checked_sub(self.inner(place, self.axes[3]));
+            let stride = placement.strides[self.axis];
+            let room = self.room(placement).checked_sub(self.inner(placement, self.axes[3]));
             let fits = room.filter(|_| stride > 0 || total == 1).map_or(0, |room| room / stride.max(1) + 1);
             if fits == 0 && parts && self.axis < 3 {
                 return self.column_chunks(tensors);
             }
             if fits == 0 {
-                return Err(self.too_large(name, place, self.axes[3]));
+                return Err(self.too_large(name, placement, self.axes[3]));
             }
             len = len.min(fits);
         }
@@ -109,36 +109,37 @@ impl Cut {
         Ok(starts.map(|first| self.all_columns(first, len.min(total - first))).collect())
     }
 
-    /// Elements that fit a binding, wherever they begin.
-    fn room(&self, place: &Placement) -> u64 {
-        // What an aligned offset and a whole last vector may add.
-        self.binding_bytes.saturating_sub(self.alignment + 16) / place.dtype.size()
+    /// Elements that fit a binding at any offset.
+    fn room(&self, placement: &Placement) -> u64 {
+        // Up to `alignment` bytes precede the first element, and 16 follow the last one.
+        self.binding_bytes.saturating_sub(self.alignment + 16) / placement.dtype.size()
     }
 
-    fn too_large(&self, name: &str, place: &Placement, cols: u64) -> Error {
-        let (what, needed) = (format!("one row of tensor `{name}`"), place.dtype.size() * self.inner(place, cols));
+    fn too_large(&self, name: &str, placement: &Placement, cols: u64) -> Error {
+        let (what, needed) =
+            (format!("one row of tensor `{name}`"), placement.dtype.size() * self.inner(placement, cols));
         Error::Limit { what, needed, allowed: self.binding_bytes, limit: "max_storage_buffer_binding_size" }
     }
 
-    /// The fewest parts of the columns that fit, all but the last multiples of a few vectors: of all rows, where that
-    /// is possible (classes at axis 1), else of rows one by one.
+    /// The fewest column ranges that fit a binding, all but the last with a multiple of `STEP` columns: of all rows
+    /// where possible (classes at axis 1), else of one row per chunk.
     fn column_chunks(&self, tensors: &[(&str, Placement)]) -> Result<Vec<Chunk>> {
         const STEP: u64 = 64;
         let (total, cols) = (self.axes[self.axis], self.axes[3]);
-        // Columns of a tensor that fit beside so many rows.
-        let fits = |place: &Placement, rows: u64| {
-            let fixed = self.inner(place, 1) - 1 + (rows - 1) * place.strides[self.axis];
-            let room = self.room(place).saturating_sub(fixed);
-            room.checked_div(place.strides[3]).unwrap_or(if room > 0 { cols } else { 0 })
+        // Columns of a tensor that fit a binding in a chunk of `rows` rows.
+        let fits = |placement: &Placement, rows: u64| {
+            let fixed = self.inner(placement, 1) - 1 + (rows - 1) * placement.strides[self.axis];
+            let room = self.room(placement).saturating_sub(fixed);
+            room.checked_div(placement.strides[3]).unwrap_or(if room > 0 { cols } else { 0 })
         };
-        let most = |rows: u64| tensors.iter().map(|(_, place)| fits(place, rows)).min().unwrap_or(0).min(cols);
+        let most = |rows: u64| tensors.iter().map(|(_, placement)| fits(placement, rows)).min().unwrap_or(0).min(cols);
         let least = cols.min(STEP);
         let rows = if most(total) >= least { total } else { 1 };
         let most = most(rows);
         if most < least {
-            let worst = tensors.iter().find(|(_, place)| fits(place, rows) < least);
-            let (name, place) = worst.expect("most is the least that fits of any tensor");
-            return Err(self.too_large(name, place, least));
+            let worst = tensors.iter().find(|(_, placement)| fits(placement, rows) < least);
+            let (name, placement) = worst.expect("most is the least that fits of any tensor");
+            return Err(self.too_large(name, placement, least));
         }
         let step = if most < cols { most - most % STEP } else { cols };
         let needed = total.div_ceil(rows).saturating_mul(cols.div_ceil(step));
@@ -169,21 +170,21 @@ mod tests {
     use crate::shape::DType;
     use proptest::prelude::*;
 
-    fn place(strides: [u64; 4], offset: u64, dtype: DType) -> Placement {
+    fn placement(strides: [u64; 4], offset: u64, dtype: DType) -> Placement {
         Placement { strides, offset, first: 0, dtype, whole_vectors: true }
     }
 
     #[test]
     fn what_fits_is_one_chunk() {
         let cut = Cut::new([1, 1, 1024, 1000], 3, 128 << 20, 256);
-        let x = place([0, 0, 1000, 1], 0, DType::F32);
+        let x = placement([0, 0, 1000, 1], 0, DType::F32);
         assert_eq!(cut.chunks(&[("input", x)], true).unwrap(), [cut.all_columns(0, 1024)]);
     }
 
     #[test]
     fn a_row_larger_than_a_binding_is_named() {
         let cut = Cut::new([1, 1, 2, 1 << 20], 3, 1 << 20, 256);
-        let x = place([0, 0, 1 << 20, 1], 0, DType::F32);
+        let x = placement([0, 0, 1 << 20, 1], 0, DType::F32);
         assert!(
             matches!(cut.chunks(&[("input", x)], false), Err(Error::Limit { what, .. }) if what.contains("`input`"))
         );
@@ -192,8 +193,8 @@ mod tests {
     #[test]
     fn a_row_larger_than_a_binding_is_cut_where_it_may_be() {
         let cut = Cut::new([1, 1, 2, 1_000_003], 3, 1 << 20, 256);
-        let x = place([0, 0, 1_000_003, 1], 5, DType::F32);
-        let label = place([0, 0, 1, 0], 0, DType::I32);
+        let x = placement([0, 0, 1_000_003, 1], 5, DType::F32);
+        let label = placement([0, 0, 1, 0], 0, DType::I32);
         let chunks = cut.chunks(&[("input", x), ("target", label)], true).unwrap();
         let mut next = [0, 0];
         for chunk in &chunks {
@@ -215,7 +216,7 @@ mod tests {
     fn a_last_chunk_of_one_element_is_bound_with_what_lies_before() {
         let len = 262_072;
         let cut = Cut::new([1, 1, 1, 8 * len + 1], 4, 1 << 20, 256);
-        let x = place([0, 0, 0, 1], 0, DType::F32);
+        let x = placement([0, 0, 0, 1], 0, DType::F32);
         let chunks = cut.chunks(&[("input", x)], true).unwrap();
         assert_eq!(
             (chunks.len(), chunks[0].len, chunks[8].len),
@@ -240,8 +241,8 @@ mod tests {
         ) {
             let dtype = if half { DType::BF16 } else { DType::F32 };
             let cut = Cut::new([1, 1, rows, cols], 3, binding, 256);
-            let x = place([0, 0, cols + pad, 1], offset, dtype);
-            let label = place([0, 0, 1, 0], 0, DType::I32);
+            let x = placement([0, 0, cols + pad, 1], offset, dtype);
+            let label = placement([0, 0, 1, 0], 0, DType::I32);
             let Ok(chunks) = cut.chunks(&[("input", x), ("target", label)], false) else {
                 // Not even a row fits, or so few that there would be too many chunks.
                 let a_chunk = (binding - 512) / ((cols + pad) * dtype.size());

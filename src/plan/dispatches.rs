@@ -1,4 +1,4 @@
-//! What was chosen for each pass, to dispatches: one code for numbers, and for the formulas of an export.
+//! The dispatches of a problem, from the schedules of its passes: with numbers, or with formulas for an export.
 
 use super::chunk::{Chunk, Cut};
 use super::passes::PassChoice;
@@ -7,8 +7,8 @@ use super::sizes::{Known, Sizes};
 use super::uniform::{Filled, SHAPE, SPAN, params_uniform};
 use super::workspace::{Leaves, Span, Workspace, takes_two_steps};
 use crate::codegen::{
-    KernelSource, ReduceKind, Slot, edge_outputs, group_slots, pass_kernel, reduce, state_words, stitch, sum_counts,
-    tensors, total_outputs,
+    Binding, KernelSource, ReduceKind, Slot, edge_outputs, group_slots, pass_kernel, reduce, state_words, stitch,
+    sum_counts, tensors, total_outputs,
 };
 use crate::dispatch::{Dispatch, Exchange, Note, Planned, Region, Uniform};
 use crate::error::Result;
@@ -29,7 +29,7 @@ pub(crate) struct Builder<'p, 'a, N> {
     pub(crate) exchanges: Vec<Exchange>,
 }
 
-/// The dispatches of a problem whose passes were chosen.
+/// The dispatches of a problem, given the choice for each pass.
 pub(crate) fn dispatches<N: Known>(
     problem: &Problem<'_>,
     choices: &[PassChoice],
@@ -90,12 +90,12 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
         Ok(Builder { problem, choices, sizes, workspace, params, dispatches, phases, exchanges })
     }
 
-    /// What follows is encoded apart.
+    /// Ends a phase: later dispatches are encoded apart.
     pub(crate) fn end_phase(&mut self) {
         self.phases.push(self.dispatches.len());
     }
 
-    /// One more dispatch. Tensors that have bytes here are bound by those, others whole.
+    /// Adds a dispatch. A tensor named in `bytes` is bound by these bytes, any other whole.
     pub(crate) fn push(
         &mut self,
         source: KernelSource,
@@ -105,9 +105,9 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
         bytes: &[(Slot, Range<u64>)],
     ) {
         let is_kept = |output: usize| self.problem.destinations[output].is_some();
-        let region = |binding: &crate::codegen::Binding| {
+        let region = |binding: &Binding| {
             let slot = match binding.slot {
-                // What finishes a gradient binds both its values and the output.
+                // A dispatch that finishes a gradient binds both the kept values and the output.
                 Slot::Output(output) if is_kept(output) && !matches!(note, Note::Finish(_)) => Slot::Kept(output),
                 slot => slot,
             };
@@ -118,20 +118,20 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
         self.dispatches.push(Dispatch { wgsl: source.wgsl.into(), grid, uniforms, storage, note });
     }
 
-    /// A pass: its phases over its chunks, then the reductions of its sums.
+    /// A pass: a dispatch per stage that leaves states, one for the outputs, each per chunk; then its sums.
     fn pass(&mut self, pass: usize) {
         let (problem, choice) = (self.problem, &self.choices[pass]);
         let program = problem.program;
         let stages = if choice.states.slots > 0 { program.passes[pass].stages.len() as u32 } else { 0 };
-        for phase in if choice.states.known { stages } else { 0 }..=stages {
+        for stage in if choice.states.known { stages } else { 0 }..=stages {
             for index in 0..choice.pieces.pieces.len() {
                 let chunk = choice.pieces.pieces[index];
                 let bytes = problem.chunk_bytes(pass, &choice.pieces.cut, chunk);
-                let source = pass_kernel(program, pass, &choice.schedule, &choice.variant, phase);
+                let source = pass_kernel(program, pass, &choice.schedule, &choice.variant, stage);
                 let shape = self.shape_of_chunk(pass, index);
                 let uniforms = vec![(0, shape.clone()), (1, self.params.clone())];
                 self.push(source, self.grid(choice), uniforms.clone(), Note::Pass(pass), &bytes);
-                if phase < stages {
+                if stage < stages {
                     continue;
                 }
                 for output in edge_outputs(program, &program.passes[pass], &choice.variant, choice.schedule.width) {
@@ -142,14 +142,14 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
                     self.push(source, [groups, N::of(1)], uniforms.clone(), Note::Stitch(pass), &bytes);
                 }
             }
-            if phase < stages && problem.phasing.shard.is_some() {
-                self.exchange(pass, phase as usize);
+            if stage < stages && problem.phasing.shard.is_some() {
+                self.exchange(pass, stage as usize);
             }
         }
         self.reductions(pass);
     }
 
-    /// The grid of a pass: that of its first chunk for all.
+    /// The grid of every dispatch of a pass: that of its first chunk, the largest.
     fn grid(&self, choice: &PassChoice) -> [N; 2] {
         choice.spread(self.problem).grid(self.items(choice, 0))
     }
@@ -159,10 +159,9 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
         items(self.problem, &self.sizes, choice, index)
     }
 
-    /// What all kernels of a pass are told of its shape.
+    /// The fields of `Shape` that all dispatches of a pass share.
     fn shape(&self, pass: usize) -> Filled<N> {
         let (sizes, workspace) = (&self.sizes, &self.workspace);
-        let splits = if let Kernel::RowSplit { splits } = self.choices[pass].schedule.kernel { splits } else { 1 };
         SHAPE
             .fill()
             .count("rows", sizes.rows.clone())
@@ -171,13 +170,13 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
             .count("group_rows", sizes.group_rows.clone())
             .count("group_base", workspace.group_base.clone())
             .count("groups", sizes.groups.clone())
-            .count("splits", N::of(u64::from(splits)))
+            .count("splits", N::of(self.choices[pass].splits()))
             .count("state_base", workspace.state_base.clone())
             .count("edge_base", workspace.edge_base.clone())
             .count("classes", sizes.classes.clone())
     }
 
-    /// Strides of all tensors of a pass (one that shares another's binding still has its own), and first elements.
+    /// Strides and first elements of all tensors of a pass, also of tensors that share a binding.
     fn tensors(&self, shape: &mut Filled<N>, pass: usize, first: impl Fn(Slot) -> u64) {
         for (tensor, slot) in tensors(self.problem.program, &self.problem.program.passes[pass]).into_iter().enumerate()
         {
@@ -198,21 +197,20 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
         let (cut, pieces) = (&choice.pieces.cut, &choice.pieces.pieces);
         let chunk = pieces[index];
         let per_index = problem.items_of(cut, cut.all_columns(0, 1));
-        let splits = if let Kernel::RowSplit { splits } = choice.schedule.kernel { u64::from(splits) } else { 1 };
         let is_part = chunk.cols < cut.axes[3];
         let mut axes = sizes.axes.clone();
         if pieces.len() > 1 {
             axes[cut.axis] = N::of(chunk.len);
         }
         let slots = u64::from(choice.states.slots);
-        // Elements by themselves are not counted across chunks.
+        // Only rows are numbered across chunks.
         let first_item = if problem.program.has_rows() { chunk.first * per_index } else { 0 };
         let [groups, _] = self.grid(choice);
         let mut shape = self
             .shape(pass)
             .count("cols", if is_part { N::of(chunk.cols) } else { sizes.cols.clone() })
             .count("first_col", sizes.first_col.clone().plus(N::of(if is_part { chunk.first_col } else { 0 })))
-            .count("first_split", N::of(if is_part { chunk.first_col / pieces[0].cols * splits } else { 0 }))
+            .count("first_split", N::of(if is_part { chunk.first_col / pieces[0].cols * choice.splits() } else { 0 }))
             .count("slots", N::of(slots))
             .count("states", N::of(if problem.phasing.shard.is_some() { 1 } else { slots }))
             .count("items", self.items(choice, index))
@@ -252,8 +250,7 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
 
     fn reduction(&mut self, pass: usize, kind: &ReduceKind, span: &Span<N>, outputs: &[usize]) {
         let problem = self.problem;
-        let items = span.length.number();
-        let workgroup = (items.div_ceil(8).next_power_of_two() as u32).clamp(8, problem.reduce_lanes());
+        let workgroup = problem.reduce_workgroup(span.length.number());
         let source = reduce(problem.program, pass, kind, workgroup);
         let sizes = &self.sizes;
         let items = if problem.program.has_rows() { sizes.rows.clone() } else { sizes.cols.clone() };
@@ -288,7 +285,7 @@ fn items<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassChoice,
     }
 }
 
-/// Partial sums that a pass leaves of each of its sums over everything.
+/// Partials per sum over everything that a pass leaves.
 fn sum_items<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassChoice) -> N {
     match choice.schedule.kernel {
         Kernel::Elementwise => {
@@ -300,7 +297,12 @@ fn sum_items<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassCho
 }
 
 impl PassChoice {
-    /// How its grid follows from its items.
+    /// Workgroups per row and chunk of columns.
+    fn splits(&self) -> u64 {
+        if let Kernel::RowSplit { splits } = self.schedule.kernel { u64::from(splits) } else { 1 }
+    }
+
+    /// How its items spread over workgroups.
     pub(crate) fn spread(&self, problem: &Problem<'_>) -> Spread {
         let schedule = &self.schedule;
         Spread::new(schedule.kernel, schedule.workgroup, schedule.lanes, schedule.width, problem.limits)
@@ -313,7 +315,7 @@ impl Problem<'_> {
         chunk.len * self.geometry.axes[cut.axis + 1..self.item_axes()].iter().product::<u64>()
     }
 
-    /// Where each tensor of a pass lies in its buffer, for one chunk.
+    /// Bytes of each tensor of a pass in one chunk.
     fn chunk_bytes(&self, pass: usize, cut: &Cut, chunk: Chunk) -> Vec<(Slot, Range<u64>)> {
         let slots = tensors(self.program, &self.program.passes[pass]);
         slots.into_iter().map(|slot| (slot, cut.bytes(&self.placement(slot), chunk))).collect()

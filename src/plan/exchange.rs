@@ -1,4 +1,4 @@
-//! States of the rows' stages between dispatches: kept for the gradients, or exchanged with other shards. Pure.
+//! Exchanges of row states with other shards. Pure.
 
 use crate::codegen::{Slot, stage_words, state_words, states};
 use crate::dispatch::{Exchange, Note};
@@ -7,18 +7,18 @@ use crate::plan::sizes::Known;
 use crate::plan::uniform::ROW_STATES;
 
 impl<N: Known> Builder<'_, '_, N> {
-    /// This shard's states of a stage leave; what follows begins with those of all shards.
+    /// Ends a phase with this shard's states of a stage in `States`; the next one first combines `AllStates`.
     pub(crate) fn exchange(&mut self, pass: usize, stage: usize) {
         let Some(shard) = self.problem.phasing.shard else { return };
         let states = &self.choices[pass].states;
-        let what = &self.problem.program.passes[pass];
+        let exchanged = &self.problem.program.passes[pass];
         let index = self.exchanges.len();
         let rows = self.problem.geometry.rows;
-        let words = u64::from(stage_words(self.problem.program, what, stage));
-        let slot = u64::from(state_words(self.problem.program, what));
+        let words = u64::from(stage_words(self.problem.program, exchanged, stage));
+        let slot = u64::from(state_words(self.problem.program, exchanged));
         let slots = u64::from(states.slots);
         let first = self.workspace.state_base.number() + stage as u64 * rows * slots * slot;
-        // First word, words from one row to the next, and from one state to the next; then the same of the result.
+        // States per row; first word, words per row and per state of the source; first word, words per row of the result.
         let leaving = [slots, first, slots * slot, slot, 0, words];
         self.combine_states(pass, stage, [Slot::Workspace, Slot::States(index)], leaving);
         self.exchanges.push(Exchange { rows, words, shards: u64::from(shard.shards) });

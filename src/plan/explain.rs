@@ -1,27 +1,14 @@
-//! What was chosen for a plan and why, in words and bytes. Pure.
+//! The schedules of a plan, in words and bytes. Pure.
 
 use crate::codegen::Mode;
-use crate::dispatch::{Note, Planned};
+use crate::dispatch::{Note, Planned, output_name};
 use crate::expr::Node;
-use crate::lower::{OutputKind, Program};
+use crate::lower::Program;
 use crate::plan::passes::PassChoice;
 use crate::plan::problem::{Placement, Problem};
 use crate::schedule::{Footprint, Kernel, PassSchedule, TensorId, Traffic, bytes_moved, traffic};
-use crate::shape::DType;
-use crate::shape::Geometry;
-use crate::shape::Scope;
+use crate::shape::{DType, Geometry, Scope};
 use std::fmt::Write;
-
-/// Name of an output in messages.
-pub(crate) fn output_name(program: &Program, target: &OutputKind) -> String {
-    match target {
-        OutputKind::Loss => "loss".to_owned(),
-        OutputKind::Denominator => "denominator".to_owned(),
-        OutputKind::Extra(name) => format!("extra output {name}"),
-        OutputKind::Grad(place) => format!("gradient of {}", program.inputs[*place].name),
-        OutputKind::HessianDiagonal(place) => format!("Hessian diagonal of {}", program.inputs[*place].name),
-    }
-}
 
 /// A kernel in words.
 fn kernel_name(kernel: Kernel) -> String {
@@ -48,8 +35,8 @@ pub(crate) fn schedule_text(schedule: &PassSchedule) -> String {
 pub(crate) fn grouped(bytes: u64) -> String {
     let digits = bytes.to_string();
     let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -61,24 +48,24 @@ fn count(number: usize, what: &str, plural: &str) -> String {
     format!("{number} {}", if number == 1 { what } else { plural })
 }
 
-fn footprint(geometry: &Geometry, place: &Placement) -> Footprint {
-    let axes = geometry.axes.iter().zip(place.strides).filter(|(_, stride)| *stride != 0);
-    Footprint { values: axes.map(|(size, _)| size).product(), value_bytes: place.dtype.size() }
+fn footprint(geometry: &Geometry, placement: &Placement) -> Footprint {
+    let axes = geometry.axes.iter().zip(placement.strides).filter(|(_, stride)| *stride != 0);
+    Footprint { values: axes.map(|(size, _)| size).product(), value_bytes: placement.dtype.size() }
 }
 
 impl Problem<'_> {
     fn tensor(&self, tensor: TensorId) -> Option<Placement> {
         match tensor {
-            TensorId::Input(place) => self.inputs[place],
+            TensorId::Input(input) => self.inputs[input],
             TensorId::Output(output) => Some(self.outputs[output]),
         }
     }
 
-    /// The visits of a pass to its tensors; `known` says that the states of its stages are there already. Outputs that
-    /// are kept are written where they are kept.
+    /// Reads and writes of a pass, per tensor. `known` says that an earlier pass has computed its row states. A kept
+    /// gradient counts as its kept buffer.
     pub(crate) fn traffic(&self, pass: usize, kernel: Kernel, known: bool) -> Vec<(Traffic, DType)> {
-        let place = |tensor| self.tensor(tensor).expect("a tensor of the pass is bound");
-        let print = |tensor| footprint(&self.geometry, &place(tensor));
+        let placement = |tensor| self.tensor(tensor).expect("a tensor of the pass is bound");
+        let print = |tensor| footprint(&self.geometry, &placement(tensor));
         let accumulates = |output: usize| self.modes[output] == Mode::Accumulate && self.destinations[output].is_none();
         let rows = self.geometry.rows;
         let mut pass = self.program.passes[pass].clone();
@@ -86,10 +73,10 @@ impl Problem<'_> {
             pass.stages.clear();
         }
         let all = traffic(self.program, &pass, kernel, rows, &print, &accumulates);
-        all.into_iter().map(|visits| (visits, place(visits.tensor).dtype)).collect()
+        all.into_iter().map(|visits| (visits, placement(visits.tensor).dtype)).collect()
     }
 
-    /// Footprints of what must move: inputs once, outputs once.
+    /// Bytes that must move: inputs once, outputs once.
     pub(crate) fn bytes(&self) -> u64 {
         bytes_moved(self.program, self.geometry.rows, &|tensor| self.moved(tensor))
     }
@@ -97,22 +84,22 @@ impl Problem<'_> {
     fn moved(&self, tensor: TensorId) -> Footprint {
         match tensor {
             // An input that is not bound is not used.
-            TensorId::Input(place) => self.inputs[place]
-                .map_or(Footprint { values: 0, value_bytes: 0 }, |place| footprint(&self.geometry, &place)),
+            TensorId::Input(input) => self.inputs[input]
+                .map_or(Footprint { values: 0, value_bytes: 0 }, |placement| footprint(&self.geometry, &placement)),
             TensorId::Output(output) => {
                 footprint(&self.geometry, &self.destinations[output].unwrap_or(self.outputs[output]))
             }
         }
     }
 
-    /// Traffic besides the passes: scalars, reduced outputs, and gradients kept in f32 until all passes are done.
+    /// Traffic besides the passes: scalars, reduced outputs, and kept gradients as they are finished.
     fn traffic_besides(&self) -> Vec<(Traffic, DType)> {
         let program = self.program;
         let mut rest = Vec::new();
-        for (place, input) in program.inputs.iter().enumerate() {
-            if let (Scope::Scalar, Some(io)) = (input.scope, self.inputs[place]) {
-                if program.nodes.contains(&Node::Input(place as u32)) {
-                    let tensor = TensorId::Input(place);
+        for (index, input) in program.inputs.iter().enumerate() {
+            if let (Scope::Scalar, Some(io)) = (input.scope, self.inputs[index]) {
+                if program.nodes.contains(&Node::Input(index as u32)) {
+                    let tensor = TensorId::Input(index);
                     rest.push((Traffic { tensor, footprint: self.moved(tensor), reads: 1, writes: 0 }, io.dtype));
                 }
             }
@@ -135,7 +122,7 @@ impl Problem<'_> {
         rest
     }
 
-    /// The whole choice, a paragraph per pass.
+    /// The whole plan, a paragraph per pass.
     pub(crate) fn explain(&self, choices: &[PassChoice], planned: &Planned, adapter: &str) -> String {
         let (program, geometry) = (self.program, &self.geometry);
         let mut text = match program.has_rows() {
@@ -197,16 +184,16 @@ impl Problem<'_> {
     }
 }
 
-/// Number of dispatches for something.
+/// Number of dispatches with such a note.
 fn noted(planned: &Planned, is_it: impl Fn(Note) -> bool) -> usize {
     planned.dispatches.iter().filter(|dispatch| is_it(dispatch.note)).count()
 }
 
-/// One line for each tensor: name, type, trips, bytes.
+/// One line per tensor: name, type, reads and writes, bytes.
 fn table(text: &mut String, program: &Program, tensors: &[(Traffic, DType)]) {
     let name = |tensor| match tensor {
-        TensorId::Input(place) => program.inputs[place].name.clone(),
-        TensorId::Output(output) => output_name(program, &program.outputs[output].kind),
+        TensorId::Input(input) => program.inputs[input].name.clone(),
+        TensorId::Output(output) => output_name(&program.inputs, &program.outputs[output].kind),
     };
     let wide = tensors.iter().map(|(visits, _)| name(visits.tensor).len()).max().unwrap_or(0);
     let trips = |number: u32, what: &str| match number {

@@ -1,4 +1,4 @@
-//! What becomes of gradients that their pass kept in f32: summed over broadcast axes, narrowed to 16 bits. Pure.
+//! Finishes gradients that their pass kept in f32: summed over broadcast axes, narrowed to 16 bits. Pure.
 
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::codegen::{Binding, KernelSource, Mode, Slot};
@@ -11,7 +11,7 @@ use crate::plan::uniform::{BROADCAST_SUM, NARROW};
 use crate::shape::Scope;
 use std::collections::BTreeMap;
 
-/// Sizes and strides of a sum over the axes that an input broadcasts along.
+/// Sizes and strides of a sum over the axes that an input broadcasts along; `Axes` of `broadcast_sum.wgsl`.
 #[derive(Clone, Copy)]
 struct BroadcastSum {
     kept: [u64; 4],
@@ -28,21 +28,21 @@ struct BroadcastSum {
 }
 
 impl<N: Known> Builder<'_, '_, N> {
-    /// Brings all kept gradients to where they belong; gives the words of the workspace that all dispatches need.
+    /// Writes all kept gradients to their destinations. Returns the words of the workspace and the kept buffers.
     pub(crate) fn finish_gradients(&mut self) -> Result<(N, Vec<Kept>)> {
         let problem = self.problem;
         let mut words = self.workspace.words.clone();
-        // States that are kept for another backward phase are not written over.
+        // Scratch lies behind the states, which a later backward phase reads again.
         let base = if problem.phasing.forward.is_some() { words.number() } else { 0 };
         let mut kept = Vec::new();
-        for (output, target) in problem.destinations.iter().enumerate() {
-            let Some(target) = target else { continue };
+        for (output, destination) in problem.destinations.iter().enumerate() {
+            let Some(destination) = destination else { continue };
             let geometry = &problem.geometry;
             let values = Placement::kept_values(geometry, problem.program.outputs[output].scope);
-            // The kernel that stores it binds all of the tensor.
-            let last = (0..4).map(|axis| (geometry.axes[axis] - 1).saturating_mul(target.strides[axis]));
-            let elements = last.fold(1 + target.first, u64::saturating_add);
-            let stored = elements.saturating_mul(target.dtype.size()).saturating_add(16);
+            // The finishing kernel binds the whole destination.
+            let last = (0..4).map(|axis| (geometry.axes[axis] - 1).saturating_mul(destination.strides[axis]));
+            let elements = last.fold(1 + destination.first, u64::saturating_add);
+            let stored = elements.saturating_mul(destination.dtype.size()).saturating_add(16);
             let (needed, allowed) = (values.saturating_mul(4).max(stored), problem.limits.binding_bytes);
             if needed > allowed {
                 let what = "a gradient that is kept in f32 (broadcast, or 16 bits in an unusual layout)".to_owned();
@@ -50,51 +50,51 @@ impl<N: Known> Builder<'_, '_, N> {
                 return Err(Error::Limit { what, needed, allowed, limit });
             }
             kept.push(Kept { output, bytes: (4 * values).next_multiple_of(16) });
-            words = words.at_least(N::of(base + self.finish(output, target, base)));
+            words = words.at_least(N::of(base + self.finish(output, destination, base)));
         }
         problem.check_workspace(words.number())?;
         Ok((words, kept))
     }
 
-    /// Brings a kept gradient to where it belongs, by words of the workspace from `base` on; gives their number.
-    fn finish(&mut self, output: usize, target: &Placement, base: u64) -> u64 {
+    /// Writes a kept gradient to its destination. Returns the words of scratch, from word `base` of the workspace on.
+    fn finish(&mut self, output: usize, destination: &Placement, base: u64) -> u64 {
         let problem = self.problem;
         let scope = problem.program.outputs[output].scope;
         let kept = problem.outputs[output];
-        let broadcast = is_broadcast(problem.program, &problem.geometry, scope, target);
-        if !target.dtype.is_packed() {
-            return self.broadcast_sum(output, target, Slot::Output(output), base);
+        let broadcast = is_broadcast(problem.program, &problem.geometry, scope, destination);
+        if !destination.dtype.is_packed() {
+            return self.broadcast_sum(output, destination, Slot::Output(output), base);
         }
         if !broadcast {
-            self.narrow(output, Slot::Kept(output), &kept, target);
+            self.narrow(output, Slot::Kept(output), &kept, destination);
             return 0;
         }
-        // Summed to the workspace first, values in order from the start; partial sums come after them.
+        // Summed into the workspace first, row-major from word `base` on.
         let mut values = 1;
-        let mut summed = *target;
-        for axis in (0..4).rev().filter(|&axis| target.strides[axis] != 0) {
+        let mut summed = *destination;
+        for axis in (0..4).rev().filter(|&axis| destination.strides[axis] != 0) {
             summed.strides[axis] = values;
             values *= problem.geometry.axes[axis];
         }
         summed.first = base;
-        let words = self.broadcast_sum(output, &summed, Slot::Workspace, base);
-        self.narrow(output, Slot::Workspace, &summed, target);
-        words.max(values)
+        self.broadcast_sum(output, &summed, Slot::Workspace, base);
+        self.narrow(output, Slot::Workspace, &summed, destination);
+        values
     }
 
     /// f32 values to 16-bit elements.
-    fn narrow(&mut self, output: usize, from: Slot, source: &Placement, target: &Placement) {
+    fn narrow(&mut self, output: usize, from: Slot, source: &Placement, destination: &Placement) {
         let problem = self.problem;
         let (mut sizes, mut strides, mut target_strides) = ([1; 4], [0; 4], [0; 4]);
-        for axis in (0..4).filter(|&axis| target.strides[axis] != 0) {
+        for axis in (0..4).filter(|&axis| destination.strides[axis] != 0) {
             sizes[axis] = problem.geometry.axes[axis];
             strides[axis] = source.strides[axis];
-            target_strides[axis] = target.strides[axis];
+            target_strides[axis] = destination.strides[axis];
         }
         let values: u64 = sizes.iter().product();
         let workgroup = problem.reduce_lanes();
         let accumulate = problem.modes[output] == Mode::Accumulate;
-        let dtype = target.dtype;
+        let dtype = destination.dtype;
         let constants = format!(
             "const WG: u32 = {workgroup}u;\nconst ACCUMULATE: bool = {accumulate};\n\
              fn widen(word: u32, index: u32) -> u32 {{ return widen_{dtype}(word, index); }}\n\
@@ -109,20 +109,20 @@ impl<N: Known> Builder<'_, '_, N> {
             .vector("target_strides", target_strides.map(N::of))
             .count("values", N::of(values))
             .count("elements_first", N::of(source.first))
-            .count("target_first", N::of(target.first));
+            .count("target_first", N::of(destination.first));
         let grid = [N::of(u64::from(problem.groups_of(values, workgroup))), N::of(1)];
         self.push(source_of, grid, vec![(0, uniform.done())], Note::Finish(output), &[]);
     }
 
-    /// Sums an output over its broadcast axes, in two steps where there is much to add; gives the words of the workspace
-    /// that it takes.
-    fn broadcast_sum(&mut self, output: usize, target: &Placement, to: Slot, base: u64) -> u64 {
+    /// Sums an output over its broadcast axes, in two dispatches where many elements make few values. Returns the words
+    /// of scratch.
+    fn broadcast_sum(&mut self, output: usize, destination: &Placement, to: Slot, base: u64) -> u64 {
         let problem = self.problem;
-        let all = self.axes_of_sum(output, target);
+        let all = self.axes_of_sum(output, destination);
         let accumulate = problem.modes[output] == Mode::Accumulate && to != Slot::Workspace;
-        // Few values of many elements: more workgroups than values.
+        // Workgroups per value: several where few values have many elements each.
         let segments = match to {
-            // The workspace cannot be bound twice in one dispatch: one step.
+            // A second dispatch would bind the workspace as source and as result.
             Slot::Workspace => 1,
             _ => (all.repeats / ONE_STEP).min(SEGMENTS).min((1 << 16) / all.values),
         };
@@ -145,7 +145,7 @@ impl<N: Known> Builder<'_, '_, N> {
         all.values * segments
     }
 
-    fn axes_of_sum(&self, output: usize, target: &Placement) -> BroadcastSum {
+    fn axes_of_sum(&self, output: usize, destination: &Placement) -> BroadcastSum {
         let problem = self.problem;
         let scope = problem.program.outputs[output].scope;
         let full = problem.outputs[output];
@@ -158,7 +158,7 @@ impl<N: Known> Builder<'_, '_, N> {
             values: 1,
             repeats: 1,
             elements_first: full.first,
-            target_first: target.first,
+            target_first: destination.first,
             segments: 1,
             segment_stride: 0,
         };
@@ -166,9 +166,9 @@ impl<N: Known> Builder<'_, '_, N> {
             // A row value has no columns to sum over.
             let is_row = axis == 3 && scope == Scope::Row && problem.program.has_rows();
             let size = if is_row { 1 } else { problem.geometry.axes[axis] };
-            if target.strides[axis] != 0 {
+            if destination.strides[axis] != 0 {
                 (all.kept[axis], all.kept_strides[axis]) = (size, full.strides[axis]);
-                all.target_strides[axis] = target.strides[axis];
+                all.target_strides[axis] = destination.strides[axis];
                 all.values *= size;
             } else {
                 (all.summed[axis], all.summed_strides[axis]) = (size, full.strides[axis]);
@@ -181,7 +181,7 @@ impl<N: Known> Builder<'_, '_, N> {
     fn push_sum(&mut self, output: usize, sum: BroadcastSum, slots: [Slot; 2], accumulate: bool) {
         let problem = self.problem;
         let summed = sum.repeats.div_ceil(sum.segments);
-        let workgroup = (summed.div_ceil(8).next_power_of_two() as u32).clamp(8, problem.reduce_lanes());
+        let workgroup = problem.reduce_workgroup(summed);
         let constants = format!("const WG: u32 = {workgroup}u;\nconst ACCUMULATE: bool = {accumulate};\n");
         let title = format!("{}: gradient summed over broadcast axes", problem.program.title);
         let source = after(&title, Skeleton::BroadcastSum, constants, slots);

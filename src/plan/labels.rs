@@ -1,4 +1,4 @@
-//! Labels that choose among the elements of a row, and what they are compared with: what a bad status is about.
+//! The label inputs that index a row, and the classes they are compared with: the status word reports on these.
 
 use crate::dispatch::{Compared, LabelInput, Labels};
 use crate::expr::op::{Kind, Op};
@@ -6,7 +6,7 @@ use crate::expr::{Node, NodeId};
 use crate::lower::Program;
 use crate::plan::problem::Problem;
 
-/// None for a problem in which no label indexes a row.
+/// `None` if no label indexes a row.
 pub(crate) fn labels(problem: &Problem<'_>) -> Option<Labels> {
     let (program, geometry) = (problem.program, &problem.geometry);
     let strides = |input: usize| problem.inputs[input].map_or([0; 4], |placed| placed.strides);
@@ -25,18 +25,18 @@ fn indexing(program: &Program) -> Vec<usize> {
     let roots: Vec<NodeId> = gathers.chain(stored).collect();
     let below = program.below(&roots, |id| program.kind(id) != Kind::Int);
     let input = |id: NodeId| match *program.node(id) {
-        Node::Input(place) if program.kind(id) == Kind::Int => Some(place as usize),
+        Node::Input(input) if program.kind(id) == Kind::Int => Some(input as usize),
         _ => None,
     };
     below.into_iter().filter_map(input).collect()
 }
 
-/// Class indices that a label input is compared with.
-fn compared(program: &Program, place: usize) -> Vec<Compared> {
-    let is_label = |id: NodeId| *program.node(id) == Node::Input(place as u32);
+/// Class indices and parameters that a label input is compared with.
+fn compared(program: &Program, input: usize) -> Vec<Compared> {
+    let is_label = |id: NodeId| *program.node(id) == Node::Input(input as u32);
     let index = |id: NodeId| match *program.node(id) {
         Node::Int(index) => Some(Compared::Index(index)),
-        Node::Param(place) => Some(Compared::Param(place as usize)),
+        Node::Param(param) => Some(Compared::Param(param as usize)),
         _ => None,
     };
     let pairs = program.nodes.iter().filter_map(|node| match *node {

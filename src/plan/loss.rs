@@ -1,7 +1,7 @@
 //! A loss prepared for shapes, without a device: its program, and the dispatches for tensors of those shapes. Pure.
 
 use crate::codegen::{Mode, pass_kernel};
-use crate::dispatch::{OutputSignature, ParamSignature, Planned, Signature};
+use crate::dispatch::{OutputSignature, ParamSignature, Planned, Signature, output_name};
 use crate::error::{Error, Result};
 use crate::expr::op::{Kind, Op};
 use crate::expr::{InputDecl, Node, NodeId};
@@ -10,7 +10,6 @@ use crate::loss::{Loss, Value, check_once, check_option, check_read, check_weigh
 use crate::lower::{Columns, OutputKind, Program, lower_columns};
 use crate::plan::check::{check_grad_dtype, check_in_place, check_input, check_written, missing, mode_of};
 use crate::plan::dispatches::dispatches;
-use crate::plan::explain::output_name;
 use crate::plan::operator::{Asked, Operator, Placed, Prepared, Tensors, TuneFacts};
 use crate::plan::passes::{PassChoice, choose};
 use crate::plan::problem::{Phasing, Placement, Problem, Shard};
@@ -20,7 +19,7 @@ use crate::schedule::{Kernel, PassSchedule, Pinned, Shape, candidates, forward_a
 use crate::shape::{DType, Geometry, Layout, Operand, Scope};
 use std::sync::Arc;
 
-/// Bytes of a buffer, at most, whatever a device says: what follows it in an address still fits 64 bits.
+/// Largest bytes of a buffer, whatever a device allows, so that sums of byte offsets fit 64 bits.
 const MOST_BYTES: u64 = 1 << 60;
 
 /// A loss prepared for shapes.
@@ -59,7 +58,7 @@ impl PreparedLoss {
         }
         let phasing = Phasing { shard: spec.shard, column_range: spec.shard.is_some(), forward: None };
         let signature = Signature::default();
-        let mut compiled = PreparedLoss {
+        let mut prepared = PreparedLoss {
             loss: loss.clone(),
             spec: spec.clone(),
             limits: limits.clone(),
@@ -67,15 +66,15 @@ impl PreparedLoss {
             phasing,
             signature,
         };
-        compiled.check_shard()?;
-        compiled.geometry(&compiled.planned_inputs(), &[])?.group_rows(&name, spec.group_rows)?;
-        if !compiled.phasing.column_range && compiled.has_rows_larger_than_a_binding()? {
-            compiled.program = lower_columns(loss, &spec.wanted, &present, Columns::Range)?;
-            compiled.phasing.column_range = true;
+        prepared.check_shard()?;
+        prepared.geometry(&prepared.planned_inputs(), &[])?.group_rows(&name, spec.group_rows)?;
+        if !prepared.phasing.column_range && prepared.has_rows_larger_than_a_binding()? {
+            prepared.program = lower_columns(loss, &spec.wanted, &present, Columns::Range)?;
+            prepared.phasing.column_range = true;
         }
-        compiled.arrange_passes()?;
-        compiled.signature = compiled.make_signature();
-        Ok(compiled)
+        prepared.arrange_passes()?;
+        prepared.signature = prepared.make_signature();
+        Ok(prepared)
     }
 
     fn check_shard(&self) -> Result<()> {
@@ -95,7 +94,7 @@ impl PreparedLoss {
         Err(Error::Param { loss: name.clone(), param: "shard".to_owned(), found, allowed })
     }
 
-    /// Then no dispatch has a whole row before it.
+    /// Whether a row of some tensor exceeds a binding, so that no dispatch sees a whole row.
     fn has_rows_larger_than_a_binding(&self) -> Result<bool> {
         let Tensors { inputs, outputs } = self.planned_tensors()?;
         let geometry = self.geometry(&inputs, &outputs)?;
@@ -108,7 +107,7 @@ impl PreparedLoss {
         Ok(self.program.has_rows() && tensors.zip(&geometry.strides).any(is_larger))
     }
 
-    /// Passes as the device's limits and the plan's phases want them.
+    /// Splits the passes to fit the device's limits and the plan's phases.
     fn arrange_passes(&mut self) -> Result<()> {
         let PreparedLoss { program, limits, .. } = &*self;
         let in_place: Vec<usize> = (0..program.outputs.len())
@@ -123,7 +122,7 @@ impl PreparedLoss {
         check_in_place(&self.program, &in_place)
     }
 
-    /// The inputs that the specification describes, by their places in the program.
+    /// For each input of the program, the tensor that the specification describes.
     pub fn planned_inputs(&self) -> Vec<Option<Placed>> {
         let planned = |decl: &InputDecl| {
             let given = self.spec.inputs.iter().find(|(name, ..)| *name == decl.name);
@@ -134,8 +133,8 @@ impl PreparedLoss {
 
     /// How an output is stored: a gradient as its input, or as the plan's specification says; the rest in f32.
     pub fn dtype_of(&self, output: usize) -> DType {
-        let OutputKind::Grad(place) = self.program.outputs[output].kind else { return DType::F32 };
-        let name = &self.program.inputs[place].name;
+        let OutputKind::Grad(input) = self.program.outputs[output].kind else { return DType::F32 };
+        let name = &self.program.inputs[input].name;
         let asked = self.spec.grad_dtypes.iter().rev().find(|(input, _)| input == name).map(|(_, dtype)| *dtype);
         let own = || self.spec.inputs.iter().find(|(input, ..)| input == name).map(|(_, dtype, _)| *dtype);
         asked.or_else(own).unwrap_or(DType::F32)
@@ -146,17 +145,17 @@ impl PreparedLoss {
         match output.kind {
             OutputKind::Loss | OutputKind::Extra(_) => geometry.shape_of(output.scope),
             OutputKind::Denominator => Vec::new(),
-            OutputKind::Grad(place) | OutputKind::HessianDiagonal(place) => {
-                let name = &self.program.inputs[place].name;
+            OutputKind::Grad(input) | OutputKind::HessianDiagonal(input) => {
+                let name = &self.program.inputs[input].name;
                 match self.spec.inputs.iter().find(|(input, ..)| input == name) {
                     Some((.., layout)) => layout.shape.clone(),
-                    None => geometry.shape_of(self.program.inputs[place].scope),
+                    None => geometry.shape_of(self.program.inputs[input].scope),
                 }
             }
         }
     }
 
-    /// Geometry from the inputs' layouts, then from the outputs' as well.
+    /// Geometry of these tensors; `outputs` may be empty while their shapes are unknown.
     pub fn geometry(&self, inputs: &[Option<Placed>], outputs: &[Placed]) -> Result<Geometry> {
         let program = &self.program;
         let mut operands = Vec::new();
@@ -170,8 +169,8 @@ impl PreparedLoss {
                 OutputKind::Loss => ("loss", output.scope),
                 OutputKind::Extra(ref name) => (name.as_str(), output.scope),
                 OutputKind::Denominator => ("denominator", Scope::Total),
-                OutputKind::Grad(place) | OutputKind::HessianDiagonal(place) => {
-                    (program.inputs[place].name.as_str(), program.inputs[place].scope)
+                OutputKind::Grad(input) | OutputKind::HessianDiagonal(input) => {
+                    (program.inputs[input].name.as_str(), program.inputs[input].scope)
                 }
             };
             operands.push(Operand { name, scope, layout: &io.layout });
@@ -189,17 +188,17 @@ impl PreparedLoss {
             io.get_or_insert_with(|| Placed::planned(layout(), DType::F32));
         }
         let output = |o: usize| match mode_of(&self.program, &self.spec, o) {
-            // Where the input is, however that is laid out.
-            Mode::InPlace(place) => {
-                let input = inputs[place].as_ref().expect("every input has a layout by now");
-                Placed::planned(input.layout.clone(), input.dtype)
+            // In place: the input's own layout.
+            Mode::InPlace(input) => {
+                let io = inputs[input].as_ref().expect("every input has a layout by now");
+                Placed::planned(io.layout.clone(), io.dtype)
             }
             _ => Placed::planned(Layout::contiguous(&self.shape_of(o, &geometry)), self.dtype_of(o)),
         };
         let outputs: Vec<Placed> = (0..self.program.outputs.len()).map(output).collect();
         self.check_bytes(&inputs, &outputs)?;
         for (output, io) in self.program.outputs.iter().zip(&outputs) {
-            check_written(&output_name(&self.program, &output.kind), &io.layout)?;
+            check_written(&output_name(&self.program.inputs, &output.kind), &io.layout)?;
         }
         Ok(Tensors { inputs, outputs })
     }
@@ -210,7 +209,7 @@ impl PreparedLoss {
         let names = self.program.inputs.iter().map(|i| i.name.clone());
         let inputs = names.zip(inputs).filter_map(|(name, io)| io.as_ref().map(|io| (name, io)));
         let outputs = outputs.iter().zip(&self.program.outputs);
-        let outputs = outputs.map(|(io, output)| (output_name(&self.program, &output.kind), io));
+        let outputs = outputs.map(|(io, output)| (output_name(&self.program.inputs, &output.kind), io));
         for (name, io) in inputs.chain(outputs) {
             let needed = io.layout.extent().saturating_add(io.offset).saturating_mul(io.dtype.size());
             if needed > allowed {
@@ -242,7 +241,7 @@ impl PreparedLoss {
         }
     }
 
-    /// Values that labels which are compared with a parameter can have.
+    /// First and last value of the labels that a parameter is compared with.
     fn class_indices(&self, param: u32) -> [f64; 2] {
         let program = &self.program;
         let is_param = |id: NodeId| id != NodeId::NONE && *program.node(id) == Node::Param(param);
@@ -252,8 +251,8 @@ impl PreparedLoss {
             _ => None,
         });
         let is_unsigned = |id: NodeId| {
-            let Node::Input(place) = *program.node(id) else { return false };
-            let name = &program.inputs[place as usize].name;
+            let Node::Input(input) = *program.node(id) else { return false };
+            let name = &program.inputs[input as usize].name;
             self.spec.inputs.iter().any(|(input, dtype, _)| input == name && *dtype == DType::U32)
         };
         let all = [f64::from(i32::MIN), f64::from(u32::MAX)];
@@ -263,22 +262,22 @@ impl PreparedLoss {
         })
     }
 
-    /// What the dispatches for these tensors depend on.
+    /// The problem that these tensors pose.
     pub fn problem(&self, tensors: &Tensors, pooled: bool, pinned: Pinned) -> Result<Problem<'_>> {
         self.check_bytes(&tensors.inputs, &tensors.outputs)?;
         let (program, limits) = (&self.program, &self.limits);
         let geometry = self.geometry(&tensors.inputs, &tensors.outputs)?;
         let mut strides = geometry.strides.iter();
         let alignment = u64::from(limits.offset_alignment);
-        let mut place = |placed: &Placed| Placement {
+        let mut placement = |placed: &Placed| Placement {
             strides: *strides.next().expect("every tensor has strides of the geometry"),
             offset: placed.offset,
             first: placed.offset % (alignment / placed.dtype.size()),
             dtype: placed.dtype,
             whole_vectors: placed.whole_vectors,
         };
-        let inputs: Vec<Option<Placement>> = tensors.inputs.iter().map(|io| io.as_ref().map(&mut place)).collect();
-        let outputs: Vec<Placement> = tensors.outputs.iter().map(place).collect();
+        let inputs: Vec<Option<Placement>> = tensors.inputs.iter().map(|io| io.as_ref().map(&mut placement)).collect();
+        let outputs: Vec<Placement> = tensors.outputs.iter().map(placement).collect();
         let modes: Vec<Mode> = (0..program.outputs.len()).map(|o| mode_of(program, &self.spec, o)).collect();
         let destinations = vec![None; outputs.len()];
         let group_rows = geometry.group_rows(&program.name, self.spec.group_rows)?;
@@ -298,7 +297,7 @@ impl PreparedLoss {
         })
     }
 
-    /// How each pass runs for these tensors: as tuning found it, where they allow that, else by default.
+    /// The problem, and the choice for each pass: the tuned schedule where these tensors allow it, else the default.
     pub fn choose(&self, tensors: &Tensors, asked: Asked) -> Result<(Problem<'_>, Vec<PassChoice>)> {
         let with = |pinned: Pinned| {
             let mut problem = self.problem(tensors, asked.pooled, pinned)?;
@@ -309,7 +308,7 @@ impl PreparedLoss {
         tuned.map_or_else(|| with(self.spec.pinned), Ok)
     }
 
-    /// As planned, but for fewer along the first axis.
+    /// Checks an input against the plan; its first axis may be shorter.
     fn check_capacity(&self, name: &str, dtype: DType, shape: &[usize]) -> Result<()> {
         let Some((_, as_planned, planned)) = self.spec.inputs.iter().find(|known| known.0 == name) else {
             return Ok(());
@@ -335,7 +334,7 @@ impl Operator for Loss {
     }
 }
 
-/// Losses with options of their own are losses.
+/// Types that dereference to a [`Loss`]: losses with options of their own.
 impl<L: std::ops::Deref<Target = Loss>> Operator for L {
     fn prepare(&self, spec: &PlanSpec, limits: &Limits) -> Result<Arc<dyn Prepared>> {
         Loss::prepare(self, spec, limits)
@@ -450,7 +449,7 @@ impl Prepared for PreparedLoss {
             tensors.outputs.iter().zip(&self.signature.outputs).map(|(io, output)| {
                 format!("{} {} {:?}", self.signature.output_name(&output.kind), io.dtype, output.mode)
             });
-        // One schedule for all shapes of a class: only what else the kernels depend on is to tell.
+        // One fixed schedule: the text then depends on the program and its tensors, not on the shape.
         let kernels = choices.iter().enumerate().map(|(pass, choice)| {
             let chosen = &choice.schedule;
             let kernel = if chosen.kernel == Kernel::Elementwise { Kernel::Elementwise } else { Kernel::Row };

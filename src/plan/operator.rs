@@ -1,4 +1,4 @@
-//! What is planned: losses, and operators beside them, through one trait.
+//! The one trait that losses and other operators are planned through.
 
 use crate::dispatch::{Planned, Signature};
 use crate::error::Result;
@@ -8,9 +8,17 @@ use crate::schedule::{PassSchedule, Pinned};
 use crate::shape::{DType, Layout};
 use std::sync::Arc;
 
-/// What [`Context::plan`](crate::Context::plan) takes: a [`Loss`](crate::Loss), or an operator beside the losses.
+/// Anything that [`Context::plan`](crate::Context::plan) takes: a [`Loss`](crate::Loss), a loss with options, or an
+/// operator of [`fused`](crate::fused). wgloss alone implements it.
+///
+/// ```no_run
+/// use wgloss::{Context, Operator, Plan, PlanSpec, Result};
+/// fn planned(ctx: &Context, operator: &dyn Operator, spec: &PlanSpec) -> Result<Plan> {
+///     ctx.plan(operator, spec)
+/// }
+/// ```
 pub trait Operator {
-    /// Checks a specification, and does all that does not depend on where tensors lie.
+    /// Checks a specification, and does all work that does not depend on tensors.
     ///
     /// # Errors
     /// As [`Context::plan`](crate::Context::plan), of all but the device.
@@ -18,7 +26,7 @@ pub trait Operator {
     fn prepare(&self, spec: &PlanSpec, limits: &Limits) -> Result<Arc<dyn Prepared>>;
 }
 
-/// Where a tensor lies: its layout, its type, its offset in its buffer.
+/// A tensor of an operator: layout, element type, offset in its buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placed {
     pub layout: Layout,
@@ -30,7 +38,7 @@ pub struct Placed {
 }
 
 impl Placed {
-    /// As a tensor that wgloss makes.
+    /// A tensor as wgloss makes it: at the start of a buffer that holds whole vectors.
     pub fn planned(layout: Layout, dtype: DType) -> Placed {
         Placed { layout, dtype, offset: 0, whole_vectors: true }
     }
@@ -43,23 +51,23 @@ pub struct Tensors {
     pub outputs: Vec<Placed>,
 }
 
-/// What is asked of a plan beside its tensors.
+/// Conditions of a plan beside its tensors.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Asked {
     /// Whether some buffer is both read and written.
     pub pooled: bool,
-    /// The schedule that tuning found, taken where the tensors allow it.
+    /// The tuned schedule, used where the tensors allow it.
     pub tuned: Option<Pinned>,
 }
 
-/// What the outcome of tuning depends on, beside the device.
+/// Facts that the outcome of tuning depends on, beside the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TuneFacts {
     pub rows: u64,
     pub cols: u64,
     /// Names, element types and modes of the tensors.
     pub tensors: Vec<String>,
-    /// How each pass reaches its tensors.
+    /// Alignment of the tensors, per pass.
     pub alignment: Vec<String>,
     /// WGSL of the passes under one fixed schedule.
     pub kernels: Vec<String>,
@@ -70,7 +78,7 @@ pub trait Prepared: Send + Sync {
     /// Its inputs, outputs and parameters.
     fn signature(&self) -> &Signature;
 
-    /// Names, element types and shapes of bound inputs: as planned, but for fewer along the first axis.
+    /// Checks names, element types and shapes of bound inputs; the first axis may be shorter than planned.
     fn check_inputs(&self, given: &[(&str, DType, &[usize])]) -> Result<()>;
 
     /// The tensors that the plan was made for, contiguous where nothing else was said.
@@ -82,24 +90,24 @@ pub trait Prepared: Send + Sync {
     /// The dispatches for these tensors.
     fn plan(&self, tensors: &Tensors, asked: Asked) -> Result<Planned>;
 
-    /// What was chosen for these tensors and why.
+    /// The schedules for these tensors, and the reasons, in words.
     fn explain(&self, tensors: &Tensors, asked: Asked, adapter: &str) -> Result<String>;
 
-    /// Whether a parameter may have that value from now on, without another kernel.
+    /// Checks that a parameter may have that value without another kernel.
     fn check_param(&self, param: usize, value: f64, current: f64) -> Result<()>;
 
-    /// What the caller pinned of the schedule.
+    /// The part of the schedule that the caller pinned.
     fn pinned(&self) -> Pinned;
 
-    /// The same with a schedule pinned.
+    /// The same operator with that schedule pinned.
     fn pin(&self, pinned: Pinned) -> Arc<dyn Prepared>;
 
     /// The schedule of each pass for the planned shapes.
     fn schedules(&self) -> Result<Vec<PassSchedule>>;
 
-    /// Schedules worth measuring, the default first; `Unsupported`, where it cannot run by itself.
+    /// Schedules worth measuring, the default first; `Unsupported` if the operator cannot run alone.
     fn candidates(&self) -> Result<Vec<Pinned>>;
 
-    /// What the outcome of tuning depends on.
+    /// Facts for the key of the tuning cache.
     fn tune_facts(&self) -> Result<TuneFacts>;
 }

@@ -1,4 +1,4 @@
-//! How each pass of a problem runs: which gradients are kept apart, chunks, vectors, schedule. Pure: no device.
+//! The choice for each pass of a problem: kept gradients, chunks, vectors, schedule. Pure: no device.
 
 use crate::codegen::{Mode, Slot, Variant, tensors};
 use crate::error::{Error, Result};
@@ -10,35 +10,35 @@ use crate::plan::vectors::Windows;
 use crate::schedule::{self, Kernel, PassSchedule, States};
 use crate::shape::{Scope, no_hessian_of_broadcast};
 
-/// What becomes of the states of one pass.
+/// The row states that one pass shares between dispatches.
 #[derive(Clone, Copy)]
 pub(crate) struct RowStates {
-    /// States of a row and a stage that lie in `work` for all dispatches to see; 0 where there are none.
+    /// States in `work` per row and stage; 0 if all lanes of a row combine in one workgroup.
     pub slots: u32,
-    /// Whether the pass before has made them.
+    /// Whether the previous pass has computed them.
     pub known: bool,
 }
 
 /// How one pass runs.
 pub(crate) struct PassChoice {
-    /// What its schedule was chosen for.
+    /// The shape that its schedule was chosen for.
     pub shape: schedule::Shape,
     pub schedule: PassSchedule,
-    /// How it reaches its tensors.
+    /// How its kernel addresses its tensors.
     pub variant: Variant,
-    /// Its chunks, where a tensor is larger than a binding.
+    /// Its chunks: one, unless a tensor is larger than a binding.
     pub pieces: Pieces,
     pub states: RowStates,
 }
 
-/// Keeps gradients apart that are summed afterwards, then those of 16 bits that their pass cannot store; then chooses how
-/// each pass runs.
+/// Chooses how each pass runs, after it is clear which gradients are kept: broadcast ones, in-place ones whose input is
+/// still read, and 16-bit ones that their pass cannot store in pairs.
 pub(crate) fn choose(problem: &mut Problem<'_>) -> Result<Vec<PassChoice>> {
     schedule::check_sizes(&problem.geometry, problem.program.has_rows())?;
     for output in 0..problem.outputs.len() {
         let scope = problem.program.outputs[output].scope;
-        let place = problem.outputs[output];
-        let broadcast = is_broadcast(problem.program, &problem.geometry, scope, &place);
+        let placement = problem.outputs[output];
+        let broadcast = is_broadcast(problem.program, &problem.geometry, scope, &placement);
         if let (true, &OutputKind::HessianDiagonal(input)) = (broadcast, &problem.program.outputs[output].kind) {
             return Err(no_hessian_of_broadcast(&problem.program.inputs[input].name));
         }
@@ -47,8 +47,8 @@ pub(crate) fn choose(problem: &mut Problem<'_>) -> Result<Vec<PassChoice>> {
             let message = format!("an in-place gradient of `{name}`, which is broadcast");
             return Err(Error::Unsupported { message });
         }
-        // One value has half a word.
-        if broadcast || (scope != Scope::Element && place.dtype.is_packed()) {
+        // One 16-bit value per row or column is half a word, which its pass cannot write alone.
+        if broadcast || (scope != Scope::Element && placement.dtype.is_packed()) {
             problem.keep(output);
         }
     }
@@ -57,7 +57,7 @@ pub(crate) fn choose(problem: &mut Problem<'_>) -> Result<Vec<PassChoice>> {
     }
     for pass in &problem.program.passes {
         let slots = tensors(problem.program, pass);
-        // Keeping one output may change how the others are reached.
+        // Keeping one output may change the alignment of the others.
         while let Some(output) = {
             let windows = problem.windows(&slots, pass);
             let odd = |slot: &&Slot| problem.placement(**slot).dtype.is_packed() && !windows.vector(&slots, **slot);
@@ -100,7 +100,7 @@ impl Problem<'_> {
         Ok(PassChoice { shape, schedule, variant, pieces, states })
     }
 
-    /// What becomes of the states of a pass, after that of the pass before.
+    /// The row states of a pass, given those of the previous one.
     pub(crate) fn row_states(
         &self,
         pass: usize,
@@ -118,30 +118,29 @@ impl Problem<'_> {
         }
     }
 
-    /// The gradient goes to a buffer of its own first.
+    /// Keeps a gradient: its pass writes a buffer of its own, and its placement becomes the destination.
     fn keep(&mut self, output: usize) {
         let scope = self.program.outputs[output].scope;
         let kept = Placement::kept(self.program, &self.geometry, scope);
         self.destinations[output] = Some(std::mem::replace(&mut self.outputs[output], kept));
     }
 
-    /// What becomes of an output in its pass: a gradient that is kept is accumulated where it settles.
+    /// How a pass stores an output. A kept gradient is written; it is accumulated at its destination.
     pub(crate) fn mode(&self, output: usize) -> Mode {
         if self.destinations[output].is_some() { Mode::Write } else { self.modes[output] }
     }
 
-    /// Whether a gradient takes the place of an input that other lanes of the row read.
+    /// Whether a gradient overwrites an input that other lanes of the row read.
     fn overwrites(&self, output: usize) -> bool {
-        matches!(self.mode(output), Mode::InPlace(place) if schedule::is_read_by_row(self.program, place))
+        matches!(self.mode(output), Mode::InPlace(input) if schedule::is_read_by_row(self.program, input))
     }
 
-    /// Keeps gradients that take the place of an input which workgroups of the same row read, where several of them, or
-    /// several dispatches, write the row: their values are moved when all have read. Elements are kept where rows cannot
-    /// but be shared; else the kernels of whole rows take them, which wait for their lanes.
+    /// Keeps gradients that overwrite an input while other workgroups of a split row read it. Element gradients are
+    /// kept only if rows must be split: otherwise one workgroup takes the row, and its lanes wait for each other.
     fn keep_overwritten(&mut self, pass: usize) -> Result<()> {
         let pass = &self.program.passes[pass];
-        let early: Vec<usize> = pass.outputs.iter().copied().filter(|&output| self.overwrites(output)).collect();
-        if early.is_empty() {
+        let overwriting: Vec<usize> = pass.outputs.iter().copied().filter(|&output| self.overwrites(output)).collect();
+        if overwriting.is_empty() {
             return Ok(());
         }
         let slots = tensors(self.program, pass);
@@ -153,11 +152,11 @@ impl Problem<'_> {
         let is_split = |chosen: Result<PassSchedule>| {
             chosen.is_ok_and(|schedule| matches!(schedule.kernel, Kernel::RowSplit { .. }))
         };
-        let has_elements = early.iter().any(|&output| self.program.outputs[output].scope == Scope::Element);
-        let is_forced = matches!(self.pinned.kernel, Some(Kernel::RowSplit { .. }));
-        let must_split = if has_elements { chosen(true).is_err() && !is_forced } else { true };
+        let has_elements = overwriting.iter().any(|&output| self.program.outputs[output].scope == Scope::Element);
+        let is_pinned = matches!(self.pinned.kernel, Some(Kernel::RowSplit { .. }));
+        let must_split = if has_elements { chosen(true).is_err() && !is_pinned } else { true };
         if must_split && is_split(chosen(false)) {
-            early.into_iter().for_each(|output| self.keep(output));
+            overwriting.into_iter().for_each(|output| self.keep(output));
         }
         Ok(())
     }
@@ -172,8 +171,8 @@ impl Problem<'_> {
         let (program, geometry) = (self.program, &self.geometry);
         let rows_innermost = geometry.axes[2] > 1
             && slots.iter().any(|slot| {
-                let place = self.placement(*slot);
-                self.has_columns(*slot) && place.strides[2] == 1 && place.strides[3] > 1
+                let placement = self.placement(*slot);
+                self.has_columns(*slot) && placement.strides[2] == 1 && placement.strides[3] > 1
             });
         let items = self.items_of(cut, pieces[0]);
         schedule::Shape {
@@ -191,17 +190,17 @@ impl Problem<'_> {
         }
     }
 
-    /// Axes that items lie along: of rows, or of elements.
+    /// Number of axes that items lie along: 3 for rows, 4 for elements.
     pub(crate) fn item_axes(&self) -> usize {
         if self.program.has_rows() { 3 } else { 4 }
     }
 
-    /// How a pass is cut where a tensor is larger than a binding.
+    /// The chunks of a pass, each tensor of which fits a binding.
     fn chunks(&self, slots: &[Slot]) -> Result<Pieces> {
         let alignment = u64::from(self.limits.offset_alignment);
         let cut = Cut::new(self.geometry.axes, self.item_axes(), self.limits.binding_bytes, alignment);
         let named = |slot: &Slot| match *slot {
-            Slot::Input(place) => (self.program.inputs[place].name.as_str(), self.placement(*slot)),
+            Slot::Input(input) => (self.program.inputs[input].name.as_str(), self.placement(*slot)),
             _ => ("an output", self.placement(*slot)),
         };
         let pieces = cut.chunks(&slots.iter().map(named).collect::<Vec<_>>(), self.phasing.column_range)?;
@@ -240,11 +239,11 @@ mod tests {
             let tensors = prepared.planned_tensors().unwrap();
             let (problem, choices) = prepared.choose(&tensors, Asked::default()).unwrap();
             let kernel = choices.last().unwrap().schedule.kernel;
-            let kept = problem.destinations.iter().filter(|target| target.is_some()).count();
+            let kept = problem.destinations.iter().filter(|destination| destination.is_some()).count();
             (matches!(kernel, Kernel::RowSplit { .. }), kept)
         };
         assert_eq!(chosen(GradMode::Write, GradMode::Write), (true, 0));
-        assert_eq!(chosen(GradMode::Write, GradMode::InPlace), (true, 1), "a value a row is moved afterwards");
+        assert_eq!(chosen(GradMode::Write, GradMode::InPlace), (true, 1), "one value per row is finished afterwards");
         assert_eq!(chosen(GradMode::InPlace, GradMode::InPlace), (false, 0), "one workgroup takes the row");
     }
 }

@@ -5,7 +5,7 @@ use crate::limits::Limits;
 use crate::plan::operator::{Asked, Operator};
 use crate::plan::spec::PlanSpec;
 
-/// What a plan would run.
+/// The schedules and kernels of a plan, as text.
 #[derive(Clone, Debug)]
 pub struct Preview {
     /// As [`Plan::explain`](crate::Plan::explain).

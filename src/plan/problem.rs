@@ -1,28 +1,27 @@
-//! What the dispatches of a bound plan depend on, and what they are. Plain data.
+//! A problem: a program and the tensors it runs on. Plain data.
 
 use crate::codegen::{Mode, Slot};
 use crate::limits::Limits;
 use crate::lower::Program;
 use crate::schedule::Pinned;
-use crate::shape::DType;
-use crate::shape::Geometry;
-use crate::shape::Scope;
+use crate::shape::{DType, Geometry, Scope};
 
-/// Items above which a sum takes two steps.
+/// Most items that one dispatch adds up; more take two.
 pub(crate) const ONE_STEP: u64 = 1 << 14;
-/// Segments of the first of two steps, at most.
+/// Most segments of the first of these two dispatches.
 pub(crate) const SEGMENTS: u64 = 256;
 
-/// Where a tensor lies: strides along the merged axes, its first element in its binding, its type, and whether the
-/// last vector of four elements is whole in its buffer.
+/// Where a tensor lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Placement {
+    /// Strides along the merged axes.
     pub strides: [u64; 4],
     /// First element in its buffer.
     pub offset: u64,
-    /// First element in a binding of all of it.
+    /// First element in a binding of the whole tensor.
     pub first: u64,
     pub dtype: DType,
+    /// Whether its buffer holds all of its last vector of four elements.
     pub whole_vectors: bool,
 }
 
@@ -38,7 +37,7 @@ impl Placement {
         Placement { strides, offset: 0, first: 0, dtype: DType::F32, whole_vectors: true }
     }
 
-    /// How many values those are.
+    /// Number of values of such a gradient.
     pub fn kept_values(geometry: &Geometry, scope: Scope) -> u64 {
         match scope {
             Scope::Total => 1,
@@ -48,15 +47,15 @@ impl Placement {
     }
 }
 
-/// Everything that the dispatches depend on.
+/// All that the dispatches of a bound plan depend on.
 pub(crate) struct Problem<'a> {
     pub program: &'a Program,
     pub geometry: Geometry,
     pub inputs: Vec<Option<Placement>>,
     /// Where each output is stored by its pass.
     pub outputs: Vec<Placement>,
-    /// Where a gradient goes in the end that its pass keeps in a buffer of its own: one that is summed over broadcast
-    /// axes, 16-bit elements that the pass cannot store two at a time, or one in place of what others still read.
+    /// Destination of each kept gradient: one that is summed over broadcast axes, 16-bit elements that its pass cannot
+    /// store in pairs, or one in place of an input that others still read.
     pub destinations: Vec<Option<Placement>>,
     pub modes: Vec<Mode>,
     pub pooled: bool,
@@ -83,39 +82,39 @@ pub struct Shard {
     pub shards: u32,
 }
 
-/// Which phases a plan is encoded in, and which columns it has.
+/// The phases that a plan is encoded in, and the columns that it has.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Phasing {
-    /// Passes before those of the gradients, where these come apart.
+    /// Number of forward passes, if the gradients are a phase of their own.
     pub forward: Option<usize>,
-    /// The shard that the columns are.
+    /// The shard that the columns belong to.
     pub shard: Option<Shard>,
-    /// Whether the program is one for a part of the columns.
+    /// Whether the program works on a range of the columns.
     pub column_range: bool,
 }
 
-/// Invocations that add up sums, and that stitch rows, at most.
+/// Largest workgroup of the kernels that add up sums and stitch rows.
 pub(crate) fn reduce_lanes(limits: &Limits) -> u32 {
     if limits.software { 32 } else { limits.invocations().min(256) }
 }
 
-/// Whether a gradient of that scope has fewer values than the pass makes.
-pub(crate) fn is_broadcast(program: &Program, geometry: &Geometry, scope: Scope, target: &Placement) -> bool {
+/// Whether a gradient of that scope has fewer values than its pass computes.
+pub(crate) fn is_broadcast(program: &Program, geometry: &Geometry, scope: Scope, destination: &Placement) -> bool {
     let axes = match scope {
         Scope::Total => return false,
         Scope::Row if program.has_rows() => 0..3,
         _ => 0..4,
     };
-    axes.into_iter().any(|axis| geometry.axes[axis] > 1 && target.strides[axis] == 0)
+    axes.into_iter().any(|axis| geometry.axes[axis] > 1 && destination.strides[axis] == 0)
 }
 
 impl Problem<'_> {
     pub(crate) fn placement(&self, slot: Slot) -> Placement {
         match slot {
-            Slot::Input(place) => self.inputs[place].expect("an input that the program reads is bound"),
+            Slot::Input(input) => self.inputs[input].expect("an input that the program reads is bound"),
             Slot::Output(output) => self.outputs[output],
             Slot::Workspace | Slot::Scalars | Slot::Kept(_) | Slot::States(_) | Slot::AllStates(_) => {
-                unreachable!("only tensors have a place")
+                unreachable!("only tensors have a placement")
             }
         }
     }
@@ -134,7 +133,12 @@ impl Problem<'_> {
         reduce_lanes(self.limits)
     }
 
-    /// Workgroups for so many items, one an invocation, inside the grid limit.
+    /// Invocations of a workgroup that adds up `items`: about eight items per lane.
+    pub(crate) fn reduce_workgroup(&self, items: u64) -> u32 {
+        (items.div_ceil(8).next_power_of_two() as u32).clamp(8, self.reduce_lanes())
+    }
+
+    /// Workgroups for `items`, one item per invocation, within the grid limit.
     pub(crate) fn groups_of(&self, items: u64, workgroup: u32) -> u32 {
         items.div_ceil(u64::from(workgroup)).min(u64::from(self.limits.workgroups)) as u32
     }

@@ -1,20 +1,20 @@
-//! Scalar inputs: those of 32 bits are copied to their words, those of 16 bits are widened by a dispatch. Pure.
+//! Scalar inputs: 32-bit ones are copied to their words, 16-bit ones are widened by a dispatch. Pure.
 
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::codegen::{Binding, KernelSource, Slot, scalar_slots};
 use crate::dispatch::Note;
-use crate::expr::Node;
+use crate::expr::{Node, NodeId};
 use crate::plan::dispatches::Builder;
 use crate::plan::sizes::Known;
 use crate::plan::uniform::HALF;
 use std::collections::BTreeMap;
 
 impl<N: Known> Builder<'_, '_, N> {
-    /// Words of the buffer of scalars, and what is copied to them: index of the input, word.
+    /// Words of the buffer of scalars, and for each scalar input that is copied: its index, and its word there.
     pub(crate) fn scalar_copies(&self) -> (u64, Vec<(usize, u64)>) {
         let problem = self.problem;
         let slots = scalar_slots(problem.program);
-        let copied = |(slot, id): (usize, &crate::expr::NodeId)| match *problem.program.node(*id) {
+        let copied = |(slot, id): (usize, &NodeId)| match *problem.program.node(*id) {
             Node::Input(input) if !problem.inputs[input as usize].is_some_and(|placed| placed.dtype.is_packed()) => {
                 Some((input as usize, 1 + slot as u64))
             }
@@ -23,7 +23,7 @@ impl<N: Known> Builder<'_, '_, N> {
         (1 + slots.len().max(1) as u64, slots.iter().enumerate().filter_map(copied).collect())
     }
 
-    /// One dispatch per scalar input of 16 bits. They run before every phase: what the inputs hold is read then.
+    /// One dispatch per scalar input of 16 bits. They run before every phase, which so reads the inputs' current values.
     pub(crate) fn widen_scalars(&mut self) {
         let problem = self.problem;
         for (slot, id) in scalar_slots(problem.program).into_iter().enumerate() {

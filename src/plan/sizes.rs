@@ -1,9 +1,9 @@
-//! Sizes of a problem, as numbers or as formulas: what grids, uniforms and the workspace are computed from.
+//! Sizes of a problem, as numbers or as formulas; grids, uniforms and the workspace follow from them.
 
 use super::problem::Problem;
 use crate::shape::Count;
 
-/// A count whose number is known for the shape that is planned.
+/// A count whose number is known for the planned shape.
 pub(crate) trait Known: Count {
     /// That number.
     fn number(&self) -> u64;
@@ -23,9 +23,9 @@ impl Known for u64 {
 
 /// Sizes of one problem.
 pub(crate) struct Sizes<N = u64> {
-    /// Rows; without rows, 1.
+    /// Rows; 1 for a problem without rows.
     pub rows: N,
-    /// Columns; without rows, elements.
+    /// Columns; elements for a problem without rows.
     pub cols: N,
     /// Elements of all shards together.
     pub elements: N,
@@ -35,7 +35,7 @@ pub(crate) struct Sizes<N = u64> {
     pub first_col: N,
     /// Size of the first axis.
     pub batch: N,
-    /// Rows of a group.
+    /// Rows per group.
     pub group_rows: N,
     pub groups: N,
     /// The merged axes, outermost first.

@@ -1,10 +1,9 @@
-//! What a plan is for: shapes, element types, outputs.
+//! The specification of a plan: shapes, element types, outputs.
 
 use crate::lower::{Upstream, Wanted};
 use crate::plan::problem::Shard;
 use crate::schedule::Pinned;
-use crate::shape::DType;
-use crate::shape::Layout;
+use crate::shape::{DType, Layout};
 
 /// Where a gradient goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -68,7 +67,7 @@ impl PlanSpec {
         self.grad_mode(input, GradMode::Write)
     }
 
-    /// The gradient with respect to an input, to where `mode` says; the last word on it counts.
+    /// The gradient with respect to an input, stored as `mode` says; the last call per input counts.
     #[must_use]
     pub fn grad_mode(mut self, input: &str, mode: GradMode) -> PlanSpec {
         match self.modes.iter_mut().find(|known| known.0 == input) {
@@ -81,7 +80,7 @@ impl PlanSpec {
         self
     }
 
-    /// How the gradient with respect to an input is stored; as the input itself, where nothing is said.
+    /// Element type of the gradient with respect to an input; by default, the input's own.
     #[must_use]
     pub fn grad_dtype(mut self, input: &str, dtype: DType) -> PlanSpec {
         self.grad_dtypes.push((input.to_owned(), dtype));
@@ -95,14 +94,14 @@ impl PlanSpec {
         self
     }
 
-    /// What multiplies the gradients: with anything but [`Upstream::One`], bind the input `upstream`.
+    /// The factor of the gradients: with anything but [`Upstream::One`], bind the input `upstream`.
     #[must_use]
     pub fn upstream(mut self, upstream: Upstream) -> PlanSpec {
         self.wanted.upstream = upstream;
         self
     }
 
-    /// What the mean divides by, as an output.
+    /// The denominator of the mean, as an output.
     #[must_use]
     pub fn denominator(mut self) -> PlanSpec {
         self.wanted.denominator = true;
@@ -138,10 +137,10 @@ impl PlanSpec {
         self
     }
 
-    /// Forward and backward apart: [`Bound::encode_forward`](crate::Bound::encode_forward) writes the loss, and keeps
-    /// what it learned of long rows (in a workspace of the bound plan's own) for
-    /// [`Bound::encode_backward`](crate::Bound::encode_backward), whose upstream gradient may come from what was
-    /// computed in between. Rows that registers hold are read again and cost no trip more.
+    /// Separates forward and backward: [`Bound::encode_forward`](crate::Bound::encode_forward) writes the loss, and keeps
+    /// the states of long rows (in a workspace of the bound plan's own) for
+    /// [`Bound::encode_backward`](crate::Bound::encode_backward), whose upstream gradient may be computed in between.
+    /// Rows that fit in registers keep no states: backward reads them once, and reduces them again.
     #[must_use]
     pub fn separate_backward(mut self) -> PlanSpec {
         self.separate_backward = true;
@@ -155,7 +154,16 @@ impl PlanSpec {
         self
     }
 
-    /// Insists on a kernel, for tests and tuning.
+    /// Pins the schedule, or parts of it, for tests and experiments; fields that are `None` are chosen as usual. A
+    /// schedule that the shapes or the device rule out is an [`Error::Unsupported`](crate::Error::Unsupported) or an
+    /// [`Error::Limit`](crate::Error::Limit) of the plan.
+    ///
+    /// ```
+    /// use wgloss::{DType, Kernel, Pinned, PlanSpec};
+    /// let streamed = Pinned { kernel: Some(Kernel::Row), lanes: Some(64), ..Pinned::default() };
+    /// let spec = PlanSpec::new().input("input", DType::F32, &[64, 1000]).input("target", DType::I32, &[64]);
+    /// let spec = spec.grad("input").pin(streamed);
+    /// ```
     #[must_use]
     pub fn pin(mut self, pinned: Pinned) -> PlanSpec {
         self.pinned = pinned;

@@ -1,24 +1,24 @@
-//! What tuning found, as data and in words.
+//! The outcome of tuning, as data and in words.
 
 use crate::plan::explain::schedule_text;
 use crate::schedule::{PassSchedule, Pinned};
 use std::fmt;
 
-/// What a tuned plan's schedule rests on.
+/// The outcome of [`Plan::tune`](crate::Plan::tune): the candidates and their times.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Tuning {
-    /// How time was told.
+    /// The clock that the times are by.
     pub clock: TuneClock,
-    /// What was tried, the default first.
+    /// The schedules that were tried, the default first.
     pub candidates: Vec<TuneCandidate>,
-    /// The one that the plan runs, by place.
+    /// Index of the candidate that the plan runs.
     pub chosen: usize,
-    /// Why the outcome could not be kept, where a cache was given.
+    /// Why the cache could not keep the outcome, if it could not.
     pub not_kept: Option<String>,
 }
 
-/// How the time of a candidate was told.
+/// How candidates were timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TuneClock {
@@ -34,17 +34,17 @@ pub enum TuneClock {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct TuneCandidate {
-    /// What it insists on.
+    /// The fields that it pins.
     pub schedule: Pinned,
-    /// How each pass runs then; empty where that was not found out.
+    /// Schedule of each pass; empty if the candidate was not planned.
     pub passes: Vec<PassSchedule>,
-    /// Median of its runs, in milliseconds; none for what was dropped unmeasured.
+    /// Median of its runs, in milliseconds; `None` if it was dropped before it was timed.
     pub median_ms: Option<f64>,
-    /// That median over the default's of the same rounds, in which both took turns.
+    /// That median over the default's median of the same interleaved rounds.
     pub share: Option<f64>,
     /// Runs behind the median.
     pub runs: usize,
-    /// Why it could not win.
+    /// Why it was dropped, if it was.
     pub dropped: Option<String>,
 }
 
@@ -56,14 +56,14 @@ impl fmt::Display for Tuning {
             TuneClock::Cache => "found in the cache, not measured now",
         };
         writeln!(f, "tuned: {clock}; shares of the default's")?;
-        for (place, candidate) in self.candidates.iter().enumerate() {
-            let mark = if place == self.chosen { '>' } else { ' ' };
+        for (index, candidate) in self.candidates.iter().enumerate() {
+            let mark = if index == self.chosen { '>' } else { ' ' };
             let time = candidate.median_ms.map_or("-".to_owned(), |ms| format!("{ms:.3} ms"));
             let share = candidate.share.map_or(String::new(), |share| format!("{:.0}%", 100.0 * share));
             let runs = format!("{} {}", candidate.runs, if candidate.runs == 1 { "run" } else { "runs" });
             // The pass that takes the longest is most likely the last one.
             let schedule = candidate.passes.last().map_or_else(|| format!("{:?}", candidate.schedule), schedule_text);
-            let what = if place == 0 { "default: " } else { "" };
+            let what = if index == 0 { "default: " } else { "" };
             write!(f, "  {mark} {time:>12} {share:>5}  {runs:<8} {what}{schedule}")?;
             match &candidate.dropped {
                 Some(why) => writeln!(f, " (dropped: {why})")?,

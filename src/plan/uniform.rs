@@ -4,7 +4,7 @@ use super::sizes::Known;
 use crate::dispatch::{Field, FieldName, Uniform, Word};
 use std::sync::Arc;
 
-/// Tensors of one dispatch, at most.
+/// Most tensors of one dispatch.
 pub(crate) const MAX_TENSORS: usize = 16;
 
 /// A uniform struct of the WGSL.
@@ -103,7 +103,7 @@ pub(crate) static ROW_STATES: UniformType = UniformType {
 pub(crate) static HALF: UniformType =
     UniformType { words: 4, fields: &[("element", 0), ("slot", 1), ("reserved0", 2), ("reserved1", 3)] };
 
-/// A uniform buffer in the making. What is 0 for every shape is left out.
+/// A uniform buffer in the making. Words that are 0 for every shape are left out.
 pub(crate) struct Filled<N> {
     ty: &'static UniformType,
     fields: Vec<Field<N>>,

@@ -1,5 +1,4 @@
-//! How a pass reaches its tensors: windows of four columns where vectors can be loaded, two at a time where that is
-//! faster. Pure.
+//! How a pass addresses its tensors: single elements, windows of four columns (one vector), or pairs of windows. Pure.
 
 use crate::codegen::{Access, Along, Mode, Slot};
 use crate::lower::Pass;
@@ -7,14 +6,15 @@ use crate::plan::problem::Problem;
 use crate::schedule::{visited_inputs, width};
 use crate::shape::Scope;
 
-/// Columns from which masked windows beat single elements.
+/// Fewest columns for which masked windows beat single elements.
 const MASKED_COLS: u64 = 64;
 
-/// How the windows of a pass lie.
+/// Width, access and alignment of the windows of a pass.
 pub(crate) struct Windows {
-    /// Elements that a lane takes at a time.
+    /// Elements per access of a lane: 1, 4 or 8.
     pub width: u32,
     pub access: Vec<Access>,
+    /// Index of the tensor whose rows define vector alignment; `None` if every row is aligned.
     pub aligned_to: Option<usize>,
     pub masked: bool,
 }
@@ -34,27 +34,27 @@ fn along(stride: u64) -> Along {
 }
 
 impl Problem<'_> {
-    /// Where in a vector (of two windows, of 8 elements) each row of a tensor begins, as remainders; `None` where a vector
-    /// is never loaded.
+    /// Strides of the outer axes and first element of a tensor, modulo `vector` elements (4, or 8 for pairs of windows):
+    /// tensors with equal remainders are aligned alike in every row. `None` if no vector is ever loaded.
     fn remainders(&self, slot: Slot, vector: u64) -> Option<[u64; 4]> {
-        let place = self.placement(slot);
+        let placement = self.placement(slot);
         let axes = self.geometry.axes;
-        if !self.has_columns(slot) || along(place.strides[3]) != Along::Unit || !place.whole_vectors {
+        if !self.has_columns(slot) || along(placement.strides[3]) != Along::Unit || !placement.whole_vectors {
             return None;
         }
-        let along = |axis: usize| if axes[axis] == 1 { 0 } else { place.strides[axis] % vector };
-        Some([along(0), along(1), along(2), place.first % vector])
+        let along = |axis: usize| if axes[axis] == 1 { 0 } else { placement.strides[axis] % vector };
+        Some([along(0), along(1), along(2), placement.first % vector])
     }
 
-    /// Windows of four columns wherever some tensor can be reached by vectors. They are aligned to the vectors of a
-    /// 16-bit output, else of any output, else of an input; rows that begin elsewhere in a vector each are masked.
-    /// Rows by themselves, whose pass visits no columns, have none.
+    /// Windows of four columns where vectors of some tensor can be loaded, else single elements. Windows are aligned to
+    /// the vectors of a 16-bit output, else of any output, else of an input; if its rows may start inside a vector, the
+    /// windows at their ends are masked. A pass that visits no columns has none.
     pub(crate) fn windows(&self, slots: &[Slot], pass: &Pass) -> Windows {
         let axes = self.geometry.axes;
         let single = |&slot: &Slot| {
-            let place = self.placement(slot);
-            let along = if self.has_columns(slot) { along(place.strides[3]) } else { Along::Repeat };
-            Access { along, dtype: place.dtype, vector: false, wide: false }
+            let placement = self.placement(slot);
+            let along = if self.has_columns(slot) { along(placement.strides[3]) } else { Along::Repeat };
+            Access { along, dtype: placement.dtype, vector: false, wide: false }
         };
         let mut access: Vec<Access> = slots.iter().map(single).collect();
         let remainders: Vec<Option<[u64; 4]>> = slots.iter().map(|slot| self.remainders(*slot, 4)).collect();
@@ -63,14 +63,14 @@ impl Problem<'_> {
         let rank = |k: &usize| match slots[*k] {
             Slot::Output(_) if access[*k].dtype.is_packed() => 0,
             Slot::Output(_) => 1,
-            Slot::Input(place) if self.program.inputs[place].scope == Scope::Element => 2,
+            Slot::Input(input) if self.program.inputs[input].scope == Scope::Element => 2,
             _ => 3,
         };
         let visited = pass.columns || !self.program.has_rows();
-        // Windows are aligned to a tensor with an address in every row: not to one that only labels choose from.
+        // Windows are never aligned to a tensor that is read at labels only.
         let fetched = visited_inputs(self.program, pass);
         let has_base = |k: &usize| match slots[*k] {
-            Slot::Input(place) => fetched.contains(&place),
+            Slot::Input(input) => fetched.contains(&input),
             _ => true,
         };
         let primary = (0..slots.len()).filter(|k| remainders[*k].is_some() && has_base(k)).min_by_key(rank);
@@ -88,16 +88,16 @@ impl Problem<'_> {
         self.paired(slots, pass, Windows { width: 4, access, aligned_to, masked: !aligned })
     }
 
-    /// Two windows at a time, where the device loads those faster and some input can be loaded so: one that vectors are
-    /// loaded of, all along the columns, and no gradient takes the place of. Pairs are aligned to the first of these.
+    /// Pairs of windows, if the device loads them faster and some input allows it: loaded by vectors, at every column,
+    /// and not overwritten by its gradient. Pairs are aligned to the first such input.
     fn paired(&self, slots: &[Slot], pass: &Pass, windows: Windows) -> Windows {
         let axes = self.geometry.axes;
         let flat = self.program.has_rows() || axes[..3] == [1; 3];
         let asked = width(8, self.pinned) == 8;
         let visited = visited_inputs(self.program, pass);
-        let is_loaded = |place: usize| visited.contains(&place) && !self.modes.contains(&Mode::InPlace(place));
+        let is_loaded = |input: usize| visited.contains(&input) && !self.modes.contains(&Mode::InPlace(input));
         let is_wide =
-            |k: &usize| matches!(slots[*k], Slot::Input(place) if windows.access[*k].vector && is_loaded(place));
+            |k: &usize| matches!(slots[*k], Slot::Input(input) if windows.access[*k].vector && is_loaded(input));
         let primary = (0..slots.len()).find(is_wide);
         let Some(primary) = primary.filter(|_| self.limits.wide && asked && flat && axes[3] >= MASKED_COLS) else {
             return windows;

@@ -1,9 +1,10 @@
-//! Where `work` keeps what a plan's passes leave, and the reductions of their sums: over numbers, or over formulas.
+//! The regions of `work` (partials, group sums, row states, edges), and the reductions of partials: with numbers, or with
+//! formulas.
 
 use crate::plan::problem::{ONE_STEP, SEGMENTS};
 use crate::shape::Count;
 
-/// Regions of `work`, in words.
+/// Where the regions of `work` begin, in words.
 pub(crate) struct Workspace<N = u64> {
     pub edge_base: N,
     pub segments_base: N,
@@ -13,21 +14,21 @@ pub(crate) struct Workspace<N = u64> {
     pub words: N,
 }
 
-/// What one pass leaves in `work`.
+/// The words that one pass leaves in `work`.
 pub(crate) struct Leaves<N = u64> {
-    /// Its sums over everything, and the partial sums of each.
+    /// Number of sums over everything, and partials per sum.
     pub totals: u64,
     pub items: N,
-    /// Its sums over groups, each of which has a value of every row.
+    /// Number of sums over groups; each has one value per row.
     pub group_sums: u64,
-    /// Words of the states of a row.
+    /// Words of states per row.
     pub states: u64,
-    /// Outputs of which two rows may share a word.
+    /// Number of outputs whose rows may share a word.
     pub edges: u64,
 }
 
 impl<N: Count> Workspace<N> {
-    /// Regions that hold what any of these passes leaves; of `sums` over groups, `groups` each.
+    /// Sized for the largest pass; group sums get `groups` words per sum.
     pub fn new(passes: &[Leaves<N>], rows: &N, group_sums: u64, groups: N) -> Workspace<N> {
         let most = |words: fn(&Leaves<N>) -> u64| passes.iter().map(words).max().unwrap_or(0);
         let items = |pass: &Leaves<N>| {
@@ -53,26 +54,26 @@ pub(crate) struct Span<N = u64> {
     pub results_base: N,
 }
 
-/// Whether so many partial sums are added in two steps.
+/// Whether a sum of `items` partials takes two dispatches.
 pub(crate) fn takes_two_steps(items: u64) -> bool {
     items > ONE_STEP
 }
 
 impl<N: Count> Span<N> {
-    /// Sums of each group's rows, which lie behind so many partials of sums over everything.
+    /// Sums of each group's rows, whose values lie behind `partials` words.
     pub fn groups(partials: N, rows: N, group_rows: N, workspace: &Workspace<N>) -> Span<N> {
         let (segments, results_base) = (workspace.groups.clone(), workspace.group_base.clone());
         Span { count: rows, length: group_rows, segments, items_base: partials, results_base }
     }
 
-    /// The first of two steps: sums of segments.
+    /// The first of two dispatches: one sum per segment.
     pub fn segments(items: N, workspace: &Workspace<N>) -> Span<N> {
         let length = items.clone().div_ceil(N::of(SEGMENTS));
         let segments = items.clone().div_ceil(length.clone());
         Span { count: items, length, segments, items_base: N::of(0), results_base: workspace.segments_base.clone() }
     }
 
-    /// The last step, over segments where there are any, else over the items.
+    /// The last dispatch: adds up segments if there are any, else the items.
     pub fn finish(items: N, segments: Option<&Span<N>>) -> Span<N> {
         let (count, items_base) = match segments {
             Some(first) => (first.segments.clone(), first.results_base.clone()),
@@ -81,7 +82,7 @@ impl<N: Count> Span<N> {
         Span { length: count.clone().at_least(N::of(1)), count, segments: N::of(1), items_base, results_base: N::of(0) }
     }
 
-    /// Workgroups: one a segment, where so many are allowed.
+    /// Workgroups: one per segment, at most `most`.
     pub fn workgroups(&self, most: u32) -> N {
         self.segments.clone().at_least(N::of(1)).at_most(N::of(u64::from(most)))
     }

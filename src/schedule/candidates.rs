@@ -1,56 +1,56 @@
-//! Which schedules are worth measuring. Pure.
+//! The schedules that a tuner measures. Pure.
 
 use super::{Kernel, PassSchedule, Pinned, Shape, schedule};
 use crate::limits::Limits;
 use crate::lower::{Pass, Program};
 
-/// Candidates of a device, at most.
+/// Most candidates on a GPU.
 const MOST: usize = 24;
-/// Of a software adapter, which takes seconds to compile long rows in registers.
+/// Most candidates on a software adapter, which takes seconds to compile long rows in registers.
 const MOST_SOFTWARE: usize = 10;
-/// Invocations of its workgroups, at most: more are slower the more they are.
+/// Largest workgroup of a software adapter: larger ones are slower.
 const MOST_LANES_SOFTWARE: u32 = 64;
-/// Shared rows in flight, at most: each leaves states in memory.
+/// Most workgroups of split rows, over all rows: each leaves states in memory.
 const MOST_SPLITS: u64 = 1 << 16;
 
 /// Schedules of a program that differ, the default first, at most 24: what a tuner measures.
 ///
-/// `shapes` has one shape for each pass. Candidates vary the kernel, the invocations of a workgroup, the lanes of a row,
-/// the width of an access and subgroups, where `asked` leaves them open; those that [`schedule`] refuses for any pass
-/// are left out. The kernels take turns, and those nearest to the default come first.
-pub fn candidates(program: &Program, shapes: &[Shape], limits: &Limits, asked: Pinned) -> Vec<Pinned> {
-    let chosen = |pinned: Pinned| -> Option<Vec<PassSchedule>> {
-        let each = program.passes.iter().zip(shapes);
-        each.map(|(pass, shape)| schedule(program, pass, with_width(*shape, pinned), limits, pinned).ok()).collect()
+/// `shapes` has one shape per pass. Candidates vary the kernel, invocations per workgroup, lanes per row, elements per
+/// access and subgroups, where `pinned` leaves them open. A candidate that [`schedule`] refuses for any pass is left out.
+/// The kernels take turns, candidates nearest to the default first.
+pub fn candidates(program: &Program, shapes: &[Shape], limits: &Limits, pinned: Pinned) -> Vec<Pinned> {
+    let chosen = |candidate: Pinned| -> Option<Vec<PassSchedule>> {
+        let schedule = |pass, shape| schedule(program, pass, with_width(shape, candidate), limits, candidate).ok();
+        program.passes.iter().zip(shapes).map(|(pass, shape)| schedule(pass, *shape)).collect()
     };
-    let Some(default) = chosen(asked) else { return vec![asked] };
+    let Some(default) = chosen(pinned) else { return vec![pinned] };
     let columns = |(pass, shape): (&Pass, &Shape)| (program.has_rows() && pass.columns).then_some(*shape);
     let shape = program.passes.iter().zip(shapes).filter_map(columns).next_back();
     let mut groups = match shape {
-        Some(shape) => row_forces(shape, limits),
-        None => vec![element_forces(limits)],
+        Some(shape) => row_candidates(shape, limits),
+        None => vec![element_candidates(limits)],
     };
     let narrower = [4, 1].map(|width| Pinned { width: Some(width), ..Pinned::default() });
     groups.push(narrower.into_iter().chain([Pinned { subgroups: Some(false), ..Pinned::default() }]).collect());
     let of = default.iter().zip(&program.passes).rev().find(|(_, pass)| pass.columns).map_or(default[0], |(s, _)| *s);
-    let (mut found, mut seen) = (vec![asked], vec![of_note(&default)]);
+    let (mut found, mut seen) = (vec![pinned], vec![without_reasons(&default)]);
     let mut turns: Vec<_> = groups
         .into_iter()
         .map(|mut group| {
-            group.sort_by_key(|pinned| distance(pinned, &of));
-            group.into_iter().map(|pinned| within(asked, pinned))
+            group.sort_by_key(|candidate| distance(candidate, &of));
+            group.into_iter().map(|candidate| within(pinned, candidate))
         })
         .collect();
     let most = if limits.software { MOST_SOFTWARE } else { MOST };
     while found.len() < most && !turns.is_empty() {
         turns.retain_mut(|turn| {
-            let next = turn.find_map(|pinned| {
-                let note = of_note(&chosen(pinned)?);
-                (!seen.contains(&note)).then_some((pinned, note))
+            let next = turn.find_map(|candidate| {
+                let schedules = without_reasons(&chosen(candidate)?);
+                (!seen.contains(&schedules)).then_some((candidate, schedules))
             });
-            if let (Some((pinned, note)), true) = (&next, found.len() < most) {
-                found.push(*pinned);
-                seen.push(note.clone());
+            if let (Some((candidate, schedules)), true) = (&next, found.len() < most) {
+                found.push(*candidate);
+                seen.push(schedules.clone());
             }
             next.is_some()
         });
@@ -63,41 +63,41 @@ fn with_width(shape: Shape, pinned: Pinned) -> Shape {
     Shape { masked: shape.masked && pinned.width != Some(1), ..shape }
 }
 
-/// A candidate where nothing was asked for; what was asked for stays.
-fn within(asked: Pinned, candidate: Pinned) -> Pinned {
+/// A candidate, with the pinned fields as they are pinned.
+fn within(pinned: Pinned, candidate: Pinned) -> Pinned {
     Pinned {
-        kernel: asked.kernel.or(candidate.kernel),
-        workgroup: asked.workgroup.or(candidate.workgroup),
-        width: asked.width.or(candidate.width),
-        lanes: asked.lanes.or(candidate.lanes),
-        subgroups: asked.subgroups.or(candidate.subgroups),
-        exp2: asked.exp2.or(candidate.exp2),
+        kernel: pinned.kernel.or(candidate.kernel),
+        workgroup: pinned.workgroup.or(candidate.workgroup),
+        width: pinned.width.or(candidate.width),
+        lanes: pinned.lanes.or(candidate.lanes),
+        subgroups: pinned.subgroups.or(candidate.subgroups),
+        exp2: pinned.exp2.or(candidate.exp2),
     }
 }
 
-/// What makes two schedules different: all but the reason.
-fn of_note(all: &[PassSchedule]) -> Vec<PassSchedule> {
+/// Schedules without their reasons, to compare.
+fn without_reasons(all: &[PassSchedule]) -> Vec<PassSchedule> {
     all.iter().map(|schedule| PassSchedule { why: "", ..*schedule }).collect()
 }
 
-/// How far a candidate is from the default, in doublings.
-fn distance(pinned: &Pinned, default: &PassSchedule) -> u32 {
-    let doublings = |asked: Option<u32>, own: u32| asked.map_or(0, |asked| asked.ilog2().abs_diff(own.max(1).ilog2()));
-    doublings(pinned.workgroup, default.workgroup) + doublings(pinned.lanes, default.lanes)
+/// Distance of a candidate from the default, in doublings of workgroup and lanes.
+fn distance(candidate: &Pinned, default: &PassSchedule) -> u32 {
+    let doublings = |size: Option<u32>, own: u32| size.map_or(0, |size| size.ilog2().abs_diff(own.max(1).ilog2()));
+    doublings(candidate.workgroup, default.workgroup) + doublings(candidate.lanes, default.lanes)
 }
 
 fn powers(from: u32, to: u32) -> impl Iterator<Item = u32> {
     (0..32).map(|power| 1 << power).filter(move |size| (from..=to).contains(size))
 }
 
-fn element_forces(limits: &Limits) -> Vec<Pinned> {
+fn element_candidates(limits: &Limits) -> Vec<Pinned> {
     let (least, most) = if limits.software { (2, MOST_LANES_SOFTWARE) } else { (32, u32::MAX) };
     let sized = |workgroup| Pinned { workgroup: Some(workgroup), ..Pinned::default() };
     powers(least, limits.invocations().min(most)).map(sized).collect()
 }
 
-/// One group for each kernel, over lanes and workgroups.
-fn row_forces(shape: Shape, limits: &Limits) -> Vec<Vec<Pinned>> {
+/// One group per kernel, over lanes and workgroups.
+fn row_candidates(shape: Shape, limits: &Limits) -> Vec<Vec<Pinned>> {
     let most = limits.invocations().min(if limits.software { MOST_LANES_SOFTWARE } else { u32::MAX });
     // Smaller workgroups than these leave a core idle: a vector of a CPU, a few subgroups.
     let busy: &[u32] = if limits.software { &[8, 16] } else { &[64, 256] };
@@ -186,12 +186,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_stays() {
+    fn pinned_fields_stay() {
         let program = program(&losses::cross_entropy());
-        let asked = Pinned { kernel: Some(Kernel::Row), width: Some(1), ..Pinned::default() };
-        let all = candidates(&program, &shapes(&program, 512, 1000, false), &GPU, asked);
-        assert!(all.len() > 2 && all.iter().all(|f| (f.kernel, f.width) == (asked.kernel, asked.width)), "{all:?}");
-        // What cannot be is left to the error that its plan gives.
+        let pinned = Pinned { kernel: Some(Kernel::Row), width: Some(1), ..Pinned::default() };
+        let all = candidates(&program, &shapes(&program, 512, 1000, false), &GPU, pinned);
+        assert!(all.len() > 2 && all.iter().all(|f| (f.kernel, f.width) == (pinned.kernel, pinned.width)), "{all:?}");
+        // A schedule that cannot run is the only candidate: planning it reports the error.
         let never = Pinned { kernel: Some(Kernel::RowSplit { splits: 0 }), ..Pinned::default() };
         assert_eq!(candidates(&program, &shapes(&program, 512, 1000, false), &GPU, never), [never]);
     }
@@ -227,7 +227,7 @@ mod tests {
                     prop_assert!(chosen.grid.iter().all(|g| (1..=limits.workgroups).contains(g)));
                     each.push(chosen);
                 }
-                let each = of_note(&each);
+                let each = without_reasons(&each);
                 prop_assert!(!seen.contains(&each), "{:?} twice", pinned);
                 seen.push(each);
             }

@@ -1,15 +1,15 @@
-//! Schedules of passes over single elements, or over rows alone.
+//! Schedules of element-wise passes: over single elements, or over rows without their columns.
 
 use super::{Kernel, PassSchedule, Pinned, Shape, Spread};
 use crate::limits::Limits;
 use crate::lower::Program;
 
-/// How such a pass runs.
+/// Chooses the schedule of such a pass.
 pub(super) fn choose(program: &Program, shape: &Shape, width: u32, limits: &Limits, pinned: Pinned) -> PassSchedule {
     let has_rows = program.has_rows();
     let width = if has_rows { 1 } else { width };
     let items = if has_rows { shape.rows } else { shape.cols };
-    // A pass over labels beside one over columns keeps its own.
+    // Beside a pass over columns, the pinned workgroup is meant for that one.
     let beside = has_rows && program.passes.iter().any(|pass| pass.columns);
     let most = limits.invocations().min(256);
     let workgroup = pinned.workgroup.filter(|_| !beside);

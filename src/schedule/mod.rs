@@ -1,19 +1,19 @@
-//! How a pass runs: kernel, workgroup size, vector width, grid. Pure: shapes and limits in, numbers out.
+//! Schedules: kernel, workgroup size, vector width and grid of a pass. Pure: shapes and limits in, numbers out.
 
 mod candidates;
 mod elements;
 mod reads;
 mod rows;
+mod separate;
 mod split;
 mod spread;
-mod staged;
 mod traffic;
 
 pub use candidates::candidates;
 pub use reads::{is_read_by_row, looked_at, roots, tensor_inputs, uses_scalars, uses_work, visited_inputs};
+pub use separate::forward_and_backward;
 pub use split::split_outputs;
 pub use spread::Spread;
-pub use staged::forward_and_backward;
 pub use traffic::{Footprint, TensorId, Traffic, bytes_moved, traffic};
 
 use crate::error::{Error, Result};
@@ -21,100 +21,104 @@ use crate::limits::Limits;
 use crate::lower::{Pass, Program};
 use crate::shape::Geometry;
 
-/// Which kernel runs a pass.
+/// The kernel that runs a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Kernel {
-    /// Elements by themselves, or rows by themselves.
+    /// One element, or one row without its columns, at a time.
     Elementwise,
-    /// Streamed rows, of one lane, a few, or a workgroup.
+    /// Rows that one lane, several lanes, or a workgroup streams from memory, once per stage and once for outputs.
     Row,
-    /// Rows in registers, this many loads a lane.
+    /// Rows held in registers.
     RowResident {
-        /// Loads an invocation holds: elements, vectors, or pairs of them.
+        /// Loads that each lane holds, of `width` elements; [`Pinned`] ignores the number.
         trips: u32,
     },
-    /// A row shared by this many workgroups.
+    /// Rows split over several workgroups.
     RowSplit {
-        /// Workgroups of a row.
+        /// Workgroups per row.
         splits: u32,
     },
 }
 
-/// The kernel that a caller insists on, for tests and tuning; it holds for every pass that visits columns, or for all
-/// passes where none does. Fields may be added: finish a literal with `..Pinned::default()`.
+/// Fields of a schedule that the caller pins, or that tuning found; `None` leaves a field open. They hold for every pass
+/// that visits columns, or for all passes if none does. Fields may be added: finish a literal with `..Pinned::default()`.
+///
+/// ```
+/// use wgloss::{Kernel, Pinned};
+/// let split = Pinned { kernel: Some(Kernel::RowSplit { splits: 4 }), workgroup: Some(256), ..Pinned::default() };
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Pinned {
-    /// The kernel; a resident one that cannot hold the row, or a split that cannot be, is an error.
+    /// The kernel. One that cannot run the pass is an error: a row too long for registers, a row that cannot be split.
     pub kernel: Option<Kernel>,
-    /// Invocations of a workgroup, a power of two.
+    /// Invocations per workgroup, a power of two.
     pub workgroup: Option<u32>,
-    /// Elements of an access, at most: 1 for scalars, 4 for vectors without wide loads.
+    /// Most elements per access: 1 for scalars, 4 for vectors without wide loads.
     pub width: Option<u32>,
-    /// Lanes of a row, a power of two.
+    /// Lanes per row, a power of two.
     pub lanes: Option<u32>,
-    /// Whether lanes combine by subgroup operations, where there are any.
+    /// Whether lanes combine by subgroup operations, if the device has them.
     pub subgroups: Option<bool>,
-    /// Whether softmax loops use the adapter's exp2, whatever it is worth.
+    /// Whether softmax loops use the adapter's exp2, however accurate.
     pub exp2: Option<bool>,
 }
 
-/// How one pass runs.
+/// The schedule of one pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PassSchedule {
     /// The kernel.
     pub kernel: Kernel,
-    /// Invocations of a workgroup.
+    /// Invocations per workgroup.
     pub workgroup: u32,
-    /// Those that share a row.
+    /// Lanes per row.
     pub lanes: u32,
-    /// Lanes of a subgroup that may exchange values; 0 for none.
+    /// Fewest lanes of a subgroup; 0 if lanes combine without subgroup operations.
     pub subgroup: u32,
-    /// Whether exponentials of a softmax are the adapter's.
+    /// Whether softmax loops use the adapter's exp2.
     pub exp2: bool,
-    /// Elements that a lane takes at a time: 1, a vector of 4, or 8, two vectors that are loaded as one.
+    /// Elements per access of a lane: 1, 4 (a vector), or 8 (two vectors in one load).
     pub width: u32,
-    /// Workgroups.
+    /// Workgroups along x and y.
     pub grid: [u32; 2],
     /// Whether a workgroup takes more than one row.
     pub strided: bool,
-    /// Why this one.
+    /// The reason, in words.
     pub why: &'static str,
 }
 
-/// Where the states of a row's stages come together.
+/// Where the states of a row are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum States {
-    /// In the pass that makes them.
+    /// In the pass that computes them.
     #[default]
     Inside,
-    /// There, and kept for a later pass, where a row is read again anyway.
+    /// In that pass, and kept for a later one if the row is longer than registers hold.
     Kept,
-    /// With those of other shards, or of other chunks of the columns.
+    /// With the states of other shards, or of other chunks of columns.
     Shared,
 }
 
-/// What the choice depends on besides program and limits.
+/// The shape of a pass, which its schedule depends on besides program and limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     /// Rows.
     pub rows: u64,
     /// Columns.
     pub cols: u64,
-    /// Elements that a lane may take at a time: 4 where some tensor is loaded or stored by vectors, 8 where some are
-    /// loaded two at a time.
+    /// Most elements per access: 4 if some tensor is loaded or stored by vectors, 8 if some are loaded in pairs of them.
     pub width: u32,
-    /// Whether rows begin anywhere in as many elements: up to so many less one, they are taken early.
+    /// Whether a row may start inside a vector. If so, lanes start up to `width − 1` columns early and mask them.
     pub masked: bool,
     /// Whether neighbouring rows lie next to each other in memory, and neighbouring columns do not.
     pub rows_innermost: bool,
-    /// Whether a gradient takes the place of an input that all lanes of a row read ([`is_read_by_row`]).
+    /// Whether a gradient overwrites an input that other lanes of the row read ([`is_read_by_row`]).
     pub overwritten: bool,
-    /// Where a row's states come together.
+    /// Where the row's states are combined.
     pub states: States,
 }
 
-/// Chooses how a pass runs.
+/// Chooses the schedule of a pass.
 pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, pinned: Pinned) -> Result<PassSchedule> {
     limits.check()?;
     if let Some(workgroup) = pinned.workgroup {
@@ -134,7 +138,7 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, p
     }
 }
 
-/// The most elements of an access that are not more than can be, nor than were asked for.
+/// Elements per access: 8, 4 or 1, at most `most` and at most the pinned width.
 pub fn width(most: u32, pinned: Pinned) -> u32 {
     let most = most.min(pinned.width.unwrap_or(u32::MAX));
     [8, 4].into_iter().find(|width| *width <= most).unwrap_or(1)
@@ -142,7 +146,7 @@ pub fn width(most: u32, pinned: Pinned) -> u32 {
 
 /// Checks that row and column numbers fit 32 bits; there may be more elements.
 pub fn check_sizes(geometry: &Geometry, has_rows: bool) -> Result<()> {
-    // A loop over columns may count a run of its steps further.
+    // A loop over columns may count past the end by one run of its steps.
     let (rows, cols) = (u64::from(u32::MAX), i32::MAX as u64 - (1 << 20));
     let limit = "32-bit indices";
     if geometry.rows > rows {
@@ -156,7 +160,7 @@ pub fn check_sizes(geometry: &Geometry, has_rows: bool) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::rows::gathered_bytes;
+    use super::rows::combine_bytes;
     use super::*;
     use crate::losses;
     use crate::lower::{Wanted, lower};
@@ -208,10 +212,10 @@ mod tests {
     }
 
     #[test]
-    fn an_access_is_no_wider_than_asked_for() {
-        let of = |most, asked| width(most, Pinned { width: asked, ..Pinned::default() });
+    fn an_access_is_no_wider_than_pinned() {
+        let of = |most, pinned| width(most, Pinned { width: pinned, ..Pinned::default() });
         assert_eq!(
-            [None, Some(9), Some(8), Some(7), Some(4), Some(3), Some(1)].map(|asked| of(8, asked)),
+            [None, Some(9), Some(8), Some(7), Some(4), Some(3), Some(1)].map(|pinned| of(8, pinned)),
             [8, 8, 8, 4, 4, 1, 1]
         );
         assert_eq!((of(4, None), of(4, Some(8)), of(1, Some(4))), (4, 4, 1));
@@ -247,7 +251,7 @@ mod tests {
         let pass = program.passes.last().unwrap();
         let chosen = schedule(&program, pass, shape, &large, Pinned::default()).unwrap();
         assert!(chosen.workgroup < 1024, "{chosen:?}");
-        assert!(gathered_bytes(pass, chosen.workgroup) <= u64::from(large.workgroup_bytes));
+        assert!(combine_bytes(pass, chosen.workgroup) <= u64::from(large.workgroup_bytes));
         let pinned = Pinned { workgroup: Some(1024), ..Pinned::default() };
         assert!(matches!(schedule(&program, pass, shape, &large, pinned), Err(Error::Limit { .. })));
     }

@@ -1,13 +1,25 @@
-//! What a pass reads and binds.
+//! The tensors that a pass reads, and its number of bindings.
 
+use crate::error::{Error, Result};
 use crate::expr::{Node, NodeId};
+use crate::limits::Limits;
 use crate::lower::{Look, Pass, Program};
 use crate::shape::Scope;
 
-/// Storage buffers that a pass binds: its inputs and outputs, and of `work` and `scalars` what it uses.
+/// Storage buffers that a pass binds: inputs, outputs, and `work` and `scalars` if it uses them.
 pub(super) fn bindings(program: &Program, pass: &Pass) -> usize {
     let shared = usize::from(uses_work(program, pass)) + usize::from(uses_scalars(program, pass));
     shared + tensor_inputs(program, pass).len() + pass.outputs.len()
+}
+
+/// Refuses a pass that binds more storage buffers than the device allows.
+pub(super) fn check_bindings(program: &Program, pass: &Pass, limits: &Limits) -> Result<()> {
+    let (needed, allowed) = (bindings(program, pass) as u64, u64::from(limits.storage_buffers));
+    if needed <= allowed {
+        return Ok(());
+    }
+    let what = format!("a pass of {}", program.name);
+    Err(Error::Limit { what, needed, allowed, limit: "max_storage_buffers_per_shader_stage" })
 }
 
 fn reads(program: &Program, pass: &Pass, wanted: impl Fn(&Node, Scope) -> bool) -> bool {
@@ -18,12 +30,12 @@ fn reads(program: &Program, pass: &Pass, wanted: impl Fn(&Node, Scope) -> bool) 
 /// Whether a pass leaves sums or states in `work`, or reads sums over groups there.
 pub fn uses_work(program: &Program, pass: &Pass) -> bool {
     let groups = |node: &Node, _| matches!(node, Node::SumOver(Scope::Group, _));
-    // A row's elements may share 16-bit words with the next row's.
+    // Two rows may share a word of a 16-bit output.
     let edges = program.has_rows() && pass.outputs.iter().any(|&o| program.outputs[o].scope == Scope::Element);
     !pass.totals.is_empty() || !pass.stages.is_empty() || edges || reads(program, pass, groups)
 }
 
-/// Whether a pass reads scalars, or may have a label to report.
+/// Whether a pass reads scalars, or may report a label in the status word.
 pub fn uses_scalars(program: &Program, pass: &Pass) -> bool {
     reads(program, pass, |node, scope| match node {
         Node::At(..) | Node::SumOver(Scope::Total, _) => true,
@@ -32,35 +44,35 @@ pub fn uses_scalars(program: &Program, pass: &Pass) -> bool {
     })
 }
 
-/// Inputs that a pass reads from tensors of their own (scalars lie in one buffer together).
+/// Inputs that a pass reads from tensors of their own; scalars share one buffer.
 pub fn tensor_inputs(program: &Program, pass: &Pass) -> Vec<usize> {
-    let mut places = Vec::new();
+    let mut inputs = Vec::new();
     for id in program.below(&roots(program, pass), |id| matches!(program.node(id), Node::SumOver(..))) {
-        if let Node::Input(place) = *program.node(id) {
+        if let Node::Input(input) = *program.node(id) {
             if program.scope(id) > Scope::Total {
-                places.push(place as usize);
+                inputs.push(input as usize);
             }
         }
     }
-    places.sort_unstable();
-    places.dedup();
-    places
+    inputs.sort_unstable();
+    inputs.dedup();
+    inputs
 }
 
-/// Of these, those that are read at every column (at every element), not only at a label's.
+/// The [`tensor_inputs`] that are read at every column (or element), not only at labels.
 pub fn visited_inputs(program: &Program, pass: &Pass) -> Vec<usize> {
     let nodes = program.below(&roots(program, pass), |id| matches!(program.node(id), Node::SumOver(..)));
-    let is_visited = |place: &usize| {
-        let is_input = |id: &NodeId| *program.node(*id) == Node::Input(*place as u32);
+    let is_visited = |input: &usize| {
+        let is_input = |id: &NodeId| *program.node(*id) == Node::Input(*input as u32);
         let visits = |id: &NodeId| !matches!(program.node(*id), Node::At(..));
         nodes.iter().filter(|id| visits(id)).any(|id| program.node(*id).operands().any(|operand| is_input(&operand)))
             || roots(program, pass).iter().any(is_input)
     };
-    let spans = |place: &usize| matches!(program.inputs[*place].scope, Scope::Element | Scope::Column);
-    tensor_inputs(program, pass).into_iter().filter(|place| spans(place) && is_visited(place)).collect()
+    let spans = |input: &usize| matches!(program.inputs[*input].scope, Scope::Element | Scope::Column);
+    tensor_inputs(program, pass).into_iter().filter(|input| spans(input) && is_visited(input)).collect()
 }
 
-/// What a pass computes: operands of its sums, its stages, its outputs, and what it looks at.
+/// Roots of a pass: operands of its sums, its stages, its outputs, and its looks.
 pub fn roots(program: &Program, pass: &Pass) -> Vec<NodeId> {
     let mut roots: Vec<NodeId> = pass.totals.iter().flat_map(|t| program.node(*t).operands()).collect();
     roots.extend(pass.stages.iter().flat_map(|stage| stage.reduces.iter().copied()));
@@ -73,7 +85,7 @@ pub fn roots(program: &Program, pass: &Pass) -> Vec<NodeId> {
     roots
 }
 
-/// What a pass looks at, and what that depends on.
+/// Nodes of a pass's looks, with the row values and gates of its poison.
 pub fn looked_at(pass: &Pass) -> Vec<NodeId> {
     let looks = pass.poison.iter().flat_map(|poison| poison.looks.iter().map(|placed| &placed.look));
     let looks = looks.chain(pass.lenient.iter().map(|(_, look)| look));
@@ -83,12 +95,12 @@ pub fn looked_at(pass: &Pass) -> Vec<NodeId> {
         .collect()
 }
 
-/// Whether lanes of a row read values of this input that another lane of the row overwrites when the input's gradient
-/// takes its place: the row's own value, or elements that labels choose.
-pub fn is_read_by_row(program: &Program, place: usize) -> bool {
+/// Whether an in-input gradient of this input overwrites values that other lanes of the row read: the row's own value,
+/// or elements at labels.
+pub fn is_read_by_row(program: &Program, input: usize) -> bool {
     let is_gathered = |node: &Node| match node {
-        Node::At(x, _) => *program.node(*x) == Node::Input(place as u32),
+        Node::At(x, _) => *program.node(*x) == Node::Input(input as u32),
         _ => false,
     };
-    program.inputs[place].scope == Scope::Row || program.nodes.iter().any(is_gathered)
+    program.inputs[input].scope == Scope::Row || program.nodes.iter().any(is_gathered)
 }

@@ -5,57 +5,57 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::lower::Pass;
 
-/// Values a lane may hold in registers. A CPU spills them to its nearest cache, which is cheaper than Mesa's loads
+/// Most values that a lane holds in registers. A CPU spills them to its nearest cache, which is cheaper than Mesa's loads
 /// (8,192 rows of 1,000 columns: 47 ms instead of 70).
 fn resident_values(limits: &Limits) -> u32 {
     if limits.software { 128 } else { 32 }
 }
 
-/// Elements from which a software adapter holds long rows in registers.
+/// Fewest elements of a tensor for which a software adapter holds long rows in registers.
 const SOFTWARE_RESIDENT: u64 = 1 << 20;
 /// Loop iterations of one invocation after which Mesa's software drivers stop a shader (65,535), with a margin.
 const SOFTWARE_ITERATIONS: u64 = 50_000;
-/// Windows of a resident row that compile soon.
+/// Most windows per lane that compile fast.
 const SHORT_WINDOWS: u64 = 16;
-/// Rows from which a GPU is busy with a workgroup a row.
+/// Fewest rows that keep a GPU busy at one workgroup per row.
 const BUSY_ROWS: u64 = 128;
-/// Columns from which sharing a row pays.
+/// Fewest columns for which splitting a row pays.
 const SPLIT_COLS: u64 = 1 << 16;
 
-/// What the choice of a row kernel depends on.
+/// Facts that the choice of a row kernel depends on.
 struct Rows<'a> {
     shape: &'a Shape,
     limits: &'a Limits,
     /// Lanes per row.
     lanes: u32,
-    /// Loads of one lane.
+    /// Loads per lane.
     trips: u64,
-    /// Windows of four columns of one lane.
+    /// Windows of four columns per lane.
     windows: u64,
     /// Whether a software adapter would stop the loop over one row.
     stops: bool,
     /// Whether the row fits in the registers of its lanes.
     fits: bool,
-    /// Whether other columns of the rows lie elsewhere.
+    /// Whether other shards or chunks hold other columns of the rows.
     shared: bool,
-    /// Whether several workgroups may share one row.
+    /// Whether several workgroups may split a row.
     can_split: bool,
-    /// Workgroups that would share one row.
+    /// Workgroups per row if it is split.
     splits: u32,
     /// Whether there are fewer long rows than the device has cores.
     few: bool,
 }
 
-/// Chooses how a pass over the columns of rows runs.
+/// Chooses the schedule of a pass over the columns of rows.
 pub(super) fn choose(pass: &Pass, shape: &Shape, width: u32, limits: &Limits, pinned: Pinned) -> Result<PassSchedule> {
     let early = if shape.masked { u64::from(width) - 1 } else { 0 };
     let vectors = (shape.cols + early).div_ceil(u64::from(width));
-    let (workgroup, lanes) = row_lanes(vectors, width, shape, pass, limits, pinned);
-    let gathered = gathered_bytes(pass, workgroup);
-    if lanes > 1 && gathered > u64::from(limits.workgroup_bytes) {
+    let (workgroup, lanes) = row_lanes([vectors, width.into()], shape, pass, limits, pinned);
+    let combined = combine_bytes(pass, workgroup);
+    if lanes > 1 && combined > u64::from(limits.workgroup_bytes) {
         return Err(Error::Limit {
             what: format!("the row states of {workgroup} invocations"),
-            needed: gathered,
+            needed: combined,
             allowed: u64::from(limits.workgroup_bytes),
             limit: "max_compute_workgroup_storage_size",
         });
@@ -122,7 +122,7 @@ impl Rows<'_> {
         }
     }
 
-    /// The kernel by rule, and why.
+    /// The default kernel, and the reason.
     fn default(&self) -> Result<(Kernel, &'static str)> {
         let &Rows { shape, limits, stops, can_split, splits, few, .. } = self;
         // Mesa takes seconds to compile long unrolled rows: large tensors repay them.
@@ -157,40 +157,40 @@ fn busy_rows(limits: &Limits) -> u64 {
     if limits.software { 2 } else { BUSY_ROWS }
 }
 
-/// Workgroup memory in which invocations combine the states of all stages, at most (without subgroups).
-pub(super) fn gathered_bytes(pass: &Pass, workgroup: u32) -> u64 {
+/// Bytes of workgroup memory in which lanes combine the states of all stages (without subgroups).
+pub(super) fn combine_bytes(pass: &Pass, workgroup: u32) -> u64 {
     let words: usize = pass.stages.iter().map(|stage| 1 + 2 * stage.reduces.len()).sum();
     4 * words as u64 * u64::from(workgroup)
 }
 
-/// Invocations of a workgroup, and those that share a row.
-fn row_lanes(vectors: u64, width: u32, shape: &Shape, pass: &Pass, limits: &Limits, pinned: Pinned) -> (u32, u32) {
+/// Invocations per workgroup, and lanes per row.
+fn row_lanes([vectors, width]: [u64; 2], shape: &Shape, pass: &Pass, limits: &Limits, pinned: Pinned) -> (u32, u32) {
     let stages = pass.stages.len() as u64;
     let mut most = limits.invocations().min(1024);
-    while most > 1 && gathered_bytes(pass, most) > u64::from(limits.workgroup_bytes) {
+    while most > 1 && combine_bytes(pass, most) > u64::from(limits.workgroup_bytes) {
         most /= 2;
     }
     let lanes = pinned.lanes.or(pinned.workgroup);
     // Enough invocations for a busy workgroup: a vector of one core, or a few subgroups.
     let least = if limits.software && !shape.rows_innermost { 8 } else { 64.min(most) };
     let lanes = lanes.unwrap_or_else(|| {
-        let shared = u64::from(resident_values(limits) / width);
+        let held = u64::from(resident_values(limits)) / width;
         if shape.rows_innermost && shape.rows >= 1024 {
             // Neighbouring lanes read neighbouring rows.
             1
         } else if limits.software {
             let needed = (vectors * (stages + 1)).div_ceil(SOFTWARE_ITERATIONS).next_power_of_two();
-            let resident = vectors.div_ceil(shared).next_power_of_two();
+            let resident = vectors.div_ceil(held).next_power_of_two();
             let lanes = if resident <= 64 { resident.max(8) } else { needed.max(8) };
-            if vectors <= shared { 1 } else { (lanes as u32).min(most) }
+            if vectors <= held { 1 } else { (lanes as u32).min(most) }
         } else if vectors <= 4 {
             1
-        } else if vectors <= 32 * shared {
-            // Half the registers for short rows, so that a load is wide; one subgroup's exchange at most.
-            (vectors.div_ceil(shared / 2).next_power_of_two() as u32).min(32)
+        } else if vectors <= 32 * held {
+            // Short rows: half the registers, so that loads stay wide; at most one subgroup.
+            (vectors.div_ceil(held / 2).next_power_of_two() as u32).min(32)
         } else {
-            // Long rows: few of them at a time, so that what was read once is still near when it is read again.
-            (vectors.div_ceil(shared).next_power_of_two()).min(u64::from(most)) as u32
+            // Long rows: few at a time, so that caches still hold a row when it is read again.
+            (vectors.div_ceil(held).next_power_of_two()).min(u64::from(most)) as u32
         }
     });
     (pinned.workgroup.unwrap_or(lanes.max(least)), lanes)

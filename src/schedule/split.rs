@@ -1,7 +1,7 @@
-//! Passes that bind more than a device allows, split.
+//! Splits passes that bind more storage buffers than a device allows.
 
-use super::reads::bindings;
-use crate::error::{Error, Result};
+use super::reads::check_bindings;
+use crate::error::Result;
 use crate::limits::Limits;
 use crate::lower::{Program, finish_pass};
 
@@ -16,20 +16,12 @@ pub fn split_outputs(program: &Program, limits: &Limits, last: &[usize]) -> Resu
         open.sort_by_key(|output| last.contains(output));
         let mut current = finish_pass(&program, pass.totals.clone(), Vec::new());
         loop {
-            let needed = bindings(&program, &current);
-            if needed > limits.storage_buffers as usize {
-                return Err(Error::Limit {
-                    what: format!("a pass of {}", program.name),
-                    needed: needed as u64,
-                    allowed: u64::from(limits.storage_buffers),
-                    limit: "max_storage_buffers_per_shader_stage",
-                });
-            }
+            check_bindings(&program, &current, limits)?;
             let Some(&next) = open.first() else { break };
             let mut outputs = current.outputs.clone();
             outputs.push(next);
             let wider = finish_pass(&program, current.totals.clone(), outputs);
-            if bindings(&program, &wider) <= limits.storage_buffers as usize {
+            if check_bindings(&program, &wider, limits).is_ok() {
                 current = wider;
                 open.remove(0);
             } else if current.outputs.is_empty() && current.totals.is_empty() {

@@ -1,4 +1,4 @@
-//! How often a pass visits each of its tensors, and the bytes that this moves. Pure.
+//! Reads and writes of a pass per tensor, and the bytes that they move. Pure.
 
 use super::{Kernel, tensor_inputs};
 use crate::expr::op::Kind;
@@ -9,18 +9,18 @@ use crate::shape::Scope;
 /// A tensor of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TensorId {
-    /// The input of that place.
+    /// The input of that index.
     Input(usize),
-    /// The output of that place.
+    /// The output of that index.
     Output(usize),
 }
 
-/// What a tensor takes in memory; a value that is broadcast counts once.
+/// Size of a tensor in memory; a broadcast value counts once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footprint {
-    /// Its values.
+    /// Number of values.
     pub values: u64,
-    /// Bytes of one.
+    /// Bytes per value.
     pub value_bytes: u64,
 }
 
@@ -29,7 +29,7 @@ pub struct Footprint {
 pub struct Traffic {
     /// The tensor.
     pub tensor: TensorId,
-    /// What one visit covers: of an input that is only gathered from, one value a row.
+    /// Values that one visit covers: for an input read at labels only, one per row.
     pub footprint: Footprint,
     /// How often it is read.
     pub reads: u32,
@@ -43,7 +43,7 @@ impl Traffic {
         u64::from(self.reads + self.writes).saturating_mul(self.visit_bytes())
     }
 
-    /// Bytes that are read after the first time: those that a cache may serve.
+    /// Bytes of all reads but the first, which a cache may serve.
     pub fn bytes_read_again(&self) -> u64 {
         u64::from(self.reads.saturating_sub(1)).saturating_mul(self.visit_bytes())
     }
@@ -55,10 +55,10 @@ impl Traffic {
 
 /// The visits of a pass to its tensors, inputs first.
 ///
-/// A streamed or split row is loaded once for each stage that looks at the input, and once more where an element output
-/// does; rows in registers, and elements by themselves, once. Values of a row are loaded once a dispatch, of which a
-/// split row takes one a stage and one for the outputs. A compiler drops loads whose value is not used, so they are not
-/// counted. An output that is added to what its buffer holds is read as well as written.
+/// A streamed or split row is loaded once per stage that reads the input, and once more if an element output does; rows in
+/// registers, and single elements, once. Row values are loaded once per dispatch; split rows take one dispatch per stage
+/// and one for the outputs. Loads whose value is unused are not counted: a compiler drops them. An accumulated output is
+/// read as well as written.
 pub fn traffic(
     program: &Program,
     pass: &Pass,
@@ -68,10 +68,10 @@ pub fn traffic(
     accumulates: &dyn Fn(usize) -> bool,
 ) -> Vec<Traffic> {
     let stages = pass.stages.len() as u32;
-    let inputs = tensor_inputs(program, pass).into_iter().map(|place| {
-        let whole = footprint(TensorId::Input(place));
-        let is_element = matches!(program.inputs[place].scope, Scope::Element | Scope::Column);
-        let dense = loops(program, pass).iter().filter(|roots| visits(program, roots, place)).count() as u32;
+    let inputs = tensor_inputs(program, pass).into_iter().map(|input| {
+        let whole = footprint(TensorId::Input(input));
+        let is_element = matches!(program.inputs[input].scope, Scope::Element | Scope::Column);
+        let dense = loops(program, pass).iter().filter(|roots| visits(program, roots, input)).count() as u32;
         let reads = match kernel {
             Kernel::Row | Kernel::RowSplit { .. } if is_element && dense > 0 => dense,
             Kernel::RowSplit { .. } => stages + 1,
@@ -79,7 +79,7 @@ pub fn traffic(
         };
         let values = if program.has_rows() && is_element && dense == 0 { rows } else { whole.values };
         let footprint = Footprint { values, ..whole };
-        Traffic { tensor: TensorId::Input(place), footprint, reads, writes: 0 }
+        Traffic { tensor: TensorId::Input(input), footprint, reads, writes: 0 }
     });
     let outputs = pass.outputs.iter().map(|&output| {
         let tensor = TensorId::Output(output);
@@ -88,7 +88,7 @@ pub fn traffic(
     inputs.chain(outputs).collect()
 }
 
-/// What each loop over a row's columns computes: one loop a stage, one for the element outputs.
+/// Nodes computed by each loop over a row's columns: one loop per stage, one for the element outputs.
 fn loops(program: &Program, pass: &Pass) -> Vec<Vec<NodeId>> {
     let is_element = |id: &NodeId| matches!(program.scope(*id), Scope::Element | Scope::Column);
     let operand = |id: &NodeId| program.node(*id).operands().next().expect("a reduction has an operand");
@@ -100,10 +100,10 @@ fn loops(program: &Program, pass: &Pass) -> Vec<Vec<NodeId>> {
         .stages
         .iter()
         .enumerate()
-        .map(|(place, stage)| stage.reduces.iter().map(operand).chain(looked(LookPlace::Stage(place))).collect());
+        .map(|(index, stage)| stage.reduces.iter().map(operand).chain(looked(LookPlace::Stage(index))).collect());
     let elements: Vec<NodeId> = pass.outputs.iter().map(|&o| program.outputs[o].node).collect();
     let written = pass.outputs.iter().any(|&o| program.outputs[o].scope == Scope::Element);
-    // The outputs of row values need no element.
+    // Without element outputs there is no such loop.
     let outputs = written.then(|| {
         let gates = pass.poison.iter().filter_map(|poison| poison.gate);
         elements.into_iter().chain(gates).filter(is_element).chain(looked(LookPlace::Element)).collect()
@@ -111,23 +111,23 @@ fn loops(program: &Program, pass: &Pass) -> Vec<Vec<NodeId>> {
     stages.chain(outputs).collect()
 }
 
-/// Whether an input is read element by element below these roots, not only where a label points.
-fn visits(program: &Program, roots: &[NodeId], place: usize) -> bool {
-    let is_input = |id: NodeId| *program.node(id) == Node::Input(place as u32);
+/// Whether an input is read at every column below these roots, not only at labels.
+fn visits(program: &Program, roots: &[NodeId], input: usize) -> bool {
+    let is_input = |id: NodeId| *program.node(id) == Node::Input(input as u32);
     let is_element = |id: NodeId| matches!(program.scope(id), Scope::Element | Scope::Column);
     program.below(roots, |id| !is_element(id)).into_iter().any(is_input)
 }
 
 /// Bytes that a program must move: inputs once, outputs once.
 pub fn bytes_moved(program: &Program, rows: u64, footprint: &dyn Fn(TensorId) -> Footprint) -> u64 {
-    let read = |place: usize| {
-        let is_input = |id: NodeId| *program.node(id) == Node::Input(place as u32);
-        let used = program.nodes.contains(&Node::Input(place as u32));
-        // Gathered only: one element a row.
+    let read = |input: usize| {
+        let is_input = |id: NodeId| *program.node(id) == Node::Input(input as u32);
+        let used = program.nodes.contains(&Node::Input(input as u32));
+        // An input that is only gathered from counts one element per row.
         let dense = program.nodes.iter().any(|n| !matches!(n, Node::At(..)) && n.operands().any(is_input))
             || program.outputs.iter().any(|output| is_input(output.node));
-        let Footprint { values, value_bytes } = footprint(TensorId::Input(place));
-        match (used, dense || program.inputs[place].kind == Kind::Int) {
+        let Footprint { values, value_bytes } = footprint(TensorId::Input(input));
+        match (used, dense || program.inputs[input].kind == Kind::Int) {
             (true, true) => values.saturating_mul(value_bytes),
             (true, false) => rows.saturating_mul(value_bytes),
             _ => 0,
@@ -161,7 +161,7 @@ mod tests {
     fn dense(program: &Program) -> impl Fn(TensorId) -> Footprint + '_ {
         |tensor| {
             let scope = match tensor {
-                TensorId::Input(place) => program.inputs[place].scope,
+                TensorId::Input(input) => program.inputs[input].scope,
                 TensorId::Output(output) => program.outputs[output].scope,
             };
             let values = match scope {
@@ -179,7 +179,7 @@ mod tests {
         let last = program.passes.last().unwrap();
         let all = traffic(program, last, kernel, ROWS, &dense(program), &|_| false);
         let name = |tensor| match tensor {
-            TensorId::Input(place) => program.inputs[place].name.clone(),
+            TensorId::Input(input) => program.inputs[input].name.clone(),
             TensorId::Output(output) => format!("{:?}", program.outputs[output].kind),
         };
         all.iter().map(|t| (name(t.tensor), t.reads, t.writes, t.bytes())).collect()

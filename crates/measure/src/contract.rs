@@ -17,7 +17,7 @@ pub fn units(got: f64, want: f64, allowed: f64) -> f64 {
     if units.is_nan() { f64::INFINITY } else { units }
 }
 
-/// What the f64 path gives for a problem.
+/// The results of the f64 path for a problem.
 pub struct Reference {
     loss: f64,
     /// Magnitudes of the loss's terms, reduced as the loss is.
@@ -83,7 +83,7 @@ impl Grad {
 pub struct Off {
     /// In units of what is allowed; infinite for NaN.
     pub units: f64,
-    /// Which output.
+    /// The output's name.
     pub output: String,
     /// Row and column, of a gradient.
     pub index: Option<[usize; 2]>,
@@ -112,7 +112,7 @@ impl Reference {
         let (sum, magnitude) =
             each.loss_values()?.iter().fold((0.0, 0.0), |(sum, magnitude), x| (sum + x, magnitude + x.abs()));
         let value = out.loss()?;
-        // Whatever the sum was divided by, the magnitudes are.
+        // The magnitudes are divided by the denominator of the sum.
         let terms = if sum == 0.0 { 0.0 } else { magnitude * (value / sum).abs() };
         let grad = match wrt {
             None => None,

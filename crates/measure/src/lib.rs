@@ -1,11 +1,11 @@
-//! What the command line, the benchmarks and the peers measure with: one clock, one copy, one numerics contract, the
-//! same problems, and one format of records.
+//! Shared by the command line, the benchmarks and the peers: one clock, one copy, one numerics contract, the same
+//! problems, and one format of records.
 //!
 //! - [`problem`]: inputs for any loss of the catalogue, the same on every machine.
 //! - [`contract`]: how far a result is from the f64 reference, in units of what is allowed. Checked before each timing.
 //! - [`clock`]: GPU timestamps around kernels, wall clock around calls.
-//! - [`copy`]: what the times are held against; [`sweep`]: one kernel over whole buffers.
-//! - [`record`] and [`machine`]: what is kept of a run.
+//! - [`copy`]: the baseline of all times; [`sweep`]: one kernel over whole buffers.
+//! - [`record`] and [`machine`]: the record of a run.
 
 pub mod clock;
 pub mod contract;

@@ -1,4 +1,4 @@
-//! What a record says of the commit, the day and the processor.
+//! Commit, day and processor, for records.
 
 use std::path::Path;
 use std::process::Command;

@@ -100,7 +100,7 @@ impl Problem {
         let mut problem = Problem::shaped(loss, rows, cols, storage);
         let ignored =
             loss.options().iter().find(|option| option.name == "ignore_index").map(|option| option.default.clone());
-        for (place, input) in problem.inputs.iter_mut().enumerate() {
+        for (index, input) in problem.inputs.iter_mut().enumerate() {
             match &mut input.values {
                 Values::Labels(labels) => {
                     make_room(labels, rows, &input.name)?;
@@ -110,7 +110,7 @@ impl Problem {
                     let count = input.shape.iter().fold(1, |count: usize, size| count.saturating_mul(*size));
                     let entry = losses::entry(&problem.name);
                     let range = entry.map_or(Range::Any, |entry| entry.range(loss, &input.name));
-                    let key = |k: usize| (k % cols.saturating_mul(PERIOD)) as u64 ^ ((place as u64 + 1) << 56);
+                    let key = |k: usize| (k % cols.saturating_mul(PERIOD)) as u64 ^ ((index as u64 + 1) << 56);
                     let value = |k| storage.round(number(range, mixed(key(k))));
                     make_room(values, count, &input.name)?;
                     values.par_extend((0..count).into_par_iter().map(value));
@@ -166,7 +166,7 @@ impl Problem {
         if work == Work::Forward { spec } else { spec.grad(&self.wrt) }
     }
 
-    /// Which inputs are there, as lowering asks; labels are signed.
+    /// Answers whether an input is present, as lowering asks; labels are signed.
     pub fn present(&self, name: &str) -> Option<bool> {
         self.inputs.iter().any(|input| input.name == name).then_some(false)
     }
@@ -185,7 +185,7 @@ impl Problem {
     }
 }
 
-/// Room for so many values of an input.
+/// Room for `count` values of an input.
 fn make_room<T>(values: &mut Vec<T>, count: usize, input: &str) -> Result<()> {
     values.try_reserve_exact(count).map_err(|_| Error::OutOfMemory {
         what: format!("the values of `{input}` on the host"),

@@ -14,7 +14,7 @@ pub struct Record {
     pub format: u32,
     /// Version of wgloss.
     pub wgloss: String,
-    /// What was built, where that is known; `-dirty` where it was changed since.
+    /// Commit that was built, if known; `-dirty` with uncommitted changes.
     pub commit: Option<String>,
     /// `YYYY-MM-DD`, UTC.
     pub date: String,
@@ -25,7 +25,7 @@ pub struct Record {
     pub threads: usize,
     /// The fastest copy on the adapter in this run: bytes read and bytes written.
     pub copy_gb_per_s: Option<f64>,
-    /// What it was: kernels that copy, by timestamps, or calls of whatever copies fastest. On a software adapter, whose
+    /// Its clock: copying kernels by timestamps, or calls of the fastest copy by wall clock. On a software adapter, whose
     /// own copy is the host's, they are far apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_clock: Option<Clock>,
@@ -44,11 +44,11 @@ pub struct Record {
 pub struct Peer {
     pub by: String,
     pub version: String,
-    /// What it ran on, in its own words.
+    /// Its device, in its own words.
     pub device: String,
 }
 
-/// What was to be measured and was not.
+/// A work that could not be measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NotTimed {
     /// Loss, shape and element type.
@@ -77,7 +77,7 @@ pub struct Measurement {
     /// Who computed it: `wgloss`, `wgloss-cpu`, `burn`, `pytorch-cpu`, `candle-cpu`, …
     pub by: String,
     pub clock: Clock,
-    /// What must move: inputs once, outputs once.
+    /// Bytes that must move: inputs once, outputs once.
     pub bytes: u64,
     pub median_ms: f64,
     pub min_ms: f64,
@@ -110,7 +110,7 @@ impl Work {
     }
 }
 
-/// What a time is: the two are never compared.
+/// The clock of a time; times by different clocks are never compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Clock {
@@ -128,7 +128,7 @@ impl Clock {
         }
     }
 
-    /// What it times.
+    /// The timed span, in words.
     pub fn what(self) -> &'static str {
         match self {
             Clock::Gpu => "kernels",

@@ -13,7 +13,7 @@ pub struct Args {
     json: bool,
 }
 
-/// What matters of an adapter.
+/// The properties of an adapter that matter here.
 #[derive(Serialize)]
 struct Seen {
     name: String,

@@ -67,7 +67,7 @@ impl Args {
     }
 }
 
-/// What one run of everything took; the best of the copies.
+/// Times of the interleaved runs.
 #[derive(Default)]
 struct Rounds {
     gpu: Times,
@@ -84,10 +84,10 @@ struct Bench<'a> {
     budget: Duration,
 }
 
-/// What a work has to show, and the fastest copy of as many bytes, by what clock.
+/// The measurements of a work; the clock and GB/s of the fastest copy of the same number of bytes.
 type Measured = (Vec<Measurement>, (record::Clock, f64));
 
-/// What does not fit is left out; anything else goes wrong.
+/// A work that does not fit is left out; any other error is passed on.
 fn too_large(error: Error) -> Fallible<Result<Measured, Missing>> {
     match error {
         Error::Limit { .. } | Error::OutOfMemory { .. } => Ok(Err(Missing::TooLarge(error))),
@@ -112,7 +112,7 @@ impl Bench<'_> {
         dtype: Storage,
         work: Work,
     ) -> Fallible<Result<Measured, Missing>> {
-        // Shapes first: of a size that the device refuses, the host makes no values.
+        // Shapes first: the host makes no values for a size that the device refuses.
         let shaped = Problem::shaped(loss, rows, cols, dtype);
         let made = self.ctx.plan(&shaped.loss, &shaped.spec(work));
         match made.and_then(|_| Problem::new(loss, rows, cols, dtype)) {
@@ -139,7 +139,7 @@ impl Bench<'_> {
         if off.units > 1.0 {
             return Ok(Err(Missing::Wrong(off.to_string())));
         }
-        // The CPU computes in f32 whatever the storage: it is beside f32 alone.
+        // The CPU path computes in f32: it is compared with f32 alone.
         let mut host = match problem.storage {
             Storage::F32 => match OnHost::checked(problem, work, &reference)? {
                 Ok(host) => Some(host),
@@ -233,7 +233,7 @@ fn gb_per_s(times: &Times, bytes: u64) -> f64 {
 }
 
 impl Rounds {
-    /// A line for each clock. `bytes` are those of the work and of a copy, `errors` those of the GPU and of the CPU.
+    /// One line per clock. `bytes`: of the work, of a copy; `errors`: of the GPU, of the CPU.
     fn measured(&self, problem: &Problem, work: Work, bytes: [u64; 2], errors: [f64; 2]) -> Fallible<Measured> {
         let best = |copies: &[Times]| {
             copies.iter().filter(|times| times.runs() > 0).map(|times| gb_per_s(times, bytes[1])).reduce(f64::max)
@@ -270,7 +270,7 @@ impl Rounds {
     }
 }
 
-/// A line for each result; what cannot be had is a dash.
+/// One line per result; a missing value is a dash.
 fn table(record: &Record) -> String {
     let head = ["loss", "shape", "dtype", "work", "by", "clock", "median ms", "min", "max", "GB/s", "of copy", "error"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
@@ -295,7 +295,7 @@ fn table(record: &Record) -> String {
     text::columns(&aligns, &rows)
 }
 
-/// A record as it was asked for.
+/// A record in the format of the arguments.
 fn text(args: &Args, record: &Record) -> Fallible<String> {
     if args.json {
         return Ok(serde_json::to_string_pretty(record)? + "\n");

@@ -113,8 +113,8 @@ the fields of the uniforms (the rest is 0) and the initial words. 3. For each st
 copies, and run the dispatches in order, in one compute pass or in several. 4. If the status word then differs from \
 `none`, it is the first row whose label is out of range, and what that row went into is NaN.";
 
-fn kernel_file(place: usize) -> String {
-    format!("kernel{place}.wgsl")
+fn kernel_file(index: usize) -> String {
+    format!("kernel{index}.wgsl")
 }
 
 fn tensor(tensor: &ExportTensor) -> Value {
@@ -127,13 +127,13 @@ fn tensor(tensor: &ExportTensor) -> Value {
     })
 }
 
-fn uniform(place: usize, uniform: &ExportUniform) -> Value {
+fn uniform(index: usize, uniform: &ExportUniform) -> Value {
     let fields = uniform.fields.iter().map(|field| {
         let ty = if field.is_float { "f32" } else { "u32" };
         json!({ "name": field.name, "offset": field.offset, "type": ty, "value": formula(&field.value) })
     });
     json!({
-        "name": format!("uniform{place}"),
+        "name": format!("uniform{index}"),
         "kind": "uniform",
         "bytes": uniform.bytes,
         "fields": fields.collect::<Vec<_>>(),
@@ -141,12 +141,12 @@ fn uniform(place: usize, uniform: &ExportUniform) -> Value {
 }
 
 fn buffers(export: &Export) -> Vec<Value> {
-    let param = |(place, param): (usize, &ParamDecl)| {
+    let param = |(index, param): (usize, &ParamDecl)| {
         let (ty, value) = match param.kind {
             Kind::Int => ("u32", json!(param.word(param.value))),
             _ => ("f32", json!(param.value)),
         };
-        json!({ "name": param.name, "offset": 4 * place, "type": ty, "value": value })
+        json!({ "name": param.name, "offset": 4 * index, "type": ty, "value": value })
     };
     let params = export.params.iter().enumerate().map(param);
     let params = json!({
@@ -159,18 +159,18 @@ fn buffers(export: &Export) -> Vec<Value> {
     let bytes = 4 * export.scalar_words;
     let scalars = json!({ "name": "scalars", "kind": "workspace", "bytes": bytes, "initial": [u32::MAX] });
     let tensors = export.tensors.iter().map(tensor);
-    let uniforms = export.uniforms.iter().enumerate().map(|(place, each)| uniform(place, each));
+    let uniforms = export.uniforms.iter().enumerate().map(|(index, each)| uniform(index, each));
     tensors.chain([work, scalars, params]).chain(uniforms).collect()
 }
 
 fn dispatches(export: &Export) -> Vec<Value> {
     let binding = |(number, resource): &(u32, ExportResource)| {
         let (buffer, ty) = match *resource {
-            ExportResource::Uniform(place) => (format!("uniform{place}"), "uniform"),
+            ExportResource::Uniform(index) => (format!("uniform{index}"), "uniform"),
             ExportResource::Params => ("params".to_owned(), "uniform"),
             ExportResource::Storage { buffer, writes } => {
                 let name = match buffer {
-                    ExportBuffer::Tensor(place) => export.tensors[place].name.clone(),
+                    ExportBuffer::Tensor(index) => export.tensors[index].name.clone(),
                     ExportBuffer::Work => "work".to_owned(),
                     ExportBuffer::Scalars => "scalars".to_owned(),
                 };
@@ -196,9 +196,9 @@ fn manifest(export: &Export, args: &Args, expression: &Value) -> Value {
         let text = condition.formula.to_string();
         json!({ "formula": formula(&condition.formula), "text": text, "why": condition.why })
     });
-    let kernels = export.kernels.iter().enumerate().map(|(place, wgsl)| {
+    let kernels = export.kernels.iter().enumerate().map(|(index, wgsl)| {
         let title = wgsl.lines().next().unwrap_or_default().trim_start_matches("// ");
-        json!({ "file": kernel_file(place), "entry_point": "main", "title": title })
+        json!({ "file": kernel_file(index), "entry_point": "main", "title": title })
     });
     let storage = |dispatch: &wgloss::export::ExportDispatch| {
         let is_storage = |binding: &&(u32, ExportResource)| matches!(binding.1, ExportResource::Storage { .. });
@@ -239,8 +239,7 @@ fn is_kernel_file(name: &str) -> bool {
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
-/// Kernels that an earlier export left in a folder: those that its manifest names, and files of such a name that begin
-/// as our kernels do. A file that is somebody else's, where this export would write, is an error.
+/// Kernels that an earlier export left in a folder: named by its manifest, or named and begun as our kernels are. A file that is somebody else's, where this export would write, is an error.
 fn left_by_an_export(folder: &Path, kernels: usize) -> Fallible<Vec<PathBuf>> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(Vec::new()) };
     let manifest = folder.join("manifest.json");
@@ -266,7 +265,7 @@ fn left_by_an_export(folder: &Path, kernels: usize) -> Fallible<Vec<PathBuf>> {
         }
         if named.contains(&name) || begins_as_a_kernel(&entry.path()) {
             left.push(entry.path());
-        } else if (0..kernels).any(|place| kernel_file(place) == name) {
+        } else if (0..kernels).any(|index| kernel_file(index) == name) {
             return Ok(refused(&entry.path())?);
         }
     }
@@ -305,8 +304,8 @@ pub fn run(args: &Args) -> Fallible<Verdict> {
     for stale in left_by_an_export(&args.output, export.kernels.len())? {
         std::fs::remove_file(&stale).map_err(|error| format!("{}: {error}", stale.display()))?;
     }
-    for (place, wgsl) in export.kernels.iter().enumerate() {
-        write(&args.output.join(kernel_file(place)), wgsl)?;
+    for (index, wgsl) in export.kernels.iter().enumerate() {
+        write(&args.output.join(kernel_file(index)), wgsl)?;
     }
     let json = serde_json::to_string_pretty(&manifest(&export, args, &expression))?;
     write(&args.output.join("manifest.json"), &format!("{json}\n"))?;

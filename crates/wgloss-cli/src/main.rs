@@ -18,7 +18,7 @@ mod works;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// What a subcommand may fail with: it is printed, and the exit code is 1.
+/// Result of a subcommand: an error is printed, and the exit code is 1.
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Loss functions and their gradients on the GPU: look at adapters, verify kernels on them, measure, explain, export.
@@ -49,7 +49,7 @@ enum Command {
     Report(report::Args),
 }
 
-/// What a subcommand found.
+/// The finding of a subcommand.
 enum Verdict {
     Right,
     Wrong,

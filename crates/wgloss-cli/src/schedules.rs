@@ -1,38 +1,37 @@
 //! The schedules that are verified: each kernel, with rows of one lane, a few, a workgroup; vectors and scalars.
 
-use wgloss::Limits;
-use wgloss::{Kernel, Pinned};
+use wgloss::{Kernel, Limits, Pinned};
 
-/// A schedule to insist on, and what it is called.
-pub struct Forced {
+/// A schedule to pin, and its name in the report.
+pub struct Named {
     pub name: &'static str,
     pub pinned: Pinned,
-    /// Whether a quick run has it.
+    /// Whether a quick run includes it.
     quick: bool,
 }
 
-impl Forced {
-    /// Whether a shape is worth its time. A CPU takes half a minute for many short rows of many lanes, of which few have
-    /// anything to do. A long row is never given to one lane: its sum, term by term, would lose digits.
+impl Named {
+    /// Whether a shape is worth its time. A CPU takes half a minute for many short rows with mostly idle lanes. One lane
+    /// never takes a long row: its sum, term by term, would lose digits.
     pub fn is_worth(&self, [rows, cols]: [usize; 2], limits: &Limits) -> bool {
         let lanes = self.pinned.lanes.unwrap_or(0) as usize;
         (!limits.software || rows * lanes <= 1 << 21) && (lanes != 1 || cols <= LONG)
     }
 }
 
-/// Columns beyond which a row of one lane is long.
+/// Most columns per row of one lane.
 const LONG: usize = 4096;
 
-/// What is chosen where nothing is insisted on.
+/// Name of the default schedule.
 pub const CHOSEN: &str = "as chosen";
 
-/// Those of a loss with or without rows; what a shape cannot take is left out when it is planned.
-pub fn schedules(has_rows: bool, limits: &Limits, quick: bool) -> Vec<Forced> {
-    let mut all = vec![Forced { name: CHOSEN, pinned: Pinned::default(), quick: true }];
+/// The schedules for losses with or without rows; planning leaves out any that a shape rules out.
+pub fn schedules(has_rows: bool, limits: &Limits, quick: bool) -> Vec<Named> {
+    let mut all = vec![Named { name: CHOSEN, pinned: Pinned::default(), quick: true }];
     let mut add = |name, quick, pinned: Pinned| {
         let fits = pinned.workgroup.is_none_or(|workgroup| workgroup <= limits.workgroup_invocations);
         let differs = (pinned.subgroups.is_none() || limits.subgroup > 0) && (pinned.width != Some(4) || limits.wide);
-        all.extend((fits && differs).then_some(Forced { name, pinned, quick }));
+        all.extend((fits && differs).then_some(Named { name, pinned, quick }));
     };
     let plain = Pinned::default();
     if !has_rows {
@@ -67,6 +66,6 @@ pub fn schedules(has_rows: bool, limits: &Limits, quick: bool) -> Vec<Forced> {
         add("split in 3, width 4", false, Pinned { width: Some(4), ..team(split, 64, 64) });
         add("split in 3, no subgroups", false, alone(team(split, 64, 64)));
     }
-    all.retain(|forced| forced.quick || !quick);
+    all.retain(|named| named.quick || !quick);
     all
 }

@@ -2,7 +2,7 @@
 
 use crate::device::DeviceArgs;
 use crate::options::loss_names;
-use crate::schedules::{CHOSEN, Forced, schedules};
+use crate::schedules::{CHOSEN, Named, schedules};
 use crate::text::{self, Align};
 use crate::{Fallible, Verdict};
 use measure::contract::{Off, Reference, shown};
@@ -38,7 +38,7 @@ pub struct Args {
     break_schedule: Option<String>,
 }
 
-/// What was found for one loss, schedule and element type over all shapes.
+/// The result for one loss, schedule and element type, over all shapes.
 struct Line {
     loss: String,
     schedule: &'static str,
@@ -47,7 +47,7 @@ struct Line {
     shapes: usize,
     /// The worst value, and the shape it was found in.
     worst: Option<(Off, [usize; 2])>,
-    /// What went wrong before there were values.
+    /// The error, if there are no values.
     error: Option<String>,
 }
 
@@ -56,7 +56,7 @@ impl Line {
         self.error.is_none() && self.worst.as_ref().is_none_or(|(off, _)| off.units <= 1.0)
     }
 
-    /// What failed, in a line.
+    /// The failure, in one line.
     fn complaint(&self) -> String {
         let what = format!("{}, {}, {}", self.loss, self.schedule, self.storage.name());
         match (&self.error, &self.worst) {
@@ -99,23 +99,17 @@ fn reduced(loss: Loss, storage: Storage) -> Loss {
 /// A loss in one element type: a line for each schedule.
 fn verify(ctx: &Context, loss: &Loss, storage: Storage, args: &Args, step: &dyn Fn(&str)) -> Fallible<Vec<Line>> {
     let name = loss.name();
-    let forced = forced(loss, ctx, args.quick);
-    let is_broken = |forced: &Forced| args.break_schedule.as_ref().is_some_and(|part| forced.name.contains(part));
-    let line = |forced: &Forced| Line {
-        loss: name.clone(),
-        schedule: forced.name,
-        storage,
-        shapes: 0,
-        worst: None,
-        error: None,
-    };
-    let mut lines: Vec<Line> = forced.iter().map(line).collect();
+    let named = named(loss, ctx, args.quick);
+    let is_broken = |named: &Named| args.break_schedule.as_ref().is_some_and(|part| named.name.contains(part));
+    let line =
+        |named: &Named| Line { loss: name.clone(), schedule: named.name, storage, shapes: 0, worst: None, error: None };
+    let mut lines: Vec<Line> = named.iter().map(line).collect();
     for &[rows, cols] in shapes(args.quick) {
         let problem = Problem::new(&reduced(loss.clone(), storage), rows, cols, storage)?;
         let reference = Reference::new(&problem, Work::ForwardBackward)?;
-        for (line, forced) in lines.iter_mut().zip(&forced) {
-            step(&format!("{name} {} {}", storage.name(), forced.name));
-            match try_schedule(ctx, &problem, &reference, forced, is_broken(forced)) {
+        for (line, named) in lines.iter_mut().zip(&named) {
+            step(&format!("{name} {} {}", storage.name(), named.name));
+            match try_schedule(ctx, &problem, &reference, named, is_broken(named)) {
                 Ok(Some(off)) => {
                     line.shapes += 1;
                     if line.worst.as_ref().is_none_or(|(worst, _)| off.units > worst.units) {
@@ -136,7 +130,7 @@ fn shapes(quick: bool) -> &'static [[usize; 2]] {
     if quick { &QUICK } else { &SHAPES }
 }
 
-fn forced(loss: &Loss, ctx: &Context, quick: bool) -> Vec<Forced> {
+fn named(loss: &Loss, ctx: &Context, quick: bool) -> Vec<Named> {
     schedules(loss.row_axis() != wgloss::RowAxis::None, ctx.limits(), quick)
 }
 
@@ -145,16 +139,16 @@ fn try_schedule(
     ctx: &Context,
     problem: &Problem,
     reference: &Reference,
-    forced: &Forced,
+    named: &Named,
     is_broken: bool,
 ) -> wgloss::Result<Option<Off>> {
-    if !forced.is_worth([problem.rows, problem.cols], ctx.limits()) {
+    if !named.is_worth([problem.rows, problem.cols], ctx.limits()) {
         return Ok(None);
     }
     let work = Work::ForwardBackward;
-    let plan = match ctx.plan(&problem.loss, &problem.spec(work).pin(forced.pinned)) {
+    let plan = match ctx.plan(&problem.loss, &problem.spec(work).pin(named.pinned)) {
         // A row that registers cannot hold, or one that has nothing to share.
-        Err(Error::Unsupported { .. } | Error::Limit { .. }) if forced.name != CHOSEN => return Ok(None),
+        Err(Error::Unsupported { .. } | Error::Limit { .. }) if named.name != CHOSEN => return Ok(None),
         other => other?,
     };
     let tensors = problem.upload(ctx)?;
@@ -201,7 +195,7 @@ fn verify_all(ctx: &Context, open: impl Fn() -> wgloss::Result<Context> + Sync, 
         .collect();
     let works: Vec<(&Loss, Storage)> =
         chosen.iter().flat_map(|loss| args.dtype.iter().map(move |storage| (loss, *storage))).collect();
-    let steps = works.iter().map(|(loss, _)| forced(loss, ctx, args.quick).len() * shapes(args.quick).len()).sum();
+    let steps = works.iter().map(|(loss, _)| named(loss, ctx, args.quick).len() * shapes(args.quick).len()).sum();
     let bar = text::progress(steps);
     let step = |what: &str| {
         bar.set_message(what.to_owned());

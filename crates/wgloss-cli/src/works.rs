@@ -1,4 +1,4 @@
-//! What is measured: losses, shapes, element types.
+//! The suites that are measured: losses, shapes, element types.
 
 use wgloss::losses::CATALOGUE;
 use wgloss::{Loss, RowAxis};

@@ -1,4 +1,4 @@
-//! What exports say of plans.
+//! Exports against the plans that they come from.
 
 use super::*;
 use crate::expr::op::Kind;
@@ -48,7 +48,7 @@ fn agrees(export: &Export, planned: &Planned, [rows, cols]: [u64; 2]) -> bool {
 }
 
 /// Kernels for one shape, asked about others: wherever the same kernels are chosen there, the formulas give the
-/// very dispatches that are resolved there.
+/// dispatches that a plan of that shape has.
 #[test]
 fn formulas_give_the_dispatches_of_other_shapes() {
     // Registers, streamed rows, split rows, single elements, masked windows; one step of sums, and two.

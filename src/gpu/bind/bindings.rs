@@ -1,4 +1,4 @@
-//! What a bound plan works on.
+//! The tensors that a plan is bound to.
 
 use crate::error::Result;
 use crate::gpu::device::context::Context;

@@ -1,4 +1,4 @@
-//! A plan and tensors to a bound plan: checks, buffers, uniforms, bind groups.
+//! Binds a plan to tensors: checks, buffers, uniforms, bind groups.
 
 mod bindings;
 mod tensors;
@@ -19,7 +19,7 @@ use tensors::BoundTensors;
 const UNIFORM_STRIDE: u64 = 256;
 
 impl Plan {
-    /// Checks tensors, makes outputs that were not named, and makes the bind groups: once for each set of buffers.
+    /// Checks tensors, makes outputs that were not named, and makes the bind groups: once per set of buffers.
     ///
     /// # Errors
     /// [`Error::Name`], [`Error::DType`], [`Error::Shape`], [`Error::Buffer`], [`Error::Alias`], [`Error::Limit`],
@@ -50,7 +50,7 @@ impl Plan {
             exchanges,
             copies,
             scalars,
-            param_words: uniforms.params,
+            param_offsets: uniforms.params,
             uniforms: uniforms.buffer,
             params,
             outputs: tensors.outputs,
@@ -59,7 +59,7 @@ impl Plan {
             tensors: placed,
             asked,
         };
-        // Scalars are copied and bound nowhere: one recording shows whether their buffers can be.
+        // Scalar inputs are copied, not bound: one recording validates these copies.
         inner.ctx.scoped("a recorded step", || {
             let mut encoder = inner.ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             bound.encode_timed(&mut encoder, &bound.dispatches, None);
@@ -169,12 +169,12 @@ fn bound_exchange(inner: &Inner, exchange: &Exchange) -> Result<BoundExchange> {
     Ok(BoundExchange { states: zeros(&[rows, words])?, gathered: zeros(&[shards, rows, words])? })
 }
 
-/// One buffer with all uniforms, each once.
+/// One buffer that holds every uniform once.
 struct Uniforms {
     buffer: wgpu::Buffer,
     /// Each uniform, and its first byte.
     offsets: Vec<(Arc<Uniform>, u64)>,
-    /// Bytes at which each parameter lies.
+    /// Byte offsets of each parameter.
     params: Vec<Vec<u64>>,
 }
 
@@ -184,7 +184,7 @@ impl Uniforms {
         let values: Vec<u32> = params.iter().map(|param| param.decl.word(param.decl.value)).collect();
         let mut bytes: Vec<u8> = Vec::new();
         let mut offsets: Vec<(Arc<Uniform>, u64)> = Vec::new();
-        let mut places = vec![Vec::new(); params.len()];
+        let mut param_offsets = vec![Vec::new(); params.len()];
         for (_, uniform) in planned.all().flat_map(|dispatch| &dispatch.uniforms) {
             if offsets.iter().any(|(known, _)| Arc::ptr_eq(known, uniform)) {
                 continue;
@@ -192,15 +192,15 @@ impl Uniforms {
             let offset = bytes.len() as u64;
             bytes.extend_from_slice(bytemuck::cast_slice(&uniform.words(&values)));
             bytes.resize(bytes.len().next_multiple_of(UNIFORM_STRIDE as usize), 0);
-            for (param, places) in places.iter_mut().enumerate() {
-                places.extend(uniform.param(param).map(|word| offset + 4 * u64::from(word)));
+            for (param, known) in param_offsets.iter_mut().enumerate() {
+                known.extend(uniform.param(param).map(|word| offset + 4 * u64::from(word)));
             }
             offsets.push((uniform.clone(), offset));
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let buffer = inner.ctx.create_buffer("wgloss uniforms", bytes.len() as u64, usage)?;
         inner.ctx.write("wgloss uniforms", &buffer, 0, &bytes)?;
-        Ok(Uniforms { buffer, offsets, params: places })
+        Ok(Uniforms { buffer, offsets, params: param_offsets })
     }
 
     fn resource(&self, uniform: &Arc<Uniform>) -> wgpu::BindingResource<'_> {

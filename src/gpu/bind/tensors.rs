@@ -27,7 +27,7 @@ pub(crate) struct BoundTensors {
 }
 
 impl BoundTensors {
-    /// Where the label inputs lie.
+    /// Buffers of the label inputs.
     pub fn labels(&self, labels: &Labels) -> Vec<LabelBuffer> {
         let tensors = labels.inputs.iter().map(|label| self.inputs[label.input].as_ref());
         let tensors = tensors.map(|tensor| tensor.expect("every input of the plan is bound"));
@@ -66,7 +66,7 @@ impl Plan {
         Ok(BoundTensors { inputs, outputs, pooled })
     }
 
-    /// Every tensor that is bound as an output is for one that the plan makes, and the only one for it.
+    /// Every bound output is one of the plan's, and bound once.
     fn check_outputs_are_planned(&self, bindings: &Bindings) -> Result<()> {
         let signature = self.inner.prepared.signature();
         let named = |name: &dyn Fn(&OutputKind) -> Option<String>| -> Vec<String> {
@@ -145,24 +145,24 @@ impl Plan {
         Ok(tensor)
     }
 
-    /// No written tensor may overlap another. Gives whether one buffer is both read and written at all.
+    /// No written tensor may overlap another. Returns whether some buffer is both read and written.
     fn check_aliases(&self, inputs: &[Option<Tensor>], outputs: &[Tensor]) -> Result<bool> {
         let signature = self.inner.prepared.signature();
         let mut pooled = false;
         let mut earlier: Vec<(String, &Tensor, Option<usize>)> = Vec::new();
-        for (place, tensor) in inputs.iter().enumerate() {
+        for (input, tensor) in inputs.iter().enumerate() {
             if let Some(tensor) = tensor {
-                earlier.push((signature.inputs[place].name.clone(), tensor, Some(place)));
+                earlier.push((signature.inputs[input].name.clone(), tensor, Some(input)));
             }
         }
         for (tensor, output) in outputs.iter().zip(&signature.outputs) {
             let name = signature.output_name(&output.kind);
             let over = match output.mode {
-                Mode::InPlace(place) => Some(place),
+                Mode::InPlace(input) => Some(input),
                 _ => None,
             };
-            for (first, other, place) in &earlier {
-                if other.buffer() != tensor.buffer() || (over.is_some() && *place == over) {
+            for (first, other, input) in &earlier {
+                if other.buffer() != tensor.buffer() || (over.is_some() && *input == over) {
                     continue;
                 }
                 pooled = true;

@@ -20,7 +20,7 @@ pub(crate) struct BoundDispatch {
     pub(crate) grid: [u32; 2],
 }
 
-/// States of one exchange: this shard's, and room for those of all shards.
+/// Tensors of one exchange: this shard's states, and the states of all shards.
 pub(crate) struct BoundExchange {
     pub states: Tensor,
     pub gathered: Tensor,
@@ -30,26 +30,26 @@ pub(crate) struct BoundExchange {
 ///
 /// Bound plans of one [`Plan`] share a workspace, so steps run in the order in which they are recorded.
 pub struct Bound {
-    /// Before each part, scalar inputs of 16 bits are widened.
+    /// Dispatches before each phase, which widen 16-bit scalar inputs.
     pub(crate) scalar_dispatches: Vec<BoundDispatch>,
     pub(crate) dispatches: Vec<BoundDispatch>,
-    /// Where the parts end that are encoded apart.
+    /// End of each phase, as a count of dispatches.
     pub(crate) phases: Vec<usize>,
     pub(crate) exchanges: Vec<BoundExchange>,
     /// Scalar inputs of 32 bits: buffer, offset there, offset in `scalars`.
     pub(crate) copies: Vec<(wgpu::Buffer, u64, u64)>,
     pub(crate) scalars: wgpu::Buffer,
     pub(crate) uniforms: wgpu::Buffer,
-    /// Bytes of `uniforms` at which each parameter lies.
-    pub(crate) param_words: Vec<Vec<u64>>,
+    /// Byte offsets of each parameter in `uniforms`.
+    pub(crate) param_offsets: Vec<Vec<u64>>,
     pub(crate) params: Arc<Mutex<Vec<f64>>>,
     pub(crate) outputs: Vec<Tensor>,
     pub(crate) status: Option<Arc<Status>>,
     pub(crate) bytes: u64,
-    /// What was planned, for explanations.
+    /// The tensors, for explanations.
     pub(crate) tensors: Tensors,
     pub(crate) asked: Asked,
-    /// Dropped last: then the context sees which kernels are let go.
+    /// Dropped last, when the pipelines above are free and its drop trims the cache.
     pub(crate) plan: Plan,
 }
 
@@ -73,8 +73,8 @@ impl Bound {
         Ok(())
     }
 
-    /// As [`Bound::encode`], with timestamps before the step's dispatches and after them: what the GPU took, where the
-    /// device has `Features::TIMESTAMP_QUERY`.
+    /// As [`Bound::encode`], with timestamps before the step's dispatches and after them: the GPU's own time. The
+    /// device needs `Features::TIMESTAMP_QUERY`.
     ///
     /// # Errors
     /// As [`Bound::encode`].
@@ -96,7 +96,7 @@ impl Bound {
         Err(Error::Unsupported { message })
     }
 
-    /// Records those steps, with a timestamp before their dispatches and one after.
+    /// Records these dispatches, with a timestamp before and one after, if asked for.
     pub(crate) fn encode_timed(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -140,7 +140,7 @@ impl Bound {
         let mut params = self.params.lock().expect("parameters are only locked to be set, which does not panic");
         inner.prepared.check_param(index, value, params[index])?;
         let word = signature.params[index].decl.word(value).to_le_bytes();
-        for &byte in &self.param_words[index] {
+        for &byte in &self.param_offsets[index] {
             inner.ctx.write("parameters", &self.uniforms, byte, &word)?;
         }
         params[index] = value;
@@ -155,7 +155,7 @@ impl Bound {
         self.output(&OutputKind::Loss)
     }
 
-    /// What the mean divides by.
+    /// The denominator of the mean.
     ///
     /// # Errors
     /// [`Error::Name`] if the plan was made without it.
@@ -214,7 +214,7 @@ impl Bound {
         self.bytes
     }
 
-    /// What was chosen for these tensors and why, as in [`Plan::explain`].
+    /// The schedules for these tensors and the reasons, as in [`Plan::explain`].
     pub fn explain(&self) -> String {
         self.plan.inner.explain(&self.tensors, self.asked).unwrap_or_else(|error| error.to_string())
     }
@@ -243,8 +243,8 @@ impl Bound {
         self.read_async(self.loss()?).await
     }
 
-    /// Reads an output of this plan back (what [`Bound::grad`], [`Bound::extra`], [`Bound::loss`] and their like give),
-    /// with the status.
+    /// Reads an output of this plan back (from [`Bound::grad`], [`Bound::extra`], [`Bound::loss`] and their like), after
+    /// the status.
     ///
     /// # Errors
     /// [`Error::LabelOutOfRange`]; as [`Tensor::to_vec`].

@@ -1,20 +1,19 @@
-//! A step in parts: forward and backward apart, and shards of the classes that exchange states in between.
+//! A step in phases: forward and backward apart, and shards of the classes that exchange states in between.
 
 use crate::error::{Error, Result};
-use crate::gpu::bound::Bound;
+use crate::gpu::bound::{Bound, BoundExchange};
 use crate::gpu::tensor::Tensor;
 
 impl Bound {
-    /// How often the shards exchange states in one step: 1 for most losses, once more for a mean over class weights, 0
-    /// for a plan that is no shard.
+    /// Number of exchanges per step: 1 for most losses, 2 for a mean over class weights, 0 for a plan without shards.
     pub fn exchanges(&self) -> usize {
         self.exchanges.len()
     }
 
     /// Records the work before an exchange, in order from 0: it leaves this shard's states in [`Bound::states`].
     ///
-    /// Vocabulary-parallel training gives each device some classes of every row. What a loss learns from a row is
-    /// the state of its stages: for cross-entropy the maximum, the sum of exponentials and the label's logit.
+    /// Vocabulary-parallel training gives each device some classes of every row. The states
+    /// of a row are its reductions: for cross-entropy the maximum, the sum of exponentials and the label's logit.
     /// Encode and submit; bring the states of all shards, in the order of the shards, to [`Bound::gathered`] on each
     /// (an all-gather of any collective library: words are moved as they are); go on with the next exchange, then
     /// with [`Bound::encode_forward`] and [`Bound::encode_backward`]. Every shard gets the whole loss, and the
@@ -71,7 +70,7 @@ impl Bound {
         Ok(&self.exchange(exchange)?.gathered)
     }
 
-    /// Records the loss and what else is no gradient; of a shard, after its last exchange.
+    /// Records the loss and all other outputs but the gradients; for a shard, after its last exchange.
     ///
     /// # Errors
     /// [`Error::Unsupported`] unless the plan was made with [`PlanSpec::separate_backward`](crate::PlanSpec::separate_backward) or
@@ -80,8 +79,9 @@ impl Bound {
         self.encode_phase(self.exchanges.len(), encoder)
     }
 
-    /// Records the gradients, from the inputs and what [`Bound::encode_forward`] kept of them; again and again, unless
-    /// they take the place of an input (accumulated, they are added each time). The upstream gradient is read now.
+    /// Records the gradients, from the inputs and the states that [`Bound::encode_forward`] kept. It may be recorded again,
+    /// unless a gradient overwrites an input; an accumulated one is added each time. This phase reads the upstream
+    /// gradient.
     ///
     /// # Errors
     /// As [`Bound::encode_forward`].
@@ -100,9 +100,9 @@ impl Bound {
         Ok(())
     }
 
-    fn exchange(&self, place: usize) -> Result<&crate::gpu::bound::BoundExchange> {
-        self.exchanges.get(place).ok_or_else(|| {
-            let message = format!("exchange {place} of a plan with {}", self.exchanges.len());
+    fn exchange(&self, index: usize) -> Result<&BoundExchange> {
+        self.exchanges.get(index).ok_or_else(|| {
+            let message = format!("exchange {index} of a plan with {}", self.exchanges.len());
             Error::Unsupported { message }
         })
     }

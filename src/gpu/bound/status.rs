@@ -6,14 +6,14 @@ use crate::gpu::device::context::Context;
 use crate::shape::DType;
 use std::sync::{Arc, Mutex};
 
-/// What the status word holds while no label was out of range.
+/// Value of the status word while no label was out of range.
 pub(crate) const NO_BAD_ROW: u32 = u32::MAX;
 
-/// What is needed to read the status word, and to find the label that it is about.
+/// The status word, and all that is needed to find the label that it reports.
 #[derive(Debug)]
 pub(crate) struct Status {
     ctx: Context,
-    /// The status word is its first one.
+    /// Its first word is the status word.
     scalars: wgpu::Buffer,
     labels: Labels,
     /// Buffers of the label inputs, in order.
@@ -22,11 +22,11 @@ pub(crate) struct Status {
     params: Arc<Mutex<Vec<f64>>>,
 }
 
-/// Where a label input lies.
+/// The buffer of a label input.
 #[derive(Debug)]
 pub(crate) struct LabelBuffer {
     pub buffer: wgpu::Buffer,
-    /// Its first element.
+    /// First element.
     pub offset: u64,
     pub dtype: DType,
 }
@@ -43,7 +43,7 @@ impl Status {
         Status { ctx, scalars, labels: labels.clone(), buffers, params }
     }
 
-    /// Reads the word; where it names a row, reports that and clears it. Whatever fails before leaves it as it is.
+    /// Reads the word; if it names a row, reports the row and clears the word. An earlier error leaves it as it is.
     pub async fn check(&self) -> Result<()> {
         let word = self.ctx.read("status", &self.scalars, 0, 4).await?;
         let row: u32 = bytemuck::pod_read_unaligned(&word);
@@ -66,19 +66,19 @@ impl Status {
 
     /// The label of a row.
     async fn read(&self, label: &LabelInput, at: &LabelBuffer, row: u64) -> Result<i64> {
-        let (mut rest, mut place) = (row, at.offset);
+        let (mut rest, mut element) = (row, at.offset);
         for (size, stride) in self.labels.axes.iter().zip(label.strides).rev() {
-            place += rest % size * stride;
+            element += rest % size * stride;
             rest /= size;
         }
-        let bits = self.ctx.read("label", &at.buffer, 4 * place, 4).await?;
+        let bits = self.ctx.read("label", &at.buffer, 4 * element, 4).await?;
         Ok(match at.dtype {
             DType::U32 => i64::from(bytemuck::pod_read_unaligned::<u32>(&bits)),
             _ => i64::from(bytemuck::pod_read_unaligned::<i32>(&bits)),
         })
     }
 
-    /// Which of a row's labels is out of range: one that the loss does not compare with anything, if there is one.
+    /// The row's label that is out of range, preferably one that the loss compares with nothing.
     fn named(&self, found: &[Option<i64>]) -> i64 {
         let outside = |label: i64| u64::try_from(label).map_or(true, |label| label >= self.labels.classes);
         let all = || self.labels.inputs.iter().zip(found).filter_map(|(label, found)| Some((label, (*found)?)));
@@ -86,10 +86,10 @@ impl Status {
         let params = self.params.lock().expect("parameters are only locked to be set, which does not panic");
         let is = |with: &Compared, value: i64| match *with {
             Compared::Index(index) => index == value,
-            Compared::Param(place) => params[place] == value as f64,
+            Compared::Param(param) => params[param] == value as f64,
         };
         let surely = wrong.clone().find(|(label, value)| !label.compared.iter().any(|with| is(with, *value)));
-        // One that was not read may be the one.
+        // A label that could not be read may be the wrong one.
         let perhaps = if found.contains(&None) { None } else { wrong.next() };
         surely.or(perhaps).map_or(Error::UNKNOWN_LABEL, |(_, value)| value)
     }

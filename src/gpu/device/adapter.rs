@@ -1,8 +1,8 @@
-//! Which adapter is taken.
+//! The choice of an adapter.
 
 use crate::error::{Error, Result};
 
-/// As `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` say; the best one, where they say nothing.
+/// The adapter that `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` choose; the best one if they are unset.
 pub(crate) async fn find_by_env() -> Result<wgpu::Adapter> {
     let name = std::env::var("WGPU_ADAPTER_NAME").ok().filter(|name| !name.is_empty());
     find(wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all()), name.as_deref()).await

@@ -1,4 +1,4 @@
-//! Dispatches to compute pipelines.
+//! Compiles dispatches to compute pipelines.
 
 use crate::dispatch::{Dispatch, FIRST_STORAGE};
 use crate::error::Result;
@@ -8,7 +8,7 @@ use crate::gpu::device::trusted;
 use std::sync::Arc;
 
 impl Context {
-    /// The pipeline of a dispatch: the one that is there, or a new one.
+    /// The pipeline of a dispatch, from the cache or compiled.
     pub(crate) fn pipeline(&self, dispatch: &Dispatch) -> Result<Arc<Pipeline>> {
         self.pipeline_cache().get(&dispatch.wgsl, || create(self, dispatch))
     }
@@ -44,7 +44,7 @@ fn create(ctx: &Context, dispatch: &Dispatch) -> Result<Pipeline> {
             module: &module,
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
-                // Every lane writes its slot before any is read.
+                // Every lane writes its slot before any slot is read.
                 zero_initialize_workgroup_memory: false,
                 ..wgpu::PipelineCompilationOptions::default()
             },

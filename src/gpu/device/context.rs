@@ -85,36 +85,34 @@ impl Context {
         &self.inner.adapter
     }
 
-    /// What the adapter says of itself; unknown for a device that came without its adapter.
+    /// The adapter's own description; `None` for a device that was given without its adapter.
     pub fn adapter_info(&self) -> Option<&wgpu::AdapterInfo> {
         self.inner.info.as_ref()
     }
 
-    /// What tells this adapter and its driver from others: name, backend, driver, version. Unknown for a device that
-    /// came without its adapter.
+    /// Identity of the adapter: name, backend, driver, version; `None` for a device that was given without its adapter.
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn adapter_key(&self) -> Option<[String; 4]> {
         let info = self.inner.info.as_ref()?;
         Some([info.name.clone(), format!("{:?}", info.backend), info.driver.clone(), info.driver_info.clone()])
     }
 
-    /// What the device allows, as plain numbers.
+    /// The device's limits, as plain numbers.
     pub fn limits(&self) -> &Limits {
         &self.inner.limits
     }
 
-    /// Compiled kernels that the context holds: those of live plans, and the [`Context::IDLE_PIPELINES`] last used ones
-    /// beside.
+    /// Number of compiled kernels that the context holds: all kernels of live plans, and at most
+    /// [`Context::IDLE_PIPELINES`] others, the last used ones.
     pub fn pipelines(&self) -> usize {
         self.inner.pipelines.len()
     }
 
-    /// Compiled kernels of no live plan that a context keeps, for plans to come; [`Context::keep_idle_pipelines`] sets
-    /// another number. A kernel takes up to some megabytes.
+    /// Most compiled kernels without a live plan that a context keeps for later plans, unless
+    /// [`Context::keep_idle_pipelines`] sets another number. A kernel takes up to some megabytes.
     pub const IDLE_PIPELINES: usize = crate::gpu::device::pipeline::IDLE;
 
-    /// Keeps so many compiled kernels that no live plan holds, from now on: of more, those go that were used longest
-    /// ago.
+    /// Keeps at most `most` compiled kernels that no live plan holds; the least recently used ones go first.
     pub fn keep_idle_pipelines(&self, most: usize) {
         self.inner.pipelines.keep(most);
     }
@@ -163,7 +161,7 @@ impl Context {
         match std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll)) {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(Error::Device { message: error.to_string() }),
-            // wgpu panics where a driver loses the device while somebody waits; what else panics is a callback's.
+            // wgpu panics if a driver loses the device during a poll; any other panic comes from a callback.
             Err(panic) => match panic.downcast_ref::<String>() {
                 Some(message) if message.starts_with("Error in Device::poll") => {
                     Err(Error::Device { message: message.clone() })
@@ -180,11 +178,11 @@ impl Context {
             return Err(Error::Buffer { input: what.to_owned(), message });
         }
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let phasing = self.create_buffer("phasing", bytes, usage)?;
-        self.submit(what, |encoder| encoder.copy_buffer_to_buffer(buffer, offset, &phasing, 0, bytes))?;
+        let readback = self.create_buffer("readback", bytes, usage)?;
+        self.submit(what, |encoder| encoder.copy_buffer_to_buffer(buffer, offset, &readback, 0, bytes))?;
         let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
         self.caught(what, bytes, || {
-            phasing.map_async(wgpu::MapMode::Read, .., move |result| {
+            readback.map_async(wgpu::MapMode::Read, .., move |result| {
                 // The receiver is gone only if the caller dropped this future.
                 let _ = sender.send(result);
             });
@@ -198,19 +196,19 @@ impl Context {
             Some(Err(error)) => return Err(lost(error.to_string())),
             None => return Err(lost("the device was lost before it answered".to_owned())),
         }
-        let view = phasing.get_mapped_range(..bytes).map_err(|error| lost(error.to_string()))?;
+        let view = readback.get_mapped_range(..bytes).map_err(|error| lost(error.to_string()))?;
         Ok(view.to_vec())
     }
 
-    /// Makes calls of wgpu whose mistakes, or a lost device, are errors of ours: left alone, wgpu panics at the ones and
-    /// is silent about the other. Whatever is called with a buffer or a kernel goes through here.
+    /// Makes wgpu calls in error scopes, then checks the device: unscoped, wgpu panics on a validation error, and is silent
+    /// about a lost device. Every call with a buffer or a kernel goes through here.
     pub(crate) fn scoped<T>(&self, what: &str, calls: impl FnOnce() -> T) -> Result<T> {
         let value = self.caught(what, 0, calls)?;
         self.check_device()?;
         Ok(value)
     }
 
-    /// As [`Context::scoped`], silent about a lost device; `bytes` is what running out of memory is told with.
+    /// As [`Context::scoped`], without the check of the device; `bytes` is for the error of running out of memory.
     pub(crate) fn caught<T>(&self, what: &str, bytes: u64, calls: impl FnOnce() -> T) -> Result<T> {
         let scope = |filter| self.device().push_error_scope(filter);
         let memory = scope(wgpu::ErrorFilter::OutOfMemory);
@@ -227,8 +225,8 @@ impl Context {
         }
     }
 
-    /// Whether the device is there. What is made on a lost one is invalid and wgpu says so to its one device-lost
-    /// callback only, which is the caller's; but a buffer that should be mapped from the start is not mapped then.
+    /// Fails if the device was lost or destroyed. wgpu reports that to one callback only, which is the caller's; but on a
+    /// lost device a buffer that is mapped at creation is not mapped.
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn check_device(&self) -> Result<()> {
         let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
@@ -241,7 +239,7 @@ impl Context {
         mapped.map_err(|_| Error::Device { message: "the device was lost or destroyed".to_owned() })
     }
 
-    /// In a browser a lost device is told to its own `lost` promise.
+    /// In a browser only the device's `lost` promise reports a lost device.
     #[cfg(target_arch = "wasm32")]
     pub(crate) fn check_device(&self) -> Result<()> {
         Ok(())

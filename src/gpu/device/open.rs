@@ -1,4 +1,4 @@
-//! Opening a device: finding an adapter, or taking the caller's; measuring what its exponential is worth.
+//! Opening a device: finding an adapter, or taking the caller's; measuring the accuracy of its exponential.
 
 use crate::error::{Error, Result};
 #[cfg(not(target_arch = "wasm32"))]
@@ -27,7 +27,7 @@ impl Context {
     /// ```
     ///
     /// # Errors
-    /// As [`Context::new`]; of a name that no adapter has, [`Error::NoAdapter`] lists those that there are.
+    /// As [`Context::new`]; of a name that no adapter has, [`Error::NoAdapter`] lists the adapters there are.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn choose(backends: wgpu::Backends, name: Option<&str>) -> Result<Context> {
         pollster::block_on(async { Context::request(find(backends, name).await?, None).await })

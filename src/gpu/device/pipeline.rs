@@ -1,6 +1,6 @@
-//! Compute pipelines, made once for each source, and kept as long as a plan holds them or there is room.
+//! Compute pipelines, made once per source, and kept as long as a plan holds them or there is room.
 //!
-//! A source's first line is its title, the name of the loss and the shape: kernels that differ in it alone are one.
+//! A source's first line is its title, the name of the loss and the shape: kernels that differ in it alone share a pipeline.
 
 use crate::error::Result;
 use std::collections::HashMap;
@@ -12,19 +12,19 @@ pub(crate) struct Pipeline {
     pub layout: wgpu::BindGroupLayout,
 }
 
-/// Pipelines that nobody uses, where the context was not told how many to keep.
+/// Default of the most idle pipelines that are kept.
 pub(crate) const IDLE: usize = 128;
 
-/// Pipelines by their sources after the title. Those of live plans stay; of the others, those that were used last.
+/// Pipelines, by source without title. Pipelines of live plans stay; of the others, the last used ones.
 pub(crate) struct PipelineCache {
     known: Mutex<Known>,
 }
 
 struct Known {
     entries: HashMap<String, Entry>,
-    /// Idle pipelines that are kept, at most.
+    /// Most idle pipelines that are kept.
     idle: usize,
-    /// Grows with each use.
+    /// Number of uses so far.
     clock: u64,
 }
 
@@ -33,11 +33,11 @@ struct Entry {
     used: u64,
 }
 
-/// Locked while its pipeline is made: who wants the same one meanwhile waits for it.
+/// Locked while its pipeline is made, so that a second request waits for the first.
 type Slot = Mutex<Option<Arc<Pipeline>>>;
 
 impl Entry {
-    /// Whether nobody holds the pipeline, nor makes it, nor waits for it.
+    /// Whether no plan holds the pipeline, and no thread makes it or waits for it.
     fn is_idle(&self) -> bool {
         let held = |slot: Option<Arc<Pipeline>>| slot.is_some_and(|pipeline| Arc::strong_count(&pipeline) > 2);
         Arc::strong_count(&self.slot) == 1 && !held(locked(&self.slot).clone())
@@ -45,7 +45,7 @@ impl Entry {
 }
 
 impl Known {
-    /// Drops the idle pipelines that were used longest ago, as far as there are too many.
+    /// Drops the least recently used idle pipelines, down to the most that are kept.
     fn evict(&mut self) {
         let mut idle: Vec<u64> =
             self.entries.values().filter(|entry| entry.is_idle()).map(|entry| entry.used).collect();
@@ -62,18 +62,18 @@ impl Default for PipelineCache {
     }
 }
 
-/// What a panic elsewhere left is whole: nothing is half changed under these locks.
+/// Locks in spite of a panic elsewhere: under these locks nothing is ever half changed.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a source is known by: all but its title.
+/// The key of a source: all but its title.
 fn untitled(wgsl: &str) -> &str {
     wgsl.split_once('\n').map_or(wgsl, |(_, body)| body)
 }
 
 impl PipelineCache {
-    /// The pipeline of a source; `make` makes it where it is not there.
+    /// The pipeline of a source, from the cache or made by `make`.
     pub fn get(&self, wgsl: &str, make: impl FnOnce() -> Result<Pipeline>) -> Result<Arc<Pipeline>> {
         let key = untitled(wgsl);
         let slot = {
@@ -92,16 +92,16 @@ impl PipelineCache {
                 }
             }
         };
-        let mut place = locked(&slot);
-        if let Some(found) = &*place {
+        let mut pipeline = locked(&slot);
+        if let Some(found) = &*pipeline {
             return Ok(found.clone());
         }
         let made = make().map(Arc::new);
-        *place = made.as_ref().ok().cloned();
-        drop(place);
+        *pipeline = made.as_ref().ok().cloned();
+        drop(pipeline);
         drop(slot);
         let mut known = locked(&self.known);
-        // One that could not be made is idle at once, and worth nothing.
+        // A slot whose pipeline could not be made is of no use.
         if made.is_err() && known.entries.get(key).is_some_and(Entry::is_idle) {
             known.entries.remove(key);
         }
@@ -109,17 +109,17 @@ impl PipelineCache {
         made
     }
 
-    /// Pipelines that are there.
+    /// Number of pipelines, idle ones included.
     pub fn len(&self) -> usize {
         locked(&self.known).entries.len()
     }
 
-    /// To be called when pipelines were let go.
+    /// Drops surplus idle pipelines; call it after a plan let go of its own.
     pub fn trim(&self) {
         locked(&self.known).evict();
     }
 
-    /// Keeps so many idle pipelines from now on.
+    /// Keeps at most `idle` idle pipelines.
     pub fn keep(&self, idle: usize) {
         let mut known = locked(&self.known);
         known.idle = idle;

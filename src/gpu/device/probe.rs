@@ -1,4 +1,4 @@
-//! What an adapter's exp2 is worth, measured once a context.
+//! Accuracy of an adapter's exp2, measured once per context.
 
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::dispatch::{Dispatch, FIRST_STORAGE, Note, Region, Slot};
@@ -6,10 +6,10 @@ use crate::error::Result;
 use crate::gpu::device::context::Context;
 use std::collections::BTreeMap;
 
-/// Arguments from −40 to 0, and those that must be exact.
+/// Number of arguments from −40 to 0; arguments whose results must be exact.
 const SWEEP: usize = 4096;
 const EXACT: [(f32, f32); 4] = [(0.0, 1.0), (-151.0, 0.0), (-3e38, 0.0), (f32::NEG_INFINITY, 0.0)];
-/// Largest relative error at which softmax loops take it.
+/// Largest relative error for softmax loops.
 const BOUND: f64 = 4e-7;
 
 fn arguments() -> Vec<f32> {
@@ -17,7 +17,7 @@ fn arguments() -> Vec<f32> {
     sweep.chain(EXACT.map(|(x, _)| x)).collect()
 }
 
-/// Whether those results are what softmax loops need.
+/// Whether these results are accurate enough for softmax loops.
 fn is_accurate(results: &[f32]) -> bool {
     let close = |(x, got): (f32, &f32)| {
         let want = f64::from(x).exp();
@@ -29,7 +29,7 @@ fn is_accurate(results: &[f32]) -> bool {
         && EXACT.iter().zip(exact).all(|((_, want), got)| want == got)
 }
 
-/// Runs `math_exp2_neg` on the device. Whatever goes wrong, the answer is no: the kernels have an exponential of ours.
+/// Runs `math_exp2_neg` on the device. On any error the answer is no: the kernels then use `math_exp_neg`.
 pub(crate) async fn exp2_is_accurate(ctx: &Context) -> bool {
     results(ctx).await.is_ok_and(|results| is_accurate(&results))
 }
@@ -82,12 +82,12 @@ mod tests {
     fn what_errs_is_not_taken() {
         let exact: Vec<f32> = arguments().into_iter().map(|x| f64::from(x).exp() as f32).collect();
         assert!(is_accurate(&exact));
-        for (place, value) in
+        for (index, value) in
             [(1000, exact[1000] * (1.0 + 1e-6)), (2000, f32::NAN), (SWEEP, 0.999_999_9), (SWEEP + 3, 1e-38)]
         {
             let mut results = exact.clone();
-            results[place] = value;
-            assert!(!is_accurate(&results), "{place}: {value}");
+            results[index] = value;
+            assert!(!is_accurate(&results), "{index}: {value}");
         }
         assert!(!is_accurate(&[]), "nothing came back");
     }

@@ -7,20 +7,20 @@ use crate::shape::DType;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measure {
     pub dtype: DType,
-    /// Values that are judged by the largest among them: a row's gradient; all, where it has no rows of its own.
+    /// Number of values that the largest among them judges: a row of a gradient; all values, if it has no rows.
     pub row: usize,
     /// A loss, or another value whose terms are of the order of 1: what cancels in it is allowed for.
     pub is_loss: bool,
 }
 
-/// What is wrong with the worst value, if any is: both may be off by what is promised, so twice that is allowed.
+/// The worst value that is off by more than twice the promised accuracy: each schedule may be off by it once.
 pub(crate) fn disagreement(want: &[f32], got: &[f32], measure: Measure) -> Option<String> {
     if want.len() != got.len() {
         return Some(format!("{} values, want {}", got.len(), want.len()));
     }
     let row = measure.row.max(1);
     let mut worst: Option<(f64, usize)> = None;
-    for (place, (want, got)) in want.chunks(row).zip(got.chunks(row)).enumerate() {
+    for (index, (want, got)) in want.chunks(row).zip(got.chunks(row)).enumerate() {
         let finite = want.iter().map(|x| f64::from(x.abs())).filter(|x| x.is_finite());
         let largest = finite.fold(0.0, f64::max);
         for (col, (want, got)) in want.iter().zip(got).enumerate() {
@@ -36,7 +36,7 @@ pub(crate) fn disagreement(want: &[f32], got: &[f32], measure: Measure) -> Optio
             // NaN is off by more than anything.
             let excess = if excess.is_nan() { f64::INFINITY } else { excess };
             if excess > worst.map_or(1.0, |(most, _)| most) {
-                worst = Some((excess, place * row + col));
+                worst = Some((excess, index * row + col));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Where the outcomes of tuning are kept between runs: a small text file, one line an outcome.
+//! The outcomes of tuning, kept between runs in a small text file, one line per outcome.
 
 use crate::limits::Limits;
 use crate::schedule::{Kernel, Pinned};
@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// First line of the file; a file that begins otherwise is not read, and written anew.
 const HEADER: &str = "wgloss tune cache 1";
-/// Outcomes that a file keeps; the oldest goes first.
+/// Most outcomes that a file keeps; the oldest goes first.
 const MOST_ENTRIES: usize = 1024;
-/// Bytes of a file, at most; what is longer was not written here.
+/// Most bytes of a file; a longer one was not written here.
 const MOST_BYTES: u64 = 4 << 20;
 
 /// Outcomes of [`Plan::tune`](crate::Plan::tune) in a file, so that a program tunes once and not at every start.
@@ -110,7 +110,7 @@ fn cache_folder(os: &str, variable: impl Fn(&str) -> Option<OsString>) -> Option
     }
 }
 
-/// What an outcome depends on.
+/// The facts that an outcome depends on.
 #[derive(Clone, Debug)]
 pub(crate) struct Key {
     /// Name, backend, driver, driver's version.
@@ -123,9 +123,9 @@ pub(crate) struct Key {
     pub cols: u64,
     /// Element type and mode of each tensor.
     pub tensors: Vec<String>,
-    /// How the tensors of each pass are aligned.
+    /// Alignment of the tensors, per pass.
     pub alignment: Vec<String>,
-    /// What the caller insists on.
+    /// The fields that the caller pinned.
     pub pinned: Pinned,
 }
 
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(cache.get(&key()), Some(Kept { ms: 0.2, ..kept() }));
         assert_eq!(cache.get(&other).unwrap().schedule, Pinned::default());
         let text = std::fs::read_to_string(cache.path()).unwrap();
-        assert_eq!(text.lines().count(), 3, "a header and one line a key:\n{text}");
+        assert_eq!(text.lines().count(), 3, "a header and one line per key:\n{text}");
         let files = std::fs::read_dir(cache.path().parent().unwrap()).unwrap().count();
         assert_eq!(files, 1, "nothing is left beside the file");
     }
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn forces_survive_their_text() {
+    fn schedules_survive_their_text() {
         let resident = Pinned { kernel: Some(Kernel::RowResident { trips: 0 }), ..Pinned::default() };
         let row = Pinned { kernel: Some(Kernel::Row), lanes: Some(8), subgroups: Some(true), ..Pinned::default() };
         for pinned in [Pinned::default(), resident, row, kept().schedule] {

@@ -17,18 +17,18 @@ use crate::schedule::{PassSchedule, Pinned};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The default is replaced by what takes less than this share of its time.
+/// A candidate replaces the default if it takes less than this share of the default's time.
 const FASTER: f64 = 0.97;
-/// What takes this many times as long as the fastest is measured no further.
+/// A candidate that takes more than this multiple of the fastest time is measured no further.
 const SLOW: f64 = 2.0;
-/// Runs before that is believed: on a busy machine one may be disturbed.
+/// Fewest runs before a candidate counts as slow: on a busy machine one run may be disturbed.
 const SURE: usize = 2;
 /// Candidates that are measured again, beside the default, before one of them is chosen.
 const FINALISTS: usize = 3;
-/// Bytes of gradients that are kept in f32 until they settle, for all candidates together.
+/// Most bytes of kept gradients, for all candidates together.
 const KEPT_BYTES: u64 = 1 << 30;
 
-/// A budget beyond this is no bound; with it, no point in time is out of the clock's range.
+/// Longest budget: with it, every deadline is in the clock's range.
 const LONGEST_BUDGET: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How [`Plan::tune`] measures.
@@ -59,7 +59,7 @@ impl TuneOptions {
         self
     }
 
-    /// Candidates beside the default, at most: those nearest to it.
+    /// Most candidates beside the default; the nearest to it are taken.
     pub fn candidates(mut self, most: usize) -> TuneOptions {
         self.most = most;
         self
@@ -78,9 +78,10 @@ impl TuneOptions {
     }
 }
 
-/// A candidate that computes the same as the default, and what it took.
+/// A candidate whose outputs agree with the default's, and its times.
 struct Contender {
-    place: usize,
+    /// Index of the candidate.
+    index: usize,
     bound: Bound,
     samples: Vec<f64>,
 }
@@ -105,11 +106,11 @@ impl Plan {
     /// default's, and so are three of four of its runs. In-place and accumulating plans start each run from the same
     /// values.
     ///
-    /// Bits may differ between schedules, within the promised accuracy. What the plan was made with
-    /// ([`PlanSpec::pin`](crate::PlanSpec::pin)) stays; tensors that the chosen schedule cannot take, because they
-    /// are aligned otherwise, get the default. [`Plan::tuning`] and [`Plan::explain`] tell what was measured. With a
-    /// [`TuneCache`], an outcome that is known is used without measuring. A device that came without its adapter is
-    /// tuned each time; a file that cannot be written is no error, but told.
+    /// Bits may differ between schedules, within the promised accuracy. Pinned fields
+    /// ([`PlanSpec::pin`](crate::PlanSpec::pin)) stay as they are; bound tensors whose alignment rules the tuned schedule
+    /// out get the default. [`Plan::tuning`] and [`Plan::explain`] report the measurements. With a [`TuneCache`], a known
+    /// outcome is used without measuring. A device that was given without its adapter is tuned each time; a file that
+    /// cannot be written is no error: [`Tuning::not_kept`] says why.
     ///
     /// ```no_run
     /// use wgloss::{Context, DType, PlanSpec, TuneCache, TuneOptions, losses};
@@ -133,7 +134,7 @@ impl Plan {
         let inner = &self.inner;
         let pinned = inner.prepared.pinned();
         let schedules = inner.prepared.candidates()?;
-        // As it was before it was tuned, if it was.
+        // Without the outcome of an earlier tuning.
         let plain = Plan { inner: Arc::new(inner.scheduled(pinned, None)?) };
         let kept_in = options.cache.as_ref().zip(plain.key()?);
         if let Some(plan) = kept_in.as_ref().and_then(|(cache, key)| plain.known(cache, key)) {
@@ -146,14 +147,14 @@ impl Plan {
         let chosen = tuning.candidates[tuning.chosen].schedule;
         if let Some((cache, key)) = kept_in {
             let ms =
-                |place: usize| tuning.candidates[place].median_ms.expect("the default and the chosen are measured");
+                |index: usize| tuning.candidates[index].median_ms.expect("the default and the chosen are measured");
             let kept = Kept { schedule: chosen, default_ms: ms(0), ms: ms(tuning.chosen) };
             tuning.not_kept = cache.put(&key, &kept).err().map(|error| format!("{}: {error}", cache.path().display()));
         }
         Ok(Plan { inner: Arc::new(inner.scheduled(pinned, Some((chosen, tuning)))?) })
     }
 
-    /// The plan as an earlier run found it best; a schedule that these shapes cannot take is not taken.
+    /// The plan with the schedule that the cache knows, if these shapes can take it.
     fn known(&self, cache: &TuneCache, key: &Key) -> Option<Plan> {
         let Kept { schedule, default_ms, ms } = cache.get(key)?;
         let inner = &self.inner;
@@ -182,7 +183,7 @@ impl Plan {
         self.inner.prepared.schedules()
     }
 
-    /// What the outcome depends on; none where the adapter is not known.
+    /// The cache's key for the outcome; `None` if the adapter is unknown.
     fn key(&self) -> Result<Option<Key>> {
         let Inner { ctx, prepared, .. } = &*self.inner;
         let Some(adapter) = ctx.adapter_key() else { return Ok(None) };
@@ -200,7 +201,7 @@ impl Plan {
         }))
     }
 
-    /// Compiles, checks and times the candidates, of which the first is the default.
+    /// Compiles, checks and times the candidates; the first is the default.
     fn measure(&self, schedules: &[Pinned], options: &TuneOptions) -> Result<Tuning> {
         let budget = options.budget.min(LONGEST_BUDGET);
         let deadline = Instant::now() + budget;
@@ -208,11 +209,11 @@ impl Plan {
         let mut all: Vec<TuneCandidate> = Vec::new();
         let mut contenders: Vec<Contender> = Vec::new();
         let mut want = None;
-        for (place, &schedule) in schedules.iter().enumerate() {
+        for (index, &schedule) in schedules.iter().enumerate() {
             let mut candidate =
                 TuneCandidate { schedule, passes: Vec::new(), median_ms: None, share: None, runs: 0, dropped: None };
             // Half of the time is left for measuring.
-            if place > 0 && Instant::now() + budget / 2 > deadline {
+            if index > 0 && Instant::now() + budget / 2 > deadline {
                 candidate.dropped = Some("no time was left to try it".to_owned());
                 all.push(candidate);
                 continue;
@@ -229,21 +230,21 @@ impl Plan {
                     let want = want.get_or_insert_with(|| outputs.clone());
                     candidate.dropped = trial.disagreement(&bound, want, &outputs);
                     if candidate.dropped.is_none() {
-                        contenders.push(Contender { place, bound, samples: Vec::new() });
+                        contenders.push(Contender { index, bound, samples: Vec::new() });
                     }
                 }
-                Err(error) if place == 0 => return Err(error),
+                Err(error) if index == 0 => return Err(error),
                 Err(error) => candidate.dropped = Some(error.to_string()),
             }
             all.push(candidate);
         }
         drop(want);
-        // Half of what is left is for those that decide.
+        // Half of the remaining time is for the finalists.
         let now = Instant::now();
         let halfway = now + deadline.saturating_duration_since(now) / 2;
         rounds(&mut trial, &mut contenders, options.repetitions, halfway)?;
         note(&contenders, &mut all);
-        // The fastest of many was partly lucky: what decides is measured anew.
+        // The fastest of many was partly lucky: finalists are measured anew.
         contenders[1..].sort_by(|a, b| a.quantile(0.5).total_cmp(&b.quantile(0.5)));
         contenders.truncate(1 + FINALISTS);
         let mut chosen = 0;
@@ -253,13 +254,13 @@ impl Plan {
             let enough = FASTER * contenders[0].quantile(0.5);
             let faster = contenders[1..].iter().filter(|contender| contender.quantile(0.75) < enough);
             let best = faster.min_by(|a, b| a.quantile(0.5).total_cmp(&b.quantile(0.5)));
-            chosen = best.map_or(0, |contender| contender.place);
+            chosen = best.map_or(0, |contender| contender.index);
         }
         Ok(Tuning { clock: trial.clock(), candidates: all, chosen, not_kept: None })
     }
 }
 
-/// Interleaved runs, afresh: each round every contender takes one turn, and another one begins.
+/// Interleaved runs, without earlier samples: each round gives every contender one turn, and starts with another one.
 fn rounds(trial: &mut Trial<'_>, contenders: &mut [Contender], repetitions: usize, deadline: Instant) -> Result<()> {
     'again: loop {
         contenders.iter_mut().for_each(|contender| contender.samples.clear());
@@ -270,11 +271,11 @@ fn rounds(trial: &mut Trial<'_>, contenders: &mut [Contender], repetitions: usiz
             let least = |c: &Contender| c.samples.iter().copied().reduce(f64::min);
             let fastest = contenders.iter().filter_map(least).reduce(f64::min).unwrap_or(0.0);
             for turn in 0..contenders.len() {
-                let place = (turn + round) % contenders.len();
-                let contender = &mut contenders[place];
+                let index = (turn + round) % contenders.len();
+                let contender = &mut contenders[index];
                 let before = least(contender);
-                // The default is what all others are held against.
-                if place > 0 && contender.samples.len() >= SURE && before.is_some_and(|ms| ms > SLOW * fastest) {
+                // The default is never skipped: all shares are relative to it.
+                if index > 0 && contender.samples.len() >= SURE && before.is_some_and(|ms| ms > SLOW * fastest) {
                     continue;
                 }
                 let Some(ms) = trial.time(&contender.bound, before)? else { continue 'again };
@@ -285,17 +286,17 @@ fn rounds(trial: &mut Trial<'_>, contenders: &mut [Contender], repetitions: usiz
     }
 }
 
-/// Medians and shares of the default's, which is the first, of the rounds that these took part in.
+/// Notes the median of each contender, and its share of the default's, the first contender's.
 fn note(contenders: &[Contender], all: &mut [TuneCandidate]) {
     let default = contenders[0].quantile(0.5);
     for contender in contenders {
-        let (candidate, median) = (&mut all[contender.place], contender.quantile(0.5));
+        let (candidate, median) = (&mut all[contender.index], contender.quantile(0.5));
         (candidate.median_ms, candidate.share, candidate.runs) =
             (Some(median), Some(median / default), contender.samples.len());
     }
 }
 
-/// The sample below which this share of them lies.
+/// The sample below which this share of the samples lies.
 fn quantile(samples: &[f64], share: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -11,22 +11,19 @@ use crate::gpu::tensor::Tensor;
 use crate::gpu::tune::agree::{Measure, disagreement};
 use crate::plan::operator::Placed;
 use crate::plan::tuning::TuneClock;
-use crate::shape::Layout;
-use crate::shape::RowAxis;
-use crate::shape::Scope;
-use crate::shape::{DType, widen_bf16, widen_f16};
+use crate::shape::{DType, Layout, RowAxis, Scope, widen_bf16, widen_f16};
 use half::{bf16, f16};
 use std::time::Instant;
 
 /// Words after which input data repeats: a prime, so that rows differ.
 const PERIOD: u64 = 262_139;
-/// Of an output longer than twice this many bytes, the beginning and the end are compared.
+/// Bytes that are compared at the beginning and at the end of an output; a shorter one is compared whole.
 const COMPARED: u64 = 32 << 20;
-/// Milliseconds of work between two looks at the wall clock, where there is that much to repeat.
+/// Milliseconds of one sample by wall clock: shorter runs are repeated.
 const WALL_SAMPLE_MS: f64 = 5.0;
 
-/// Tensors of a plan that are nobody else's: inputs that any loss is defined for (numbers between 0 and 1, labels in
-/// range), outputs that all candidates share.
+/// Tensors made for tuning alone: inputs that any loss is defined for (numbers between 0 and 1, labels in range), and
+/// outputs that all candidates share.
 pub(crate) struct Trial<'a> {
     inner: &'a Inner,
     cols: usize,
@@ -60,21 +57,21 @@ impl<'a> Trial<'a> {
         let signature = inner.prepared.signature();
         let modes: Vec<Mode> = signature.outputs.iter().map(|output| output.mode).collect();
         let mut fills = Vec::new();
-        for (place, decl) in signature.inputs.iter().enumerate() {
-            let io = planned.inputs[place].as_ref().expect("every input of a plan is planned");
+        for (input, decl) in signature.inputs.iter().enumerate() {
+            let io = planned.inputs[input].as_ref().expect("every input of a plan is planned");
             let tensor = trial.tensor(io)?;
             let labels = (decl.kind == Kind::Int).then_some(cols.min(1 << 31) as u32);
-            let source = trial.source(io.dtype, labels, place as u32)?;
+            let source = trial.source(io.dtype, labels, input as u32)?;
             fills.push((tensor.buffer().clone(), source));
-            if modes.contains(&Mode::InPlace(place)) {
+            if modes.contains(&Mode::InPlace(input)) {
                 trial.overwritten.extend(fills.last().cloned());
             }
             trial.bindings = std::mem::take(&mut trial.bindings).input(&decl.name, &tensor);
         }
         ctx.submit("tuning data", |encoder| fills.iter().for_each(|(buffer, source)| fill(encoder, source, buffer)))?;
         for (output, mode) in modes.into_iter().enumerate() {
-            let target = &signature.outputs[output].kind;
-            if matches!(mode, Mode::InPlace(_)) || *target == OutputKind::Denominator {
+            let kind = &signature.outputs[output].kind;
+            if matches!(mode, Mode::InPlace(_)) || *kind == OutputKind::Denominator {
                 continue;
             }
             let tensor = trial.tensor(&planned.outputs[output])?;
@@ -82,12 +79,12 @@ impl<'a> Trial<'a> {
                 trial.accumulated.push(tensor.buffer().clone());
             }
             let bindings = std::mem::take(&mut trial.bindings);
-            let name = |place: usize| &signature.inputs[place].name;
-            trial.bindings = match target {
+            let name = |input: usize| &signature.inputs[input].name;
+            trial.bindings = match kind {
                 OutputKind::Loss => bindings.loss(&tensor),
                 OutputKind::Extra(extra) => bindings.extra(extra, &tensor),
-                OutputKind::Grad(place) => bindings.grad(name(*place), &tensor),
-                OutputKind::HessianDiagonal(place) => bindings.hessian_diagonal(name(*place), &tensor),
+                OutputKind::Grad(input) => bindings.grad(name(*input), &tensor),
+                OutputKind::HessianDiagonal(input) => bindings.hessian_diagonal(name(*input), &tensor),
                 OutputKind::Denominator => unreachable!("a denominator was passed over: no tensor is bound to it"),
             };
         }
@@ -97,7 +94,7 @@ impl<'a> Trial<'a> {
     fn tensor(&self, io: &Placed) -> Result<Tensor> {
         let ctx = &self.inner.ctx;
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        // As long as tensors that wgloss makes: to the end of the last vector.
+        // As `Tensor::zeros`: to the end of the last vector.
         let bytes = io.layout.extent().saturating_mul(io.dtype.size()).checked_next_multiple_of(16).unwrap_or(u64::MAX);
         let buffer = ctx.create_buffer("wgloss tuning", bytes, usage)?;
         Tensor::from_buffer_strided(ctx, buffer, 0, io.dtype, io.layout.clone())
@@ -151,9 +148,9 @@ impl<'a> Trial<'a> {
     fn ends(&self, tensor: &Tensor) -> Result<Vec<f32>> {
         let (size, elements) = (tensor.dtype().size(), tensor.layout().extent());
         // Whole rows, and whole words.
-        let step = if self.inner.prepared.signature().row_axis != RowAxis::None { 2 * self.cols as u64 } else { 2 };
-        let part = (COMPARED / size).next_multiple_of(step);
-        let tail = elements.saturating_sub(part) / step * step;
+        let unit = if self.inner.prepared.signature().row_axis != RowAxis::None { 2 * self.cols as u64 } else { 2 };
+        let part = (COMPARED / size).next_multiple_of(unit);
+        let tail = elements.saturating_sub(part) / unit * unit;
         let pieces = match elements > 2 * part {
             true => vec![(0, part), (tail, elements - tail)],
             false => vec![(0, elements)],
@@ -173,12 +170,12 @@ impl<'a> Trial<'a> {
         Ok(values)
     }
 
-    /// What differs between the default's outputs and a candidate's.
+    /// The first output of a candidate that disagrees with the default's, and its worst value.
     pub fn disagreement(&self, bound: &Bound, want: &[Vec<f32>], got: &[Vec<f32>]) -> Option<String> {
         let signature = self.inner.prepared.signature();
         (0..want.len()).find_map(|output| {
-            let (target, tensor) = (&signature.outputs[output].kind, &bound.outputs[output]);
-            let is_gradient = matches!(target, OutputKind::Grad(_) | OutputKind::HessianDiagonal(_));
+            let (kind, tensor) = (&signature.outputs[output].kind, &bound.outputs[output]);
+            let is_gradient = matches!(kind, OutputKind::Grad(_) | OutputKind::HessianDiagonal(_));
             let shape = tensor.shape();
             let last = match signature.row_axis {
                 RowAxis::None => false,
@@ -190,11 +187,11 @@ impl<'a> Trial<'a> {
             let row = if in_rows { self.cols } else { want[output].len() };
             let measure = Measure { dtype: tensor.dtype(), row, is_loss: !is_gradient };
             let what = disagreement(&want[output], &got[output], measure)?;
-            Some(format!("{} {what}", signature.output_name(target)))
+            Some(format!("{} {what}", signature.output_name(kind)))
         })
     }
 
-    /// Milliseconds of one run. None where a timestamp made no sense: from now on the wall clock counts.
+    /// Milliseconds of one run. `None` if a timestamp is unreliable: later runs are timed by wall clock.
     pub fn time(&mut self, bound: &Bound, before: Option<f64>) -> Result<Option<f64>> {
         let ctx = &self.inner.ctx;
         let Some(Stamps { queries, resolved }) = &self.stamps else {
@@ -226,7 +223,7 @@ impl<'a> Trial<'a> {
         let ticks = pollster::block_on(ctx.read("timestamps", resolved, 0, 16))?;
         let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&ticks);
         let ms = ticks[1].wrapping_sub(ticks[0]) as f64 * f64::from(ctx.queue().get_timestamp_period()) * 1e-6;
-        // What took no time, or longer than the host waited for it, was not timed.
+        // Reject a zero timestamp, or one above wall time: the clock is unreliable.
         let sensible = ms > 0.0 && ms <= 1.05 * wall + 0.1;
         if !sensible {
             self.stamps = None;

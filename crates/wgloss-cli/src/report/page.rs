@@ -17,8 +17,8 @@ pub fn page(records: &[Record]) -> Fallible<String> {
     );
     body.push_str(&adapters(records));
     let palette = Palette::new(records.iter().flat_map(|record| &record.results).map(series_name));
-    for (place, record) in records.iter().enumerate() {
-        body.push_str(&section(record, place, &palette)?);
+    for (index, record) in records.iter().enumerate() {
+        body.push_str(&section(record, index, &palette)?);
     }
     Ok(format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -44,7 +44,7 @@ fn line(opening: &str, text: &str) -> String {
 fn table(caption: &str, heads: &[&str], rows: &[Vec<String>]) -> String {
     let head: String = heads.iter().map(|head| format!("<th scope=\"col\">{}</th>", escaped(head))).collect();
     let row = |cells: &Vec<String>| {
-        let cell = |(place, cell): (usize, &String)| match place {
+        let cell = |(index, cell): (usize, &String)| match index {
             0 => format!("<th scope=\"row\">{}</th>", escaped(cell)),
             _ => format!("<td>{}</td>", escaped(cell)),
         };
@@ -101,10 +101,10 @@ fn adapters(records: &[Record]) -> String {
     format!("<h2>Adapters</h2>\n{}", table("Adapters", &heads, &records.iter().map(row).collect::<Vec<_>>()))
 }
 
-fn section(record: &Record, place: usize, palette: &Palette) -> Fallible<String> {
-    let mut text = format!("<section aria-labelledby=\"record{place}\">\n");
+fn section(record: &Record, index: usize, palette: &Palette) -> Fallible<String> {
+    let mut text = format!("<section aria-labelledby=\"record{index}\">\n");
     let title = format!("{}, {}", record.adapter.name, record.date);
-    text.push_str(&line(&format!("h2 id=\"record{place}\""), &title));
+    text.push_str(&line(&format!("h2 id=\"record{index}\""), &title));
     if let Some(svg) = roofline(record)? {
         text.push_str("<h3>Under the roof of memory</h3>\n");
         text.push_str(&figure(&svg, "Throughput of every loss measured, against a copy of as many bytes"));
@@ -205,7 +205,7 @@ fn errors(record: &Record) -> String {
     )
 }
 
-/// What was to be measured and was not.
+/// The works that could not be measured.
 fn not_timed(record: &Record) -> String {
     let row = |left: &NotTimed| vec![left.work.clone(), left.by.clone(), left.reason.clone()];
     titled("Not timed", &["work", "by", "why"], record.not_timed.iter().map(row).collect())

@@ -21,12 +21,12 @@ const COLOURS: [RGBColor; 7] = [
 /// Stands for the page's text colour until the picture is drawn.
 const INK: RGBColor = RGBColor(1, 2, 3);
 
-/// Whose time a series is, in words: kernels by timestamps and calls by wall clock are different things.
+/// The name of a series with its clock: kernels by timestamps and calls by wall clock are never the same series.
 pub fn series_name(m: &Measurement) -> String {
     format!("{}, {}", m.by, m.clock.what())
 }
 
-/// Which colour and mark a name has: the same in every plot of a page. Names it does not know come after all it does.
+/// Colour and mark of each name, the same in every plot of a page; unknown names come last.
 pub struct Palette(Vec<String>);
 
 impl Palette {
@@ -38,12 +38,12 @@ impl Palette {
         Palette(names)
     }
 
-    fn place(&self, name: &str) -> usize {
+    fn index(&self, name: &str) -> usize {
         self.0.iter().position(|known| known == name).unwrap_or(self.0.len())
     }
 }
 
-/// What an axis may show: more than any machine reaches, and few enough decades to draw.
+/// Bounds of an axis: beyond any machine, and few enough decades to draw.
 const PLOTTABLE: std::ops::RangeInclusive<f64> = 1e-6..=1e9;
 
 fn is_plottable(value: &f64) -> bool {
@@ -64,7 +64,7 @@ fn series<'a>(measurements: impl Iterator<Item = &'a Measurement>, name: impl Fn
     all
 }
 
-/// What the adapter reaches for every loss and size, under the roof of a copy measured in the same run.
+/// Throughput of the adapter per loss and size, under the roof of a copy measured in the same run.
 pub fn roofline(record: &Record) -> Fallible<Option<String>> {
     let clock =
         if record.results.iter().any(|m| m.by == "wgloss" && m.clock == Clock::Gpu) { Clock::Gpu } else { Clock::Wall };
@@ -163,7 +163,7 @@ fn draw_on(
         chart.draw_series([dashed([(left, roof.rate), (right, roof.rate)])])?;
     }
     for (name, points) in all {
-        let look = palette.place(name);
+        let look = palette.index(name);
         if lines {
             let line = LineSeries::new(points.iter().copied(), COLOURS[look % COLOURS.len()].stroke_width(2));
             chart.draw_series(line)?;
@@ -183,14 +183,14 @@ fn draw_legend(
     roof: Option<&Roof>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let text = ("sans-serif", 15).into_font().color(&INK);
-    let at = |place: usize| (76 + (place % 2) as i32 * 320, 14 + 26 * (place / 2) as i32);
+    let at = |index: usize| (76 + (index % 2) as i32 * 320, 14 + 26 * (index / 2) as i32);
     let name = |name: &str, (x, y)| Text::new(name.to_owned(), (x + 16, y - 8), text.clone());
     // As in the plot, whatever the order: by the palette.
     let mut known: Vec<&String> = all.keys().collect();
-    known.sort_by_key(|name| palette.place(name));
-    for (place, series) in known.iter().enumerate() {
-        mark(lower, palette.place(series), at(place))?;
-        lower.draw(&name(series, at(place)))?;
+    known.sort_by_key(|name| palette.index(name));
+    for (index, series) in known.iter().enumerate() {
+        mark(lower, palette.index(series), at(index))?;
+        lower.draw(&name(series, at(index)))?;
     }
     if let Some(roof) = roof {
         let (x, y) = at(known.len());
@@ -233,7 +233,7 @@ mod tests {
         let names = ["burn, calls", "wgloss, calls", "burn, calls", "wgloss, kernels"].map(str::to_owned);
         let palette = Palette::new(names.into_iter());
         assert_eq!(
-            ["wgloss, calls", "wgloss, kernels", "burn, calls", "else"].map(|name| palette.place(name)),
+            ["wgloss, calls", "wgloss, kernels", "burn, calls", "else"].map(|name| palette.index(name)),
             [0, 1, 2, 3]
         );
     }

@@ -115,7 +115,7 @@ impl Program<'_> {
         unmet.map(|condition| text_of(&condition["text"]).to_owned()).collect()
     }
 
-    /// Outputs hold NaN before: what is not written is seen.
+    /// Buffers for one shape. Outputs start as NaN, so that an element left unwritten shows.
     fn buffers(&self, inputs: &[(&str, Vec<u8>)], rows: u64, cols: u64) -> HashMap<String, wgpu::Buffer> {
         let mut buffers = HashMap::new();
         for what in list(&self.manifest["buffers"]) {
@@ -128,9 +128,9 @@ impl Program<'_> {
                 let (_, given) = inputs.iter().find(|(input, _)| *input == name).expect("every input is given");
                 data[..given.len()].copy_from_slice(given);
             }
-            for (place, word) in what["initial"].as_array().into_iter().flatten().enumerate() {
+            for (index, word) in what["initial"].as_array().into_iter().flatten().enumerate() {
                 let word = word.as_u64().expect("a word") as u32;
-                data[4 * place..][..4].copy_from_slice(&word.to_le_bytes());
+                data[4 * index..][..4].copy_from_slice(&word.to_le_bytes());
             }
             for field in what["fields"].as_array().into_iter().flatten() {
                 let word = match (text_of(&field["type"]), &field["value"]) {
@@ -147,6 +147,52 @@ impl Program<'_> {
         buffers
     }
 
+    /// Pipeline and bind group of a dispatch.
+    fn bind(
+        &self,
+        dispatch: &Value,
+        buffers: &HashMap<String, wgpu::Buffer>,
+    ) -> (wgpu::ComputePipeline, wgpu::BindGroup) {
+        let device = &self.host.device;
+        let mut layout = Vec::new();
+        let mut entries = Vec::new();
+        for bound in list(&dispatch["bindings"]) {
+            let binding = bound["binding"].as_u64().expect("a number") as u32;
+            let ty = match text_of(&bound["type"]) {
+                "uniform" => wgpu::BufferBindingType::Uniform,
+                "storage" => wgpu::BufferBindingType::Storage { read_only: false },
+                "read-only-storage" => wgpu::BufferBindingType::Storage { read_only: true },
+                other => panic!("no binding type {other}"),
+            };
+            layout.push(wgpu::BindGroupLayoutEntry {
+                binding,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+                count: None,
+            });
+            let resource = buffers[text_of(&bound["buffer"])].as_entire_binding();
+            entries.push(wgpu::BindGroupEntry { binding, resource });
+        }
+        let layout =
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &layout });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: None,
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let kernel = dispatch["kernel"].as_u64().expect("an index") as usize;
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: None,
+            layout: Some(&pipeline_layout),
+            module: &self.modules[kernel],
+            entry_point: self.manifest["kernels"][kernel]["entry_point"].as_str(),
+            compilation_options: wgpu::PipelineCompilationOptions::default(),
+            cache: None,
+        });
+        let descriptor = wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries };
+        (pipeline, device.create_bind_group(&descriptor))
+    }
+
     pub fn run(&self, inputs: &[(&str, Vec<u8>)], rows: u64, cols: u64) -> Written {
         assert_eq!(self.unmet(rows, cols), Vec::<String>::new());
         let Host { device, queue } = self.host;
@@ -158,46 +204,7 @@ impl Program<'_> {
             encoder.copy_buffer_to_buffer(from, number("from_offset"), to, number("to_offset"), number("bytes"));
         }
         for dispatch in list(&self.manifest["dispatches"]) {
-            let mut layout = Vec::new();
-            let mut entries = Vec::new();
-            for bound in list(&dispatch["bindings"]) {
-                let binding = bound["binding"].as_u64().expect("a number") as u32;
-                let ty = match text_of(&bound["type"]) {
-                    "uniform" => wgpu::BufferBindingType::Uniform,
-                    "storage" => wgpu::BufferBindingType::Storage { read_only: false },
-                    "read-only-storage" => wgpu::BufferBindingType::Storage { read_only: true },
-                    other => panic!("no binding type {other}"),
-                };
-                layout.push(wgpu::BindGroupLayoutEntry {
-                    binding,
-                    visibility: wgpu::ShaderStages::COMPUTE,
-                    ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
-                    count: None,
-                });
-                let resource = buffers[text_of(&bound["buffer"])].as_entire_binding();
-                entries.push(wgpu::BindGroupEntry { binding, resource });
-            }
-            let layout =
-                device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &layout });
-            let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: None,
-                bind_group_layouts: &[Some(&layout)],
-                immediate_size: 0,
-            });
-            let kernel = dispatch["kernel"].as_u64().expect("a place") as usize;
-            let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: None,
-                layout: Some(&pipeline_layout),
-                module: &self.modules[kernel],
-                entry_point: self.manifest["kernels"][kernel]["entry_point"].as_str(),
-                compilation_options: wgpu::PipelineCompilationOptions::default(),
-                cache: None,
-            });
-            let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: None,
-                layout: &layout,
-                entries: &entries,
-            });
+            let (pipeline, group) = self.bind(dispatch, &buffers);
             let [x, y, z] = list(&dispatch["grid"]) else { panic!("a grid of three") };
             let [x, y, z] = [x, y, z].map(|size| formula(size, rows, cols) as u32);
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
