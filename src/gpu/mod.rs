@@ -17,3 +17,12 @@ pub use plan::Plan;
 pub use tensor::Tensor;
 #[cfg(not(target_arch = "wasm32"))]
 pub use tune::{TuneCache, TuneOptions};
+
+#[cfg(not(target_arch = "wasm32"))]
+const _: () = {
+    const fn is_send_sync<T: Send + Sync>() {}
+    is_send_sync::<Context>();
+    is_send_sync::<Tensor>();
+    is_send_sync::<Plan>();
+    is_send_sync::<Bound>();
+};

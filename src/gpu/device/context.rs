@@ -280,12 +280,3 @@ fn subgroup(device: &wgpu::Device, info: Option<&wgpu::AdapterInfo>) -> u32 {
         _ => 0,
     }
 }
-
-#[cfg(not(target_arch = "wasm32"))]
-const _: () = {
-    const fn is_send_sync<T: Send + Sync>() {}
-    is_send_sync::<Context>();
-    is_send_sync::<crate::Tensor>();
-    is_send_sync::<crate::Plan>();
-    is_send_sync::<crate::Bound>();
-};
