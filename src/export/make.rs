@@ -31,7 +31,7 @@ impl Export {
     /// use wgloss::{DType, PlanSpec, export::Export, losses};
     /// let spec = PlanSpec::new()
     ///     .input("input", DType::F32, &[4096, 1000])
-    ///     .input("kind", DType::I32, &[4096])
+    ///     .input("target", DType::I32, &[4096])
     ///     .grad("input");
     /// let export = Export::new(&losses::cross_entropy(), &spec)?;
     /// assert!(export.conditions.iter().all(|condition| condition.formula.at(512, 1000) == 1));
@@ -41,7 +41,7 @@ impl Export {
     ///
     /// # Errors
     /// As [`Context::plan`](crate::Context::plan); [`Error::Unsupported`] for other layouts, one row or one column,
-    /// tensors larger than a binding (128 MiB), gradients in input or summed over broadcast axes, shards, and a
+    /// tensors larger than a binding (128 MiB), gradients in place or summed over broadcast axes, shards, and a
     /// separate backward.
     pub fn new(loss: &Loss, spec: &PlanSpec) -> Result<Export> {
         let prepared = PreparedLoss::new(loss, spec, &Limits::WEBGPU)?;
