@@ -117,11 +117,13 @@ impl<'j> Judge<'j> {
     }
 
     /// Of expressions with a comparison that rounding decides, nothing can be said; nor which logit is the largest, where
-    /// a cap flattens them.
+    /// a cap flattens them; nor of gradients where rounding decides which of two numbers is larger.
     fn compare(&mut self, path: &'static str, key: &Key, got: &[f64], dtype: DType) -> Option<Mismatch> {
         let found = self.difference(path, key, got, dtype);
         let predicts = matches!(key, Key::Extra(name) if ["predicted", "correct"].contains(&name.as_str()));
-        found.filter(|_| !(self.sensitivity().is_undecided || predicts && self.has_option("softcap")))
+        let found = found.filter(|_| !(self.sensitivity().is_undecided || predicts && self.has_option("softcap")));
+        let shares = matches!(key, Key::Grad(_) | Key::Hessian(_));
+        found.filter(|_| !(shares && self.sensitivity().has_ties))
     }
 
     fn difference(&mut self, path: &'static str, key: &Key, got: &[f64], dtype: DType) -> Option<Mismatch> {

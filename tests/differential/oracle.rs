@@ -40,6 +40,8 @@ struct Oracle<'o> {
     steepest: Cell<f64>,
     /// Whether rounding has decided a comparison so far.
     is_undecided: Cell<bool>,
+    /// Whether rounding has decided which of two numbers is larger so far.
+    has_ties: Cell<bool>,
 }
 
 /// What is wrong with the f64 path of a problem.
@@ -124,11 +126,13 @@ pub struct Sensitivity {
     pub steepest: f64,
     /// Whether computed numbers are compared that are equal but for rounding.
     pub is_undecided: bool,
+    /// Whether the larger or smaller of such numbers is taken: the gradient's share is decided by rounding.
+    pub has_ties: bool,
 }
 
 /// How the expressions of a problem respond to rounding.
 pub fn sensitivity(problem: &Problem, hosts: &[Host]) -> Sensitivity {
-    let mut all = Sensitivity { steepest: 1.0, is_undecided: false };
+    let mut all = Sensitivity { steepest: 1.0, is_undecided: false, has_ties: false };
     for term in &problem.terms {
         let Form::Expression { tree, params, .. } = &term.form else { continue };
         let mut random = Random::new(1);
@@ -139,6 +143,7 @@ pub fn sensitivity(problem: &Problem, hosts: &[Host]) -> Sensitivity {
         oracle.tree(tree);
         all.steepest = all.steepest.max(oracle.steepest.get() * term.weight.abs());
         all.is_undecided |= oracle.is_undecided.get();
+        all.has_ties |= oracle.has_ties.get();
     }
     all
 }
@@ -150,9 +155,9 @@ impl<'o> Oracle<'o> {
         let default = (rows / batch.max(1)).max(1);
         let group_rows = problem.group_rows.map_or(default, |rows| rows as usize);
         let (inputs, labels) = (Vec::new(), Vec::new());
-        let (steepest, is_undecided) = (Cell::new(0.0), Cell::new(false));
+        let (steepest, is_undecided, has_ties) = (Cell::new(0.0), Cell::new(false), Cell::new(false));
         let mut oracle =
-            Oracle { rows, cols, group_rows, batch, inputs, labels, params, problem, steepest, is_undecided };
+            Oracle { rows, cols, group_rows, batch, inputs, labels, params, problem, steepest, is_undecided, has_ties };
         for (place, k) in read.iter().enumerate() {
             let input = &problem.inputs[*k];
             let sources = sources(&input.shape, &problem.shape_of(input.scope));
@@ -252,10 +257,16 @@ impl<'o> Oracle<'o> {
                 other => panic!("{other:?} by the book"),
             }),
             Tree::Op(op, x) => {
+                let picks = matches!(op, Op::Maximum | Op::Minimum) && !x.iter().all(Tree::is_exact);
                 let x: Vec<Array> = x.iter().map(|x| self.tree(x)).collect();
                 let zero = constant(0.0);
                 let operands = if x.len() == 2 { [&x[0], &x[1]] } else { [&x[0], &zero] };
-                self.map(&operands, |x| apply(*op, x[0], x[1]))
+                self.map(&operands, |x| {
+                    if picks && is_near(x[0][0], x[1][0]) {
+                        self.has_ties.set(true);
+                    }
+                    apply(*op, x[0], x[1])
+                })
             }
             Tree::Select(test, a, b) => {
                 let (test, a, b) = (self.test(test).as_array(), self.tree(a), self.tree(b));
@@ -345,7 +356,7 @@ impl<'o> Oracle<'o> {
                 let values = (0..self.count(scope)).map(|k| {
                     let (a, b) =
                         (a.values[self.index(scope, k, a.scope)][0], b.values[self.index(scope, k, b.scope)][0]);
-                    if is_rounded && (a - b).abs() <= 1e-5 * a.abs().max(b.abs()).max(1e-30) {
+                    if is_rounded && is_near(a, b) {
                         self.is_undecided.set(true);
                     }
                     let holds = match op {
@@ -384,6 +395,11 @@ impl<'o> Oracle<'o> {
         });
         Truths { scope, values: values.collect() }
     }
+}
+
+/// Whether two numbers are equal but for rounding.
+fn is_near(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-5 * a.abs().max(b.abs()).max(1e-30)
 }
 
 impl Truths {
