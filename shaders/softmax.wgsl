@@ -13,7 +13,9 @@ struct Rows {
     reserved0: u32,
 }
 @group(0) @binding(0) var<uniform> rows: Rows;
+// hook begin: input; read_write where a buffer is also written
 @group(0) @binding(2) var<storage, read> input: array<u32>;
+// hook end
 @group(0) @binding(3) var<storage, read_write> result: array<u32>;
 
 // hook begin: constants

@@ -3,7 +3,7 @@
 mod common;
 
 use common::context;
-use wgloss::{Bindings, DType, Error, Layout, PlanSpec, Tensor, TuneOptions, fused};
+use wgloss::{Bindings, DType, Error, Kernel, Layout, Pinned, PlanSpec, Tensor, TuneOptions, Upstream, fused};
 
 /// By the book, in f64.
 fn softmax(row: &[f32]) -> Vec<f64> {
@@ -80,6 +80,18 @@ fn what_softmax_has_not_is_refused() {
     assert!(matches!(of(spec().extra("entropy")), Error::Unsupported { .. }));
     assert!(matches!(of(spec().input("weight", DType::F32, &[6])), Error::Name { .. }));
     assert!(matches!(of(PlanSpec::new()), Error::Name { .. }));
+    for spec in
+        [spec().denominator(), spec().upstream(Upstream::Scalar), spec().group_rows(2), spec().accumulate_loss()]
+    {
+        assert!(matches!(of(spec), Error::Unsupported { .. }));
+    }
+    let pinned = Pinned { kernel: Some(Kernel::Row), ..Pinned::default() };
+    assert!(matches!(of(spec().pin(pinned)), Error::Unsupported { .. }));
+    // A single value has no columns, or is a row of one; neither is a panic.
+    if let Ok(plan) = ctx.plan(&fused::softmax(), &PlanSpec::new().input("input", DType::F32, &[])) {
+        let one = Tensor::from_slice(ctx, &[3.0f32], &[]).unwrap();
+        plan.bind(&Bindings::new().input("input", &one)).unwrap();
+    }
     assert!(matches!(of(PlanSpec::new().input("input", DType::F16, &[4, 6])), Error::DType { .. }));
     assert!(matches!(of(PlanSpec::new().input("input", DType::F32, &[1 << 20, 1 << 12])), Error::Limit { .. }));
     let plan = ctx.plan(&fused::softmax(), &spec()).unwrap();

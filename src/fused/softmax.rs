@@ -6,6 +6,8 @@ use crate::error::{Error, Result};
 use crate::expr::InputDecl;
 use crate::expr::op::Kind;
 use crate::limits::Limits;
+use crate::lower::{Upstream, Wanted};
+use crate::plan::check::check_capacity;
 use crate::plan::operator::{Asked, Operator, Placed, Prepared, Tensors, TuneFacts};
 use crate::plan::spec::PlanSpec;
 use crate::plan::uniform::UniformType;
@@ -75,11 +77,17 @@ impl Operator for Softmax {
         let given: Vec<(&str, DType, &[usize])> =
             spec.inputs.iter().map(|(name, dtype, layout)| (name.as_str(), *dtype, &layout.shape[..])).collect();
         check_names(&given)?;
-        let asked = [&spec.wanted.grads, &spec.wanted.hessian_diagonals, &spec.wanted.extras];
-        let others = asked.iter().any(|names| names.iter().any(|name| name != "softmax"));
-        if others || spec.shard.is_some() || spec.separate_backward || spec.accumulate_loss {
-            let message =
-                "gradients, extras, shards or a separate backward of softmax, which has one output".to_owned();
+        let Wanted { loss: _, grads, hessian_diagonals, extras, denominator, upstream } = &spec.wanted;
+        let others = [grads, hessian_diagonals, extras].into_iter().flatten().any(|name| name != "softmax");
+        let as_of_a_loss =
+            *denominator || *upstream != Upstream::One || spec.accumulate_loss || spec.group_rows.is_some();
+        if others || as_of_a_loss || spec.shard.is_some() || spec.separate_backward {
+            let message = "gradients, extras, a denominator, an upstream, groups, shards or a separate backward of \
+                           softmax, which has one output";
+            return Err(Error::Unsupported { message: message.to_owned() });
+        }
+        if spec.pinned != Pinned::default() {
+            let message = "a pinned schedule of softmax, which has one kernel".to_owned();
             return Err(Error::Unsupported { message });
         }
         let output = OutputSignature {
@@ -98,7 +106,7 @@ impl Operator for Softmax {
         };
         let planned = spec.inputs[0].2.clone();
         let prepared = PreparedSoftmax { limits: limits.clone(), planned, pinned: spec.pinned, signature };
-        prepared.dispatch(&prepared.planned()?)?;
+        prepared.dispatch(&prepared.planned()?, false)?;
         Ok(Arc::new(prepared))
     }
 }
@@ -121,7 +129,8 @@ fn operand<'a>(name: &'a str, placed: &'a Placed) -> Operand<'a> {
 }
 
 impl PreparedSoftmax {
-    fn dispatch(&self, tensors: &Tensors) -> Result<(Geometry, Dispatch)> {
+    /// `pooled` says that some buffer is both read and written.
+    fn dispatch(&self, tensors: &Tensors, pooled: bool) -> Result<(Geometry, Dispatch)> {
         let input = tensors.inputs[0].as_ref().expect("the input is bound");
         let output = &tensors.outputs[0];
         let geometry = Geometry::new(RowAxis::Last, &[operand("input", input), operand("softmax", output)])?;
@@ -143,10 +152,15 @@ impl PreparedSoftmax {
             .count("first", first(input))
             .count("result_first", first(output))
             .done();
-        let hooks = BTreeMap::from([("constants".to_owned(), "const WG: u32 = 32u;\n".to_owned())]);
-        let wgsl = fill("softmax of rows", SHADER, &hooks).expect("the shader takes its constants").into();
+        let access = if pooled { "read_write" } else { "read" };
+        let input = format!("@group(0) @binding(2) var<storage, {access}> input: array<u32>;\n");
+        let hooks = BTreeMap::from([
+            ("constants".to_owned(), "const WG: u32 = 32u;\n".to_owned()),
+            ("input".to_owned(), input),
+        ]);
+        let wgsl = fill("softmax of rows", SHADER, &hooks).expect("the shader takes these hooks").into();
         let region = |slot: Slot, writes: bool| Region { slot, writes, bytes: None };
-        let storage = vec![region(Slot::Input(0), false), region(Slot::Output(0), true)];
+        let storage = vec![region(Slot::Input(0), pooled), region(Slot::Output(0), true)];
         let grid = [geometry.rows.min(u64::from(self.limits.workgroups)), 1];
         Ok((geometry, Dispatch { wgsl, grid, uniforms: vec![(0, uniform)], storage, note: Note::Whole }))
     }
@@ -159,13 +173,7 @@ impl Prepared for PreparedSoftmax {
 
     fn check_inputs(&self, given: &[(&str, DType, &[usize])]) -> Result<()> {
         check_names(given)?;
-        let (found, planned) = (given[0].2, &self.planned.shape);
-        let fits = found.len() == planned.len() && (found.first() <= planned.first()) && found[1..] == planned[1..];
-        if fits {
-            return Ok(());
-        }
-        let expected = format!("{planned:?} as planned, or fewer along the first axis");
-        Err(Error::Shape { input: "input".to_owned(), expected, found: found.to_vec() })
+        check_capacity("input", (DType::F32, &self.planned.shape), (given[0].1, given[0].2))
     }
 
     fn planned(&self) -> Result<Tensors> {
@@ -178,17 +186,15 @@ impl Prepared for PreparedSoftmax {
     }
 
     fn plan(&self, tensors: &Tensors, asked: Asked) -> Result<Planned> {
-        let (geometry, mut dispatch) = self.dispatch(tensors)?;
-        if asked.pooled {
-            dispatch.storage[0].writes = true;
-            dispatch.wgsl = dispatch.wgsl.replace("var<storage, read> input", "var<storage, read_write> input").into();
-        }
+        let (geometry, dispatch) = self.dispatch(tensors, asked.pooled)?;
         let bytes = 8 * geometry.elements();
-        Ok(Planned { dispatches: vec![dispatch], phases: vec![1], bytes, ..Planned::default() })
+        // The status word, which nothing sets.
+        let scalar_words = 1;
+        Ok(Planned { dispatches: vec![dispatch], phases: vec![1], bytes, scalar_words, ..Planned::default() })
     }
 
-    fn explain(&self, tensors: &Tensors, _: Asked, adapter: &str) -> Result<String> {
-        let (geometry, dispatch) = self.dispatch(tensors)?;
+    fn explain(&self, tensors: &Tensors, asked: Asked, adapter: &str) -> Result<String> {
+        let (geometry, dispatch) = self.dispatch(tensors, asked.pooled)?;
         let Geometry { rows, cols, .. } = geometry;
         let bytes = 8 * geometry.elements();
         let [groups, _] = dispatch.grid;
@@ -219,7 +225,7 @@ impl Prepared for PreparedSoftmax {
     }
 
     fn tune_facts(&self) -> Result<TuneFacts> {
-        let (geometry, dispatch) = self.dispatch(&self.planned()?)?;
+        let (geometry, dispatch) = self.dispatch(&self.planned()?, false)?;
         Ok(TuneFacts {
             rows: geometry.rows,
             cols: geometry.cols,
@@ -236,7 +242,9 @@ mod tests {
 
     #[test]
     fn word_indices_are_the_shader_compilers() {
-        let text = fill("test", SHADER, &BTreeMap::from([("constants".to_owned(), "const WG: u32 = 8u;".to_owned())]));
-        ROWS.check(&text.unwrap(), "Rows");
+        let spec = PlanSpec::new().input("input", DType::F32, &[2, 3]);
+        let prepared = softmax().prepare(&spec, &Limits::WEBGPU).unwrap();
+        let planned = prepared.plan(&prepared.planned().unwrap(), Asked::default()).unwrap();
+        ROWS.check(&planned.dispatches[0].wgsl, "Rows");
     }
 }

@@ -98,3 +98,19 @@ pub(crate) fn check_in_place(program: &Program, in_place: &[usize]) -> Result<()
     }
     Ok(())
 }
+
+/// A bound input is as planned, but for fewer indices along the first axis.
+pub(crate) fn check_capacity(name: &str, planned: (DType, &[usize]), found: (DType, &[usize])) -> Result<()> {
+    let ((planned_dtype, planned), (dtype, shape)) = (planned, found);
+    if planned_dtype != dtype {
+        let (expected, found) = (format!("{planned_dtype}, as planned"), dtype.to_string());
+        return Err(Error::DType { input: name.to_owned(), expected, found });
+    }
+    let fits = shape.len() == planned.len()
+        && shape.iter().zip(planned).enumerate().all(|(axis, (a, b))| a == b || axis == 0 && a < b);
+    if fits {
+        return Ok(());
+    }
+    let expected = format!("{planned:?} as planned, or fewer along the first axis");
+    Err(Error::Shape { input: name.to_owned(), expected, found: shape.to_vec() })
+}

@@ -8,7 +8,9 @@ use crate::expr::{InputDecl, Node, NodeId};
 use crate::limits::Limits;
 use crate::loss::{Loss, Value, check_once, check_option, check_read, check_weight};
 use crate::lower::{Columns, OutputKind, Program, lower_columns};
-use crate::plan::check::{check_grad_dtype, check_in_place, check_input, check_written, missing, mode_of};
+use crate::plan::check::{
+    check_capacity, check_grad_dtype, check_in_place, check_input, check_written, missing, mode_of,
+};
 use crate::plan::dispatches::dispatches;
 use crate::plan::operator::{Asked, Operator, Placed, Prepared, Tensors, TuneFacts};
 use crate::plan::passes::{PassChoice, choose};
@@ -313,18 +315,7 @@ impl PreparedLoss {
         let Some((_, as_planned, planned)) = self.spec.inputs.iter().find(|known| known.0 == name) else {
             return Ok(());
         };
-        if *as_planned != dtype {
-            let (expected, found) = (format!("{as_planned}, as planned"), dtype.to_string());
-            return Err(Error::DType { input: name.to_owned(), expected, found });
-        }
-        let planned = &planned.shape;
-        let fits = shape.len() == planned.len()
-            && shape.iter().zip(planned).enumerate().all(|(axis, (a, b))| a == b || axis == 0 && a < b);
-        if fits {
-            return Ok(());
-        }
-        let expected = format!("{planned:?} as planned, or fewer along the first axis");
-        Err(Error::Shape { input: name.to_owned(), expected, found: shape.to_vec() })
+        check_capacity(name, (*as_planned, &planned.shape), (dtype, shape))
     }
 }
 
