@@ -375,7 +375,7 @@ impl<'a> Frame<'a> {
 
     /// Column indices of a window, in the whole row.
     pub fn col_index(&self) -> &'static str {
-        match (self.variant.part, self.width) {
+        match (self.variant.column_range, self.width) {
             (false, 4) => "U4(col) + U4(0u, 1u, 2u, 3u)",
             (false, _) => "col",
             (true, 4) => "U4(shape.first_col + col) + U4(0u, 1u, 2u, 3u)",

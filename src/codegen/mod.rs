@@ -114,7 +114,7 @@ pub struct Variant {
     /// Mode per output of the pass, in order.
     pub modes: Vec<Mode>,
     /// Whether a dispatch reads a range of the columns: column indices start at `shape.first_col`.
-    pub part: bool,
+    pub column_range: bool,
     /// Whether inputs and outputs share buffers, so that all must be declared read_write.
     pub pooled: bool,
 }

@@ -39,7 +39,7 @@ use crate::loss::{Loss, MASK, SAMPLE_WEIGHT, check_once, check_read};
 use crate::lower::{OutputKind, Program, UPSTREAM, Upstream, Wanted, lower};
 use crate::shape::RowAxis;
 use crate::shape::Scope;
-use crate::shape::{Geometry, Layout, Operand, no_hessian_of_broadcast};
+use crate::shape::{Extents, Geometry, Layout, Operand, no_hessian_of_broadcast};
 use code::{Dest, FinalCode, PassCode};
 use host::zeros;
 use interpret::run_pass;
@@ -399,12 +399,12 @@ fn dtype_error(input: &str, expected: &str, tensor: &HostTensor<'_>) -> Error {
 
 /// The geometry of the inputs, and of gradients that are summed to the shape of a broadcast input.
 fn place_outputs(program: &Program, inputs: &[Operand<'_>]) -> Result<(Geometry, Vec<OutputPlan>)> {
-    let geometry = Geometry::new(program.row_axis, inputs)?;
+    let extents = Extents::new(program.row_axis, inputs)?;
     let layouts: Vec<Layout> = inputs.iter().map(|input| Layout::contiguous(&input.layout.shape)).collect();
     let mut all = inputs.to_vec();
     let mut outputs: Vec<(OutputPlan, Option<usize>)> = Vec::new();
     for output in &program.outputs {
-        let shape = geometry.shape_of(output.scope);
+        let shape = extents.shape_of(output.scope);
         let count = shape.iter().product();
         let (shape, input) = match output.kind {
             OutputKind::Grad(input) | OutputKind::HessianDiagonal(input) => (layouts[input].shape.clone(), Some(input)),
@@ -420,7 +420,7 @@ fn place_outputs(program: &Program, inputs: &[Operand<'_>]) -> Result<(Geometry,
         });
         outputs.push((OutputPlan { shape, count, fold: None }, operand));
     }
-    let geometry = if all.len() > inputs.len() { Geometry::new(program.row_axis, &all)? } else { geometry };
+    let geometry = Geometry::new(program.row_axis, &all)?;
     let fold = |operand: Option<usize>| operand.map(|operand| geometry.strides[operand]);
     let outputs = outputs.into_iter().map(|(plan, operand)| OutputPlan { fold: fold(operand), ..plan }).collect();
     Ok((geometry, outputs))

@@ -12,7 +12,7 @@ use crate::loss::Loss;
 use crate::lower::OutputKind;
 use crate::plan::dispatches::dispatches;
 use crate::plan::loss::PreparedLoss;
-use crate::plan::operator::Asked;
+use crate::plan::operator::Conditions;
 use crate::plan::passes::PassChoice;
 use crate::plan::problem::{ONE_STEP, Problem, reduce_lanes};
 use crate::plan::spec::PlanSpec;
@@ -55,7 +55,7 @@ impl Export {
         if prepared.signature.outputs.iter().any(|output| matches!(output.mode, Mode::InPlace(_))) {
             return fault("a gradient in place of its input");
         }
-        let (problem, choices) = prepared.choose(&prepared.planned_tensors()?, Asked::default())?;
+        let (problem, choices) = prepared.choose(&prepared.planned_tensors()?, Conditions::default())?;
         let &[rows, cols] = &problem.geometry.domain[..] else {
             return fault("shapes other than [rows, cols]");
         };

@@ -8,11 +8,11 @@ use crate::expr::op::Kind;
 use crate::limits::Limits;
 use crate::lower::{Upstream, Wanted};
 use crate::plan::check::check_capacity;
-use crate::plan::operator::{Asked, Operator, Placed, Prepared, Tensors, TuneFacts};
+use crate::plan::operator::{Conditions, Operator, Placed, Prepared, Tensors, TuneFacts};
 use crate::plan::spec::PlanSpec;
 use crate::plan::uniform::UniformType;
 use crate::schedule::{PassSchedule, Pinned};
-use crate::shape::{DType, Geometry, Layout, Operand, RowAxis, Scope};
+use crate::shape::{DType, Extents, Geometry, Layout, Operand, RowAxis, Scope};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ pub struct Softmax;
 /// Shapes: `input: [.., C]` in f32, of any strides → the extra output `softmax` of that shape. Unit: none.
 /// Gradient: none; a loss that holds [`Expr::softmax`](crate::Expr::softmax) has one.
 /// A row with a NaN or +∞, or of −∞ alone, is NaN, as in PyTorch.
-/// Errors: `Error::DType` unless `input` is f32; `Error::Unsupported` if gradients are asked for; `Error::Limit` for
+/// Errors: `Error::DType` unless `input` is f32; `Error::Unsupported` if gradients are conditions for; `Error::Limit` for
 /// tensors larger than a binding.
 /// Source: `torch.nn.functional.softmax(input, dim=-1)`.
 ///
@@ -185,17 +185,17 @@ impl Prepared for PreparedSoftmax {
         Ok(inputs.iter().flatten().map(|input| input.layout.shape.clone()).collect())
     }
 
-    fn plan(&self, tensors: &Tensors, asked: Asked) -> Result<Planned> {
-        let (geometry, dispatch) = self.dispatch(tensors, asked.pooled)?;
+    fn plan(&self, tensors: &Tensors, conditions: Conditions) -> Result<Planned> {
+        let (geometry, dispatch) = self.dispatch(tensors, conditions.pooled)?;
         let bytes = 8 * geometry.elements();
         // The status word, which nothing sets.
         let scalar_words = 1;
         Ok(Planned { dispatches: vec![dispatch], phases: vec![1], bytes, scalar_words, ..Planned::default() })
     }
 
-    fn explain(&self, tensors: &Tensors, asked: Asked, adapter: &str) -> Result<String> {
-        let (geometry, dispatch) = self.dispatch(tensors, asked.pooled)?;
-        let Geometry { rows, cols, .. } = geometry;
+    fn explain(&self, tensors: &Tensors, conditions: Conditions, adapter: &str) -> Result<String> {
+        let (geometry, dispatch) = self.dispatch(tensors, conditions.pooled)?;
+        let Extents { rows, cols, .. } = geometry.extents;
         let bytes = 8 * geometry.elements();
         let [groups, _] = dispatch.grid;
         Ok(format!(
@@ -244,7 +244,7 @@ mod tests {
     fn word_indices_are_the_shader_compilers() {
         let spec = PlanSpec::new().input("input", DType::F32, &[2, 3]);
         let prepared = softmax().prepare(&spec, &Limits::WEBGPU).unwrap();
-        let planned = prepared.plan(&prepared.planned().unwrap(), Asked::default()).unwrap();
+        let planned = prepared.plan(&prepared.planned().unwrap(), Conditions::default()).unwrap();
         ROWS.check(&planned.dispatches[0].wgsl, "Rows");
     }
 }

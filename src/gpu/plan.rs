@@ -4,7 +4,7 @@ use crate::dispatch::{Dispatch, Planned};
 use crate::error::Result;
 use crate::gpu::device::context::Context;
 use crate::gpu::device::pipeline::Pipeline;
-use crate::plan::operator::{Asked, Operator, Prepared, Tensors};
+use crate::plan::operator::{Conditions, Operator, Prepared, Tensors};
 use crate::plan::spec::PlanSpec;
 use crate::plan::tuning::Tuning;
 use crate::schedule::Pinned;
@@ -103,13 +103,13 @@ impl Inner {
     }
 
     /// The plan's conditions beside its tensors.
-    pub fn asked(&self, pooled: bool) -> Asked {
-        Asked { pooled, tuned: self.tuned }
+    pub fn conditions(&self, pooled: bool) -> Conditions {
+        Conditions { pooled, tuned: self.tuned }
     }
 
     /// The dispatches for the planned shapes.
     pub fn planned(&self) -> Result<Planned> {
-        self.prepared.plan(&self.prepared.planned()?, self.asked(false))
+        self.prepared.plan(&self.prepared.planned()?, self.conditions(false))
     }
 
     pub fn pipeline(&self, dispatch: &Dispatch) -> Result<Arc<Pipeline>> {
@@ -117,8 +117,8 @@ impl Inner {
     }
 
     /// The schedules for these tensors and the reasons, then the outcome of tuning.
-    pub fn explain(&self, tensors: &Tensors, asked: Asked) -> Result<String> {
-        let chosen = self.prepared.explain(tensors, asked, self.ctx.adapter_name())?;
+    pub fn explain(&self, tensors: &Tensors, conditions: Conditions) -> Result<String> {
+        let chosen = self.prepared.explain(tensors, conditions, self.ctx.adapter_name())?;
         Ok(self.tuning.as_ref().map_or(chosen.clone(), |tuning| format!("{chosen}{tuning}")))
     }
 
@@ -146,7 +146,7 @@ impl Plan {
     /// candidates and their medians. Computed by this call.
     pub fn explain(&self) -> String {
         let inner = &self.inner;
-        let explained = inner.prepared.planned().and_then(|tensors| inner.explain(&tensors, inner.asked(false)));
+        let explained = inner.prepared.planned().and_then(|tensors| inner.explain(&tensors, inner.conditions(false)));
         explained.unwrap_or_else(|error| error.to_string())
     }
 

@@ -6,7 +6,7 @@ use crate::expr::Node;
 use crate::lower::Program;
 use crate::plan::passes::PassChoice;
 use crate::plan::problem::{Placement, Problem};
-use crate::schedule::{Footprint, Kernel, PassSchedule, TensorId, Traffic, bytes_moved, traffic};
+use crate::schedule::{Footprint, Footprints, Kernel, PassSchedule, TensorId, Traffic, bytes_moved, traffic};
 use crate::shape::{DType, Geometry, Scope};
 use std::fmt::Write;
 
@@ -67,12 +67,12 @@ impl Problem<'_> {
         let placement = |tensor| self.tensor(tensor).expect("a tensor of the pass is bound");
         let print = |tensor| footprint(&self.geometry, &placement(tensor));
         let accumulates = |output: usize| self.modes[output] == Mode::Accumulate && self.destinations[output].is_none();
-        let rows = self.geometry.rows;
         let mut pass = self.program.passes[pass].clone();
         if known {
             pass.stages.clear();
         }
-        let all = traffic(self.program, &pass, kernel, rows, &print, &accumulates);
+        let footprints = Footprints { rows: self.geometry.rows, of: &print, accumulates: &accumulates };
+        let all = traffic(self.program, &pass, kernel, footprints);
         all.into_iter().map(|visits| (visits, placement(visits.tensor).dtype)).collect()
     }
 

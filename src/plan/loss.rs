@@ -12,13 +12,13 @@ use crate::plan::check::{
     check_capacity, check_grad_dtype, check_in_place, check_input, check_written, missing, mode_of,
 };
 use crate::plan::dispatches::dispatches;
-use crate::plan::operator::{Asked, Operator, Placed, Prepared, Tensors, TuneFacts};
+use crate::plan::operator::{Conditions, Operator, Placed, Prepared, Tensors, TuneFacts};
 use crate::plan::passes::{PassChoice, choose};
 use crate::plan::problem::{Phasing, Placement, Problem, Shard};
 use crate::plan::sizes::Sizes;
 use crate::plan::spec::PlanSpec;
 use crate::schedule::{Kernel, PassSchedule, Pinned, Shape, candidates, forward_and_backward, split_outputs};
-use crate::shape::{DType, Geometry, Layout, Operand, Scope};
+use crate::shape::{DType, Extents, Geometry, Layout, Operand, Scope};
 use std::sync::Arc;
 
 /// Largest bytes of a buffer, whatever a device allows, so that sums of byte offsets fit 64 bits.
@@ -86,7 +86,7 @@ impl PreparedLoss {
             let message = format!("a shard of {name}, which has no classes");
             return Err(Error::Unsupported { message });
         }
-        let cols = self.geometry(&self.planned_inputs(), &[])?.cols;
+        let cols = self.extents(&self.planned_inputs())?.cols;
         let fits = first.checked_add(cols).is_some_and(|end| end <= classes) && classes <= i32::MAX as u64;
         if fits && shards > 0 {
             return Ok(());
@@ -142,30 +142,38 @@ impl PreparedLoss {
         asked.or_else(own).unwrap_or(DType::F32)
     }
 
-    pub fn shape_of(&self, output: usize, geometry: &Geometry) -> Vec<usize> {
+    fn shape_of(&self, output: usize, extents: &Extents) -> Vec<usize> {
         let output = &self.program.outputs[output];
         match output.kind {
-            OutputKind::Loss | OutputKind::Extra(_) => geometry.shape_of(output.scope),
+            OutputKind::Loss | OutputKind::Extra(_) => extents.shape_of(output.scope),
             OutputKind::Denominator => Vec::new(),
             OutputKind::Grad(input) | OutputKind::HessianDiagonal(input) => {
                 let name = &self.program.inputs[input].name;
                 match self.spec.inputs.iter().find(|(input, ..)| input == name) {
                     Some((.., layout)) => layout.shape.clone(),
-                    None => geometry.shape_of(self.program.inputs[input].scope),
+                    None => extents.shape_of(self.program.inputs[input].scope),
                 }
             }
         }
     }
 
+    fn operands<'a>(&'a self, inputs: &'a [Option<Placed>]) -> Vec<Operand<'a>> {
+        let inputs = self.program.inputs.iter().zip(inputs);
+        let operand = |(decl, io): (&'a InputDecl, &'a Option<Placed>)| {
+            io.as_ref().map(|io| Operand { name: &decl.name, scope: decl.scope, layout: &io.layout })
+        };
+        inputs.filter_map(operand).collect()
+    }
+
+    /// Sizes of a problem with these inputs.
+    fn extents(&self, inputs: &[Option<Placed>]) -> Result<Extents> {
+        Extents::new(self.program.row_axis, &self.operands(inputs))
+    }
+
     /// Geometry of these tensors; `outputs` may be empty while their shapes are unknown.
-    pub fn geometry(&self, inputs: &[Option<Placed>], outputs: &[Placed]) -> Result<Geometry> {
+    fn geometry(&self, inputs: &[Option<Placed>], outputs: &[Placed]) -> Result<Geometry> {
         let program = &self.program;
-        let mut operands = Vec::new();
-        for (decl, io) in program.inputs.iter().zip(inputs) {
-            if let Some(io) = io {
-                operands.push(Operand { name: &decl.name, scope: decl.scope, layout: &io.layout });
-            }
-        }
+        let mut operands = self.operands(inputs);
         for (output, io) in program.outputs.iter().zip(outputs) {
             let (name, scope) = match output.kind {
                 OutputKind::Loss => ("loss", output.scope),
@@ -183,10 +191,10 @@ impl PreparedLoss {
     /// The tensors that the plan was made for, contiguous where nothing else was said.
     pub fn planned_tensors(&self) -> Result<Tensors> {
         let mut inputs = self.planned_inputs();
-        let geometry = self.geometry(&inputs, &[])?;
+        let extents = self.extents(&inputs)?;
         for (decl, io) in self.program.inputs.iter().zip(&mut inputs) {
             // The upstream gradient is shaped as the loss; it need not be described.
-            let layout = || Layout::contiguous(&geometry.shape_of(decl.scope));
+            let layout = || Layout::contiguous(&extents.shape_of(decl.scope));
             io.get_or_insert_with(|| Placed::planned(layout(), DType::F32));
         }
         let output = |o: usize| match mode_of(&self.program, &self.spec, o) {
@@ -195,7 +203,7 @@ impl PreparedLoss {
                 let io = inputs[input].as_ref().expect("every input has a layout by now");
                 Placed::planned(io.layout.clone(), io.dtype)
             }
-            _ => Placed::planned(Layout::contiguous(&self.shape_of(o, &geometry)), self.dtype_of(o)),
+            _ => Placed::planned(Layout::contiguous(&self.shape_of(o, &extents)), self.dtype_of(o)),
         };
         let outputs: Vec<Placed> = (0..self.program.outputs.len()).map(output).collect();
         self.check_bytes(&inputs, &outputs)?;
@@ -300,13 +308,13 @@ impl PreparedLoss {
     }
 
     /// The problem, and the choice for each pass: the tuned schedule where these tensors allow it, else the default.
-    pub fn choose(&self, tensors: &Tensors, asked: Asked) -> Result<(Problem<'_>, Vec<PassChoice>)> {
+    pub fn choose(&self, tensors: &Tensors, conditions: Conditions) -> Result<(Problem<'_>, Vec<PassChoice>)> {
         let with = |pinned: Pinned| {
-            let mut problem = self.problem(tensors, asked.pooled, pinned)?;
+            let mut problem = self.problem(tensors, conditions.pooled, pinned)?;
             let choices = choose(&mut problem)?;
             Ok((problem, choices))
         };
-        let tuned = asked.tuned.and_then(|pinned| with(pinned).ok());
+        let tuned = conditions.tuned.and_then(|pinned| with(pinned).ok());
         tuned.map_or_else(|| with(self.spec.pinned), Ok)
     }
 
@@ -362,24 +370,24 @@ impl Prepared for PreparedLoss {
     }
 
     fn output_shapes(&self, inputs: &[Option<Placed>]) -> Result<Vec<Vec<usize>>> {
-        let geometry = self.geometry(inputs, &[])?;
+        let extents = self.extents(inputs)?;
         let shape = |index: usize| match self.program.outputs[index].kind {
             OutputKind::Grad(input) | OutputKind::HessianDiagonal(input) => match &inputs[input] {
                 Some(input) => input.layout.shape.clone(),
-                None => self.shape_of(index, &geometry),
+                None => self.shape_of(index, &extents),
             },
-            _ => self.shape_of(index, &geometry),
+            _ => self.shape_of(index, &extents),
         };
         Ok((0..self.program.outputs.len()).map(shape).collect())
     }
 
-    fn plan(&self, tensors: &Tensors, asked: Asked) -> Result<Planned> {
-        let (problem, choices) = self.choose(tensors, asked)?;
+    fn plan(&self, tensors: &Tensors, conditions: Conditions) -> Result<Planned> {
+        let (problem, choices) = self.choose(tensors, conditions)?;
         dispatches(&problem, &choices, Sizes::of(&problem), problem.bytes())
     }
 
-    fn explain(&self, tensors: &Tensors, asked: Asked, adapter: &str) -> Result<String> {
-        let (problem, choices) = self.choose(tensors, asked)?;
+    fn explain(&self, tensors: &Tensors, conditions: Conditions, adapter: &str) -> Result<String> {
+        let (problem, choices) = self.choose(tensors, conditions)?;
         let planned = dispatches(&problem, &choices, Sizes::of(&problem), problem.bytes())?;
         Ok(problem.explain(&choices, &planned, adapter))
     }
@@ -417,7 +425,7 @@ impl Prepared for PreparedLoss {
     }
 
     fn schedules(&self) -> Result<Vec<PassSchedule>> {
-        let (_, choices) = self.choose(&self.planned_tensors()?, Asked::default())?;
+        let (_, choices) = self.choose(&self.planned_tensors()?, Conditions::default())?;
         Ok(choices.iter().map(|choice| choice.schedule).collect())
     }
 
@@ -426,14 +434,14 @@ impl Prepared for PreparedLoss {
             let message = "tuning a shard of the classes, which does not run by itself".to_owned();
             return Err(Error::Unsupported { message });
         }
-        let (_, choices) = self.choose(&self.planned_tensors()?, Asked::default())?;
+        let (_, choices) = self.choose(&self.planned_tensors()?, Conditions::default())?;
         let shapes: Vec<Shape> = choices.iter().map(|choice| choice.shape).collect();
         Ok(candidates(&self.program, &shapes, &self.limits, self.spec.pinned))
     }
 
     fn tune_facts(&self) -> Result<TuneFacts> {
         let tensors = self.planned_tensors()?;
-        let (problem, choices) = self.choose(&tensors, Asked::default())?;
+        let (problem, choices) = self.choose(&tensors, Conditions::default())?;
         let inputs = self.program.inputs.iter().zip(&tensors.inputs);
         let inputs = inputs.filter_map(|(decl, io)| Some(format!("{} {}", decl.name, io.as_ref()?.dtype)));
         let outputs =

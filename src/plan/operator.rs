@@ -53,7 +53,7 @@ pub struct Tensors {
 
 /// Conditions of a plan beside its tensors.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Asked {
+pub struct Conditions {
     /// Whether some buffer is both read and written.
     pub pooled: bool,
     /// The tuned schedule, used where the tensors allow it.
@@ -88,10 +88,10 @@ pub trait Prepared: Send + Sync {
     fn output_shapes(&self, inputs: &[Option<Placed>]) -> Result<Vec<Vec<usize>>>;
 
     /// The dispatches for these tensors.
-    fn plan(&self, tensors: &Tensors, asked: Asked) -> Result<Planned>;
+    fn plan(&self, tensors: &Tensors, conditions: Conditions) -> Result<Planned>;
 
     /// The schedules for these tensors, and the reasons, in words.
-    fn explain(&self, tensors: &Tensors, asked: Asked, adapter: &str) -> Result<String>;
+    fn explain(&self, tensors: &Tensors, conditions: Conditions, adapter: &str) -> Result<String>;
 
     /// Checks that a parameter may have that value without another kernel.
     fn check_param(&self, param: usize, value: f64, current: f64) -> Result<()>;

@@ -94,8 +94,8 @@ impl Problem<'_> {
         let modes = pass.outputs.iter().map(|&output| self.mode(output)).collect();
         let Windows { access, aligned_to, masked, .. } = windows;
         let axes = self.geometry.axes.map(|size| size > 1);
-        let (pooled, part) = (self.pooled, self.phasing.column_range);
-        let variant = Variant { access, aligned_to, masked, axes, modes, pooled, part };
+        let (pooled, column_range) = (self.pooled, self.phasing.column_range);
+        let variant = Variant { access, aligned_to, masked, axes, modes, pooled, column_range };
         let states = self.row_states(index, &schedule, &pieces, before.map(|choice| choice.states));
         Ok(PassChoice { shape, schedule, variant, pieces, states })
     }
@@ -222,7 +222,7 @@ impl Problem<'_> {
 mod tests {
     use crate::limits::Limits;
     use crate::plan::loss::PreparedLoss;
-    use crate::plan::operator::Asked;
+    use crate::plan::operator::Conditions;
     use crate::plan::spec::{GradMode, PlanSpec};
     use crate::schedule::Kernel;
     use crate::{DType, losses};
@@ -237,7 +237,7 @@ mod tests {
             let spec = spec.grad_mode("input", input).grad_mode("sample_weight", weight);
             let prepared = PreparedLoss::new(&losses::cross_entropy(), &spec, &Limits::WEBGPU).unwrap();
             let tensors = prepared.planned_tensors().unwrap();
-            let (problem, choices) = prepared.choose(&tensors, Asked::default()).unwrap();
+            let (problem, choices) = prepared.choose(&tensors, Conditions::default()).unwrap();
             let kernel = choices.last().unwrap().schedule.kernel;
             let kept = problem.destinations.iter().filter(|destination| destination.is_some()).count();
             (matches!(kernel, Kernel::RowSplit { .. }), kept)

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::limits::Limits;
-use crate::plan::operator::{Asked, Operator};
+use crate::plan::operator::{Conditions, Operator};
 use crate::plan::spec::PlanSpec;
 
 /// The schedules and kernels of a plan, as text.
@@ -20,7 +20,7 @@ pub struct Preview {
 /// As [`Context::plan`](crate::Context::plan).
 pub fn preview(operator: &impl Operator, spec: &PlanSpec, limits: &Limits, device: &str) -> Result<Preview> {
     let prepared = operator.prepare(spec, limits)?;
-    let (tensors, asked) = (prepared.planned()?, Asked::default());
-    let explanation = prepared.explain(&tensors, asked, device)?;
-    Ok(Preview { explanation, kernels: prepared.plan(&tensors, asked)?.kernels() })
+    let (tensors, conditions) = (prepared.planned()?, Conditions::default());
+    let explanation = prepared.explain(&tensors, conditions, device)?;
+    Ok(Preview { explanation, kernels: prepared.plan(&tensors, conditions)?.kernels() })
 }

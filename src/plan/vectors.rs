@@ -114,7 +114,7 @@ impl Problem<'_> {
 mod tests {
     use crate::limits::Limits;
     use crate::plan::loss::PreparedLoss;
-    use crate::plan::operator::{Asked, Tensors};
+    use crate::plan::operator::{Conditions, Tensors};
     use crate::plan::spec::{GradMode, PlanSpec};
     use crate::schedule::Pinned;
     use crate::shape::DType;
@@ -133,7 +133,7 @@ mod tests {
         let prepared = PreparedLoss::new(loss, &spec.clone().pin(pinned), limits).unwrap();
         let mut tensors = prepared.planned_tensors().unwrap();
         edit(&mut tensors);
-        let (_, choices) = prepared.choose(&tensors, Asked::default()).unwrap();
+        let (_, choices) = prepared.choose(&tensors, Conditions::default()).unwrap();
         let choice = choices.last().unwrap();
         let variant = &choice.variant;
         let wide = variant.access.iter().map(|access| access.wide).collect();

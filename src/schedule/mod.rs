@@ -14,7 +14,7 @@ pub use reads::{is_read_by_row, looked_at, roots, tensor_inputs, uses_scalars, u
 pub use separate::forward_and_backward;
 pub use split::split_outputs;
 pub use spread::Spread;
-pub use traffic::{Footprint, TensorId, Traffic, bytes_moved, traffic};
+pub use traffic::{Footprint, Footprints, TensorId, Traffic, bytes_moved, traffic};
 
 use crate::error::{Error, Result};
 use crate::limits::Limits;

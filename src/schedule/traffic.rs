@@ -24,6 +24,17 @@ pub struct Footprint {
     pub value_bytes: u64,
 }
 
+/// Sizes that the traffic of a pass depends on beside its program and kernel.
+#[derive(Clone, Copy)]
+pub struct Footprints<'a> {
+    /// Number of rows.
+    pub rows: u64,
+    /// Size of each tensor.
+    pub of: &'a dyn Fn(TensorId) -> Footprint,
+    /// Whether the output of that index is added to.
+    pub accumulates: &'a dyn Fn(usize) -> bool,
+}
+
 /// The visits of one pass to one tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traffic {
@@ -59,14 +70,8 @@ impl Traffic {
 /// registers, and single elements, once. Row values are loaded once per dispatch; split rows take one dispatch per stage
 /// and one for the outputs. Loads whose value is unused are not counted: a compiler drops them. An accumulated output is
 /// read as well as written.
-pub fn traffic(
-    program: &Program,
-    pass: &Pass,
-    kernel: Kernel,
-    rows: u64,
-    footprint: &dyn Fn(TensorId) -> Footprint,
-    accumulates: &dyn Fn(usize) -> bool,
-) -> Vec<Traffic> {
+pub fn traffic(program: &Program, pass: &Pass, kernel: Kernel, footprints: Footprints<'_>) -> Vec<Traffic> {
+    let Footprints { rows, of: footprint, accumulates } = footprints;
     let stages = pass.stages.len() as u32;
     let inputs = tensor_inputs(program, pass).into_iter().map(|input| {
         let whole = footprint(TensorId::Input(input));
@@ -177,7 +182,8 @@ mod tests {
     /// Reads and writes of the last pass, by name.
     fn visits_of(program: &Program, kernel: Kernel) -> Vec<(String, u32, u32, u64)> {
         let last = program.passes.last().unwrap();
-        let all = traffic(program, last, kernel, ROWS, &dense(program), &|_| false);
+        let footprints = Footprints { rows: ROWS, of: &dense(program), accumulates: &|_| false };
+        let all = traffic(program, last, kernel, footprints);
         let name = |tensor| match tensor {
             TensorId::Input(input) => program.inputs[input].name.clone(),
             TensorId::Output(output) => format!("{:?}", program.outputs[output].kind),
@@ -248,7 +254,8 @@ mod tests {
     fn what_is_added_to_is_read_as_well() {
         let program = program(&losses::mse(), &["input"], false);
         let pass = program.passes.last().unwrap();
-        let all = traffic(&program, pass, Kernel::Elementwise, ROWS, &dense(&program), &|_| true);
+        let footprints = Footprints { rows: ROWS, of: &dense(&program), accumulates: &|_| true };
+        let all = traffic(&program, pass, Kernel::Elementwise, footprints);
         assert_eq!((all[2].reads, all[2].writes, all[2].bytes()), (1, 1, 2 * TENSOR));
     }
 

@@ -36,9 +36,9 @@ pub struct Operand<'a> {
     pub layout: &'a Layout,
 }
 
-/// Sizes of a problem, and each tensor's strides along the merged axes.
+/// Sizes of a problem, from the shapes of its element inputs alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Geometry {
+pub struct Extents {
     /// Rows; without rows, 1.
     pub rows: u64,
     /// Columns; without rows, all elements.
@@ -49,16 +49,68 @@ pub struct Geometry {
     pub domain: Vec<usize>,
     /// Shape of a row value.
     pub row_shape: Vec<usize>,
+    /// The axis of `domain` that makes a row.
+    class: Option<usize>,
+}
+
+/// Sizes of a problem, and each tensor's strides along the merged axes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Sizes.
+    pub extents: Extents,
     /// Merged axes, outermost first; with rows, the last one is the columns.
     pub axes: [u64; 4],
     /// Strides of each operand along `axes`, in the order of the operands.
     pub strides: Vec<[u64; 4]>,
 }
 
+impl std::ops::Deref for Geometry {
+    type Target = Extents;
+    fn deref(&self) -> &Extents {
+        &self.extents
+    }
+}
+
 /// The most f64 that one allocation may hold.
 const MOST_ELEMENTS: u64 = isize::MAX as u64 / 8;
 
-impl Geometry {
+impl Extents {
+    /// Rows and columns from the element inputs among `operands`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for shapes that do not broadcast, and for sizes that no memory holds.
+    pub fn new(row_axis: RowAxis, operands: &[Operand<'_>]) -> Result<Extents> {
+        let domain = domain(operands)?;
+        if domain.contains(&0) {
+            return Err(wrong_domain(operands, "at least one element".to_owned(), &domain));
+        }
+        let elements = domain.iter().try_fold(1u64, |n, &size| n.checked_mul(size as u64));
+        if elements.is_none_or(|n| n > MOST_ELEMENTS) {
+            let expected = format!("at most {MOST_ELEMENTS} elements in all, broadcast");
+            return Err(wrong_domain(operands, expected, &domain));
+        }
+        let class = match row_axis {
+            RowAxis::None => None,
+            RowAxis::Class if domain.len() > 1 => Some(1),
+            RowAxis::Class | RowAxis::Last => match domain.len().checked_sub(1) {
+                Some(last) => Some(last),
+                None => {
+                    return Err(wrong_domain(operands, "at least one axis, that of the row".to_owned(), &domain));
+                }
+            },
+        };
+        let mut row_shape = domain.clone();
+        if let Some(class) = class {
+            row_shape.remove(class);
+        } else {
+            row_shape.clear();
+        }
+        let batch = domain.first().copied().unwrap_or(1) as u64;
+        let cols = class.map_or(domain.iter().product::<usize>(), |class| domain[class]) as u64;
+        let rows = if class.is_some() { row_shape.iter().product::<usize>() as u64 } else { 1 };
+        Ok(Extents { rows, cols, batch, domain, row_shape, class })
+    }
+
     /// Number of elements.
     pub fn elements(&self) -> u64 {
         self.rows * self.cols
@@ -87,50 +139,28 @@ impl Geometry {
             _ => Vec::new(),
         }
     }
+}
 
-    /// Rows and columns from the element inputs among `operands`, and the strides of every operand.
+impl Geometry {
+    /// Sizes from the element inputs among `operands`, and the strides of every operand.
+    ///
+    /// # Errors
+    /// As [`Extents::new`]; [`Error::Shape`] for an operand that does not fit these sizes, and for strides that do not
+    /// merge to four axes.
     pub fn new(row_axis: RowAxis, operands: &[Operand<'_>]) -> Result<Geometry> {
-        let domain = domain(operands)?;
-        let input = operands.first().map_or("(no input)", |operand| operand.name);
-        let wrong = |expected: String, found: &[usize]| Error::Shape {
-            input: input.to_owned(),
-            expected,
-            found: found.to_vec(),
-        };
-        if domain.contains(&0) {
-            return Err(wrong("at least one element".to_owned(), &domain));
-        }
-        let elements = domain.iter().try_fold(1u64, |n, &size| n.checked_mul(size as u64));
-        if elements.is_none_or(|n| n > MOST_ELEMENTS) {
-            return Err(wrong(format!("at most {MOST_ELEMENTS} elements in all, broadcast"), &domain));
-        }
-        let class = match row_axis {
-            RowAxis::None => None,
-            RowAxis::Class if domain.len() > 1 => Some(1),
-            RowAxis::Class | RowAxis::Last => match domain.len().checked_sub(1) {
-                Some(last) => Some(last),
-                None => return Err(wrong("at least one axis, that of the row".to_owned(), &domain)),
-            },
-        };
-        let mut row_shape = domain.clone();
-        if let Some(class) = class {
-            row_shape.remove(class);
-        } else {
-            row_shape.clear();
-        }
-        let batch = domain.first().copied().unwrap_or(1) as u64;
-        let cols = class.map_or(domain.iter().product::<usize>(), |class| domain[class]) as u64;
-        let rows = row_shape.iter().product::<usize>() as u64;
+        let extents = Extents::new(row_axis, operands)?;
+        let Extents { ref domain, ref row_shape, class, cols, .. } = extents;
         // Strides along the axes of rows (of elements, without rows), then along the columns.
-        let outer = if class.is_some() { &row_shape } else { &domain };
+        let outer = if class.is_some() { row_shape } else { domain };
         let mut along: Vec<(Vec<u64>, u64)> = Vec::new();
         for operand in operands {
-            along.push(strides_of(operand, &domain, outer, class, cols)?);
+            along.push(strides_of(operand, domain, outer, class, cols)?);
         }
         let keep = if class.is_some() { 3 } else { 4 };
         let merged = merge(outer, along.iter().map(|a| &a.0[..]).collect(), keep);
         let Some((sizes, merged)) = merged else {
-            return Err(wrong(format!("strides that merge to at most {keep} axes; make a contiguous copy"), &domain));
+            let expected = format!("strides that merge to at most {keep} axes; make a contiguous copy");
+            return Err(wrong_domain(operands, expected, domain));
         };
         let mut axes = [1; 4];
         axes[keep - sizes.len()..keep].copy_from_slice(&sizes);
@@ -146,9 +176,14 @@ impl Geometry {
         if class.is_some() {
             axes[3] = cols;
         }
-        let (rows, cols) = if class.is_some() { (rows, cols) } else { (1, cols) };
-        Ok(Geometry { rows, cols, batch, domain, row_shape, axes, strides })
+        Ok(Geometry { extents, axes, strides })
     }
+}
+
+/// The error of a domain, which names the first operand.
+fn wrong_domain(operands: &[Operand<'_>], expected: String, domain: &[usize]) -> Error {
+    let input = operands.first().map_or("(no input)", |operand| operand.name);
+    Error::Shape { input: input.to_owned(), expected, found: domain.to_vec() }
 }
 
 /// The shape that all element inputs broadcast to.

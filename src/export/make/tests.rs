@@ -25,7 +25,7 @@ fn planned(loss: &Loss, spec: &PlanSpec) -> (Planned, Vec<Kernel>) {
     let prepared = PreparedLoss::new(loss, spec, &Limits::WEBGPU).unwrap();
     let tensors = prepared.planned_tensors().unwrap();
     let kernels = prepared.schedules().unwrap().iter().map(|schedule| schedule.kernel).collect();
-    (prepared.plan(&tensors, Asked::default()).unwrap(), kernels)
+    (prepared.plan(&tensors, Conditions::default()).unwrap(), kernels)
 }
 
 /// Whether the formulas give the dispatches of that shape.

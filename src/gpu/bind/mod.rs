@@ -28,8 +28,8 @@ impl Plan {
     pub fn bind(&self, bindings: &Bindings) -> Result<Bound> {
         let inner = &self.inner;
         let tensors = self.tensors(bindings)?;
-        let (placed, asked) = (tensors.placed(), inner.asked(tensors.pooled));
-        let planned = inner.prepared.plan(&placed, asked)?;
+        let (placed, conditions) = (tensors.placed(), inner.conditions(tensors.pooled));
+        let planned = inner.prepared.plan(&placed, conditions)?;
         let buffers = Buffers::new(inner, &tensors, &planned)?;
         let uniforms = Uniforms::new(inner, &planned)?;
         let bound = |dispatch: &Dispatch| buffers.bind(dispatch, &uniforms);
@@ -57,7 +57,7 @@ impl Plan {
             status,
             bytes: planned.bytes,
             tensors: placed,
-            asked,
+            conditions,
         };
         // Scalar inputs are copied, not bound: one recording validates these copies.
         inner.ctx.scoped("a recorded step", || {
@@ -147,7 +147,7 @@ impl<'a> Buffers<'a> {
             Slot::Workspace => (&self.workspace, None),
             Slot::Scalars => (&self.scalars, None),
             Slot::States(exchange) => (self.exchanges[exchange].states.buffer(), None),
-            Slot::AllStates(exchange) => (self.exchanges[exchange].gathered.buffer(), None),
+            Slot::AllStates(exchange) => (self.exchanges[exchange].all_states.buffer(), None),
         };
         let in_buffer = |[start, end]: [u64; 2]| [start, end.min(buffer.size() - buffer.size() % 4)];
         let Some([start, end]) = region.bytes.map(in_buffer).or(whole) else { return buffer.as_entire_binding() };
@@ -166,7 +166,7 @@ fn bound_exchange(inner: &Inner, exchange: &Exchange) -> Result<BoundExchange> {
     }
     let [rows, words, shards] = [exchange.rows, exchange.words, exchange.shards].map(|count| count as usize);
     let zeros = |shape: &[usize]| Tensor::zeros(&inner.ctx, DType::U32, shape);
-    Ok(BoundExchange { states: zeros(&[rows, words])?, gathered: zeros(&[shards, rows, words])? })
+    Ok(BoundExchange { states: zeros(&[rows, words])?, all_states: zeros(&[shards, rows, words])? })
 }
 
 /// One buffer that holds every uniform once.

@@ -9,7 +9,7 @@ use crate::gpu::device::context::Context;
 use crate::gpu::device::pipeline::Pipeline;
 use crate::gpu::plan::Plan;
 use crate::gpu::tensor::Tensor;
-use crate::plan::operator::{Asked, Tensors};
+use crate::plan::operator::{Conditions, Tensors};
 use crate::shape::Element;
 use status::Status;
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ pub(crate) struct BoundDispatch {
 /// Tensors of one exchange: this shard's states, and the states of all shards.
 pub(crate) struct BoundExchange {
     pub states: Tensor,
-    pub gathered: Tensor,
+    pub all_states: Tensor,
 }
 
 /// A plan with its buffers: records a step into any encoder of its device.
@@ -48,7 +48,7 @@ pub struct Bound {
     pub(crate) bytes: u64,
     /// The tensors, for explanations.
     pub(crate) tensors: Tensors,
-    pub(crate) asked: Asked,
+    pub(crate) conditions: Conditions,
     /// Dropped last, when the pipelines above are free and its drop trims the cache.
     pub(crate) plan: Plan,
 }
@@ -96,7 +96,7 @@ impl Bound {
         Err(Error::Unsupported { message })
     }
 
-    /// Records these dispatches, with a timestamp before and one after, if asked for.
+    /// Records these dispatches, with a timestamp before and one after, if conditions for.
     pub(crate) fn encode_timed(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -216,7 +216,7 @@ impl Bound {
 
     /// The schedules for these tensors and the reasons, as in [`Plan::explain`].
     pub fn explain(&self) -> String {
-        self.plan.inner.explain(&self.tensors, self.asked).unwrap_or_else(|error| error.to_string())
+        self.plan.inner.explain(&self.tensors, self.conditions).unwrap_or_else(|error| error.to_string())
     }
 
     /// Reads the status word: the first row with a label out of range, since it was last reported. Reporting it clears

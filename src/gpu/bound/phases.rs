@@ -67,7 +67,7 @@ impl Bound {
     /// # Errors
     /// As [`Bound::encode_states`].
     pub fn gathered(&self, exchange: usize) -> Result<&Tensor> {
-        Ok(&self.exchange(exchange)?.gathered)
+        Ok(&self.exchange(exchange)?.all_states)
     }
 
     /// Records the loss and all other outputs but the gradients; for a shard, after its last exchange.
