@@ -63,6 +63,11 @@ pub struct Dispatch<N = u64> {
 pub const FIRST_STORAGE: u32 = 2;
 
 impl<N> Dispatch<N> {
+    /// First line of its kernel: the loss, the kernel, and the shape class.
+    pub fn title(&self) -> &str {
+        self.wgsl.lines().next().unwrap_or_default()
+    }
+
     /// Binding numbers of its uniforms, and whether each storage buffer is written.
     pub fn layout(&self) -> (Vec<u32>, Vec<bool>) {
         (self.uniforms.iter().map(|u| u.0).collect(), self.storage.iter().map(|region| region.writes).collect())

@@ -1,6 +1,6 @@
 //! Plans: an operator prepared for shapes on a device, with its pipelines and its workspace.
 
-use crate::dispatch::{Dispatch, Planned};
+use crate::dispatch::Planned;
 use crate::error::Result;
 use crate::gpu::device::context::Context;
 use crate::gpu::device::pipeline::Pipeline;
@@ -25,13 +25,24 @@ pub(crate) struct Inner {
     /// The tuned schedule, used where the tensors allow it.
     tuned: Option<Pinned>,
     pub tuning: Option<Tuning>,
-    /// Pipelines for the planned shapes; holding them keeps them in the cache.
-    pipelines: Vec<Arc<Pipeline>>,
+    /// The dispatches for the planned shapes; holding their pipelines keeps these in the cache.
+    ready: Option<Ready>,
+}
+
+/// Dispatches for some tensors, with their pipelines.
+#[derive(Clone)]
+pub(crate) struct Ready {
+    tensors: Tensors,
+    conditions: Conditions,
+    /// The dispatches; of each kernel only the title, because its text is the pipeline's by now.
+    pub planned: Arc<Planned>,
+    /// Pipelines of [`Planned::all`], in that order.
+    pub pipelines: Arc<[Arc<Pipeline>]>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.pipelines.clear();
+        self.ready = None;
         self.ctx.pipeline_cache().trim();
     }
 }
@@ -70,7 +81,7 @@ impl Context {
             work: Arc::default(),
             tuned: None,
             tuning: None,
-            pipelines: Vec::new(),
+            ready: None,
         };
         plan.warm()?;
         Ok(Plan { inner: Arc::new(plan) })
@@ -88,32 +99,36 @@ impl Inner {
             work: self.work.clone(),
             tuned,
             tuning,
-            pipelines: Vec::new(),
+            ready: None,
         };
         other.warm()?;
         Ok(other)
     }
 
-    /// Makes the pipelines for the planned shapes.
+    /// Makes the dispatches and the pipelines for the planned shapes.
     fn warm(&mut self) -> Result<()> {
-        let planned = self.planned()?;
-        self.pipelines = planned.all().map(|dispatch| self.pipeline(dispatch)).collect::<Result<_>>()?;
+        self.ready = Some(self.ready(self.prepared.planned()?, self.conditions(false))?);
         // If all pipelines were cached, the device was not called yet.
         self.ctx.check_device()
+    }
+
+    /// The dispatches for these tensors: those that the plan holds, or else made now.
+    pub fn ready(&self, tensors: Tensors, conditions: Conditions) -> Result<Ready> {
+        let is_known = |ready: &&Ready| ready.conditions == conditions && ready.tensors == tensors;
+        if let Some(known) = self.ready.as_ref().filter(is_known) {
+            return Ok(known.clone());
+        }
+        let mut planned = self.prepared.plan(&tensors, conditions)?;
+        let pipelines = planned.all().map(|dispatch| self.ctx.pipeline(dispatch)).collect::<Result<_>>()?;
+        for dispatch in planned.scalars.iter_mut().chain(&mut planned.dispatches) {
+            dispatch.wgsl = dispatch.title().into();
+        }
+        Ok(Ready { tensors, conditions, planned: Arc::new(planned), pipelines })
     }
 
     /// The plan's conditions beside its tensors.
     pub fn conditions(&self, pooled: bool) -> Conditions {
         Conditions { pooled, tuned: self.tuned }
-    }
-
-    /// The dispatches for the planned shapes.
-    pub fn planned(&self) -> Result<Planned> {
-        self.prepared.plan(&self.prepared.planned()?, self.conditions(false))
-    }
-
-    pub fn pipeline(&self, dispatch: &Dispatch) -> Result<Arc<Pipeline>> {
-        self.ctx.pipeline(dispatch)
     }
 
     /// The schedules for these tensors and the reasons, then the outcome of tuning.
@@ -156,7 +171,8 @@ impl Plan {
     /// # Errors
     /// None for a plan that could be made.
     pub fn kernels(&self) -> Result<Vec<String>> {
-        Ok(self.inner.planned()?.kernels())
+        let inner = &self.inner;
+        Ok(inner.prepared.plan(&inner.prepared.planned()?, inner.conditions(false))?.kernels())
     }
 
     /// The outcome of tuning, if the plan comes from [`Plan::tune`].

@@ -52,7 +52,7 @@ pub struct Tensors {
 }
 
 /// Conditions of a plan beside its tensors.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Conditions {
     /// Whether some buffer is both read and written.
     pub pooled: bool,

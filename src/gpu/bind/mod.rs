@@ -9,7 +9,8 @@ use crate::dispatch::{Dispatch, Exchange, FIRST_STORAGE, Planned, Region, Slot, 
 use crate::error::{Error, Result};
 use crate::gpu::bound::status::{NO_BAD_ROW, Status};
 use crate::gpu::bound::{Bound, BoundDispatch, BoundExchange};
-use crate::gpu::plan::{Inner, Plan};
+use crate::gpu::device::pipeline::Pipeline;
+use crate::gpu::plan::{Inner, Plan, Ready};
 use crate::gpu::tensor::Tensor;
 use crate::shape::DType;
 use std::sync::{Arc, Mutex};
@@ -29,12 +30,13 @@ impl Plan {
         let inner = &self.inner;
         let tensors = self.tensors(bindings)?;
         let (placed, conditions) = (tensors.placed(), inner.conditions(tensors.pooled));
-        let planned = inner.prepared.plan(&placed, conditions)?;
+        let Ready { planned, pipelines, .. } = inner.ready(placed.clone(), conditions)?;
         let buffers = Buffers::new(inner, &tensors, &planned)?;
         let uniforms = Uniforms::new(inner, &planned)?;
-        let bound = |dispatch: &Dispatch| buffers.bind(dispatch, &uniforms);
-        let scalar_dispatches = planned.scalars.iter().map(bound).collect::<Result<Vec<_>>>()?;
-        let dispatches = planned.dispatches.iter().map(bound).collect::<Result<Vec<_>>>()?;
+        let bound = planned.all().zip(pipelines.iter());
+        let bound = bound.map(|(dispatch, pipeline)| buffers.bind(dispatch, pipeline, &uniforms));
+        let mut scalar_dispatches = bound.collect::<Result<Vec<_>>>()?;
+        let dispatches = scalar_dispatches.split_off(planned.scalars.len());
         let params = inner.prepared.signature().params.iter().map(|param| param.decl.value);
         let params = Arc::new(Mutex::new(params.collect()));
         let status = planned
@@ -46,7 +48,7 @@ impl Plan {
             plan: self.clone(),
             scalar_dispatches,
             dispatches,
-            phases: planned.phases,
+            phases: planned.phases.clone(),
             exchanges,
             copies,
             scalars,
@@ -109,9 +111,8 @@ impl<'a> Buffers<'a> {
         Ok(Buffers { inner, tensors, workspace, scalars, kept, exchanges, copies })
     }
 
-    fn bind(&self, dispatch: &Dispatch, uniforms: &Uniforms) -> Result<BoundDispatch> {
+    fn bind(&self, dispatch: &Dispatch, pipeline: &Arc<Pipeline>, uniforms: &Uniforms) -> Result<BoundDispatch> {
         let ctx = &self.inner.ctx;
-        let pipeline = self.inner.pipeline(dispatch)?;
         let of_uniform = dispatch
             .uniforms
             .iter()
@@ -119,10 +120,10 @@ impl<'a> Buffers<'a> {
         let storage = (FIRST_STORAGE..).zip(&dispatch.storage);
         let storage = storage.map(|(binding, region)| wgpu::BindGroupEntry { binding, resource: self.region(region) });
         let entries: Vec<wgpu::BindGroupEntry<'_>> = of_uniform.chain(storage).collect();
-        let label = dispatch.wgsl.lines().next();
+        let label = Some(dispatch.title());
         let descriptor = wgpu::BindGroupDescriptor { label, layout: &pipeline.layout, entries: &entries };
         let group = ctx.caught("a bind group", 0, || ctx.device().create_bind_group(&descriptor))?;
-        Ok(BoundDispatch { pipeline, group, grid: dispatch.grid.map(|groups| groups as u32) })
+        Ok(BoundDispatch { pipeline: pipeline.clone(), group, grid: dispatch.grid.map(|groups| groups as u32) })
     }
 
     /// The bytes that a region names, or else all of its buffer or tensor.

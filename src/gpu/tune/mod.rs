@@ -140,7 +140,9 @@ impl Plan {
         if let Some(plan) = kept_in.as_ref().and_then(|(cache, key)| plain.known(cache, key)) {
             return Ok(plan);
         }
-        let kept: u64 = plain.inner.planned()?.kept.iter().map(|kept| kept.bytes).fold(0, u64::saturating_add);
+        let inner = &plain.inner;
+        let ready = inner.ready(inner.prepared.planned()?, inner.conditions(false))?;
+        let kept: u64 = ready.planned.kept.iter().map(|kept| kept.bytes).fold(0, u64::saturating_add);
         let most = (KEPT_BYTES / kept.max(1)).clamp(2, schedules.len().max(2) as u64);
         let schedules = &schedules[..schedules.len().min(most as usize).min(options.most.saturating_add(1))];
         let mut tuning = plain.measure(schedules, options)?;
