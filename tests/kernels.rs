@@ -45,7 +45,7 @@ fn variant(program: &Program, pass: usize, mode: Mode, dtype: DType, masked: boo
             Slot::Output(output) => (program.outputs[*output].scope, program.outputs[*output].scope == Scope::Element),
             _ => unreachable!("a tensor"),
         };
-        let has_columns = matches!(scope, Scope::Element | Scope::Column);
+        let has_columns = scope.has_columns();
         let along = if has_columns { Along::Unit } else { Along::Repeat };
         // Columns' values begin at a vector of their own.
         let vector = scope == Scope::Element || (scope == Scope::Column && !masked);

@@ -3,7 +3,6 @@
 
 use crate::expr::{Node, NodeId};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Pass, Program};
-use crate::shape::Scope;
 
 /// Name of the field or variable that holds the bits of a poison, given its index.
 pub(super) fn bits(poison: usize) -> String {
@@ -102,5 +101,5 @@ pub(super) fn bits_of_value(value: &str) -> String {
 
 /// Whether a node has one value per element or per column.
 pub(super) fn is_of_columns(program: &Program, id: NodeId) -> bool {
-    matches!(program.scope(id), Scope::Element | Scope::Column)
+    program.scope(id).has_columns()
 }

@@ -113,7 +113,7 @@ impl<'f, 'a> Row<'f, 'a> {
     }
 
     fn is_element(&self, id: NodeId) -> bool {
-        matches!(self.frame.program.scope(id), Scope::Element | Scope::Column)
+        self.frame.program.scope(id).has_columns()
     }
 
     fn row_nodes(&self) -> impl Iterator<Item = NodeId> {

@@ -116,7 +116,7 @@ impl<'p> Builder<'p> {
 
     /// The value of a node. With a label `at`, an element node's value at the label's column.
     pub fn value(&mut self, id: NodeId, at: Option<ValueId>) -> ValueId {
-        let at = at.filter(|_| matches!(self.program.scope(id), Scope::Element | Scope::Column));
+        let at = at.filter(|_| self.program.scope(id).has_columns());
         if let Some(&known) = self.memo.get(&(id, at)) {
             return known;
         }
@@ -167,7 +167,7 @@ impl<'p> Builder<'p> {
                 let decl = &self.program.inputs[input];
                 let level = match decl.scope {
                     Scope::Param | Scope::Scalar | Scope::Total => Level::Global,
-                    Scope::Element | Scope::Column if self.program.has_rows() => Level::Element,
+                    scope if scope.has_columns() && self.program.has_rows() => Level::Element,
                     _ => Level::Row,
                 };
                 (level, decl.kind, 0)

@@ -19,7 +19,7 @@ pub fn diagonal<'g>(g: Expr<'g>, input: NodeId) -> Option<Expr<'g>> {
         let out = graph.expr(id);
         let found = if id == input {
             Some(graph.constant(1.0))
-        } else if !matches!(out.scope(), Scope::Element | Scope::Column) {
+        } else if !out.scope().has_columns() {
             gradients(out, graph.constant(1.0), &[input])[0]
         } else {
             element_tangent(out, &tangent, input)

@@ -76,7 +76,7 @@ impl Known<'_> {
     }
 
     fn is_element(&self, id: NodeId) -> bool {
-        matches!(self.scope(id), Scope::Element | Scope::Column)
+        self.scope(id).has_columns()
     }
 
     fn no_number(&self, id: NodeId, what: &str) -> Option<String> {

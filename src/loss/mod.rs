@@ -381,7 +381,7 @@ impl Loss {
             if let Some(error) = b.fault.into_inner() {
                 return Err(error);
             }
-            if extra.kind() != Kind::Float || matches!(extra.scope(), Scope::Element | Scope::Column) {
+            if extra.kind() != Kind::Float || extra.scope().has_columns() {
                 let message = format!("the extra output `{name}` is not one number per row or in all");
                 return Err(Error::Expr { loss: loss.clone(), message });
             }

@@ -177,16 +177,13 @@ fn place_looks(
 
 /// Whether a look reads elements. A gate does not count: it is asked when the row is known.
 fn is_of_columns(program: &Program, look: &Look) -> bool {
-    [Some(look.node), look.element]
-        .into_iter()
-        .flatten()
-        .any(|id| matches!(program.scope(id), Scope::Element | Scope::Column))
+    [Some(look.node), look.element].into_iter().flatten().any(|id| program.scope(id).has_columns())
 }
 
 /// The stage of a look at elements whose condition is known after `known` stages: the first that reads the elements
 /// anyway, else the last one. Adds a stage if there are only `known`.
 fn stage_of(program: &Program, stages: &mut Vec<Stage>, look: &Look, known: usize) -> usize {
-    let is_element = |id: NodeId| matches!(program.scope(id), Scope::Element | Scope::Column);
+    let is_element = |id: NodeId| program.scope(id).has_columns();
     let visits = |stage: &Stage| {
         let operands: Vec<NodeId> = stage.reduces.iter().flat_map(|id| program.node(*id).operands()).collect();
         program.below(&operands, |id| !is_element(id)).contains(&look.node)

@@ -7,7 +7,6 @@
 use crate::expr::condition::{and, not, or, terms};
 use crate::expr::op::{Kind, Op};
 use crate::expr::{Graph, Node, NodeId, Reduce};
-use crate::shape::Scope;
 use std::collections::HashMap;
 
 /// Kind of a check.
@@ -215,7 +214,7 @@ impl Demands<'_> {
     }
 
     fn is_of_element(&self, id: NodeId) -> bool {
-        matches!(self.graph.scope(id), Scope::Element | Scope::Column)
+        self.graph.scope(id).has_columns()
     }
 
     fn both(&self, condition: Condition, more: NodeId) -> Condition {
@@ -276,6 +275,7 @@ impl Demands<'_> {
 mod tests {
     use super::*;
     use crate::expr::Expr;
+    use crate::shape::Scope;
 
     fn printed(build: impl for<'g> Fn(&'g Graph) -> Expr<'g>) -> Vec<String> {
         let graph = Graph::new();

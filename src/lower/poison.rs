@@ -138,7 +138,7 @@ fn note_taken(
     taken: &mut HashMap<NodeId, Option<NodeId>>,
 ) {
     let of_total = |mut id: NodeId| {
-        if has_rows && matches!(graph.scope(id), Scope::Element | Scope::Column) {
+        if has_rows && graph.scope(id).has_columns() {
             id = graph.expr(id).select(1.0, 0.0).max().gt(0.0).id;
         }
         if graph.scope(id) > Scope::Total {

@@ -86,7 +86,7 @@ impl<'g> Lowered<'g> {
                     let (here, whole) = (graph.expr(done[&x]), graph.expr(x));
                     (((exp_below(here, whole) - 1.0) - exp_sum_rest(whole)) * inverse_sum(whole)).id
                 }
-                (None, _) if !matches!(graph.scope(id), Scope::Element | Scope::Column) => id,
+                (None, _) if !graph.scope(id).has_columns() => id,
                 (None, node) => graph.add(node.map(|operand| done[&operand])).id,
             };
             done.insert(id, new);
@@ -99,9 +99,7 @@ impl<'g> Lowered<'g> {
         let graph = self.graph;
         self.replace(root, &|id| match graph.node(id) {
             Node::ColIndex => Some(column),
-            Node::Input(_) if matches!(graph.scope(id), Scope::Element | Scope::Column) => {
-                Some(graph.expr(id).at(graph.expr(label)).id)
-            }
+            Node::Input(_) if graph.scope(id).has_columns() => Some(graph.expr(id).at(graph.expr(label)).id),
             _ => None,
         })
     }
@@ -134,9 +132,7 @@ impl<'g> Lowered<'g> {
                     }
                 }
                 // Elements go to their row first.
-                Node::SumOver(to, x) if self.has_rows && matches!(graph.scope(x), Scope::Element | Scope::Column) => {
-                    new(x).sum().sum_over(to)
-                }
+                Node::SumOver(to, x) if self.has_rows && graph.scope(x).has_columns() => new(x).sum().sum_over(to),
                 other => graph.add(other.map(|operand| done[&operand])),
             };
             done.insert(id, expanded.id);

@@ -126,7 +126,7 @@ impl Problem<'_> {
             Slot::Output(output) => self.program.outputs[output].scope,
             Slot::Workspace | Slot::Scalars | Slot::Kept(_) | Slot::States(_) | Slot::AllStates(_) => return false,
         };
-        matches!(scope, Scope::Element | Scope::Column)
+        scope.has_columns()
     }
 
     pub(crate) fn reduce_lanes(&self) -> u32 {

@@ -68,7 +68,7 @@ pub fn visited_inputs(program: &Program, pass: &Pass) -> Vec<usize> {
         nodes.iter().filter(|id| visits(id)).any(|id| program.node(*id).operands().any(|operand| is_input(&operand)))
             || roots(program, pass).iter().any(is_input)
     };
-    let spans = |input: &usize| matches!(program.inputs[*input].scope, Scope::Element | Scope::Column);
+    let spans = |input: &usize| program.inputs[*input].scope.has_columns();
     tensor_inputs(program, pass).into_iter().filter(|input| spans(input) && is_visited(input)).collect()
 }
 

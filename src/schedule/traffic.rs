@@ -75,7 +75,7 @@ pub fn traffic(program: &Program, pass: &Pass, kernel: Kernel, footprints: Footp
     let stages = pass.stages.len() as u32;
     let inputs = tensor_inputs(program, pass).into_iter().map(|input| {
         let whole = footprint(TensorId::Input(input));
-        let is_element = matches!(program.inputs[input].scope, Scope::Element | Scope::Column);
+        let is_element = program.inputs[input].scope.has_columns();
         let dense = loops(program, pass).iter().filter(|roots| visits(program, roots, input)).count() as u32;
         let reads = match kernel {
             Kernel::Row | Kernel::RowSplit { .. } if is_element && dense > 0 => dense,
@@ -95,7 +95,7 @@ pub fn traffic(program: &Program, pass: &Pass, kernel: Kernel, footprints: Footp
 
 /// Nodes computed by each loop over a row's columns: one loop per stage, one for the element outputs.
 fn loops(program: &Program, pass: &Pass) -> Vec<Vec<NodeId>> {
-    let is_element = |id: &NodeId| matches!(program.scope(*id), Scope::Element | Scope::Column);
+    let is_element = |id: &NodeId| program.scope(*id).has_columns();
     let operand = |id: &NodeId| program.node(*id).operands().next().expect("a reduction has an operand");
     let looked = |place: LookPlace| {
         let looks = pass.poison.iter().flat_map(move |poison| poison.at(place));
@@ -119,7 +119,7 @@ fn loops(program: &Program, pass: &Pass) -> Vec<Vec<NodeId>> {
 /// Whether an input is read at every column below these roots, not only at labels.
 fn visits(program: &Program, roots: &[NodeId], input: usize) -> bool {
     let is_input = |id: NodeId| *program.node(id) == Node::Input(input as u32);
-    let is_element = |id: NodeId| matches!(program.scope(id), Scope::Element | Scope::Column);
+    let is_element = |id: NodeId| program.scope(id).has_columns();
     program.below(roots, |id| !is_element(id)).into_iter().any(is_input)
 }
 

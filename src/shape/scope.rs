@@ -21,6 +21,11 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Whether a value varies along the columns.
+    pub fn has_columns(self) -> bool {
+        matches!(self, Scope::Column | Scope::Element)
+    }
+
     /// The scope of a value computed from both.
     pub fn join(self, other: Scope) -> Scope {
         let (outer, inner) = if self <= other { (self, other) } else { (other, self) };

@@ -183,7 +183,7 @@ impl<'r> Grower<'r> {
     /// An element or column value between −30 and 30.
     fn element(&mut self, depth: usize) -> Grown {
         let (x, range) = self.grow(Scope::Element, depth);
-        if matches!(x.scope(), Scope::Element | Scope::Column) {
+        if x.scope().has_columns() {
             return tame((x, range), 30.0);
         }
         let sum = Tree::op(Op::Add, [x, Tree::input("input")]);
@@ -215,7 +215,7 @@ impl<'r> Grower<'r> {
 
     fn sum_over(&mut self, to: Scope, x: Grown) -> Grown {
         let terms = if to == Scope::Group { self.group_rows } else { self.rows };
-        let terms = if matches!(x.0.scope(), Scope::Element | Scope::Column) { terms * self.cols } else { terms };
+        let terms = if x.0.scope().has_columns() { terms * self.cols } else { terms };
         let n = terms as f64;
         let range = Range::new((n * x.1.low).min(0.0), (n * x.1.high).max(0.0));
         // Sums of thousands are means as a rule, so that what is made of them is neither flat nor steep.

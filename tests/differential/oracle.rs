@@ -314,7 +314,7 @@ impl<'o> Oracle<'o> {
             }
             Tree::SumOver(to, x) => {
                 let x = self.tree(x);
-                let inner = if matches!(x.scope, Scope::Element | Scope::Column) { Scope::Element } else { Scope::Row };
+                let inner = if x.scope.has_columns() { Scope::Element } else { Scope::Row };
                 let inner = if x.scope == Scope::Group { Scope::Group } else { inner };
                 let mut values = vec![[0.0; 2]; self.count(*to)];
                 for k in 0..self.count(inner) {
