@@ -7,7 +7,7 @@
 //! element. Two windows per step are for loads of 64-bit integers: each window is one half of such a vector.
 
 use super::{Access, Along, Binding, Mode, Slot, Variant, tensors};
-use crate::lower::{Pass, Program};
+use crate::lower::{Over, Pass, Program};
 use crate::schedule::{uses_scalars, uses_work};
 use crate::shape::DType;
 use crate::shape::Scope;
@@ -158,10 +158,31 @@ impl<'a> Frame<'a> {
         if self.program.has_rows() { 3 } else { 4 }
     }
 
-    /// Indices along the axes, `a0` to `a3`, from the index of a row or element.
+    /// Whether a tensor has one value per group.
+    fn is_of_groups(&self, slot: Slot) -> bool {
+        match slot {
+            Slot::Input(input) => self.program.inputs[input].scope == Scope::Group,
+            Slot::Output(output) => self.program.outputs[output].scope == Scope::Group,
+            _ => false,
+        }
+    }
+
+    /// The group of an item of the pass.
+    pub fn group(&self, item: &str) -> String {
+        match self.pass.over {
+            Over::Rows => format!("{item} / shape.group_rows"),
+            Over::Groups => item.to_owned(),
+        }
+    }
+
+    /// Indices along the axes, `a0` to `a3`, from the index of a row or element; `group`, where a tensor has one value
+    /// per group.
     pub fn coordinates(&self, index: &str) -> String {
         let used: Vec<usize> = (0..self.outer_axes()).filter(|&axis| self.variant.axes[axis]).collect();
         let mut text = String::new();
+        if self.slots.iter().any(|slot| self.is_of_groups(*slot)) {
+            putln!(text, "    let group = {};", self.group(&format!("(shape.first_item + {index})")));
+        }
         let mut rest = index.to_owned();
         for (k, &axis) in used.iter().enumerate().rev() {
             if k == 0 {
@@ -184,6 +205,10 @@ impl<'a> Frame<'a> {
             true => format!("shape.tensors[{}].x", 2 * tensor + 1),
             false => format!("o.first{tensor}"),
         };
+        if self.is_of_groups(slot) {
+            put!(text, " + group * shape.tensors[{}].w", 2 * tensor);
+            return text;
+        }
         for axis in (0..3).filter(|&axis| self.variant.axes[axis]) {
             put!(text, " + a{axis} * shape.tensors[{}][{axis}]", 2 * tensor);
         }

@@ -173,10 +173,6 @@ fn totals_text(emit: &Emit<'_, '_>) -> String {
     for (k, total) in totals(frame).iter().enumerate() {
         let operand = program.node(*total).operands().next().expect("a sum has an operand");
         let mut value = emit.value(operand);
-        if program.scope(operand) == Scope::Group {
-            // A group counts once, at its first row.
-            value = format!("select(0.0, {value}, {ITEM} % shape.group_rows == 0u)");
-        }
         value = lenient_value(program, frame.pass, *total, value, &|id| emit.value(id));
         if frame.is_masked() {
             value = format!("select(F4(0.0), {value}, valid)");
@@ -258,7 +254,7 @@ fn load(frame: &Frame<'_>, id: NodeId, fetched: &[usize], spelled: &dyn Fn(NodeI
         }
         Node::At(x, label) => gather(frame, id, x, &spelled(label)),
         Node::SumOver(Scope::Group, _) => {
-            let load = group_load(program, id, ITEM);
+            let load = group_load(frame, id, ITEM);
             format!("    let b{n} = {load};\n    let e{n} = bitcast<f32>(b{n});\n")
         }
         // Only gathers read it here, and their value is the label itself.

@@ -113,6 +113,7 @@ pub(super) fn count(extent: Extent) -> String {
     match extent {
         Extent::Cols => "f32(shape.classes)".to_owned(),
         Extent::Rows => "f32(shape.rows)".to_owned(),
+        Extent::Groups => "f32(shape.groups)".to_owned(),
         Extent::GroupRows => "f32(shape.group_rows)".to_owned(),
         Extent::Elements => "shape.elements".to_owned(),
         Extent::Batch => "f32(shape.batch)".to_owned(),
@@ -233,7 +234,7 @@ impl Emit<'_, '_> {
 }
 
 /// The sum of the row's group, loaded from `work`.
-pub(super) fn group_load(program: &Program, id: NodeId, row: &str) -> String {
-    let slot = group_slots(program).iter().position(|n| *n == id).expect("every sum over groups has a slot");
-    format!("work[shape.group_base + {slot}u * shape.groups + {row} / shape.group_rows]")
+pub(super) fn group_load(frame: &Frame<'_>, id: NodeId, item: &str) -> String {
+    let slot = group_slots(frame.program).iter().position(|n| *n == id).expect("every sum over groups has a slot");
+    format!("work[shape.group_base + {slot}u * shape.groups + {}]", frame.group(item))
 }

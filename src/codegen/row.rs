@@ -225,7 +225,7 @@ impl<'f, 'a> Row<'f, 'a> {
                         _ => self.row_float(&mut text, id, &bits),
                     }
                 }
-                Node::SumOver(..) => self.row_float(&mut text, id, &group_load(program, id, "r.row")),
+                Node::SumOver(..) => self.row_float(&mut text, id, &group_load(self.frame, id, "r.row")),
                 Node::At(x, label) => {
                     let label = outer_value(program, label, "r");
                     text.push_str(&gather(self.frame, id, x, &label));
@@ -497,12 +497,8 @@ impl<'f, 'a> Row<'f, 'a> {
         text.push_str("fn write_row(r: RowValues) {\n");
         for (k, total) in frame.pass.totals.iter().enumerate() {
             let operand = program.node(*total).operands().next().expect("a sum has an operand");
-            let mut value = outer_value(program, operand, "r");
-            if program.scope(operand) == Scope::Group {
-                // A group counts once, at its first row.
-                value = format!("select(0.0, {value}, r.row % shape.group_rows == 0u)");
-            }
-            value = lenient_value(program, frame.pass, *total, value, &|id| outer_value(program, id, "r"));
+            let value = outer_value(program, operand, "r");
+            let value = lenient_value(program, frame.pass, *total, value, &|id| outer_value(program, id, "r"));
             let poison = is_poisoned(frame.pass, Consumer::Sum(*total), "r");
             putln!(text, "    work[{k}u * shape.rows + r.row] = store_bits({value}, {poison});");
         }

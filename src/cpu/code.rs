@@ -6,6 +6,7 @@
 
 use crate::expr::op::{Kind, Op};
 use crate::expr::{Extent, NodeId, Reduce};
+use crate::lower::Over;
 
 /// How often a value is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -152,8 +153,6 @@ pub struct Sum {
     pub src: Src,
     /// Node of the total.
     pub node: usize,
-    /// Whether the operand has one value per group, not per row.
-    pub per_group: bool,
     /// A row adds 0 where one of these labels is out of range.
     pub lenient: Vec<LabelCode>,
 }
@@ -187,6 +186,8 @@ pub struct ElementStore {
 /// The code of one pass.
 #[derive(Clone, Debug)]
 pub struct PassCode {
+    /// Items of the pass.
+    pub over: Over,
     pub globals: Vec<Step>,
     pub phases: Vec<Phase>,
     /// Row values checked for NaN, after all phases.

@@ -72,6 +72,7 @@ impl Builder<'_> {
         let mut element_trip = self.trip(&trips.last, &mut element_slots, &mut homes);
         element_trip.looks = look_codes(roots, LookPlace::Element, &homes);
         let mut code = PassCode {
+            over: self.pass.over,
             globals,
             phases,
             looks: look_codes(roots, LookPlace::Row, &homes),
@@ -291,7 +292,7 @@ fn add_results(code: &mut PassCode, roots: &Roots, homes: &Homes) -> Consumers {
                 consumers.stores.push(consumer);
             }
             _ => {
-                code.sums.push(Sum { src, node, per_group: sum.per_group, lenient });
+                code.sums.push(Sum { src, node, lenient });
                 consumers.sums.push(consumer);
             }
         }

@@ -194,7 +194,7 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
     }
 
     fn add_sums(&mut self, tile: Tile, sums: &mut [f64]) {
-        let (code, group_rows) = (self.code, self.machine.shared.group_rows);
+        let code = self.code;
         for (index, (sum, total)) in code.sums.iter().zip(sums).enumerate() {
             let is_poisoned = |k: usize| self.any_poison[k] && code.poison[k].sums.contains(&index);
             let poisoned = (0..code.poison.len()).any(is_poisoned);
@@ -203,15 +203,10 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
                 bad_labels(&self.machine, label, tile, |lane, _| left_out.push(lane));
             }
             let value = self.machine.floats(sum.src, tile.spot());
-            let counts = |lane: &usize| {
-                let begins_group = (tile.first + *lane as u64).is_multiple_of(group_rows);
-                (!sum.per_group || begins_group) && !left_out.contains(lane)
-            };
+            let counts = |lane: &usize| !left_out.contains(lane);
             *total += match value {
                 _ if poisoned => f64::NAN,
-                _ if sum.per_group || !left_out.is_empty() => {
-                    (0..tile.rows).filter(counts).map(|lane| value.at(lane).to()).sum()
-                }
+                _ if !left_out.is_empty() => (0..tile.rows).filter(counts).map(|lane| value.at(lane).to()).sum(),
                 Value::Uniform(x) => x.to() * tile.rows as f64,
                 Value::Lanes(x) => lanes::sum(x),
             };

@@ -6,6 +6,7 @@ use super::lanes::{self, Choose, Value};
 use super::math::Math;
 use crate::expr::op::{Kind, Op};
 use crate::expr::{Extent, ParamDecl};
+use crate::lower::Over;
 use crate::shape::Geometry;
 
 /// Lanes per block: enough to hide a step's fixed cost, few enough for the first-level cache.
@@ -38,15 +39,18 @@ impl Numbers for f64 {
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
     pub data: &'a Data<'a>,
-    /// Along the merged axes.
+    /// Along the axes of its scope.
     pub strides: [u64; 4],
+    /// Whether it has one value per group.
+    pub of_groups: bool,
 }
 
 /// Data that all threads of a pass share.
 pub struct Shared<'r, 'a> {
+    /// The items of the pass.
+    pub over: Over,
     pub geometry: &'r Geometry,
     pub has_rows: bool,
-    pub group_rows: u64,
     pub params: &'r [ParamDecl],
     pub inputs: &'r [Source<'a>],
     /// By node.
@@ -56,21 +60,31 @@ pub struct Shared<'r, 'a> {
 }
 
 impl Shared<'_, '_> {
-    /// Rows; without rows, elements.
+    /// Items of the pass: rows, groups, or without rows, elements.
     pub fn rows(&self) -> u64 {
-        if self.has_rows { self.geometry.rows } else { self.geometry.cols }
+        match self.over {
+            Over::Groups => self.geometry.groups(),
+            Over::Rows if self.has_rows => self.geometry.rows,
+            Over::Rows => self.geometry.cols,
+        }
     }
 
     /// Columns of a trip.
     pub fn cols(&self) -> usize {
-        if self.has_rows { self.geometry.cols as usize } else { 1 }
+        if self.has_rows && self.over == Over::Rows { self.geometry.cols as usize } else { 1 }
+    }
+
+    /// The group of an item.
+    fn group(&self, item: u64) -> u64 {
+        if self.over == Over::Groups { item } else { item / self.geometry.group_rows }
     }
 
     fn count(&self, extent: Extent) -> u64 {
         match extent {
             Extent::Cols => self.geometry.cols,
             Extent::Rows => self.geometry.rows,
-            Extent::GroupRows => self.group_rows,
+            Extent::Groups => self.geometry.groups(),
+            Extent::GroupRows => self.geometry.group_rows,
             Extent::Elements => self.geometry.elements(),
             Extent::Batch => self.geometry.batch,
         }
@@ -265,7 +279,7 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
             (Action::Total(node), Register::Float(out)) => out.fill(T::of(self.shared.totals[node])),
             (Action::GroupSum(node), Register::Float(out)) => {
                 let sums = &self.shared.group_sums[node];
-                let group = |lane: usize| ((spot.row + lane as u64) / self.shared.group_rows) as usize;
+                let group = |lane: usize| self.shared.group(spot.row + lane as u64) as usize;
                 out[..count].iter_mut().enumerate().for_each(|(lane, o)| *o = T::of(sums[group(lane)]));
             }
             (Action::Load(input), Register::Float(out)) => return self.load_floats(input, spot, &mut out[..count]),
@@ -322,7 +336,12 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
     /// Calls `f(lane, offset, stride, count)` for each run of lanes whose elements are `stride` apart in an input.
     fn runs(&self, input: usize, spot: Spot, mut f: impl FnMut(usize, usize, usize, usize)) {
         let Shared { geometry, has_rows, .. } = *self.shared;
-        let strides = &self.shared.inputs[input].strides;
+        let Source { ref strides, of_groups, .. } = self.shared.inputs[input];
+        if of_groups {
+            // Row values: lanes are items.
+            let offset = |lane: usize| (self.shared.group(spot.row + lane as u64) * strides[3]) as usize;
+            return (0..spot.count).for_each(|lane| f(lane, offset(lane), 0, 1));
+        }
         let by_col = if has_rows { strides[3] as usize } else { 0 };
         match spot.along {
             Some(_) => for_runs(geometry, has_rows, strides, spot.row, 1, |_, offset, _, _| {
@@ -367,7 +386,7 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
 
     /// Each row's number at its label's column; a label out of range reads the last column.
     fn gather(&self, input: usize, labels: Value<'_, i64>, spot: Spot, out: &mut [T]) {
-        let Source { data, strides } = self.shared.inputs[input];
+        let Source { data, strides, .. } = self.shared.inputs[input];
         let (by_col, cols) = (strides[3] as usize, self.shared.cols());
         let read = |at: usize| match data {
             Data::F32(values) => T::of(f64::from(values[at])),

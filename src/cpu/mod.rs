@@ -36,10 +36,10 @@ pub use output::CpuOutput;
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
 use crate::loss::{Loss, MASK, SAMPLE_WEIGHT, check_once, check_read};
-use crate::lower::{OutputKind, Program, UPSTREAM, Upstream, Wanted, lower};
+use crate::lower::{OutputKind, Over, Program, UPSTREAM, Upstream, Wanted, lower};
 use crate::shape::RowAxis;
 use crate::shape::Scope;
-use crate::shape::{Extents, Geometry, Layout, Operand, no_hessian_of_broadcast};
+use crate::shape::{Extents, Geometry, Layout, Operand, Rows, no_hessian_of_broadcast};
 use code::{Dest, FinalCode, PassCode};
 use host::zeros;
 use interpret::run_pass;
@@ -129,7 +129,6 @@ pub struct CpuPlan<T> {
     outputs: Vec<OutputPlan>,
     /// Rows per class axis that are adjacent in memory.
     inner: usize,
-    group_rows: u64,
     numbers: PhantomData<T>,
 }
 
@@ -176,24 +175,26 @@ impl<T: HostFloat> CpuPlan<T> {
             .zip(&tensors)
             .map(|(decl, tensor)| Operand { name: &decl.name, scope: decl.scope, layout: &tensor.layout })
             .collect();
-        let (geometry, outputs) = place_outputs(&program, &operands)?;
+        let (geometry, outputs) = place_outputs(&program, None, &operands)?;
         let inner = match program.row_axis {
             RowAxis::Class => geometry.domain.iter().skip(2).product(),
             RowAxis::Last | RowAxis::None => 1,
         };
         let passes = (0..program.passes.len()).map(|pass| compile::compile_pass(&program, pass)).collect();
         let last = compile::compile_final(&program);
-        let group_rows = geometry.group_rows(&program.name, None)?;
         let inputs = tensors.iter().map(|t| (t.layout.clone(), t.data.is_unsigned())).collect();
         let (loss, upstream, numbers) = (loss.clone(), wanted.upstream, PhantomData);
-        Ok(CpuPlan { loss, upstream, program, geometry, passes, last, inputs, outputs, inner, group_rows, numbers })
+        Ok(CpuPlan { loss, upstream, program, geometry, passes, last, inputs, outputs, inner, numbers })
     }
 
     /// Sets the number of consecutive rows per group; the default is the rows per index of the first axis.
     ///
     /// Errors: [`Error::Param`] unless it divides the number of rows.
     pub fn group_rows(mut self, rows: usize) -> Result<CpuPlan<T>> {
-        self.group_rows = self.geometry.group_rows(&self.program.name, Some(rows as u64))?;
+        let inputs = self.program.inputs.iter().zip(&self.inputs);
+        let operands: Vec<Operand<'_>> =
+            inputs.map(|(decl, (layout, _))| Operand { name: &decl.name, scope: decl.scope, layout }).collect();
+        (self.geometry, self.outputs) = place_outputs(&self.program, Some(rows as u64), &operands)?;
         Ok(self)
     }
 
@@ -225,10 +226,13 @@ impl<T: HostFloat> CpuPlan<T> {
             return Err(Error::Buffer { input: "out".to_owned(), message });
         }
         out.make_room()?;
-        let sources: Vec<Source<'_>> = tensors
-            .iter()
-            .zip(&self.geometry.strides)
-            .map(|(tensor, strides)| Source { data: &tensor.data, strides: *strides })
+        let all = tensors.iter().zip(&self.program.inputs).zip(&self.geometry.strides);
+        let sources: Vec<Source<'_>> = all
+            .map(|((tensor, decl), strides)| Source {
+                data: &tensor.data,
+                strides: *strides,
+                of_groups: decl.scope == Scope::Group,
+            })
             .collect();
         let nodes = self.program.nodes.len();
         let mut sums = Sums { totals: vec![0.0; nodes], groups: vec![Vec::new(); nodes] };
@@ -236,7 +240,7 @@ impl<T: HostFloat> CpuPlan<T> {
         for code in &self.passes {
             self.run_pass(code, &sources, &mut sums, out)?;
         }
-        let shared = self.shared(&sources, &sums);
+        let shared = self.shared(Over::Rows, &sources, &sums);
         self.finish_totals(&shared, out);
         for (index, plan) in self.outputs.iter().enumerate() {
             if let Some(strides) = &plan.fold {
@@ -250,7 +254,7 @@ impl<T: HostFloat> CpuPlan<T> {
 
     /// Runs one pass into `out`, and its sums into `sums`.
     fn run_pass(&self, code: &PassCode, sources: &[Source<'_>], sums: &mut Sums, out: &mut CpuOutput<T>) -> Result<()> {
-        let shared = self.shared(sources, sums);
+        let shared = self.shared(code.over, sources, sums);
         let rows = shared.rows() as usize;
         let is_group = |store: &&code::Store| matches!(store.dest, Dest::GroupTerm(_));
         let terms = code.stores.iter().filter(is_group).map(|_| zeros("the rows' terms of a group sum", rows));
@@ -266,14 +270,15 @@ impl<T: HostFloat> CpuPlan<T> {
             });
         }
         let elements = code.element_stores.iter().map(|store| take(store.output)).collect();
-        let result = run_pass(&shared, code, self.inner, stores, elements)?;
+        let inner = if code.over == Over::Groups { 1 } else { self.inner };
+        let result = run_pass(&shared, code, inner, stores, elements)?;
         for (sum, value) in code.sums.iter().zip(&result.sums) {
             sums.totals[sum.node] = *value;
         }
         for (store, terms) in code.stores.iter().filter(is_group).zip(&terms) {
             let Dest::GroupTerm(node) = store.dest else { unreachable!("only stores of group terms are left") };
             let group = |terms: &[T]| terms.iter().map(|x| x.to()).sum();
-            sums.groups[node] = terms.chunks(self.group_rows as usize).map(group).collect();
+            sums.groups[node] = terms.chunks(self.geometry.group_rows as usize).map(group).collect();
         }
         // The lowest row of any pass.
         out.bad_label = out.bad_label.into_iter().chain(result.bad_label).min_by_key(|bad| bad.0);
@@ -293,11 +298,11 @@ impl<T: HostFloat> CpuPlan<T> {
         }
     }
 
-    fn shared<'r, 'a>(&'r self, inputs: &'r [Source<'a>], sums: &'r Sums) -> Shared<'r, 'a> {
-        let CpuPlan { geometry, group_rows, program, .. } = self;
+    fn shared<'r, 'a>(&'r self, over: Over, inputs: &'r [Source<'a>], sums: &'r Sums) -> Shared<'r, 'a> {
+        let CpuPlan { geometry, program, .. } = self;
         let (has_rows, params) = (program.has_rows(), &program.params[..]);
         let Sums { totals, groups: group_sums } = sums;
-        Shared { geometry, has_rows, group_rows: *group_rows, params, inputs, totals, group_sums }
+        Shared { over, geometry, has_rows, params, inputs, totals, group_sums }
     }
 
     fn check_same(&self, tensors: &[&HostTensor<'_>]) -> Result<()> {
@@ -376,10 +381,6 @@ fn program_inputs<'t, 'a>(program: &Program, inputs: &'t [(&str, HostTensor<'a>)
             Kind::Int if tensor.data.is_float() => return Err(dtype_error(&decl.name, "i32 or u32", tensor)),
             _ => {}
         }
-        if decl.scope == Scope::Group {
-            let message = format!("`{}` has one value per group; give one per row instead", decl.name);
-            return Err(Error::Unsupported { message });
-        }
         let (layout, length) = (&tensor.layout, tensor.data.len());
         if layout.extent() > length as u64 {
             let Layout { shape, strides } = layout;
@@ -398,8 +399,13 @@ fn dtype_error(input: &str, expected: &str, tensor: &HostTensor<'_>) -> Error {
 }
 
 /// The geometry of the inputs, and of gradients that are summed to the shape of a broadcast input.
-fn place_outputs(program: &Program, inputs: &[Operand<'_>]) -> Result<(Geometry, Vec<OutputPlan>)> {
-    let extents = Extents::new(program.row_axis, inputs)?;
+fn place_outputs(
+    program: &Program,
+    per_group: Option<u64>,
+    inputs: &[Operand<'_>],
+) -> Result<(Geometry, Vec<OutputPlan>)> {
+    let rows = Rows { axis: program.row_axis, per_group, loss: &program.name };
+    let extents = Extents::new(rows, inputs)?;
     let layouts: Vec<Layout> = inputs.iter().map(|input| Layout::contiguous(&input.layout.shape)).collect();
     let mut all = inputs.to_vec();
     let mut outputs: Vec<(OutputPlan, Option<usize>)> = Vec::new();
@@ -420,7 +426,7 @@ fn place_outputs(program: &Program, inputs: &[Operand<'_>]) -> Result<(Geometry,
         });
         outputs.push((OutputPlan { shape, count, fold: None }, operand));
     }
-    let geometry = Geometry::new(program.row_axis, &all)?;
+    let geometry = Geometry::new(rows, &all)?;
     let fold = |operand: Option<usize>| operand.map(|operand| geometry.strides[operand]);
     let outputs = outputs.into_iter().map(|(plan, operand)| OutputPlan { fold: fold(operand), ..plan }).collect();
     Ok((geometry, outputs))

@@ -29,7 +29,6 @@ pub struct SumRoot {
     pub node: usize,
     pub value: ValueId,
     pub to: Scope,
-    pub per_group: bool,
 }
 
 pub struct OutputRoot {
@@ -229,7 +228,7 @@ impl<'p> Builder<'p> {
         let Node::SumOver(to, x) = *self.program.node(id) else { unreachable!("totals are sums") };
         let value = self.value(x, None);
         assert!(self.values[value].level != Level::Element, "lowering takes elements to their row first");
-        SumRoot { node: id.index(), value, to, per_group: self.program.scope(x) == Scope::Group }
+        SumRoot { node: id.index(), value, to }
     }
 
     pub fn output(&mut self, index: usize) -> OutputRoot {

@@ -69,7 +69,7 @@ impl Export {
         if problem.destinations.iter().any(Option::is_some) {
             return fault("a gradient that is summed over broadcast axes, or of 16 bits and one value");
         }
-        let group_rows = spec.group_rows.unwrap_or(1);
+        let group_rows = problem.geometry.group_rows;
         let planned = dispatches(&problem, &choices, sizes(&problem, shape, group_rows)?, problem.bytes())?;
         let maker = Maker { prepared: &prepared, problem: &problem, choices: &choices, group_rows };
         Ok(maker.make(&planned, shape))
@@ -165,6 +165,7 @@ impl Maker<'_> {
                 Scope::Element => vec![Formula::Rows, Formula::Cols],
                 Scope::Row => vec![Formula::Rows],
                 Scope::Column => vec![Formula::Cols],
+                Scope::Group => vec![Formula::Rows.div_ceil(Formula::of(self.group_rows))],
                 _ => Vec::new(),
             };
             let values = shape.iter().cloned().fold(Formula::of(1), Formula::times);

@@ -59,12 +59,12 @@ fn rows(has_rows: bool) -> Formula {
     if has_rows { Formula::Rows } else { Formula::of(1) }
 }
 
-/// Strides of a contiguous tensor along the axes.
+/// Strides of a contiguous tensor along the axes of its scope.
 fn strides(scope: Scope, has_rows: bool) -> [Formula; 4] {
     let [zero, one] = [0, 1].map(Formula::of);
     match (scope, has_rows) {
         (Scope::Element, true) => [zero.clone(), zero, Formula::Cols, one],
-        (Scope::Element, false) | (Scope::Column, _) => [zero.clone(), zero.clone(), zero, one],
+        (Scope::Element, false) | (Scope::Column | Scope::Group, _) => [zero.clone(), zero.clone(), zero, one],
         (Scope::Row, true) => [zero.clone(), zero.clone(), one, zero],
         _ => [zero.clone(), zero.clone(), zero.clone(), zero],
     }

@@ -184,7 +184,7 @@ impl<'g> Reverse<'g> {
             },
             (_, Scope::Group) => match inner {
                 Scope::Group => contribution.sum_over(Scope::Total),
-                _ => contribution * (count(Extent::Rows) / count(Extent::GroupRows)),
+                _ => contribution * count(Extent::Groups),
             },
             _ => contribution,
         }

@@ -14,6 +14,8 @@ pub enum Extent {
     Rows,
     /// Rows per group.
     GroupRows,
+    /// Groups.
+    Groups,
     /// Elements: rows × columns.
     Elements,
     /// Size of the first axis.

@@ -382,7 +382,7 @@ impl Loss {
                 return Err(error);
             }
             if extra.kind() != Kind::Float || extra.scope().has_columns() {
-                let message = format!("the extra output `{name}` is not one number per row or in all");
+                let message = format!("the extra output `{name}` is not one number per row, per group or in all");
                 return Err(Error::Expr { loss: loss.clone(), message });
             }
             graph.verify_literals(loss)?;

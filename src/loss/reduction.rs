@@ -10,11 +10,11 @@ use crate::shape::Scope;
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Reduction {
-    /// Not at all: one loss per element, or per row.
+    /// Not at all: one loss per element, per row, or per group.
     None,
     /// The sum.
     Sum,
-    /// The sum divided by the loss's own denominator: elements, rows, Σ weight, Σ weight\[label\] or valid rows, as in
+    /// The sum divided by the loss's own denominator: elements, rows, groups, Σ weight, Σ weight\[label\] or valid rows, as in
     /// the library that the loss is named after. A `mask` applies to the denominator too.
     #[default]
     Mean,
@@ -64,7 +64,12 @@ pub(super) fn reduce<'g>(
         value = value.masked(keep);
     }
     let kept = |x: Expr<'g>| keep.map_or(x, |keep| x.masked(keep)).sum_over(Scope::Total);
-    let count = || graph.count(if scope == Scope::Element { Extent::Elements } else { Extent::Rows });
+    let extent = match scope {
+        Scope::Element => Extent::Elements,
+        Scope::Group => Extent::Groups,
+        _ => Extent::Rows,
+    };
+    let count = || graph.count(extent);
     let denominator = match reduction {
         Reduction::None => return Ok((value, None)),
         Reduction::Sum => None,
@@ -98,8 +103,9 @@ fn check_value(name: &str, value: Expr<'_>, present: &dyn Fn(&str) -> Option<boo
     if scope <= Scope::Total && present(SAMPLE_WEIGHT).or(present(MASK)).is_some() {
         return fault("it is one number already and takes neither sample_weight nor mask".to_owned());
     }
-    if scope > Scope::Total && !matches!(scope, Scope::Element | Scope::Row) {
-        return fault(format!("a loss has one value per element, per row or in all; this one has scope {scope:?}"));
+    if scope > Scope::Total && !matches!(scope, Scope::Element | Scope::Row | Scope::Group) {
+        let message = "a loss has one value per element, per row, per group or in all; this one has scope";
+        return fault(format!("{message} {scope:?}"));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Passes and stages: the trip over memory in which each value is summed or stored.
 
 use super::looks::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison};
-use super::program::{Output, Pass, Program, Stage};
+use super::program::{Output, Over, Pass, Program, Stage};
 use crate::expr::{Graph, Node, NodeId};
 use crate::shape::RowAxis;
 use crate::shape::Scope;
@@ -48,50 +48,106 @@ pub(super) fn assign(
     program
 }
 
+/// Slots of time in which passes run, in order: rows in even slots, groups in odd ones.
+fn slot_from(level: usize, over: Over) -> usize {
+    let parity = usize::from(over == Over::Groups);
+    level + (level + parity) % 2
+}
+
+/// The last slot before `slot` in which a pass over these items may run.
+fn slot_before(slot: usize, over: Over) -> usize {
+    let parity = usize::from(over == Over::Groups);
+    slot.saturating_sub(1 + (slot.saturating_sub(1) + parity) % 2)
+}
+
+/// The items that values of a scope are computed from.
+pub(super) fn items_of(scope: Scope) -> Over {
+    if scope == Scope::Group { Over::Groups } else { Over::Rows }
+}
+
 fn passes(program: &Program) -> Vec<Pass> {
     let count = program.nodes.len();
-    // By node: passes before its value is known.
+    let summed = |id: NodeId| {
+        let operand = program.node(id).operands().next().expect("a sum has an operand");
+        items_of(program.scope(operand))
+    };
+    // By node: the first slot of time in which its value is known.
     let mut level = vec![0usize; count];
     for index in 0..count {
         let operands = program.nodes[index].operands().map(|o| level[o.index()]).max().unwrap_or(0);
-        level[index] = operands + usize::from(matches!(program.nodes[index], Node::SumOver(..)));
+        level[index] = match program.nodes[index] {
+            Node::SumOver(..) => slot_from(operands, summed(NodeId(index as u32))) + 1,
+            _ => operands,
+        };
     }
-    let inner: Vec<usize> = (0..program.outputs.len()).filter(|&k| program.outputs[k].scope > Scope::Total).collect();
     let sums: Vec<usize> = (0..count).filter(|&p| matches!(program.nodes[p], Node::SumOver(..))).collect();
-    // Nodes that the outputs and their looks read.
-    let mut read: Vec<NodeId> = inner.iter().flat_map(|&k| program.outputs[k].roots()).collect();
-    read.extend(program.looks_of(&[], &inner).iter().flat_map(|(look, _)| look.nodes()));
-    let last = read.iter().map(|root| level[root.index()]).chain(sums.iter().map(|&p| level[p] - 1)).max().unwrap_or(0);
+    let by_items = |over: Over| {
+        let inner = (0..program.outputs.len()).filter(|&k| program.outputs[k].scope > Scope::Total);
+        let outputs: Vec<usize> = inner.filter(|&k| items_of(program.outputs[k].scope) == over).collect();
+        // Nodes that the outputs and their looks read.
+        let mut read: Vec<NodeId> = outputs.iter().flat_map(|&k| program.outputs[k].roots()).collect();
+        read.extend(program.looks_of(&[], &outputs).iter().flat_map(|(look, _)| look.nodes()));
+        (outputs, read)
+    };
+    let [of_rows, of_groups] = [Over::Rows, Over::Groups].map(by_items);
+    // The last slot with a pass over these items.
+    let last = |over: Over, read: &[NodeId]| {
+        let outputs = read.iter().map(|root| slot_from(level[root.index()], over));
+        let sums = sums.iter().filter(|&&p| summed(NodeId(p as u32)) == over).map(|&p| level[p] - 1);
+        outputs.chain(sums).max()
+    };
+    let last_of_groups = last(Over::Groups, &of_groups.1);
+    let last_of_rows = last(Over::Rows, &of_rows.1).unwrap_or(0);
+    let end = last_of_groups.unwrap_or(0).max(last_of_rows);
     // Each sum as late as its readers allow, so that it shares their trip over memory.
-    let mut pass_of = vec![last; count];
-    let needs = |roots: &[NodeId], pass: usize, pass_of: &mut Vec<usize>| {
+    let mut slot_of: Vec<usize> = vec![end; count];
+    for &sum in &sums {
+        slot_of[sum] = match summed(NodeId(sum as u32)) {
+            Over::Rows => last_of_rows,
+            Over::Groups => last_of_groups.expect("a sum of groups has a slot"),
+        };
+    }
+    let needs = |roots: &[NodeId], slot: usize, slot_of: &mut Vec<usize>| {
         for id in program.below(roots, |id| matches!(program.node(id), Node::SumOver(..))) {
             if matches!(program.node(id), Node::SumOver(..)) {
-                pass_of[id.index()] = pass_of[id.index()].min(pass.saturating_sub(1));
+                slot_of[id.index()] = slot_of[id.index()].min(slot_before(slot, summed(id)));
             }
         }
     };
-    needs(&read, last, &mut pass_of);
+    needs(&of_rows.1, last_of_rows, &mut slot_of);
+    needs(&of_groups.1, last_of_groups.unwrap_or(0), &mut slot_of);
     for &sum in sums.iter().rev() {
         let id = NodeId(sum as u32);
         let mut operands: Vec<NodeId> = program.nodes[sum].operands().collect();
         operands.extend(program.looks_of(&[id], &[]).iter().flat_map(|(look, _)| look.nodes()));
-        let pass = pass_of[sum];
-        needs(&operands, pass, &mut pass_of);
+        let slot = slot_of[sum];
+        needs(&operands, slot, &mut slot_of);
     }
-    (0..=last)
-        .map(|p| {
-            let totals: Vec<NodeId> = sums.iter().filter(|&&s| pass_of[s] == p).map(|&s| NodeId(s as u32)).collect();
-            let outputs = if p == last { inner.clone() } else { Vec::new() };
-            finish_pass(program, totals, outputs)
-        })
-        .collect()
+    let pass = |slot: usize| {
+        let totals = sums.iter().filter(|&&s| slot_of[s] == slot).map(|&s| NodeId(s as u32)).collect();
+        let outputs = match slot {
+            _ if Some(slot) == last_of_groups => of_groups.0.clone(),
+            _ if slot == last_of_rows => of_rows.0.clone(),
+            _ => Vec::new(),
+        };
+        finish_pass(program, totals, outputs)
+    };
+    let all: Vec<Pass> = (0..=end).map(pass).collect();
+    let is_empty = |pass: &Pass| pass.totals.is_empty() && pass.outputs.is_empty();
+    match all.iter().all(is_empty) {
+        // An output that is one number already still has a pass to come after.
+        true => vec![all.into_iter().next().expect("there is a slot")],
+        false => all.into_iter().filter(|pass| !is_empty(pass)).collect(),
+    }
 }
 
 /// A pass with these sums and outputs: its stages, and the looks that it makes.
 pub(crate) fn finish_pass(program: &Program, mut totals: Vec<NodeId>, outputs: Vec<usize>) -> Pass {
     // Sums over everything first, then sums over groups: their order in memory.
     totals.sort_by_key(|id| program.scope(*id));
+    let operands = totals.iter().flat_map(|id| program.node(*id).operands()).map(|id| program.scope(id));
+    let scopes = operands.chain(outputs.iter().map(|&k| program.outputs[k].scope));
+    let over = scopes.map(items_of).next().unwrap_or_default();
     let looks = program.looks_of(&totals, &outputs);
     let lenient = lenient_labels(program, &totals);
     let mut roots: Vec<NodeId> = totals.iter().flat_map(|t| program.node(*t).operands()).collect();
@@ -103,7 +159,7 @@ pub(crate) fn finish_pass(program: &Program, mut totals: Vec<NodeId>, outputs: V
     let visits = !stages.is_empty() || writes || looks.iter().any(|(look, _)| is_of_columns(program, look));
     let poison = place_looks(program, looks, &depth, &mut stages);
     let columns = !program.has_rows() || visits;
-    Pass { stages, totals, outputs, columns, poison, lenient }
+    Pass { over, stages, totals, outputs, columns, poison, lenient }
 }
 
 /// Labels of the lenient sums among `totals`, each with its sum.

@@ -17,8 +17,8 @@ pub(super) fn check_rows(graph: &Graph, name: &str, row_axis: RowAxis, outputs: 
         if row_axis == RowAxis::None && of_rows {
             return fault("row, column and group values need a row axis: say which with `row_axis`");
         }
-        if let Node::Masked(_, x) = graph.node(id) {
-            if holds_sum_over(graph, x) {
+        if let Node::Masked(mask, x) = graph.node(id) {
+            if holds_sum_beyond(graph, graph.scope(mask), x) {
                 return fault("a masked value may not contain sum_over: the mask would not reach the other rows");
             }
         }
@@ -26,12 +26,13 @@ pub(super) fn check_rows(graph: &Graph, name: &str, row_axis: RowAxis, outputs: 
     Ok(())
 }
 
-/// Whether a value holds a sum over other rows that carries a gradient.
-fn holds_sum_over(graph: &Graph, root: NodeId) -> bool {
+/// Whether a value holds a sum that carries a gradient and goes further out than `scope`: over other rows than those
+/// that a mask of that scope leaves out.
+fn holds_sum_beyond(graph: &Graph, scope: Scope, root: NodeId) -> bool {
     let (mut seen, mut open) = (HashSet::new(), vec![root]);
     while let Some(id) = open.pop() {
         match graph.node(id) {
-            Node::SumOver(..) => return true,
+            Node::SumOver(to, _) if to < scope => return true,
             Node::Detach(_) => {}
             node if seen.insert(id) => open.extend(node.operands()),
             _ => {}

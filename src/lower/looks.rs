@@ -78,9 +78,9 @@ pub struct Looks {
     pub sums: Vec<(NodeId, Vec<Look>)>,
     /// Looks of each output, in order.
     pub outputs: Vec<Vec<Look>>,
-    /// Sums that rows or elements read, not only outputs of one number.
+    /// Sums that rows or elements read, not only groups and outputs of one number.
     pub read: Vec<NodeId>,
-    /// Sums of `read` in which a row whose label is out of range counts as 0: it poisons its own row and the loss, but
+    /// Sums that rows, elements or groups read, in which a row whose label is out of range counts as 0: it poisons its own row and the loss, but
     /// not the other rows, which are divided by the sum.
     pub lenient: Vec<NodeId>,
 }

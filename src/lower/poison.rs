@@ -4,8 +4,9 @@
 //! is not an output: a gradient is poisoned by every look of the loss of its row (of its element, without rows), and by
 //! its own looks, such as the upstream gradient.
 
+use super::assign::items_of;
 use super::looks::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison, looks};
-use super::program::{Output, OutputKind, Pass, Program};
+use super::program::{Output, OutputKind, Over, Pass, Program};
 use crate::expr::condition::{and, or};
 use crate::expr::{Graph, Node, NodeId};
 use crate::shape::Scope;
@@ -32,11 +33,19 @@ impl Looks {
         if graph.scope(loss) > Scope::Total {
             all.loss.extend(&direct);
         }
-        let inner = (0..outputs.len()).filter(|&k| outputs[k].scope > Scope::Total);
-        let readers = all.sums.iter().flat_map(|(_, looks)| looks).chain(inner.flat_map(|k| &all.outputs[k]));
-        all.read = sums_among(graph, readers.chain(&all.loss));
+        // A gradient of a group input is made last, as that of a scalar: its sums are poisoned for it.
+        let inner = (0..outputs.len()).filter(|&k| outputs[k].scope > Scope::Group);
+        let of_rows = |sum: NodeId| graph.node(sum).operands().any(|x| items_of(graph.scope(x)) == Over::Rows);
+        let readers = |groups: bool| {
+            let sums = all.sums.iter().filter(|(sum, _)| groups || of_rows(*sum));
+            let outputs = inner.clone().flat_map(|k| &all.outputs[k]);
+            sums_among(graph, sums.flat_map(|(_, looks)| looks).chain(outputs).chain(&all.loss))
+        };
+        let (read, read_by_rows) = (readers(true), readers(false));
+        all.read = read;
         let below_loss: HashSet<NodeId> = taken.keys().copied().collect();
         all.lenient = all.lenient_sums(&below_loss);
+        all.read = read_by_rows;
         // The operand of a sum counts only where the sum is taken.
         for (sum, own) in all.sums.iter().filter(|(sum, _)| below_loss.contains(sum)) {
             let row = |look: &Look| match (taken[sum], look.row) {
@@ -128,8 +137,9 @@ fn sums_below<'l>(graph: &Graph, has_rows: bool, readers: impl Iterator<Item = &
     sums
 }
 
-/// Notes the condition under which each sum among these looks is read, as a condition of the whole tensor; `None` for
-/// always. The looks themselves count under `condition`.
+/// Notes the condition under which each sum among these looks is read, as a condition of the whole tensor (of a group,
+/// if it is a sum over groups and the condition is one of groups); `None` for always. The looks themselves count under
+/// `condition`.
 fn note_taken(
     graph: &Graph,
     has_rows: bool,
@@ -146,9 +156,11 @@ fn note_taken(
         }
         id
     };
-    for look in looks.iter().filter(|look| matches!(graph.node(look.node), Node::SumOver(..))) {
-        let own = [look.row, look.element].into_iter().flatten().reduce(|a, b| and(graph, a, b)).map(of_total);
-        let whole = match (condition, own) {
+    for look in looks {
+        let Node::SumOver(to, _) = graph.node(look.node) else { continue };
+        let reaching = |id: NodeId| if graph.scope(id) <= to { id } else { of_total(id) };
+        let own = [look.row, look.element].into_iter().flatten().reduce(|a, b| and(graph, a, b)).map(reaching);
+        let whole = match (condition.map(reaching), own) {
             (Some(a), Some(b)) => Some(and(graph, a, b)),
             (a, b) => a.or(b),
         };
@@ -175,11 +187,14 @@ impl Program {
         for &sum in totals {
             let own = self.looks.of_sum(sum).iter().copied();
             found.extend(own.map(|look| (look, Consumer::Sum(sum))));
+            let operand = self.node(sum).operands().next().expect("a sum has an operand");
+            let items = items_of(self.scope(operand));
             // A sum that gradients alone read is poisoned as gradients are: by the looks of the loss.
             let is_made_last = !self.looks.loss_sums.contains(&sum) && !self.looks.read.contains(&sum);
             if is_made_last && self.is_of_gradient(sum) {
                 let implied = self.implied(self.looks.of_sum(sum));
-                let loss = self.looks.loss.iter().copied().filter(|look| !implied.contains(look));
+                let seen = |look: &Look| !implied.contains(look) && self.is_seen(items, look);
+                let loss = self.looks.loss.iter().copied().filter(seen);
                 found.extend(loss.map(|look| (look, Consumer::Sum(sum))));
             }
         }
@@ -191,7 +206,9 @@ impl Program {
             }
             let count = if self.is_gradient(output) { self.looks.loss.len() } else { self.looks.of_values };
             let implied = self.implied(own);
-            let loss = self.looks.loss[..count].iter().copied().filter(|look| !implied.contains(look));
+            let items = items_of(self.outputs[output].scope);
+            let seen = |look: &Look| !implied.contains(look) && self.is_seen(items, look);
+            let loss = self.looks.loss[..count].iter().copied().filter(seen);
             found.extend(loss.map(|look| (look, consumer)));
         }
         let lenient = |look: &Look, consumer: &Consumer| {
@@ -227,6 +244,7 @@ impl Program {
             (!looks.is_empty()).then(|| Poison { looks, ..poison.clone() })
         };
         Pass {
+            over: pass.over,
             stages: pass.stages.clone(),
             totals: totals.to_vec(),
             outputs: outputs.clone(),
@@ -234,6 +252,11 @@ impl Program {
             poison: pass.poison.iter().filter_map(kept).collect(),
             lenient: pass.lenient.iter().filter(|(sum, _)| totals.contains(sum)).copied().collect(),
         }
+    }
+
+    /// Whether a pass over these items can make a look: one over groups sees no rows.
+    fn is_seen(&self, items: Over, look: &Look) -> bool {
+        items == Over::Rows || look.nodes().into_iter().all(|id| self.scope(id) <= Scope::Group)
     }
 
     /// Whether an output is poisoned by all looks of the loss, its sums over other rows included.

@@ -75,7 +75,7 @@ pub struct Output {
     pub node: NodeId,
     /// If the value at the label's column differs: the label, and the value there. Both are row values.
     pub at_label: Option<(NodeId, NodeId)>,
-    /// `Element`, `Row` or `Total`.
+    /// `Element`, `Row`, `Group` or `Total`.
     pub scope: Scope,
 }
 
@@ -95,14 +95,26 @@ pub struct Stage {
     pub reduces: Vec<NodeId>,
 }
 
-/// One trip over the tensor (or over the rows alone), with the row stages in it.
+/// The items that a pass runs over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Over {
+    /// Rows with their columns; without rows, elements.
+    #[default]
+    Rows,
+    /// Groups: it reads group inputs and sums over groups, no rows.
+    Groups,
+}
+
+/// One trip over the tensor (or over the rows, or the groups alone), with the row stages in it.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Pass {
+    /// Its items.
+    pub over: Over,
     /// Row stages in order.
     pub stages: Vec<Stage>,
     /// `SumOver` nodes summed here.
     pub totals: Vec<NodeId>,
-    /// Element and row outputs, by index in [`Program::outputs`].
+    /// Element and row outputs (group outputs, in a pass over groups), by index in [`Program::outputs`].
     pub outputs: Vec<usize>,
     /// Whether columns are visited at all.
     pub columns: bool,

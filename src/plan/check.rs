@@ -82,7 +82,7 @@ pub(crate) fn mode_of(program: &Program, spec: &PlanSpec, output: usize) -> Mode
 pub(crate) fn check_in_place(program: &Program, in_place: &[usize]) -> Result<()> {
     for &output in in_place {
         let OutputKind::Grad(input) = program.outputs[output].kind else { continue };
-        if !matches!(program.outputs[output].scope, Scope::Element | Scope::Row) {
+        if program.outputs[output].scope <= Scope::Total {
             let message = format!("an in-place gradient of `{}`, which is one value", program.inputs[input].name);
             return Err(Error::Unsupported { message });
         }

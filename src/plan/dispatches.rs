@@ -12,6 +12,7 @@ use crate::codegen::{
 };
 use crate::dispatch::{Dispatch, Exchange, Note, Planned, Region, Uniform};
 use crate::error::Result;
+use crate::lower::Over;
 use crate::plan::labels::labels;
 use crate::schedule::{Kernel, Spread};
 use std::ops::Range;
@@ -218,7 +219,10 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
             .count("first_group", N::of(index as u64).times(groups.clone()))
             .count("sum_groups", N::of(pieces.len() as u64).times(groups))
             .vector("axes", axes);
-        self.tensors(&mut shape, pass, |slot| cut.first(&problem.placement(slot), chunk));
+        self.tensors(&mut shape, pass, |slot| match problem.is_of_groups(slot) {
+            true => problem.placement(slot).first,
+            false => cut.first(&problem.placement(slot), chunk),
+        });
         shape.done()
     }
 
@@ -279,6 +283,7 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
 fn items<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassChoice, index: usize) -> N {
     let pieces = &choice.pieces.pieces;
     match pieces.len() {
+        1 if choice.over == Over::Groups => sizes.groups.clone(),
         1 if problem.program.has_rows() => sizes.rows.clone(),
         1 => sizes.cols.clone(),
         _ => N::of(problem.items_of(&choice.pieces.cut, pieces[index])),
@@ -312,12 +317,16 @@ impl PassChoice {
 impl Problem<'_> {
     /// Rows (elements, without rows) of a chunk.
     pub(crate) fn items_of(&self, cut: &Cut, chunk: Chunk) -> u64 {
-        chunk.len * self.geometry.axes[cut.axis + 1..self.item_axes()].iter().product::<u64>()
+        chunk.len * cut.axes[cut.axis + 1..self.item_axes()].iter().product::<u64>()
     }
 
-    /// Bytes of each tensor of a pass in one chunk.
+    /// Bytes of each tensor of a pass in one chunk; tensors of groups are bound whole.
     fn chunk_bytes(&self, pass: usize, cut: &Cut, chunk: Chunk) -> Vec<(Slot, Range<u64>)> {
         let slots = tensors(self.program, &self.program.passes[pass]);
-        slots.into_iter().map(|slot| (slot, cut.bytes(&self.placement(slot), chunk))).collect()
+        slots
+            .into_iter()
+            .filter(|slot| !self.is_of_groups(*slot))
+            .map(|slot| (slot, cut.bytes(&self.placement(slot), chunk)))
+            .collect()
     }
 }

@@ -3,7 +3,7 @@
 use crate::codegen::Mode;
 use crate::dispatch::{Note, Planned, output_name};
 use crate::expr::Node;
-use crate::lower::Program;
+use crate::lower::{Over, Program};
 use crate::plan::passes::PassChoice;
 use crate::plan::problem::{Placement, Problem};
 use crate::schedule::{Footprint, Footprints, Kernel, PassSchedule, TensorId, Traffic, bytes_moved, traffic};
@@ -48,8 +48,9 @@ fn count(number: usize, what: &str, plural: &str) -> String {
     format!("{number} {}", if number == 1 { what } else { plural })
 }
 
-fn footprint(geometry: &Geometry, placement: &Placement) -> Footprint {
-    let axes = geometry.axes.iter().zip(placement.strides).filter(|(_, stride)| *stride != 0);
+/// Values of a tensor, those of one scope; a broadcast value counts once.
+fn footprint(geometry: &Geometry, scope: Scope, placement: &Placement) -> Footprint {
+    let axes = geometry.axes_of(scope).into_iter().zip(placement.strides).filter(|(_, stride)| *stride != 0);
     Footprint { values: axes.map(|(size, _)| size).product(), value_bytes: placement.dtype.size() }
 }
 
@@ -61,11 +62,18 @@ impl Problem<'_> {
         }
     }
 
+    fn scope_of(&self, tensor: TensorId) -> Scope {
+        match tensor {
+            TensorId::Input(input) => self.program.inputs[input].scope,
+            TensorId::Output(output) => self.program.outputs[output].scope,
+        }
+    }
+
     /// Reads and writes of a pass, per tensor. `known` says that an earlier pass has computed its row states. A kept
     /// gradient counts as its kept buffer.
     pub(crate) fn traffic(&self, pass: usize, kernel: Kernel, known: bool) -> Vec<(Traffic, DType)> {
         let placement = |tensor| self.tensor(tensor).expect("a tensor of the pass is bound");
-        let print = |tensor| footprint(&self.geometry, &placement(tensor));
+        let print = |tensor| footprint(&self.geometry, self.scope_of(tensor), &placement(tensor));
         let accumulates = |output: usize| self.modes[output] == Mode::Accumulate && self.destinations[output].is_none();
         let mut pass = self.program.passes[pass].clone();
         if known {
@@ -84,10 +92,12 @@ impl Problem<'_> {
     fn moved(&self, tensor: TensorId) -> Footprint {
         match tensor {
             // An input that is not bound is not used.
-            TensorId::Input(input) => self.inputs[input]
-                .map_or(Footprint { values: 0, value_bytes: 0 }, |placement| footprint(&self.geometry, &placement)),
+            TensorId::Input(input) => self.inputs[input].map_or(Footprint { values: 0, value_bytes: 0 }, |placement| {
+                footprint(&self.geometry, self.scope_of(tensor), &placement)
+            }),
             TensorId::Output(output) => {
-                footprint(&self.geometry, &self.destinations[output].unwrap_or(self.outputs[output]))
+                let placement = self.destinations[output].unwrap_or(self.outputs[output]);
+                footprint(&self.geometry, self.scope_of(tensor), &placement)
             }
         }
     }
@@ -112,7 +122,7 @@ impl Problem<'_> {
             let tensor = TensorId::Output(output);
             if self.destinations[output].is_some() {
                 let kept = self.outputs[output];
-                let footprint = footprint(&self.geometry, &kept);
+                let footprint = footprint(&self.geometry, self.scope_of(tensor), &kept);
                 rest.push((Traffic { tensor, footprint, reads: 1, writes: 0 }, kept.dtype));
             }
             let reads = u32::from(self.modes[output] == Mode::Accumulate);
@@ -133,7 +143,8 @@ impl Problem<'_> {
         let mut all: Vec<(Traffic, DType)> = Vec::new();
         for (index, choice) in choices.iter().enumerate() {
             let tensors = self.traffic(index, choice.schedule.kernel, choice.states.known);
-            let _ = writeln!(text, "pass {index}: {} ({})", schedule_text(&choice.schedule), choice.schedule.why);
+            let over = if choice.over == Over::Groups { " over groups" } else { "" };
+            let _ = writeln!(text, "pass {index}{over}: {} ({})", schedule_text(&choice.schedule), choice.schedule.why);
             let _ = writeln!(text, "    {}", self.counts(index, choice, planned));
             table(&mut text, program, &tensors);
             all.extend(tensors);

@@ -40,7 +40,8 @@ impl<N: Known> Builder<'_, '_, N> {
             let geometry = &problem.geometry;
             let values = Placement::kept_values(geometry, problem.program.outputs[output].scope);
             // The finishing kernel binds the whole destination.
-            let last = (0..4).map(|axis| (geometry.axes[axis] - 1).saturating_mul(destination.strides[axis]));
+            let axes = geometry.axes_of(problem.program.outputs[output].scope);
+            let last = (0..4).map(|axis| (axes[axis] - 1).saturating_mul(destination.strides[axis]));
             let elements = last.fold(1 + destination.first, u64::saturating_add);
             let stored = elements.saturating_mul(destination.dtype.size()).saturating_add(16);
             let (needed, allowed) = (values.saturating_mul(4).max(stored), problem.limits.binding_bytes);
@@ -74,7 +75,7 @@ impl<N: Known> Builder<'_, '_, N> {
         let mut summed = *destination;
         for axis in (0..4).rev().filter(|&axis| destination.strides[axis] != 0) {
             summed.strides[axis] = values;
-            values *= problem.geometry.axes[axis];
+            values *= problem.geometry.axes_of(scope)[axis];
         }
         summed.first = base;
         self.broadcast_sum(output, &summed, Slot::Workspace, base);
@@ -85,9 +86,10 @@ impl<N: Known> Builder<'_, '_, N> {
     /// f32 values to 16-bit elements.
     fn narrow(&mut self, output: usize, from: Slot, source: &Placement, destination: &Placement) {
         let problem = self.problem;
+        let axes = problem.geometry.axes_of(problem.program.outputs[output].scope);
         let (mut sizes, mut strides, mut target_strides) = ([1; 4], [0; 4], [0; 4]);
         for axis in (0..4).filter(|&axis| destination.strides[axis] != 0) {
-            sizes[axis] = problem.geometry.axes[axis];
+            sizes[axis] = axes[axis];
             strides[axis] = source.strides[axis];
             target_strides[axis] = destination.strides[axis];
         }
@@ -165,7 +167,7 @@ impl<N: Known> Builder<'_, '_, N> {
         for axis in 0..4 {
             // A row value has no columns to sum over.
             let is_row = axis == 3 && scope == Scope::Row && problem.program.has_rows();
-            let size = if is_row { 1 } else { problem.geometry.axes[axis] };
+            let size = if is_row { 1 } else { problem.geometry.axes_of(scope)[axis] };
             if destination.strides[axis] != 0 {
                 (all.kept[axis], all.kept_strides[axis]) = (size, full.strides[axis]);
                 all.target_strides[axis] = destination.strides[axis];

@@ -18,7 +18,7 @@ use crate::plan::problem::{Phasing, Placement, Problem, Shard};
 use crate::plan::sizes::Sizes;
 use crate::plan::spec::PlanSpec;
 use crate::schedule::{Kernel, PassSchedule, Pinned, Shape, candidates, forward_and_backward, split_outputs};
-use crate::shape::{DType, Extents, Geometry, Layout, Operand, Scope};
+use crate::shape::{DType, Extents, Geometry, Layout, Operand, Rows, Scope};
 use std::sync::Arc;
 
 /// Largest bytes of a buffer, whatever a device allows, so that sums of byte offsets fit 64 bits.
@@ -69,7 +69,7 @@ impl PreparedLoss {
             signature,
         };
         prepared.check_shard()?;
-        prepared.geometry(&prepared.planned_inputs(), &[])?.group_rows(&name, spec.group_rows)?;
+        prepared.geometry(&prepared.planned_inputs(), &[])?;
         if !prepared.phasing.column_range && prepared.has_rows_larger_than_a_binding()? {
             prepared.program = lower_columns(loss, &spec.wanted, &present, Columns::Range)?;
             prepared.phasing.column_range = true;
@@ -165,9 +165,13 @@ impl PreparedLoss {
         inputs.filter_map(operand).collect()
     }
 
+    fn rows(&self) -> Rows<'_> {
+        Rows { axis: self.program.row_axis, per_group: self.spec.group_rows, loss: &self.program.name }
+    }
+
     /// Sizes of a problem with these inputs.
     fn extents(&self, inputs: &[Option<Placed>]) -> Result<Extents> {
-        Extents::new(self.program.row_axis, &self.operands(inputs))
+        Extents::new(self.rows(), &self.operands(inputs))
     }
 
     /// Geometry of these tensors; `outputs` may be empty while their shapes are unknown.
@@ -185,7 +189,7 @@ impl PreparedLoss {
             };
             operands.push(Operand { name, scope, layout: &io.layout });
         }
-        Geometry::new(program.row_axis, &operands)
+        Geometry::new(self.rows(), &operands)
     }
 
     /// The tensors that the plan was made for, contiguous where nothing else was said.
@@ -290,21 +294,8 @@ impl PreparedLoss {
         let outputs: Vec<Placement> = tensors.outputs.iter().map(placement).collect();
         let modes: Vec<Mode> = (0..program.outputs.len()).map(|o| mode_of(program, &self.spec, o)).collect();
         let destinations = vec![None; outputs.len()];
-        let group_rows = geometry.group_rows(&program.name, self.spec.group_rows)?;
         let phasing = self.phasing;
-        Ok(Problem {
-            program,
-            geometry,
-            inputs,
-            outputs,
-            destinations,
-            modes,
-            pooled,
-            group_rows,
-            limits,
-            pinned,
-            phasing,
-        })
+        Ok(Problem { program, geometry, inputs, outputs, destinations, modes, pooled, limits, pinned, phasing })
     }
 
     /// The problem, and the choice for each pass: the tuned schedule where these tensors allow it, else the default.

@@ -2,7 +2,7 @@
 
 use crate::codegen::{Mode, Slot, Variant, tensors};
 use crate::error::{Error, Result};
-use crate::lower::{OutputKind, Pass};
+use crate::lower::{OutputKind, Over, Pass};
 use crate::plan::chunk::{Cut, Pieces};
 use crate::plan::problem::{Phasing, Placement, Problem, is_broadcast};
 use crate::plan::uniform::MAX_TENSORS;
@@ -21,6 +21,8 @@ pub(crate) struct RowStates {
 
 /// How one pass runs.
 pub(crate) struct PassChoice {
+    /// The items that it runs over.
+    pub over: Over,
     /// The shape that its schedule was chosen for.
     pub shape: schedule::Shape,
     pub schedule: PassSchedule,
@@ -83,7 +85,7 @@ impl Problem<'_> {
             return Err(Error::Limit { what: "tensors of a pass".into(), needed, allowed, limit: "wgloss" });
         }
         let windows = self.windows(&slots, pass);
-        let pieces = self.chunks(&slots)?;
+        let pieces = self.chunks(pass.over, &slots)?;
         let items = self.items_of(&pieces.cut, pieces.pieces[0]);
         if items > u64::from(u32::MAX) {
             let (what, needed, allowed) = ("values of one dispatch".to_owned(), items, u64::from(u32::MAX));
@@ -97,7 +99,7 @@ impl Problem<'_> {
         let (pooled, column_range) = (self.pooled, self.phasing.column_range);
         let variant = Variant { access, aligned_to, masked, axes, modes, pooled, column_range };
         let states = self.row_states(index, &schedule, &pieces, before.map(|choice| choice.states));
-        Ok(PassChoice { shape, schedule, variant, pieces, states })
+        Ok(PassChoice { over: pass.over, shape, schedule, variant, pieces, states })
     }
 
     /// The row states of a pass, given those of the previous one.
@@ -144,7 +146,7 @@ impl Problem<'_> {
             return Ok(());
         }
         let slots = tensors(self.program, pass);
-        let shape = self.pass_shape(pass, &slots, &self.windows(&slots, pass), &self.chunks(&slots)?);
+        let shape = self.pass_shape(pass, &slots, &self.windows(&slots, pass), &self.chunks(pass.over, &slots)?);
         let chosen = |overwritten: bool| {
             let shape = schedule::Shape { overwritten, ..shape };
             schedule::schedule(self.program, pass, shape, self.limits, self.pinned)
@@ -195,16 +197,36 @@ impl Problem<'_> {
         if self.program.has_rows() { 3 } else { 4 }
     }
 
-    /// The chunks of a pass, each tensor of which fits a binding.
-    fn chunks(&self, slots: &[Slot]) -> Result<Pieces> {
+    /// The chunks of a pass, each tensor of which fits a binding. Tensors of groups are bound whole.
+    fn chunks(&self, over: Over, slots: &[Slot]) -> Result<Pieces> {
         let alignment = u64::from(self.limits.offset_alignment);
-        let cut = Cut::new(self.geometry.axes, self.item_axes(), self.limits.binding_bytes, alignment);
+        let axes = match over {
+            Over::Rows => self.geometry.axes,
+            Over::Groups => [1, 1, self.geometry.groups(), 1],
+        };
+        let cut = Cut::new(axes, self.item_axes(), self.limits.binding_bytes, alignment);
+        let (of_groups, slots): (Vec<Slot>, Vec<Slot>) = slots.iter().partition(|slot| self.is_of_groups(**slot));
+        for slot in of_groups {
+            self.check_whole(slot)?;
+        }
         let named = |slot: &Slot| match *slot {
             Slot::Input(input) => (self.program.inputs[input].name.as_str(), self.placement(*slot)),
             _ => ("an output", self.placement(*slot)),
         };
         let pieces = cut.chunks(&slots.iter().map(named).collect::<Vec<_>>(), self.phasing.column_range)?;
         Ok(Pieces { cut, pieces })
+    }
+
+    /// An error if a tensor of groups exceeds a binding.
+    fn check_whole(&self, slot: Slot) -> Result<()> {
+        let Placement { first, strides, dtype, .. } = self.placement(slot);
+        let elements = (self.geometry.groups() - 1).saturating_mul(strides[3]).saturating_add(1 + first);
+        let (needed, allowed) = (elements.saturating_mul(dtype.size()), self.limits.binding_bytes);
+        if needed <= allowed {
+            return Ok(());
+        }
+        let limit = "max_storage_buffer_binding_size";
+        Err(Error::Limit { what: "a tensor with one value per group".to_owned(), needed, allowed, limit })
     }
 
     pub(crate) fn check_workspace(&self, words: u64) -> Result<()> {

@@ -31,6 +31,7 @@ impl Placement {
         let [_, a1, a2, a3] = geometry.axes;
         let strides = match scope {
             Scope::Row if program.has_rows() => [a1 * a2, a2, 1, 0],
+            Scope::Group => [0, 0, 0, 1],
             Scope::Total => [0; 4],
             _ => [a1 * a2 * a3, a2 * a3, a3, 1],
         };
@@ -42,6 +43,7 @@ impl Placement {
         match scope {
             Scope::Total => 1,
             Scope::Row => geometry.rows,
+            Scope::Group => geometry.groups(),
             _ => geometry.elements(),
         }
     }
@@ -59,7 +61,6 @@ pub(crate) struct Problem<'a> {
     pub destinations: Vec<Option<Placement>>,
     pub modes: Vec<Mode>,
     pub pooled: bool,
-    pub group_rows: u64,
     pub limits: &'a Limits,
     pub pinned: Pinned,
     pub phasing: Phasing,
@@ -100,12 +101,13 @@ pub(crate) fn reduce_lanes(limits: &Limits) -> u32 {
 
 /// Whether a gradient of that scope has fewer values than its pass computes.
 pub(crate) fn is_broadcast(program: &Program, geometry: &Geometry, scope: Scope, destination: &Placement) -> bool {
-    let axes = match scope {
+    let along = match scope {
         Scope::Total => return false,
         Scope::Row if program.has_rows() => 0..3,
         _ => 0..4,
     };
-    axes.into_iter().any(|axis| geometry.axes[axis] > 1 && destination.strides[axis] == 0)
+    let axes = geometry.axes_of(scope);
+    along.into_iter().any(|axis| axes[axis] > 1 && destination.strides[axis] == 0)
 }
 
 impl Problem<'_> {
@@ -119,14 +121,23 @@ impl Problem<'_> {
         }
     }
 
+    /// Scope of a tensor's values; `None` for a slot that is no tensor.
+    fn scope(&self, slot: Slot) -> Option<Scope> {
+        match slot {
+            Slot::Input(input) => Some(self.program.inputs[input].scope),
+            Slot::Output(output) => Some(self.program.outputs[output].scope),
+            Slot::Workspace | Slot::Scalars | Slot::Kept(_) | Slot::States(_) | Slot::AllStates(_) => None,
+        }
+    }
+
     /// Whether a tensor has a value for every column.
     pub(crate) fn has_columns(&self, slot: Slot) -> bool {
-        let scope = match slot {
-            Slot::Input(input) => self.program.inputs[input].scope,
-            Slot::Output(output) => self.program.outputs[output].scope,
-            Slot::Workspace | Slot::Scalars | Slot::Kept(_) | Slot::States(_) | Slot::AllStates(_) => return false,
-        };
-        scope.has_columns()
+        self.scope(slot).is_some_and(Scope::has_columns)
+    }
+
+    /// Whether a tensor has one value per group.
+    pub(crate) fn is_of_groups(&self, slot: Slot) -> bool {
+        self.scope(slot) == Some(Scope::Group)
     }
 
     pub(crate) fn reduce_lanes(&self) -> u32 {

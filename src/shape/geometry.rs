@@ -20,6 +20,18 @@ pub enum RowAxis {
     Last,
 }
 
+/// How a loss sees its tensors: the axis that makes a row, and the rows that make a group.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    /// The axis that makes a row.
+    pub axis: RowAxis,
+    /// Rows per group. `None`: as many as give one group per value of a group input; without one, the rows per index
+    /// of the first axis.
+    pub per_group: Option<u64>,
+    /// Name of the loss, for messages.
+    pub loss: &'a str,
+}
+
 /// A broadcast input has no Hessian diagonal: its second derivative mixes the elements that it is broadcast to.
 pub(crate) fn no_hessian_of_broadcast(input: &str) -> Error {
     Error::Unsupported { message: format!("the Hessian diagonal of the broadcast input `{input}`; expand it") }
@@ -45,6 +57,8 @@ pub struct Extents {
     pub cols: u64,
     /// Size of the first axis.
     pub batch: u64,
+    /// Rows per group.
+    pub group_rows: u64,
     /// Shape of an element-wise value.
     pub domain: Vec<usize>,
     /// Shape of a row value.
@@ -60,7 +74,7 @@ pub struct Geometry {
     pub extents: Extents,
     /// Merged axes, outermost first; with rows, the last one is the columns.
     pub axes: [u64; 4],
-    /// Strides of each operand along `axes`, in the order of the operands.
+    /// Strides of each operand along the axes of its scope ([`Geometry::axes_of`]), in the order of the operands.
     pub strides: Vec<[u64; 4]>,
 }
 
@@ -78,8 +92,9 @@ impl Extents {
     /// Rows and columns from the element inputs among `operands`.
     ///
     /// # Errors
-    /// [`Error::Shape`] for shapes that do not broadcast, and for sizes that no memory holds.
-    pub fn new(row_axis: RowAxis, operands: &[Operand<'_>]) -> Result<Extents> {
+    /// [`Error::Shape`] for shapes that do not broadcast, and for sizes that no memory holds; [`Error::Param`] for rows
+    /// that do not make whole groups.
+    pub fn new(by: Rows<'_>, operands: &[Operand<'_>]) -> Result<Extents> {
         let domain = domain(operands)?;
         if domain.contains(&0) {
             return Err(wrong_domain(operands, "at least one element".to_owned(), &domain));
@@ -89,7 +104,7 @@ impl Extents {
             let expected = format!("at most {MOST_ELEMENTS} elements in all, broadcast");
             return Err(wrong_domain(operands, expected, &domain));
         }
-        let class = match row_axis {
+        let class = match by.axis {
             RowAxis::None => None,
             RowAxis::Class if domain.len() > 1 => Some(1),
             RowAxis::Class | RowAxis::Last => match domain.len().checked_sub(1) {
@@ -108,7 +123,11 @@ impl Extents {
         let batch = domain.first().copied().unwrap_or(1) as u64;
         let cols = class.map_or(domain.iter().product::<usize>(), |class| domain[class]) as u64;
         let rows = if class.is_some() { row_shape.iter().product::<usize>() as u64 } else { 1 };
-        Ok(Extents { rows, cols, batch, domain, row_shape, class })
+        let groups = || groups_of(operands).filter(|groups| rows.is_multiple_of(*groups)).unwrap_or(batch);
+        let group_rows = by.per_group.unwrap_or_else(|| (rows / groups().max(1)).max(1));
+        let extents = Extents { rows, cols, batch, group_rows, domain, row_shape, class };
+        extents.check_groups(by.loss)?;
+        Ok(extents)
     }
 
     /// Number of elements.
@@ -116,17 +135,17 @@ impl Extents {
         self.rows * self.cols
     }
 
-    /// Rows per group: `asked`, or the rows per index of the first axis.
-    ///
-    /// # Errors
-    /// [`Error::Param`] unless they divide the number of rows.
-    pub fn group_rows(&self, loss: &str, asked: Option<u64>) -> Result<u64> {
-        let rows = asked.unwrap_or((self.rows / self.batch).max(1));
-        if rows > 0 && self.rows.is_multiple_of(rows) {
-            return Ok(rows);
+    /// Number of groups.
+    pub fn groups(&self) -> u64 {
+        self.rows / self.group_rows
+    }
+
+    fn check_groups(&self, loss: &str) -> Result<()> {
+        if self.group_rows > 0 && self.rows.is_multiple_of(self.group_rows) {
+            return Ok(());
         }
         let allowed = format!("a divisor of the number of rows, {}", self.rows);
-        let (loss, param, found) = (loss.to_owned(), "group_rows".to_owned(), rows.to_string());
+        let (loss, param, found) = (loss.to_owned(), "group_rows".to_owned(), self.group_rows.to_string());
         Err(Error::Param { loss, param, found, allowed })
     }
 
@@ -135,6 +154,7 @@ impl Extents {
         match scope {
             Scope::Element => self.domain.clone(),
             Scope::Row => self.row_shape.clone(),
+            Scope::Group => vec![self.groups() as usize],
             Scope::Column => vec![self.cols as usize],
             _ => Vec::new(),
         }
@@ -147,14 +167,17 @@ impl Geometry {
     /// # Errors
     /// As [`Extents::new`]; [`Error::Shape`] for an operand that does not fit these sizes, and for strides that do not
     /// merge to four axes.
-    pub fn new(row_axis: RowAxis, operands: &[Operand<'_>]) -> Result<Geometry> {
-        let extents = Extents::new(row_axis, operands)?;
+    pub fn new(by: Rows<'_>, operands: &[Operand<'_>]) -> Result<Geometry> {
+        let extents = Extents::new(by, operands)?;
         let Extents { ref domain, ref row_shape, class, cols, .. } = extents;
         // Strides along the axes of rows (of elements, without rows), then along the columns.
         let outer = if class.is_some() { row_shape } else { domain };
         let mut along: Vec<(Vec<u64>, u64)> = Vec::new();
         for operand in operands {
-            along.push(strides_of(operand, domain, outer, class, cols)?);
+            along.push(match operand.scope {
+                Scope::Group => (vec![0; outer.len()], 0),
+                _ => strides_of(operand, domain, outer, class, cols)?,
+            });
         }
         let keep = if class.is_some() { 3 } else { 4 };
         let merged = merge(outer, along.iter().map(|a| &a.0[..]).collect(), keep);
@@ -165,8 +188,12 @@ impl Geometry {
         let mut axes = [1; 4];
         axes[keep - sizes.len()..keep].copy_from_slice(&sizes);
         let mut strides = Vec::new();
-        for (outer, (_, along_cols)) in merged.iter().zip(&along) {
+        for (operand, (outer, (_, along_cols))) in operands.iter().zip(merged.iter().zip(&along)) {
             let mut all = [0; 4];
+            if operand.scope == Scope::Group {
+                strides.push([0, 0, 0, group_stride(operand, extents.groups())?]);
+                continue;
+            }
             all[keep - sizes.len()..keep].copy_from_slice(outer);
             if class.is_some() {
                 all[3] = *along_cols;
@@ -177,6 +204,30 @@ impl Geometry {
             axes[3] = cols;
         }
         Ok(Geometry { extents, axes, strides })
+    }
+
+    /// The axes that values of a scope lie along: the merged axes, or for groups the groups alone.
+    pub fn axes_of(&self, scope: Scope) -> [u64; 4] {
+        if scope == Scope::Group { [1, 1, 1, self.groups()] } else { self.axes }
+    }
+}
+
+/// Number of groups that the group inputs have values for; `None` if there is none with more than one value.
+fn groups_of(operands: &[Operand<'_>]) -> Option<u64> {
+    let groups = operands.iter().filter(|operand| operand.scope == Scope::Group);
+    groups.map(|operand| operand.layout.len() as u64).filter(|groups| *groups > 1).max()
+}
+
+/// Stride between the values of a group operand; 0 where one value serves all groups.
+fn group_stride(operand: &Operand<'_>, groups: u64) -> Result<u64> {
+    let Layout { shape, strides } = operand.layout;
+    match (&shape[..], &strides[..]) {
+        ([], []) | ([1], [_]) => Ok(0),
+        ([size], [stride]) if *size as u64 == groups => Ok(*stride as u64),
+        _ => {
+            let expected = format!("[{groups}] (one value per group), or one value");
+            Err(Error::Shape { input: operand.name.to_owned(), expected, found: shape.clone() })
+        }
     }
 }
 
@@ -303,6 +354,10 @@ fn merge(sizes: &[usize], strides: Vec<&[u64]>, keep: usize) -> Option<Merged> {
 mod tests {
     use super::*;
 
+    fn rows(axis: RowAxis) -> Rows<'static> {
+        Rows { axis, per_group: None, loss: "a loss" }
+    }
+
     fn operand<'a>(name: &'a str, scope: Scope, layout: &'a Layout) -> Operand<'a> {
         Operand { name, scope, layout }
     }
@@ -317,7 +372,7 @@ mod tests {
             operand("y", Scope::Row, &labels),
             operand("w", Scope::Column, &weight),
         ];
-        let g = Geometry::new(RowAxis::Class, &operands).unwrap();
+        let g = Geometry::new(rows(RowAxis::Class), &operands).unwrap();
         assert_eq!((g.rows, g.cols, g.batch), (70, 3, 2));
         assert_eq!(g.axes, [1, 2, 35, 3]);
         assert_eq!(g.strides, [[0, 105, 1, 35], [0, 35, 1, 0], [0, 0, 0, 1]]);
@@ -328,10 +383,10 @@ mod tests {
     fn contiguous_elements_merge_to_one_axis_and_broadcasts_keep_theirs() {
         let input = Layout::contiguous(&[3, 4, 5]);
         let weight = Layout::contiguous(&[4, 1]);
-        let g = Geometry::new(RowAxis::None, &[operand("x", Scope::Element, &input)]).unwrap();
+        let g = Geometry::new(rows(RowAxis::None), &[operand("x", Scope::Element, &input)]).unwrap();
         assert_eq!((g.axes, g.strides[0]), ([1, 1, 1, 60], [0, 0, 0, 1]));
         let operands = [operand("x", Scope::Element, &input), operand("w", Scope::Element, &weight)];
-        let g = Geometry::new(RowAxis::None, &operands).unwrap();
+        let g = Geometry::new(rows(RowAxis::None), &operands).unwrap();
         assert_eq!(g.axes, [1, 3, 4, 5]);
         assert_eq!(g.strides[1], [0, 0, 1, 0]);
     }
@@ -341,7 +396,7 @@ mod tests {
         let logits = Layout::contiguous(&[11]);
         let label = Layout::contiguous(&[]);
         let operands = [operand("x", Scope::Element, &logits), operand("y", Scope::Row, &label)];
-        let g = Geometry::new(RowAxis::Class, &operands).unwrap();
+        let g = Geometry::new(rows(RowAxis::Class), &operands).unwrap();
         assert_eq!((g.rows, g.cols), (1, 11));
     }
 
@@ -351,14 +406,14 @@ mod tests {
         let b = Layout::contiguous(&[3, 5]);
         let operands = [operand("input", Scope::Element, &a), operand("target", Scope::Element, &b)];
         assert!(
-            matches!(Geometry::new(RowAxis::None, &operands), Err(Error::Shape { input, .. }) if input == "target")
+            matches!(Geometry::new(rows(RowAxis::None), &operands), Err(Error::Shape { input, .. }) if input == "target")
         );
         let operands = [operand("input", Scope::Element, &a), operand("labels", Scope::Row, &a)];
         assert!(
-            matches!(Geometry::new(RowAxis::Last, &operands), Err(Error::Shape { input, .. }) if input == "labels")
+            matches!(Geometry::new(rows(RowAxis::Last), &operands), Err(Error::Shape { input, .. }) if input == "labels")
         );
         let empty = Layout::contiguous(&[0, 4]);
-        assert!(Geometry::new(RowAxis::None, &[operand("input", Scope::Element, &empty)]).is_err());
+        assert!(Geometry::new(rows(RowAxis::None), &[operand("input", Scope::Element, &empty)]).is_err());
     }
 
     #[test]
@@ -367,17 +422,38 @@ mod tests {
         let wide = Layout { shape: vec![1, 1 << 32], strides: vec![0, 0] };
         let tall = Layout { shape: vec![1 << 32, 1], strides: vec![0, 0] };
         let operands = [operand("input", Scope::Element, &wide), operand("target", Scope::Element, &tall)];
-        assert!(matches!(Geometry::new(RowAxis::Last, &operands), Err(Error::Shape { .. })));
+        assert!(matches!(Geometry::new(rows(RowAxis::Last), &operands), Err(Error::Shape { .. })));
         let whole = Layout::contiguous(&[1 << 32, 1 << 32]);
         assert_eq!((whole.len(), whole.extent(), whole.is_empty()), (usize::MAX, u64::MAX, false));
         let apart = Layout { shape: vec![2, 3], strides: vec![usize::MAX, usize::MAX] };
         assert_eq!(apart.extent(), u64::MAX);
-        assert!(Geometry::new(RowAxis::None, &[operand("input", Scope::Element, &apart)]).is_ok());
+        assert!(Geometry::new(rows(RowAxis::None), &[operand("input", Scope::Element, &apart)]).is_ok());
     }
 
     #[test]
     fn a_loss_without_inputs_has_no_rows() {
-        assert!(matches!(Geometry::new(RowAxis::Last, &[]), Err(Error::Shape { .. })));
-        assert_eq!(Geometry::new(RowAxis::None, &[]).unwrap().elements(), 1);
+        assert!(matches!(Geometry::new(rows(RowAxis::Last), &[]), Err(Error::Shape { .. })));
+        assert_eq!(Geometry::new(rows(RowAxis::None), &[]).unwrap().elements(), 1);
+    }
+
+    #[test]
+    fn group_inputs_say_how_many_groups_there_are() {
+        let logits = Layout::contiguous(&[2, 6, 5]);
+        let by_group = |groups: usize| Layout::contiguous(&[groups]);
+        let geometry = |groups: usize, per_group: Option<u64>| {
+            let (element, group) = (&logits, &by_group(groups));
+            let operands = [operand("x", Scope::Element, element), operand("g", Scope::Group, group)];
+            Geometry::new(Rows { per_group, ..rows(RowAxis::Last) }, &operands)
+        };
+        let of = |groups: usize, per_group: Option<u64>| {
+            geometry(groups, per_group).map(|g| (g.groups(), g.group_rows, g.strides[1][3]))
+        };
+        assert_eq!(of(1, None).unwrap(), (2, 6, 0), "one value serves the groups of the first axis");
+        assert_eq!(of(4, None).unwrap(), (4, 3, 1));
+        assert_eq!(of(4, Some(3)).unwrap(), (4, 3, 1));
+        assert!(matches!(of(4, Some(2)), Err(Error::Shape { input, .. }) if input == "g"));
+        assert!(matches!(of(5, None), Err(Error::Shape { input, .. }) if input == "g"));
+        assert!(matches!(of(1, Some(5)), Err(Error::Param { .. })));
+        assert_eq!(geometry(4, None).unwrap().axes_of(Scope::Group), [1, 1, 1, 4]);
     }
 }

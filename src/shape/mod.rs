@@ -10,6 +10,6 @@ pub use count::{Count, Formula, FormulaOp};
 pub use dtype::{DType, Element, narrow_labels, widen_bf16, widen_f16};
 pub(crate) use dtype::{KERNEL_NUMBERS, kernels_see};
 pub(crate) use geometry::no_hessian_of_broadcast;
-pub use geometry::{Extents, Geometry, Operand, RowAxis};
+pub use geometry::{Extents, Geometry, Operand, RowAxis, Rows};
 pub use layout::Layout;
 pub use scope::Scope;

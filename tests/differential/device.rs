@@ -35,6 +35,9 @@ impl Problem {
             if by_batch && shape.len() == whole.len() && !shape.is_empty() && shape[0] == whole[0] {
                 shape[0] = capacity;
             }
+            if input.scope == Scope::Group && shape == whole {
+                shape[0] = shape[0] * capacity / self.domain[0];
+            }
         }
         input.home.layout(&shape)
     }

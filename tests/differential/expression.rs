@@ -6,12 +6,13 @@ use wgloss::loss::Build;
 use wgloss::{Domain, Expr, Extent, Loss, RowAxis, Scope};
 
 /// Inputs that expressions may read, and the scope of each. The first is always read.
-pub const INPUTS: [(&str, Scope); 6] = [
+pub const INPUTS: [(&str, Scope); 7] = [
     ("input", Scope::Element),
     ("other", Scope::Element),
     ("r", Scope::Row),
     ("s", Scope::Row),
     ("c", Scope::Column),
+    ("g", Scope::Group),
     ("k", Scope::Scalar),
 ];
 /// The label that expressions may read.

@@ -35,7 +35,8 @@ impl<'r> Grower<'r> {
     pub fn loss(&mut self) -> Tree {
         let scope = match self.random.below(20) {
             0..=7 => Scope::Element,
-            8..=16 if self.has_rows => Scope::Row,
+            8..=15 if self.has_rows => Scope::Row,
+            16 | 17 if self.has_rows => Scope::Group,
             _ => Scope::Total,
         };
         let depth = 1 + self.random.below(4);
@@ -44,8 +45,8 @@ impl<'r> Grower<'r> {
             let (input, _) = self.reading_input(scope);
             tree = Tree::op(self.random.pick(&[Op::Add, Op::Sub, Op::Mul]), [input, tree]);
         }
-        // A loss of groups or columns is one value for each element of those.
-        if matches!(tree.scope(), Scope::Group | Scope::Column) {
+        // A loss of columns is one value for each element of those.
+        if tree.scope() == Scope::Column {
             tree = Tree::op(Op::Add, [tree, Tree::input("input")]);
         }
         tree
@@ -56,6 +57,7 @@ impl<'r> Grower<'r> {
         match scope {
             Scope::Element | Scope::Column => input,
             Scope::Row if self.has_rows => self.fold(input),
+            Scope::Group => self.sum_over(Scope::Group, input),
             _ => self.sum_over(Scope::Total, input),
         }
     }
@@ -171,6 +173,11 @@ impl<'r> Grower<'r> {
                 let scope = self.random.pick(&[Scope::Row, Scope::Element]);
                 let x = if scope == Scope::Row { self.row(depth) } else { self.element(depth) };
                 self.sum_over(Scope::Group, x)
+            }
+            Scope::Total if self.sums && self.has_rows && self.random.one_in(4) => {
+                let x = self.grow(Scope::Group, depth);
+                let x = if x.0.scope() == Scope::Group { x } else { (Tree::input("g"), Range::new(-4.0, 4.0)) };
+                self.sum_over(Scope::Total, x)
             }
             Scope::Total if self.sums => {
                 let x = if self.has_rows && self.random.one_in(2) { self.row(depth) } else { self.element(depth) };
@@ -330,6 +337,7 @@ impl<'r> Grower<'r> {
                 return (Tree::Const(value), Range::new(value, value));
             }
             (_, 1) => return (Tree::Param(self.random.pick(&super::expression::PARAMS)), Range::new(0.25, 2.0)),
+            (Scope::Group, 3..=7) if self.has_rows => "g",
             (_, 2) | (Scope::Group | Scope::Total | Scope::Scalar | Scope::Param, _) => {
                 return (Tree::input("k"), Range::new(0.25, 2.0));
             }

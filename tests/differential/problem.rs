@@ -261,6 +261,11 @@ impl Problem {
                 shape
             }
             Scope::Column => vec![class.map_or(1, |axis| self.domain[axis])],
+            Scope::Group => {
+                let (rows, _) = self.rows_cols();
+                let by_batch = rows / self.domain.first().copied().unwrap_or(1).max(1);
+                vec![rows / self.group_rows.map_or(by_batch, |rows| rows as usize).max(1)]
+            }
             _ => Vec::new(),
         }
     }

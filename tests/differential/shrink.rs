@@ -208,6 +208,10 @@ fn resize(problem: &mut Problem, axis: usize, to: usize) {
             problem.group_rows = Some(1);
         }
     }
+    let groups = problem.shape_of(Scope::Group);
+    for input in problem.inputs.iter_mut().filter(|input| input.scope == Scope::Group && !input.shape.is_empty()) {
+        input.shape = if input.shape == [1] { vec![1] } else { groups.clone() };
+    }
 }
 
 /// The tree with one node replaced by an operand of it, or by a leaf.
@@ -217,7 +221,7 @@ fn smaller_trees(tree: &Tree) -> Vec<Tree> {
     for place in 0..tree.size() {
         for (k, _) in replacements(tree, place).into_iter().enumerate() {
             let changed = rebuild(tree, place, k);
-            let whole = !matches!(changed.scope(), Scope::Group | Scope::Column | Scope::Scalar | Scope::Param);
+            let whole = !matches!(changed.scope(), Scope::Column | Scope::Scalar | Scope::Param);
             if changed != *tree && whole && (changed.scope() == scope || changed.scope() >= Scope::Row) {
                 all.push(changed);
             }
@@ -262,6 +266,7 @@ fn instead(node: &Tree) -> Vec<Tree> {
     match node.scope() {
         Scope::Element => all.push(Tree::Input("input")),
         Scope::Row => all.push(Tree::Input("r")),
+        Scope::Group => all.push(Tree::Input("g")),
         Scope::Column => all.push(Tree::Input("c")),
         _ => all.push(Tree::Const(2.0)),
     }
