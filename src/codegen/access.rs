@@ -6,8 +6,10 @@
 //! it. Tensors whose rows have the same offset inside a vector are loaded and stored as vectors, the others element by
 //! element. Two windows per step are for loads of 64-bit integers: each window is one half of such a vector.
 
-use super::{Access, Along, Binding, Mode, Slot, Variant, tensors};
-use crate::lower::{Over, Pass, Program};
+use super::{Access, Along, Binding, Mode, Slot, Variant, state_words, tensors};
+use crate::expr::NodeId;
+use crate::expr::op::Kind;
+use crate::lower::{Known, Over, Pass, Program, Saves};
 use crate::schedule::{uses_scalars, uses_work};
 use crate::shape::DType;
 use crate::shape::Scope;
@@ -396,6 +398,38 @@ impl<'a> Frame<'a> {
     /// Outputs whose rows may share words: they leave halves in `work`.
     pub fn edge_outputs(&self) -> Vec<usize> {
         edge_outputs(self.program, self.pass, self.variant, self.width)
+    }
+
+    /// The place of a row value that this pass leaves for later ones: behind the states of its stages.
+    pub fn saved(&self, word: usize) -> String {
+        let (stages, words) = (self.pass.stages.len(), state_words(self.program, self.pass));
+        let behind = format!("{stages}u * shape.rows * shape.slots * {words}u");
+        format!("work[shape.state_base + {behind} + {word}u * shape.rows + r.row]")
+    }
+
+    /// A word that an earlier pass has left for that row.
+    fn known_word(&self, word: usize, row: &str) -> String {
+        format!("work[shape.state_base + {word}u * shape.rows + {row}]")
+    }
+
+    fn known(&self) -> Option<(&'a Known, &'a Saves)> {
+        let known = self.pass.known.as_ref()?;
+        Some((known, &self.program.passes[known.pass].saves))
+    }
+
+    /// A row reduction that an earlier pass has saved.
+    pub fn known_value(&self, id: NodeId, row: &str) -> String {
+        let place = |(_, saves): (_, &Saves)| saves.nodes.iter().position(|node| *node == id);
+        let word = self.known_word(self.known().and_then(place).expect("a reduction without a stage is saved"), row);
+        if self.program.kind(id) == Kind::Float { format!("bitcast<f32>({word})") } else { word }
+    }
+
+    /// The bits of a poison that an earlier pass has saved; `None` if it looks at no element during a stage.
+    pub fn known_bits(&self, poison: usize, row: &str) -> Option<String> {
+        let (known, saves) = self.known()?;
+        let (_, earlier) = known.poisons.iter().find(|(own, _)| *own == poison)?;
+        let place = saves.poisons.iter().position(|k| k == earlier).expect("a known poison is saved");
+        Some(self.known_word(saves.nodes.len() + place, row))
     }
 
     /// Column indices of a window, in the whole row.

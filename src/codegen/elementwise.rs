@@ -1,7 +1,7 @@
 //! Hooks of `elementwise.wgsl`: passes over elements, or over rows of which only labels' elements are read.
 
 use super::access::Frame;
-use super::emit::{Emit, below, group_load, is_literal, outer_code, outer_nodes, params};
+use super::emit::{Emit, group_load, is_literal, outer_code, outer_nodes, params};
 use super::poison::{
     bits, bits_of_value, is_bad, is_poisoned, labels, largest, lenient_value, looking_at, poison_name, poisons_of,
     poisons_of_outputs,
@@ -43,7 +43,7 @@ fn totals<'f>(frame: &'f Frame<'_>) -> &'f [NodeId] {
 fn hook(frame: &Frame<'_>) -> String {
     let program = frame.program;
     let roots = roots(program, frame.pass);
-    let outer = outer_nodes(program, &roots);
+    let outer = outer_nodes(frame, &roots);
     let poisons = 0..frame.pass.poison.len();
     let mut fields: Vec<(String, String)> = poisons.clone().map(|k| (bits(k), "u32".to_owned())).collect();
     fields.extend(outer.iter().map(|id| (format!("n{}", id.0), scalar_type(program.kind(*id)).to_owned())));
@@ -114,7 +114,7 @@ fn item_text(frame: &Frame<'_>, roots: &[NodeId], name: &str, fetched: &[usize])
     putln!(text, "fn {name}(o: Outer, sums: LaneSums, first: u32{given}) -> LaneSums {{\n    var s = sums;");
     text.push_str(&frame.coordinates("first"));
     text.push_str(&frame.valid("first"));
-    let lets = emit.lets(&below(program, roots), &|id| load(frame, id, fetched, &|id| emit.value(id)));
+    let lets = emit.lets(&program.within(pass, roots), &|id| load(frame, id, fetched, &|id| emit.value(id)));
     text.push_str(&lets);
     for (label, row) in labels(program, pass) {
         let counts = row.map_or(String::new(), |row| format!(" && {}", emit.value(row)));
@@ -150,6 +150,9 @@ fn poison_text(emit: &Emit<'_, '_>) -> String {
         let outer: Vec<&Look> = outer_looks(frame, poison).collect();
         let looks = poison.at(LookPlace::Row).filter(|look| !outer.contains(look)).map(|look| seen(emit, look));
         let mut all = largest(looks, &format!("{u}(0u)"));
+        if let Some(saved) = frame.known_bits(k, ITEM) {
+            all = format!("max({all}, {saved})");
+        }
         // NaN counts only where the condition of the row or element holds.
         if let Some(row) = poison.row {
             all = format!("select({u}(0u), {all}, {})", emit.value(row));
@@ -259,6 +262,7 @@ fn load(frame: &Frame<'_>, id: NodeId, fetched: &[usize], spelled: &dyn Fn(NodeI
         }
         // Only gathers read it here, and their value is the label itself.
         Node::ColIndex => String::new(),
+        Node::Reduce(..) => format!("    let e{n} = {};\n", frame.known_value(id, ITEM)),
         ref other => unreachable!("a pass that visits no columns holds no {other:?}"),
     }
 }

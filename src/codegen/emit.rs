@@ -21,14 +21,10 @@ pub(super) fn param(program: &Program, index: u32) -> String {
     if program.params[index as usize].kind == Kind::Int { bits } else { format!("bitcast<f32>({bits})") }
 }
 
-/// The roots and the nodes below them down to sums, operands first.
-pub(super) fn below(program: &Program, roots: &[NodeId]) -> Vec<NodeId> {
-    program.below(roots, |id| matches!(program.node(id), Node::SumOver(..)))
-}
-
-/// Nodes below the roots with one value per dispatch, in order.
-pub(super) fn outer_nodes(program: &Program, roots: &[NodeId]) -> Vec<NodeId> {
-    below(program, roots).into_iter().filter(|&id| is_outer(program, id)).collect()
+/// Nodes of a pass below the roots with one value per dispatch, in order.
+pub(super) fn outer_nodes(frame: &Frame<'_>, roots: &[NodeId]) -> Vec<NodeId> {
+    let nodes = frame.program.within(frame.pass, roots);
+    nodes.into_iter().filter(|&id| is_outer(frame.program, id)).collect()
 }
 
 /// Whether a node has one value for the whole dispatch, and is not a literal.

@@ -2,7 +2,7 @@
 
 use super::access::Frame;
 use super::elementwise::gather;
-use super::emit::{Emit, below, group_load, is_literal, is_outer, op_text, outer_code, outer_value, params};
+use super::emit::{Emit, group_load, is_literal, is_outer, op_text, outer_code, outer_value, params};
 use super::poison::{
     bits, bits_of_value, is_bad, is_of_columns, is_poisoned, labels, largest, lenient_value, looked_at, looking_at,
     poison_name, poisons_of, poisons_of_outputs,
@@ -88,13 +88,15 @@ struct Row<'f, 'a> {
 impl<'f, 'a> Row<'f, 'a> {
     fn new(frame: &'f Frame<'a>, ends: &'f Frame<'a>) -> Row<'f, 'a> {
         let program = frame.program;
-        let nodes = below(program, &roots(program, frame.pass));
+        let nodes = program.within(frame.pass, &roots(program, frame.pass));
         let mut depth: HashMap<NodeId, usize> = HashMap::new();
         for &id in &nodes {
             let node = program.node(id);
             let listed = |id: NodeId| frame.pass.stages.iter().position(|s| s.reduces.contains(&id));
+            let saved = frame.pass.known.as_ref().is_some_and(|known| known.nodes.contains(&id));
             let known = match node {
                 Node::SumOver(..) => 0,
+                Node::Reduce(..) if saved => 0,
                 Node::Reduce(..) => {
                     let partner = program.online_partner(id).filter(|p| listed(*p).is_some());
                     1 + listed(partner.unwrap_or(id)).expect("a reduction of the pass has a stage")
@@ -167,6 +169,9 @@ impl<'f, 'a> Row<'f, 'a> {
             putln!(text, "    r.early = r.base{tensor} % WIDTH;");
         }
         text.push_str(&self.row_lets(0));
+        for (k, saved) in (0..frame.pass.poison.len()).filter_map(|k| Some((k, frame.known_bits(k, "r.row")?))) {
+            putln!(text, "    r.{0} = max(r.{0}, {saved});", bits(k));
+        }
         text.push_str(&self.clear_text(0));
         text.push_str("    return r;\n}\n");
         text.push_str(&if frame.is_paired() { self.fetch_pair() } else { self.fetch_window(frame, "fetch") });
@@ -232,6 +237,7 @@ impl<'f, 'a> Row<'f, 'a> {
                     putln!(text, "    r.n{n} = e{n};");
                     self.look_at_gather(&mut text, id, x, &label);
                 }
+                Node::Reduce(..) if depth == 0 => putln!(text, "    r.n{n} = {};", self.frame.known_value(id, "r.row")),
                 Node::Reduce(..) => {} // set where its stage ends
                 ref other => unreachable!("row values hold no {other:?}"),
             }
@@ -508,7 +514,24 @@ impl<'f, 'a> Row<'f, 'a> {
             let poison = is_poisoned(frame.pass, Consumer::Output(output), "r");
             text.push_str(&frame.store_row(output, &self.base_name(slot), &value, &poison));
         }
+        text.push_str(&self.save_text());
         text.push_str("}\n");
+        text
+    }
+
+    /// Leaves row values for later passes.
+    fn save_text(&self) -> String {
+        let (frame, program) = (self.frame, self.frame.program);
+        let saves = &frame.pass.saves;
+        let values = saves.nodes.iter().map(|id| match program.kind(*id) {
+            Kind::Float => format!("bitcast<u32>(r.n{})", id.0),
+            _ => format!("r.n{}", id.0),
+        });
+        let words = values.chain(saves.poisons.iter().map(|k| format!("r.{}", bits(*k))));
+        let mut text = String::new();
+        for (word, value) in words.enumerate() {
+            putln!(text, "    {} = {value};", frame.saved(word));
+        }
         text
     }
 

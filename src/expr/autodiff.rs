@@ -49,6 +49,9 @@ struct Taken {
     conditions: Vec<NodeId>,
     /// Whether it counts only where it is not 0: it is exactly 0 where no branch was taken.
     not_zero: bool,
+    /// The condition, among these, that the column is the label of a gather: it holds for one column of each row, as a
+    /// label out of range poisons its row.
+    gathered: Option<NodeId>,
 }
 
 impl Taken {
@@ -66,7 +69,12 @@ impl Taken {
 
     /// Of an adjoint that was set to 0 where its conditions do not hold.
     fn zeroed() -> Taken {
-        Taken { conditions: Vec::new(), not_zero: true }
+        Taken { not_zero: true, ..Taken::default() }
+    }
+
+    /// As `under`, where the condition is that the column is the label of a gather.
+    fn at_label(&self, here: NodeId, adjoint: Expr<'_>) -> Taken {
+        Taken { gathered: Some(here), ..self.under(here, adjoint) }
     }
 }
 
@@ -122,7 +130,8 @@ impl<'g> Reverse<'g> {
         let sum = terms.iter().map(rest).reduce(|a, b| a + b).expect("a value with an adjoint has a contribution");
         let counts = |(_, taken): &(Expr<'g>, Taken)| !taken.not_zero && taken.conditions.len() == shared.len();
         let not_zero = !terms.iter().any(counts);
-        (sum, Taken { conditions: shared, not_zero })
+        let gathered = terms[0].1.gathered.filter(|here| shared.contains(here));
+        (sum, Taken { conditions: shared, not_zero, gathered })
     }
 
     /// Indices of two contributions whose conditions are equal but for the last, which one negates.
@@ -216,7 +225,7 @@ impl<'g> Visit<'_, 'g> {
             Node::SumOver(_, x) => self.give(x, adjoint, graph.scope(x), taken),
             Node::At(x, label) => {
                 let here = graph.col_index().equals(graph.expr(label));
-                self.give(x, adjoint, Scope::Element, taken.under(here.id, adjoint));
+                self.give(x, adjoint, Scope::Element, taken.at_label(here.id, adjoint));
             }
             Node::Softmax(x) | Node::SoftmaxMinusOne(x) => self.softmax(x),
             Node::StraightThrough(_, gradient_of) => self.give(gradient_of, adjoint, graph.scope(gradient_of), taken),
@@ -235,11 +244,26 @@ impl<'g> Visit<'_, 'g> {
     /// Adds a contribution, one value per value of scope `from`, summed to the operand's scope.
     fn give(&mut self, operand: NodeId, contribution: Expr<'g>, from: Scope, taken: Taken) {
         let to = self.reverse.graph.scope(operand);
+        let (taken, from) = self.of_one_column(contribution, taken, [to, from]);
         // Before it is summed with others, it is set to 0 where it does not count.
         let (contribution, taken) = self.within(contribution, taken, to);
         let contribution = self.reverse.sum_to(to, contribution, from);
         if self.reverse.active[operand.index()] {
             self.open.entry(operand).or_default().push((contribution, taken));
+        }
+    }
+
+    /// An adjoint of one column per row, on its way to the row or further out, is its own sum over the row.
+    fn of_one_column(&self, adjoint: Expr<'g>, taken: Taken, [to, from]: [Scope; 2]) -> (Taken, Scope) {
+        let Some(here) = taken.gathered.filter(|_| to <= Scope::Row && from == Scope::Element) else {
+            return (taken, from);
+        };
+        let others: Vec<NodeId> = taken.conditions.iter().copied().filter(|condition| *condition != here).collect();
+        let of_row = Taken { conditions: others, gathered: None, ..taken.clone() };
+        if adjoint.scope() <= Scope::Row && self.reverse.reach(&of_row, Scope::Row) {
+            (of_row, Scope::Row)
+        } else {
+            (taken, from)
         }
     }
 

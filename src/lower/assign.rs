@@ -159,7 +159,7 @@ pub(crate) fn finish_pass(program: &Program, mut totals: Vec<NodeId>, outputs: V
     let visits = !stages.is_empty() || writes || looks.iter().any(|(look, _)| is_of_columns(program, look));
     let poison = place_looks(program, looks, &depth, &mut stages);
     let columns = !program.has_rows() || visits;
-    Pass { over, stages, totals, outputs, columns, poison, lenient }
+    Pass { over, stages, totals, outputs, columns, poison, lenient, ..Pass::default() }
 }
 
 /// Labels of the lenient sums among `totals`, each with its sum.

@@ -28,7 +28,7 @@ mod text;
 pub(crate) use assign::finish_pass;
 pub use looks::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison};
 
-pub use program::{Output, OutputKind, Over, Pass, Program, Stage, UPSTREAM, Upstream, Wanted};
+pub use program::{Known, Output, OutputKind, Over, Pass, Program, Saves, Stage, UPSTREAM, Upstream, Wanted};
 pub use text::{Expressions, expressions};
 
 use crate::error::{Error, Result};

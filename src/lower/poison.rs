@@ -251,6 +251,7 @@ impl Program {
             columns: pass.columns,
             poison: pass.poison.iter().filter_map(kept).collect(),
             lenient: pass.lenient.iter().filter(|(sum, _)| totals.contains(sum)).copied().collect(),
+            ..Pass::default()
         }
     }
 

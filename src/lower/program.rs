@@ -105,6 +105,33 @@ pub enum Over {
     Groups,
 }
 
+/// Row values that a pass leaves in the workspace: one word per row and value, the reductions first.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Saves {
+    /// Row reductions.
+    pub nodes: Vec<NodeId>,
+    /// Poisons of the pass, by index.
+    pub poisons: Vec<usize>,
+}
+
+impl Saves {
+    /// Words per row.
+    pub fn words(&self) -> u64 {
+        (self.nodes.len() + self.poisons.len()) as u64
+    }
+}
+
+/// Row values of an earlier pass that a pass reads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Known {
+    /// The earlier pass, by index.
+    pub pass: usize,
+    /// Row reductions.
+    pub nodes: Vec<NodeId>,
+    /// Poisons: the index in this pass, and in the earlier one.
+    pub poisons: Vec<(usize, usize)>,
+}
+
 /// One trip over the tensor (or over the rows, or the groups alone), with the row stages in it.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Pass {
@@ -120,6 +147,10 @@ pub struct Pass {
     pub columns: bool,
     /// Looks for NaN and for labels out of range, by the results that they poison.
     pub poison: Vec<Poison>,
+    /// Results of its stages that it leaves for later passes.
+    pub saves: Saves,
+    /// Results of an earlier pass's stages that it reads, instead of running these stages itself.
+    pub known: Option<Known>,
     /// Lenient sums with their labels: a label out of range is reported, its row counts as 0, and the sum is not
     /// poisoned.
     pub lenient: Vec<(NodeId, Look)>,
@@ -190,6 +221,13 @@ impl Program {
             }
         }
         (0..self.nodes.len()).filter(|&index| wanted[index]).map(|index| NodeId(index as u32)).collect()
+    }
+
+    /// The roots and the nodes below them that a pass computes: the operands of sums, and of reductions that an earlier
+    /// pass has saved, are left out.
+    pub fn within(&self, pass: &Pass, roots: &[NodeId]) -> Vec<NodeId> {
+        let is_known = |id: NodeId| pass.known.as_ref().is_some_and(|known| known.nodes.contains(&id));
+        self.below(roots, |id| matches!(self.node(id), Node::SumOver(..)) || is_known(id))
     }
 
     /// Index of the pass after whose sums the outputs of scope `Total` are known; 0 if nothing is summed.

@@ -7,8 +7,8 @@ use super::sizes::{Known, Sizes};
 use super::uniform::{Filled, SHAPE, SPAN, params_uniform};
 use super::workspace::{Leaves, Span, Workspace, takes_two_steps};
 use crate::codegen::{
-    Binding, KernelSource, ReduceKind, Slot, edge_outputs, group_slots, pass_kernel, reduce, state_words, stitch,
-    sum_counts, tensors, total_outputs,
+    Binding, KernelSource, ReduceKind, Slot, edge_outputs, group_slots, pass_kernel, reduce, stitch, sum_counts,
+    tensors, total_outputs,
 };
 use crate::dispatch::{Dispatch, Exchange, Note, Planned, Region, Uniform};
 use crate::error::Result;
@@ -78,7 +78,7 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
                 totals,
                 items: sum_items(problem, &sizes, choice),
                 group_sums,
-                states: pass.stages.len() as u64 * u64::from(choice.states.slots * state_words(program, pass)),
+                states: choice.states.first + choice.states.words(program, index) + pass.saves.words(),
                 edges: edge_outputs(program, pass, &choice.variant, choice.schedule.width).len() as u64,
             }
         });
@@ -163,6 +163,7 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
     /// The fields of `Shape` that all dispatches of a pass share.
     fn shape(&self, pass: usize) -> Filled<N> {
         let (sizes, workspace) = (&self.sizes, &self.workspace);
+        let first = self.choices[pass].states.first;
         SHAPE
             .fill()
             .count("rows", sizes.rows.clone())
@@ -172,7 +173,7 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
             .count("group_base", workspace.group_base.clone())
             .count("groups", sizes.groups.clone())
             .count("splits", N::of(self.choices[pass].splits()))
-            .count("state_base", workspace.state_base.clone())
+            .count("state_base", workspace.state_base.clone().plus(N::of(first).times(sizes.rows.clone())))
             .count("edge_base", workspace.edge_base.clone())
             .count("classes", sizes.classes.clone())
     }

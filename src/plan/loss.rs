@@ -17,7 +17,9 @@ use crate::plan::passes::{PassChoice, choose};
 use crate::plan::problem::{Phasing, Placement, Problem, Shard};
 use crate::plan::sizes::Sizes;
 use crate::plan::spec::PlanSpec;
-use crate::schedule::{Kernel, PassSchedule, Pinned, Shape, candidates, forward_and_backward, split_outputs};
+use crate::schedule::{
+    Kernel, LEAST_COLS, PassSchedule, Pinned, Shape, candidates, forward_and_backward, save_rows, split_outputs,
+};
 use crate::shape::{DType, Extents, Geometry, Layout, Operand, Rows, Scope};
 use std::sync::Arc;
 
@@ -120,6 +122,10 @@ impl PreparedLoss {
             (self.program, self.phasing.forward) = (program, Some(forward));
         } else {
             self.program = split_outputs(program, limits, &in_place)?;
+            let cols = self.extents(&self.planned_inputs())?.cols;
+            if cols >= LEAST_COLS && !self.phasing.column_range {
+                self.program = save_rows(&self.program);
+            }
         }
         check_in_place(&self.program, &in_place)
     }

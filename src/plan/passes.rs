@@ -1,8 +1,8 @@
 //! The choice for each pass of a problem: kept gradients, chunks, vectors, schedule. Pure: no device.
 
-use crate::codegen::{Mode, Slot, Variant, tensors};
+use crate::codegen::{Mode, Slot, Variant, state_words, tensors};
 use crate::error::{Error, Result};
-use crate::lower::{OutputKind, Over, Pass};
+use crate::lower::{OutputKind, Over, Pass, Program};
 use crate::plan::chunk::{Cut, Pieces};
 use crate::plan::problem::{Phasing, Placement, Problem, is_broadcast};
 use crate::plan::uniform::MAX_TENSORS;
@@ -17,6 +17,17 @@ pub(crate) struct RowStates {
     pub slots: u32,
     /// Whether the previous pass has computed them.
     pub known: bool,
+    /// Words per row of all passes before the first of them; before the first row value that the pass reads, if an
+    /// earlier pass has left it.
+    pub first: u64,
+}
+
+impl RowStates {
+    /// Words per row of a pass's states.
+    pub fn words(&self, program: &Program, pass: usize) -> u64 {
+        let pass = &program.passes[pass];
+        pass.stages.len() as u64 * u64::from(self.slots * state_words(program, pass))
+    }
 }
 
 /// How one pass runs.
@@ -74,6 +85,7 @@ pub(crate) fn choose(problem: &mut Problem<'_>) -> Result<Vec<PassChoice>> {
         let choice = problem.choose_pass(index, pass, all.last())?;
         all.push(choice);
     }
+    problem.place_states(&mut all);
     Ok(all)
 }
 
@@ -110,13 +122,34 @@ impl Problem<'_> {
         Pieces { pieces, .. }: &Pieces,
         before: Option<RowStates>,
     ) -> RowStates {
-        let Kernel::RowSplit { splits } = schedule.kernel else { return RowStates { slots: 0, known: false } };
+        let Kernel::RowSplit { splits } = schedule.kernel else {
+            return RowStates { slots: 0, known: false, first: 0 };
+        };
         let parts = pieces.iter().filter(|chunk| chunk.first == 0).count() as u32;
         let stages = |pass: usize| &self.program.passes[pass].stages;
         let backward = self.phasing.forward.is_some_and(|forward| pass >= forward);
         match before.filter(|before| backward && before.slots > 0 && stages(pass - 1) == stages(pass)) {
-            Some(before) => RowStates { slots: before.slots, known: true },
-            None => RowStates { slots: splits * parts, known: false },
+            Some(before) => RowStates { slots: before.slots, known: true, first: 0 },
+            None => RowStates { slots: splits * parts, known: false, first: 0 },
+        }
+    }
+
+    /// Places the states of passes that leave row values for later ones behind each other, and behind those of all other
+    /// passes, which share their words.
+    fn place_states(&self, choices: &mut [PassChoice]) {
+        let passes = &self.program.passes;
+        let states = |pass: usize, choice: &PassChoice| choice.states.words(self.program, pass);
+        let shared = (0..passes.len()).filter(|&pass| passes[pass].saves.words() == 0);
+        let mut first = shared.map(|pass| states(pass, &choices[pass])).max().unwrap_or(0);
+        for pass in (0..passes.len()).filter(|&pass| passes[pass].saves.words() > 0) {
+            choices[pass].states.first = first;
+            first += states(pass, &choices[pass]) + passes[pass].saves.words();
+        }
+        for pass in 0..passes.len() {
+            if let Some(known) = &passes[pass].known {
+                let saved = &choices[known.pass].states;
+                choices[pass].states.first = saved.first + saved.words(self.program, known.pass);
+            }
         }
     }
 

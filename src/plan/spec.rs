@@ -129,8 +129,13 @@ impl PlanSpec {
         self
     }
 
-    /// Consecutive rows that make a group; by default, the rows of one index of the first axis. They must divide the
-    /// number of rows, planned or bound, else that is an [`Error::Param`](crate::Error::Param).
+    /// Consecutive rows that make a group. By default as many as give each group one value of an input of
+    /// [`Scope::Group`](crate::Scope::Group) with several values, else the rows of one index of the first axis. They must
+    /// divide the number of rows, planned or bound, else that is an [`Error::Param`](crate::Error::Param).
+    ///
+    /// A group counts as one: a loss per group has shape `[groups]` with [`Reduction::None`](crate::Reduction::None), its
+    /// `Mean` divides by the number of groups, and `sum_over(Scope::Total)` of a group value adds each group's value once.
+    /// Inputs of that scope have shape `[groups]`, or one value for all.
     #[must_use]
     pub fn group_rows(mut self, rows: u64) -> PlanSpec {
         self.group_rows = Some(rows);

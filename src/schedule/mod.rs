@@ -4,6 +4,7 @@ mod candidates;
 mod elements;
 mod reads;
 mod rows;
+mod saved;
 mod separate;
 mod split;
 mod spread;
@@ -11,6 +12,7 @@ mod traffic;
 
 pub use candidates::candidates;
 pub use reads::{is_read_by_row, looked_at, roots, tensor_inputs, uses_scalars, uses_work, visited_inputs};
+pub(crate) use saved::{LEAST_COLS, save_rows};
 pub use separate::forward_and_backward;
 pub use split::split_outputs;
 pub use spread::Spread;

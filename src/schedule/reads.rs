@@ -23,16 +23,15 @@ pub(super) fn check_bindings(program: &Program, pass: &Pass, limits: &Limits) ->
 }
 
 fn reads(program: &Program, pass: &Pass, wanted: impl Fn(&Node, Scope) -> bool) -> bool {
-    let below = program.below(&roots(program, pass), |id| matches!(program.node(id), Node::SumOver(..)));
-    below.into_iter().any(|id| wanted(program.node(id), program.scope(id)))
+    program.within(pass, &roots(program, pass)).into_iter().any(|id| wanted(program.node(id), program.scope(id)))
 }
 
-/// Whether a pass leaves sums or states in `work`, or reads sums over groups there.
+/// Whether a pass leaves sums or states in `work`, or reads sums over groups or saved row values there.
 pub fn uses_work(program: &Program, pass: &Pass) -> bool {
     let groups = |node: &Node, _| matches!(node, Node::SumOver(Scope::Group, _));
     // Two rows may share a word of a 16-bit output.
     let edges = program.has_rows() && pass.outputs.iter().any(|&o| program.outputs[o].scope == Scope::Element);
-    !pass.totals.is_empty() || !pass.stages.is_empty() || edges || reads(program, pass, groups)
+    !pass.totals.is_empty() || !pass.stages.is_empty() || pass.known.is_some() || edges || reads(program, pass, groups)
 }
 
 /// Whether a pass reads scalars, or may report a label in the status word.
@@ -47,7 +46,7 @@ pub fn uses_scalars(program: &Program, pass: &Pass) -> bool {
 /// Inputs that a pass reads from tensors of their own; scalars share one buffer.
 pub fn tensor_inputs(program: &Program, pass: &Pass) -> Vec<usize> {
     let mut inputs = Vec::new();
-    for id in program.below(&roots(program, pass), |id| matches!(program.node(id), Node::SumOver(..))) {
+    for id in program.within(pass, &roots(program, pass)) {
         if let Node::Input(input) = *program.node(id) {
             if program.scope(id) > Scope::Total {
                 inputs.push(input as usize);
@@ -61,7 +60,7 @@ pub fn tensor_inputs(program: &Program, pass: &Pass) -> Vec<usize> {
 
 /// The [`tensor_inputs`] that are read at every column (or element), not only at labels.
 pub fn visited_inputs(program: &Program, pass: &Pass) -> Vec<usize> {
-    let nodes = program.below(&roots(program, pass), |id| matches!(program.node(id), Node::SumOver(..)));
+    let nodes = program.within(pass, &roots(program, pass));
     let is_visited = |input: &usize| {
         let is_input = |id: &NodeId| *program.node(*id) == Node::Input(*input as u32);
         let visits = |id: &NodeId| !matches!(program.node(*id), Node::At(..));
@@ -82,6 +81,7 @@ pub fn roots(program: &Program, pass: &Pass) -> Vec<NodeId> {
         roots.extend(output.at_label.iter().flat_map(|(label, value)| [*label, *value]));
     }
     roots.extend(looked_at(pass));
+    roots.extend(&pass.saves.nodes);
     roots
 }
 

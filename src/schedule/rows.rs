@@ -40,6 +40,8 @@ struct Rows<'a> {
     shared: bool,
     /// Whether several workgroups may split a row.
     can_split: bool,
+    /// Whether an earlier pass has run the stages, so that each element is read once.
+    known: bool,
     /// Workgroups per row if it is split.
     splits: u32,
     /// Whether there are fewer long rows than the device has cores.
@@ -76,7 +78,8 @@ pub(super) fn choose(pass: &Pass, shape: &Shape, width: u32, limits: &Limits, pi
         stops: limits.software && trips * (stages + 1) > SOFTWARE_ITERATIONS,
         fits: trips * u64::from(width) <= u64::from(resident_values(limits)),
         shared,
-        can_split: (stages > 0 || shared) && !shape.overwritten,
+        can_split: (stages > 0 || shared || pass.known.is_some()) && !shape.overwritten,
+        known: pass.known.is_some(),
         splits: limits.workgroups.min(64).min((shape.cols / 4096).max(1) as u32),
         few: shape.rows < busy_rows(limits) && shape.cols >= SPLIT_COLS,
     };
@@ -142,6 +145,9 @@ impl Rows<'_> {
         if stops {
             let message = format!("{} columns on a software adapter, which stops long loops", shape.cols);
             return Err(Error::Unsupported { message });
+        }
+        if self.known {
+            return Ok((Kernel::Row, "an earlier pass has run its stages"));
         }
         if self.fits && !is_slow_to_compile {
             return Ok((Kernel::RowResident { trips: self.trips as u32 }, "the row fits in registers"));

@@ -10,7 +10,7 @@ pub enum Scope {
     Scalar,
     /// One value for the whole tensor, computed from it.
     Total,
-    /// One value per group of consecutive rows.
+    /// One value per group of consecutive rows (see [`PlanSpec::group_rows`](crate::PlanSpec::group_rows)).
     Group,
     /// One value per row (sample).
     Row,

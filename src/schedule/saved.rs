@@ -1,0 +1,107 @@
+//! Row values that survive between passes: a pass whose stages an earlier pass ran already reads their results from
+//! the workspace, and visits its elements once at most.
+
+use crate::expr::{Node, NodeId};
+use crate::lower::{Known, LookPlace, Over, Pass, Placed, Poison, Program};
+
+/// Fewest columns of a row for which the words that are saved per row cost less than another trip over it.
+pub const LEAST_COLS: u64 = 32;
+
+/// Lets passes read the results of stages that an earlier pass has run.
+pub fn save_rows(program: &Program) -> Program {
+    let mut program = program.clone();
+    for later in 1..program.passes.len() {
+        let found = (0..later).find_map(|earlier| Sharing::new(&program, earlier, later).map(|it| (earlier, it)));
+        if let Some((earlier, sharing)) = found {
+            sharing.apply(&mut program, earlier, later);
+        }
+    }
+    program
+}
+
+/// The results of an earlier pass that a later one reads.
+struct Sharing {
+    /// Row reductions.
+    nodes: Vec<NodeId>,
+    /// Per poison of the later pass that looks at elements during a stage: its index there, and in the earlier pass.
+    poisons: Vec<(usize, usize)>,
+    /// Poisons that the earlier pass does not have yet.
+    added: Vec<Poison>,
+}
+
+impl Sharing {
+    /// `None` unless the earlier pass runs the stages of the later one, and can make their looks.
+    fn new(program: &Program, earlier: usize, later: usize) -> Option<Sharing> {
+        let (first, second) = (&program.passes[earlier], &program.passes[later]);
+        let runs = second.stages.len() <= first.stages.len()
+            && second.stages.iter().zip(&first.stages).all(|(wanted, stage)| wanted.reduces == stage.reduces);
+        if second.stages.is_empty() || !runs || first.known.is_some() || first.over != Over::Rows {
+            return None;
+        }
+        let mut sharing = Sharing { nodes: reductions(program, second), poisons: Vec::new(), added: Vec::new() };
+        let mut known: Vec<Poison> = first.poison.clone();
+        for (index, poison) in second.poison.iter().enumerate() {
+            let looks = during_stages(poison);
+            if looks.is_empty() {
+                continue;
+            }
+            let is_same = |other: &Poison| other.row == poison.row && during_stages(other) == looks;
+            let place = match known.iter().position(is_same) {
+                Some(place) => place,
+                None => {
+                    let poison = Poison { row: poison.row, gate: None, consumers: Vec::new(), looks };
+                    if !is_known_before(program, earlier, &poison) {
+                        return None;
+                    }
+                    known.push(poison.clone());
+                    sharing.added.push(poison);
+                    known.len() - 1
+                }
+            };
+            sharing.poisons.push((index, place));
+        }
+        Some(sharing)
+    }
+
+    fn apply(self, program: &mut Program, earlier: usize, later: usize) {
+        let Sharing { nodes, poisons, added } = self;
+        let first = &mut program.passes[earlier];
+        first.poison.extend(added);
+        first.saves.nodes.extend(nodes.iter().filter(|node| !first.saves.nodes.contains(node)).collect::<Vec<_>>());
+        for (_, place) in &poisons {
+            if !first.saves.poisons.contains(place) {
+                first.saves.poisons.push(*place);
+            }
+        }
+        let second = &mut program.passes[later];
+        second.stages.clear();
+        for poison in &mut second.poison {
+            poison.looks.retain(|placed| !matches!(placed.place, LookPlace::Stage(_)));
+        }
+        second.known = Some(Known { pass: earlier, nodes, poisons });
+        let element = |id: &usize| program.outputs[*id].scope.has_columns();
+        let visits = second.outputs.iter().any(element);
+        second.columns &= visits || second.poison.iter().any(|poison| poison.at(LookPlace::Element).next().is_some());
+    }
+}
+
+/// Looks of a poison at elements during a stage.
+fn during_stages(poison: &Poison) -> Vec<Placed> {
+    poison.looks.iter().filter(|placed| matches!(placed.place, LookPlace::Stage(_))).cloned().collect()
+}
+
+/// Row reductions that a pass reads.
+fn reductions(program: &Program, pass: &Pass) -> Vec<NodeId> {
+    let nodes = program.within(pass, &super::roots(program, pass));
+    nodes.into_iter().filter(|id| matches!(program.node(*id), Node::Reduce(..))).collect()
+}
+
+/// Whether all sums that a poison's looks and condition read are known before a pass.
+fn is_known_before(program: &Program, pass: usize, poison: &Poison) -> bool {
+    let mut roots: Vec<NodeId> = poison.looks.iter().flat_map(|placed| placed.look.nodes()).collect();
+    roots.extend(poison.row);
+    let before: Vec<NodeId> = program.passes[..pass].iter().flat_map(|pass| pass.totals.iter().copied()).collect();
+    let sums = program.below(&roots, |id| matches!(program.node(id), Node::SumOver(..)));
+    let mut sums = sums.into_iter().filter(|id| matches!(program.node(*id), Node::SumOver(..)));
+    sums.all(|sum| before.contains(&sum))
+}
