@@ -532,3 +532,27 @@ fn an_upstream_nan_poisons_gradients_alone() {
     let grad: Vec<f32> = bound.grad("input").unwrap().to_vec().unwrap();
     assert_eq!(grad.iter().map(|x| x.is_nan()).collect::<Vec<_>>(), [true, true, false, false]);
 }
+
+#[test]
+fn at_the_labels_column_the_value_of_other_columns_is_not_looked_at() {
+    // The gradient is that of `x` at every column but the label's, where it is 0 whatever `x` holds.
+    let loss = Loss::define("elsewhere").input("x", Scope::Element).label("y").row_axis(RowAxis::Last).expr(|b| {
+        let here = b.graph().col_index().equals(b.input("y"));
+        (!here).select(b.input("x"), 1.0).logsumexp_shifted()
+    });
+    let loss = loss.reduction(Reduction::None);
+    for (x, y, want) in [([f32::NAN, 0.5], [0], [false, false]), ([f32::NAN, 0.5], [1], [true, true])] {
+        let host = [("x", HostTensor::f32(&x, &[1, 2])), ("y", HostTensor::i32(&y, &[1]))];
+        let out = cpu::forward_backward(&loss, &host, &["x"]).unwrap();
+        let is_nan = |values: &[f64]| values.iter().map(|x| x.is_nan()).collect::<Vec<bool>>();
+        assert_eq!(is_nan(out.grad("x").unwrap()), want, "label {y:?}, CPU");
+        let Some(ctx) = context() else { return };
+        let (x, y) = (Tensor::from_slice(ctx, &x, &[1, 2]).unwrap(), Tensor::from_slice(ctx, &y, &[1]).unwrap());
+        let inputs = [("x", &x), ("y", &y)];
+        let spec = PlanSpec::new().like(&inputs).grad("x");
+        let bound = ctx.plan(&loss, &spec).unwrap().bind(&Bindings::new().inputs(&inputs)).unwrap();
+        bound.submit().unwrap();
+        let got: Vec<f64> = bound.grad("x").unwrap().to_vec::<f32>().unwrap().into_iter().map(f64::from).collect();
+        assert_eq!(is_nan(&got), want, "label, GPU");
+    }
+}

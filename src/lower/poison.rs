@@ -7,7 +7,7 @@
 use super::assign::items_of;
 use super::looks::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison, looks};
 use super::program::{Output, OutputKind, Over, Pass, Program};
-use crate::expr::condition::{and, or};
+use crate::expr::condition::{and, not, or};
 use crate::expr::{Graph, Node, NodeId};
 use crate::shape::Scope;
 use std::collections::{HashMap, HashSet};
@@ -112,8 +112,16 @@ fn output_looks(graph: &Graph, has_rows: bool, of_loss: &HashSet<NodeId>, output
         };
         at.is_none() || at != label
     };
-    let values: Vec<NodeId> = output.roots().into_iter().filter(|root| Some(*root) != label).collect();
-    let mut all: Vec<Look> = looks(graph, has_rows, &values).into_iter().filter(is_stored).collect();
+    let mut all = looks(graph, has_rows, &[output.node]);
+    if let Some((label, there)) = output.at_label {
+        // The value of all other columns is not stored at the label's.
+        let elsewhere = not(graph, graph.col_index().equals(graph.expr(label)).id);
+        for look in all.iter_mut().filter(|look| !look.reduced && graph.scope(look.node).has_columns()) {
+            look.element = Some(look.element.map_or(elsewhere, |element| and(graph, element, elsewhere)));
+        }
+        all.extend(looks(graph, has_rows, &[there]));
+    }
+    all.retain(is_stored);
     // The label has lost the condition under which it was compared with the column. Nodes below the loss are looked at
     // under the loss's condition; the others everywhere.
     let of_label = label.map_or_else(Vec::new, |label| looks(graph, has_rows, &[label]));

@@ -263,8 +263,10 @@ impl Problem {
             Scope::Column => vec![class.map_or(1, |axis| self.domain[axis])],
             Scope::Group => {
                 let (rows, _) = self.rows_cols();
-                let by_batch = rows / self.domain.first().copied().unwrap_or(1).max(1);
-                vec![rows / self.group_rows.map_or(by_batch, |rows| rows as usize).max(1)]
+                let by_batch = (rows / self.domain.first().copied().unwrap_or(1).max(1)).max(1);
+                // A number of rows that makes no whole groups is refused, whatever the shape.
+                let own = self.group_rows.map(|own| own as usize).filter(|own| *own > 0 && rows.is_multiple_of(*own));
+                vec![rows / own.unwrap_or(by_batch)]
             }
             _ => Vec::new(),
         }
