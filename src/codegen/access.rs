@@ -6,7 +6,7 @@
 //! it. Tensors whose rows have the same offset inside a vector are loaded and stored as vectors, the others element by
 //! element. Two windows per step are for loads of 64-bit integers: each window is one half of such a vector.
 
-use super::{Access, Along, Binding, Mode, Slot, Variant, state_words, tensors};
+use super::{Access, Along, Binding, Mode, Slot, Variant, column_slots, group_slots, state_words, tensors};
 use crate::expr::NodeId;
 use crate::expr::op::Kind;
 use crate::lower::{Known, Over, Pass, Program, Saves};
@@ -160,30 +160,43 @@ impl<'a> Frame<'a> {
         if self.program.has_rows() { 3 } else { 4 }
     }
 
-    /// Whether a tensor has one value per group.
-    fn is_of_groups(&self, slot: Slot) -> bool {
-        match slot {
-            Slot::Input(input) => self.program.inputs[input].scope == Scope::Group,
-            Slot::Output(output) => self.program.outputs[output].scope == Scope::Group,
-            _ => false,
+    /// The variable that a tensor of groups, or of the columns in a pass over these, is indexed with.
+    fn own_index(&self, slot: Slot) -> Option<&'static str> {
+        let scope = match slot {
+            Slot::Input(input) => self.program.inputs[input].scope,
+            Slot::Output(output) => self.program.outputs[output].scope,
+            _ => return None,
+        };
+        match scope {
+            Scope::Group => Some("group"),
+            Scope::Column if self.pass.over == Over::Columns => Some("column"),
+            _ => None,
         }
     }
 
     /// The group of an item of the pass.
     pub fn group(&self, item: &str) -> String {
-        match self.pass.over {
-            Over::Rows => format!("{item} / shape.group_rows"),
-            Over::Groups => item.to_owned(),
-        }
+        if self.pass.over == Over::Groups { item.to_owned() } else { format!("{item} / shape.group_rows") }
     }
 
-    /// Indices along the axes, `a0` to `a3`, from the index of a row or element; `group`, where a tensor has one value
-    /// per group.
+    /// The word of a sum over the rows for one column of the whole row: behind the sums over groups.
+    pub fn column_sum(&self, id: NodeId, col: &str) -> String {
+        let slot = column_slots(self.program).iter().position(|n| *n == id).expect("every sum by column has a slot");
+        let groups = group_slots(self.program).len();
+        format!("work[shape.group_base + {groups}u * shape.groups + {slot}u * shape.classes + {col}]")
+    }
+
+    /// Indices along the axes, `a0` to `a3`, from the index of a row or element; `group` and `column`, where tensors are
+    /// indexed by these.
     pub fn coordinates(&self, index: &str) -> String {
         let used: Vec<usize> = (0..self.outer_axes()).filter(|&axis| self.variant.axes[axis]).collect();
         let mut text = String::new();
-        if self.slots.iter().any(|slot| self.is_of_groups(*slot)) {
+        let has = |own: &str| self.slots.iter().any(|slot| self.own_index(*slot) == Some(own));
+        if has("group") {
             putln!(text, "    let group = {};", self.group(&format!("(shape.first_item + {index})")));
+        }
+        if has("column") {
+            putln!(text, "    let column = shape.first_item + {index};");
         }
         let mut rest = index.to_owned();
         for (k, &axis) in used.iter().enumerate().rev() {
@@ -207,8 +220,8 @@ impl<'a> Frame<'a> {
             true => format!("shape.tensors[{}].x", 2 * tensor + 1),
             false => format!("o.first{tensor}"),
         };
-        if self.is_of_groups(slot) {
-            put!(text, " + group * shape.tensors[{}].w", 2 * tensor);
+        if let Some(own) = self.own_index(slot) {
+            put!(text, " + {own} * shape.tensors[{}].w", 2 * tensor);
             return text;
         }
         for axis in (0..3).filter(|&axis| self.variant.axes[axis]) {
@@ -228,6 +241,19 @@ impl<'a> Frame<'a> {
             Along::Unit => format!("{base} + {col}"),
             Along::Repeat => base.to_owned(),
             Along::Strided => format!("{base} + {col} * shape.tensors[{}].w", 2 * self.tensor(slot)),
+        }
+    }
+
+    /// Bits of a sum over the rows, at the columns of the window at `col`.
+    pub fn load_column_sum(&self, id: NodeId) -> String {
+        let first = if self.variant.column_range { "shape.first_col + " } else { "" };
+        let each = |k: usize| {
+            let col = if self.is_masked() { format!("near(col + {k}u)") } else { format!("(col + {k}u)") };
+            self.column_sum(id, &format!("{first}{col}"))
+        };
+        match self.width {
+            WINDOW => format!("U4({}, {}, {}, {})", each(0), each(1), each(2), each(3)),
+            _ => self.column_sum(id, &format!("{first}col")),
         }
     }
 

@@ -10,7 +10,7 @@ use super::{KernelSource, Slot, Variant, scalar_type, structure, title};
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::expr::op::Kind;
 use crate::expr::{Node, NodeId};
-use crate::lower::{Consumer, Look, LookKind, LookPlace, Poison, Program};
+use crate::lower::{Consumer, Look, LookKind, LookPlace, Over, Poison, Program};
 use crate::schedule::{PassSchedule, roots, visited_inputs};
 use crate::shape::Scope;
 use crate::text::{put, putln};
@@ -260,6 +260,11 @@ fn load(frame: &Frame<'_>, id: NodeId, fetched: &[usize], spelled: &dyn Fn(NodeI
             let load = group_load(frame, id, ITEM);
             format!("    let b{n} = {load};\n    let e{n} = bitcast<f32>(b{n});\n")
         }
+        Node::SumOver(Scope::Column, _) => {
+            let load = frame.column_sum(id, ITEM);
+            format!("    let b{n} = {load};\n    let e{n} = bitcast<f32>(b{n});\n")
+        }
+        Node::ColIndex if frame.pass.over == Over::Columns => format!("    let e{n} = {ITEM};\n"),
         // Only gathers read it here, and their value is the label itself.
         Node::ColIndex => String::new(),
         Node::Reduce(..) => format!("    let e{n} = {};\n", frame.known_value(id, ITEM)),
@@ -279,6 +284,13 @@ pub(super) fn gather(frame: &Frame<'_>, id: NodeId, x: NodeId, label: &str) -> S
             let here = frame.load_one(slot, &address);
             format!(
                 "    let col{n} = min({label}, shape.cols - 1u);\n    let b{n} = {here};\n    \
+                 let e{n} = bitcast<f32>(b{n});\n"
+            )
+        }
+        Node::SumOver(Scope::Column, _) => {
+            let here = frame.column_sum(x, &format!("col{n}"));
+            format!(
+                "    let col{n} = min({label}, shape.classes - 1u);\n    let b{n} = {here};\n    \
                  let e{n} = bitcast<f32>(b{n});\n"
             )
         }

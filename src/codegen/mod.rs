@@ -5,6 +5,7 @@
 //! so that generated code reads like the program.
 
 mod access;
+mod columns;
 mod elementwise;
 mod emit;
 mod poison;
@@ -22,6 +23,7 @@ use crate::schedule::{Kernel, PassSchedule, tensor_inputs};
 use crate::shape::DType;
 use crate::shape::Scope;
 pub use access::edge_outputs;
+pub use columns::column_finish;
 pub use reduce::{ReduceKind, reduce, sum_counts, total_outputs};
 pub use state::stage_words;
 pub use states::states;
@@ -141,6 +143,12 @@ pub fn group_slots(program: &Program) -> Vec<NodeId> {
     (0..program.nodes.len()).filter(is_group).map(|index| NodeId(index as u32)).collect()
 }
 
+/// Sums over the rows for each column, in the order of their regions in `work`.
+pub fn column_slots(program: &Program) -> Vec<NodeId> {
+    let is_by_column = |index: &usize| matches!(program.nodes[*index], Node::SumOver(Scope::Column, _));
+    (0..program.nodes.len()).filter(is_by_column).map(|index| NodeId(index as u32)).collect()
+}
+
 /// Words of the largest state among a pass's stages.
 pub fn state_words(program: &Program, pass: &Pass) -> u32 {
     (0..pass.stages.len()).map(|stage| stage_words(program, pass, stage)).max().unwrap_or(1)
@@ -156,6 +164,7 @@ pub fn pass_kernel(
 ) -> KernelSource {
     match schedule.kernel {
         Kernel::Elementwise => elementwise::kernel(program, pass, schedule, variant),
+        Kernel::ColumnSums { .. } => columns::kernel(program, pass, schedule, variant),
         _ => row::kernel(program, pass, schedule, variant, phase),
     }
 }

@@ -73,7 +73,7 @@ pub(super) fn kernel(
     KernelSource { wgsl: wgsl.expect("the row skeletons take these hooks"), bindings }
 }
 
-struct Row<'f, 'a> {
+pub(super) struct Row<'f, 'a> {
     frame: &'f Frame<'a>,
     /// For windows that reach past an end of the row.
     ends: &'f Frame<'a>,
@@ -86,7 +86,7 @@ struct Row<'f, 'a> {
 }
 
 impl<'f, 'a> Row<'f, 'a> {
-    fn new(frame: &'f Frame<'a>, ends: &'f Frame<'a>) -> Row<'f, 'a> {
+    pub fn new(frame: &'f Frame<'a>, ends: &'f Frame<'a>) -> Row<'f, 'a> {
         let program = frame.program;
         let nodes = program.within(frame.pass, &roots(program, frame.pass));
         let mut depth: HashMap<NodeId, usize> = HashMap::new();
@@ -138,7 +138,7 @@ impl<'f, 'a> Row<'f, 'a> {
         format!("r.base{}", self.frame.tensor(slot))
     }
 
-    fn begin_text(&self) -> String {
+    pub fn begin_text(&self) -> String {
         let (frame, program) = (self.frame, self.frame.program);
         let outer: Vec<NodeId> = self.nodes.iter().copied().filter(|&id| is_outer(program, id)).collect();
         let poisons = 0..frame.pass.poison.len();
@@ -312,13 +312,13 @@ impl<'f, 'a> Row<'f, 'a> {
     }
 
     /// Element nodes needed for the roots, operands first.
-    fn element_nodes(&self, roots: &[NodeId]) -> Vec<NodeId> {
+    pub fn element_nodes(&self, roots: &[NodeId]) -> Vec<NodeId> {
         let below = self.frame.program.below(roots, |id| !self.is_element(id));
         below.into_iter().filter(|&id| self.is_element(id)).collect()
     }
 
     /// `let`s of element nodes.
-    fn element_lets(&self, nodes: &[NodeId]) -> String {
+    pub fn element_lets(&self, nodes: &[NodeId]) -> String {
         let (frame, program) = (self.frame, self.frame.program);
         let f = if frame.width == 4 { "F4" } else { "F" };
         let here = |id: NodeId| self.is_element(id);
@@ -329,16 +329,21 @@ impl<'f, 'a> Row<'f, 'a> {
             }
             Node::Input(input) => format!("    let e{} = f.x{input};\n", id.0),
             Node::ColIndex => format!("    let e{} = {};\n", id.0, frame.col_index()),
+            Node::SumOver(Scope::Column, _) => {
+                let bits = frame.load_column_sum(id);
+                format!("    let b{0} = {bits};\n    let e{0} = bitcast<{f}>(b{0});\n", id.0)
+            }
             ref other => unreachable!("element values hold no {other:?}"),
         })
     }
 
     /// The bits that a look sees in an element; 0 where its condition does not hold.
-    fn look(&self, look: &Look) -> String {
+    pub fn look(&self, look: &Look) -> String {
         let program = self.frame.program;
         let u = if self.frame.width == 4 { "U4" } else { "U" };
         let seen = match *program.node(look.node) {
             Node::Input(input) if is_of_columns(program, look.node) => format!("f.x{input} & {u}(MAGNITUDE)"),
+            Node::SumOver(Scope::Column, _) => format!("b{} & {u}(MAGNITUDE)", look.node.0),
             _ => format!("{u}({})", bits_of_value(&outer_value(program, look.node, "r"))),
         };
         let conditions = [look.row, look.element].into_iter().flatten().map(|id| self.element_value(id));
@@ -348,7 +353,7 @@ impl<'f, 'a> Row<'f, 'a> {
         }
     }
 
-    fn element_value(&self, id: NodeId) -> String {
+    pub fn element_value(&self, id: NodeId) -> String {
         let here = |id: NodeId| self.is_element(id);
         Emit { frame: self.frame, width: self.frame.width, outer: "r", here: &here }.value(id)
     }

@@ -63,11 +63,15 @@ pub enum Skeleton {
     Stitch,
     /// `scalar.wgsl`
     Scalar,
+    /// `column_sums.wgsl`
+    ColumnSums,
+    /// `column_finish.wgsl`
+    ColumnFinish,
 }
 
 impl Skeleton {
     /// Every skeleton.
-    pub const ALL: [Skeleton; 11] = [
+    pub const ALL: [Skeleton; 13] = [
         Skeleton::Elementwise,
         Skeleton::Row,
         Skeleton::RowResident,
@@ -79,6 +83,8 @@ impl Skeleton {
         Skeleton::Probe,
         Skeleton::Stitch,
         Skeleton::Scalar,
+        Skeleton::ColumnSums,
+        Skeleton::ColumnFinish,
     ];
 
     fn text(self) -> &'static str {
@@ -94,6 +100,8 @@ impl Skeleton {
             Skeleton::Narrow => include_str!("../../shaders/narrow.wgsl"),
             Skeleton::Stitch => include_str!("../../shaders/stitch.wgsl"),
             Skeleton::Scalar => include_str!("../../shaders/scalar.wgsl"),
+            Skeleton::ColumnSums => include_str!("../../shaders/column_sums.wgsl"),
+            Skeleton::ColumnFinish => include_str!("../../shaders/column_finish.wgsl"),
         }
     }
 }

@@ -36,6 +36,10 @@ pub enum Action<R> {
     Total(usize),
     /// The sum over the row's group of an earlier pass, by node.
     GroupSum(usize),
+    /// The sum over the rows for the lane's column, of an earlier pass, by node.
+    ColumnSum(usize),
+    /// That at the column of a label, clamped.
+    GatherColumnSum(usize, R),
     /// An input, at the lane's row and column.
     Load(usize),
     /// An input at the row and the column of a label, clamped.
@@ -50,7 +54,7 @@ impl<R: Copy> Action<R> {
     /// The operands that a step reads.
     pub fn operands(&self) -> impl Iterator<Item = R> + use<R> {
         let all = match *self {
-            Action::Gather(_, label) => [Some(label), None, None],
+            Action::Gather(_, label) | Action::GatherColumnSum(_, label) => [Some(label), None, None],
             Action::Op(_, operands) => operands,
             _ => [None; 3],
         };
@@ -67,6 +71,8 @@ impl<R: Copy> Action<R> {
             Action::Count(extent) => Action::Count(extent),
             Action::Total(node) => Action::Total(node),
             Action::GroupSum(node) => Action::GroupSum(node),
+            Action::ColumnSum(node) => Action::ColumnSum(node),
+            Action::GatherColumnSum(node, label) => Action::GatherColumnSum(node, f(label)),
             Action::Load(input) => Action::Load(input),
             Action::Gather(input, label) => Action::Gather(input, f(label)),
             Action::ColIndex => Action::ColIndex,
@@ -175,12 +181,23 @@ pub struct Store {
     pub lenient: Vec<LabelCode>,
 }
 
-/// An element value that is stored, and the row value that is stored at the row's label.
+/// Where an element value goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ElementDest {
+    /// An output.
+    Output(usize),
+    /// The sum over the rows for each column, of this node.
+    ColumnSum(usize),
+}
+
+/// An element value that is stored or summed, and the row value that is stored at the row's label.
 #[derive(Clone, Debug)]
 pub struct ElementStore {
     pub src: Src,
-    pub output: usize,
+    pub dest: ElementDest,
     pub at_label: Option<(Src, Src)>,
+    /// As in [`Sum`], of a sum.
+    pub lenient: Vec<LabelCode>,
 }
 
 /// The code of one pass.

@@ -101,7 +101,8 @@ impl Builder<'_> {
         };
         let stages = roots.stages.iter().enumerate().map(of_stage).collect();
         let outputs = roots.outputs.iter().filter(|o| o.is_element).map(|o| o.value);
-        let mut last: Vec<ValueId> = outputs.chain(looked(LookPlace::Element)).collect();
+        let sums = roots.sums.iter().filter(|sum| sum.to == Scope::Column).map(|sum| sum.value);
+        let mut last: Vec<ValueId> = outputs.chain(sums).chain(looked(LookPlace::Element)).collect();
         if !last.is_empty() {
             last.extend(roots.poisons.iter().filter_map(|poison| poison.gate));
         }
@@ -209,7 +210,7 @@ impl Builder<'_> {
 
     fn row_reads_at_the_end(&self, roots: &Roots, last: &Elements) -> Vec<ValueId> {
         let mut reads: Vec<ValueId> = self.row_reads(last);
-        reads.extend(roots.sums.iter().map(|s| s.value));
+        reads.extend(roots.sums.iter().map(|s| s.value).filter(|id| self.level(*id) == Level::Row));
         reads.extend(roots.looked_at().into_iter().filter(|id| self.level(*id) == Level::Row));
         for output in &roots.outputs {
             reads.push(output.value);
@@ -291,6 +292,11 @@ fn add_results(code: &mut PassCode, roots: &Roots, homes: &Homes) -> Consumers {
                 code.stores.push(Store { src, dest: Dest::GroupTerm(node), lenient });
                 consumers.stores.push(consumer);
             }
+            Scope::Column => {
+                let dest = ElementDest::ColumnSum(node);
+                code.element_stores.push(ElementStore { src, dest, at_label: None, lenient });
+                consumers.elements.push(consumer);
+            }
             _ => {
                 code.sums.push(Sum { src, node, lenient });
                 consumers.sums.push(consumer);
@@ -302,7 +308,8 @@ fn add_results(code: &mut PassCode, roots: &Roots, homes: &Homes) -> Consumers {
         let at_label = root.at_label.map(|(label, there)| (homes[&label], homes[&there]));
         let consumer = Consumer::Output(output);
         if root.is_element {
-            code.element_stores.push(ElementStore { src, output, at_label });
+            let dest = ElementDest::Output(output);
+            code.element_stores.push(ElementStore { src, dest, at_label, lenient: Vec::new() });
             consumers.elements.push(consumer);
         } else {
             code.stores.push(Store { src, dest: Dest::Output(output), lenient: Vec::new() });

@@ -6,14 +6,26 @@ use super::machine::{Bank, HostFloat, LANES, Machine, Shared, Spot};
 use super::state::State;
 use super::tasks::{Task, Tiling, each_task, tasks};
 use crate::error::Result;
+use crate::lower::Over;
 
 /// The results of a pass besides its stores.
 #[derive(Clone, Debug, Default)]
 pub struct PassResult {
     /// In the order of [`PassCode::sums`].
     pub sums: Vec<f64>,
+    /// Of a pass by column: per sum in the order of [`PassCode::element_stores`], one value per column.
+    pub columns: Vec<Vec<f64>>,
     /// First row whose label is out of range, and the label.
     pub bad_label: Option<(u64, i64)>,
+}
+
+impl PassResult {
+    /// Sums of nothing.
+    fn new(shared: &Shared<'_, '_>, code: &PassCode) -> PassResult {
+        let by_column = if code.over == Over::RowsByColumn { code.element_stores.len() } else { 0 };
+        let columns = vec![vec![0.0; shared.cols()]; by_column];
+        PassResult { sums: vec![0.0; code.sums.len()], columns, bad_label: None }
+    }
 }
 
 /// Runs a pass. `stores` and `elements` are whole outputs, in the order of `code`; `inner` is the rows per class axis
@@ -30,8 +42,11 @@ pub fn run_pass<T: HostFloat>(
     let tasks = tasks(shared, tiling, stores, elements)?;
     let worker = || Worker::new(shared, code, tiling, globals.clone());
     let results = each_task(tasks, worker, |worker, task| worker.run(task));
-    let mut all = PassResult { sums: vec![0.0; code.sums.len()], bad_label: None };
+    let mut all = PassResult::new(shared, code);
     for result in results {
+        for (columns, terms) in all.columns.iter_mut().zip(&result.columns) {
+            columns.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
+        }
         all.sums.iter_mut().zip(result.sums).for_each(|(sum, term)| *sum += term);
         all.bad_label = all.bad_label.or(result.bad_label);
     }
@@ -85,7 +100,7 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
     }
 
     fn run(&mut self, mut task: Task<'_, T>) -> PassResult {
-        let mut result = PassResult { sums: vec![0.0; self.code.sums.len()], bad_label: None };
+        let mut result = PassResult::new(self.machine.shared, self.code);
         for done in (0..task.rows).step_by(self.tiling.tile) {
             let tile = Tile { first: task.first + done as u64, rows: self.tiling.tile.min(task.rows - done) };
             self.run_phases(tile);
@@ -95,7 +110,9 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
             for (store, out) in task.stores.iter_mut().enumerate() {
                 self.store_rows(store, tile, &mut out[done..done + tile.rows]);
             }
-            if !self.code.element_stores.is_empty() {
+            if self.code.over == Over::RowsByColumn {
+                self.sum_columns(tile, &mut result.columns);
+            } else if !self.code.element_stores.is_empty() {
                 self.store_elements(tile, done, &mut task.lines);
             }
         }
@@ -269,6 +286,40 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
         for (index, lines) in lines.iter_mut().enumerate() {
             self.store_at_labels(index, tile, done, lines);
         }
+    }
+
+    /// The last trip, which adds elements to the sums over the rows for each column.
+    fn sum_columns(&mut self, tile: Tile, columns: &mut [Vec<f64>]) {
+        let code = self.code;
+        // Per sum: rows of the tile that add 0, because a label is out of range.
+        let left_out: Vec<Vec<usize>> =
+            code.element_stores.iter().map(|store| self.left_out(&store.lenient, tile)).collect();
+        self.visit(&code.element_trip, tile, |worker, spot| {
+            for (index, (store, columns)) in code.element_stores.iter().zip(&mut *columns).enumerate() {
+                let any_poison = worker.lanes_to_poison(index, spot);
+                let value = worker.machine.floats(store.src, spot);
+                for lane in 0..spot.count {
+                    let (row, col) = match spot.along {
+                        Some(row) => (row, spot.col + lane),
+                        None => (lane, spot.col),
+                    };
+                    if any_poison && worker.nan[lane] {
+                        columns[col] = f64::NAN;
+                    } else if !left_out[index].contains(&row) {
+                        columns[col] += value.at(lane).to();
+                    }
+                }
+            }
+        });
+    }
+
+    /// Rows of a tile in which one of these labels is out of range.
+    fn left_out(&self, labels: &[LabelCode], tile: Tile) -> Vec<usize> {
+        let mut rows = Vec::new();
+        for label in labels {
+            bad_labels(&self.machine, label, tile, |lane, _| rows.push(lane));
+        }
+        rows
     }
 
     /// Sets `nan` to the lanes of a block in which the element output is NaN. Returns whether there are any; if not,

@@ -57,21 +57,23 @@ pub struct Shared<'r, 'a> {
     pub totals: &'r [f64],
     /// By node, then group.
     pub group_sums: &'r [Vec<f64>],
+    /// By node, then column.
+    pub column_sums: &'r [Vec<f64>],
 }
 
 impl Shared<'_, '_> {
-    /// Items of the pass: rows, groups, or without rows, elements.
+    /// Items of the pass: rows, groups, columns, or without rows, elements.
     pub fn rows(&self) -> u64 {
         match self.over {
             Over::Groups => self.geometry.groups(),
-            Over::Rows if self.has_rows => self.geometry.rows,
-            Over::Rows => self.geometry.cols,
+            Over::Rows | Over::RowsByColumn if self.has_rows => self.geometry.rows,
+            _ => self.geometry.cols,
         }
     }
 
     /// Columns of a trip.
     pub fn cols(&self) -> usize {
-        if self.has_rows && self.over == Over::Rows { self.geometry.cols as usize } else { 1 }
+        if self.has_rows && self.over.has_rows() { self.geometry.cols as usize } else { 1 }
     }
 
     /// The group of an item.
@@ -282,11 +284,26 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
                 let group = |lane: usize| self.shared.group(spot.row + lane as u64) as usize;
                 out[..count].iter_mut().enumerate().for_each(|(lane, o)| *o = T::of(sums[group(lane)]));
             }
+            (Action::ColumnSum(node), Register::Float(out)) => {
+                let sums = &self.shared.column_sums[node];
+                let first = if self.shared.over == Over::Columns { spot.row as usize } else { spot.col };
+                let is_along = self.shared.over == Over::Columns || spot.along.is_some();
+                let col = |lane: usize| if is_along { first + lane } else { first };
+                out[..count].iter_mut().enumerate().for_each(|(lane, o)| *o = T::of(sums[col(lane)]));
+            }
+            (Action::GatherColumnSum(node, label), Register::Float(out)) => {
+                let (sums, labels) = (&self.shared.column_sums[node], self.ints(label, spot));
+                let col = |lane: usize| usize::try_from(labels.at(lane)).unwrap_or(usize::MAX).min(sums.len() - 1);
+                out[..count].iter_mut().enumerate().for_each(|(lane, o)| *o = T::of(sums[col(lane)]));
+            }
             (Action::Load(input), Register::Float(out)) => return self.load_floats(input, spot, &mut out[..count]),
             (Action::Load(input), Register::Int(out)) => self.load_ints(input, spot, &mut out[..count]),
             (Action::Gather(input, label), Register::Float(out)) => {
                 let labels = self.ints(label, spot);
                 self.gather(input, labels, spot, &mut out[..count]);
+            }
+            (Action::ColIndex, Register::Int(out)) if self.shared.over == Over::Columns => {
+                out[..count].iter_mut().zip(spot.row..).for_each(|(o, col)| *o = col as i64);
             }
             (Action::ColIndex, Register::Int(out)) => match spot.along {
                 Some(_) => out[..count].iter_mut().zip(spot.col..).for_each(|(o, col)| *o = col as i64),
@@ -341,6 +358,10 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
             // Row values: lanes are items.
             let offset = |lane: usize| (self.shared.group(spot.row + lane as u64) * strides[3]) as usize;
             return (0..spot.count).for_each(|lane| f(lane, offset(lane), 0, 1));
+        }
+        if self.shared.over == Over::Columns {
+            let stride = strides[3] as usize;
+            return f(0, spot.row as usize * stride, stride, spot.count);
         }
         let by_col = if has_rows { strides[3] as usize } else { 0 };
         match spot.along {

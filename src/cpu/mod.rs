@@ -40,7 +40,7 @@ use crate::lower::{OutputKind, Over, Program, UPSTREAM, Upstream, Wanted, lower}
 use crate::shape::RowAxis;
 use crate::shape::Scope;
 use crate::shape::{Extents, Geometry, Layout, Operand, Rows, no_hessian_of_broadcast};
-use code::{Dest, FinalCode, PassCode};
+use code::{Dest, ElementDest, FinalCode, PassCode};
 use host::zeros;
 use interpret::run_pass;
 use machine::{Machine, Shared, Source, for_runs};
@@ -137,6 +137,8 @@ struct Sums {
     totals: Vec<f64>,
     /// One value per group.
     groups: Vec<Vec<f64>>,
+    /// One value per column.
+    columns: Vec<Vec<f64>>,
 }
 
 /// Shape of an output of the program.
@@ -235,7 +237,8 @@ impl<T: HostFloat> CpuPlan<T> {
             })
             .collect();
         let nodes = self.program.nodes.len();
-        let mut sums = Sums { totals: vec![0.0; nodes], groups: vec![Vec::new(); nodes] };
+        let none = vec![Vec::new(); nodes];
+        let mut sums = Sums { totals: vec![0.0; nodes], groups: none.clone(), columns: none };
         out.bad_label = None;
         for code in &self.passes {
             self.run_pass(code, &sources, &mut sums, out)?;
@@ -269,11 +272,22 @@ impl<T: HostFloat> CpuPlan<T> {
                 Dest::GroupTerm(_) => free_terms.next().expect("every store of group terms has terms").as_mut_slice(),
             });
         }
-        let elements = code.element_stores.iter().map(|store| take(store.output)).collect();
-        let inner = if code.over == Over::Groups { 1 } else { self.inner };
+        let outputs = code.element_stores.iter().filter_map(|store| match store.dest {
+            ElementDest::Output(output) => Some(take(output)),
+            ElementDest::ColumnSum(_) => None,
+        });
+        let elements = outputs.collect();
+        let inner = if code.over.has_rows() { self.inner } else { 1 };
         let result = run_pass(&shared, code, inner, stores, elements)?;
         for (sum, value) in code.sums.iter().zip(&result.sums) {
             sums.totals[sum.node] = *value;
+        }
+        let column_sums = code.element_stores.iter().filter_map(|store| match store.dest {
+            ElementDest::ColumnSum(node) => Some(node),
+            ElementDest::Output(_) => None,
+        });
+        for (node, columns) in column_sums.zip(result.columns) {
+            sums.columns[node] = columns;
         }
         for (store, terms) in code.stores.iter().filter(is_group).zip(&terms) {
             let Dest::GroupTerm(node) = store.dest else { unreachable!("only stores of group terms are left") };
@@ -301,8 +315,8 @@ impl<T: HostFloat> CpuPlan<T> {
     fn shared<'r, 'a>(&'r self, over: Over, inputs: &'r [Source<'a>], sums: &'r Sums) -> Shared<'r, 'a> {
         let CpuPlan { geometry, program, .. } = self;
         let (has_rows, params) = (program.has_rows(), &program.params[..]);
-        let Sums { totals, groups: group_sums } = sums;
-        Shared { over, geometry, has_rows, params, inputs, totals, group_sums }
+        let Sums { totals, groups: group_sums, columns: column_sums } = sums;
+        Shared { over, geometry, has_rows, params, inputs, totals, group_sums, column_sums }
     }
 
     fn check_same(&self, tensors: &[&HostTensor<'_>]) -> Result<()> {

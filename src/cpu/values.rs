@@ -3,7 +3,7 @@
 use super::code::{Action, Level};
 use crate::expr::op::Kind;
 use crate::expr::{Node, NodeId, Reduce};
-use crate::lower::{Consumer, Look, LookKind, LookPlace, Pass, Placed, Poison, Program};
+use crate::lower::{Consumer, Look, LookKind, LookPlace, Over, Pass, Placed, Poison, Program};
 use crate::shape::Scope;
 use std::collections::HashMap;
 
@@ -139,6 +139,10 @@ impl<'p> Builder<'p> {
                 self.add(Action::Reduced(id, operand))
             }
             Node::SumOver(Scope::Group, _) => self.add(Action::GroupSum(id.index())),
+            Node::SumOver(Scope::Column, _) => match at {
+                Some(label) => self.add(Action::GatherColumnSum(id.index(), label)),
+                None => self.add(Action::ColumnSum(id.index())),
+            },
             Node::SumOver(..) => self.add(Action::Total(id.index())),
             Node::At(x, label) => {
                 let label = self.value(label, None);
@@ -156,23 +160,27 @@ impl<'p> Builder<'p> {
         }
         let operands = || action.operands().map(|o| &self.values[o]);
         let depth = operands().map(|v| v.depth).max().unwrap_or(0);
+        // A pass over columns has one item per column.
+        let of_columns = if self.pass.over == Over::Columns { Level::Row } else { Level::Element };
         let (level, kind, depth) = match action {
             Action::Float(_) | Action::Count(_) | Action::Total(_) => (Level::Global, Kind::Float, 0),
             Action::Param(index) => (Level::Global, self.program.params[index].kind, 0),
             Action::Int(_) => (Level::Global, Kind::Int, 0),
             Action::Bool(_) => (Level::Global, Kind::Bool, 0),
             Action::GroupSum(_) => (Level::Row, Kind::Float, 0),
+            Action::ColumnSum(_) => (of_columns, Kind::Float, 0),
+            Action::GatherColumnSum(..) => (Level::Row, Kind::Float, depth),
             Action::Load(input) => {
                 let decl = &self.program.inputs[input];
                 let level = match decl.scope {
                     Scope::Param | Scope::Scalar | Scope::Total => Level::Global,
-                    scope if scope.has_columns() && self.program.has_rows() => Level::Element,
+                    scope if scope.has_columns() && self.program.has_rows() => of_columns,
                     _ => Level::Row,
                 };
                 (level, decl.kind, 0)
             }
             Action::Gather(input, _) => (Level::Row, self.program.inputs[input].kind, depth),
-            Action::ColIndex => (Level::Element, Kind::Int, 0),
+            Action::ColIndex => (of_columns, Kind::Int, 0),
             Action::Op(op, _) => {
                 let level = operands().map(|v| v.level).max().expect("every operation has an operand");
                 let kinds: Vec<Kind> = operands().map(|v| v.kind).collect();
@@ -227,7 +235,8 @@ impl<'p> Builder<'p> {
     pub fn sum(&mut self, id: NodeId) -> SumRoot {
         let Node::SumOver(to, x) = *self.program.node(id) else { unreachable!("totals are sums") };
         let value = self.value(x, None);
-        assert!(self.values[value].level != Level::Element, "lowering takes elements to their row first");
+        let is_element = self.values[value].level == Level::Element;
+        assert!(!is_element || to == Scope::Column, "lowering takes elements to their row first");
         SumRoot { node: id.index(), value, to }
     }
 

@@ -34,6 +34,8 @@ pub enum Note {
     Stitch(usize),
     /// Sums of that pass over groups are added up.
     Group(usize),
+    /// Sums of that pass by column are added up.
+    Columns(usize),
     /// Sums of that pass over everything are added up.
     Total(usize),
     /// States of rows are combined before or after an exchange, in that pass.

@@ -12,10 +12,11 @@ use std::collections::HashMap;
 
 /// Gradients of `root`, weighted by `upstream` (one value per value of `root`), with respect to each of `inputs`.
 ///
-/// `None` where `root` does not depend on the input. The gradient of a row or scalar input is summed to its scope; the
-/// gradient of a column input has one value per element, still to be summed over the rows.
+/// `None` where `root` does not depend on the input. The gradient of an input is summed to its scope; that of a column
+/// input has one value per element, still to be summed over the rows, unless `root` itself sums over rows for each column.
 pub fn gradients<'g>(root: Expr<'g>, upstream: Expr<'g>, inputs: &[NodeId]) -> Vec<Option<Expr<'g>>> {
-    let reverse = Reverse { graph: root.graph(), active: dependents(root, inputs) };
+    let graph = root.graph();
+    let reverse = Reverse { graph, active: dependents(root, inputs), sums_columns: graph.sums_columns(&[root.id]) };
     let found = reverse.run(root, upstream);
     inputs.iter().map(|id| found.get(id).copied()).collect()
 }
@@ -81,6 +82,9 @@ impl Taken {
 struct Reverse<'g> {
     graph: &'g Graph,
     active: Vec<bool>,
+    /// Whether adjoints of column values have one value per column. If not, they have one per element, still to be summed
+    /// over the rows.
+    sums_columns: bool,
 }
 
 /// Terms of an adjoint, each with the places where it counts.
@@ -151,16 +155,30 @@ impl<'g> Reverse<'g> {
 
     /// Whether all conditions choose among values of that scope: see [`reaches`].
     fn reach(&self, taken: &Taken, scope: Scope) -> bool {
+        let scope = if scope == Scope::Column && !self.sums_columns { Scope::Element } else { scope };
         taken.conditions.iter().all(|id| reaches(self.graph.expr(*id), scope))
     }
 
     /// Sums a contribution, one value per value of scope `from`, to the scope `to` of its operand.
     fn sum_to(&self, to: Scope, contribution: Expr<'g>, from: Scope) -> Expr<'g> {
         let graph = self.graph;
-        let multiplicity = |scope: Scope| if scope == Scope::Column { Scope::Element } else { scope };
+        let multiplicity =
+            |scope: Scope| if scope == Scope::Column && !self.sums_columns { Scope::Element } else { scope };
         let (to, from) = (multiplicity(to), multiplicity(from));
-        if to >= from || to == Scope::Param {
+        if to == from || to == Scope::Param {
             return contribution;
+        }
+        if to == Scope::Column {
+            return self.sum_to_columns(contribution);
+        }
+        if to >= from {
+            return contribution;
+        }
+        if from == Scope::Column {
+            return match contribution.scope() {
+                Scope::Column => contribution.sum_over(Scope::Total),
+                _ => contribution * graph.count(Extent::Cols),
+            };
         }
         let inner = multiplicity(contribution.scope());
         let count = |extent: Extent| graph.count(extent);
@@ -196,6 +214,19 @@ impl<'g> Reverse<'g> {
                 _ => contribution * count(Extent::Groups),
             },
             _ => contribution,
+        }
+    }
+}
+
+impl<'g> Reverse<'g> {
+    /// Sums a contribution, one value per element, over the rows.
+    fn sum_to_columns(&self, contribution: Expr<'g>) -> Expr<'g> {
+        let count = |extent: Extent| self.graph.count(extent);
+        match contribution.scope() {
+            Scope::Element => contribution.sum_over(Scope::Column),
+            Scope::Row => contribution.sum_over(Scope::Total),
+            Scope::Group => (contribution * count(Extent::GroupRows)).sum_over(Scope::Total),
+            _ => contribution * count(Extent::Rows),
         }
     }
 }
@@ -363,7 +394,7 @@ fn nothing_of_zero<'g>(multiple: Expr<'g>, adjoint: Expr<'g>, taken: &Taken) -> 
 /// Whether a condition chooses among values of that scope. If not, the values are sums, and it applies to their terms.
 fn reaches(mask: Expr<'_>, scope: Scope) -> bool {
     // Scalars and totals have one value each.
-    let scope = if scope == Scope::Column { Scope::Element } else { scope.max(Scope::Total) };
+    let scope = scope.max(Scope::Total);
     mask.scope().join(scope) == scope
 }
 

@@ -232,6 +232,20 @@ impl Graph {
 
     /// The nodes below the roots, operands first, roots in order.
     pub(crate) fn reachable(&self, roots: &[NodeId]) -> Vec<NodeId> {
+        self.reachable_until(roots, |_| false)
+    }
+
+    /// Whether some value below the roots is one of columns alone: summed over the rows for each column, or counted once
+    /// per column.
+    pub(crate) fn sums_columns(&self, roots: &[NodeId]) -> bool {
+        self.reachable(roots).into_iter().any(|id| match self.node(id) {
+            Node::SumOver(to, x) => to == Scope::Column || self.scope(x) == Scope::Column,
+            _ => self.scope(id) == Scope::Column && roots.contains(&id),
+        })
+    }
+
+    /// The nodes below the roots, operands first; the operands of nodes for which `stop` is true are left out.
+    pub(crate) fn reachable_until(&self, roots: &[NodeId], stop: impl Fn(&Node) -> bool) -> Vec<NodeId> {
         let mut seen = vec![false; self.len()];
         let mut order = Vec::new();
         let mut stack: Vec<(NodeId, bool)> = roots.iter().rev().map(|r| (*r, false)).collect();
@@ -245,7 +259,8 @@ impl Graph {
             }
             seen[id.index()] = true;
             stack.push((id, true));
-            let operands: Vec<NodeId> = self.node(id).operands().collect();
+            let node = self.node(id);
+            let operands: Vec<NodeId> = if stop(&node) { Vec::new() } else { node.operands().collect() };
             stack.extend(operands.into_iter().rev().map(|o| (o, false)));
         }
         order

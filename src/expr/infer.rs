@@ -94,9 +94,16 @@ impl Known<'_> {
 
     fn fault_of_sum(&self, to: Scope, x: NodeId) -> Option<String> {
         let found = self.scope(x);
-        if !matches!(to, Scope::Group | Scope::Total) || found <= to {
+        let fits = match to {
+            Scope::Total => found > to,
+            Scope::Group => matches!(found, Scope::Row | Scope::Element),
+            Scope::Column => found == Scope::Element,
+            _ => false,
+        };
+        if !fits {
             return Some(format!(
-                "sum_over({to:?}) of a value of scope {found:?}; it goes to Group or Total, from further in"
+                "sum_over({to:?}) of a value of scope {found:?}; it goes to Group from rows and elements, to Column from \
+                 elements, to Total from further in"
             ));
         }
         self.no_number(x, "sum_over")

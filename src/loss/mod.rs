@@ -381,8 +381,9 @@ impl Loss {
             if let Some(error) = b.fault.into_inner() {
                 return Err(error);
             }
-            if extra.kind() != Kind::Float || extra.scope().has_columns() {
-                let message = format!("the extra output `{name}` is not one number per row, per group or in all");
+            if extra.kind() != Kind::Float || extra.scope() == Scope::Element {
+                let message =
+                    format!("the extra output `{name}` is not one number per row, group or column, or in all");
                 return Err(Error::Expr { loss: loss.clone(), message });
             }
             graph.verify_literals(loss)?;

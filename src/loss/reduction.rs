@@ -10,11 +10,11 @@ use crate::shape::Scope;
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Reduction {
-    /// Not at all: one loss per element, per row, or per group.
+    /// Not at all: one loss per element, row, group, or column.
     None,
     /// The sum.
     Sum,
-    /// The sum divided by the loss's own denominator: elements, rows, groups, Σ weight, Σ weight\[label\] or valid rows, as in
+    /// The sum divided by the loss's own denominator: elements, rows, groups, columns, Σ weight, Σ weight\[label\] or valid rows, as in
     /// the library that the loss is named after. A `mask` applies to the denominator too.
     #[default]
     Mean,
@@ -67,6 +67,7 @@ pub(super) fn reduce<'g>(
     let extent = match scope {
         Scope::Element => Extent::Elements,
         Scope::Group => Extent::Groups,
+        Scope::Column => Extent::Cols,
         _ => Extent::Rows,
     };
     let count = || graph.count(extent);
@@ -103,8 +104,8 @@ fn check_value(name: &str, value: Expr<'_>, present: &dyn Fn(&str) -> Option<boo
     if scope <= Scope::Total && present(SAMPLE_WEIGHT).or(present(MASK)).is_some() {
         return fault("it is one number already and takes neither sample_weight nor mask".to_owned());
     }
-    if scope > Scope::Total && !matches!(scope, Scope::Element | Scope::Row | Scope::Group) {
-        let message = "a loss has one value per element, per row, per group or in all; this one has scope";
+    if scope > Scope::Total && !matches!(scope, Scope::Element | Scope::Row | Scope::Group | Scope::Column) {
+        let message = "a loss has one value per element, row, group or column, or one in all; this one has scope";
         return fault(format!("{message} {scope:?}"));
     }
     Ok(())

@@ -48,106 +48,91 @@ pub(super) fn assign(
     program
 }
 
-/// Slots of time in which passes run, in order: rows in even slots, groups in odd ones.
+/// The first slot of time from `level` on in which a pass over these items may run: they alternate.
 fn slot_from(level: usize, over: Over) -> usize {
-    let parity = usize::from(over == Over::Groups);
-    level + (level + parity) % 2
+    level + (over as usize + KINDS - level % KINDS) % KINDS
 }
 
-/// The last slot before `slot` in which a pass over these items may run.
+/// The last slot before `slot` in which such a pass may run.
 fn slot_before(slot: usize, over: Over) -> usize {
-    let parity = usize::from(over == Over::Groups);
-    slot.saturating_sub(1 + (slot.saturating_sub(1) + parity) % 2)
+    let last = slot.saturating_sub(1);
+    last.saturating_sub((last + KINDS - over as usize) % KINDS)
 }
 
-/// The items that values of a scope are computed from.
-pub(super) fn items_of(scope: Scope) -> Over {
-    if scope == Scope::Group { Over::Groups } else { Over::Rows }
+/// Slots of time that repeat.
+const KINDS: usize = Over::ALL.len();
+
+impl Program {
+    /// The items of the pass that makes a sum.
+    pub(super) fn summed_over(&self, sum: NodeId) -> Over {
+        let Node::SumOver(to, x) = *self.node(sum) else { unreachable!("sums are summed") };
+        if to == Scope::Column { Over::RowsByColumn } else { Over::of(self.scope(x)) }
+    }
+
+    /// Outputs that passes over these items make, and the nodes that they and their looks read.
+    fn outputs_over(&self, over: Over) -> (Vec<usize>, Vec<NodeId>) {
+        let inner = (0..self.outputs.len()).filter(|&k| self.outputs[k].scope > Scope::Total);
+        let outputs: Vec<usize> = inner.filter(|&k| Over::of(self.outputs[k].scope) == over).collect();
+        let mut read: Vec<NodeId> = outputs.iter().flat_map(|&k| self.outputs[k].roots()).collect();
+        read.extend(self.looks_of(&[], &outputs).iter().flat_map(|(look, _)| look.nodes()));
+        (outputs, read)
+    }
 }
 
 fn passes(program: &Program) -> Vec<Pass> {
     let count = program.nodes.len();
-    let summed = |id: NodeId| {
-        let operand = program.node(id).operands().next().expect("a sum has an operand");
-        items_of(program.scope(operand))
-    };
+    let is_sum = |id: NodeId| matches!(program.node(id), Node::SumOver(..));
     // By node: the first slot of time in which its value is known.
     let mut level = vec![0usize; count];
     for index in 0..count {
+        let id = NodeId(index as u32);
         let operands = program.nodes[index].operands().map(|o| level[o.index()]).max().unwrap_or(0);
-        level[index] = match program.nodes[index] {
-            Node::SumOver(..) => slot_from(operands, summed(NodeId(index as u32))) + 1,
-            _ => operands,
-        };
+        level[index] = if is_sum(id) { slot_from(operands, program.summed_over(id)) + 1 } else { operands };
     }
-    let sums: Vec<usize> = (0..count).filter(|&p| matches!(program.nodes[p], Node::SumOver(..))).collect();
-    let by_items = |over: Over| {
-        let inner = (0..program.outputs.len()).filter(|&k| program.outputs[k].scope > Scope::Total);
-        let outputs: Vec<usize> = inner.filter(|&k| items_of(program.outputs[k].scope) == over).collect();
-        // Nodes that the outputs and their looks read.
-        let mut read: Vec<NodeId> = outputs.iter().flat_map(|&k| program.outputs[k].roots()).collect();
-        read.extend(program.looks_of(&[], &outputs).iter().flat_map(|(look, _)| look.nodes()));
-        (outputs, read)
-    };
-    let [of_rows, of_groups] = [Over::Rows, Over::Groups].map(by_items);
+    let sums: Vec<NodeId> = (0..count).map(|index| NodeId(index as u32)).filter(|id| is_sum(*id)).collect();
+    let outputs = Over::ALL.map(|over| program.outputs_over(over));
     // The last slot with a pass over these items.
-    let last = |over: Over, read: &[NodeId]| {
-        let outputs = read.iter().map(|root| slot_from(level[root.index()], over));
-        let sums = sums.iter().filter(|&&p| summed(NodeId(p as u32)) == over).map(|&p| level[p] - 1);
-        outputs.chain(sums).max()
-    };
-    let last_of_groups = last(Over::Groups, &of_groups.1);
-    let last_of_rows = last(Over::Rows, &of_rows.1).unwrap_or(0);
-    let end = last_of_groups.unwrap_or(0).max(last_of_rows);
+    let last = Over::ALL.map(|over| {
+        let made = outputs[over as usize].1.iter().map(|root| slot_from(level[root.index()], over));
+        let summed = sums.iter().filter(|sum| program.summed_over(**sum) == over).map(|sum| level[sum.index()] - 1);
+        made.chain(summed).max()
+    });
     // Each sum as late as its readers allow, so that it shares their trip over memory.
-    let mut slot_of: Vec<usize> = vec![end; count];
+    let mut slot_of = vec![0; count];
     for &sum in &sums {
-        slot_of[sum] = match summed(NodeId(sum as u32)) {
-            Over::Rows => last_of_rows,
-            Over::Groups => last_of_groups.expect("a sum of groups has a slot"),
-        };
+        slot_of[sum.index()] = last[program.summed_over(sum) as usize].expect("a sum over these items has a slot");
     }
     let needs = |roots: &[NodeId], slot: usize, slot_of: &mut Vec<usize>| {
-        for id in program.below(roots, |id| matches!(program.node(id), Node::SumOver(..))) {
-            if matches!(program.node(id), Node::SumOver(..)) {
-                slot_of[id.index()] = slot_of[id.index()].min(slot_before(slot, summed(id)));
-            }
+        for id in program.below(roots, is_sum).into_iter().filter(|id| is_sum(*id)) {
+            slot_of[id.index()] = slot_of[id.index()].min(slot_before(slot, program.summed_over(id)));
         }
     };
-    needs(&of_rows.1, last_of_rows, &mut slot_of);
-    needs(&of_groups.1, last_of_groups.unwrap_or(0), &mut slot_of);
+    for over in Over::ALL {
+        needs(&outputs[over as usize].1, last[over as usize].unwrap_or(0), &mut slot_of);
+    }
     for &sum in sums.iter().rev() {
-        let id = NodeId(sum as u32);
-        let mut operands: Vec<NodeId> = program.nodes[sum].operands().collect();
-        operands.extend(program.looks_of(&[id], &[]).iter().flat_map(|(look, _)| look.nodes()));
-        let slot = slot_of[sum];
+        let mut operands: Vec<NodeId> = program.node(sum).operands().collect();
+        operands.extend(program.looks_of(&[sum], &[]).iter().flat_map(|(look, _)| look.nodes()));
+        let slot = slot_of[sum.index()];
         needs(&operands, slot, &mut slot_of);
     }
     let pass = |slot: usize| {
-        let totals = sums.iter().filter(|&&s| slot_of[s] == slot).map(|&s| NodeId(s as u32)).collect();
-        let outputs = match slot {
-            _ if Some(slot) == last_of_groups => of_groups.0.clone(),
-            _ if slot == last_of_rows => of_rows.0.clone(),
-            _ => Vec::new(),
-        };
-        finish_pass(program, totals, outputs)
+        let over = Over::ALL[slot % KINDS];
+        let totals = sums.iter().copied().filter(|sum| slot_of[sum.index()] == slot).collect();
+        let made = if last[over as usize] == Some(slot) { outputs[over as usize].0.clone() } else { Vec::new() };
+        finish_pass(program, over, totals, made)
     };
-    let all: Vec<Pass> = (0..=end).map(pass).collect();
+    let end = last.into_iter().flatten().max().unwrap_or(0);
     let is_empty = |pass: &Pass| pass.totals.is_empty() && pass.outputs.is_empty();
-    match all.iter().all(is_empty) {
-        // An output that is one number already still has a pass to come after.
-        true => vec![all.into_iter().next().expect("there is a slot")],
-        false => all.into_iter().filter(|pass| !is_empty(pass)).collect(),
-    }
+    let all: Vec<Pass> = (0..=end).map(pass).filter(|pass| !is_empty(pass)).collect();
+    // Outputs that are one number already still have a pass to come after.
+    if all.is_empty() { vec![finish_pass(program, Over::Rows, Vec::new(), Vec::new())] } else { all }
 }
 
 /// A pass with these sums and outputs: its stages, and the looks that it makes.
-pub(crate) fn finish_pass(program: &Program, mut totals: Vec<NodeId>, outputs: Vec<usize>) -> Pass {
+pub(crate) fn finish_pass(program: &Program, over: Over, mut totals: Vec<NodeId>, outputs: Vec<usize>) -> Pass {
     // Sums over everything first, then sums over groups: their order in memory.
     totals.sort_by_key(|id| program.scope(*id));
-    let operands = totals.iter().flat_map(|id| program.node(*id).operands()).map(|id| program.scope(id));
-    let scopes = operands.chain(outputs.iter().map(|&k| program.outputs[k].scope));
-    let over = scopes.map(items_of).next().unwrap_or_default();
     let looks = program.looks_of(&totals, &outputs);
     let lenient = lenient_labels(program, &totals);
     let mut roots: Vec<NodeId> = totals.iter().flat_map(|t| program.node(*t).operands()).collect();
@@ -155,10 +140,10 @@ pub(crate) fn finish_pass(program: &Program, mut totals: Vec<NodeId>, outputs: V
     roots.extend(looks.iter().flat_map(|(look, _)| look.nodes()));
     roots.extend(lenient.iter().flat_map(|(_, look)| look.nodes()));
     let (mut stages, depth) = stages(program, &roots);
-    let writes = outputs.iter().any(|&k| program.outputs[k].scope == Scope::Element);
+    let writes = over == Over::RowsByColumn || outputs.iter().any(|&k| program.outputs[k].scope == Scope::Element);
     let visits = !stages.is_empty() || writes || looks.iter().any(|(look, _)| is_of_columns(program, look));
-    let poison = place_looks(program, looks, &depth, &mut stages);
-    let columns = !program.has_rows() || visits;
+    let poison = place_looks(program, over, looks, &depth, &mut stages);
+    let columns = !program.has_rows() || over.has_rows() && visits;
     Pass { over, stages, totals, outputs, columns, poison, lenient, ..Pass::default() }
 }
 
@@ -204,6 +189,7 @@ fn stages(program: &Program, roots: &[NodeId]) -> (Vec<Stage>, HashMap<NodeId, u
 /// The looks of a pass by the results that they poison, each with when it is made. May add a stage for a look.
 fn place_looks(
     program: &Program,
+    over: Over,
     looks: Vec<(Look, Vec<Consumer>)>,
     depth: &HashMap<NodeId, usize>,
     stages: &mut Vec<Stage>,
@@ -212,6 +198,7 @@ fn place_looks(
     for (look, consumers) in looks {
         let place = match is_of_columns(program, &look) && program.has_rows() {
             false => LookPlace::Row,
+            true if !over.has_rows() => LookPlace::Row,
             true if !look.reduced => LookPlace::Element,
             true => {
                 let known =

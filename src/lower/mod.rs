@@ -102,7 +102,8 @@ fn lower_seen(
     }
     graph.verify(&name)?;
     check_rows(&graph, &name, row_axis, &found)?;
-    let lowered = Lowered { graph: &graph, has_rows: row_axis != RowAxis::None };
+    let sums_columns = graph.sums_columns(&[built.loss.id]);
+    let lowered = Lowered { graph: &graph, has_rows: row_axis != RowAxis::None, sums_columns };
     let mut outputs = lowered.outputs(&found, &inputs);
     // Gradients are poisoned by the looks of the loss, whether or not it is an output.
     let mut whole = lowered.expand(simplify(&graph, &[built.loss.id])[0]);

@@ -4,7 +4,6 @@
 //! is not an output: a gradient is poisoned by every look of the loss of its row (of its element, without rows), and by
 //! its own looks, such as the upstream gradient.
 
-use super::assign::items_of;
 use super::looks::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison, looks};
 use super::program::{Output, OutputKind, Over, Pass, Program};
 use crate::expr::condition::{and, not, or};
@@ -33,11 +32,12 @@ impl Looks {
         if graph.scope(loss) > Scope::Total {
             all.loss.extend(&direct);
         }
-        // A gradient of a group input is made last, as that of a scalar: its sums are poisoned for it.
-        let inner = (0..outputs.len()).filter(|&k| outputs[k].scope > Scope::Group);
-        let of_rows = |sum: NodeId| graph.node(sum).operands().any(|x| items_of(graph.scope(x)) == Over::Rows);
-        let readers = |groups: bool| {
-            let sums = all.sums.iter().filter(|(sum, _)| groups || of_rows(*sum));
+        // A gradient of a group or column input is made last, as that of a scalar: its sums are poisoned for it.
+        let is_of_rows = |scope: Scope| scope > Scope::Total && Over::of(scope) == Over::Rows;
+        let inner = (0..outputs.len()).filter(|&k| is_of_rows(outputs[k].scope));
+        let of_rows = |sum: NodeId| graph.node(sum).operands().any(|x| is_of_rows(graph.scope(x)));
+        let readers = |all_sums: bool| {
+            let sums = all.sums.iter().filter(|(sum, _)| all_sums || of_rows(*sum));
             let outputs = inner.clone().flat_map(|k| &all.outputs[k]);
             sums_among(graph, sums.flat_map(|(_, looks)| looks).chain(outputs).chain(&all.loss))
         };
@@ -145,8 +145,8 @@ fn sums_below<'l>(graph: &Graph, has_rows: bool, readers: impl Iterator<Item = &
     sums
 }
 
-/// Notes the condition under which each sum among these looks is read, as a condition of the whole tensor (of a group,
-/// if it is a sum over groups and the condition is one of groups); `None` for always. The looks themselves count under
+/// Notes the condition under which each sum among these looks is read, as a condition of the whole tensor (of a group
+/// or column, if the sum goes there and the condition is one of these); `None` for always. The looks themselves count under
 /// `condition`.
 fn note_taken(
     graph: &Graph,
@@ -166,7 +166,7 @@ fn note_taken(
     };
     for look in looks {
         let Node::SumOver(to, _) = graph.node(look.node) else { continue };
-        let reaching = |id: NodeId| if graph.scope(id) <= to { id } else { of_total(id) };
+        let reaching = |id: NodeId| if graph.scope(id).join(to) == to { id } else { of_total(id) };
         let own = [look.row, look.element].into_iter().flatten().reduce(|a, b| and(graph, a, b)).map(reaching);
         let whole = match (condition.map(reaching), own) {
             (Some(a), Some(b)) => Some(and(graph, a, b)),
@@ -195,8 +195,7 @@ impl Program {
         for &sum in totals {
             let own = self.looks.of_sum(sum).iter().copied();
             found.extend(own.map(|look| (look, Consumer::Sum(sum))));
-            let operand = self.node(sum).operands().next().expect("a sum has an operand");
-            let items = items_of(self.scope(operand));
+            let items = self.summed_over(sum);
             // A sum that gradients alone read is poisoned as gradients are: by the looks of the loss.
             let is_made_last = !self.looks.loss_sums.contains(&sum) && !self.looks.read.contains(&sum);
             if is_made_last && self.is_of_gradient(sum) {
@@ -214,7 +213,7 @@ impl Program {
             }
             let count = if self.is_gradient(output) { self.looks.loss.len() } else { self.looks.of_values };
             let implied = self.implied(own);
-            let items = items_of(self.outputs[output].scope);
+            let items = Over::of(self.outputs[output].scope);
             let seen = |look: &Look| !implied.contains(look) && self.is_seen(items, look);
             let loss = self.looks.loss[..count].iter().copied().filter(seen);
             found.extend(loss.map(|look| (look, consumer)));
@@ -263,9 +262,9 @@ impl Program {
         }
     }
 
-    /// Whether a pass over these items can make a look: one over groups sees no rows.
+    /// Whether a pass over these items can make a look: one over groups or columns sees no rows.
     fn is_seen(&self, items: Over, look: &Look) -> bool {
-        items == Over::Rows || look.nodes().into_iter().all(|id| self.scope(id) <= Scope::Group)
+        look.nodes().into_iter().all(|id| items.sees(self.scope(id)))
     }
 
     /// Whether an output is poisoned by all looks of the loss, its sums over other rows included.

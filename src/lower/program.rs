@@ -75,7 +75,7 @@ pub struct Output {
     pub node: NodeId,
     /// If the value at the label's column differs: the label, and the value there. Both are row values.
     pub at_label: Option<(NodeId, NodeId)>,
-    /// `Element`, `Row`, `Group` or `Total`.
+    /// `Element`, `Row`, `Column`, `Group` or `Total`.
     pub scope: Scope,
 }
 
@@ -101,8 +101,40 @@ pub enum Over {
     /// Rows with their columns; without rows, elements.
     #[default]
     Rows,
+    /// Elements, for their sums over the rows for each column.
+    RowsByColumn,
     /// Groups: it reads group inputs and sums over groups, no rows.
     Groups,
+    /// Columns: it reads column inputs and sums over the rows for each column, no rows.
+    Columns,
+}
+
+impl Over {
+    /// All, in the order in which passes alternate.
+    pub const ALL: [Over; 4] = [Over::Rows, Over::RowsByColumn, Over::Groups, Over::Columns];
+
+    /// The items that a value of that scope is computed from.
+    pub fn of(scope: Scope) -> Over {
+        match scope {
+            Scope::Group => Over::Groups,
+            Scope::Column => Over::Columns,
+            _ => Over::Rows,
+        }
+    }
+
+    /// Whether the pass sees values of that scope.
+    pub fn sees(self, scope: Scope) -> bool {
+        match self {
+            Over::Rows | Over::RowsByColumn => true,
+            Over::Groups => scope <= Scope::Group,
+            Over::Columns => scope <= Scope::Total || scope == Scope::Column,
+        }
+    }
+
+    /// Whether it runs over rows.
+    pub fn has_rows(self) -> bool {
+        matches!(self, Over::Rows | Over::RowsByColumn)
+    }
 }
 
 /// Row values that a pass leaves in the workspace: one word per row and value, the reductions first.
@@ -141,7 +173,7 @@ pub struct Pass {
     pub stages: Vec<Stage>,
     /// `SumOver` nodes summed here.
     pub totals: Vec<NodeId>,
-    /// Element and row outputs (group outputs, in a pass over groups), by index in [`Program::outputs`].
+    /// Element and row outputs (outputs of groups or columns, in a pass over these), by index in [`Program::outputs`].
     pub outputs: Vec<usize>,
     /// Whether columns are visited at all.
     pub columns: bool,

@@ -12,6 +12,8 @@ use std::collections::HashMap;
 pub(super) struct Lowered<'g> {
     pub(super) graph: &'g Graph,
     pub(super) has_rows: bool,
+    /// Whether some value is one of columns alone: see [`Graph::sums_columns`].
+    pub(super) sums_columns: bool,
 }
 
 impl<'g> Lowered<'g> {
@@ -26,9 +28,11 @@ impl<'g> Lowered<'g> {
                 OutputKind::Loss | OutputKind::Extra(_) => self.graph.scope(*whole),
                 OutputKind::Denominator => Scope::Total,
             };
-            // The gradient of a column input is summed over the rows after the pass, from one value per element.
+            // The gradient of a column input is summed over the rows after the pass, from one value per element, unless
+            // the expression itself sums over them.
+            let is_gradient = matches!(kind, OutputKind::Grad(_) | OutputKind::HessianDiagonal(_));
             let scope = match scope {
-                Scope::Column => Scope::Element,
+                Scope::Column if is_gradient && !self.sums_columns => Scope::Element,
                 Scope::Param | Scope::Scalar | Scope::Total => Scope::Total,
                 other => other,
             };
@@ -47,7 +51,7 @@ impl<'g> Lowered<'g> {
         let graph = self.graph;
         let mut labels = Vec::new();
         let mut tests = Vec::new();
-        for id in graph.reachable(&[root]) {
+        for id in graph.reachable_until(&[root], |node| matches!(node, Node::SumOver(Scope::Column, _))) {
             if let Node::Op(Op::Eq, [a, b, _]) = graph.node(id) {
                 let label = match (graph.node(a), graph.node(b)) {
                     (Node::ColIndex, _) if graph.scope(b) <= Scope::Row => b,
@@ -86,7 +90,7 @@ impl<'g> Lowered<'g> {
                     let (here, whole) = (graph.expr(done[&x]), graph.expr(x));
                     (((exp_below(here, whole) - 1.0) - exp_sum_rest(whole)) * inverse_sum(whole)).id
                 }
-                (None, _) if !graph.scope(id).has_columns() => id,
+                (None, node) if !graph.scope(id).has_columns() || matches!(node, Node::SumOver(..)) => id,
                 (None, node) => graph.add(node.map(|operand| done[&operand])).id,
             };
             done.insert(id, new);
@@ -99,7 +103,9 @@ impl<'g> Lowered<'g> {
         let graph = self.graph;
         self.replace(root, &|id| match graph.node(id) {
             Node::ColIndex => Some(column),
-            Node::Input(_) if graph.scope(id).has_columns() => Some(graph.expr(id).at(graph.expr(label)).id),
+            Node::Input(_) | Node::SumOver(..) if graph.scope(id).has_columns() => {
+                Some(graph.expr(id).at(graph.expr(label)).id)
+            }
             _ => None,
         })
     }
@@ -115,8 +121,8 @@ impl<'g> Lowered<'g> {
                 Node::Detach(x) | Node::StraightThrough(x, _) | Node::WithGradient(x, ..) => new(x),
                 Node::Masked(condition, x) => new(condition).select(new(x), 0.0),
                 Node::Reduce(Reduce::LogSumExpShifted, x) => exp_sum_rest(new(x)).log1p(),
-                // Gathers reach down to the inputs.
-                Node::At(x, label) if !matches!(graph.node(done[&x]), Node::Input(_)) => {
+                // Gathers reach down to inputs and sums.
+                Node::At(x, label) if !matches!(graph.node(done[&x]), Node::Input(_) | Node::SumOver(..)) => {
                     self.gathered(done[&x], done[&label])
                 }
                 Node::Softmax(x) => exp_shifted(new(x)) * inverse_sum(new(x)),
@@ -132,7 +138,11 @@ impl<'g> Lowered<'g> {
                     }
                 }
                 // Elements go to their row first.
-                Node::SumOver(to, x) if self.has_rows && graph.scope(x).has_columns() => new(x).sum().sum_over(to),
+                Node::SumOver(to @ (Scope::Group | Scope::Total), x)
+                    if self.has_rows && graph.scope(x) == Scope::Element =>
+                {
+                    new(x).sum().sum_over(to)
+                }
                 other => graph.add(other.map(|operand| done[&operand])),
             };
             done.insert(id, expanded.id);

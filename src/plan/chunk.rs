@@ -29,6 +29,9 @@ pub(crate) struct Cut {
 /// Bytes of the longest vector that kernels load.
 const LONGEST: u64 = 32;
 
+/// Columns that a chunk of innermost columns is a multiple of.
+const STEP: u64 = 64;
+
 /// Most chunks of one pass: each is a dispatch of its own.
 const MOST_CHUNKS: u64 = 1 << 16;
 
@@ -121,10 +124,12 @@ impl Cut {
         Error::Limit { what, needed, allowed: self.binding_bytes, limit: "max_storage_buffer_binding_size" }
     }
 
-    /// The fewest column ranges that fit a binding, all but the last with a multiple of `STEP` columns: of all rows
-    /// where possible (classes at axis 1), else of one row per chunk.
+    /// The fewest column ranges that fit a binding (where columns are innermost, all but the last with a multiple of `STEP`
+    /// columns): of all rows, where classes lie at axis 1, or of one row per chunk.
     fn column_chunks(&self, tensors: &[(&str, Placement)]) -> Result<Vec<Chunk>> {
-        const STEP: u64 = 64;
+        // Where columns are innermost, chunks start at whole vectors.
+        let is_innermost = tensors.iter().any(|(_, placement)| placement.strides[3] == 1 && placement.strides[2] != 0);
+        let unit = if is_innermost { STEP } else { 1 };
         let (total, cols) = (self.axes[self.axis], self.axes[3]);
         // Columns of a tensor that fit a binding in a chunk of `rows` rows.
         let fits = |placement: &Placement, rows: u64| {
@@ -133,15 +138,16 @@ impl Cut {
             room.checked_div(placement.strides[3]).unwrap_or(if room > 0 { cols } else { 0 })
         };
         let most = |rows: u64| tensors.iter().map(|(_, placement)| fits(placement, rows)).min().unwrap_or(0).min(cols);
-        let least = cols.min(STEP);
-        let rows = if most(total) >= least { total } else { 1 };
+        let least = cols.min(unit);
+        let chunks = |rows: u64| total.div_ceil(rows).saturating_mul(cols.div_ceil(most(rows)));
+        let rows = if most(total) >= least && chunks(total) <= chunks(1) { total } else { 1 };
         let most = most(rows);
         if most < least {
             let worst = tensors.iter().find(|(_, placement)| fits(placement, rows) < least);
             let (name, placement) = worst.expect("most is the least that fits of any tensor");
             return Err(self.too_large(name, placement, least));
         }
-        let step = if most < cols { most - most % STEP } else { cols };
+        let step = if most < cols { most - most % unit } else { cols };
         let needed = total.div_ceil(rows).saturating_mul(cols.div_ceil(step));
         check_count(needed)?;
         let chunk = |row: u64, first_col: u64| Chunk {

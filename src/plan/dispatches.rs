@@ -7,8 +7,8 @@ use super::sizes::{Known, Sizes};
 use super::uniform::{Filled, SHAPE, SPAN, params_uniform};
 use super::workspace::{Leaves, Span, Workspace, takes_two_steps};
 use crate::codegen::{
-    Binding, KernelSource, ReduceKind, Slot, edge_outputs, group_slots, pass_kernel, reduce, stitch, sum_counts,
-    tensors, total_outputs,
+    Binding, KernelSource, ReduceKind, Slot, column_finish, column_slots, edge_outputs, group_slots, pass_kernel,
+    reduce, stitch, sum_counts, tensors, total_outputs,
 };
 use crate::dispatch::{Dispatch, Exchange, Note, Planned, Region, Uniform};
 use crate::error::Result;
@@ -78,13 +78,16 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
                 totals,
                 items: sum_items(problem, &sizes, choice),
                 group_sums,
+                columns: choice.column_parts().map_or(0, |parts| parts * pass.totals.len() as u64),
                 states: choice.states.first + choice.states.words(program, index) + pass.saves.words(),
                 edges: edge_outputs(program, pass, &choice.variant, choice.schedule.width).len() as u64,
             }
         });
         let leaves: Vec<Leaves<N>> = leaves.collect();
         let group_sums = group_slots(program).len() as u64;
-        let workspace = Workspace::new(&leaves, &sizes.rows, group_sums, sizes.groups.clone());
+        let by_column = column_slots(program).len() as u64;
+        let sums = N::of(group_sums).times(sizes.groups.clone()).plus(N::of(by_column).times(sizes.cols.clone()));
+        let workspace = Workspace::new(&leaves, [&sizes.rows, &sizes.cols], sums, sizes.groups.clone());
         problem.check_workspace(workspace.words.number())?;
         let params = params_uniform(program.params.len());
         let (dispatches, phases, exchanges) = Default::default();
@@ -152,6 +155,13 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
 
     /// The grid of every dispatch of a pass: that of its first chunk, the largest.
     fn grid(&self, choice: &PassChoice) -> [N; 2] {
+        if let Kernel::ColumnSums { across, each, splits } = choice.schedule.kernel {
+            let cols = choice.pieces.pieces[0].cols;
+            let is_part = cols < choice.pieces.cut.axes[3];
+            let cols = if is_part { N::of(cols) } else { self.sizes.cols.clone() };
+            let most = N::of(u64::from(self.problem.limits.workgroups));
+            return [cols.div_ceil(N::of(u64::from(across * each))).at_most(most), N::of(u64::from(splits))];
+        }
         choice.spread(self.problem).grid(self.items(choice, 0))
     }
 
@@ -212,15 +222,15 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
             .shape(pass)
             .count("cols", if is_part { N::of(chunk.cols) } else { sizes.cols.clone() })
             .count("first_col", sizes.first_col.clone().plus(N::of(if is_part { chunk.first_col } else { 0 })))
-            .count("first_split", N::of(if is_part { chunk.first_col / pieces[0].cols * choice.splits() } else { 0 }))
+            .count("first_split", N::of(choice.first_split(index)))
             .count("slots", N::of(slots))
             .count("states", N::of(if problem.phasing.shard.is_some() { 1 } else { slots }))
             .count("items", self.items(choice, index))
             .count("first_item", N::of(first_item))
             .count("first_group", N::of(index as u64).times(groups.clone()))
-            .count("sum_groups", N::of(pieces.len() as u64).times(groups))
+            .count("sum_groups", choice.column_parts().map_or(N::of(pieces.len() as u64).times(groups), N::of))
             .vector("axes", axes);
-        self.tensors(&mut shape, pass, |slot| match problem.is_of_groups(slot) {
+        self.tensors(&mut shape, pass, |slot| match problem.is_whole(choice.over, slot) {
             true => problem.placement(slot).first,
             false => cut.first(&problem.placement(slot), chunk),
         });
@@ -235,6 +245,9 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
         let outputs = if is_last { total_outputs(program) } else { Vec::new() };
         let [totals, group_sums] = sum_counts(program, pass);
         let items = sum_items(problem, &self.sizes, &self.choices[pass]);
+        if let Some(parts) = self.choices[pass].column_parts() {
+            self.finish_columns(pass, parts);
+        }
         if group_sums > 0 {
             let partials = N::of(totals).times(items.clone());
             let (rows, group_rows) = (self.sizes.rows.clone(), self.sizes.group_rows.clone());
@@ -251,6 +264,26 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
         }
         let modes = outputs.iter().map(|&output| problem.mode(output)).collect();
         self.reduction(pass, &ReduceKind::Finish(modes), &Span::finish(items, segments.as_ref()), &outputs);
+    }
+
+    /// Adds up the partial sums of a pass by column.
+    fn finish_columns(&mut self, pass: usize, parts: u64) {
+        let (problem, sizes) = (self.problem, &self.sizes);
+        let sums = problem.program.passes[pass].totals.len() as u64;
+        let workgroup = problem.reduce_lanes();
+        let groups = N::of(group_slots(problem.program).len() as u64).times(sizes.groups.clone());
+        let span = SPAN
+            .fill()
+            .count("count", N::of(parts))
+            .count("length", sizes.cols.clone())
+            .count("segments", N::of(sums))
+            .count("items_base", N::of(0))
+            .count("results_base", self.workspace.group_base.clone().plus(groups));
+        let most = N::of(u64::from(problem.limits.workgroups));
+        let along = sizes.cols.clone().div_ceil(N::of(u64::from(workgroup))).at_most(most);
+        let uniforms = vec![(0, self.shape(pass).done()), (1, span.done())];
+        let source = column_finish(problem.program, pass, workgroup);
+        self.push(source, [along, N::of(sums)], uniforms, Note::Columns(pass), &[]);
     }
 
     fn reduction(&mut self, pass: usize, kind: &ReduceKind, span: &Span<N>, outputs: &[usize]) {
@@ -285,6 +318,7 @@ fn items<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassChoice,
     let pieces = &choice.pieces.pieces;
     match pieces.len() {
         1 if choice.over == Over::Groups => sizes.groups.clone(),
+        1 if choice.over == Over::Columns => sizes.cols.clone(),
         1 if problem.program.has_rows() => sizes.rows.clone(),
         1 => sizes.cols.clone(),
         _ => N::of(problem.items_of(&choice.pieces.cut, pieces[index])),
@@ -298,11 +332,29 @@ fn sum_items<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassCho
             let [groups, _] = choice.spread(problem).grid(items(problem, sizes, choice, 0));
             groups.times(N::of(choice.pieces.pieces.len() as u64))
         }
+        Kernel::ColumnSums { .. } => N::of(0),
         _ => sizes.rows.clone(),
     }
 }
 
 impl PassChoice {
+    /// Partial sums per column that a pass by column leaves: one per chunk of rows and range of rows in it.
+    pub(crate) fn column_parts(&self) -> Option<u64> {
+        let Kernel::ColumnSums { splits, .. } = self.schedule.kernel else { return None };
+        let of_rows = self.pieces.pieces.iter().filter(|chunk| chunk.first_col == 0).count();
+        Some(of_rows as u64 * u64::from(splits))
+    }
+
+    /// Parts of a row, or of a column's sum, that dispatches before that of a chunk leave.
+    fn first_split(&self, index: usize) -> u64 {
+        let (pieces, chunk) = (&self.pieces.pieces, self.pieces.pieces[index]);
+        match self.schedule.kernel {
+            Kernel::ColumnSums { splits, .. } => chunk.first / pieces[0].len * u64::from(splits),
+            _ if chunk.cols < self.pieces.cut.axes[3] => chunk.first_col / pieces[0].cols * self.splits(),
+            _ => 0,
+        }
+    }
+
     /// Workgroups per row and chunk of columns.
     fn splits(&self) -> u64 {
         if let Kernel::RowSplit { splits } = self.schedule.kernel { u64::from(splits) } else { 1 }
@@ -321,12 +373,12 @@ impl Problem<'_> {
         chunk.len * cut.axes[cut.axis + 1..self.item_axes()].iter().product::<u64>()
     }
 
-    /// Bytes of each tensor of a pass in one chunk; tensors of groups are bound whole.
+    /// Bytes of each tensor of a pass in one chunk, but for those that are bound whole.
     fn chunk_bytes(&self, pass: usize, cut: &Cut, chunk: Chunk) -> Vec<(Slot, Range<u64>)> {
         let slots = tensors(self.program, &self.program.passes[pass]);
         slots
             .into_iter()
-            .filter(|slot| !self.is_of_groups(*slot))
+            .filter(|slot| !self.is_whole(self.program.passes[pass].over, *slot))
             .map(|slot| (slot, cut.bytes(&self.placement(slot), chunk)))
             .collect()
     }

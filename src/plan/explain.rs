@@ -16,6 +16,9 @@ fn kernel_name(kernel: Kernel) -> String {
         Kernel::Elementwise => "element-wise".to_owned(),
         Kernel::Row => "streamed rows".to_owned(),
         Kernel::RowResident { trips } => format!("resident rows, {trips} loads a lane"),
+        Kernel::ColumnSums { across, each, splits } => {
+            format!("sums by column, {across} lanes of {each} columns, {splits} ranges of rows")
+        }
         Kernel::RowSplit { splits } => format!("rows split over {splits} workgroups"),
     }
 }
@@ -143,7 +146,12 @@ impl Problem<'_> {
         let mut all: Vec<(Traffic, DType)> = Vec::new();
         for (index, choice) in choices.iter().enumerate() {
             let tensors = self.traffic(index, choice.schedule.kernel, choice.states.known);
-            let over = if choice.over == Over::Groups { " over groups" } else { "" };
+            let over = match choice.over {
+                Over::Rows => "",
+                Over::RowsByColumn => " by column",
+                Over::Groups => " over groups",
+                Over::Columns => " over columns",
+            };
             let _ = writeln!(text, "pass {index}{over}: {} ({})", schedule_text(&choice.schedule), choice.schedule.why);
             let _ = writeln!(text, "    {}", self.counts(index, choice, planned));
             table(&mut text, program, &tensors);
@@ -181,7 +189,8 @@ impl Problem<'_> {
         let pass = &self.program.passes[index];
         let own =
             noted(planned, |note| matches!(note, Note::Pass(p) | Note::Stitch(p) | Note::States(p) if p == index));
-        let sums = noted(planned, |note| matches!(note, Note::Group(p) | Note::Total(p) if p == index));
+        let sums =
+            noted(planned, |note| matches!(note, Note::Group(p) | Note::Columns(p) | Note::Total(p) if p == index));
         let mut line = vec![
             count(pass.stages.len(), "row stage", "row stages"),
             count(pass.totals.len(), "sum", "sums"),

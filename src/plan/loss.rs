@@ -7,7 +7,7 @@ use crate::expr::op::{Kind, Op};
 use crate::expr::{InputDecl, Node, NodeId};
 use crate::limits::Limits;
 use crate::loss::{Loss, Value, check_once, check_option, check_read, check_weight};
-use crate::lower::{Columns, OutputKind, Program, lower_columns};
+use crate::lower::{Columns, OutputKind, Over, Program, lower_columns};
 use crate::plan::check::{
     check_capacity, check_grad_dtype, check_in_place, check_input, check_written, missing, mode_of,
 };
@@ -18,7 +18,8 @@ use crate::plan::problem::{Phasing, Placement, Problem, Shard};
 use crate::plan::sizes::Sizes;
 use crate::plan::spec::PlanSpec;
 use crate::schedule::{
-    Kernel, LEAST_COLS, PassSchedule, Pinned, Shape, candidates, forward_and_backward, save_rows, split_outputs,
+    Kernel, LEAST_COLS, PassSchedule, Pinned, Shape, candidates, forward_and_backward, run_stages_ahead, save_rows,
+    split_outputs,
 };
 use crate::shape::{DType, Extents, Geometry, Layout, Operand, Rows, Scope};
 use std::sync::Arc;
@@ -118,12 +119,23 @@ impl PreparedLoss {
             .filter(|&o| matches!(mode_of(program, &self.spec, o), Mode::InPlace(_)))
             .collect();
         if self.spec.shard.is_some() || self.spec.separate_backward {
+            if program.passes.iter().any(|pass| matches!(pass.over, Over::RowsByColumn | Over::Columns)) {
+                let message = format!(
+                    "a shard of {}, or its gradients apart from the loss: it sums over the rows for each column",
+                    program.name
+                );
+                return Err(Error::Unsupported { message });
+            }
             let (program, forward) = forward_and_backward(program, limits, &in_place, self.spec.shard.is_some())?;
             (self.program, self.phasing.forward) = (program, Some(forward));
         } else {
             self.program = split_outputs(program, limits, &in_place)?;
             let cols = self.extents(&self.planned_inputs())?.cols;
-            if cols >= LEAST_COLS && !self.phasing.column_range {
+            let by_column = self.program.passes.iter().any(|pass| pass.over == Over::RowsByColumn);
+            if by_column {
+                self.program = run_stages_ahead(&self.program);
+            }
+            if by_column || cols >= LEAST_COLS && !self.phasing.column_range {
                 self.program = save_rows(&self.program);
             }
         }
@@ -448,7 +460,10 @@ impl Prepared for PreparedLoss {
         // One fixed schedule: the text then depends on the program and its tensors, not on the shape.
         let kernels = choices.iter().enumerate().map(|(pass, choice)| {
             let chosen = &choice.schedule;
-            let kernel = if chosen.kernel == Kernel::Elementwise { Kernel::Elementwise } else { Kernel::Row };
+            let kernel = match chosen.kernel {
+                Kernel::Elementwise | Kernel::ColumnSums { .. } => chosen.kernel,
+                _ => Kernel::Row,
+            };
             let (workgroup, lanes, subgroup, grid) = (64, 64, 0, [1, 1]);
             let fixed = PassSchedule { kernel, workgroup, lanes, subgroup, grid, strided: false, ..*chosen };
             pass_kernel(&self.program, pass, &fixed, &choice.variant, 0).wgsl

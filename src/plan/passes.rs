@@ -230,16 +230,17 @@ impl Problem<'_> {
         if self.program.has_rows() { 3 } else { 4 }
     }
 
-    /// The chunks of a pass, each tensor of which fits a binding. Tensors of groups are bound whole.
+    /// The chunks of a pass, each tensor of which fits a binding, but for those that are bound whole.
     fn chunks(&self, over: Over, slots: &[Slot]) -> Result<Pieces> {
         let alignment = u64::from(self.limits.offset_alignment);
         let axes = match over {
-            Over::Rows => self.geometry.axes,
+            Over::Rows | Over::RowsByColumn => self.geometry.axes,
             Over::Groups => [1, 1, self.geometry.groups(), 1],
+            Over::Columns => [1, 1, self.geometry.cols, 1],
         };
         let cut = Cut::new(axes, self.item_axes(), self.limits.binding_bytes, alignment);
-        let (of_groups, slots): (Vec<Slot>, Vec<Slot>) = slots.iter().partition(|slot| self.is_of_groups(**slot));
-        for slot in of_groups {
+        let (whole, slots): (Vec<Slot>, Vec<Slot>) = slots.iter().partition(|slot| self.is_whole(over, **slot));
+        for slot in whole {
             self.check_whole(slot)?;
         }
         let named = |slot: &Slot| match *slot {
@@ -250,16 +251,17 @@ impl Problem<'_> {
         Ok(Pieces { cut, pieces })
     }
 
-    /// An error if a tensor of groups exceeds a binding.
+    /// An error if a tensor of groups or columns exceeds a binding.
     fn check_whole(&self, slot: Slot) -> Result<()> {
         let Placement { first, strides, dtype, .. } = self.placement(slot);
-        let elements = (self.geometry.groups() - 1).saturating_mul(strides[3]).saturating_add(1 + first);
+        let values = if self.has_columns(slot) { self.geometry.cols } else { self.geometry.groups() };
+        let elements = (values - 1).saturating_mul(strides[3]).saturating_add(1 + first);
         let (needed, allowed) = (elements.saturating_mul(dtype.size()), self.limits.binding_bytes);
         if needed <= allowed {
             return Ok(());
         }
         let limit = "max_storage_buffer_binding_size";
-        Err(Error::Limit { what: "a tensor with one value per group".to_owned(), needed, allowed, limit })
+        Err(Error::Limit { what: "a tensor with one value per group or column".to_owned(), needed, allowed, limit })
     }
 
     pub(crate) fn check_workspace(&self, words: u64) -> Result<()> {

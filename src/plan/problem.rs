@@ -2,7 +2,7 @@
 
 use crate::codegen::{Mode, Slot};
 use crate::limits::Limits;
-use crate::lower::Program;
+use crate::lower::{Over, Program};
 use crate::schedule::Pinned;
 use crate::shape::{DType, Geometry, Scope};
 
@@ -31,7 +31,7 @@ impl Placement {
         let [_, a1, a2, a3] = geometry.axes;
         let strides = match scope {
             Scope::Row if program.has_rows() => [a1 * a2, a2, 1, 0],
-            Scope::Group => [0, 0, 0, 1],
+            Scope::Group | Scope::Column => [0, 0, 0, 1],
             Scope::Total => [0; 4],
             _ => [a1 * a2 * a3, a2 * a3, a3, 1],
         };
@@ -44,6 +44,7 @@ impl Placement {
             Scope::Total => 1,
             Scope::Row => geometry.rows,
             Scope::Group => geometry.groups(),
+            Scope::Column => geometry.cols,
             _ => geometry.elements(),
         }
     }
@@ -135,9 +136,10 @@ impl Problem<'_> {
         self.scope(slot).is_some_and(Scope::has_columns)
     }
 
-    /// Whether a tensor has one value per group.
-    pub(crate) fn is_of_groups(&self, slot: Slot) -> bool {
-        self.scope(slot) == Some(Scope::Group)
+    /// Whether dispatches of a pass over these items bind a tensor whole: one value per group, or per column of a pass
+    /// over the columns.
+    pub(crate) fn is_whole(&self, over: Over, slot: Slot) -> bool {
+        self.scope(slot) == Some(Scope::Group) || over == Over::Columns
     }
 
     pub(crate) fn reduce_lanes(&self) -> u32 {

@@ -1,7 +1,7 @@
 //! How a pass addresses its tensors: single elements, windows of four columns (one vector), or pairs of windows. Pure.
 
 use crate::codegen::{Access, Along, Mode, Slot};
-use crate::lower::Pass;
+use crate::lower::{Over, Pass};
 use crate::plan::problem::Problem;
 use crate::schedule::{visited_inputs, width};
 use crate::shape::Scope;
@@ -66,7 +66,7 @@ impl Problem<'_> {
             Slot::Input(input) if self.program.inputs[input].scope == Scope::Element => 2,
             _ => 3,
         };
-        let visited = pass.columns || !self.program.has_rows();
+        let visited = pass.over == Over::Rows && (pass.columns || !self.program.has_rows());
         // Windows are never aligned to a tensor that is read at labels only.
         let fetched = visited_inputs(self.program, pass);
         let has_base = |k: &usize| match slots[*k] {

@@ -21,6 +21,8 @@ pub(crate) struct Leaves<N = u64> {
     pub items: N,
     /// Number of sums over groups; each has one value per row.
     pub group_sums: u64,
+    /// Partials per column, of all sums by column.
+    pub columns: u64,
     /// Words of states per row.
     pub states: u64,
     /// Number of outputs whose rows may share a word.
@@ -28,16 +30,17 @@ pub(crate) struct Leaves<N = u64> {
 }
 
 impl<N: Count> Workspace<N> {
-    /// Sized for the largest pass; group sums get `groups` words per sum.
-    pub fn new(passes: &[Leaves<N>], rows: &N, group_sums: u64, groups: N) -> Workspace<N> {
+    /// Sized for the largest pass. `sums` are the words of all sums over groups and by column.
+    pub fn new(passes: &[Leaves<N>], [rows, cols]: [&N; 2], sums: N, groups: N) -> Workspace<N> {
         let most = |words: fn(&Leaves<N>) -> u64| passes.iter().map(words).max().unwrap_or(0);
         let items = |pass: &Leaves<N>| {
             let totals = N::of(pass.totals).times(pass.items.clone());
-            totals.plus(N::of(pass.group_sums).times(rows.clone()))
+            let groups = N::of(pass.group_sums).times(rows.clone());
+            totals.plus(groups).plus(N::of(pass.columns).times(cols.clone()))
         };
         let segments_base = passes.iter().map(items).fold(N::of(0), N::at_least);
         let group_base = segments_base.clone().plus(N::of(most(|pass| pass.totals) * SEGMENTS));
-        let state_base = group_base.clone().plus(N::of(group_sums).times(groups.clone()));
+        let state_base = group_base.clone().plus(sums);
         let edge_base = state_base.clone().plus(N::of(most(|pass| pass.states)).times(rows.clone()));
         let words = edge_base.clone().plus(N::of(2 * most(|pass| pass.edges)).times(rows.clone()));
         Workspace { edge_base, segments_base, group_base, groups, state_base, words }

@@ -2,7 +2,7 @@
 
 use super::{Kernel, PassSchedule, Pinned, Shape, schedule};
 use crate::limits::Limits;
-use crate::lower::{Pass, Program};
+use crate::lower::{Over, Pass, Program};
 
 /// Most candidates on a GPU.
 const MOST: usize = 24;
@@ -24,7 +24,8 @@ pub fn candidates(program: &Program, shapes: &[Shape], limits: &Limits, pinned: 
         program.passes.iter().zip(shapes).map(|(pass, shape)| schedule(pass, *shape)).collect()
     };
     let Some(default) = chosen(pinned) else { return vec![pinned] };
-    let columns = |(pass, shape): (&Pass, &Shape)| (program.has_rows() && pass.columns).then_some(*shape);
+    let visits = |pass: &Pass| pass.columns && pass.over == Over::Rows;
+    let columns = |(pass, shape): (&Pass, &Shape)| (program.has_rows() && visits(pass)).then_some(*shape);
     let shape = program.passes.iter().zip(shapes).filter_map(columns).next_back();
     let mut groups = match shape {
         Some(shape) => row_candidates(shape, limits),
@@ -32,7 +33,7 @@ pub fn candidates(program: &Program, shapes: &[Shape], limits: &Limits, pinned: 
     };
     let narrower = [4, 1].map(|width| Pinned { width: Some(width), ..Pinned::default() });
     groups.push(narrower.into_iter().chain([Pinned { subgroups: Some(false), ..Pinned::default() }]).collect());
-    let of = default.iter().zip(&program.passes).rev().find(|(_, pass)| pass.columns).map_or(default[0], |(s, _)| *s);
+    let of = default.iter().zip(&program.passes).rev().find(|(_, pass)| visits(pass)).map_or(default[0], |(s, _)| *s);
     let (mut found, mut seen) = (vec![pinned], vec![without_reasons(&default)]);
     let mut turns: Vec<_> = groups
         .into_iter()

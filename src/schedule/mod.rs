@@ -1,6 +1,7 @@
 //! Schedules: kernel, workgroup size, vector width and grid of a pass. Pure: shapes and limits in, numbers out.
 
 mod candidates;
+mod columns;
 mod elements;
 mod reads;
 mod rows;
@@ -12,7 +13,7 @@ mod traffic;
 
 pub use candidates::candidates;
 pub use reads::{is_read_by_row, looked_at, roots, tensor_inputs, uses_scalars, uses_work, visited_inputs};
-pub(crate) use saved::{LEAST_COLS, save_rows};
+pub(crate) use saved::{LEAST_COLS, run_stages_ahead, save_rows};
 pub use separate::forward_and_backward;
 pub use split::split_outputs;
 pub use spread::Spread;
@@ -20,7 +21,7 @@ pub use traffic::{Footprint, Footprints, TensorId, Traffic, bytes_moved, traffic
 
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::lower::{Pass, Program};
+use crate::lower::{Over, Pass, Program};
 use crate::shape::Geometry;
 
 /// The kernel that runs a pass.
@@ -39,6 +40,15 @@ pub enum Kernel {
     /// Rows split over several workgroups.
     RowSplit {
         /// Workgroups per row.
+        splits: u32,
+    },
+    /// Sums over the rows for each column. It is chosen where a pass makes such sums, and cannot be pinned.
+    ColumnSums {
+        /// Lanes of a workgroup that lie next to each other along the columns; the others lie along the rows.
+        across: u32,
+        /// Columns per lane.
+        each: u32,
+        /// Ranges of rows, each with a partial sum per column.
         splits: u32,
     },
 }
@@ -132,6 +142,9 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, p
     }
     if pinned.width == Some(0) {
         return Err(Error::Unsupported { message: "accesses of 0 elements; 1, 4 or 8".to_owned() });
+    }
+    if pass.over == Over::RowsByColumn {
+        return Ok(columns::choose(&shape, limits));
     }
     let width = width(shape.width, pinned);
     match program.has_rows() && pass.columns {

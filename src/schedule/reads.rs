@@ -26,12 +26,12 @@ fn reads(program: &Program, pass: &Pass, wanted: impl Fn(&Node, Scope) -> bool) 
     program.within(pass, &roots(program, pass)).into_iter().any(|id| wanted(program.node(id), program.scope(id)))
 }
 
-/// Whether a pass leaves sums or states in `work`, or reads sums over groups or saved row values there.
+/// Whether a pass leaves sums or states in `work`, or reads sums over groups, sums by column or saved row values there.
 pub fn uses_work(program: &Program, pass: &Pass) -> bool {
-    let groups = |node: &Node, _| matches!(node, Node::SumOver(Scope::Group, _));
+    let sums = |node: &Node, _| matches!(node, Node::SumOver(Scope::Group | Scope::Column, _));
     // Two rows may share a word of a 16-bit output.
     let edges = program.has_rows() && pass.outputs.iter().any(|&o| program.outputs[o].scope == Scope::Element);
-    !pass.totals.is_empty() || !pass.stages.is_empty() || pass.known.is_some() || edges || reads(program, pass, groups)
+    !pass.totals.is_empty() || !pass.stages.is_empty() || pass.known.is_some() || edges || reads(program, pass, sums)
 }
 
 /// Whether a pass reads scalars, or may report a label in the status word.

@@ -3,6 +3,7 @@
 
 use crate::expr::{Node, NodeId};
 use crate::lower::{Known, LookPlace, Over, Pass, Placed, Poison, Program};
+use crate::shape::Scope;
 
 /// Fewest columns of a row for which the words that are saved per row cost less than another trip over it.
 pub const LEAST_COLS: u64 = 32;
@@ -16,6 +17,27 @@ pub fn save_rows(program: &Program) -> Program {
             sharing.apply(&mut program, earlier, later);
         }
     }
+    program
+}
+
+/// Puts a pass ahead that runs the stages of each pass by column: its kernel runs none itself.
+pub fn run_stages_ahead(program: &Program) -> Program {
+    let mut program = program.clone();
+    let ahead = |pass: &Pass| {
+        let poison = pass.poison.iter().filter(|poison| !during_stages(poison).is_empty());
+        let poison = poison.map(|poison| Poison {
+            row: poison.row,
+            gate: None,
+            consumers: Vec::new(),
+            looks: during_stages(poison),
+        });
+        Pass { stages: pass.stages.clone(), columns: true, poison: poison.collect(), ..Pass::default() }
+    };
+    let passes = std::mem::take(&mut program.passes).into_iter().flat_map(|pass| {
+        let first = (pass.over == Over::RowsByColumn && !pass.stages.is_empty()).then(|| ahead(&pass));
+        first.into_iter().chain([pass])
+    });
+    program.passes = passes.collect();
     program
 }
 
@@ -79,8 +101,8 @@ impl Sharing {
             poison.looks.retain(|placed| !matches!(placed.place, LookPlace::Stage(_)));
         }
         second.known = Some(Known { pass: earlier, nodes, poisons });
-        let element = |id: &usize| program.outputs[*id].scope.has_columns();
-        let visits = second.outputs.iter().any(element);
+        let element = |id: &usize| program.outputs[*id].scope == Scope::Element;
+        let visits = second.over == Over::RowsByColumn || second.outputs.iter().any(element);
         second.columns &= visits || second.poison.iter().any(|poison| poison.at(LookPlace::Element).next().is_some());
     }
 }

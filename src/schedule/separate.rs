@@ -29,7 +29,7 @@ pub fn forward_and_backward(
     for pass in &program.passes {
         let (mut grads, others): (Vec<usize>, Vec<usize>) = pass.outputs.iter().partition(|o| is_grad(program, **o));
         let part = |totals: &[NodeId], outputs: Vec<usize>| match own_stages {
-            true => finish_pass(program, totals.to_vec(), outputs),
+            true => finish_pass(program, pass.over, totals.to_vec(), outputs),
             false => program.part_of(pass, totals, outputs),
         };
         let ahead = part(&pass.totals, others);

@@ -14,13 +14,13 @@ pub fn split_outputs(program: &Program, limits: &Limits, last: &[usize]) -> Resu
     for pass in std::mem::take(&mut program.passes) {
         let mut open = pass.outputs.clone();
         open.sort_by_key(|output| last.contains(output));
-        let mut current = finish_pass(&program, pass.totals.clone(), Vec::new());
+        let mut current = finish_pass(&program, pass.over, pass.totals.clone(), Vec::new());
         loop {
             check_bindings(&program, &current, limits)?;
             let Some(&next) = open.first() else { break };
             let mut outputs = current.outputs.clone();
             outputs.push(next);
-            let wider = finish_pass(&program, current.totals.clone(), outputs);
+            let wider = finish_pass(&program, pass.over, current.totals.clone(), outputs);
             if check_bindings(&program, &wider, limits).is_ok() {
                 current = wider;
                 open.remove(0);
@@ -28,7 +28,7 @@ pub fn split_outputs(program: &Program, limits: &Limits, last: &[usize]) -> Resu
                 current = wider;
             } else {
                 passes.push(current);
-                current = finish_pass(&program, Vec::new(), Vec::new());
+                current = finish_pass(&program, pass.over, Vec::new(), Vec::new());
             }
         }
         passes.push(current);

@@ -25,6 +25,8 @@ impl Spread {
                 let (accesses, busy) = if limits.software { (64, 256) } else { (4, 4096) };
                 Spread { splits: None, each: u64::from(workgroup) * u64::from(width) * accesses, most: most.min(busy) }
             }
+            // Its tiles follow from the number of columns.
+            Kernel::ColumnSums { splits, .. } => Spread { splits: None, each: 1, most: u64::from(splits) },
             Kernel::RowSplit { splits } => Spread { splits: Some(splits), each: 1, most },
             Kernel::Row | Kernel::RowResident { .. } => {
                 Spread { splits: None, each: u64::from(workgroup / lanes), most }

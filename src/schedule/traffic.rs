@@ -3,7 +3,7 @@
 use super::{Kernel, tensor_inputs};
 use crate::expr::op::Kind;
 use crate::expr::{Node, NodeId};
-use crate::lower::{Look, LookPlace, Pass, Program};
+use crate::lower::{Look, LookPlace, Over, Pass, Program};
 use crate::shape::Scope;
 
 /// A tensor of a program.
@@ -107,10 +107,13 @@ fn loops(program: &Program, pass: &Pass) -> Vec<Vec<NodeId>> {
         .enumerate()
         .map(|(index, stage)| stage.reduces.iter().map(operand).chain(looked(LookPlace::Stage(index))).collect());
     let elements: Vec<NodeId> = pass.outputs.iter().map(|&o| program.outputs[o].node).collect();
-    let written = pass.outputs.iter().any(|&o| program.outputs[o].scope == Scope::Element);
-    // Without element outputs there is no such loop.
+    let by_column = pass.over == Over::RowsByColumn;
+    let written = by_column || pass.outputs.iter().any(|&o| program.outputs[o].scope == Scope::Element);
+    let summed: Vec<NodeId> = pass.totals.iter().filter(|_| by_column).map(operand).collect();
+    // Without element outputs and sums of elements there is no such loop.
     let outputs = written.then(|| {
         let gates = pass.poison.iter().filter_map(|poison| poison.gate);
+        let elements = elements.into_iter().chain(summed);
         elements.into_iter().chain(gates).filter(is_element).chain(looked(LookPlace::Element)).collect()
     });
     stages.chain(outputs).collect()

@@ -206,9 +206,13 @@ impl Geometry {
         Ok(Geometry { extents, axes, strides })
     }
 
-    /// The axes that values of a scope lie along: the merged axes, or for groups the groups alone.
+    /// The axes that values of a scope lie along: the merged axes, or for groups and columns these alone.
     pub fn axes_of(&self, scope: Scope) -> [u64; 4] {
-        if scope == Scope::Group { [1, 1, 1, self.groups()] } else { self.axes }
+        match scope {
+            Scope::Group => [1, 1, 1, self.groups()],
+            Scope::Column => [1, 1, 1, self.cols],
+            _ => self.axes,
+        }
     }
 }
 

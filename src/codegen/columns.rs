@@ -1,0 +1,105 @@
+//! Hooks of `column_sums.wgsl` and `column_finish.wgsl`: sums over the rows for each column.
+
+use super::access::Frame;
+use super::emit::{outer_value, params};
+use super::poison::{bits, largest, lenient_value, poisons_of};
+use super::row::Row;
+use super::{Binding, KernelSource, Slot, Variant, column_slots, structure, title};
+use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
+use crate::expr::NodeId;
+use crate::lower::{Consumer, Look, LookPlace, Program};
+use crate::schedule::{Kernel, PassSchedule};
+use crate::text::{put, putln};
+use std::collections::BTreeMap;
+
+/// The kernel that leaves partial sums: one per sum, range of rows and column.
+pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, variant: &Variant) -> KernelSource {
+    let Kernel::ColumnSums { across, each, .. } = schedule.kernel else { unreachable!("a kernel of column sums") };
+    let frame = Frame::new(program, pass, variant, 1);
+    let row = Row::new(&frame, &frame);
+    let (bindings, mut declarations) = frame.bindings(&params(program, 1));
+    // `row_begin` aligns lanes to WIDTH elements.
+    for (name, value) in [("WG", schedule.workgroup), ("ACROSS", across), ("EACH", each), ("WIDTH", 1)] {
+        putln!(declarations, "const {name}: u32 = {value}u;");
+    }
+    let hooks = BTreeMap::from([
+        ("bindings".to_owned(), declarations),
+        ("row".to_owned(), row.begin_text()),
+        ("columns".to_owned(), columns_text(&frame, &row)),
+    ]);
+    let wgsl = fill_hooks(&title(program, pass, schedule), Skeleton::ColumnSums, 0, LaneReduce::Tree, &hooks);
+    KernelSource { wgsl: wgsl.expect("the skeleton of column sums takes these hooks"), bindings }
+}
+
+fn columns_text(frame: &Frame<'_>, row: &Row<'_, '_>) -> String {
+    let (program, pass) = (frame.program, frame.pass);
+    let sums: Vec<NodeId> = pass.totals.clone();
+    let count = sums.len();
+    let both = |bits: &dyn Fn(usize) -> String, sum: &dyn Fn(usize) -> String| {
+        (0..count).flat_map(|k| [bits(k), sum(k)]).collect::<Vec<_>>().join(", ")
+    };
+    let fields: Vec<(String, String)> = (0..count)
+        .flat_map(|k| [(format!("bits{k}"), "u32".to_owned()), (format!("sum{k}"), "f32".to_owned())])
+        .collect();
+    let mut text = structure("ColumnSums", &fields);
+    let zeros = both(&|_| "0u".to_owned(), &|_| "0.0".to_owned());
+    let added = both(&|k| format!("max(a.bits{k}, b.bits{k})"), &|k| format!("a.sum{k} + b.sum{k}"));
+    put!(
+        text,
+        "fn columns_identity() -> ColumnSums {{ return ColumnSums({zeros}); }}\n\
+         fn columns_add(a: ColumnSums, b: ColumnSums) -> ColumnSums {{ return ColumnSums({added}); }}\n\
+         fn columns_step(before: ColumnSums, r: RowValues, f: Fetched, col: u32) -> ColumnSums {{\n    var s = before;\n"
+    );
+    let operand = |sum: NodeId| program.node(sum).operands().next().expect("a sum has an operand");
+    let looked = pass.poison.iter().flat_map(|poison| poison.at(LookPlace::Element)).flat_map(Look::nodes);
+    let gates = pass.poison.iter().filter_map(|poison| poison.gate);
+    let roots: Vec<NodeId> = sums.iter().map(|sum| operand(*sum)).chain(looked).chain(gates).collect();
+    text.push_str(&row.element_lets(&row.element_nodes(&roots)));
+    for (k, &sum) in sums.iter().enumerate() {
+        let seen = poisons_of(pass, Consumer::Sum(sum)).into_iter().flat_map(|poison| {
+            let of_row = match pass.poison[poison].gate {
+                Some(gate) => format!("select(0u, r.{}, {})", bits(poison), row.element_value(gate)),
+                None => format!("r.{}", bits(poison)),
+            };
+            let looks = pass.poison[poison].at(LookPlace::Element).map(|look| row.look(look));
+            std::iter::once(of_row).chain(looks).collect::<Vec<_>>()
+        });
+        putln!(text, "    s.bits{k} = max(s.bits{k}, {});", largest(seen, "0u"));
+        let value = row.element_value(operand(sum));
+        let value = lenient_value(program, pass, sum, value, &|id| outer_value(program, id, "r"));
+        putln!(text, "    s.sum{k} += {value};");
+    }
+    text.push_str("    return s;\n}\nfn columns_store(s: ColumnSums, part: u32, col: u32) {\n");
+    for k in 0..count {
+        putln!(
+            text,
+            "    work[({k}u * shape.sum_groups + part) * shape.classes + col] = store_bits(s.sum{k}, s.bits{k} > INF_BITS);"
+        );
+    }
+    text.push_str("}\n");
+    text
+}
+
+/// The kernel that adds up the partial sums of a pass.
+pub fn column_finish(program: &Program, pass: usize, workgroup: u32) -> KernelSource {
+    let sums = &program.passes[pass].totals;
+    let slots = column_slots(program);
+    let slots: Vec<String> = sums
+        .iter()
+        .map(|sum| slots.iter().position(|slot| slot == sum).expect("every sum by column has a slot"))
+        .map(|slot| format!("{slot}u"))
+        .collect();
+    let constants = format!(
+        "const WG: u32 = {workgroup}u;\nfn slot_of(sum: u32) -> u32 {{\n    var slots = array<u32, {}>({});\n    \
+         return slots[sum];\n}}\n",
+        slots.len(),
+        slots.join(", ")
+    );
+    let hooks = BTreeMap::from([("constants".to_owned(), constants)]);
+    let title = format!("{}: sums of pass {pass} by column, {workgroup} invocations", program.title);
+    let wgsl = fill_hooks(&title, Skeleton::ColumnFinish, 0, LaneReduce::Tree, &hooks);
+    KernelSource {
+        wgsl: wgsl.expect("the kernel takes constants"),
+        bindings: vec![Binding { slot: Slot::Workspace, writes: true }],
+    }
+}
