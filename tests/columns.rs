@@ -181,7 +181,8 @@ fn sums_by_column_survive_chunks() {
     let limits = wgpu::Limits { max_storage_buffer_binding_size: 1 << 17, ..wgpu::Limits::default() };
     let ctx = Context::with_limits(limits).unwrap();
     // Several samples per binding; a sample per binding; samples that are larger than a binding (128 KiB).
-    for (shape, is_last) in [([9, 6, 1000], false), ([3, 21, 1500], false), ([2, 150, 250], false), ([40, 64, 60], true)]
+    for (shape, is_last) in
+        [([9, 6, 1000], false), ([3, 21, 1500], false), ([2, 150, 250], false), ([40, 64, 60], true)]
     {
         let data = Data::new(shape, is_last);
         data.check(&ctx, Reduction::Mean, DType::F32);

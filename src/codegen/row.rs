@@ -313,7 +313,8 @@ impl<'f, 'a> Row<'f, 'a> {
 
     /// Element nodes needed for the roots, operands first.
     pub fn element_nodes(&self, roots: &[NodeId]) -> Vec<NodeId> {
-        let below = self.frame.program.below(roots, |id| !self.is_element(id));
+        let program = self.frame.program;
+        let below = program.below(roots, |id| !self.is_element(id) || matches!(program.node(id), Node::SumOver(..)));
         below.into_iter().filter(|&id| self.is_element(id)).collect()
     }
 

@@ -180,7 +180,8 @@ impl<'g> Reverse<'g> {
                 _ => contribution * graph.count(Extent::Cols),
             };
         }
-        let inner = multiplicity(contribution.scope());
+        // One value per column is one per element here.
+        let inner = if contribution.scope() == Scope::Column { Scope::Element } else { contribution.scope() };
         let count = |extent: Extent| graph.count(extent);
         // Elements to their row first, unless everything goes into one total.
         match (to, from) {
@@ -197,6 +198,8 @@ impl<'g> Reverse<'g> {
                 _ => contribution * count(Extent::GroupRows),
             },
             (_, Scope::Element) => match inner {
+                // Counted in every row, not once per column.
+                Scope::Element if contribution.scope() == Scope::Column => contribution.sum().sum_over(Scope::Total),
                 Scope::Element => contribution.sum_over(Scope::Total),
                 Scope::Row | Scope::Group => {
                     let rows = contribution * count(Extent::Cols);

@@ -79,17 +79,40 @@ impl Program {
     }
 }
 
+/// By node: the first slot of time in which its value is known. `reads` are the nodes that each sum reads: it may look at
+/// nodes behind it.
+fn levels(program: &Program, reads: &HashMap<NodeId, Vec<NodeId>>) -> Vec<usize> {
+    let mut level = vec![0usize; program.nodes.len()];
+    // Each round settles at least one more sum along every chain of sums.
+    for _ in 0..=reads.len() {
+        let before = level.clone();
+        for index in 0..level.len() {
+            let id = NodeId(index as u32);
+            let known = |ids: &mut dyn Iterator<Item = NodeId>| ids.map(|id| level[id.index()]).max().unwrap_or(0);
+            level[index] = match reads.get(&id) {
+                Some(read) => slot_from(known(&mut read.iter().copied()), program.summed_over(id)) + 1,
+                None => known(&mut program.nodes[index].operands()),
+            };
+        }
+        if level == before {
+            break;
+        }
+    }
+    level
+}
+
 fn passes(program: &Program) -> Vec<Pass> {
     let count = program.nodes.len();
     let is_sum = |id: NodeId| matches!(program.node(id), Node::SumOver(..));
-    // By node: the first slot of time in which its value is known.
-    let mut level = vec![0usize; count];
-    for index in 0..count {
-        let id = NodeId(index as u32);
-        let operands = program.nodes[index].operands().map(|o| level[o.index()]).max().unwrap_or(0);
-        level[index] = if is_sum(id) { slot_from(operands, program.summed_over(id)) + 1 } else { operands };
-    }
     let sums: Vec<NodeId> = (0..count).map(|index| NodeId(index as u32)).filter(|id| is_sum(*id)).collect();
+    // Nodes that each sum is computed from, and that it looks at.
+    let read_by = |sum: NodeId| {
+        let looks = program.looks_of(&[sum], &[]);
+        let looks = looks.iter().flat_map(|(look, _)| look.nodes());
+        program.node(sum).operands().chain(looks).collect::<Vec<NodeId>>()
+    };
+    let reads: HashMap<NodeId, Vec<NodeId>> = sums.iter().map(|&sum| (sum, read_by(sum))).collect();
+    let level = levels(program, &reads);
     let outputs = Over::ALL.map(|over| program.outputs_over(over));
     // The last slot with a pass over these items.
     let last = Over::ALL.map(|over| {
@@ -111,10 +134,8 @@ fn passes(program: &Program) -> Vec<Pass> {
         needs(&outputs[over as usize].1, last[over as usize].unwrap_or(0), &mut slot_of);
     }
     for &sum in sums.iter().rev() {
-        let mut operands: Vec<NodeId> = program.node(sum).operands().collect();
-        operands.extend(program.looks_of(&[sum], &[]).iter().flat_map(|(look, _)| look.nodes()));
         let slot = slot_of[sum.index()];
-        needs(&operands, slot, &mut slot_of);
+        needs(&reads[&sum], slot, &mut slot_of);
     }
     let pass = |slot: usize| {
         let over = Over::ALL[slot % KINDS];
@@ -229,7 +250,8 @@ fn stage_of(program: &Program, stages: &mut Vec<Stage>, look: &Look, known: usiz
     let is_element = |id: NodeId| program.scope(id).has_columns();
     let visits = |stage: &Stage| {
         let operands: Vec<NodeId> = stage.reduces.iter().flat_map(|id| program.node(*id).operands()).collect();
-        program.below(&operands, |id| !is_element(id)).contains(&look.node)
+        let stop = |id: NodeId| !is_element(id) || matches!(program.node(id), Node::SumOver(..));
+        program.below(&operands, stop).contains(&look.node)
     };
     if let Some(stage) = (known..stages.len()).find(|&stage| visits(&stages[stage])) {
         return stage;

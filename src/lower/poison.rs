@@ -48,11 +48,7 @@ impl Looks {
         all.read = read_by_rows;
         // The operand of a sum counts only where the sum is taken.
         for (sum, own) in all.sums.iter().filter(|(sum, _)| below_loss.contains(sum)) {
-            let row = |look: &Look| match (taken[sum], look.row) {
-                (Some(taken), Some(row)) => Some(and(graph, taken, row)),
-                (taken, row) => taken.or(row),
-            };
-            all.loss.extend(own.iter().map(|look| Look { row: row(look), ..*look }));
+            all.loss.extend(own.iter().map(|look| look.where_taken(graph, has_rows, taken[sum])));
             all.loss_sums.push(*sum);
         }
         all.of_values = if graph.scope(loss) > Scope::Total { direct.len() } else { all.loss.len() };
@@ -99,6 +95,34 @@ impl Looks {
             lenient: known(self.lenient),
         }
     }
+}
+
+impl Look {
+    /// A look of a sum's operand, where the sum is taken: a condition of the whole tensor, or of the group or column that
+    /// the sum goes to.
+    fn where_taken(self, graph: &Graph, has_rows: bool, taken: Option<NodeId>) -> Look {
+        let Some(taken) = taken else { return self };
+        let with = |own: Option<NodeId>, taken: NodeId| Some(own.map_or(taken, |own| and(graph, taken, own)));
+        if graph.scope(taken) != Scope::Column {
+            return Look { row: with(self.row, taken), ..self };
+        }
+        // A single element counts in its own column, a value of the row in all of them.
+        match !self.reduced && graph.scope(self.node).has_columns() {
+            true => Look { element: with(self.element, taken), ..self },
+            false => Look { row: with(self.row, of_total(graph, has_rows, taken)), ..self },
+        }
+    }
+}
+
+/// A condition of single values as one of the whole tensor: whether it holds for any.
+fn of_total(graph: &Graph, has_rows: bool, mut id: NodeId) -> NodeId {
+    if has_rows && graph.scope(id).has_columns() {
+        id = graph.expr(id).select(1.0, 0.0).max().gt(0.0).id;
+    }
+    if graph.scope(id) > Scope::Total {
+        id = graph.expr(id).select(1.0, 0.0).sum_over(Scope::Total).gt(0.0).id;
+    }
+    id
 }
 
 /// Looks of one output. `of_loss` are the nodes below the loss.
@@ -155,18 +179,9 @@ fn note_taken(
     condition: Option<NodeId>,
     taken: &mut HashMap<NodeId, Option<NodeId>>,
 ) {
-    let of_total = |mut id: NodeId| {
-        if has_rows && graph.scope(id).has_columns() {
-            id = graph.expr(id).select(1.0, 0.0).max().gt(0.0).id;
-        }
-        if graph.scope(id) > Scope::Total {
-            id = graph.expr(id).select(1.0, 0.0).sum_over(Scope::Total).gt(0.0).id;
-        }
-        id
-    };
     for look in looks {
         let Node::SumOver(to, _) = graph.node(look.node) else { continue };
-        let reaching = |id: NodeId| if graph.scope(id).join(to) == to { id } else { of_total(id) };
+        let reaching = |id: NodeId| if graph.scope(id).join(to) == to { id } else { of_total(graph, has_rows, id) };
         let own = [look.row, look.element].into_iter().flatten().reduce(|a, b| and(graph, a, b)).map(reaching);
         let whole = match (condition.map(reaching), own) {
             (Some(a), Some(b)) => Some(and(graph, a, b)),

@@ -232,7 +232,16 @@ impl Coverage {
         self.expect("operations", Op::ALL.iter().map(|op| format!("{op:?}")));
         let folds = [Fold::Sum, Fold::Mean, Fold::Max, Fold::Min, Fold::ArgMax, Fold::LogSumExp];
         self.expect("operations", folds.iter().map(|fold| format!("row {fold:?}")));
-        let rest = ["masked", "softmax", "at(label)", "at(argmax)", "sum_over(Group)", "sum_over(Total)", "col_index"];
+        let rest = [
+            "masked",
+            "softmax",
+            "at(label)",
+            "at(argmax)",
+            "sum_over(Group)",
+            "sum_over(Column)",
+            "sum_over(Total)",
+            "col_index",
+        ];
         self.expect("operations", rest.iter().map(|name| (*name).to_owned()));
         use Scope::{Column, Element, Group, Param, Row, Scalar, Total};
         self.expect("scopes", [Param, Scalar, Total, Group, Row, Column, Element].map(|s| format!("{s:?}")));

@@ -35,8 +35,9 @@ impl<'r> Grower<'r> {
     pub fn loss(&mut self) -> Tree {
         let scope = match self.random.below(20) {
             0..=7 => Scope::Element,
-            8..=15 if self.has_rows => Scope::Row,
-            16 | 17 if self.has_rows => Scope::Group,
+            8..=14 if self.has_rows => Scope::Row,
+            15 | 16 if self.has_rows => Scope::Group,
+            17 if self.has_rows => Scope::Column,
             _ => Scope::Total,
         };
         let depth = 1 + self.random.below(4);
@@ -45,17 +46,14 @@ impl<'r> Grower<'r> {
             let (input, _) = self.reading_input(scope);
             tree = Tree::op(self.random.pick(&[Op::Add, Op::Sub, Op::Mul]), [input, tree]);
         }
-        // A loss of columns is one value for each element of those.
-        if tree.scope() == Scope::Column {
-            tree = Tree::op(Op::Add, [tree, Tree::input("input")]);
-        }
         tree
     }
 
     fn reading_input(&mut self, scope: Scope) -> Grown {
         let input = (Tree::input("input"), Range::new(-4.0, 4.0));
         match scope {
-            Scope::Element | Scope::Column => input,
+            Scope::Element => input,
+            Scope::Column => self.sum_over(Scope::Column, input),
             Scope::Row if self.has_rows => self.fold(input),
             Scope::Group => self.sum_over(Scope::Group, input),
             _ => self.sum_over(Scope::Total, input),
@@ -154,9 +152,14 @@ impl<'r> Grower<'r> {
                 }
                 3 => (Tree::Truth(Test::ColIs(self.index(depth)).into()), Range::new(0.0, 1.0)),
                 4 | 5 => self.grow(Scope::Row, depth.max(1)),
-                6 => self.grow(Scope::Group, depth.max(1)),
+                6 if self.random.one_in(2) => self.grow(Scope::Group, depth.max(1)),
+                6 => self.grow(Scope::Column, depth.max(1)),
                 _ => self.grow(Scope::Total, depth.max(1)),
             },
+            Scope::Column if self.sums => {
+                let x = self.of_elements(depth);
+                self.sum_over(Scope::Column, x)
+            }
             Scope::Element if self.sums => self.grow(Scope::Total, depth.max(1)),
             Scope::Row => match self.random.below(6) {
                 0..=2 => {
@@ -171,7 +174,7 @@ impl<'r> Grower<'r> {
             },
             Scope::Group if self.sums => {
                 let scope = self.random.pick(&[Scope::Row, Scope::Element]);
-                let x = if scope == Scope::Row { self.row(depth) } else { self.element(depth) };
+                let x = if scope == Scope::Row { self.row(depth) } else { self.of_elements(depth) };
                 self.sum_over(Scope::Group, x)
             }
             Scope::Total if self.sums && self.has_rows && self.random.one_in(4) => {
@@ -192,6 +195,16 @@ impl<'r> Grower<'r> {
         let (x, range) = self.grow(Scope::Element, depth);
         if x.scope().has_columns() {
             return tame((x, range), 30.0);
+        }
+        let sum = Tree::op(Op::Add, [x, Tree::input("input")]);
+        tame((sum, Range::new(range.low - 4.0, range.high + 4.0)), 30.0)
+    }
+
+    /// An element value between −30 and 30, not one of columns alone.
+    fn of_elements(&mut self, depth: usize) -> Grown {
+        let (x, range) = self.element(depth);
+        if x.scope() == Scope::Element {
+            return (x, range);
         }
         let sum = Tree::op(Op::Add, [x, Tree::input("input")]);
         tame((sum, Range::new(range.low - 4.0, range.high + 4.0)), 30.0)
@@ -221,8 +234,12 @@ impl<'r> Grower<'r> {
     }
 
     fn sum_over(&mut self, to: Scope, x: Grown) -> Grown {
-        let terms = if to == Scope::Group { self.group_rows } else { self.rows };
-        let terms = if x.0.scope().has_columns() { terms * self.cols } else { terms };
+        let rows = if to == Scope::Group { self.group_rows } else { self.rows };
+        let terms = match x.0.scope() {
+            Scope::Element if to != Scope::Column => rows * self.cols,
+            Scope::Column => self.cols,
+            _ => rows,
+        };
         let n = terms as f64;
         let range = Range::new((n * x.1.low).min(0.0), (n * x.1.high).max(0.0));
         // Sums of thousands are means as a rule, so that what is made of them is neither flat nor steep.

@@ -314,8 +314,8 @@ impl<'o> Oracle<'o> {
             }
             Tree::SumOver(to, x) => {
                 let x = self.tree(x);
-                let inner = if x.scope.has_columns() { Scope::Element } else { Scope::Row };
-                let inner = if x.scope == Scope::Group { Scope::Group } else { inner };
+                // Values of groups and of columns count once each.
+                let inner = if x.scope > Scope::Total { x.scope } else { Scope::Row };
                 let mut values = vec![[0.0; 2]; self.count(*to)];
                 for k in 0..self.count(inner) {
                     let [value, slope] = x.values[self.index(inner, k, x.scope)];

@@ -221,7 +221,7 @@ fn smaller_trees(tree: &Tree) -> Vec<Tree> {
     for place in 0..tree.size() {
         for (k, _) in replacements(tree, place).into_iter().enumerate() {
             let changed = rebuild(tree, place, k);
-            let whole = !matches!(changed.scope(), Scope::Column | Scope::Scalar | Scope::Param);
+            let whole = !matches!(changed.scope(), Scope::Scalar | Scope::Param);
             if changed != *tree && whole && (changed.scope() == scope || changed.scope() >= Scope::Row) {
                 all.push(changed);
             }
