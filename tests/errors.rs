@@ -123,12 +123,14 @@ fn outputs_that_overlap_what_is_read() {
 #[test]
 fn tensors_larger_than_the_device_allows() {
     let Some(ctx) = context() else { return };
-    // One sample that no binding holds, classes at axis 1; otherwise tensors are cut between rows, and rows in parts.
+    // The states of its rows, and a gradient that is kept in f32 until it is narrowed (classes at axis 1), must fit a binding;
+    // the tensors themselves are cut between rows and between classes.
     let pixels = usize::try_from(ctx.limits().binding_bytes / 8 + 1000).unwrap();
-    let spec = PlanSpec::new().input("input", DType::F32, &[1, 4, pixels]).input("target", DType::I32, &[1, pixels]);
-    let spec = spec.grad("input");
-    let error = ctx.plan(&losses::cross_entropy(), &spec).unwrap_err();
-    assert!(matches!(&error, Error::Limit { what, .. } if what.contains("`input`")), "{error}");
+    for (dtype, which) in [(DType::F32, "workspace"), (DType::BF16, "kept in f32")] {
+        let spec = PlanSpec::new().input("input", dtype, &[1, 4, pixels]).input("target", DType::I32, &[1, pixels]);
+        let error = ctx.plan(&losses::cross_entropy(), &spec.grad("input")).unwrap_err();
+        assert!(matches!(&error, Error::Limit { what, .. } if what.contains(which)), "{error}");
+    }
     let bytes = ctx.limits().buffer_bytes;
     let too_large = Tensor::zeros(ctx, DType::F32, &[usize::try_from(bytes / 4 + 1).unwrap()]);
     assert!(matches!(too_large, Err(Error::Limit { .. } | Error::OutOfMemory { .. })));

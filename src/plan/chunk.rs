@@ -133,14 +133,22 @@ impl Cut {
         let (total, cols) = (self.axes[self.axis], self.axes[3]);
         // Columns of a tensor that fit a binding in a chunk of `rows` rows.
         let fits = |placement: &Placement, rows: u64| {
-            let fixed = self.inner(placement, 1) - 1 + (rows - 1) * placement.strides[self.axis];
-            let room = self.room(placement).saturating_sub(fixed);
-            room.checked_div(placement.strides[3]).unwrap_or(if room > 0 { cols } else { 0 })
+            let one = self.inner(placement, 1).saturating_add((rows - 1).saturating_mul(placement.strides[self.axis]));
+            match self.room(placement).checked_sub(one) {
+                Some(room) => room.checked_div(placement.strides[3]).map_or(cols, |more| more + 1),
+                None => 0,
+            }
         };
         let most = |rows: u64| tensors.iter().map(|(_, placement)| fits(placement, rows)).min().unwrap_or(0).min(cols);
         let least = cols.min(unit);
-        let chunks = |rows: u64| total.div_ceil(rows).saturating_mul(cols.div_ceil(most(rows)));
-        let rows = if most(total) >= least && chunks(total) <= chunks(1) { total } else { 1 };
+        // Rows of which the fewest columns fit: all of them, or as many as there is room for.
+        let rows_of = |placement: &Placement| {
+            let room = self.room(placement).saturating_sub(self.inner(placement, least));
+            room.checked_div(placement.strides[self.axis]).map_or(total, |more| more + 1)
+        };
+        let widest = tensors.iter().map(|(_, placement)| rows_of(placement)).min().unwrap_or(total).clamp(1, total);
+        let chunks = |rows: u64| total.div_ceil(rows).saturating_mul(cols.div_ceil(most(rows).max(1)));
+        let rows = if most(widest) >= least && chunks(widest) <= chunks(1) { widest } else { 1 };
         let most = most(rows);
         if most < least {
             let worst = tensors.iter().find(|(_, placement)| fits(placement, rows) < least);
