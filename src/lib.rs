@@ -100,7 +100,7 @@ pub use gpu::{Bindings, Bound, Context, Output, Plan, Tensor};
 pub use gpu::{TuneCache, TuneOptions};
 pub use limits::Limits;
 #[doc(inline)]
-pub use loss::{Domain, Loss, ParamValue, Reduction, Value};
+pub use loss::{ClassAxis, Domain, Loss, ParamValue, Reduction, Value};
 pub use lower::{UPSTREAM, Upstream, Wanted};
 pub use plan::{GradMode, Operator, PlanSpec, Shard, TuneCandidate, TuneClock, Tuning};
 pub use schedule::{Kernel, Pinned};

@@ -123,6 +123,8 @@ loss_with_options! {
         /// Labels of this value are left out: loss and gradient exactly 0, and not in the mean. None (no label is) or any
         /// index; −100 by default.
         index ignore_index;
+        /// The axis of the classes: 1, as in PyTorch (the default), or the last one: `[N, d1, …, C]`.
+        axis class_axis;
     }
 }
 

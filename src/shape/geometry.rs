@@ -308,7 +308,10 @@ fn strides_of(
         },
         Scope::Row => match spread(outer) {
             Some(all) => Ok((all, 0)),
-            None => wrong(format!("{outer:?} (one value per row), or a shape that broadcasts to it")),
+            None => {
+                let other = other_reading(domain, class, shape).unwrap_or_default();
+                wrong(format!("{outer:?} (one value per row), or a shape that broadcasts to it{other}"))
+            }
         },
         Scope::Column => match spread(&[cols as usize]) {
             Some(all) => Ok((vec![0; outer.len()], all[0])),
@@ -319,6 +322,21 @@ fn strides_of(
             None => wrong("one value".to_owned()),
         },
     }
+}
+
+/// For a shape that has one value per row where classes are along the last axis instead of axis 1, or the reverse: both
+/// readings, and the way from one to the other.
+fn other_reading(domain: &[usize], class: Option<usize>, shape: &[usize]) -> Option<String> {
+    let last = domain.len().checked_sub(1).filter(|last| *last > 1)?;
+    let without = |axis: usize| [&domain[..axis], &domain[axis + 1..]].concat();
+    let (own, other, way) = match class? {
+        1 => ("axis 1", last, "the last axis: `.class_axis(ClassAxis::Last)`"),
+        class if class == last => ("the last axis", 1, "axis 1: `.class_axis(ClassAxis::One)`"),
+        _ => return None,
+    };
+    (without(other) == shape).then(|| {
+        format!(": here the classes of {domain:?} are along {own}; {shape:?} has one value per row where they are along {way}")
+    })
 }
 
 /// Sizes of the merged axes, and each tensor's strides along them.

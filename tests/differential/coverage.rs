@@ -92,6 +92,9 @@ impl Coverage {
         if problem.scaled_by.is_some() {
             self.add("losses", "scaled_by");
         }
+        if problem.classes_last {
+            self.add("layouts", "classes along the last axis");
+        }
         let whole = problem.domain.clone();
         for input in &problem.inputs {
             self.add("input dtypes", input.dtype.to_string());

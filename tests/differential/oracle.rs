@@ -70,7 +70,7 @@ pub fn check(problem: &Problem, flavour: Flavour, hosts: &[Host], seed: u64) -> 
         read.iter().map(|k| (problem.inputs[*k].name.as_str(), hosts[*k].tensor(&problem.inputs[*k].shape))).collect();
     let run = |reduction: Reduction, grads: &[String]| {
         let wanted = Wanted { loss: true, grads: grads.to_vec(), ..Wanted::default() };
-        let plan = cpu::CpuPlan::<f64>::new(&term.form.loss().reduction(reduction), &inputs, &wanted).ok()?;
+        let plan = cpu::CpuPlan::<f64>::new(&problem.loss_of(term).reduction(reduction), &inputs, &wanted).ok()?;
         let plan = match problem.group_rows {
             Some(rows) => plan.group_rows(rows as usize).ok()?,
             None => plan,

@@ -60,6 +60,9 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
     }
     with(&|p| p.device = Device::Adapter);
     with(&|p| p.scaled_by = None);
+    if problem.domain.len() <= 2 {
+        with(&|p| p.classes_last = false);
+    }
     with(&|p| p.upstream = Upstream::One);
     with(&|p| p.outputs.separate = false);
     with(&|p| p.outputs.loss = true);

@@ -1,0 +1,73 @@
+//! The shapes that a loss takes: the axis of its classes.
+
+use super::declaration::{ClassAxis, Value};
+use super::{Loss, Term};
+use crate::error::{Error, Result};
+use crate::shape::RowAxis;
+
+impl Term {
+    fn row_axis(&self) -> RowAxis {
+        match self.definition.row_axis {
+            RowAxis::Class => self.class_axis.row_axis(),
+            other => other,
+        }
+    }
+
+    /// Sets an option that is no part of the definition; false if the term has none of that name.
+    pub(super) fn set_shape_option(&mut self, name: &str, value: &Value) -> Result<bool> {
+        let has_classes = self.definition.row_axis == RowAxis::Class;
+        let allowed = match (name, value) {
+            ("class_axis", Value::ClassAxis(axis)) if has_classes => {
+                self.class_axis = *axis;
+                return Ok(true);
+            }
+            ("class_axis", _) if has_classes => "ClassAxis::One or ClassAxis::Last",
+            _ => return Ok(false),
+        };
+        let (loss, param, found) = (self.definition.name.clone(), name.to_owned(), format!("{value:?}"));
+        Err(Error::Param { loss, param, found, allowed: allowed.to_owned() })
+    }
+
+    /// Names of the options that [`Term::set_shape_option`] sets.
+    pub(super) fn shape_options(&self) -> &'static [&'static str] {
+        if self.definition.row_axis == RowAxis::Class { &["class_axis"] } else { &[] }
+    }
+}
+
+impl Loss {
+    /// Sets the axis of the classes, in every term over classes (of [`RowAxis::Class`]): by default axis 1, as in PyTorch.
+    /// By name: `.option("class_axis", ClassAxis::Last)`.
+    ///
+    /// Where both readings fit, as `[B, T, T]` with labels `[B, T]`, this alone decides. A loss without such a term
+    /// gives an [`Error::Name`] when it is planned: Keras's losses have their own axis.
+    ///
+    /// ```
+    /// use wgloss::{ClassAxis, losses};
+    /// let loss = losses::by_name("nll").expect("in the catalogue").class_axis(ClassAxis::Last);
+    /// assert_eq!(loss.row_axis(), wgloss::RowAxis::Last);
+    /// assert!(losses::mse().class_axis(ClassAxis::Last).check().is_err());
+    /// ```
+    #[must_use]
+    pub fn class_axis(self, axis: ClassAxis) -> Loss {
+        self.option("class_axis", axis)
+    }
+
+    /// The axis that makes a row.
+    pub fn row_axis(&self) -> RowAxis {
+        self.terms.iter().map(Term::row_axis).find(|axis| *axis != RowAxis::None).unwrap_or_default()
+    }
+
+    /// An error unless the terms that have rows have them along one axis.
+    pub(super) fn check_row_axes(&self) -> Result<()> {
+        let row_axis = self.row_axis();
+        let other = self.terms.iter().find(|term| ![row_axis, RowAxis::None].contains(&term.row_axis()));
+        let Some(other) = other else { return Ok(()) };
+        let name = &other.definition.name;
+        let message = format!(
+            "its terms have rows along different axes ({row_axis:?}, and {:?} of {name}); give those over classes one \
+             `class_axis`",
+            other.row_axis()
+        );
+        Err(Error::Expr { loss: self.name(), message })
+    }
+}
