@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
-use crate::shape::{KERNEL_NUMBERS, RowAxis, Scope, kernels_see};
+use crate::shape::{KERNEL_NUMBERS, RowAxis, Scope, ShapeRule, kernels_see};
 use std::fmt;
 
 /// Domain of a number. NaN and ∞ are in none.
@@ -190,12 +190,21 @@ pub struct InputSpec {
     pub kind: Kind,
     /// Whether it may be absent.
     pub optional: bool,
+    /// The shapes that it may have beside the others.
+    pub shape_rule: ShapeRule,
 }
 
 impl InputSpec {
-    /// An input of numbers that may be absent.
+    /// An input that must be there: its shape is that of its scope, or of the other inputs of the same scope.
+    pub(super) fn required(name: &str, scope: Scope, kind: Kind) -> InputSpec {
+        let shape_rule = if scope >= Scope::Row { ShapeRule::Same } else { ShapeRule::Broadcast };
+        InputSpec { name: name.to_owned(), scope, kind, optional: false, shape_rule }
+    }
+
+    /// An input of numbers that may be absent, and that broadcasts.
     pub fn optional(name: &str, scope: Scope) -> InputSpec {
-        InputSpec { name: name.to_owned(), scope, kind: Kind::Float, optional: true }
+        let shape_rule = ShapeRule::Broadcast;
+        InputSpec { name: name.to_owned(), scope, kind: Kind::Float, optional: true, shape_rule }
     }
 }
 

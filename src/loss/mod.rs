@@ -64,6 +64,8 @@ struct Term {
     values: BTreeMap<String, Value>,
     reduction: Reduction,
     class_axis: ClassAxis,
+    /// Whether predictions and targets broadcast.
+    broadcast: bool,
 }
 
 impl fmt::Debug for Loss {
@@ -99,7 +101,7 @@ impl DefinitionBuilder {
         let values = definition.options.iter().map(|o| (o.name.clone(), o.default.clone())).collect();
         let (weight, scale, definition) = (1.0, None, Arc::new(definition));
         let (reduction, class_axis) = (Reduction::Mean, ClassAxis::One);
-        let term = Term { weight, scale, definition, values, reduction, class_axis };
+        let term = Term { weight, scale, definition, values, reduction, class_axis, broadcast: false };
         Loss { terms: vec![term], fault }
     }
 }
@@ -132,13 +134,8 @@ impl Loss {
         for term in &self.terms {
             let scalars =
                 [term.scale.as_ref(), if let Reduction::By(name) = &term.reduction { Some(name) } else { None }];
-            let scalar = |name: &String| InputSpec {
-                name: name.clone(),
-                scope: Scope::Scalar,
-                kind: Kind::Float,
-                optional: false,
-            };
-            for input in term.definition.inputs.iter().cloned().chain(scalars.into_iter().flatten().map(scalar)) {
+            let scalar = |name: &String| InputSpec::required(name, Scope::Scalar, Kind::Float);
+            for input in term.inputs().chain(scalars.into_iter().flatten().map(scalar)) {
                 if !all.iter().any(|known| known.name == input.name) {
                     all.push(input);
                 }

@@ -1,6 +1,6 @@
-//! The shapes that a loss takes: the axis of its classes.
+//! The shapes that a loss takes: the axis of its classes, and whether predictions and targets broadcast.
 
-use super::declaration::{ClassAxis, Value};
+use super::declaration::{ClassAxis, InputSpec, Value};
 use super::{Loss, Term};
 use crate::error::{Error, Result};
 use crate::shape::RowAxis;
@@ -13,6 +13,16 @@ impl Term {
         }
     }
 
+    /// The inputs of its definition, with the shapes that they may have here.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = InputSpec> + '_ {
+        self.definition.inputs.iter().cloned().map(|mut input| {
+            if self.broadcast {
+                input.shape_rule = input.shape_rule.broadcast();
+            }
+            input
+        })
+    }
+
     /// Sets an option that is no part of the definition; false if the term has none of that name.
     pub(super) fn set_shape_option(&mut self, name: &str, value: &Value) -> Result<bool> {
         let has_classes = self.definition.row_axis == RowAxis::Class;
@@ -21,6 +31,11 @@ impl Term {
                 self.class_axis = *axis;
                 return Ok(true);
             }
+            ("broadcast", Value::Flag(yes)) => {
+                self.broadcast = *yes;
+                return Ok(true);
+            }
+            ("broadcast", _) => "true or false",
             ("class_axis", _) if has_classes => "ClassAxis::One or ClassAxis::Last",
             _ => return Ok(false),
         };
@@ -30,7 +45,7 @@ impl Term {
 
     /// Names of the options that [`Term::set_shape_option`] sets.
     pub(super) fn shape_options(&self) -> &'static [&'static str] {
-        if self.definition.row_axis == RowAxis::Class { &["class_axis"] } else { &[] }
+        if self.definition.row_axis == RowAxis::Class { &["class_axis", "broadcast"] } else { &["broadcast"] }
     }
 }
 
@@ -50,6 +65,24 @@ impl Loss {
     #[must_use]
     pub fn class_axis(self, axis: ClassAxis) -> Loss {
         self.option("class_axis", axis)
+    }
+
+    /// Whether predictions and targets (labels too) of different shape broadcast; by default their shapes must be the
+    /// same, since `[N]` beside `[N, 1]` would make `[N, N]` losses. Weights, masks and other optional inputs always
+    /// broadcast. By name: `.option("broadcast", true)`.
+    ///
+    /// ```
+    /// use wgloss::{Error, HostTensor, cpu, losses};
+    /// let (x, t) = (HostTensor::f32(&[1.0, 2.0], &[2, 1]), HostTensor::f32(&[0.0, 4.0], &[2]));
+    /// let inputs = [("input", x), ("target", t)];
+    /// assert!(matches!(cpu::forward_backward(&losses::mse(), &inputs, &[]), Err(Error::Shape { .. })));
+    /// let all_pairs = losses::mse().broadcast(true);
+    /// assert_eq!(cpu::forward_backward(&all_pairs, &inputs, &[])?.loss()?, (1.0 + 9.0 + 4.0 + 4.0) / 4.0);
+    /// # Ok::<(), wgloss::Error>(())
+    /// ```
+    #[must_use]
+    pub fn broadcast(self, yes: bool) -> Loss {
+        self.option("broadcast", yes)
     }
 
     /// The axis that makes a row.

@@ -23,7 +23,7 @@
 
 use crate::expr::Expr;
 use crate::loss::{Build, DefinitionBuilder, Loss};
-use crate::shape::Scope;
+use crate::shape::{RowAxis, Scope, ShapeRule};
 
 mod binary;
 mod divergence;
@@ -79,6 +79,13 @@ pub fn entry(name: &str) -> Option<&'static Entry> {
 /// Begins an element-wise loss of `input` and `target`.
 fn of_input_and_target(name: &str) -> DefinitionBuilder {
     Loss::define(name).input("input", Scope::Element).input("target", Scope::Element)
+}
+
+/// Begins a loss of Keras's `y_true` and `y_pred` over the last axis. As there, one of them may lack a last axis of size 1.
+fn of_true_and_predicted(name: &str) -> DefinitionBuilder {
+    let definition = Loss::define(name).row_axis(RowAxis::Last).input("y_true", Scope::Element);
+    let definition = definition.input("y_pred", Scope::Element).shape_rule("y_true", ShapeRule::SameUpToLastOne);
+    definition.shape_rule("y_pred", ShapeRule::SameUpToLastOne)
 }
 
 /// The value times the optional input `weight`.

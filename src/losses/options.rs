@@ -20,6 +20,12 @@ macro_rules! loss_with_options {
                 $Type(self.0.reduction(reduction))
             }
 
+            /// Lets predictions and targets broadcast, as [`Loss::broadcast`](crate::loss::Loss::broadcast).
+            #[must_use]
+            pub fn broadcast(self, yes: bool) -> Self {
+                $Type(self.0.broadcast(yes))
+            }
+
             /// Multiplies by a scalar on the GPU, as [`Loss::scaled_by`](crate::loss::Loss::scaled_by).
             #[must_use]
             pub fn scaled_by(self, input: &str) -> Self {

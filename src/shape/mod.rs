@@ -4,6 +4,7 @@ mod count;
 mod dtype;
 mod geometry;
 mod layout;
+mod rule;
 mod scope;
 
 pub use count::{Count, Formula, FormulaOp};
@@ -12,4 +13,5 @@ pub(crate) use dtype::{KERNEL_NUMBERS, kernels_see};
 pub(crate) use geometry::no_hessian_of_broadcast;
 pub use geometry::{Extents, Geometry, Operand, RowAxis, Rows};
 pub use layout::Layout;
+pub use rule::ShapeRule;
 pub use scope::Scope;

@@ -92,6 +92,9 @@ impl Coverage {
         if problem.scaled_by.is_some() {
             self.add("losses", "scaled_by");
         }
+        if problem.broadcasts {
+            self.add("layouts", "broadcast allowed");
+        }
         if problem.classes_last {
             self.add("layouts", "classes along the last axis");
         }
@@ -112,7 +115,9 @@ impl Coverage {
             layout(home.pooled, "pooled");
             layout(home.is_plain(), "contiguous");
             layout(input.scope == Scope::Element && input.shape != whole, "broadcast elements");
-            layout(input.scope == Scope::Row && input.shape != problem.shape_of(Scope::Row), "broadcast rows");
+            let rows = problem.shape_of(Scope::Row);
+            layout(input.scope == Scope::Row && input.shape_beside(&rows) != rows, "broadcast rows");
+            layout(input.scope == Scope::Row && input.shape.len() > rows.len(), "rows with a last axis of size 1");
             for name in ["sample_weight", "mask", "weight", "pos_weight", "alpha"] {
                 if input.name == name {
                     self.add("optional inputs", name);

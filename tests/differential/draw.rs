@@ -75,6 +75,7 @@ pub fn draw(seed: u64) -> Problem {
         terms: terms.collect(),
         scaled_by: random.one_in(8).then_some("scale"),
         classes_last,
+        broadcasts: random.one_in(2),
         domain,
         inputs: Vec::new(),
         upstream: Upstream::One,

@@ -160,7 +160,8 @@ impl<'o> Oracle<'o> {
             Oracle { rows, cols, group_rows, batch, inputs, labels, params, problem, steepest, is_undecided, has_ties };
         for (place, k) in read.iter().enumerate() {
             let input = &problem.inputs[*k];
-            let sources = sources(&input.shape, &problem.shape_of(input.scope));
+            let full = problem.shape_of(input.scope);
+            let sources = sources(input.shape_beside(&full), &full);
             match &hosts[*k] {
                 Host::Numbers(values) => {
                     let all: Vec<Dual> = sources.iter().map(|s| [f64::from(values[*s]), along[place][*s]]).collect();

@@ -15,6 +15,8 @@ pub struct Problem {
     pub scaled_by: Option<&'static str>,
     /// Whether the classes are along the last axis, of losses over classes.
     pub classes_last: bool,
+    /// Whether predictions and targets may broadcast.
+    pub broadcasts: bool,
     /// Shape of an element value.
     pub domain: Vec<usize>,
     pub inputs: Vec<Input>,
@@ -198,6 +200,13 @@ impl Home {
     }
 }
 
+impl Input {
+    /// The shape beside values of that shape: without a last axis of size 1 that these do not have.
+    pub fn shape_beside(&self, full: &[usize]) -> &[usize] {
+        if self.shape.len() > full.len() { &self.shape[..full.len()] } else { &self.shape }
+    }
+}
+
 impl Form {
     pub fn name(&self) -> &str {
         match self {
@@ -220,7 +229,7 @@ impl Form {
 impl Problem {
     /// The loss of a term, as the problem lays it out.
     pub fn loss_of(&self, term: &Term) -> Loss {
-        let loss = term.form.loss();
+        let loss = term.form.loss().broadcast(self.broadcasts);
         match self.classes_last && loss.row_axis() == RowAxis::Class {
             true => loss.class_axis(ClassAxis::Last),
             false => loss,
@@ -329,6 +338,9 @@ impl fmt::Display for Problem {
         }
         if self.classes_last {
             f.write_str(", classes along the last axis")?;
+        }
+        if self.broadcasts {
+            f.write_str(", broadcasting")?;
         }
         for input in &self.inputs {
             let Input { name, values, dtype, shape, .. } = input;

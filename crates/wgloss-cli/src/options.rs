@@ -25,6 +25,7 @@ fn with_option(loss: Loss, text: &str) -> Fallible<Loss> {
             "-1" | "last" => Value::ClassAxis(ClassAxis::Last),
             _ => return Err(wrong("one or last").into()),
         },
+        None if name == "broadcast" => Value::Flag(value.parse().map_err(|_| wrong("true or false"))?),
         Some(Value::Flag(_)) => Value::Flag(value.parse().map_err(|_| wrong("true or false"))?),
         Some(Value::Index(_)) if value == "none" => Value::Index(None),
         Some(Value::Index(_)) => Value::Index(Some(value.parse().map_err(|_| wrong("a class index, or none"))?)),
