@@ -105,5 +105,5 @@ pub use lower::{UPSTREAM, Upstream, Wanted};
 pub use plan::{GradMode, Operator, PlanSpec, Shard, TuneCandidate, TuneClock, Tuning};
 pub use schedule::{Kernel, Pinned};
 pub use shape::{
-    Count, DType, Element, Formula, FormulaOp, Layout, RowAxis, Scope, ShapeRule, narrow_labels, widen_bf16, widen_f16,
+    Count, DType, Element, Formula, FormulaOp, HostElement, Layout, RowAxis, Scope, ShapeRule, widen_bf16, widen_f16,
 };
