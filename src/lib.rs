@@ -89,6 +89,9 @@ pub mod internals {
     }
 }
 
+/// The version of wgpu that [`Context`] and [`Tensor`] share devices and buffers of.
+pub use wgpu;
+
 #[doc(inline)]
 pub use cpu::{CpuOutput, CpuPlan, HostTensor};
 pub use error::{Error, Result};

@@ -114,6 +114,35 @@ impl Tensor {
         Tensor::from_buffer_strided(ctx, buffer, offset, dtype, Layout::contiguous(shape))
     }
 
+    /// As [`Tensor::from_buffer`], beginning at that byte, as buffers of other libraries count. For strides, take a
+    /// [`Tensor::view`] of it.
+    ///
+    /// ```no_run
+    /// use wgloss::{Context, DType, Tensor};
+    /// # fn read(ctx: &Context, pool: wgpu::Buffer) -> wgloss::Result<()> {
+    /// let logits = Tensor::from_buffer_at_byte(ctx, pool, 1024, DType::BF16, &[4, 4])?;
+    /// assert_eq!((logits.offset(), logits.byte_offset()), (512, 1024));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Tensor::from_buffer`]; [`Error::Buffer`] unless an element begins at that byte.
+    pub fn from_buffer_at_byte(
+        ctx: &Context,
+        buffer: wgpu::Buffer,
+        byte: u64,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Result<Tensor> {
+        if !byte.is_multiple_of(dtype.size()) {
+            let size = dtype.size();
+            let message =
+                format!("no element begins at byte {byte}: {dtype} has {size} bytes; give a multiple of {size}");
+            return Err(Error::Buffer { input: format!("{shape:?}"), message });
+        }
+        Tensor::from_buffer(ctx, buffer, byte / dtype.size(), dtype, shape)
+    }
+
     /// A tensor with any strides in a buffer that somebody else made, beginning at that element.
     ///
     /// # Errors
@@ -179,6 +208,11 @@ impl Tensor {
         self.offset
     }
 
+    /// The first byte in the buffer.
+    pub fn byte_offset(&self) -> u64 {
+        self.offset * self.dtype.size()
+    }
+
     /// The same tensor, as one of an `Output`: reading it checks the status first.
     pub(crate) fn watched(&self, status: Option<&Arc<Status>>) -> Tensor {
         Tensor { status: status.cloned(), ..self.clone() }
@@ -200,7 +234,7 @@ impl Tensor {
 
     /// First and one-past-last byte.
     pub(crate) fn byte_range(&self) -> std::ops::Range<u64> {
-        let first = self.offset * self.dtype.size();
+        let first = self.byte_offset();
         first..first + self.layout.extent() * self.dtype.size()
     }
 
