@@ -16,6 +16,10 @@
 //! [`Loss::option`] sets its options. A value outside an option's domain is an [`Error`](crate::Error) when the loss is
 //! planned.
 //!
+//! Predictions and targets have one shape, unless [`broadcast(true)`](crate::Loss::broadcast) lets them broadcast; weights
+//! and masks broadcast. Losses over classes have these along axis 1, or by [`class_axis`](crate::Loss::class_axis) along the
+//! last axis. Labels and other values per row may have a last axis of size 1 besides.
+//!
 //! Every loss of one value an element or a row also takes `sample_weight` and `mask` in the shape of its losses
 //! (a mask of 0 leaves a loss out of value, gradient and mean), and every [`Reduction`](crate::Reduction); the
 //! default is the mean. Input and option names, and what the mean divides by, are those of the library that the

@@ -114,7 +114,11 @@ impl Coverage {
             layout(home.repeats.contains(&true), "stride 0");
             layout(home.pooled, "pooled");
             layout(home.is_plain(), "contiguous");
-            layout(input.scope == Scope::Element && input.shape != whole, "broadcast elements");
+            layout(input.scope == Scope::Element && input.shape_beside(&whole) != whole, "broadcast elements");
+            layout(
+                input.scope == Scope::Element && input.shape.len() > whole.len(),
+                "elements with a last axis of size 1",
+            );
             let rows = problem.shape_of(Scope::Row);
             layout(input.scope == Scope::Row && input.shape_beside(&rows) != rows, "broadcast rows");
             layout(input.scope == Scope::Row && input.shape.len() > rows.len(), "rows with a last axis of size 1");

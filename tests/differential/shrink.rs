@@ -187,12 +187,12 @@ fn settle(problem: &mut Problem) -> bool {
 fn resize(problem: &mut Problem, axis: usize, to: usize) {
     let class = problem.class_axis();
     let rank = problem.domain.len();
-    let rows = problem.shape_of(Scope::Row);
+    let (rows, elements) = (problem.shape_of(Scope::Row), problem.domain.clone());
     problem.domain[axis] = to;
     for input in &mut problem.inputs {
         let of_rows = input.shape_beside(&rows).len();
         let own = match (input.scope, class) {
-            (Scope::Element, _) => (axis + input.shape.len()).checked_sub(rank),
+            (Scope::Element, _) => (axis + input.shape_beside(&elements).len()).checked_sub(rank),
             (Scope::Row, Some(class)) if axis != class => {
                 let axis = if axis > class { axis - 1 } else { axis };
                 (axis + of_rows + 1).checked_sub(rank)

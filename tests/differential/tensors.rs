@@ -67,6 +67,9 @@ pub fn inputs(problem: &mut Problem, random: &mut Random) {
             ShapeRule::Same if random.one_in(100) => broadcast(scope, &full, random),
             _ => full,
         };
+        // Of more than one axis, Keras squeezes; of both inputs, one.
+        let may_exceed = rule == ShapeRule::SameUpToLastOne && !must && shape.len() > 1;
+        let shape = if may_exceed && random.one_in(6) { [&shape[..], &[1]].concat() } else { shape };
         let may_end_in_one = scope == Scope::Row && shape.len() == problem.shape_of(scope).len();
         let shape = if may_end_in_one && random.one_in(12) { [&shape[..], &[1]].concat() } else { shape };
         let dtype = match values {
