@@ -101,6 +101,13 @@ fn labels_that_fit_the_other_class_axis_are_told_both_readings() {
     let last = losses::nll().class_axis(ClassAxis::Last);
     let text = refused(&last, &[("input", &[2, 3, 5]), ("target", &[2, 5])]).to_string();
     assert!(text.contains(".class_axis(ClassAxis::One)") && text.contains("[2, 3] (one value per row)"), "{text}");
+    // Keras's losses have no other class axis.
+    let shapes = [("y_true", &[2, 3, 5][..]), ("y_pred", &[2, 3, 5]), ("sample_weight", &[2, 5])];
+    let text = refused(&losses::hinge(), &shapes).to_string();
+    assert!(text.contains("`sample_weight`") && !text.contains("ClassAxis"), "{text}");
+    // One token: as one label for all columns, these labels would broadcast.
+    let text = refused(&losses::cross_entropy(), &[("input", &[4, 1, 5]), ("target", &[4, 1])]).to_string();
+    assert!(text.ends_with(".class_axis(ClassAxis::Last)`"), "{text}");
     // Labels of neither reading.
     let text = refused(&losses::cross_entropy(), &[("input", &[2, 3, 5]), ("target", &[2, 4])]).to_string();
     assert!(!text.contains("class_axis"), "{text}");

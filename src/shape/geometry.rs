@@ -302,12 +302,12 @@ fn strides_of(
         },
         Scope::Row => match spread(&of_rows(operand.layout, outer), outer) {
             Some(_) if !fits_rows(operand, outer) => {
-                let ways = ways_out(shape, outer);
+                let ways = other_reading(domain, class, operand).unwrap_or_else(|| ways_out(shape, outer));
                 wrong(format!("{outer:?} (one value per row){ways}"))
             }
             Some(all) => Ok((all, 0)),
             None => {
-                let other = other_reading(domain, class, shape).unwrap_or_default();
+                let other = other_reading(domain, class, operand).unwrap_or_default();
                 let broadcast =
                     if operand.rule == ShapeRule::Broadcast { ", or a shape that broadcasts to it" } else { "" };
                 wrong(format!("{outer:?} (one value per row){broadcast}{other}"))
@@ -341,17 +341,20 @@ fn spread(layout: &Layout, target: &[usize]) -> Option<Vec<u64>> {
 
 /// For a shape that has one value per row where classes are along the last axis instead of axis 1, or the reverse: both
 /// readings, and the way from one to the other.
-fn other_reading(domain: &[usize], class: Option<usize>, shape: &[usize]) -> Option<String> {
+fn other_reading(domain: &[usize], class: Option<usize>, operand: &Operand<'_>) -> Option<String> {
     let last = domain.len().checked_sub(1).filter(|last| *last > 1)?;
+    let shape = &operand.layout.shape;
     let without = |axis: usize| [&domain[..axis], &domain[axis + 1..]].concat();
     let (own, other, way) = match class? {
         1 => ("axis 1", last, "the last axis: `.class_axis(ClassAxis::Last)`"),
-        class if class == last => ("the last axis", 1, "axis 1: `.class_axis(ClassAxis::One)`"),
+        // Weights of losses that have no classes, Keras's, have no other reading.
+        class if class == last && operand.rule == ShapeRule::Same => {
+            ("the last axis", 1, "axis 1: `.class_axis(ClassAxis::One)`, or `RowAxis::Class` in a loss of your own")
+        }
         _ => return None,
     };
-    (without(other) == shape).then(|| {
-        format!(": here the classes of {domain:?} are along {own}; {shape:?} has one value per row where they are along {way}")
-    })
+    let own = format!("here the classes of {domain:?} are along {own}");
+    (without(other) == *shape).then(|| format!(": {own}; {shape:?} has one value per row where they are along {way}"))
 }
 
 /// Sizes of the merged axes, and each tensor's strides along them.
