@@ -114,17 +114,32 @@ fn a_tensor_begins_at_any_byte_at_which_an_element_does() {
     }
 }
 
-/// The caller's own kernel: doubles every word of a buffer of f32, in place.
-struct Doubling {
+/// A kernel of the caller's.
+struct Own {
     pipeline: wgpu::ComputePipeline,
 }
 
-impl Doubling {
-    fn new(ctx: &Context) -> Doubling {
-        let wgsl = "@group(0) @binding(0) var<storage, read_write> x: array<f32>;
-            @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-                if id.x < arrayLength(&x) { x[id.x] = 2.0 * x[id.x]; }
-            }";
+impl Own {
+    /// Doubles every word of a buffer of f32, in place.
+    fn doubling(ctx: &Context) -> Own {
+        Own::new(ctx, "@group(0) @binding(0) var<storage, read_write> x: array<f32>;", "x[k] = 2.0 * x[k];")
+    }
+
+    /// Copies every word of a buffer to another of the same size.
+    fn copying(ctx: &Context) -> Own {
+        let declared = "@group(0) @binding(0) var<storage, read> source: array<f32>;
+            @group(0) @binding(1) var<storage, read_write> x: array<f32>;";
+        Own::new(ctx, declared, "x[k] = source[k];")
+    }
+
+    fn new(ctx: &Context, declared: &str, body: &str) -> Own {
+        let wgsl = format!(
+            "{declared}
+            @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
+                let k = id.x;
+                if k < arrayLength(&x) {{ {body} }}
+            }}"
+        );
         let source = wgpu::ShaderSource::Wgsl(wgsl.into());
         let module = ctx.device().create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source });
         let descriptor = wgpu::ComputePipelineDescriptor {
@@ -135,25 +150,27 @@ impl Doubling {
             compilation_options: wgpu::PipelineCompilationOptions::default(),
             cache: None,
         };
-        Doubling { pipeline: ctx.device().create_compute_pipeline(&descriptor) }
+        Own { pipeline: ctx.device().create_compute_pipeline(&descriptor) }
     }
 
-    fn encode(&self, ctx: &Context, pass: &mut wgpu::ComputePass<'_>, tensor: &Tensor) {
-        let group = ctx.device().create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout: &self.pipeline.get_bind_group_layout(0),
-            entries: &[wgpu::BindGroupEntry { binding: 0, resource: tensor.buffer().as_entire_binding() }],
-        });
+    /// Records it over whole buffers of these tensors, in the order of its bindings.
+    fn encode(&self, ctx: &Context, pass: &mut wgpu::ComputePass<'_>, tensors: &[&Tensor]) {
+        let resources = tensors.iter().map(|tensor| tensor.buffer().as_entire_binding());
+        let entries = (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource });
+        let entries: Vec<wgpu::BindGroupEntry<'_>> = entries.collect();
+        let layout = &self.pipeline.get_bind_group_layout(0);
+        let group =
+            ctx.device().create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries });
         pass.set_pipeline(&self.pipeline);
         pass.set_bind_group(0, &group, &[]);
-        pass.dispatch_workgroups((tensor.buffer().size() as u32 / 4).div_ceil(64), 1, 1);
+        pass.dispatch_workgroups((tensors[0].buffer().size() as u32 / 4).div_ceil(64), 1, 1);
     }
 }
 
 #[test]
 fn a_step_in_a_callers_pass_reads_what_came_before_it_and_feeds_what_comes_after() {
     let Some(ctx) = context() else { return };
-    let doubling = Doubling::new(ctx);
+    let doubling = Own::doubling(ctx);
     let x = Tensor::from_slice(ctx, &halved(), &[ROWS, COLS]).unwrap();
     let y = Tensor::from_slice(ctx, &labels(), &[ROWS]).unwrap();
     // Scalars: an upstream gradient that the pass doubles as well, and two task weights, one of 16 bits.
@@ -174,12 +191,12 @@ fn a_step_in_a_callers_pass_reads_what_came_before_it_and_feeds_what_comes_after
         let mut encoder = ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            doubling.encode(ctx, &mut pass, &x);
-            doubling.encode(ctx, &mut pass, &upstream);
+            doubling.encode(ctx, &mut pass, &[&x]);
+            doubling.encode(ctx, &mut pass, &[&upstream]);
             // The scalar is what the dispatch before it left, not what the buffer held when the step was encoded.
             bound.encode_in(&mut pass).unwrap();
-            doubling.encode(ctx, &mut pass, bound.grad("input").unwrap());
-            doubling.encode(ctx, &mut pass, bound.loss().unwrap());
+            doubling.encode(ctx, &mut pass, &[bound.grad("input").unwrap()]);
+            doubling.encode(ctx, &mut pass, &[bound.loss().unwrap()]);
         }
         ctx.queue().submit([encoder.finish()]);
         assert_close(&format!("loss of step {step}"), &[bound.read_loss().unwrap()], &[2.0 * 0.75 * want]);
@@ -190,6 +207,46 @@ fn a_step_in_a_callers_pass_reads_what_came_before_it_and_feeds_what_comes_after
     x.write(ctx, &halved().iter().map(|x| 2.0 * x).collect::<Vec<f32>>()).unwrap();
     bound.submit().unwrap();
     assert_close("loss", &[bound.read_loss().unwrap()], &[0.75 * want]);
+}
+
+#[test]
+fn an_upstream_gradient_made_of_the_loss_in_the_same_pass_is_read_by_the_backward_phase() {
+    let Some(ctx) = context() else { return };
+    let doubling = Own::doubling(ctx);
+    let x: Vec<f32> = halved().iter().map(|x| 2.0 * x).collect();
+    let x = Tensor::from_slice(ctx, &x, &[ROWS, COLS]).unwrap();
+    let y = Tensor::from_slice(ctx, &labels(), &[ROWS]).unwrap();
+    let loss = Tensor::zeros(ctx, DType::F32, &[]).unwrap();
+    let inputs = [("input", &x), ("target", &y)];
+    let spec = PlanSpec::new().like(&inputs).grad("input").upstream(Upstream::Scalar).separate_backward();
+    // The upstream gradient is twice the loss, as of its square.
+    let bindings = Bindings::new().inputs(&inputs).input("upstream", &loss).loss(&loss);
+    let error = ctx.plan(&losses::cross_entropy(), &spec).unwrap().bind(&bindings).unwrap_err();
+    assert!(matches!(error, Error::Alias { .. }), "{error}");
+    let upstream = Tensor::zeros(ctx, DType::F32, &[4]).unwrap();
+    let copying = Own::copying(ctx);
+    let bindings = Bindings::new().inputs(&inputs).input("upstream", &upstream.view(0, &[], &[]).unwrap()).loss(&loss);
+    let bound = ctx.plan(&losses::cross_entropy(), &spec).unwrap().bind(&bindings).unwrap();
+    let mut encoder = ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        bound.encode_forward_in(&mut pass).unwrap();
+        copying.encode(ctx, &mut pass, &[&loss, &upstream]);
+        doubling.encode(ctx, &mut pass, &[&upstream]);
+        bound.encode_backward_in(&mut pass).unwrap();
+    }
+    ctx.queue().submit([encoder.finish()]);
+    let (want, grad) = by_the_book(&halved(), &labels());
+    assert_close("loss", &[bound.read_loss().unwrap()], &[want]);
+    let grad: Vec<f64> = grad.iter().map(|g| 2.0 * want * g).collect();
+    assert_close("gradient", &bound.grad("input").unwrap().to_vec().unwrap(), &grad);
+    // A plan that is not made in two phases has none.
+    let whole = PlanSpec::new().like(&inputs).grad("input");
+    let bound = ctx.plan(&losses::cross_entropy(), &whole).unwrap().bind(&Bindings::new().inputs(&inputs)).unwrap();
+    let mut encoder = ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+    assert!(matches!(bound.encode_forward_in(&mut pass), Err(Error::Unsupported { .. })));
+    assert!(matches!(bound.encode_backward_in(&mut pass), Err(Error::Unsupported { .. })));
 }
 
 #[test]

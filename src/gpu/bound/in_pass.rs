@@ -33,8 +33,29 @@ impl Bound {
     /// the first call. Nothing has been recorded then.
     pub fn encode_in(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
         self.check_whole()?;
+        self.record_in(pass, &self.dispatches)
+    }
+
+    /// As [`Bound::encode_forward`], into a compute pass of the caller's: see [`Bound::encode_in`].
+    ///
+    /// # Errors
+    /// As [`Bound::encode_forward`] and [`Bound::encode_in`].
+    pub fn encode_forward_in(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
+        self.record_in(pass, self.phase(self.exchanges.len())?)
+    }
+
+    /// As [`Bound::encode_backward`], into a compute pass of the caller's: the upstream gradient may come from a dispatch
+    /// of the same pass.
+    ///
+    /// # Errors
+    /// As [`Bound::encode_forward_in`].
+    pub fn encode_backward_in(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
+        self.record_in(pass, self.phase(self.exchanges.len() + 1)?)
+    }
+
+    fn record_in(&self, pass: &mut wgpu::ComputePass<'_>, dispatches: &[BoundDispatch]) -> Result<()> {
         let copies = self.copies_in_pass()?;
-        record(pass, copies.iter().chain(&self.scalar_dispatches).chain(&self.dispatches));
+        record(pass, copies.iter().chain(&self.scalar_dispatches).chain(dispatches));
         Ok(())
     }
 
