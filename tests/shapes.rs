@@ -6,10 +6,11 @@ use common::cases::{case, names, option_sets};
 use common::compare::{largest, mismatch};
 use common::oracle::{self, Array, Case};
 use common::{context, loss_of, on_cpu, on_gpu};
+use wgloss::export::Export;
 use wgloss::losses::CATALOGUE;
 use wgloss::{ClassAxis, Error, HostTensor, Loss, PlanSpec, RowAxis, Scope, ShapeRule, Tensor, cpu, losses};
 
-/// The error of a loss for inputs of zeros in these shapes, the same on both paths.
+/// The error of a loss for inputs of zeros in these shapes, the same on both paths and of an export.
 fn refused(loss: &Loss, shapes: &[(&str, &[usize])]) -> Error {
     let (numbers, indices) = ([0.0f32; 256], [0i32; 256]);
     let is_label = |name: &str| loss.inputs().iter().any(|i| i.name == name && i.kind == wgloss::Kind::Int);
@@ -21,9 +22,10 @@ fn refused(loss: &Loss, shapes: &[(&str, &[usize])]) -> Error {
         })
         .collect();
     let error = cpu::forward_backward(loss, &inputs, &[]).expect_err("shapes that do not fit");
+    let dtype = |name: &str| if is_label(name) { wgloss::DType::I32 } else { wgloss::DType::F32 };
+    let spec = shapes.iter().fold(PlanSpec::new(), |spec, (name, shape)| spec.input(name, dtype(name), shape));
+    assert_eq!(Export::new(loss, &spec).unwrap_err(), error, "one rule");
     if let Some(ctx) = context() {
-        let dtype = |name: &str| if is_label(name) { wgloss::DType::I32 } else { wgloss::DType::F32 };
-        let spec = shapes.iter().fold(PlanSpec::new(), |spec, (name, shape)| spec.input(name, dtype(name), shape));
         assert_eq!(ctx.plan(loss, &spec).unwrap_err(), error, "one rule");
     }
     error

@@ -164,6 +164,9 @@ impl ClassAxis {
     }
 }
 
+/// Names of options that a definition does not declare: every loss has the one, every loss over classes the other.
+pub(super) const SHAPE_OPTIONS: [&str; 2] = ["broadcast", "class_axis"];
+
 /// An option of a loss.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]

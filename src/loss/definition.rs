@@ -1,7 +1,7 @@
 //! A loss without values for its options: its declarations, and the expression that it builds.
 
 use super::build::{Build, Unreduced};
-use super::declaration::{Domain, InputSpec, OptionDecl, Value, check_option};
+use super::declaration::{Domain, InputSpec, OptionDecl, SHAPE_OPTIONS, Value, check_option};
 use crate::error::{Error, Result};
 use crate::expr::Expr;
 use crate::expr::op::Kind;
@@ -44,6 +44,9 @@ impl Definition {
         for (index, option) in options.iter().enumerate() {
             if options[..index].iter().any(|o| o.name == option.name) {
                 return fault(format!("declares the option `{}` twice", option.name));
+            }
+            if SHAPE_OPTIONS.contains(&option.name.as_str()) {
+                return fault(format!("declares the option `{}`, which losses have by themselves", option.name));
             }
             check_option(loss, option, &option.default)?;
         }

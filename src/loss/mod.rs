@@ -516,5 +516,7 @@ mod tests {
         assert!(matches!(done(x().input("s", Scope::Param)), Err(Error::Expr { .. })));
         assert!(matches!(done(x().flag("k", true).param("k", 1.0, Domain::Unit)), Err(Error::Expr { .. })));
         assert!(matches!(done(x().param("k", f64::NAN, Domain::Finite)), Err(Error::Param { .. })));
+        assert!(matches!(done(x().flag("broadcast", true)), Err(Error::Expr { .. })));
+        assert!(matches!(done(x().index("class_axis", Some(1))), Err(Error::Expr { .. })));
     }
 }

@@ -1,6 +1,6 @@
 //! The shapes that a loss takes: the axis of its classes, and whether predictions and targets broadcast.
 
-use super::declaration::{ClassAxis, InputSpec, Value};
+use super::declaration::{ClassAxis, InputSpec, SHAPE_OPTIONS, Value};
 use super::{Loss, Term};
 use crate::error::{Error, Result};
 use crate::shape::RowAxis;
@@ -45,7 +45,7 @@ impl Term {
 
     /// Names of the options that [`Term::set_shape_option`] sets.
     pub(super) fn shape_options(&self) -> &'static [&'static str] {
-        if self.definition.row_axis == RowAxis::Class { &["class_axis", "broadcast"] } else { &["broadcast"] }
+        if self.definition.row_axis == RowAxis::Class { &SHAPE_OPTIONS } else { &SHAPE_OPTIONS[..1] }
     }
 }
 
@@ -97,8 +97,8 @@ impl Loss {
         let Some(other) = other else { return Ok(()) };
         let name = &other.definition.name;
         let message = format!(
-            "its terms have rows along different axes ({row_axis:?}, and {:?} of {name}); give those over classes one \
-             `class_axis`",
+            "its terms have rows along different axes ({row_axis:?}, and {:?} of {name}); `.class_axis(ClassAxis::Last)`, \
+             or `ClassAxis::One`, of the sum gives all terms over classes one axis",
             other.row_axis()
         );
         Err(Error::Expr { loss: self.name(), message })
