@@ -114,28 +114,35 @@ fn encode(criterion: &mut Criterion) {
             continue;
         }
         let by_plan = |encoder: &mut wgpu::CommandEncoder| bound.encode(encoder).expect("encode");
+        let in_pass = |encoder: &mut wgpu::CommandEncoder| {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            bound.encode_in(&mut pass).expect("encode in a pass");
+        };
         let by_hand = |encoder: &mut wgpu::CommandEncoder| hand.encode(encoder);
-        let both: [&dyn Fn(&mut wgpu::CommandEncoder); 2] = [&by_plan, &by_hand];
+        let names = ["bound plan", "bound plan in a pass", "by hand"];
+        let ways: [&dyn Fn(&mut wgpu::CommandEncoder); 3] = [&by_plan, &in_pass, &by_hand];
         for (what, finish) in [("recorded", false), ("recorded and finished", true)] {
             // The fewest: what a driver allocates now and then belongs to neither.
             let count = |encode| (0..32).map(|_| allocations(|| _ = record(&ctx, 1, finish, encode))).min();
-            let [a, b] = both.map(count);
-            let mut times = [Vec::new(), Vec::new()];
-            for round in 0..2 * ROUNDS {
-                let who = round % 2;
-                times[who].push(record(&ctx, STEPS, finish, both[who]).as_secs_f64() * 1e6 / STEPS as f64);
+            let counts = ways.map(|way| count(way).expect("32 counts"));
+            let mut times = [const { Vec::new() }; 3];
+            for round in 0..ways.len() * ROUNDS {
+                let way = round % ways.len();
+                times[way].push(record(&ctx, STEPS, finish, ways[way]).as_secs_f64() * 1e6 / STEPS as f64);
             }
-            let [p, h] = times.map(median);
-            let (a, b) = (a.expect("32 counts"), b.expect("32 counts"));
-            eprintln!(
-                "encode/{name}, a step {what}: {p:.2} us, {a} allocations; by hand {h:.2} us, {b}: {:.2} times",
-                p / h
-            );
-            assert!(a <= b, "{name} {what}: {a} allocations, {b} by hand");
-            assert!(p <= 2.0 * h, "{name} {what}: {p} us, {h} by hand");
+            let times = times.map(median);
+            let (hand, most) = (times[2], counts[2]);
+            for ((who, time), count) in names.iter().zip(times).zip(counts) {
+                let ratio = time / hand;
+                eprintln!(
+                    "encode/{name}, {who}, a step {what}: {time:.2} us, {count} allocations, {ratio:.2} times by hand"
+                );
+                assert!(count <= most, "{name} {who} {what}: {count} allocations, {most} by hand");
+                assert!(ratio <= 2.0, "{name} {who} {what}: {time} us, {hand} by hand");
+            }
         }
         let mut group = group(criterion, "encode", bound.bytes());
-        for (who, encode) in ["bound plan", "by hand"].into_iter().zip(both) {
+        for (who, encode) in names.into_iter().zip(ways) {
             group.bench_function(format!("{name} {who}"), |b| b.iter_custom(|n| record(&ctx, n, true, encode)));
         }
         group.finish();

@@ -24,6 +24,18 @@ pub enum Error {
         /// The shape or type given.
         found: String,
     },
+    /// A value on the host that no tensor stores.
+    #[error("element {index} of `{input}` is {found}: {allowed}")]
+    Value {
+        /// The tensor that was being made, or the call.
+        input: String,
+        /// Index of the first such value.
+        index: usize,
+        /// The value.
+        found: String,
+        /// The values that can be stored.
+        allowed: String,
+    },
     /// A parameter is outside its domain.
     #[error("{param} = {found} for {loss}; must be {allowed}")]
     Param {

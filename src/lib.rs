@@ -89,6 +89,9 @@ pub mod internals {
     }
 }
 
+/// The version of wgpu that [`Context`] and [`Tensor`] share devices and buffers of.
+pub use wgpu;
+
 #[doc(inline)]
 pub use cpu::{CpuOutput, CpuPlan, HostTensor};
 pub use error::{Error, Result};
@@ -100,10 +103,10 @@ pub use gpu::{Bindings, Bound, Context, Output, Plan, Tensor};
 pub use gpu::{TuneCache, TuneOptions};
 pub use limits::Limits;
 #[doc(inline)]
-pub use loss::{Domain, Loss, ParamValue, Reduction, Value};
+pub use loss::{ClassAxis, Domain, Loss, ParamValue, Reduction, Value};
 pub use lower::{UPSTREAM, Upstream, Wanted};
 pub use plan::{GradMode, Operator, PlanSpec, Shard, TuneCandidate, TuneClock, Tuning};
 pub use schedule::{Kernel, Pinned};
 pub use shape::{
-    Count, DType, Element, Formula, FormulaOp, Layout, RowAxis, Scope, narrow_labels, widen_bf16, widen_f16,
+    Count, DType, Element, Formula, FormulaOp, HostElement, Layout, RowAxis, Scope, ShapeRule, widen_bf16, widen_f16,
 };

@@ -105,7 +105,7 @@ fn elements_and_other_axes_are_cut_as_well() {
         assert!((got - expected).abs() <= 2e-6 * expected.abs(), "{what}: {got}, want {expected}");
         assert_grads(&what, &out.grad("input").unwrap().to_vec().unwrap(), want.grad("input").unwrap(), x.len());
     };
-    for loss in [losses::mse(), losses::rmse(), losses::huber(0.7).into()] {
+    for loss in [losses::mse(), losses::rmse(), losses::huber(0.7).into()].map(|loss: Loss| loss.broadcast(true)) {
         check(&loss, &[100_003], &[100_003]);
         check(&loss, &[200, 12, 31], &[12, 1]);
     }

@@ -15,14 +15,17 @@ fn pair(ctx: &Context, shape: &[usize]) -> [Tensor; 2] {
 }
 
 #[test]
-fn shapes_that_do_not_broadcast() {
+fn shapes_that_do_not_fit() {
     let Some(ctx) = context() else { return };
     let spec = PlanSpec::new().input("input", DType::F32, &[4, 3]).input("target", DType::F32, &[4, 5]);
     let error = ctx.plan(&losses::mse(), &spec).unwrap_err();
     assert!(matches!(&error, Error::Shape { input, .. } if input == "target"), "{error}");
-    assert_eq!(error.to_string(), "shape of `target`: found [4, 5], expected a shape that broadcasts with [4, 3]");
+    assert_eq!(error.to_string(), "shape of `target`: found [4, 5], expected [4, 3], that of `input`");
     let spec = PlanSpec::new().input("input", DType::F32, &[4, 3]).input("target", DType::I32, &[5]);
     assert!(matches!(ctx.plan(&losses::cross_entropy(), &spec), Err(Error::Shape { .. })));
+    let spec = PlanSpec::new().input("input", DType::F32, &[4, 3]).input("target", DType::F32, &[4, 5]);
+    let error = ctx.plan(&losses::mse().broadcast(true), &spec).unwrap_err();
+    assert_eq!(error.to_string(), "shape of `target`: found [4, 5], expected a shape that broadcasts with [4, 3]");
     let spec = PlanSpec::new().input("input", DType::F32, &[0, 3]).input("target", DType::F32, &[0, 3]);
     assert!(matches!(ctx.plan(&losses::mse(), &spec), Err(Error::Shape { .. })));
 }
@@ -258,7 +261,7 @@ fn broadcast_elements_beyond_any_memory_are_errors() {
     let small = [0.5f32];
     let inputs = [("input", many(&[1 << 45])), ("target", HostTensor::f32(&small, &[1]))];
     let wanted = Wanted { grads: vec!["target".to_owned()], ..Wanted::default() };
-    let plan = CpuPlan::<f32>::new(&losses::mse(), &inputs, &wanted).unwrap();
+    let plan = CpuPlan::<f32>::new(&losses::mse().broadcast(true), &inputs, &wanted).unwrap();
     assert!(matches!(plan.run(&inputs, &mut plan.output()), Err(Error::OutOfMemory { .. })));
 }
 
@@ -529,14 +532,15 @@ fn an_input_that_a_loss_declares_it_reads() {
 fn the_hessian_diagonal_of_a_broadcast_input_is_refused_on_both_paths() {
     let (x, t) = ([1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], [0.5f32, 1.5, 2.5]);
     let wanted = Wanted { hessian_diagonals: vec!["target".to_owned()], ..Wanted::default() };
+    let loss = losses::mse().broadcast(true);
     // Along the rows, along the columns, everywhere.
     for (shape, count) in [(&[1, 3][..], 3), (&[3], 3), (&[2, 1], 2), (&[1, 1], 1), (&[1], 1), (&[], 1)] {
         let host = [("input", HostTensor::f32(&x, &[2, 3])), ("target", HostTensor::f32(&t[..count], shape))];
-        let error = cpu::run::<f64>(&losses::mse(), &host, &wanted).unwrap_err();
+        let error = cpu::run::<f64>(&loss, &host, &wanted).unwrap_err();
         assert!(matches!(&error, Error::Unsupported { message } if message.contains("expand it")), "{error}");
         let Some(ctx) = context() else { continue };
         let spec = PlanSpec::new().input("input", DType::F32, &[2, 3]).input("target", DType::F32, shape);
-        assert_eq!(ctx.plan(&losses::mse(), &spec.clone().hessian_diagonal("target")).unwrap_err(), error);
-        assert!(ctx.plan(&losses::mse(), &spec.hessian_diagonal("input")).is_ok());
+        assert_eq!(ctx.plan(&loss, &spec.clone().hessian_diagonal("target")).unwrap_err(), error);
+        assert!(ctx.plan(&loss, &spec.hessian_diagonal("input")).is_ok());
     }
 }

@@ -92,7 +92,7 @@ fn broadcast_values_count_once_and_their_gradient_is_kept_first() {
         .input("input", DType::F32, &[ROWS, COLS])
         .input("target", DType::F32, &[1, COLS])
         .grad("target");
-    let text = explained(ctx, &losses::mse(), &spec);
+    let text = explained(ctx, &losses::mse().broadcast(true), &spec);
     let small = 4 * COLS;
     assert_eq!(total(&text, "must move"), TENSOR + 2 * small + 4, "{text}");
     // Written whole by the pass, read back, summed.

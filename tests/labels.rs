@@ -34,22 +34,22 @@ fn the_label_of_a_broadcast_row_is_the_rows() {
     // The fifth sample's label is bad: its rows are 8 and 9 of 14.
     let labels = [0i32, 1, 2, 0, 77, 1, 2];
     let y = Tensor::from_slice(ctx, &labels, &[7, 1]).unwrap();
-    let out = losses::cross_entropy().forward(ctx, &[("input", &x), ("target", &y)]).unwrap();
+    let out = losses::cross_entropy().broadcast(true).forward(ctx, &[("input", &x), ("target", &y)]).unwrap();
     is(status(&out), 8, 77, 3);
     let found = cpu::forward_backward(
-        &losses::cross_entropy(),
+        &losses::cross_entropy().broadcast(true),
         &[("input", cpu_x), ("target", HostTensor::i32(&labels, &[7, 1]))],
         &[],
     );
     assert_eq!(found.unwrap().loss().unwrap_err(), Error::LabelOutOfRange { row: 8, label: 77, classes: 3 });
     // One for all samples, by position; and strided, from an offset.
     let by_position = Tensor::from_slice(ctx, &[1i32, -5], &[1, 2]).unwrap();
-    let out = losses::cross_entropy().forward(ctx, &[("input", &x), ("target", &by_position)]).unwrap();
+    let out = losses::cross_entropy().broadcast(true).forward(ctx, &[("input", &x), ("target", &by_position)]).unwrap();
     is(status(&out), 1, -5, 3);
     let wide: Vec<i32> = (0..3 + 7 * 4).map(|k| if k == 3 + 5 * 4 { 9 } else { k % 3 }).collect();
     let wide = Tensor::from_slice(ctx, &wide, &[wide.len()]).unwrap();
     let strided = wide.view(3, &[7, 1], &[4, 1]).unwrap();
-    let out = losses::cross_entropy().forward(ctx, &[("input", &x), ("target", &strided)]).unwrap();
+    let out = losses::cross_entropy().broadcast(true).forward(ctx, &[("input", &x), ("target", &strided)]).unwrap();
     is(status(&out), 10, 9, 3);
 }
 

@@ -455,6 +455,7 @@ fn gradients_of_confident_rows_keep_their_digits_however_they_are_reduced() {
                 options: options.map(|(name, value)| (name.to_owned(), oracle::Opt::Num(value))).into(),
                 reduction: reduction.to_owned(),
                 labels: Some((vec![3; 3], vec![3])),
+                ..Case::default()
             };
             let Some(ctx) = context() else { continue };
             assert_eq!(gpu_mismatch(ctx, "cross_entropy", &case), None, "{options:?}, {reduction}");

@@ -48,7 +48,7 @@ fn numbers_of_a_loss_are_no_part_of_its_kernels() {
         two(0.5 * losses::rmse(), 0.25 * losses::rmse(), pair_spec()),
         // What comes after the passes, and between them, has titles too.
         (weighted(0.7, 0.3), weighted(0.2, 0.4), bf16.grad("input").grad("target")),
-        (weighted(0.7, 0.3), weighted(0.2, 0.4), {
+        (weighted(0.7, 0.3).broadcast(true), weighted(0.2, 0.4).broadcast(true), {
             let broadcast = PlanSpec::new().input("input", DType::F32, &[64, 12]).input("target", DType::F32, &[12]);
             broadcast.grad("target")
         }),

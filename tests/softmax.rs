@@ -120,7 +120,13 @@ fn gradient_of_jsd_keeps_its_digits_between_near_equal_distributions() -> wgloss
         let arrays = [("input", x.clone()), ("target", y.clone())];
         let array = |(name, values): (&str, Vec<f64>)| (name.to_owned(), oracle::Array::new(&[2, 20], values));
         let options = [("beta".to_owned(), oracle::Opt::Num(beta))].into();
-        let case = Case { arrays: arrays.map(array).into(), options, reduction: "none".to_owned(), labels: None };
+        let case = Case {
+            arrays: arrays.map(array).into(),
+            options,
+            reduction: "none".to_owned(),
+            labels: None,
+            ..Case::default()
+        };
         let loss = losses::jsd(beta).reduction(Reduction::None);
         let (got, want) = (on_gpu(ctx, &loss, &case, &["input"])?, on_cpu(&loss, &case, &["input"])?);
         let (got, want) = (&got.grads["input"], &want.grads["input"]);

@@ -299,14 +299,15 @@ fn half_gradients_of_any_layout_settle_afterwards() {
         assert_rounded("class axis 1", &got, want.grad("input").unwrap(), n * c * d);
     }
     // A target that is broadcast: its gradient is summed in f32, and rounded once.
+    let loss = losses::mse().broadcast(true);
     let t = random::<f16>(11, 8);
     let (x, t32) = (random::<f16>(37 * 11, 7), wide(&t));
     let x32 = wide(&x);
     let host = [("input", HostTensor::f32(&x32, &[37, 11])), ("target", HostTensor::f32(&t32, &[1, 11]))];
-    let want = cpu::forward_backward(&losses::mse(), &host, &["target"]).unwrap();
+    let want = cpu::forward_backward(&loss, &host, &["target"]).unwrap();
     let xs = Tensor::from_slice(ctx, &x, &[37, 11]).unwrap();
     let ts = Tensor::from_slice(ctx, &t, &[1, 11]).unwrap();
-    let out = losses::mse().forward_backward_of(ctx, &[("input", &xs), ("target", &ts)], &["target"]).unwrap();
+    let out = loss.forward_backward_of(ctx, &[("input", &xs), ("target", &ts)], &["target"]).unwrap();
     assert_rounded(
         "broadcast",
         &out.grad("target").unwrap().to_vec::<f16>().unwrap(),

@@ -1,8 +1,7 @@
 //! Tensors in host memory.
 
 use crate::error::{Error, Result};
-use crate::shape::Layout;
-use crate::shape::{widen_bf16, widen_f16};
+use crate::shape::{DType, Element, HostElement, Layout, widen_bf16, widen_f16};
 use half::{bf16, f16};
 use std::borrow::Cow;
 
@@ -97,6 +96,68 @@ element_types! {
     i32 i32, I32;
     /// Unsigned class indices, row-major without gaps.
     u32 u32, U32;
+}
+
+impl<'a> HostTensor<'a> {
+    /// Host values of any type that [`Tensor::from_slice`](crate::Tensor::from_slice) takes, row-major without gaps. Numbers
+    /// in f32 and class indices in 32 bits are borrowed, others converted once.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a class index that 32 bits do not hold; [`Error::Shape`] unless `shape` has `values.len()`
+    /// elements.
+    pub fn from_slice<T: HostElement>(values: &'a [T], shape: &[usize]) -> Result<HostTensor<'a>> {
+        let layout = Layout::contiguous(shape);
+        if layout.len() != values.len() {
+            let expected = format!("a shape of {} elements", values.len());
+            return Err(Error::Shape { input: "from_slice".to_owned(), expected, found: shape.to_vec() });
+        }
+        Ok(HostTensor { data: data(T::stored("from_slice", values)?), layout })
+    }
+
+    /// An array of any type that [`HostTensor::from_slice`] takes, in its logical order.
+    ///
+    /// ```
+    /// use wgloss::HostTensor;
+    /// let labels = ndarray::array![[0i64, 2], [1, -100]];
+    /// assert_eq!(HostTensor::from_array(&labels)?.shape(), [2, 2]);
+    /// # Ok::<(), wgloss::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`HostTensor::from_slice`].
+    pub fn from_array<T, S, D>(array: &'a ndarray::ArrayBase<S, D>) -> Result<HostTensor<'a>>
+    where
+        T: HostElement,
+        S: ndarray::Data<Elem = T>,
+        D: ndarray::Dimension,
+    {
+        let layout = Layout::contiguous(array.shape());
+        let data = match array.as_slice() {
+            Some(values) => data(T::stored("from_array", values)?),
+            None => {
+                let values: Vec<T> = array.iter().copied().collect();
+                data::<T::Stored>(Cow::Owned(T::stored("from_array", &values)?.into_owned()))
+            }
+        };
+        Ok(HostTensor { data, layout })
+    }
+}
+
+/// Stored values as the CPU reads them: 16-bit numbers widened, exactly.
+fn data<T: Element>(values: Cow<'_, [T]>) -> Data<'_> {
+    fn cast<T: Element, U: Element>(values: Cow<'_, [T]>) -> Cow<'_, [U]> {
+        match values {
+            Cow::Borrowed(values) => Cow::Borrowed(bytemuck::cast_slice(values)),
+            Cow::Owned(values) => Cow::Owned(bytemuck::cast_slice(&values).to_vec()),
+        }
+    }
+    match T::DTYPE {
+        DType::F32 => Data::F32(cast(values)),
+        DType::F16 => Data::F32(Cow::Owned(widen_f16(bytemuck::cast_slice(&values)))),
+        DType::BF16 => Data::F32(Cow::Owned(widen_bf16(bytemuck::cast_slice(&values)))),
+        DType::I32 => Data::I32(cast(values)),
+        DType::U32 => Data::U32(cast(values)),
+    }
 }
 
 impl HostTensor<'_> {

@@ -55,7 +55,7 @@ use std::marker::PhantomData;
 /// use wgloss::{HostTensor, Reduction, cpu, losses};
 /// # fn main() -> wgloss::Result<()> {
 /// let x = [1.0f32, 2.0];
-/// let inputs = [("input", HostTensor::f32(&x, &[2])), ("target", HostTensor::f32(&[0.0], &[1]))];
+/// let inputs = [("input", HostTensor::f32(&x, &[2])), ("target", HostTensor::f32(&[0.0, 0.0], &[2]))];
 /// let wanted = Wanted { loss: true, ..Wanted::default() };
 /// let out = cpu::run::<f32>(&losses::mse().reduction(Reduction::None), &inputs, &wanted)?;
 /// assert_eq!(out.loss_values()?, [1.0, 4.0]);
@@ -171,12 +171,9 @@ impl<T: HostFloat> CpuPlan<T> {
         let program = lower(loss, wanted, &present)?;
         check_read(&program.name, &program.inputs, inputs.iter().map(|(name, _)| *name))?;
         let tensors = program_inputs(&program, inputs)?;
-        let operands: Vec<Operand<'_>> = program
-            .inputs
-            .iter()
-            .zip(&tensors)
-            .map(|(decl, tensor)| Operand { name: &decl.name, scope: decl.scope, layout: &tensor.layout })
-            .collect();
+        let inputs_and_tensors = program.inputs.iter().zip(&tensors);
+        let operands: Vec<Operand<'_>> =
+            inputs_and_tensors.map(|(decl, tensor)| decl.operand(&tensor.layout)).collect();
         let (geometry, outputs) = place_outputs(&program, None, &operands)?;
         let inner = match program.row_axis {
             RowAxis::Class => geometry.domain.iter().skip(2).product(),
@@ -194,8 +191,7 @@ impl<T: HostFloat> CpuPlan<T> {
     /// Errors: [`Error::Param`] unless it divides the number of rows.
     pub fn group_rows(mut self, rows: usize) -> Result<CpuPlan<T>> {
         let inputs = self.program.inputs.iter().zip(&self.inputs);
-        let operands: Vec<Operand<'_>> =
-            inputs.map(|(decl, (layout, _))| Operand { name: &decl.name, scope: decl.scope, layout }).collect();
+        let operands: Vec<Operand<'_>> = inputs.map(|(decl, (layout, _))| decl.operand(layout)).collect();
         (self.geometry, self.outputs) = place_outputs(&self.program, Some(rows as u64), &operands)?;
         Ok(self)
     }

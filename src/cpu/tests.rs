@@ -435,13 +435,14 @@ fn gradients_of_broadcast_inputs_are_summed() {
     let x = noise(24, 2.0);
     let t = noise(4, 1.0);
     let inputs = [("input", HostTensor::f64(&x, &[2, 3, 4])), ("target", HostTensor::f64(&t, &[4]))];
-    let out = forward_backward(&losses::mse().reduction(Reduction::Sum), &inputs, &["input", "target"]).unwrap();
+    let out = forward_backward(&losses::mse().broadcast(true).reduction(Reduction::Sum), &inputs, &["input", "target"])
+        .unwrap();
     let want: Vec<f64> = (0..4).map(|c| (0..6).map(|r| -2.0 * (x[4 * r + c] - t[c])).sum()).collect();
     assert_close(out.grad("target").unwrap(), &want, 1e-14);
     // Broadcast along the middle axis.
     let t = noise(8, 1.0);
     let inputs = [("input", HostTensor::f64(&x, &[2, 3, 4])), ("target", HostTensor::f64(&t, &[2, 1, 4]))];
-    let out = forward_backward(&losses::mse().reduction(Reduction::Sum), &inputs, &["target"]).unwrap();
+    let out = forward_backward(&losses::mse().broadcast(true).reduction(Reduction::Sum), &inputs, &["target"]).unwrap();
     let at = |k: usize, m: usize| x[12 * (k / 4) + 4 * m + k % 4];
     let want: Vec<f64> = (0..8).map(|k| (0..3).map(|m| -2.0 * (at(k, m) - t[k])).sum()).collect();
     assert_close(out.grad("target").unwrap(), &want, 1e-14);
@@ -455,7 +456,8 @@ fn gradients_of_column_and_row_inputs_are_summed() {
         .input("s", Scope::Row)
         .row_axis(RowAxis::Class)
         .expr(|b| (b.input("x") * b.input("w")).sum() * b.input("s"))
-        .reduction(Reduction::Sum);
+        .reduction(Reduction::Sum)
+        .broadcast(true);
     // Class axis last, and at 1 of three.
     for (outer, cols, inner) in [(5, 40, 1), (4, 3, 2)] {
         let (x, w, s) = (noise(outer * cols * inner, 1.0), noise(cols, 1.0), noise(outer * inner, 1.0));
@@ -533,7 +535,10 @@ fn bad_input_comes_back_as_errors() {
 #[test]
 fn hessian_diagonal_of_a_broadcast_input_is_refused() {
     let inputs = [("input", HostTensor::f64(&[0.0; 6], &[2, 3])), ("target", HostTensor::f64(&[0.0; 3], &[3]))];
-    assert!(matches!(hessian_diagonal(&losses::mse(), &inputs, "target"), Err(Error::Unsupported { .. })));
+    assert!(matches!(
+        hessian_diagonal(&losses::mse().broadcast(true), &inputs, "target"),
+        Err(Error::Unsupported { .. })
+    ));
 }
 
 #[test]
@@ -570,7 +575,7 @@ fn an_output_of_another_plan_is_refused() {
     let whole = [("input", HostTensor::f64(&x, &[2, 3])), ("target", HostTensor::f64(&y, &[3]))];
     let small = [("input", HostTensor::f64(&y, &[3])), ("target", HostTensor::f64(&y, &[3]))];
     let wanted = Wanted { grads: vec!["target".to_owned()], ..Wanted::default() };
-    let plan = |inputs: &[_]| CpuPlan::<f64>::new(&losses::mse(), inputs, &wanted).unwrap();
+    let plan = |inputs: &[_]| CpuPlan::<f64>::new(&losses::mse().broadcast(true), inputs, &wanted).unwrap();
     // Both gradients have three values; one of them is summed from six.
     let mut out = plan(&small).output();
     assert!(plan(&small).run(&small, &mut out).is_ok());

@@ -4,8 +4,7 @@ use super::infer::infer;
 use super::node::{InputDecl, Node, NodeId, ParamDecl, Reduce};
 use crate::error::Error;
 use crate::expr::op::{Kind, Op};
-use crate::shape::Scope;
-use crate::shape::{KERNEL_NUMBERS, kernels_see};
+use crate::shape::{KERNEL_NUMBERS, Scope, ShapeRule, kernels_see};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
@@ -181,7 +180,8 @@ impl Graph {
                 index
             }
             None => {
-                inner.inputs.push(InputDecl { name: name.to_owned(), scope, kind });
+                let (name, shape_rule) = (name.to_owned(), ShapeRule::Broadcast);
+                inner.inputs.push(InputDecl { name, scope, kind, shape_rule });
                 inner.inputs.len() - 1
             }
         };

@@ -1,7 +1,7 @@
 //! Nodes of an expression, over other nodes.
 
 use crate::expr::op::{Kind, Op};
-use crate::shape::Scope;
+use crate::shape::{Layout, Operand, Scope, ShapeRule};
 use std::fmt;
 
 /// A size that is known when a plan is bound, as a number.
@@ -140,6 +140,15 @@ pub struct InputDecl {
     pub scope: Scope,
     /// Number or class index.
     pub kind: Kind,
+    /// The shapes that it may have; any that broadcasts until a loss says otherwise.
+    pub shape_rule: ShapeRule,
+}
+
+impl InputDecl {
+    /// A tensor of this input, or of its gradient, as the geometry takes it.
+    pub(crate) fn operand<'a>(&'a self, layout: &'a Layout) -> Operand<'a> {
+        Operand { name: &self.name, scope: self.scope, rule: self.shape_rule, layout }
+    }
 }
 
 /// A parameter: a value that kernels read from a uniform, so that one kernel serves all values.

@@ -12,7 +12,7 @@ use crate::plan::operator::{Conditions, Operator, Placed, Prepared, Tensors, Tun
 use crate::plan::spec::PlanSpec;
 use crate::plan::uniform::UniformType;
 use crate::schedule::{PassSchedule, Pinned};
-use crate::shape::{DType, Extents, Geometry, Layout, Operand, RowAxis, Rows, Scope};
+use crate::shape::{DType, Extents, Geometry, Layout, Operand, RowAxis, Rows, Scope, ShapeRule};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -96,7 +96,12 @@ impl Operator for Softmax {
             dtype: DType::F32,
             scope: Scope::Element,
         };
-        let input = InputDecl { name: "input".to_owned(), scope: Scope::Element, kind: Kind::Float };
+        let input = InputDecl {
+            name: "input".to_owned(),
+            scope: Scope::Element,
+            kind: Kind::Float,
+            shape_rule: ShapeRule::Broadcast,
+        };
         let signature = Signature {
             name: "softmax".to_owned(),
             inputs: vec![input],
@@ -125,7 +130,7 @@ fn check_names(given: &[(&str, DType, &[usize])]) -> Result<()> {
 }
 
 fn operand<'a>(name: &'a str, placed: &'a Placed) -> Operand<'a> {
-    Operand { name, scope: Scope::Element, layout: &placed.layout }
+    Operand { name, scope: Scope::Element, rule: ShapeRule::Broadcast, layout: &placed.layout }
 }
 
 impl PreparedSoftmax {

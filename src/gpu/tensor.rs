@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::gpu::bound::status::Status;
 use crate::gpu::device::context::Context;
 use crate::shape::Layout;
-use crate::shape::{DType, Element};
+use crate::shape::{DType, Element, HostElement};
 use ndarray::{ArrayBase, Data, Dimension};
 use std::sync::Arc;
 
@@ -29,18 +29,30 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Copies host values to a new tensor.
+    /// Copies host values to a new tensor: numbers in f32, f16 and bf16, class indices in any integer type (stored in
+    /// 32 bits), truth values of a mask (stored as 0 and 1 in f32).
+    ///
+    /// ```no_run
+    /// use wgloss::{Context, DType, Tensor};
+    /// # fn main() -> wgloss::Result<()> {
+    /// let ctx = Context::new()?;
+    /// let labels = Tensor::from_slice(&ctx, &[0i64, 2, -100], &[3])?;
+    /// let mask = Tensor::from_slice(&ctx, &[true, false, true], &[3])?;
+    /// assert_eq!((labels.dtype(), mask.dtype()), (DType::I32, DType::F32));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `shape` has `values.len()` elements; [`Error::Limit`], [`Error::OutOfMemory`],
+    /// [`Error::Value`] for a class index that 32 bits do not hold; [`Error::Shape`] unless `shape` has `values.len()` elements; [`Error::Limit`], [`Error::OutOfMemory`],
     /// [`Error::Device`].
-    pub fn from_slice<T: Element>(ctx: &Context, values: &[T], shape: &[usize]) -> Result<Tensor> {
+    pub fn from_slice<T: HostElement>(ctx: &Context, values: &[T], shape: &[usize]) -> Result<Tensor> {
         if Layout::contiguous(shape).len() != values.len() {
             let expected = format!("a shape of {} elements", values.len());
             return Err(Error::Shape { input: "from_slice".to_owned(), expected, found: shape.to_vec() });
         }
-        let tensor = Tensor::zeros(ctx, T::DTYPE, shape)?;
-        tensor.write(ctx, values)?;
+        let stored = T::stored("from_slice", values)?;
+        let tensor = Tensor::zeros(ctx, T::Stored::DTYPE, shape)?;
+        tensor.write_stored(ctx, &stored)?;
         Ok(tensor)
     }
 
@@ -50,7 +62,7 @@ impl Tensor {
     /// As [`Tensor::from_slice`].
     pub fn from_array<T, S, D>(ctx: &Context, array: &ArrayBase<S, D>) -> Result<Tensor>
     where
-        T: Element,
+        T: HostElement,
         S: Data<Elem = T>,
         D: Dimension,
     {
@@ -100,6 +112,35 @@ impl Tensor {
         shape: &[usize],
     ) -> Result<Tensor> {
         Tensor::from_buffer_strided(ctx, buffer, offset, dtype, Layout::contiguous(shape))
+    }
+
+    /// As [`Tensor::from_buffer`], beginning at that byte, as buffers of other libraries count. For strides, take a
+    /// [`Tensor::view`] of it.
+    ///
+    /// ```no_run
+    /// use wgloss::{Context, DType, Tensor};
+    /// # fn read(ctx: &Context, pool: wgpu::Buffer) -> wgloss::Result<()> {
+    /// let logits = Tensor::from_buffer_at_byte(ctx, pool, 1024, DType::BF16, &[4, 4])?;
+    /// assert_eq!((logits.offset(), logits.byte_offset()), (512, 1024));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Tensor::from_buffer`]; [`Error::Buffer`] unless an element begins at that byte.
+    pub fn from_buffer_at_byte(
+        ctx: &Context,
+        buffer: wgpu::Buffer,
+        byte: u64,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Result<Tensor> {
+        if !byte.is_multiple_of(dtype.size()) {
+            let size = dtype.size();
+            let message =
+                format!("no element begins at byte {byte}: {dtype} has {size} bytes; give a multiple of {size}");
+            return Err(Error::Buffer { input: format!("{shape:?}"), message });
+        }
+        Tensor::from_buffer(ctx, buffer, byte / dtype.size(), dtype, shape)
     }
 
     /// A tensor with any strides in a buffer that somebody else made, beginning at that element.
@@ -167,6 +208,11 @@ impl Tensor {
         self.offset
     }
 
+    /// The first byte in the buffer.
+    pub fn byte_offset(&self) -> u64 {
+        self.offset * self.dtype.size()
+    }
+
     /// The same tensor, as one of an `Output`: reading it checks the status first.
     pub(crate) fn watched(&self, status: Option<&Arc<Status>>) -> Tensor {
         Tensor { status: status.cloned(), ..self.clone() }
@@ -188,7 +234,7 @@ impl Tensor {
 
     /// First and one-past-last byte.
     pub(crate) fn byte_range(&self) -> std::ops::Range<u64> {
-        let first = self.offset * self.dtype.size();
+        let first = self.byte_offset();
         first..first + self.layout.extent() * self.dtype.size()
     }
 
@@ -204,13 +250,18 @@ impl Tensor {
         self.byte_range().end.next_multiple_of(4 * self.dtype.size()) <= self.buffer.size()
     }
 
-    /// Copies host values into the tensor, which must be contiguous. Takes effect with the next submit.
+    /// Copies host values into the tensor, which must be contiguous and store them as [`Tensor::from_slice`] would. Takes
+    /// effect with the next submit.
     ///
     /// # Errors
-    /// [`Error::DType`], [`Error::Shape`], or [`Error::Buffer`] for strided tensors, for 16-bit ones that share a
+    /// [`Error::Value`], [`Error::DType`], [`Error::Shape`], or [`Error::Buffer`] for strided tensors, for 16-bit ones that share a
     /// 32-bit word with something else, for those of another context, and for buffers without `COPY_DST`;
     /// [`Error::Device`].
-    pub fn write<T: Element>(&self, ctx: &Context, values: &[T]) -> Result<()> {
+    pub fn write<T: HostElement>(&self, ctx: &Context, values: &[T]) -> Result<()> {
+        self.write_stored(ctx, &T::stored("write", values)?)
+    }
+
+    fn write_stored<T: Element>(&self, ctx: &Context, values: &[T]) -> Result<()> {
         self.check_context("write", ctx)?;
         self.check_dtype::<T>()?;
         if values.len() != self.layout.len() {

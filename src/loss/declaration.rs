@@ -2,8 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
-use crate::shape::Scope;
-use crate::shape::{KERNEL_NUMBERS, kernels_see};
+use crate::shape::{KERNEL_NUMBERS, RowAxis, Scope, ShapeRule, kernels_see};
 use std::fmt;
 
 /// Domain of a number. NaN and ∞ are in none.
@@ -58,6 +57,14 @@ pub enum Value {
     Index(Option<i64>),
     /// A switch; it selects the expression.
     Flag(bool),
+    /// The value of `class_axis`, which every loss over classes has.
+    ClassAxis(ClassAxis),
+}
+
+impl From<ClassAxis> for Value {
+    fn from(axis: ClassAxis) -> Value {
+        Value::ClassAxis(axis)
+    }
 }
 
 impl From<ParamValue> for Value {
@@ -124,6 +131,42 @@ impl From<i32> for ParamValue {
     }
 }
 
+/// The axis of the scores that holds the classes: `[N, C, d1, …]` or `[N, d1, …, C]`. Labels have the other axes.
+///
+/// ```
+/// use wgloss::{ClassAxis, HostTensor, cpu, losses};
+/// // Logits [B, T, V] with labels [B, T]: B = 1, T = 3, V = 2.
+/// let logits = HostTensor::f32(&[0.0, 9.0, 9.0, 0.0, 0.0, 9.0], &[1, 3, 2]);
+/// let inputs = [("input", logits), ("target", HostTensor::i32(&[1, 0, 1], &[1, 3]))];
+/// let loss = losses::cross_entropy().class_axis(ClassAxis::Last);
+/// assert!(cpu::forward_backward(&loss, &inputs, &[])?.loss()? < 1e-3);
+/// let error = cpu::forward_backward(&losses::cross_entropy(), &inputs, &[]).unwrap_err();
+/// assert!(error.to_string().contains("ClassAxis::Last"));
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum ClassAxis {
+    /// Axis 1, as in PyTorch; of `[C]`, axis 0.
+    #[default]
+    One,
+    /// The last axis, as in JAX, Keras and language models.
+    Last,
+}
+
+impl ClassAxis {
+    /// The axis that makes a row of a loss over classes.
+    pub(super) fn row_axis(self) -> RowAxis {
+        match self {
+            ClassAxis::One => RowAxis::Class,
+            ClassAxis::Last => RowAxis::Last,
+        }
+    }
+}
+
+/// Names of options that a definition does not declare: every loss has the one, every loss over classes the other.
+pub(super) const SHAPE_OPTIONS: [&str; 2] = ["broadcast", "class_axis"];
+
 /// An option of a loss.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -150,12 +193,21 @@ pub struct InputSpec {
     pub kind: Kind,
     /// Whether it may be absent.
     pub optional: bool,
+    /// The shapes that it may have beside the others.
+    pub shape_rule: ShapeRule,
 }
 
 impl InputSpec {
-    /// An input of numbers that may be absent.
+    /// An input that must be there: its shape is that of its scope, or of the other inputs of the same scope.
+    pub(super) fn required(name: &str, scope: Scope, kind: Kind) -> InputSpec {
+        let shape_rule = if scope >= Scope::Row { ShapeRule::Same } else { ShapeRule::Broadcast };
+        InputSpec { name: name.to_owned(), scope, kind, optional: false, shape_rule }
+    }
+
+    /// An input of numbers that may be absent, and that broadcasts.
     pub fn optional(name: &str, scope: Scope) -> InputSpec {
-        InputSpec { name: name.to_owned(), scope, kind: Kind::Float, optional: true }
+        let shape_rule = ShapeRule::Broadcast;
+        InputSpec { name: name.to_owned(), scope, kind: Kind::Float, optional: true, shape_rule }
     }
 }
 
@@ -183,5 +235,6 @@ pub(crate) fn check_option(loss: &str, decl: &OptionDecl, value: &Value) -> Resu
         (Value::Num(_), other) => wrong(format!("{other:?}"), "a number".to_owned()),
         (Value::Index(_), other) => wrong(format!("{other:?}"), "a class index, or none".to_owned()),
         (Value::Flag(_), other) => wrong(format!("{other:?}"), "true or false".to_owned()),
+        (Value::ClassAxis(_), _) => wrong(format!("{value:?}"), "no option of a definition".to_owned()),
     }
 }

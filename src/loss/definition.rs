@@ -1,12 +1,11 @@
 //! A loss without values for its options: its declarations, and the expression that it builds.
 
 use super::build::{Build, Unreduced};
-use super::declaration::{Domain, InputSpec, OptionDecl, Value, check_option};
+use super::declaration::{Domain, InputSpec, OptionDecl, SHAPE_OPTIONS, Value, check_option};
 use crate::error::{Error, Result};
 use crate::expr::Expr;
 use crate::expr::op::Kind;
-use crate::shape::RowAxis;
-use crate::shape::Scope;
+use crate::shape::{RowAxis, Scope, ShapeRule};
 
 pub(super) type BuildFn = dyn for<'g> Fn(&Build<'g>) -> Unreduced<'g> + Send + Sync;
 pub(super) type ExtraFn = dyn for<'g> Fn(&Build<'g>) -> Expr<'g> + Send + Sync;
@@ -18,6 +17,8 @@ pub struct Definition {
     pub(super) inputs: Vec<InputSpec>,
     pub(super) options: Vec<OptionDecl>,
     pub(super) extras: Vec<(String, Box<ExtraFn>)>,
+    /// The first input with a rule that was not declared before.
+    undeclared: Option<String>,
     pub(super) build: Box<BuildFn>,
 }
 
@@ -37,9 +38,15 @@ impl Definition {
                 ));
             }
         }
+        if let Some(input) = &self.undeclared {
+            return fault(format!("gives a shape rule to the input `{input}`, which it does not declare before"));
+        }
         for (index, option) in options.iter().enumerate() {
             if options[..index].iter().any(|o| o.name == option.name) {
                 return fault(format!("declares the option `{}` twice", option.name));
+            }
+            if SHAPE_OPTIONS.contains(&option.name.as_str()) {
+                return fault(format!("declares the option `{}`, which losses have by themselves", option.name));
             }
             check_option(loss, option, &option.default)?;
         }
@@ -54,6 +61,8 @@ pub struct DefinitionBuilder {
     inputs: Vec<InputSpec>,
     options: Vec<OptionDecl>,
     extras: Vec<(String, Box<ExtraFn>)>,
+    /// The first input with a rule that was not declared before.
+    undeclared: Option<String>,
 }
 
 impl DefinitionBuilder {
@@ -64,27 +73,40 @@ impl DefinitionBuilder {
             inputs: Vec::new(),
             options: Vec::new(),
             extras: Vec::new(),
+            undeclared: None,
         }
     }
 
-    fn with_input(mut self, name: &str, scope: Scope, kind: Kind, optional: bool) -> Self {
-        self.inputs.push(InputSpec { name: name.to_owned(), scope, kind, optional });
+    fn with_input(mut self, input: InputSpec) -> Self {
+        self.inputs.push(input);
         self
     }
 
-    /// An input of numbers.
+    /// An input of numbers. Inputs of one value per element have one shape, and those of one value per row that of the
+    /// rows ([`ShapeRule::Same`]), unless [`DefinitionBuilder::shape_rule`] says otherwise.
     pub fn input(self, name: &str, scope: Scope) -> Self {
-        self.with_input(name, scope, Kind::Float, false)
+        self.with_input(InputSpec::required(name, scope, Kind::Float))
     }
 
-    /// An input of numbers that may be absent.
+    /// An input of numbers that may be absent. It broadcasts ([`ShapeRule::Broadcast`]), unless
+    /// [`DefinitionBuilder::shape_rule`] says otherwise.
     pub fn optional(self, name: &str, scope: Scope) -> Self {
-        self.with_input(name, scope, Kind::Float, true)
+        self.with_input(InputSpec::optional(name, scope))
     }
 
     /// One class index per row.
     pub fn label(self, name: &str) -> Self {
-        self.with_input(name, Scope::Row, Kind::Int, false)
+        self.with_input(InputSpec::required(name, Scope::Row, Kind::Int))
+    }
+
+    /// The shapes that a declared input may have beside the others: see [`ShapeRule`]. A name that is not declared comes
+    /// back as an error when the loss is planned.
+    pub fn shape_rule(mut self, input: &str, rule: ShapeRule) -> Self {
+        match self.inputs.iter_mut().find(|known| known.name == input) {
+            Some(known) => known.shape_rule = rule,
+            None => drop(self.undeclared.get_or_insert(input.to_owned())),
+        }
+        self
     }
 
     /// Which axis makes a row. Needed for row reductions.
@@ -129,7 +151,7 @@ impl DefinitionBuilder {
 
     /// The definition with this expression.
     pub(super) fn finish(self, build: Box<BuildFn>) -> Definition {
-        let DefinitionBuilder { name, row_axis, inputs, options, extras } = self;
-        Definition { name, row_axis, inputs, options, extras, build }
+        let DefinitionBuilder { name, row_axis, inputs, options, extras, undeclared } = self;
+        Definition { name, row_axis, inputs, options, extras, undeclared, build }
     }
 }

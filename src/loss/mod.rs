@@ -4,17 +4,18 @@
 //! options and its reduction. `Loss::build` turns it into expressions for one problem.
 //!
 //! Each file uses those before it: `declaration`, `given`, `build`, `reduction`, `definition`; the losses themselves
-//! are here.
+//! are here, and in `shapes` the shapes that they take.
 
 mod build;
 mod declaration;
 mod definition;
 mod given;
 mod reduction;
+mod shapes;
 
 pub use crate::shape::RowAxis;
 pub use build::{Build, Denominator, Unreduced};
-pub use declaration::{Domain, InputSpec, OptionDecl, ParamValue, Value};
+pub use declaration::{ClassAxis, Domain, InputSpec, OptionDecl, ParamValue, Value};
 pub(crate) use declaration::{check_option, check_weight};
 pub use definition::{Definition, DefinitionBuilder};
 pub(crate) use given::{check_once, check_read};
@@ -62,6 +63,9 @@ struct Term {
     definition: Arc<Definition>,
     values: BTreeMap<String, Value>,
     reduction: Reduction,
+    class_axis: ClassAxis,
+    /// Whether predictions and targets broadcast.
+    broadcast: bool,
 }
 
 impl fmt::Debug for Loss {
@@ -95,8 +99,9 @@ impl DefinitionBuilder {
         let definition = self.finish(Box::new(build));
         let fault = definition.check().err();
         let values = definition.options.iter().map(|o| (o.name.clone(), o.default.clone())).collect();
-        let term =
-            Term { weight: 1.0, scale: None, definition: Arc::new(definition), values, reduction: Reduction::Mean };
+        let (weight, scale, definition) = (1.0, None, Arc::new(definition));
+        let (reduction, class_axis) = (Reduction::Mean, ClassAxis::One);
+        let term = Term { weight, scale, definition, values, reduction, class_axis, broadcast: false };
         Loss { terms: vec![term], fault }
     }
 }
@@ -129,13 +134,8 @@ impl Loss {
         for term in &self.terms {
             let scalars =
                 [term.scale.as_ref(), if let Reduction::By(name) = &term.reduction { Some(name) } else { None }];
-            let scalar = |name: &String| InputSpec {
-                name: name.clone(),
-                scope: Scope::Scalar,
-                kind: Kind::Float,
-                optional: false,
-            };
-            for input in term.definition.inputs.iter().cloned().chain(scalars.into_iter().flatten().map(scalar)) {
+            let scalar = |name: &String| InputSpec::required(name, Scope::Scalar, Kind::Float);
+            for input in term.inputs().chain(scalars.into_iter().flatten().map(scalar)) {
                 if !all.iter().any(|known| known.name == input.name) {
                     all.push(input);
                 }
@@ -161,11 +161,6 @@ impl Loss {
     /// The value of an option, of the first term that has it.
     pub fn option_value(&self, name: &str) -> Option<&Value> {
         self.terms.iter().find_map(|term| term.values.get(name))
-    }
-
-    /// The axis that makes a row.
-    pub fn row_axis(&self) -> RowAxis {
-        self.terms.iter().map(|t| t.definition.row_axis).find(|a| *a != RowAxis::None).unwrap_or_default()
     }
 
     /// Scope of its values before the reduction, with the required inputs only: one per element, one per row, or one in
@@ -241,7 +236,10 @@ impl Loss {
         for index in 0..self.terms.len() {
             let own = name.strip_prefix(&self.prefix(index)).unwrap_or(name);
             let term = &mut self.terms[index];
-            let Some(decl) = term.definition.options.iter().find(|o| o.name == own) else { continue };
+            let Some(decl) = term.definition.options.iter().find(|o| o.name == own) else {
+                found |= term.set_shape_option(own, value)?;
+                continue;
+            };
             check_option(&term.definition.name, decl, value)?;
             term.values.insert(own.to_owned(), value.clone());
             found = true;
@@ -249,7 +247,8 @@ impl Loss {
         if found {
             return Ok(());
         }
-        let known = self.options().iter().map(|o| o.name.as_str()).collect::<Vec<_>>().join(", ");
+        let known = self.options().iter().map(|o| o.name.as_str());
+        let known = known.chain(self.terms[0].shape_options().iter().copied()).collect::<Vec<_>>().join(", ");
         Err(Error::Name { what: format!("{} has no option", self.name()), name: name.to_owned(), known })
     }
 
@@ -287,6 +286,7 @@ impl Loss {
         present: &'g dyn Fn(&str) -> Option<bool>,
     ) -> Result<Built<'g>> {
         self.check()?;
+        self.check_row_axes()?;
         self.declare_unsigned(graph, present);
         let mut sum: Option<Expr<'g>> = None;
         let mut denominator = None;
@@ -517,5 +517,7 @@ mod tests {
         assert!(matches!(done(x().input("s", Scope::Param)), Err(Error::Expr { .. })));
         assert!(matches!(done(x().flag("k", true).param("k", 1.0, Domain::Unit)), Err(Error::Expr { .. })));
         assert!(matches!(done(x().param("k", f64::NAN, Domain::Finite)), Err(Error::Param { .. })));
+        assert!(matches!(done(x().flag("broadcast", true)), Err(Error::Expr { .. })));
+        assert!(matches!(done(x().index("class_axis", Some(1))), Err(Error::Expr { .. })));
     }
 }

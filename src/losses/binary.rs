@@ -15,7 +15,7 @@ pub(super) const ENTRIES: &[Entry] = &[
 ///
 /// `L = −w·(t·max(ln x, −100) + (1 − t)·max(ln(1 − x), −100))`, with `x = input`, `t = target`, both in \[0, 1\].
 ///
-/// Shapes: `input, target` and the optional `weight` broadcast to one shape → loss of that shape.
+/// Shapes: `input, target` of one shape, and an optional `weight` that broadcasts → loss of that shape.
 /// Unit: nats; the mean divides by the number of elements.
 /// Gradient: PyTorch's: `w·(x − t)/max(x(1 − x), 1e-12)` with respect to `input`, that is up to 1e12 at `x = 0` and
 /// `x = 1`; with respect to `target` the difference of the two clamped logarithms.
@@ -48,7 +48,7 @@ pub fn bce() -> Loss {
 ///
 /// `L = w·(q·t·softplus(−x) + (1 − t)·softplus(x))`, with `x = input`, `t = target` and `q = pos_weight`.
 ///
-/// Shapes: `input, target` and the optional `weight` and `pos_weight` broadcast to one shape → loss of that shape.
+/// Shapes: `input, target` of one shape; an optional `weight` and `pos_weight` that broadcast → loss of that shape.
 /// Unit: nats; the mean divides by the number of elements.
 /// Gradient: `w·((1 − t)·sigmoid(x) − q·t·sigmoid(−x))` with respect to `input`.
 /// A logit of −∞ means probability zero, one of +∞ probability one: where that is right, the loss and its gradient with

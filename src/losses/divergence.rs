@@ -32,7 +32,7 @@ pub(super) const ENTRIES: &[Entry] = &[
 ///
 /// `L = t·ln t − t·x` (0·ln 0 is 0), or with `log_target` `exp(t)·(t − x)`; `x = input`, `t = target`.
 ///
-/// Shapes: `input, target` broadcast to one shape → loss of that shape. Unit: nats; the mean divides by the number of
+/// Shapes: `input, target` of one shape → loss of that shape. Unit: nats; the mean divides by the number of
 /// elements. `Reduction::BatchMean`, which divides by the size of the first axis, gives the divergence itself.
 /// Gradient: `−t`, or `−exp(t)`, with respect to `input`; `ln t + 1 − x`, or `exp(t)·(t − x + 1)`, with respect to
 /// `target` (NaN at `t = 0`, as in PyTorch).
@@ -145,7 +145,7 @@ fn mixture_divergence<'g>(x: Expr<'g>, y: Expr<'g>, beta: Expr<'g>) -> Expr<'g> 
 ///
 /// `L = |r|/2`, with `r = input − target`.
 ///
-/// Shapes: `input, target` broadcast to one shape → loss of that shape. Unit: none; the mean divides by the number of
+/// Shapes: `input, target` of one shape → loss of that shape. Unit: none; the mean divides by the number of
 /// elements. `Reduction::BatchMean`, which divides by the size of the first axis, gives the distance itself.
 /// Gradient: `sign(r)/2` with respect to `input`; 0 at `r = 0` (in Liger −1/2).
 /// Source: formula. Same as `LigerTVDLoss` but for equal entries.
@@ -224,6 +224,8 @@ loss_with_options! {
         /// Labels of this value are left out: loss and gradient exactly 0, and not in the mean. None (no label is) or any
         /// index; none by default.
         index ignore_index;
+        /// The axis of the classes: 1, as in PyTorch (the default), or the last one: `[N, d1, …, C]`.
+        axis class_axis;
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) const ENTRIES: &[Entry] = &[
 /// `L = αₜ·(1 − pₜ)^γ·bce`, with `p = sigmoid(x)`, `pₜ = p·t + (1 − p)(1 − t)`, `αₜ = α·t + (1 − α)(1 − t)` and `bce`
 /// the binary cross-entropy of the logit `x = inputs` and `t = targets` in \[0, 1\].
 ///
-/// Shapes: `inputs, targets` broadcast to one shape → loss of that shape. Unit: nats; the mean divides by the number
+/// Shapes: `inputs, targets` of one shape → loss of that shape. Unit: nats; the mean divides by the number
 /// of elements (torchvision's default is no reduction; here it is the mean).
 /// Gradient: of the whole expression, with respect to `inputs` and `targets`.
 /// Logits of ±∞ are certain: the loss and its gradient with respect to `inputs` are 0 where that is right (in torchvision
@@ -123,6 +123,8 @@ loss_with_options! {
         /// Labels of this value are left out: loss and gradient exactly 0, and not in the mean. None (no label is) or any
         /// index; −100 by default.
         index ignore_index;
+        /// The axis of the classes: 1, as in PyTorch (the default), or the last one: `[N, d1, …, C]`.
+        axis class_axis;
     }
 }
 

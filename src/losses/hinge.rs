@@ -1,11 +1,11 @@
 //! Hinge losses: a margin of 1 between two classes.
 
 use super::entry::{Entry, Options, Range, Ranges};
+use super::of_true_and_predicted;
 use super::options::loss_with_options;
 use crate::expr::Expr;
 use crate::loss::Value::Flag;
-use crate::loss::{Build, DefinitionBuilder, Loss};
-use crate::shape::RowAxis;
+use crate::loss::{Build, DefinitionBuilder};
 use crate::shape::Scope;
 
 const SIGNS: Ranges = &[("y_true", Range::Sign)];
@@ -20,7 +20,8 @@ pub(super) const ENTRIES: &[Entry] = &[
 /// `L = meanⱼ max(1 − yⱼ·pⱼ, 0)` over the last axis, with `y = y_true` in {−1, 1} and `p = y_pred`. If *all* targets
 /// of the tensor are 0 or 1, they are taken as −1 and 1.
 ///
-/// Shapes: `y_true, y_pred: [rows, cols]` → loss `[rows]`. Unit: none.
+/// Shapes: `y_true, y_pred: [rows, cols]` → loss `[rows]`; as in Keras, one of them may lack a last axis of size 1.
+/// Unit: none.
 /// Gradient: `−y/cols` inside the margin with respect to `y_pred`, half of it at `y·p = 1`.
 /// Options: `convert_binary` (true) looks for targets of only 0 and 1, which takes a pass over `y_true` first; false
 /// takes the targets as they are.
@@ -50,7 +51,8 @@ loss_with_options! {
 /// `L = meanⱼ max(1 − yⱼ·pⱼ, 0)²` over the last axis, with `y = y_true` in {−1, 1} and `p = y_pred`. If *all* targets
 /// of the tensor are 0 or 1, they are taken as −1 and 1.
 ///
-/// Shapes: `y_true, y_pred: [rows, cols]` → loss `[rows]`. Unit: none.
+/// Shapes: `y_true, y_pred: [rows, cols]` → loss `[rows]`; as in Keras, one of them may lack a last axis of size 1.
+/// Unit: none.
 /// Gradient: `−2y·(1 − y·p)/cols` inside the margin with respect to `y_pred`; continuous.
 /// Options: `convert_binary` (true), as for [`hinge`].
 /// Source: same as `keras.losses.SquaredHinge`; [`hinge`] does not square.
@@ -79,8 +81,7 @@ loss_with_options! {
 }
 
 fn of_signs(name: &str) -> DefinitionBuilder {
-    let definition = Loss::define(name).row_axis(RowAxis::Last).input("y_true", Scope::Element);
-    definition.input("y_pred", Scope::Element).flag("convert_binary", true)
+    of_true_and_predicted(name).flag("convert_binary", true)
 }
 
 /// max(1 − y·p, 0)

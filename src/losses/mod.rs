@@ -16,6 +16,10 @@
 //! [`Loss::option`] sets its options. A value outside an option's domain is an [`Error`](crate::Error) when the loss is
 //! planned.
 //!
+//! Predictions and targets have one shape, unless [`broadcast(true)`](crate::Loss::broadcast) lets them broadcast; weights
+//! and masks broadcast. Losses over classes have these along axis 1, or by [`class_axis`](crate::Loss::class_axis) along the
+//! last axis. Labels and other values per row may have a last axis of size 1 besides.
+//!
 //! Every loss of one value an element or a row also takes `sample_weight` and `mask` in the shape of its losses
 //! (a mask of 0 leaves a loss out of value, gradient and mean), and every [`Reduction`](crate::Reduction); the
 //! default is the mean. Input and option names, and what the mean divides by, are those of the library that the
@@ -23,7 +27,7 @@
 
 use crate::expr::Expr;
 use crate::loss::{Build, DefinitionBuilder, Loss};
-use crate::shape::Scope;
+use crate::shape::{RowAxis, Scope, ShapeRule};
 
 mod binary;
 mod divergence;
@@ -79,6 +83,13 @@ pub fn entry(name: &str) -> Option<&'static Entry> {
 /// Begins an element-wise loss of `input` and `target`.
 fn of_input_and_target(name: &str) -> DefinitionBuilder {
     Loss::define(name).input("input", Scope::Element).input("target", Scope::Element)
+}
+
+/// Begins a loss of Keras's `y_true` and `y_pred` over the last axis. As there, one of them may lack a last axis of size 1.
+fn of_true_and_predicted(name: &str) -> DefinitionBuilder {
+    let definition = Loss::define(name).row_axis(RowAxis::Last).input("y_true", Scope::Element);
+    let definition = definition.input("y_pred", Scope::Element).shape_rule("y_true", ShapeRule::SameUpToLastOne);
+    definition.shape_rule("y_pred", ShapeRule::SameUpToLastOne)
 }
 
 /// The value times the optional input `weight`.

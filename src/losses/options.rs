@@ -1,7 +1,7 @@
 //! Types of the losses that have options: one setter per option, so that an option that a loss lacks does not compile.
 
-/// Makes the type of a loss with options, a newtype of [`Loss`](crate::loss::Loss): a setter per option (`number`, `index` or
-/// `flag`), those that every loss has, and sums and products.
+/// Makes the type of a loss with options, a newtype of [`Loss`](crate::loss::Loss): a setter per option (`number`, `index`, `flag`
+/// or `axis`, that of the classes), those that every loss has, and sums and products.
 macro_rules! loss_with_options {
     ($(#[$about:meta])* $Type:ident { $($(#[$doc:meta])* $kind:ident $option:ident;)* }) => {
         $(#[$about])*
@@ -18,6 +18,12 @@ macro_rules! loss_with_options {
             #[must_use]
             pub fn reduction(self, reduction: crate::loss::Reduction) -> Self {
                 $Type(self.0.reduction(reduction))
+            }
+
+            /// Lets predictions and targets broadcast, as [`Loss::broadcast`](crate::loss::Loss::broadcast).
+            #[must_use]
+            pub fn broadcast(self, yes: bool) -> Self {
+                $Type(self.0.broadcast(yes))
             }
 
             /// Multiplies by a scalar on the GPU, as [`Loss::scaled_by`](crate::loss::Loss::scaled_by).
@@ -77,6 +83,13 @@ macro_rules! setter {
         #[must_use]
         pub fn $option(self, $option: impl Into<Option<i64>>) -> Self {
             Self(self.0.option(stringify!($option), $option.into()))
+        }
+    };
+    (axis $option:ident $(#[$doc:meta])*) => {
+        $(#[$doc])*
+        #[must_use]
+        pub fn $option(self, $option: crate::loss::ClassAxis) -> Self {
+            Self(self.0.$option($option))
         }
     };
     (flag $option:ident $(#[$doc:meta])*) => {

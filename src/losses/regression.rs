@@ -2,11 +2,10 @@
 
 use super::entry::{Entry, Range};
 use super::options::loss_with_options;
-use super::{of_input_and_target, times, weighted};
+use super::{of_input_and_target, of_true_and_predicted, times, weighted};
 use crate::expr::{Expr, Extent};
 use crate::loss::Value::{Flag, Num};
 use crate::loss::{Denominator, Domain, Loss, ParamValue, Unreduced};
-use crate::shape::RowAxis;
 use crate::shape::Scope;
 
 pub(super) const ENTRIES: &[Entry] = &[
@@ -31,7 +30,7 @@ pub(super) const ENTRIES: &[Entry] = &[
 ///
 /// `L = w·|r|`, with `r = input − target`.
 ///
-/// Shapes: `input, target` and the optional `weight` broadcast to one shape → loss of that shape.
+/// Shapes: `input, target` of one shape, and an optional `weight` that broadcasts → loss of that shape.
 /// Unit: that of `input`; the mean divides by `Σ w`.
 /// Gradient: `w·sign(r)` with respect to `input`; 0 at `r = 0`. Where `r` is NaN the gradient is NaN (in PyTorch 0).
 /// Source: Laplace (1774). Same as `torch.nn.functional.l1_loss`; [`mse`] squares, [`quantile`] weighs the sides.
@@ -59,7 +58,7 @@ pub fn mae() -> Loss {
 ///
 /// `L = w·r²`, with `r = input − target`.
 ///
-/// Shapes: `input, target` and the optional `weight` broadcast to one shape → loss of that shape.
+/// Shapes: `input, target` of one shape, and an optional `weight` that broadcasts → loss of that shape.
 /// Unit: that of `input`²; the mean divides by `Σ w`.
 /// Gradient: `2w·r` with respect to `input`.
 /// Source: Legendre (1805). Same as `torch.nn.functional.mse_loss`; [`rmse`] takes the root of the mean.
@@ -89,7 +88,7 @@ fn mean_by_weight<'g>(weight: Option<Expr<'g>>, value: Expr<'g>) -> Unreduced<'g
 ///
 /// `L = √(Σ r² / n)`, with `r = input − target`.
 ///
-/// Shapes: `input, target` broadcast to one shape of `n` elements → one number, whatever the reduction.
+/// Shapes: `input, target` of one shape of `n` elements → one number, whatever the reduction.
 /// Unit: that of `input`.
 /// Gradient: `r / (n·L)` with respect to `input`; 0 where all elements are equal.
 /// Squares are taken in f32: residuals should lie between 1e-19 and 1e19.
@@ -117,7 +116,7 @@ pub fn rmse() -> Loss {
 ///
 /// `L = w·r²/2` if `|r| ≤ δ`, else `w·δ(|r| − δ/2)`, with `r = input − target`.
 ///
-/// Shapes: `input, target` and the optional `weight` broadcast to one shape → loss of that shape.
+/// Shapes: `input, target` of one shape, and an optional `weight` that broadcasts → loss of that shape.
 /// Unit: that of `input`²; the mean divides by the number of elements.
 /// Gradient: `w·clamp(r, −δ, δ)` with respect to `input`; continuous at `|r| = δ`.
 /// Errors: `Error::Param` unless `delta` is finite and > 0.
@@ -154,7 +153,7 @@ loss_with_options! {
 ///
 /// `L = r²/(2β)` if `|r| < β`, else `|r| − β/2`, with `r = input − target`; at `β = 0` it is `|r|`.
 ///
-/// Shapes: `input, target` broadcast to one shape → loss of that shape. Unit: that of `input`.
+/// Shapes: `input, target` of one shape → loss of that shape. Unit: that of `input`.
 /// Gradient: `clamp(r/β, −1, 1)` with respect to `input`; continuous at `|r| = β`; at `β = 0`, 0 at `r = 0`.
 /// Errors: `Error::Param` unless `beta` is finite and ≥ 0.
 /// Source: Girshick (2015), Fast R-CNN, arXiv:1504.08083. Same as `torch.nn.functional.smooth_l1_loss`; [`huber`] is
@@ -200,7 +199,8 @@ fn clamp<'g>(r: Expr<'g>, bound: Expr<'g>) -> Expr<'g> {
 ///
 /// `L = meanⱼ ln cosh rⱼ` over the last axis, with `r = y_pred − y_true`.
 ///
-/// Shapes: `y_pred, y_true: [rows, cols]` → loss `[rows]`. Unit: none (`r` counts as a number).
+/// Shapes: `y_pred, y_true: [rows, cols]` → loss `[rows]`; as in Keras, one of them may lack a last axis of size 1.
+/// Unit: none (`r` counts as a number).
 /// Gradient: `tanh(r)/cols` with respect to `y_pred`.
 /// Source: `keras.losses.LogCosh`, which computes `r + softplus(−2r) − ln 2` and loses the digits of small `r`; this
 /// keeps them.
@@ -214,15 +214,14 @@ fn clamp<'g>(r: Expr<'g>, bound: Expr<'g>) -> Expr<'g> {
 /// # Ok::<(), wgloss::Error>(())
 /// ```
 pub fn log_cosh() -> Loss {
-    let definition = Loss::define("log_cosh").input("y_true", Scope::Element).input("y_pred", Scope::Element);
-    definition.row_axis(RowAxis::Last).expr(|b| (b.input("y_pred") - b.input("y_true")).log_cosh().mean())
+    of_true_and_predicted("log_cosh").expr(|b| (b.input("y_pred") - b.input("y_true")).log_cosh().mean())
 }
 
 /// Quantile (pinball) loss: its minimum is the `tau` quantile.
 ///
 /// `L = τ·d` if `d ≥ 0`, else `(τ − 1)·d`, with `d = target − input`.
 ///
-/// Shapes: `input, target` broadcast to one shape → loss of that shape. Unit: that of `input`.
+/// Shapes: `input, target` of one shape → loss of that shape. Unit: that of `input`.
 /// Gradient: `−τ` if `d ≥ 0`, else `1 − τ`, with respect to `input`; at the kink `d = 0` it is `−τ`.
 /// Errors: `Error::Param` unless `tau` is in \[0, 1\].
 /// Source: Koenker and Bassett (1978), Econometrica 46(1). At `τ = 0.5` it is half of [`l1`].
@@ -255,7 +254,7 @@ loss_with_options! {
 /// `L = exp(x) − t·x` if `log_input`, else `x − t·ln(x + eps)`; with `full`, the Stirling approximation
 /// `t·ln t − t + ln(2πt)/2` of `ln t!` is added where `t > 1`. `x = input`, `t = target`.
 ///
-/// Shapes: `input, target` broadcast to one shape → loss of that shape. Unit: nats.
+/// Shapes: `input, target` of one shape → loss of that shape. Unit: nats.
 /// Gradient: `exp(x) − t`, or `1 − t/(x + eps)`, with respect to `input`.
 /// A rate of 0 (`x = −∞`, or `x + eps = 0`) with a count of 0 has loss 0 (in PyTorch NaN), with any other +∞.
 /// Options: `log_input` (true), `full` (false), `eps` (1e-8).

@@ -137,6 +137,8 @@ loss_with_options! {
         number lse_square_scale;
         /// `η`, the coefficient of the entropy `H`, which is subtracted; finite, else `Error::Param`; 0 by default.
         number entropy_bonus;
+        /// The axis of the classes: 1, as in PyTorch (the default), or the last one: `[N, d1, …, C]`.
+        axis class_axis;
     }
 }
 
@@ -276,6 +278,8 @@ loss_with_options! {
         /// Labels of this value are left out: loss and gradient exactly 0, and not in the mean. None (no label is) or any
         /// index; −100 by default.
         index ignore_index;
+        /// The axis of the classes: 1, as in PyTorch (the default), or the last one: `[N, d1, …, C]`.
+        axis class_axis;
     }
 }
 
@@ -317,6 +321,8 @@ loss_with_options! {
         /// Labels of this value are left out: loss and gradient exactly 0, and not in the mean. None (no label is) or any
         /// index; −100 by default.
         index ignore_index;
+        /// The axis of the classes: 1, as in PyTorch (the default), or the last one: `[N, d1, …, C]`.
+        axis class_axis;
     }
 }
 
@@ -368,6 +374,8 @@ loss_with_options! {
         /// `ε`, the share of the target that is spread evenly over the classes; in \[0, 1\], else `Error::Param`; 0 by
         /// default.
         number label_smoothing;
+        /// The axis of the classes: 1, as in PyTorch (the default), or the last one: `[N, d1, …, C]`.
+        axis class_axis;
     }
 }
 
@@ -408,5 +416,7 @@ loss_with_options! {
         /// Labels of this value are left out: loss and gradient exactly 0, and not in the mean. None (no label is) or any
         /// index; −100 by default.
         index ignore_index;
+        /// The axis of the classes: 1, as in PyTorch (the default), or the last one: `[N, d1, …, C]`.
+        axis class_axis;
     }
 }

@@ -120,7 +120,13 @@ fn lower_seen(
     }
     let looks = Looks::new(&graph, lowered.has_rows, whole, &outputs);
     see("looks", &|| text::of_looks(&graph, &looks));
-    Ok(assign(&graph, [name, loss.title()], row_axis, outputs, looks))
+    let mut program = assign(&graph, [name, loss.title()], row_axis, outputs, looks);
+    let specs = loss.inputs();
+    for input in &mut program.inputs {
+        let spec = specs.iter().find(|spec| spec.name == input.name);
+        input.shape_rule = spec.map(|spec| spec.shape_rule).unwrap_or_default();
+    }
+    Ok(program)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::schedule::{
     Kernel, LEAST_COLS, PassSchedule, Pinned, Shape, candidates, forward_and_backward, run_stages_ahead, save_rows,
     split_outputs,
 };
-use crate::shape::{DType, Extents, Geometry, Layout, Operand, Rows, Scope};
+use crate::shape::{DType, Extents, Geometry, Layout, Operand, Rows, Scope, ShapeRule};
 use std::sync::Arc;
 
 /// Largest bytes of a buffer, whatever a device allows, so that sums of byte offsets fit 64 bits.
@@ -177,9 +177,7 @@ impl PreparedLoss {
 
     fn operands<'a>(&'a self, inputs: &'a [Option<Placed>]) -> Vec<Operand<'a>> {
         let inputs = self.program.inputs.iter().zip(inputs);
-        let operand = |(decl, io): (&'a InputDecl, &'a Option<Placed>)| {
-            io.as_ref().map(|io| Operand { name: &decl.name, scope: decl.scope, layout: &io.layout })
-        };
+        let operand = |(decl, io): (&'a InputDecl, &'a Option<Placed>)| io.as_ref().map(|io| decl.operand(&io.layout));
         inputs.filter_map(operand).collect()
     }
 
@@ -197,15 +195,15 @@ impl PreparedLoss {
         let program = &self.program;
         let mut operands = self.operands(inputs);
         for (output, io) in program.outputs.iter().zip(outputs) {
-            let (name, scope) = match output.kind {
-                OutputKind::Loss => ("loss", output.scope),
-                OutputKind::Extra(ref name) => (name.as_str(), output.scope),
-                OutputKind::Denominator => ("denominator", Scope::Total),
+            let value = |name, scope| Operand { name, scope, rule: ShapeRule::Broadcast, layout: &io.layout };
+            operands.push(match output.kind {
+                OutputKind::Loss => value("loss", output.scope),
+                OutputKind::Extra(ref name) => value(name, output.scope),
+                OutputKind::Denominator => value("denominator", Scope::Total),
                 OutputKind::Grad(input) | OutputKind::HessianDiagonal(input) => {
-                    (program.inputs[input].name.as_str(), program.inputs[input].scope)
+                    program.inputs[input].operand(&io.layout)
                 }
-            };
-            operands.push(Operand { name, scope, layout: &io.layout });
+            });
         }
         Geometry::new(self.rows(), &operands)
     }

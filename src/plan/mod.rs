@@ -12,7 +12,7 @@ pub(crate) mod operator;
 pub(crate) mod passes;
 pub(crate) mod preview;
 pub(crate) mod problem;
-mod scalars;
+pub(crate) mod scalars;
 pub(crate) mod sizes;
 pub(crate) mod spec;
 pub(crate) mod tuning;

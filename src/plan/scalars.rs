@@ -1,12 +1,14 @@
-//! Scalar inputs: 32-bit ones are copied to their words, 16-bit ones are widened by a dispatch. Pure.
+//! Scalar inputs: 32-bit ones are copied to their words, or brought there by a dispatch where nothing can be copied;
+//! 16-bit ones are widened by a dispatch. Pure.
 
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
-use crate::codegen::{Binding, KernelSource, Slot, scalar_slots};
-use crate::dispatch::Note;
+use crate::codegen::{Slot, scalar_slots};
+use crate::dispatch::{Dispatch, Note, Region};
 use crate::expr::{Node, NodeId};
 use crate::plan::dispatches::Builder;
 use crate::plan::sizes::Known;
 use crate::plan::uniform::HALF;
+use crate::shape::DType;
 use std::collections::BTreeMap;
 
 impl<N: Known> Builder<'_, '_, N> {
@@ -30,19 +32,39 @@ impl<N: Known> Builder<'_, '_, N> {
             let Node::Input(input) = *problem.program.node(id) else { continue };
             let input = input as usize;
             let Some(placed) = problem.inputs[input].filter(|placed| placed.dtype.is_packed()) else { continue };
-            let dtype = placed.dtype;
-            let constants =
-                format!("fn widen(word: u32, index: u32) -> u32 {{ return widen_{dtype}(word, index); }}\n");
-            let hooks = BTreeMap::from([("constants".to_owned(), constants)]);
-            let title = format!("{}: a scalar widened from {dtype}", problem.program.name);
-            let wgsl = fill_hooks(&title, Skeleton::Scalar, 0, LaneReduce::Tree, &hooks);
-            let bindings = vec![
-                Binding { slot: Slot::Input(input), writes: false },
-                Binding { slot: Slot::Scalars, writes: true },
-            ];
-            let source = KernelSource { wgsl: wgsl.expect("the skeleton takes how to widen"), bindings };
-            let uniform = HALF.fill().count("element", N::of(placed.first)).count("slot", N::of(slot as u64));
-            self.push(source, [N::of(1), N::of(1)], vec![(0, uniform.done())], Note::Widen, &[]);
+            let scalar = Scalar { input, dtype: placed.dtype, first: placed.first, slot: slot as u64 };
+            self.dispatches.push(scalar_dispatch(&problem.program.name, &scalar));
         }
     }
+}
+
+/// A scalar input as a dispatch reads it.
+pub(crate) struct Scalar {
+    /// Index of the input.
+    pub input: usize,
+    /// Of 32 bits, any type: its word is copied as it is.
+    pub dtype: DType,
+    /// Its element in its binding.
+    pub first: u64,
+    /// Its index among the scalars.
+    pub slot: u64,
+}
+
+/// The dispatch that brings a scalar input to its word among the scalars, widened from 16 bits.
+pub(crate) fn scalar_dispatch<N: Known>(loss: &str, scalar: &Scalar) -> Dispatch<N> {
+    let Scalar { input, dtype, first, slot } = *scalar;
+    let (widened, halves, title) = match dtype.is_packed() {
+        true => (format!("widen_{dtype}(word, index)"), first, format!("{loss}: a scalar widened from {dtype}")),
+        false => ("word".to_owned(), 2 * first, format!("{loss}: a scalar of 32 bits")),
+    };
+    let constants = format!("fn widen(word: u32, index: u32) -> u32 {{ return {widened}; }}\n");
+    let hooks = BTreeMap::from([("constants".to_owned(), constants)]);
+    let wgsl = fill_hooks(&title, Skeleton::Scalar, 0, LaneReduce::Tree, &hooks);
+    let wgsl = wgsl.expect("the skeleton takes how to widen").into();
+    let uniform = HALF.fill().count("element", N::of(halves)).count("slot", N::of(slot));
+    let storage = vec![
+        Region { slot: Slot::Input(input), writes: false, bytes: None },
+        Region { slot: Slot::Scalars, writes: true, bytes: None },
+    ];
+    Dispatch { wgsl, grid: [N::of(1), N::of(1)], uniforms: vec![(0, uniform.done())], storage, note: Note::Widen }
 }

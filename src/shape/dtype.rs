@@ -1,5 +1,6 @@
 //! Storage types of tensors.
 
+use super::host::HostElement;
 use half::{bf16, f16};
 
 /// Element type of a tensor.
@@ -50,8 +51,13 @@ impl std::fmt::Display for DType {
     }
 }
 
-/// Host types that a tensor can be made from and read back to.
-pub trait Element: bytemuck::Pod + Send + Sync {
+/// Host types as the GPU stores them: what a tensor can be read back to.
+#[diagnostic::on_unimplemented(
+    message = "no tensor is stored as `{Self}`",
+    label = "stored are f32, f16, bf16, and class indices in i32 and u32",
+    note = "read the type that the tensor has, and convert: `let wide = f64::from(narrow)`"
+)]
+pub trait Element: bytemuck::Pod + Send + Sync + HostElement<Stored = Self> {
     /// How the GPU stores it.
     const DTYPE: DType;
 }
@@ -76,12 +82,6 @@ impl Element for u32 {
     const DTYPE: DType = DType::U32;
 }
 
-/// 64-bit class indices of the host narrowed to the 32 bits of the GPU; else index and value of the first that does not
-/// fit.
-pub fn narrow_labels(labels: &[i64]) -> Result<Vec<i32>, (usize, i64)> {
-    labels.iter().enumerate().map(|(row, &label)| i32::try_from(label).map_err(|_| (row, label))).collect()
-}
-
 /// Half-precision numbers widened to f32, exactly.
 pub fn widen_f16(values: &[f16]) -> Vec<f32> {
     values.iter().map(|v| v.to_f32()).collect()
@@ -99,15 +99,4 @@ pub(crate) const KERNEL_NUMBERS: &str = "0 or from 1.1754944e-38 to 3.4028235e38
 pub(crate) fn kernels_see(x: f64) -> bool {
     let narrow = x as f32;
     x == 0.0 || narrow.is_normal()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_that_do_not_fit_are_found() {
-        assert_eq!(narrow_labels(&[0, -100, 7]), Ok(vec![0, -100, 7]));
-        assert_eq!(narrow_labels(&[0, 1 << 40]), Err((1, 1 << 40)));
-    }
 }

@@ -4,6 +4,7 @@
 //! columns; without rows, four of elements.
 
 use super::layout::Layout;
+use super::rule::{ShapeRule, check, common_rank, fits_rows, of_rows, ranked, ways_out};
 use super::scope::Scope;
 use crate::error::{Error, Result};
 
@@ -44,6 +45,8 @@ pub struct Operand<'a> {
     pub name: &'a str,
     /// The axes along which its values vary.
     pub scope: Scope,
+    /// The shapes that it may have beside the others'.
+    pub rule: ShapeRule,
     /// Its shape and strides.
     pub layout: &'a Layout,
 }
@@ -92,10 +95,12 @@ impl Extents {
     /// Rows and columns from the element inputs among `operands`.
     ///
     /// # Errors
-    /// [`Error::Shape`] for shapes that do not broadcast, and for sizes that no memory holds; [`Error::Param`] for rows
-    /// that do not make whole groups.
+    /// [`Error::Shape`] for shapes that break their rule or do not broadcast, and for sizes that no memory holds;
+    /// [`Error::Param`] for rows that do not make whole groups.
     pub fn new(by: Rows<'_>, operands: &[Operand<'_>]) -> Result<Extents> {
-        let domain = domain(operands)?;
+        let rank = common_rank(operands);
+        check(operands, rank)?;
+        let domain = domain(operands, rank)?;
         if domain.contains(&0) {
             return Err(wrong_domain(operands, "at least one element".to_owned(), &domain));
         }
@@ -172,11 +177,12 @@ impl Geometry {
         let Extents { ref domain, ref row_shape, class, cols, .. } = extents;
         // Strides along the axes of rows (of elements, without rows), then along the columns.
         let outer = if class.is_some() { row_shape } else { domain };
+        let rank = common_rank(operands);
         let mut along: Vec<(Vec<u64>, u64)> = Vec::new();
         for operand in operands {
             along.push(match operand.scope {
                 Scope::Group => (vec![0; outer.len()], 0),
-                _ => strides_of(operand, domain, outer, class, cols)?,
+                _ => strides_of(operand, [domain, outer], class, cols, rank)?,
             });
         }
         let keep = if class.is_some() { 3 } else { 4 };
@@ -241,13 +247,13 @@ fn wrong_domain(operands: &[Operand<'_>], expected: String, domain: &[usize]) ->
     Error::Shape { input: input.to_owned(), expected, found: domain.to_vec() }
 }
 
-/// The shape that all element inputs broadcast to.
-fn domain(operands: &[Operand<'_>]) -> Result<Vec<usize>> {
+/// The shape that all element inputs, of that rank, broadcast to.
+fn domain(operands: &[Operand<'_>], rank: Option<usize>) -> Result<Vec<usize>> {
     let mut domain: Vec<usize> = Vec::new();
     let mut found = false;
     for operand in operands.iter().filter(|p| p.scope == Scope::Element) {
         found = true;
-        let shape = &operand.layout.shape;
+        let shape = &ranked(operand, rank).shape;
         let rank = domain.len().max(shape.len());
         let size = |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |k| shape[k]);
         let mut joined = Vec::with_capacity(rank);
@@ -260,7 +266,7 @@ fn domain(operands: &[Operand<'_>]) -> Result<Vec<usize>> {
                     return Err(Error::Shape {
                         input: operand.name.to_owned(),
                         expected: format!("a shape that broadcasts with {domain:?}"),
-                        found: shape.clone(),
+                        found: operand.layout.shape.clone(),
                     });
                 }
             }
@@ -280,49 +286,79 @@ fn domain(operands: &[Operand<'_>]) -> Result<Vec<usize>> {
 /// An operand's strides along the outer axes and along the columns.
 fn strides_of(
     operand: &Operand<'_>,
-    domain: &[usize],
-    outer: &[usize],
+    [domain, outer]: [&[usize]; 2],
     class: Option<usize>,
     cols: u64,
+    rank: Option<usize>,
 ) -> Result<(Vec<u64>, u64)> {
     let Layout { shape, strides } = operand.layout;
     let wrong = |expected: String| Err(Error::Shape { input: operand.name.to_owned(), expected, found: shape.clone() });
     if shape.len() != strides.len() {
         return wrong(format!("one stride for each axis, {} given", strides.len()));
     }
-    let spread = |target: &[usize]| -> Option<Vec<u64>> {
-        let lead = target.len().checked_sub(shape.len())?;
-        let mut all = vec![0; target.len()];
-        for (axis, (&size, &stride)) in shape.iter().zip(strides).enumerate() {
-            match target[lead + axis] {
-                wanted if wanted == size => all[lead + axis] = if size == 1 { 0 } else { stride as u64 },
-                _ if size == 1 => {}
-                _ => return None,
-            }
-        }
-        Some(all)
-    };
     match operand.scope {
-        Scope::Element => match spread(domain) {
+        Scope::Element => match spread(&ranked(operand, rank), domain) {
             Some(mut all) => {
                 let along_cols = class.map_or(0, |class| all.remove(class));
                 Ok((all, along_cols))
             }
             None => wrong(format!("{domain:?}, or a shape that broadcasts to it")),
         },
-        Scope::Row => match spread(outer) {
+        Scope::Row => match spread(&of_rows(operand.layout, outer), outer) {
+            Some(_) if !fits_rows(operand, outer) => {
+                let ways = other_reading(domain, class, operand).unwrap_or_else(|| ways_out(shape, outer));
+                wrong(format!("{outer:?} (one value per row){ways}"))
+            }
             Some(all) => Ok((all, 0)),
-            None => wrong(format!("{outer:?} (one value per row), or a shape that broadcasts to it")),
+            None => {
+                let other = other_reading(domain, class, operand).unwrap_or_default();
+                let broadcast =
+                    if operand.rule == ShapeRule::Broadcast { ", or a shape that broadcasts to it" } else { "" };
+                wrong(format!("{outer:?} (one value per row){broadcast}{other}"))
+            }
         },
-        Scope::Column => match spread(&[cols as usize]) {
+        Scope::Column => match spread(operand.layout, &[cols as usize]) {
             Some(all) => Ok((vec![0; outer.len()], all[0])),
             None => wrong(format!("[{cols}] (one value per class)")),
         },
-        _ => match spread(&vec![1; shape.len()]) {
+        _ => match spread(operand.layout, &vec![1; shape.len()]) {
             Some(_) => Ok((vec![0; outer.len()], 0)),
             None => wrong("one value".to_owned()),
         },
     }
+}
+
+/// The strides of a layout along the axes of a shape that it broadcasts to; `None` if it does not.
+fn spread(layout: &Layout, target: &[usize]) -> Option<Vec<u64>> {
+    let Layout { shape, strides } = layout;
+    let lead = target.len().checked_sub(shape.len())?;
+    let mut all = vec![0; target.len()];
+    for (axis, (&size, &stride)) in shape.iter().zip(strides).enumerate() {
+        match target[lead + axis] {
+            wanted if wanted == size => all[lead + axis] = if size == 1 { 0 } else { stride as u64 },
+            _ if size == 1 => {}
+            _ => return None,
+        }
+    }
+    Some(all)
+}
+
+/// For a shape that has one value per row where classes are along the last axis instead of axis 1, or the reverse: both
+/// readings, and the way from one to the other.
+fn other_reading(domain: &[usize], class: Option<usize>, operand: &Operand<'_>) -> Option<String> {
+    let last = domain.len().checked_sub(1).filter(|last| *last > 1)?;
+    let shape = &operand.layout.shape;
+    let without = |axis: usize| [&domain[..axis], &domain[axis + 1..]].concat();
+    let (own, other, way) = match class? {
+        1 => ("axis 1", last, "the last axis: `.class_axis(ClassAxis::Last)`"),
+        // Weights of losses that have no classes, Keras's, have no other reading.
+        class if class == last && operand.rule == ShapeRule::Same => {
+            ("the last axis", 1, "axis 1: `.class_axis(ClassAxis::One)`, or `RowAxis::Class` in a loss of your own")
+        }
+        _ => return None,
+    };
+    let own = format!("here the classes of {domain:?} are along {own}");
+    (without(other) == *shape).then(|| format!(": {own}; {shape:?} has one value per row where they are along {way}"))
 }
 
 /// Sizes of the merged axes, and each tensor's strides along them.
@@ -363,7 +399,7 @@ mod tests {
     }
 
     fn operand<'a>(name: &'a str, scope: Scope, layout: &'a Layout) -> Operand<'a> {
-        Operand { name, scope, layout }
+        Operand { name, scope, rule: ShapeRule::Broadcast, layout }
     }
 
     #[test]

@@ -3,13 +3,17 @@
 mod count;
 mod dtype;
 mod geometry;
+mod host;
 mod layout;
+mod rule;
 mod scope;
 
 pub use count::{Count, Formula, FormulaOp};
-pub use dtype::{DType, Element, narrow_labels, widen_bf16, widen_f16};
+pub use dtype::{DType, Element, widen_bf16, widen_f16};
 pub(crate) use dtype::{KERNEL_NUMBERS, kernels_see};
 pub(crate) use geometry::no_hessian_of_broadcast;
 pub use geometry::{Extents, Geometry, Operand, RowAxis, Rows};
+pub use host::HostElement;
 pub use layout::Layout;
+pub use rule::ShapeRule;
 pub use scope::Scope;

@@ -139,6 +139,7 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
     let random = &mut random;
     let options: BTreeMap<String, Opt> = options.iter().map(|(name, value)| (name.to_string(), *value)).collect();
     let mut case = Case { options, reduction: reduction.to_owned(), ..Case::default() };
+    case.broadcast = extras.contains(&"broadcast");
     let loss = loss_of(name, &case).expect("in the catalogue");
     let axis = match loss.row_axis() {
         RowAxis::Class if shape.len() > 1 => Some(1),

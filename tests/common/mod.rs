@@ -69,6 +69,7 @@ pub fn loss_of(name: &str, case: &Case) -> Option<Loss> {
             },
         );
     }
+    let loss = loss.broadcast(case.broadcast);
     Some(match case.reduction.as_str() {
         "" => loss,
         "none" => loss.reduction(Reduction::None),

@@ -35,11 +35,19 @@ pub struct Case<R = f64> {
     pub labels: Option<(Vec<i64>, Vec<usize>)>,
     pub options: BTreeMap<String, Opt>,
     pub reduction: String,
+    /// Whether targets broadcast.
+    pub broadcast: bool,
 }
 
 impl<R> Default for Case<R> {
     fn default() -> Case<R> {
-        Case { arrays: BTreeMap::new(), labels: None, options: BTreeMap::new(), reduction: String::new() }
+        Case {
+            arrays: BTreeMap::new(),
+            labels: None,
+            options: BTreeMap::new(),
+            reduction: String::new(),
+            broadcast: false,
+        }
     }
 }
 
@@ -52,6 +60,7 @@ impl Case {
             labels: self.labels.clone(),
             options: self.options.clone(),
             reduction: self.reduction.clone(),
+            broadcast: self.broadcast,
         }
     }
 }

@@ -92,6 +92,12 @@ impl Coverage {
         if problem.scaled_by.is_some() {
             self.add("losses", "scaled_by");
         }
+        if problem.broadcasts {
+            self.add("layouts", "broadcast allowed");
+        }
+        if problem.classes_last {
+            self.add("layouts", "classes along the last axis");
+        }
         let whole = problem.domain.clone();
         for input in &problem.inputs {
             self.add("input dtypes", input.dtype.to_string());
@@ -108,8 +114,14 @@ impl Coverage {
             layout(home.repeats.contains(&true), "stride 0");
             layout(home.pooled, "pooled");
             layout(home.is_plain(), "contiguous");
-            layout(input.scope == Scope::Element && input.shape != whole, "broadcast elements");
-            layout(input.scope == Scope::Row && input.shape != problem.shape_of(Scope::Row), "broadcast rows");
+            layout(input.scope == Scope::Element && input.shape_beside(&whole) != whole, "broadcast elements");
+            layout(
+                input.scope == Scope::Element && input.shape.len() > whole.len(),
+                "elements with a last axis of size 1",
+            );
+            let rows = problem.shape_of(Scope::Row);
+            layout(input.scope == Scope::Row && input.shape_beside(&rows) != rows, "broadcast rows");
+            layout(input.scope == Scope::Row && input.shape.len() > rows.len(), "rows with a last axis of size 1");
             for name in ["sample_weight", "mask", "weight", "pos_weight", "alpha"] {
                 if input.name == name {
                     self.add("optional inputs", name);

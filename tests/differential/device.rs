@@ -32,7 +32,7 @@ impl Problem {
         if let Some(capacity) = self.capacity {
             let whole = self.shape_of(input.scope);
             let by_batch = matches!(input.scope, Scope::Element | Scope::Row);
-            if by_batch && shape.len() == whole.len() && !shape.is_empty() && shape[0] == whole[0] {
+            if by_batch && shape.len() >= whole.len() && !whole.is_empty() && shape[0] == whole[0] {
                 shape[0] = capacity;
             }
             if input.scope == Scope::Group && shape == whole {

@@ -42,6 +42,9 @@ pub fn draw(seed: u64) -> Problem {
         }
     }
     let of_rows = if expression { row_axis } else { named(names[0]).row_axis() };
+    let own_axis = of_rows;
+    let classes_last = of_rows == RowAxis::Class && random.one_in(3);
+    let of_rows = if classes_last { RowAxis::Last } else { of_rows };
     let device = device(random);
     let domain = domain(of_rows, device, random);
     let class = class_axis(of_rows, domain.len());
@@ -58,7 +61,7 @@ pub fn draw(seed: u64) -> Problem {
     if expression || beside {
         let tree = Grower::new(random, class.is_some(), rows, cols, rows_in_group).loss();
         let params = [random.pick(&[0.5, 1.5, 2.0]), random.pick(&[0.25, 1.0, 0.75])];
-        forms.push(Form::Expression { tree, row_axis: if expression { row_axis } else { of_rows }, params });
+        forms.push(Form::Expression { tree, row_axis: own_axis, params });
     }
     let reduction = reduction(random);
     let several = forms.len() > 1;
@@ -71,6 +74,8 @@ pub fn draw(seed: u64) -> Problem {
     let mut problem = Problem {
         terms: terms.collect(),
         scaled_by: random.one_in(8).then_some("scale"),
+        classes_last,
+        broadcasts: random.one_in(2),
         domain,
         inputs: Vec::new(),
         upstream: Upstream::One,

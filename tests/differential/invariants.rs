@@ -50,11 +50,11 @@ fn a_nan_loss_has_no_finite_gradient(
         let Key::Grad(name) = key else { continue };
         let input = problem.input(name)?;
         let own = problem.terms[0].form.loss().inputs().iter().any(|i| i.name == *name);
-        if input.scope != Scope::Element || input.shape != problem.domain || !own {
+        if input.scope != Scope::Element || input.shape_beside(&problem.domain) != problem.domain || !own {
             continue;
         }
         let rows = match (scope, problem.class_axis()) {
-            (Scope::Row, Some(axis)) => row_groups(&input.shape, problem.domain.len(), axis),
+            (Scope::Row, Some(axis)) => row_groups(input.shape_beside(&problem.domain), problem.domain.len(), axis),
             (Scope::Element, _) => (0..grads.len()).collect(),
             _ => continue,
         };

@@ -318,7 +318,7 @@ impl<'j> Judge<'j> {
             if input.scope != Scope::Element || input.values == Values::Label {
                 continue;
             }
-            let groups = row_groups(&input.shape, self.problem.domain.len(), axis);
+            let groups = row_groups(input.shape_beside(&self.problem.domain), self.problem.domain.len(), axis);
             let values: Vec<f64> = host.numbers().iter().map(|x| f64::from(*x)).collect();
             let mut bounds: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
             for (group, x) in groups.iter().zip(&values).filter(|(_, x)| x.is_finite()) {
@@ -334,7 +334,7 @@ impl<'j> Judge<'j> {
     fn is_sum(&self, key: &Key) -> bool {
         let Key::Grad(name) = key else { return false };
         let input = self.problem.input(name).expect("a gradient is of an input");
-        input.scope != Scope::Element || input.shape != self.problem.domain
+        input.scope != Scope::Element || input.shape_beside(&self.problem.domain) != self.problem.domain
     }
 
     /// Which values are one row.
@@ -343,7 +343,9 @@ impl<'j> Judge<'j> {
             Key::Grad(name) | Key::Hessian(name) => {
                 let input = self.problem.input(name).expect("a gradient is of an input");
                 match (input.scope, self.problem.class_axis()) {
-                    (Scope::Element, Some(axis)) => row_groups(&input.shape, self.problem.domain.len(), axis),
+                    (Scope::Element, Some(axis)) => {
+                        row_groups(input.shape_beside(&self.problem.domain), self.problem.domain.len(), axis)
+                    }
                     _ => vec![0; count],
                 }
             }

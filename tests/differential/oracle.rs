@@ -70,7 +70,7 @@ pub fn check(problem: &Problem, flavour: Flavour, hosts: &[Host], seed: u64) -> 
         read.iter().map(|k| (problem.inputs[*k].name.as_str(), hosts[*k].tensor(&problem.inputs[*k].shape))).collect();
     let run = |reduction: Reduction, grads: &[String]| {
         let wanted = Wanted { loss: true, grads: grads.to_vec(), ..Wanted::default() };
-        let plan = cpu::CpuPlan::<f64>::new(&term.form.loss().reduction(reduction), &inputs, &wanted).ok()?;
+        let plan = cpu::CpuPlan::<f64>::new(&problem.loss_of(term).reduction(reduction), &inputs, &wanted).ok()?;
         let plan = match problem.group_rows {
             Some(rows) => plan.group_rows(rows as usize).ok()?,
             None => plan,
@@ -160,7 +160,8 @@ impl<'o> Oracle<'o> {
             Oracle { rows, cols, group_rows, batch, inputs, labels, params, problem, steepest, is_undecided, has_ties };
         for (place, k) in read.iter().enumerate() {
             let input = &problem.inputs[*k];
-            let sources = sources(&input.shape, &problem.shape_of(input.scope));
+            let full = problem.shape_of(input.scope);
+            let sources = sources(input.shape_beside(&full), &full);
             match &hosts[*k] {
                 Host::Numbers(values) => {
                     let all: Vec<Dual> = sources.iter().map(|s| [f64::from(values[*s]), along[place][*s]]).collect();

@@ -4,7 +4,7 @@ use super::expression::{PARAMS, Tree};
 use std::fmt;
 use wgloss::Layout;
 use wgloss::Pinned;
-use wgloss::{DType, GradMode, Loss, Reduction, RowAxis, Scope, Value, losses};
+use wgloss::{ClassAxis, DType, GradMode, Loss, Reduction, RowAxis, Scope, Value, losses};
 use wgloss::{UPSTREAM, Upstream};
 
 /// Everything that a kernel is chosen, generated and fed by.
@@ -13,6 +13,10 @@ pub struct Problem {
     pub terms: Vec<Term>,
     /// Name of a scalar input that scales the sum of the terms.
     pub scaled_by: Option<&'static str>,
+    /// Whether the classes are along the last axis, of losses over classes.
+    pub classes_last: bool,
+    /// Whether predictions and targets may broadcast.
+    pub broadcasts: bool,
     /// Shape of an element value.
     pub domain: Vec<usize>,
     pub inputs: Vec<Input>,
@@ -196,6 +200,13 @@ impl Home {
     }
 }
 
+impl Input {
+    /// The shape beside values of that shape: without a last axis of size 1 that these do not have.
+    pub fn shape_beside(&self, full: &[usize]) -> &[usize] {
+        if self.shape.len() > full.len() { &self.shape[..full.len()] } else { &self.shape }
+    }
+}
+
 impl Form {
     pub fn name(&self) -> &str {
         match self {
@@ -216,9 +227,18 @@ impl Form {
 }
 
 impl Problem {
+    /// The loss of a term, as the problem lays it out.
+    pub fn loss_of(&self, term: &Term) -> Loss {
+        let loss = term.form.loss().broadcast(self.broadcasts);
+        match self.classes_last && loss.row_axis() == RowAxis::Class {
+            true => loss.class_axis(ClassAxis::Last),
+            false => loss,
+        }
+    }
+
     pub fn loss(&self) -> Loss {
         let each = self.terms.iter().map(|term| {
-            let loss = term.form.loss().reduction(term.reduction.clone());
+            let loss = self.loss_of(term).reduction(term.reduction.clone());
             if term.weight == 1.0 { loss } else { term.weight * loss }
         });
         let loss = each.reduce(|a, b| a + b).expect("a loss has at least one term");
@@ -315,6 +335,12 @@ impl fmt::Display for Problem {
         write!(f, "  loss: {}", terms.collect::<Vec<_>>().join("\n      + "))?;
         if let Some(name) = self.scaled_by {
             write!(f, ", scaled by {name}")?;
+        }
+        if self.classes_last {
+            f.write_str(", classes along the last axis")?;
+        }
+        if self.broadcasts {
+            f.write_str(", broadcasting")?;
         }
         for input in &self.inputs {
             let Input { name, values, dtype, shape, .. } = input;

@@ -111,7 +111,7 @@ pub fn terms(problem: &Problem, hosts: &[Host]) -> Option<Vec<f64>> {
 
 /// The losses of a term before they are reduced, from its own inputs and from those of these names.
 fn losses_of(problem: &Problem, term: &Term, hosts: &[Host], besides: &[&str]) -> Option<Vec<f64>> {
-    let loss: Loss = term.form.loss().reduction(Reduction::None);
+    let loss: Loss = problem.loss_of(term).reduction(Reduction::None);
     let own = loss.inputs().into_iter().map(|input| input.name);
     let names: Vec<String> = own.chain(besides.iter().map(|name| (*name).to_owned())).collect();
     let kept = |name: &str| names.iter().any(|own| own == name);

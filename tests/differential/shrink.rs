@@ -60,6 +60,10 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
     }
     with(&|p| p.device = Device::Adapter);
     with(&|p| p.scaled_by = None);
+    with(&|p| p.broadcasts = false);
+    if problem.domain.len() <= 2 {
+        with(&|p| p.classes_last = false);
+    }
     with(&|p| p.upstream = Upstream::One);
     with(&|p| p.outputs.separate = false);
     with(&|p| p.outputs.loss = true);
@@ -183,13 +187,15 @@ fn settle(problem: &mut Problem) -> bool {
 fn resize(problem: &mut Problem, axis: usize, to: usize) {
     let class = problem.class_axis();
     let rank = problem.domain.len();
+    let (rows, elements) = (problem.shape_of(Scope::Row), problem.domain.clone());
     problem.domain[axis] = to;
     for input in &mut problem.inputs {
+        let of_rows = input.shape_beside(&rows).len();
         let own = match (input.scope, class) {
-            (Scope::Element, _) => (axis + input.shape.len()).checked_sub(rank),
+            (Scope::Element, _) => (axis + input.shape_beside(&elements).len()).checked_sub(rank),
             (Scope::Row, Some(class)) if axis != class => {
                 let axis = if axis > class { axis - 1 } else { axis };
-                (axis + input.shape.len() + 1).checked_sub(rank)
+                (axis + of_rows + 1).checked_sub(rank)
             }
             (Scope::Column, Some(class)) if axis == class => Some(0),
             _ => None,

@@ -4,7 +4,7 @@ use super::draw::loss_scope;
 use super::problem::{Form, Grad, Home, Input, Problem, Term, Values};
 use super::random::Random;
 use wgloss::losses::{self, Range};
-use wgloss::{DType, GradMode, Kind, Reduction, Scope, Value};
+use wgloss::{DType, GradMode, Kind, Reduction, Scope, ShapeRule, Value};
 
 pub const FLOATS: [DType; 5] = [DType::F32, DType::F32, DType::F32, DType::F16, DType::BF16];
 
@@ -33,7 +33,7 @@ pub fn values_of(form: &Form, input: &str) -> Values {
 pub fn inputs(problem: &mut Problem, random: &mut Random) {
     let loss = problem.loss();
     let pool = random.one_in(3);
-    let mut specs: Vec<(String, Scope, Values)> = Vec::new();
+    let mut specs: Vec<(String, Scope, Values, ShapeRule)> = Vec::new();
     for spec in loss.inputs() {
         if spec.optional && random.one_in(2) {
             continue;
@@ -45,23 +45,33 @@ pub fn inputs(problem: &mut Problem, random: &mut Random) {
             Some(form) => values_of(form, &spec.name),
             None => Values::Scale,
         };
-        specs.push((spec.name, spec.scope, values));
+        specs.push((spec.name, spec.scope, values, spec.shape_rule));
     }
     let scope = loss_scope(problem);
     let by_weight = problem.terms.iter().any(|term| term.reduction == Reduction::MeanWithSampleWeight);
     let takes = scope > Scope::Total || random.one_in(30);
     if takes && (by_weight && !random.one_in(30) || random.one_in(5)) {
-        specs.push(("sample_weight".to_owned(), scope, Values::Weight));
+        specs.push(("sample_weight".to_owned(), scope, Values::Weight, ShapeRule::Broadcast));
     }
     if takes && random.one_in(5) {
-        specs.push(("mask".to_owned(), scope, Values::Mask));
+        specs.push(("mask".to_owned(), scope, Values::Mask, ShapeRule::Broadcast));
     }
     let mut whole = false;
-    for (name, scope, values) in specs {
+    for (name, scope, values, rule) in specs {
         let full = problem.shape_of(scope);
         let must = scope == Scope::Element && !whole;
         whole |= scope == Scope::Element;
-        let shape = if must { full } else { broadcast(scope, &full, random) };
+        let shape = match rule {
+            ShapeRule::Broadcast if !must => broadcast(scope, &full, random),
+            // One in a hundred is refused by both paths.
+            ShapeRule::Same if random.one_in(100) => broadcast(scope, &full, random),
+            _ => full,
+        };
+        // Of more than one axis, Keras squeezes; of both inputs, one.
+        let may_exceed = rule == ShapeRule::SameUpToLastOne && !must && shape.len() > 1;
+        let shape = if may_exceed && random.one_in(6) { [&shape[..], &[1]].concat() } else { shape };
+        let may_end_in_one = scope == Scope::Row && shape.len() == problem.shape_of(scope).len();
+        let shape = if may_end_in_one && random.one_in(12) { [&shape[..], &[1]].concat() } else { shape };
         let dtype = match values {
             Values::Label => random.pick(&[DType::I32, DType::I32, DType::U32]),
             _ => random.pick(&FLOATS),

@@ -1,7 +1,7 @@
 //! Losses by name, with their options, as they are written on the command line.
 
 use crate::Fallible;
-use wgloss::{Loss, Value, losses};
+use wgloss::{ClassAxis, Loss, Value, losses};
 
 /// The catalogue's names, for arguments.
 pub fn loss_names() -> clap::builder::PossibleValuesParser {
@@ -20,6 +20,12 @@ fn with_option(loss: Loss, text: &str) -> Fallible<Loss> {
     let default = loss.options().iter().find(|option| option.name == name).map(|option| &option.default);
     let wrong = |what: &str| format!("--option {text}: {name} is {what}");
     let value = match default {
+        None if name == "class_axis" => match value {
+            "1" | "one" => Value::ClassAxis(ClassAxis::One),
+            "-1" | "last" => Value::ClassAxis(ClassAxis::Last),
+            _ => return Err(wrong("one or last").into()),
+        },
+        None if name == "broadcast" => Value::Flag(value.parse().map_err(|_| wrong("true or false"))?),
         Some(Value::Flag(_)) => Value::Flag(value.parse().map_err(|_| wrong("true or false"))?),
         Some(Value::Index(_)) if value == "none" => Value::Index(None),
         Some(Value::Index(_)) => Value::Index(Some(value.parse().map_err(|_| wrong("a class index, or none"))?)),

@@ -199,6 +199,9 @@ fn explain_tells_expression_gradient_stages_and_bytes() {
     assert!(!text.contains("@compute"));
     let kernels = right(&["explain", "huber", "--rows", "4", "--cols", "4", "--dtype", "bf16", "--wgsl"]);
     assert!(kernels.contains("@compute") && kernels.contains("// huber: pass 0"), "{kernels}");
+    right(&["explain", "cross_entropy", "-O", "class_axis=last"]);
+    let output = wgloss(&["explain", "cross_entropy", "-O", "class_axis=2"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("one or last"));
     let output = wgloss(&["explain", "huber", "--option", "beta=1"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("known here: delta"), "{}", stderr(&output));

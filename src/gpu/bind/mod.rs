@@ -13,7 +13,7 @@ use crate::gpu::device::pipeline::Pipeline;
 use crate::gpu::plan::{Inner, Plan, Ready};
 use crate::gpu::tensor::Tensor;
 use crate::shape::DType;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use tensors::BoundTensors;
 
 /// Alignment of uniforms in their buffer: the largest that WebGPU lets a device ask for.
@@ -51,6 +51,7 @@ impl Plan {
             phases: planned.phases.clone(),
             exchanges,
             copies,
+            copy_dispatches: OnceLock::new(),
             scalars,
             param_offsets: uniforms.params,
             uniforms: uniforms.buffer,

@@ -1,5 +1,6 @@
 //! Bound plans: buffers, bind groups, and the commands of a step.
 
+mod in_pass;
 mod phases;
 pub(crate) mod status;
 
@@ -12,7 +13,7 @@ use crate::gpu::tensor::Tensor;
 use crate::plan::operator::{Conditions, Tensors};
 use crate::shape::Element;
 use status::Status;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 pub(crate) struct BoundDispatch {
     pub(crate) pipeline: Arc<Pipeline>,
@@ -38,6 +39,8 @@ pub struct Bound {
     pub(crate) exchanges: Vec<BoundExchange>,
     /// Scalar inputs of 32 bits: buffer, offset there, offset in `scalars`.
     pub(crate) copies: Vec<(wgpu::Buffer, u64, u64)>,
+    /// The same copies as dispatches, once a step was recorded into a caller's pass.
+    pub(crate) copy_dispatches: OnceLock<Vec<BoundDispatch>>,
     pub(crate) scalars: wgpu::Buffer,
     pub(crate) uniforms: wgpu::Buffer,
     /// Byte offsets of each parameter in `uniforms`.
@@ -63,7 +66,8 @@ impl std::fmt::Debug for Bound {
 }
 
 impl Bound {
-    /// Records the step: compute work only. No submit, no poll, no readback, no allocation of ours.
+    /// Records the step: compute work only, in a pass of its own. No submit, no poll, no readback, no allocation of ours.
+    /// [`Bound::encode_in`] records into a pass of yours.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a shard of the classes: its states must be exchanged in between.
@@ -108,11 +112,7 @@ impl Bound {
         }
         let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
         let mut pass = encoder.begin_compute_pass(&descriptor);
-        for dispatch in self.scalar_dispatches.iter().chain(dispatches) {
-            pass.set_pipeline(&dispatch.pipeline.pipeline);
-            pass.set_bind_group(0, &dispatch.group, &[]);
-            pass.dispatch_workgroups(dispatch.grid[0], dispatch.grid[1], 1);
-        }
+        in_pass::record(&mut pass, self.scalar_dispatches.iter().chain(dispatches));
     }
 
     /// Records and submits a step on its own.

@@ -1,7 +1,7 @@
 //! A step in phases: forward and backward apart, and shards of the classes that exchange states in between.
 
 use crate::error::{Error, Result};
-use crate::gpu::bound::{Bound, BoundExchange};
+use crate::gpu::bound::{Bound, BoundDispatch, BoundExchange};
 use crate::gpu::tensor::Tensor;
 
 impl Bound {
@@ -90,14 +90,19 @@ impl Bound {
     }
 
     fn encode_phase(&self, phase: usize, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        self.encode_timed(encoder, self.phase(phase)?, None);
+        Ok(())
+    }
+
+    /// The dispatches of a phase.
+    pub(super) fn phase(&self, phase: usize) -> Result<&[BoundDispatch]> {
         if self.phases.len() < 2 {
             let message =
                 "a part of a plan that was made in one; see PlanSpec::separate_backward and PlanSpec::shard".to_owned();
             return Err(Error::Unsupported { message });
         }
         let first = if phase == 0 { 0 } else { self.phases[phase - 1] };
-        self.encode_timed(encoder, &self.dispatches[first..self.phases[phase]], None);
-        Ok(())
+        Ok(&self.dispatches[first..self.phases[phase]])
     }
 
     fn exchange(&self, index: usize) -> Result<&BoundExchange> {

@@ -8,7 +8,7 @@ use crate::gpu::device::context::Context;
 use crate::gpu::device::probe::exp2_is_accurate;
 
 impl Context {
-    /// The best adapter there is, with all its limits. `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` choose as elsewhere
+    /// The best adapter there is, with its limits ([`Context::required_limits`]). `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` choose as elsewhere
     /// in wgpu. Blocks.
     ///
     /// # Errors
@@ -18,8 +18,8 @@ impl Context {
         pollster::block_on(Context::new_async())
     }
 
-    /// The best adapter of those backends, or the first one whose name contains `name` (case does not count), with all
-    /// its limits. Blocks.
+    /// The best adapter of those backends, or the first one whose name contains `name` (case does not count), with its
+    /// limits. Blocks.
     ///
     /// ```no_run
     /// let ctx = wgloss::Context::choose(wgpu::Backends::VULKAN, Some("llvmpipe"))?;
@@ -47,15 +47,52 @@ impl Context {
         pollster::block_on(async { Context::request(find_by_env().await?, Some(limits)).await })
     }
 
-    async fn request(adapter: wgpu::Adapter, limits: Option<wgpu::Limits>) -> Result<Context> {
+    /// The features of that adapter that kernels make use of: request them, with your own, for a device that
+    /// [`Context::from_wgpu`] shares. Kernels run without any of them, on most adapters slower.
+    ///
+    /// ```no_run
+    /// use wgloss::{Context, wgpu};
+    /// async fn shared(adapter: &wgpu::Adapter) -> Result<Context, Box<dyn std::error::Error>> {
+    ///     let own = wgpu::Limits { max_bind_groups: 4, ..wgpu::Limits::default() };
+    ///     let descriptor = wgpu::DeviceDescriptor {
+    ///         required_features: Context::required_features(adapter) | wgpu::Features::empty(), // and your own
+    ///         required_limits: Context::required_limits(adapter).or_better_values_from(&own),
+    ///         ..wgpu::DeviceDescriptor::default()
+    ///     };
+    ///     let (device, queue) = adapter.request_device(&descriptor).await?;
+    ///     Ok(Context::from_wgpu(device, queue, Some(adapter))?)
+    /// }
+    /// ```
+    pub fn required_features(adapter: &wgpu::Adapter) -> wgpu::Features {
         // Timestamps are for tuning and benchmarks, 64-bit integers for Mesa's software driver.
-        let all = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_INT64;
-        let wanted = if limits.is_none() { all } else { wgpu::Features::empty() };
-        let required_limits = limits.unwrap_or_else(|| adapter.limits());
+        let used = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_INT64;
+        adapter.features() & used
+    }
+
+    /// The limits with which kernels get all that the adapter has: its own for storage buffers and workgroups, and
+    /// otherwise WebGPU's defaults, or the adapter's where these are less. For a device that [`Context::from_wgpu`]
+    /// shares; see [`Context::required_features`].
+    pub fn required_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
+        let all = adapter.limits();
+        wgpu::Limits {
+            max_storage_buffers_per_shader_stage: all.max_storage_buffers_per_shader_stage,
+            max_storage_buffer_binding_size: all.max_storage_buffer_binding_size,
+            max_buffer_size: all.max_buffer_size,
+            min_storage_buffer_offset_alignment: all.min_storage_buffer_offset_alignment,
+            max_compute_workgroup_storage_size: all.max_compute_workgroup_storage_size,
+            max_compute_invocations_per_workgroup: all.max_compute_invocations_per_workgroup,
+            max_compute_workgroup_size_x: all.max_compute_workgroup_size_x,
+            max_compute_workgroups_per_dimension: all.max_compute_workgroups_per_dimension,
+            ..wgpu::Limits::default().or_worse_values_from(&all)
+        }
+    }
+
+    async fn request(adapter: wgpu::Adapter, limits: Option<wgpu::Limits>) -> Result<Context> {
+        let used = Context::required_features(&adapter);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wgloss"),
-            required_limits,
-            required_features: adapter.features() & wanted,
+            required_features: if limits.is_none() { used } else { wgpu::Features::empty() },
+            required_limits: limits.unwrap_or_else(|| Context::required_limits(&adapter)),
             ..wgpu::DeviceDescriptor::default()
         };
         let device = adapter.request_device(&descriptor).await;
@@ -67,7 +104,7 @@ impl Context {
     /// small dispatch is submitted, and waited for, that measures the adapter's exponential (not in a browser).
     ///
     /// No feature is needed. `SUBGROUP` is used where the device has it, on Mesa's software driver `SHADER_INT64`, and
-    /// `TIMESTAMP_QUERY` to tune.
+    /// `TIMESTAMP_QUERY` to tune: [`Context::required_features`] and [`Context::required_limits`] say what to request.
     ///
     /// # Errors
     /// [`Error::Device`] for a device that is lost or destroyed (not in a browser).

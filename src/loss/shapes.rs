@@ -1,0 +1,106 @@
+//! The shapes that a loss takes: the axis of its classes, and whether predictions and targets broadcast.
+
+use super::declaration::{ClassAxis, InputSpec, SHAPE_OPTIONS, Value};
+use super::{Loss, Term};
+use crate::error::{Error, Result};
+use crate::shape::RowAxis;
+
+impl Term {
+    fn row_axis(&self) -> RowAxis {
+        match self.definition.row_axis {
+            RowAxis::Class => self.class_axis.row_axis(),
+            other => other,
+        }
+    }
+
+    /// The inputs of its definition, with the shapes that they may have here.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = InputSpec> + '_ {
+        self.definition.inputs.iter().cloned().map(|mut input| {
+            if self.broadcast {
+                input.shape_rule = input.shape_rule.broadcast();
+            }
+            input
+        })
+    }
+
+    /// Sets an option that is no part of the definition; false if the term has none of that name.
+    pub(super) fn set_shape_option(&mut self, name: &str, value: &Value) -> Result<bool> {
+        let has_classes = self.definition.row_axis == RowAxis::Class;
+        let allowed = match (name, value) {
+            ("class_axis", Value::ClassAxis(axis)) if has_classes => {
+                self.class_axis = *axis;
+                return Ok(true);
+            }
+            ("broadcast", Value::Flag(yes)) => {
+                self.broadcast = *yes;
+                return Ok(true);
+            }
+            ("broadcast", _) => "true or false",
+            ("class_axis", _) if has_classes => "ClassAxis::One or ClassAxis::Last",
+            _ => return Ok(false),
+        };
+        let (loss, param, found) = (self.definition.name.clone(), name.to_owned(), format!("{value:?}"));
+        Err(Error::Param { loss, param, found, allowed: allowed.to_owned() })
+    }
+
+    /// Names of the options that [`Term::set_shape_option`] sets.
+    pub(super) fn shape_options(&self) -> &'static [&'static str] {
+        if self.definition.row_axis == RowAxis::Class { &SHAPE_OPTIONS } else { &SHAPE_OPTIONS[..1] }
+    }
+}
+
+impl Loss {
+    /// Sets the axis of the classes, in every term over classes (of [`RowAxis::Class`]): by default axis 1, as in PyTorch.
+    /// By name: `.option("class_axis", ClassAxis::Last)`.
+    ///
+    /// Where both readings fit, as `[B, T, T]` with labels `[B, T]`, this alone decides. A loss without such a term
+    /// gives an [`Error::Name`] when it is planned: Keras's losses have their own axis.
+    ///
+    /// ```
+    /// use wgloss::{ClassAxis, losses};
+    /// let loss = losses::by_name("nll").expect("in the catalogue").class_axis(ClassAxis::Last);
+    /// assert_eq!(loss.row_axis(), wgloss::RowAxis::Last);
+    /// assert!(losses::mse().class_axis(ClassAxis::Last).check().is_err());
+    /// ```
+    #[must_use]
+    pub fn class_axis(self, axis: ClassAxis) -> Loss {
+        self.option("class_axis", axis)
+    }
+
+    /// Whether predictions and targets (labels too) of different shape broadcast; by default their shapes must be the
+    /// same, since `[N]` beside `[N, 1]` would make `[N, N]` losses. Weights, masks and other optional inputs always
+    /// broadcast. By name: `.option("broadcast", true)`.
+    ///
+    /// ```
+    /// use wgloss::{Error, HostTensor, cpu, losses};
+    /// let (x, t) = (HostTensor::f32(&[1.0, 2.0], &[2, 1]), HostTensor::f32(&[0.0, 4.0], &[2]));
+    /// let inputs = [("input", x), ("target", t)];
+    /// assert!(matches!(cpu::forward_backward(&losses::mse(), &inputs, &[]), Err(Error::Shape { .. })));
+    /// let all_pairs = losses::mse().broadcast(true);
+    /// assert_eq!(cpu::forward_backward(&all_pairs, &inputs, &[])?.loss()?, (1.0 + 9.0 + 4.0 + 4.0) / 4.0);
+    /// # Ok::<(), wgloss::Error>(())
+    /// ```
+    #[must_use]
+    pub fn broadcast(self, yes: bool) -> Loss {
+        self.option("broadcast", yes)
+    }
+
+    /// The axis that makes a row.
+    pub fn row_axis(&self) -> RowAxis {
+        self.terms.iter().map(Term::row_axis).find(|axis| *axis != RowAxis::None).unwrap_or_default()
+    }
+
+    /// An error unless the terms that have rows have them along one axis.
+    pub(super) fn check_row_axes(&self) -> Result<()> {
+        let row_axis = self.row_axis();
+        let other = self.terms.iter().find(|term| ![row_axis, RowAxis::None].contains(&term.row_axis()));
+        let Some(other) = other else { return Ok(()) };
+        let name = &other.definition.name;
+        let message = format!(
+            "its terms have rows along different axes ({row_axis:?}, and {:?} of {name}); `.class_axis(ClassAxis::Last)`, \
+             or `ClassAxis::One`, of the sum gives all terms over classes one axis",
+            other.row_axis()
+        );
+        Err(Error::Expr { loss: self.name(), message })
+    }
+}
