@@ -142,3 +142,19 @@ fn a_saved_row_is_poisoned_as_one_that_is_read_again() {
         }
     }
 }
+
+#[test]
+fn an_infinite_logit_poisons_a_saved_row() {
+    let Some(ctx) = context() else { return };
+    for kernel in [Kernel::Row, Kernel::RowResident { trips: 0 }, Kernel::RowSplit { splits: 3 }] {
+        let mut data = Data::new(100);
+        data.reference[3 * 100 + 50] = f32::INFINITY;
+        let (_, want) = data.on_cpu();
+        let (loss, got, _) = data.on_gpu(ctx, DType::F32, Pinned { kernel: Some(kernel), ..Pinned::default() }).unwrap();
+        assert!(loss.is_nan());
+        for (got, want) in got.iter().zip(&want) {
+            let is_nan = |values: &[f64]| values.iter().map(|x| x.is_nan()).collect::<Vec<bool>>();
+            assert_eq!(is_nan(got), is_nan(want), "{kernel:?}");
+        }
+    }
+}

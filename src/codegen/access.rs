@@ -435,7 +435,11 @@ impl<'a> Frame<'a> {
 
     /// A word that an earlier pass has left for that row.
     fn known_word(&self, word: usize, row: &str) -> String {
-        format!("work[shape.state_base + {word}u * shape.rows + {row}]")
+        let before = match self.variant.saved_before {
+            0 => String::new(),
+            words => format!(" - {words}u * shape.rows"),
+        };
+        format!("work[shape.state_base{before} + {word}u * shape.rows + {row}]")
     }
 
     fn known(&self) -> Option<(&'a Known, &'a Saves)> {

@@ -119,6 +119,9 @@ pub struct Variant {
     pub column_range: bool,
     /// Whether inputs and outputs share buffers, so that all must be declared read_write.
     pub pooled: bool,
+    /// Words per row of `work` between the row values that an earlier pass has saved and the states of this pass, which lie
+    /// behind them.
+    pub saved_before: u64,
 }
 
 /// Tensors of a pass: inputs that it reads, then its outputs.

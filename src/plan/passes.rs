@@ -17,8 +17,7 @@ pub(crate) struct RowStates {
     pub slots: u32,
     /// Whether the previous pass has computed them.
     pub known: bool,
-    /// Words per row of all passes before the first of them; before the first row value that the pass reads, if an
-    /// earlier pass has left it.
+    /// Words per row before the first of them; if there are none, before the row values of an earlier pass.
     pub first: u64,
 }
 
@@ -109,7 +108,7 @@ impl Problem<'_> {
         let Windows { access, aligned_to, masked, .. } = windows;
         let axes = self.geometry.axes.map(|size| size > 1);
         let (pooled, column_range) = (self.pooled, self.phasing.column_range);
-        let variant = Variant { access, aligned_to, masked, axes, modes, pooled, column_range };
+        let variant = Variant { access, aligned_to, masked, axes, modes, pooled, column_range, saved_before: 0 };
         let states = self.row_states(index, &schedule, &pieces, before.map(|choice| choice.states));
         Ok(PassChoice { over: pass.over, shape, schedule, variant, pieces, states })
     }
@@ -134,22 +133,23 @@ impl Problem<'_> {
         }
     }
 
-    /// Places the states of passes that leave row values for later ones behind each other, and behind those of all other
-    /// passes, which share their words.
+    /// Places the states and saved row values of passes that save any behind each other, and behind them the states of all
+    /// other passes, which share their words.
     fn place_states(&self, choices: &mut [PassChoice]) {
         let passes = &self.program.passes;
-        let states = |pass: usize, choice: &PassChoice| choice.states.words(self.program, pass);
-        let shared = (0..passes.len()).filter(|&pass| passes[pass].saves.words() == 0);
-        let mut first = shared.map(|pass| states(pass, &choices[pass])).max().unwrap_or(0);
+        let mut shared = 0;
         for pass in (0..passes.len()).filter(|&pass| passes[pass].saves.words() > 0) {
-            choices[pass].states.first = first;
-            first += states(pass, &choices[pass]) + passes[pass].saves.words();
+            choices[pass].states.first = shared;
+            shared += choices[pass].states.words(self.program, pass) + passes[pass].saves.words();
         }
-        for pass in 0..passes.len() {
-            if let Some(known) = &passes[pass].known {
-                let saved = &choices[known.pass].states;
-                choices[pass].states.first = saved.first + saved.words(self.program, known.pass);
-            }
+        for pass in (0..passes.len()).filter(|&pass| passes[pass].saves.words() == 0) {
+            let saved = passes[pass].known.as_ref().map(|known| {
+                let earlier = &choices[known.pass].states;
+                earlier.first + earlier.words(self.program, known.pass)
+            });
+            let own = choices[pass].states.words(self.program, pass);
+            choices[pass].states.first = saved.filter(|_| own == 0).unwrap_or(shared);
+            choices[pass].variant.saved_before = saved.filter(|_| own > 0).map_or(0, |saved| shared - saved);
         }
     }
 

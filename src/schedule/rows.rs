@@ -179,7 +179,9 @@ fn row_lanes([vectors, width]: [u64; 2], shape: &Shape, pass: &Pass, limits: &Li
     }
     let lanes = pinned.lanes.or(pinned.workgroup);
     // Enough invocations for a busy workgroup: a vector of one core, or a few subgroups.
-    let least = if limits.software && !shape.rows_innermost { 8 } else { 64.min(most) };
+    // Where rows are in parts, all of them take one row.
+    let by_row = !shape.rows_innermost || shape.states == States::Shared;
+    let least = if limits.software && by_row { 8 } else { 64.min(most) };
     let lanes = lanes.unwrap_or_else(|| {
         let held = u64::from(resident_values(limits)) / width;
         if shape.rows_innermost && shape.rows >= 1024 {

@@ -2,7 +2,7 @@
 //! the workspace, and visits its elements once at most.
 
 use crate::expr::{Node, NodeId};
-use crate::lower::{Known, LookPlace, Over, Pass, Placed, Poison, Program};
+use crate::lower::{Known, LookKind, LookPlace, Over, Pass, Placed, Poison, Program};
 use crate::shape::Scope;
 
 /// Fewest columns of a row for which the words that are saved per row cost less than another trip over it.
@@ -24,12 +24,12 @@ pub fn save_rows(program: &Program) -> Program {
 pub fn run_stages_ahead(program: &Program) -> Program {
     let mut program = program.clone();
     let ahead = |pass: &Pass| {
-        let poison = pass.poison.iter().filter(|poison| !during_stages(poison).is_empty());
+        let poison = pass.poison.iter().filter(|poison| !during_stages(pass, poison, usize::MAX).is_empty());
         let poison = poison.map(|poison| Poison {
             row: poison.row,
             gate: None,
             consumers: Vec::new(),
-            looks: during_stages(poison),
+            looks: during_stages(pass, poison, usize::MAX),
         });
         Pass { stages: pass.stages.clone(), columns: true, poison: poison.collect(), ..Pass::default() }
     };
@@ -43,9 +43,11 @@ pub fn run_stages_ahead(program: &Program) -> Program {
 
 /// The results of an earlier pass that a later one reads.
 struct Sharing {
+    /// Number of stages that both run first.
+    stages: usize,
     /// Row reductions.
     nodes: Vec<NodeId>,
-    /// Per poison of the later pass that looks at elements during a stage: its index there, and in the earlier pass.
+    /// Per poison of the later pass that these stages look for: its index there, and in the earlier pass.
     poisons: Vec<(usize, usize)>,
     /// Poisons that the earlier pass does not have yet.
     added: Vec<Poison>,
@@ -55,19 +57,26 @@ impl Sharing {
     /// `None` unless the earlier pass runs the stages of the later one, and can make their looks.
     fn new(program: &Program, earlier: usize, later: usize) -> Option<Sharing> {
         let (first, second) = (&program.passes[earlier], &program.passes[later]);
-        let runs = second.stages.len() <= first.stages.len()
-            && second.stages.iter().zip(&first.stages).all(|(wanted, stage)| wanted.reduces == stage.reduces);
-        if second.stages.is_empty() || !runs || first.known.is_some() || first.over != Over::Rows {
+        let both = second.stages.iter().zip(&first.stages);
+        let stages = both.take_while(|(wanted, stage)| wanted.reduces == stage.reduces).count();
+        let needed = if second.over == Over::RowsByColumn { second.stages.len() } else { 1 };
+        let is_known = first.known.is_some() || second.known.is_some();
+        if second.stages.is_empty() || stages < needed || is_known || first.over != Over::Rows {
             return None;
         }
-        let mut sharing = Sharing { nodes: reductions(program, second), poisons: Vec::new(), added: Vec::new() };
+        let nodes = reductions(program, second, stages);
+        let mut sharing = Sharing { stages, nodes, poisons: Vec::new(), added: Vec::new() };
         let mut known: Vec<Poison> = first.poison.clone();
         for (index, poison) in second.poison.iter().enumerate() {
-            let looks = during_stages(poison);
+            let looks = during_stages(second, poison, stages);
             if looks.is_empty() {
                 continue;
             }
-            let is_same = |other: &Poison| other.row == poison.row && during_stages(other) == looks;
+            // Its bits hold all that it looks at.
+            let is_same = |other: &Poison| {
+                let within = other.looks.iter().all(|look| poison.looks.contains(look));
+                other.row == poison.row && within && during_stages(first, other, usize::MAX) == looks
+            };
             let place = match known.iter().position(is_same) {
                 Some(place) => place,
                 None => {
@@ -86,7 +95,7 @@ impl Sharing {
     }
 
     fn apply(self, program: &mut Program, earlier: usize, later: usize) {
-        let Sharing { nodes, poisons, added } = self;
+        let Sharing { stages, nodes, poisons, added } = self;
         let first = &mut program.passes[earlier];
         first.poison.extend(added);
         first.saves.nodes.extend(nodes.iter().filter(|node| !first.saves.nodes.contains(node)).collect::<Vec<_>>());
@@ -96,26 +105,45 @@ impl Sharing {
             }
         }
         let second = &mut program.passes[later];
-        second.stages.clear();
-        for poison in &mut second.poison {
-            poison.looks.retain(|placed| !matches!(placed.place, LookPlace::Stage(_)));
+        let made: Vec<Vec<Placed>> = second.poison.iter().map(|poison| during_stages(second, poison, stages)).collect();
+        second.stages.drain(..stages);
+        for (poison, made) in second.poison.iter_mut().zip(&made) {
+            poison.looks.retain(|placed| !made.contains(placed));
+            for placed in &mut poison.looks {
+                if let LookPlace::Stage(stage) = &mut placed.place {
+                    *stage -= stages;
+                }
+            }
         }
         second.known = Some(Known { pass: earlier, nodes, poisons });
         let element = |id: &usize| program.outputs[*id].scope == Scope::Element;
         let visits = second.over == Over::RowsByColumn || second.outputs.iter().any(element);
-        second.columns &= visits || second.poison.iter().any(|poison| poison.at(LookPlace::Element).next().is_some());
+        second.columns &= visits
+            || !second.stages.is_empty()
+            || second.poison.iter().any(|poison| poison.at(LookPlace::Element).next().is_some());
     }
 }
 
-/// Looks of a poison at elements during a stage.
-fn during_stages(poison: &Poison) -> Vec<Placed> {
-    poison.looks.iter().filter(|placed| matches!(placed.place, LookPlace::Stage(_))).cloned().collect()
+/// Looks of a poison that the first `stages` stages of its pass make: at elements, and at the states of a softmax.
+fn during_stages(pass: &Pass, poison: &Poison, stages: usize) -> Vec<Placed> {
+    let is_early = |placed: &&Placed| match placed.place {
+        LookPlace::Stage(stage) => stage < stages,
+        _ => placed.look.kind == LookKind::Softmax && is_listed(pass, placed.look.node, stages),
+    };
+    poison.looks.iter().filter(is_early).cloned().collect()
 }
 
-/// Row reductions that a pass reads.
-fn reductions(program: &Program, pass: &Pass) -> Vec<NodeId> {
+/// Whether one of the first `stages` stages computes a reduction.
+fn is_listed(pass: &Pass, id: NodeId, stages: usize) -> bool {
+    pass.stages.iter().take(stages).any(|stage| stage.reduces.contains(&id))
+}
+
+/// Row reductions that a pass reads, of its first `stages` stages.
+fn reductions(program: &Program, pass: &Pass, stages: usize) -> Vec<NodeId> {
     let nodes = program.within(pass, &super::roots(program, pass));
-    nodes.into_iter().filter(|id| matches!(program.node(*id), Node::Reduce(..))).collect()
+    let listed = |id: NodeId| is_listed(pass, id, stages);
+    let is_early = |id: NodeId| listed(id) || program.online_partner(id).is_some_and(listed);
+    nodes.into_iter().filter(|id| matches!(program.node(*id), Node::Reduce(..)) && is_early(*id)).collect()
 }
 
 /// Whether all sums that a poison's looks and condition read are known before a pass.
