@@ -208,6 +208,8 @@ impl Coverage {
             Part::Tree(tree) => {
                 match tree {
                     Tree::Op(op, _) => self.add("operations", format!("{op:?}")),
+                    Tree::Clamp(..) => self.add("operations", "clamp"),
+                    Tree::Powi(..) => self.add("operations", "powi"),
                     Tree::Select(..) => self.add("operations", "Select"),
                     Tree::Masked(..) => self.add("operations", "masked"),
                     Tree::Truth(_) => self.add("operations", "ToFloat"),
@@ -245,6 +247,8 @@ impl Coverage {
         let folds = [Fold::Sum, Fold::Mean, Fold::Max, Fold::Min, Fold::ArgMax, Fold::LogSumExp];
         self.expect("operations", folds.iter().map(|fold| format!("row {fold:?}")));
         let rest = [
+            "clamp",
+            "powi",
             "masked",
             "softmax",
             "at(label)",

@@ -59,6 +59,15 @@ pub fn apply(op: Op, [a, da]: Dual, [b, db]: Dual) -> Dual {
     }
 }
 
+/// A value within bounds, of which the upper one counts where they are in the wrong order; at a bound it is itself.
+pub fn clamp(x: Dual, low: Dual, high: Dual) -> Dual {
+    if x[0].is_nan() || low[0].is_nan() || high[0].is_nan() {
+        return NAN;
+    }
+    let raised = if x[0] < low[0] { low } else { x };
+    if raised[0] > high[0] { high } else { raised }
+}
+
 /// A row to one number.
 pub fn fold_row(fold: Fold, x: &[Dual]) -> Dual {
     if x.iter().any(|x| x[0].is_nan()) {
