@@ -4,8 +4,9 @@
 //! options and its reduction. `Loss::build` turns it into expressions for one problem.
 //!
 //! Each file uses those before it: `declaration`, `given`, `build`, `reduction`, `definition`; the losses themselves
-//! are here, and in `shapes` the shapes that they take.
+//! are here, their shapes in `shapes`, their sums and multiples in `arithmetic`.
 
+mod arithmetic;
 mod build;
 mod declaration;
 mod definition;
@@ -114,18 +115,33 @@ impl Loss {
 
     /// Its name; for a weighted sum, the sum of the names.
     pub fn name(&self) -> String {
-        self.sum_of(|term| if term.weight == 1.0 { String::new() } else { format!("{}*", term.weight) })
+        self.sum_of(|term| term.weight)
     }
 
     /// Its name without the weights of a sum.
     pub(crate) fn title(&self) -> String {
-        self.sum_of(|_| String::new())
+        self.sum_of(|_| 1.0)
     }
 
-    fn sum_of(&self, weight: impl Fn(&Term) -> String) -> String {
-        let scale = |term: &Term| term.scale.as_ref().map_or_else(String::new, |scale| format!("{scale}*"));
-        let term = |term: &Term| format!("{}{}{}", weight(term), scale(term), term.definition.name);
-        self.terms.iter().map(term).collect::<Vec<_>>().join(" + ")
+    fn sum_of(&self, weight: impl Fn(&Term) -> f64) -> String {
+        let mut sum = String::new();
+        for (index, term) in self.terms.iter().enumerate() {
+            let (weight, is_first) = (weight(term), index == 0);
+            sum += match (weight < 0.0, is_first) {
+                (true, true) => "-",
+                (true, false) => " - ",
+                (false, true) => "",
+                (false, false) => " + ",
+            };
+            if weight.abs() != 1.0 {
+                sum += &format!("{}*", weight.abs());
+            }
+            if let Some(scale) = &term.scale {
+                sum += &format!("{scale}*");
+            }
+            sum += &term.definition.name;
+        }
+        sum
     }
 
     /// The inputs it takes, without repetition.
@@ -391,39 +407,6 @@ impl Loss {
         }
         let what = format!("{} has no extra output", self.name());
         Err(Error::Name { what, name: name.to_owned(), known: self.extras().join(", ") })
-    }
-}
-
-impl<R: Into<Loss>> std::ops::Add<R> for Loss {
-    type Output = Loss;
-    fn add(mut self, other: R) -> Loss {
-        let other = other.into();
-        self.terms.extend(other.terms);
-        self.fault = self.fault.or(other.fault);
-        self
-    }
-}
-
-impl std::ops::Mul<Loss> for f64 {
-    type Output = Loss;
-    fn mul(self, mut loss: Loss) -> Loss {
-        // Each factor is checked, and each product of factors.
-        let mut checked = check_weight(&loss.name(), self);
-        for term in &mut loss.terms {
-            term.weight *= self;
-            checked = checked.and_then(|()| check_weight(&term.definition.name, term.weight));
-        }
-        if let Err(error) = checked {
-            loss.fault.get_or_insert(error);
-        }
-        loss
-    }
-}
-
-impl std::ops::Mul<f64> for Loss {
-    type Output = Loss;
-    fn mul(self, weight: f64) -> Loss {
-        weight * self
     }
 }
 
