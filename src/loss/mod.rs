@@ -325,15 +325,15 @@ impl Loss {
             if let Some(scale) = &term.scale {
                 loss = graph.input(scale, Scope::Scalar, Kind::Float) * loss;
             }
-            if let Some(before) = sum {
-                if before.scope() != loss.scope() {
-                    let message = format!(
-                        "terms of one sum must have one shape; {:?} and {:?} found",
-                        before.scope(),
-                        loss.scope()
-                    );
-                    return Err(Error::Expr { loss: self.name(), message });
-                }
+            // One number is one number, reduced from many or given as one.
+            let shape = |loss: Expr<'_>| loss.scope().max(Scope::Total);
+            if let Some(before) = sum.filter(|before| shape(*before) != shape(loss)) {
+                let (first, second) = (before.scope(), loss.scope());
+                let message = format!(
+                    "terms of one sum must have one shape; {first:?} and {second:?} found (a reduction makes one number \
+                     of each)"
+                );
+                return Err(Error::Expr { loss: self.name(), message });
             }
             sum = Some(sum.map_or(loss, |before| before + loss));
         }
