@@ -1,6 +1,7 @@
 //! The context in which the expression of a loss is built, and its result before the reduction.
 
 use super::declaration::{InputSpec, Value};
+use super::given::Names;
 use crate::error::Error;
 use crate::expr::{Expr, Graph, IntoExpr};
 use std::cell::OnceCell;
@@ -51,6 +52,8 @@ pub struct Build<'g> {
     /// Name of the loss.
     pub(super) loss: &'g str,
     pub(super) inputs: &'g [InputSpec],
+    /// Names that the inputs go by.
+    pub(super) names: &'g Names,
     /// Options by name.
     pub(super) values: &'g BTreeMap<String, Value>,
     /// Prefix of parameter names.
@@ -67,10 +70,11 @@ impl<'g> Build<'g> {
         self.graph
     }
 
-    /// A required input.
+    /// A required input, by the name that the loss declares: [`Loss::rename_input`](crate::Loss::rename_input) does not
+    /// change it here.
     pub fn input(&self, name: &str) -> Expr<'g> {
         match self.inputs.iter().find(|i| i.name == name) {
-            Some(spec) => self.graph.input(name, spec.scope, spec.kind),
+            Some(spec) => self.graph.input(self.names.given(name), spec.scope, spec.kind),
             None => {
                 let known = self.inputs.iter().map(|i| i.name.as_str());
                 self.undeclared("input", name, known);
@@ -81,7 +85,7 @@ impl<'g> Build<'g> {
 
     /// An input that may be absent.
     pub fn optional(&self, name: &str) -> Option<Expr<'g>> {
-        (self.present)(name).map(|_| self.input(name))
+        (self.present)(self.names.given(name)).map(|_| self.input(name))
     }
 
     /// Whether `label` is that class index. A negative index equals no unsigned label.
@@ -114,7 +118,7 @@ impl<'g> Build<'g> {
 
     /// Whether the label's type can hold that index.
     fn fits(&self, label: &str, index: i64) -> bool {
-        let unsigned = (self.present)(label).unwrap_or(false);
+        let unsigned = (self.present)(self.names.given(label)).unwrap_or(false);
         if unsigned { u32::try_from(index).is_ok() } else { i32::try_from(index).is_ok() }
     }
 

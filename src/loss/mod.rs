@@ -4,7 +4,8 @@
 //! options and its reduction. `Loss::build` turns it into expressions for one problem.
 //!
 //! Each file uses those before it: `declaration`, `given`, `build`, `reduction`, `definition`; the losses themselves
-//! are here, their shapes in `shapes`, their sums and multiples in `arithmetic`.
+//! are here, their shapes in `shapes`, their sums and multiples in `arithmetic`, other names for their inputs in
+//! `rename`.
 
 mod arithmetic;
 mod build;
@@ -12,6 +13,7 @@ mod declaration;
 mod definition;
 mod given;
 mod reduction;
+mod rename;
 mod shapes;
 
 pub use crate::shape::RowAxis;
@@ -19,6 +21,7 @@ pub use build::{Build, Denominator, Unreduced};
 pub use declaration::{ClassAxis, Domain, InputSpec, OptionDecl, ParamValue, Value};
 pub(crate) use declaration::{check_option, check_weight};
 pub use definition::{Definition, DefinitionBuilder};
+pub use given::UPSTREAM;
 pub(crate) use given::{check_once, check_read};
 pub use reduction::{MASK, Reduction, SAMPLE_WEIGHT};
 
@@ -26,7 +29,8 @@ use crate::error::{Error, Result};
 use crate::expr::op::Kind;
 use crate::expr::{Expr, Graph};
 use crate::shape::Scope;
-use reduction::reduce;
+use given::Names;
+use reduction::{PerLoss, reduce};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -62,6 +66,7 @@ struct Term {
     weight: f64,
     scale: Option<String>,
     definition: Arc<Definition>,
+    names: Names,
     values: BTreeMap<String, Value>,
     reduction: Reduction,
     class_axis: ClassAxis,
@@ -83,6 +88,24 @@ pub(crate) struct Built<'g> {
     pub denominator: Option<Expr<'g>>,
 }
 
+impl Term {
+    /// The inputs that its definition declares, and its scalars on the GPU.
+    fn inputs(&self) -> Vec<InputSpec> {
+        let given = |input: InputSpec| InputSpec { name: self.names.given(&input.name).to_owned(), ..input };
+        let scalar = |name: &String| InputSpec::required(name, Scope::Scalar, Kind::Float);
+        let divisor = if let Reduction::By(name) = &self.reduction { Some(name) } else { None };
+        let scalars = self.scale.iter().chain(divisor).map(scalar);
+        self.shaped_inputs().map(given).chain(scalars).collect()
+    }
+
+    /// The context of its expression.
+    fn build<'g>(&'g self, graph: &'g Graph, prefix: String, present: &'g dyn Fn(&str) -> Option<bool>) -> Build<'g> {
+        let Definition { name: loss, inputs, .. } = &*self.definition;
+        let Term { names, values, .. } = self;
+        Build { graph, loss, inputs, names, values, prefix, present, fault: OnceCell::new() }
+    }
+}
+
 impl DefinitionBuilder {
     /// The expression, and with it the loss.
     pub fn expr<F>(self, build: F) -> Loss
@@ -100,9 +123,16 @@ impl DefinitionBuilder {
         let definition = self.finish(Box::new(build));
         let fault = definition.check().err();
         let values = definition.options.iter().map(|o| (o.name.clone(), o.default.clone())).collect();
-        let (weight, scale, definition) = (1.0, None, Arc::new(definition));
-        let (reduction, class_axis) = (Reduction::Mean, ClassAxis::One);
-        let term = Term { weight, scale, definition, values, reduction, class_axis, broadcast: false };
+        let term = Term {
+            weight: 1.0,
+            scale: None,
+            definition: Arc::new(definition),
+            names: Names::default(),
+            values,
+            reduction: Reduction::Mean,
+            class_axis: ClassAxis::One,
+            broadcast: false,
+        };
         Loss { terms: vec![term], fault }
     }
 }
@@ -144,17 +174,24 @@ impl Loss {
         sum
     }
 
-    /// The inputs it takes, without repetition.
+    /// The inputs it takes, without repetition, by the names that they go by.
     pub fn inputs(&self) -> Vec<InputSpec> {
         let mut all: Vec<InputSpec> = Vec::new();
-        for term in &self.terms {
-            let scalars =
-                [term.scale.as_ref(), if let Reduction::By(name) = &term.reduction { Some(name) } else { None }];
-            let scalar = |name: &String| InputSpec::required(name, Scope::Scalar, Kind::Float);
-            for input in term.inputs().chain(scalars.into_iter().flatten().map(scalar)) {
-                if !all.iter().any(|known| known.name == input.name) {
-                    all.push(input);
-                }
+        for input in self.terms.iter().flat_map(Term::inputs) {
+            match all.iter_mut().find(|known| known.name == input.name) {
+                Some(known) => known.optional &= input.optional,
+                None => all.push(input),
+            }
+        }
+        all
+    }
+
+    /// Names of the inputs that it takes beside: those that its terms' `sample_weight` and `mask` go by.
+    pub(crate) fn weights_and_masks(&self) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        for name in self.terms.iter().flat_map(|term| [SAMPLE_WEIGHT, MASK].map(|name| term.names.given(name))) {
+            if !all.iter().any(|known| known == name) {
+                all.push(name.to_owned());
             }
         }
         all
@@ -163,10 +200,10 @@ impl Loss {
     /// The input with respect to which gradients are usually taken: the prediction. Keras's losses name the target
     /// first.
     pub fn differentiable(&self) -> Option<String> {
-        let inputs = self.inputs();
-        let predicted = inputs.iter().find(|i| i.name == "y_pred");
-        let first = || inputs.iter().find(|i| i.kind == Kind::Float && i.scope == Scope::Element);
-        predicted.or_else(first).map(|i| i.name.clone())
+        let declared = || self.terms.iter().flat_map(|t| t.definition.inputs.iter().map(|input| (input, &t.names)));
+        let predicted = declared().find(|(input, _)| input.name == "y_pred");
+        let first = || declared().find(|(input, _)| input.kind == Kind::Float && input.scope == Scope::Element);
+        predicted.or_else(first).map(|(input, names)| names.given(&input.name).to_owned())
     }
 
     /// The options of its first term.
@@ -307,15 +344,15 @@ impl Loss {
         let mut sum: Option<Expr<'g>> = None;
         let mut denominator = None;
         for (index, term) in self.terms.iter().enumerate() {
-            let Definition { name, inputs, build, .. } = &*term.definition;
-            let prefix = self.prefix(index);
-            let b = Build { graph, loss: name, inputs, values: &term.values, prefix, present, fault: OnceCell::new() };
+            let Definition { name, build, .. } = &*term.definition;
+            let b = term.build(graph, self.prefix(index), present);
             let unreduced = build(&b).within(graph);
             if let Some(error) = b.fault.into_inner() {
                 return Err(error);
             }
             self.check_inputs_are_read(graph, index, present)?;
-            let (mut loss, divided_by) = reduce(graph, name, &term.reduction, unreduced, present)?;
+            let per_loss = PerLoss { loss: name, names: &term.names, present };
+            let (mut loss, divided_by) = reduce(graph, &per_loss, &term.reduction, unreduced)?;
             if index == 0 {
                 denominator = divided_by;
             }
@@ -353,21 +390,22 @@ impl Loss {
 
     /// An error for a required input that neither the expression nor an extra output reads.
     fn check_inputs_are_read(&self, graph: &Graph, index: usize, present: &dyn Fn(&str) -> Option<bool>) -> Result<()> {
-        let Definition { name: loss, inputs, extras, .. } = &*self.terms[index].definition;
-        let declared = graph.inputs();
-        let unread = inputs.iter().filter(|input| !input.optional && !declared.iter().any(|d| d.name == input.name));
-        let unread: Vec<&InputSpec> = unread.collect();
-        if unread.is_empty() {
+        let term = &self.terms[index];
+        let Definition { name: loss, inputs, extras, .. } = &*term.definition;
+        let is_read = |graph: &Graph, input: &InputSpec| {
+            let given = term.names.given(&input.name);
+            graph.inputs().iter().any(|read| read.name == given)
+        };
+        let mut unread = inputs.iter().filter(|input| !input.optional && !is_read(graph, input)).peekable();
+        if unread.peek().is_none() {
             return Ok(());
         }
         let scratch = Graph::new();
-        let (values, prefix) = (&self.terms[index].values, String::new());
-        let b = Build { graph: &scratch, loss, inputs, values, prefix, present, fault: OnceCell::new() };
+        let b = term.build(&scratch, String::new(), present);
         for (_, extra) in extras {
             let _ = extra(&b);
         }
-        let declared = scratch.inputs();
-        match unread.iter().find(|input| !declared.iter().any(|d| d.name == input.name)) {
+        match unread.find(|input| !is_read(&scratch, input)) {
             None => Ok(()),
             Some(input) => {
                 let message = format!("declares the input `{}` and never reads it", input.name);
@@ -389,10 +427,9 @@ impl Loss {
         name: &str,
     ) -> Result<Expr<'g>> {
         for (index, term) in self.terms.iter().enumerate() {
-            let Definition { name: loss, inputs, extras, .. } = &*term.definition;
+            let Definition { name: loss, extras, .. } = &*term.definition;
             let Some((_, build)) = extras.iter().find(|(known, _)| known == name) else { continue };
-            let prefix = self.prefix(index);
-            let b = Build { graph, loss, inputs, values: &term.values, prefix, present, fault: OnceCell::new() };
+            let b = term.build(graph, self.prefix(index), present);
             let extra = build(&b);
             if let Some(error) = b.fault.into_inner() {
                 return Err(error);

@@ -26,6 +26,12 @@ macro_rules! loss_with_options {
                 $Type(self.0.broadcast(yes))
             }
 
+            /// Lets an input go by another name, as [`Loss::rename_input`](crate::loss::Loss::rename_input).
+            #[must_use]
+            pub fn rename_input(self, from: &str, to: &str) -> Self {
+                $Type(self.0.rename_input(from, to))
+            }
+
             /// Multiplies by a scalar on the GPU, as [`Loss::scaled_by`](crate::loss::Loss::scaled_by).
             #[must_use]
             pub fn scaled_by(self, input: &str) -> Self {

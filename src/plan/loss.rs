@@ -46,7 +46,7 @@ impl PreparedLoss {
         check_once("input of the plan", spec.inputs.iter().map(|i| i.0.as_str()))?;
         check_once("element type of a gradient", spec.grad_dtypes.iter().map(|g| g.0.as_str()))?;
         for (input, dtype, _) in &spec.inputs {
-            check_input(&name, &known, input, *dtype)?;
+            check_input(loss, &known, input, *dtype)?;
         }
         for input in known.iter().filter(|i| !i.optional) {
             if !spec.inputs.iter().any(|(name, ..)| *name == input.name) {
@@ -356,7 +356,7 @@ impl Prepared for PreparedLoss {
         let (known, name) = (self.loss.inputs(), &self.program.name);
         check_once("input", given.iter().map(|input| input.0))?;
         for &(input, dtype, _) in given {
-            check_input(name, &known, input, dtype)?;
+            check_input(&self.loss, &known, input, dtype)?;
             if self.program.input(input).is_none() {
                 let what = "the plan was made without the input".to_owned();
                 let planned: Vec<&str> = self.program.inputs.iter().map(|i| i.name.as_str()).collect();

@@ -89,6 +89,9 @@ impl Coverage {
         if problem.terms.len() > 1 {
             self.add("losses", "several terms");
         }
+        if problem.terms.iter().any(|term| term.renamed) {
+            self.add("losses", "renamed inputs");
+        }
         if problem.scaled_by.is_some() {
             self.add("losses", "scaled_by");
         }

@@ -65,11 +65,12 @@ pub fn draw(seed: u64) -> Problem {
     }
     let reduction = reduction(random);
     let several = forms.len() > 1;
-    let terms = forms.into_iter().map(|form| {
+    let terms = forms.into_iter().enumerate().map(|(place, form)| {
         let weight = if several || random.one_in(8) { random.pick(&[0.3, 0.7, 1.0, -2.0]) } else { 1.0 };
         let own = several && reduction != Reduction::None && random.one_in(3);
         let other = random.pick(&[Reduction::Sum, Reduction::Mean]);
-        Term { weight, form, reduction: if own { other } else { reduction.clone() } }
+        let renamed = place > 0 && matches!(form, Form::Catalogue { .. }) && random.one_in(3);
+        Term { weight, form, reduction: if own { other } else { reduction.clone() }, renamed }
     });
     let mut problem = Problem {
         terms: terms.collect(),

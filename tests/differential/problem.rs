@@ -37,6 +37,25 @@ pub struct Term {
     pub weight: f64,
     pub form: Form,
     pub reduction: Reduction,
+    /// Whether it has a prediction and a target of its own, by other names than those of the other terms.
+    pub renamed: bool,
+}
+
+/// What the inputs of a renamed term are called more.
+const OWN: &str = "own_";
+
+impl Term {
+    /// The loss with the inputs of this term.
+    fn renamed(&self, loss: Loss) -> Loss {
+        let names: Vec<String> = loss.inputs().into_iter().map(|input| input.name).collect();
+        let own = names.iter().filter(|name| self.renamed && ["input", "target"].contains(&name.as_str()));
+        own.fold(loss, |loss, name| loss.rename_input(name, &format!("{OWN}{name}")))
+    }
+
+    /// The name that the loss itself declares for an input.
+    pub fn declared<'n>(&self, name: &'n str) -> &'n str {
+        name.strip_prefix(OWN).unwrap_or(name)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -229,7 +248,7 @@ impl Form {
 impl Problem {
     /// The loss of a term, as the problem lays it out.
     pub fn loss_of(&self, term: &Term) -> Loss {
-        let loss = term.form.loss().broadcast(self.broadcasts);
+        let loss = term.renamed(term.form.loss().broadcast(self.broadcasts));
         match self.classes_last && loss.row_axis() == RowAxis::Class {
             true => loss.class_axis(ClassAxis::Last),
             false => loss,
@@ -330,7 +349,8 @@ impl fmt::Display for Problem {
                     format!("[{tree}] (row axis {row_axis:?}{params})")
                 }
             };
-            format!("{weight}{form} reduced by {:?}", term.reduction)
+            let own = if term.renamed { ", of inputs of its own" } else { "" };
+            format!("{weight}{form} reduced by {:?}{own}", term.reduction)
         });
         write!(f, "  loss: {}", terms.collect::<Vec<_>>().join("\n      + "))?;
         if let Some(name) = self.scaled_by {

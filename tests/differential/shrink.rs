@@ -81,6 +81,7 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
     }
     for k in 0..problem.terms.len() {
         with(&|p| p.terms[k].weight = 1.0);
+        with(&|p| p.terms[k].renamed = false);
         if let Form::Catalogue { options, .. } = &problem.terms[k].form {
             for option in 0..options.len() {
                 with(&|p| {

@@ -38,11 +38,10 @@ pub fn inputs(problem: &mut Problem, random: &mut Random) {
         if spec.optional && random.one_in(2) {
             continue;
         }
-        let of_term = |term: &&Term| term.form.loss().inputs().iter().any(|i| i.name == spec.name);
-        let form = problem.terms.iter().find(of_term).map(|term| &term.form);
-        let values = match form {
+        let of_term = |term: &&Term| problem.loss_of(term).inputs().iter().any(|i| i.name == spec.name);
+        let values = match problem.terms.iter().find(of_term) {
             _ if spec.kind == Kind::Int => Values::Label,
-            Some(form) => values_of(form, &spec.name),
+            Some(term) => values_of(&term.form, term.declared(&spec.name)),
             None => Values::Scale,
         };
         specs.push((spec.name, spec.scope, values, spec.shape_rule));
