@@ -192,6 +192,9 @@ impl<'g> Expr<'g> {
         minimum Minimum;
         /// x · ln y, and 0 where x = 0.
         xlogy Xlogy;
+        /// x · y, and 0 where x = 0, however large y is: a share of 0 leaves out what is infinite. NaN gives NaN. Its
+        /// derivatives multiply the adjoint likewise, the adjoint first: where that is 0, they are.
+        times Times;
         /// x < y.
         lt Lt;
         /// x ≤ y.

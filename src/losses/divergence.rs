@@ -1,9 +1,9 @@
 //! Divergences between distributions, and distillation, which minimises one.
 
 use super::entry::{Entry, Range};
+use super::of_input_and_target;
 use super::options::loss_with_options;
 use super::softmax::{label_nll, over_labels};
-use super::{of_input_and_target, times};
 use crate::expr::Expr;
 use crate::loss::Value::{Flag, Index, Num};
 use crate::loss::{Domain, Loss, ParamValue};
@@ -54,7 +54,7 @@ pub(super) const ENTRIES: &[Entry] = &[
 pub fn kl_div() -> KlDiv {
     let loss = of_input_and_target("kl_div").flag("log_target", false).expr(|b| {
         let (x, t) = (b.input("input"), b.input("target"));
-        if b.flag("log_target") { relative_entropy(t, x) } else { t.xlogy(t) - times(t, x) }
+        if b.flag("log_target") { relative_entropy(t, x) } else { t.xlogy(t) - t.times(x) }
     });
     KlDiv(loss)
 }

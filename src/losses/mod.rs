@@ -97,13 +97,6 @@ fn weighted<'g>(b: &Build<'g>, value: Expr<'g>) -> Expr<'g> {
     b.optional("weight").map_or(value, |weight| weight * value)
 }
 
-/// `a·x`, and 0 where `a` is 0 and `x` infinite: what has no share does not count, however far off it is. The
-/// derivatives are those of the product.
-fn times<'g>(a: Expr<'g>, x: Expr<'g>) -> Expr<'g> {
-    let without_share = a.equals(0.0).and(x.abs().gt(3.0e38));
-    without_share.select(0.0, a * x).with_gradient(a, x).with_gradient(x, a)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 
 use super::entry::{Entry, Range};
 use super::options::loss_with_options;
-use super::{of_input_and_target, of_true_and_predicted, times, weighted};
+use super::{of_input_and_target, of_true_and_predicted, weighted};
 use crate::expr::{Expr, Extent};
 use crate::loss::Value::{Flag, Num};
 use crate::loss::{Denominator, Domain, Loss, ParamValue, Unreduced};
@@ -272,7 +272,7 @@ pub fn poisson_nll() -> PoissonNll {
     let definition = of_input_and_target("poisson_nll").flag("log_input", true).flag("full", false);
     let loss = definition.param("eps", 1e-8, Domain::NonNegative).expr(|b| {
         let (x, t) = (b.input("input"), b.input("target"));
-        let value = if b.flag("log_input") { x.exp() - times(t, x) } else { x - times(t, (x + b.param("eps")).log()) };
+        let value = if b.flag("log_input") { x.exp() - t.times(x) } else { x - t.times((x + b.param("eps")).log()) };
         if !b.flag("full") {
             return value;
         }

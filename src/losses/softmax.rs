@@ -2,7 +2,7 @@
 
 use super::entry::{Entry, Range, Ranges};
 use super::options::loss_with_options;
-use super::{of_input_and_target, times, weighted};
+use super::{of_input_and_target, weighted};
 use crate::expr::{Expr, Extent};
 use crate::loss::Value::{Index, Num};
 use crate::loss::{Build, DefinitionBuilder, Denominator, Domain, Loss, ParamValue, Unreduced};
@@ -99,7 +99,7 @@ pub fn cross_entropy() -> CrossEntropy {
         let label_weight = weight.map(|w| w.at(y));
         let mut value = label_nll(z, y);
         if let Some(w) = label_weight {
-            value = times(w, value);
+            value = w.times(value);
         }
         if b.value("label_smoothing") != 0.0 {
             let share = b.param("label_smoothing");
@@ -221,7 +221,7 @@ fn nll_of_all<'g>(z: Expr<'g>, y: Expr<'g>, weight: Option<Expr<'g>>) -> Expr<'g
     let origin = z.at(y).gt(-3.0e38).select(z.at(y), 0.0).detach();
     let lse = z.logsumexp_shifted() - (origin - z.max().detach());
     match weight {
-        Some(w) => w.sum() * lse - times(w, z - origin).sum(),
+        Some(w) => w.sum() * lse - w.times(z - origin).sum(),
         None => z.graph().count(Extent::Cols) * lse - (z - origin).sum(),
     }
 }
@@ -359,7 +359,7 @@ pub fn cross_entropy_prob() -> CrossEntropyProb {
         let (q, x) = (weighted(b, t), b.input("input"));
         // What a probability of 0 is to have counts for nothing, whatever its logit is.
         let (log_p, total) = (x.log_softmax(), q.sum());
-        let value = -times(q, log_p);
+        let value = -q.times(log_p);
         // `p·Σq − q` cancels where p is near 1, as p − 1 does not.
         let p = x.softmax();
         let d_input = p.gt(0.5).select(total * (p - 1.0) + (total - q), total * p - q);
@@ -404,7 +404,7 @@ pub fn nll() -> Nll {
         let y = b.input("target");
         let label_weight = b.optional("weight").map(|w| w.at(y));
         let log_likelihood = b.input("input").at(y);
-        let value = -label_weight.map_or(log_likelihood, |w| times(w, log_likelihood));
+        let value = -label_weight.map_or(log_likelihood, |w| w.times(log_likelihood));
         over_labels(b, value, label_weight)
     });
     Nll(loss)

@@ -31,6 +31,10 @@ pub fn apply(op: Op, [a, da]: Dual, [b, db]: Dual) -> Dual {
         Op::Add => [a + b, da + db],
         Op::Sub => [a - b, da - db],
         Op::Mul => [a * b, da * b + a * db],
+        Op::Times => {
+            let times = |a: f64, b: f64| if a == 0.0 && b.is_infinite() { 0.0 } else { a * b };
+            [times(a, b), times(da, b) + times(db, a)]
+        }
         Op::Div => [a / b, (da - a / b * db) / b],
         Op::Pow if a.is_nan() || b.is_nan() => NAN,
         Op::Pow => {

@@ -276,6 +276,7 @@ fn apply<'g>(op: Op, x: &[Expr<'g>]) -> Expr<'g> {
         Op::Maximum => x[0].maximum(x[1]),
         Op::Minimum => x[0].minimum(x[1]),
         Op::Xlogy => x[0].xlogy(x[1]),
+        Op::Times => x[0].times(x[1]),
         other => panic!("no tree holds {other:?} as an operation of numbers"),
     }
 }

@@ -84,7 +84,7 @@ impl<'r> Grower<'r> {
             }
             5..=8 => {
                 let (a, b) = (self.grow(scope, d), self.grow(scope, d));
-                let op = self.random.pick(&[Op::Add, Op::Sub, Op::Mul, Op::Mul, Op::Maximum, Op::Minimum]);
+                let op = self.random.pick(&[Op::Add, Op::Sub, Op::Mul, Op::Times, Op::Maximum, Op::Minimum]);
                 binary(op, tame(a, 100.0), tame(b, 100.0))
             }
             9 => {
