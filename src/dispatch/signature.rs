@@ -1,6 +1,7 @@
 //! Inputs, outputs and parameters of an operator, by name.
 
 use crate::codegen::Mode;
+use crate::error::Error;
 use crate::expr::{InputDecl, ParamDecl};
 use crate::lower::OutputKind;
 use crate::shape::{DType, RowAxis, Scope};
@@ -46,6 +47,13 @@ impl Signature {
     /// Index of an input by name.
     pub fn input(&self, name: &str) -> Option<usize> {
         self.inputs.iter().position(|input| input.name == name)
+    }
+
+    /// The error of a parameter that there is not.
+    pub fn no_param(&self, name: &str) -> Error {
+        let known: Vec<&str> = self.params.iter().map(|param| param.decl.name.as_str()).collect();
+        let what = format!("{} has no parameter", self.name);
+        Error::Name { what, name: name.to_owned(), known: known.join(", ") }
     }
 
     /// Name of an output, for messages.

@@ -404,6 +404,12 @@ fn reaches(mask: Expr<'_>, scope: Scope) -> bool {
     mask.scope().join(scope) == scope
 }
 
+/// Whether a value is made of literals and counts alone: it is not 0 now and then, and needs no selection.
+fn is_fixed(x: Expr<'_>) -> bool {
+    let graph = x.graph();
+    x.scope() <= Scope::Param && !graph.reachable(&[x.id]).iter().any(|id| matches!(graph.node(*id), Node::Param(_)))
+}
+
 /// The adjoint of operand `index`: `adjoint` times the partial derivative.
 pub(super) fn vjp<'g>(
     op: Op,
@@ -440,8 +446,7 @@ pub(super) fn vjp<'g>(
         Op::Sub if index == 0 => adjoint,
         Op::Sub => -adjoint,
         Op::Mul => adjoint * operand(1 - index),
-        // A factor that no tensor decides is as good as a number: it costs no selection.
-        Op::Times if adjoint.scope() <= Scope::Param => adjoint * operand(1 - index),
+        Op::Times if is_fixed(adjoint) => adjoint * operand(1 - index),
         Op::Times => adjoint.times(operand(1 - index)),
         Op::Div if index == 0 => adjoint / operand(1),
         Op::Div => -(adjoint * out / operand(1)),

@@ -1,6 +1,6 @@
 //! Sums and multiples of losses.
 
-use super::declaration::{ParamValue, check_weight};
+use super::declaration::{ParamValue, check_weight, refused_scalar};
 use super::{Loss, Term};
 use crate::error::Error;
 use std::iter::Sum;
@@ -17,6 +17,16 @@ impl Loss {
         if let Err(error) = checked {
             self.fault.get_or_insert(error);
         }
+        self
+    }
+
+    /// Every term times a scalar on the GPU.
+    fn times_scalar(mut self, input: &str) -> Loss {
+        if let Some(allowed) = refused_scalar(input) {
+            let (loss, param, found) = (self.name(), "weight".to_owned(), format!("the scalar `{input}`"));
+            self.fault.get_or_insert(Error::Param { loss, param, found, allowed });
+        }
+        self.terms.iter_mut().for_each(|term| term.scales.push(input.to_owned()));
         self
     }
 }
@@ -50,6 +60,7 @@ impl<W: Into<ParamValue>> Mul<W> for Loss {
     fn mul(self, weight: W) -> Loss {
         match weight.into() {
             ParamValue::Number(weight) => self.times(weight),
+            ParamValue::Scalar(input) => self.times_scalar(&input),
         }
     }
 }

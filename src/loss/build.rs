@@ -3,7 +3,9 @@
 use super::declaration::{InputSpec, Value};
 use super::given::Names;
 use crate::error::Error;
+use crate::expr::op::Kind;
 use crate::expr::{Expr, Graph, IntoExpr};
+use crate::shape::Scope;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
@@ -64,6 +66,13 @@ pub struct Build<'g> {
     pub(super) fault: OnceCell<Error>,
 }
 
+/// A numeric option.
+enum Number<'g> {
+    Known(f64),
+    /// The name of the scalar on the GPU.
+    Scalar(&'g str),
+}
+
 impl<'g> Build<'g> {
     /// The graph, for constants, counts and `col_index`.
     pub fn graph(&self) -> &'g Graph {
@@ -122,15 +131,31 @@ impl<'g> Build<'g> {
         if unsigned { u32::try_from(index).is_ok() } else { i32::try_from(index).is_ok() }
     }
 
-    /// A number as a uniform.
+    /// A numeric option as a uniform, or as the scalar on the GPU that it was given as.
     pub fn param(&self, name: &str) -> Expr<'g> {
-        self.graph.param(&format!("{}{name}", self.prefix), self.value(name))
+        match self.number(name) {
+            Some(Number::Known(x)) => self.graph.param(&format!("{}{name}", self.prefix), x),
+            Some(Number::Scalar(input)) => self.graph.input(input, Scope::Scalar, Kind::Float),
+            None => self.graph.constant(f64::NAN),
+        }
     }
 
-    /// A number's value when the plan is made: to choose the expression with, not to compute with.
-    pub fn value(&self, name: &str) -> f64 {
-        let number = |value: &Value| if let Value::Num(x) = value { Some(*x) } else { None };
-        self.option(name, "a number", number).unwrap_or(f64::NAN)
+    /// A number's value when the plan is made: to choose the expression with, not to compute with. `None` where it is a
+    /// scalar on the GPU: the expression must then be right for every value.
+    pub fn value(&self, name: &str) -> Option<f64> {
+        match self.number(name)? {
+            Number::Known(x) => Some(x),
+            Number::Scalar(_) => None,
+        }
+    }
+
+    fn number(&self, name: &str) -> Option<Number<'g>> {
+        let number = |value: &'g Value| match value {
+            Value::Num(x) => Some(Number::Known(*x)),
+            Value::Scalar(input) => Some(Number::Scalar(input)),
+            _ => None,
+        };
+        self.option(name, "a number", number)
     }
 
     /// A class index when the plan is made, as [`Build::value`]. To compare labels with it, use
@@ -147,7 +172,7 @@ impl<'g> Build<'g> {
     }
 
     /// The value of an option; a fault if the loss has no such option, or one of another type.
-    fn option<T>(&self, name: &str, wanted: &str, get: impl Fn(&Value) -> Option<T>) -> Option<T> {
+    fn option<T>(&self, name: &str, wanted: &str, get: impl Fn(&'g Value) -> Option<T>) -> Option<T> {
         let Some(value) = self.values.get(name) else {
             self.undeclared("option", name, self.values.keys().map(String::as_str));
             return None;

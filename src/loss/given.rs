@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 
 /// Name of the upstream gradient as an input: of a plan, not of a term.
 pub const UPSTREAM: &str = "upstream";
+/// An input that every loss takes: one weight per loss value.
+pub const SAMPLE_WEIGHT: &str = "sample_weight";
+/// An input that every loss takes: one value per loss value; 0 leaves the loss out.
+pub const MASK: &str = "mask";
 
 /// Names that the inputs of a term go by, for those that were renamed: from the name that its definition declares.
 #[derive(Clone, Debug, Default)]

@@ -21,9 +21,9 @@ pub use build::{Build, Denominator, Unreduced};
 pub use declaration::{ClassAxis, Domain, InputSpec, OptionDecl, ParamValue, Value};
 pub(crate) use declaration::{check_option, check_weight};
 pub use definition::{Definition, DefinitionBuilder};
-pub use given::UPSTREAM;
+pub use given::{MASK, SAMPLE_WEIGHT, UPSTREAM};
 pub(crate) use given::{check_once, check_read};
-pub use reduction::{MASK, Reduction, SAMPLE_WEIGHT};
+pub use reduction::Reduction;
 
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
@@ -64,7 +64,8 @@ pub struct Loss {
 #[derive(Clone)]
 struct Term {
     weight: f64,
-    scale: Option<String>,
+    /// Scalars on the GPU that multiply it.
+    scales: Vec<String>,
     definition: Arc<Definition>,
     names: Names,
     values: BTreeMap<String, Value>,
@@ -94,8 +95,17 @@ impl Term {
         let given = |input: InputSpec| InputSpec { name: self.names.given(&input.name).to_owned(), ..input };
         let scalar = |name: &String| InputSpec::required(name, Scope::Scalar, Kind::Float);
         let divisor = if let Reduction::By(name) = &self.reduction { Some(name) } else { None };
-        let scalars = self.scale.iter().chain(divisor).map(scalar);
+        let options = self.option_scalars().map(|(_, name)| name);
+        let scalars = options.chain(&self.scales).chain(divisor).map(scalar);
         self.shaped_inputs().map(given).chain(scalars).collect()
+    }
+
+    /// Options that are scalars on the GPU: the name of each, and of the input.
+    fn option_scalars(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.values.iter().filter_map(|(option, value)| match value {
+            Value::Scalar(input) => Some((option, input)),
+            _ => None,
+        })
     }
 
     /// The context of its expression.
@@ -125,7 +135,7 @@ impl DefinitionBuilder {
         let values = definition.options.iter().map(|o| (o.name.clone(), o.default.clone())).collect();
         let term = Term {
             weight: 1.0,
-            scale: None,
+            scales: Vec::new(),
             definition: Arc::new(definition),
             names: Names::default(),
             values,
@@ -166,7 +176,7 @@ impl Loss {
             if weight.abs() != 1.0 {
                 sum += &format!("{}*", weight.abs());
             }
-            if let Some(scale) = &term.scale {
+            for scale in &term.scales {
                 sum += &format!("{scale}*");
             }
             sum += &term.definition.name;
@@ -251,18 +261,18 @@ impl Loss {
         self
     }
 
-    /// Multiplies by a scalar on the GPU, an input of this name: a task weight that may change every step.
+    /// Multiplies by a number, or by a scalar on the GPU, an input of that name: a task weight that may change every step,
+    /// or be learned. `loss * factor` does the same.
+    ///
+    /// ```
+    /// use wgloss::losses;
+    /// let loss = losses::mse().scaled_by("task") + 0.5 * losses::l1() * "annealing";
+    /// assert_eq!(loss.name(), "task*mse + 0.5*annealing*l1");
+    /// assert!(loss.inputs().iter().any(|input| input.name == "task"));
+    /// ```
     #[must_use]
-    pub fn scaled_by(mut self, input: &str) -> Loss {
-        for term in &mut self.terms {
-            if let Some(known) = &term.scale {
-                let message = format!("scaled by `{known}` already; multiply the two scalars on the GPU");
-                let loss = term.definition.name.clone();
-                self.fault.get_or_insert(Error::Expr { loss, message });
-            }
-            term.scale = Some(input.to_owned());
-        }
-        self
+    pub fn scaled_by(self, factor: impl Into<ParamValue>) -> Loss {
+        self * factor
     }
 
     /// Sets an option by name, in every term that has it. A prefix names one term: `huber.delta`, or `huber#2.delta`
@@ -313,12 +323,12 @@ impl Loss {
         }
     }
 
-    /// Declaration of the parameter that the graph knows by this name.
-    pub(crate) fn param_decl(&self, name: &str) -> Option<(String, OptionDecl)> {
+    /// The loss, the declaration and the value of the option that is the parameter of this name.
+    pub(crate) fn param_option(&self, name: &str) -> Option<(&str, &OptionDecl, &Value)> {
         self.terms.iter().enumerate().find_map(|(index, term)| {
             let own = name.strip_prefix(&self.prefix(index))?;
             let decl = term.definition.options.iter().find(|o| o.name == own)?;
-            Some((term.definition.name.clone(), decl.clone()))
+            Some((term.definition.name.as_str(), decl, &term.values[own]))
         })
     }
 
@@ -359,7 +369,7 @@ impl Loss {
             if term.weight != 1.0 {
                 loss = graph.param(&format!("{}weight", self.prefix(index)), term.weight) * loss;
             }
-            if let Some(scale) = &term.scale {
+            for scale in &term.scales {
                 loss = graph.input(scale, Scope::Scalar, Kind::Float) * loss;
             }
             // One number is one number, reduced from many or given as one.
@@ -392,10 +402,13 @@ impl Loss {
     fn check_inputs_are_read(&self, graph: &Graph, index: usize, present: &dyn Fn(&str) -> Option<bool>) -> Result<()> {
         let term = &self.terms[index];
         let Definition { name: loss, inputs, extras, .. } = &*term.definition;
-        let is_read = |graph: &Graph, input: &InputSpec| {
-            let given = term.names.given(&input.name);
-            graph.inputs().iter().any(|read| read.name == given)
-        };
+        let reads = |graph: &Graph, name: &str| graph.inputs().iter().any(|read| read.name == name);
+        if let Some((option, input)) = term.option_scalars().find(|(_, input)| !reads(graph, input)) {
+            let message =
+                format!("its option `{option}` is the scalar `{input}`, and is not read with its other options");
+            return Err(Error::Expr { loss: loss.clone(), message });
+        }
+        let is_read = |graph: &Graph, input: &InputSpec| reads(graph, term.names.given(&input.name));
         let mut unread = inputs.iter().filter(|input| !input.optional && !is_read(graph, input)).peekable();
         if unread.peek().is_none() {
             return Ok(());
@@ -466,7 +479,7 @@ mod tests {
         let names: Vec<String> = graph.params().into_iter().map(|p| p.name).collect();
         assert_eq!(names, ["a.k", "a.weight", "a#2.k"]);
         assert_eq!(built.loss.scope(), Scope::Total);
-        assert_eq!(sum.param_decl("a#2.k").unwrap().1.name, "k");
+        assert_eq!(sum.param_option("a#2.k").unwrap().1.name, "k");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How the losses become one number: weights and masks, sums, and denominators.
 
 use super::build::{Denominator, Unreduced};
-use super::given::Names;
+use super::given::{MASK, Names, SAMPLE_WEIGHT};
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
 use crate::expr::{Expr, Extent, Graph, Node};
@@ -29,11 +29,6 @@ pub enum Reduction {
     /// The sum divided by a scalar on the GPU, an input of this name (a global token count, say).
     By(String),
 }
-
-/// An input that every loss takes: one weight per loss value.
-pub const SAMPLE_WEIGHT: &str = "sample_weight";
-/// An input that every loss takes: one value per loss value; 0 leaves the loss out.
-pub const MASK: &str = "mask";
 
 /// The inputs of a term that no definition declares: one weight and one mask per loss value.
 pub(super) struct PerLoss<'a> {

@@ -1,6 +1,6 @@
 //! Other names for the inputs of a loss.
 
-use super::{InputSpec, Loss, MASK, Reduction, SAMPLE_WEIGHT, Term, UPSTREAM};
+use super::{InputSpec, Loss, MASK, Reduction, SAMPLE_WEIGHT, Term, UPSTREAM, Value};
 use crate::error::{Error, Result};
 
 impl Loss {
@@ -9,7 +9,7 @@ impl Loss {
     ///
     /// The name is the one to bind, plan and ask gradients by from now on, in errors and exports too. Each term also has
     /// a `sample_weight` and a `mask`, which may be renamed as well (two heads, two masks), and the scalars that it was
-    /// given: its divisor ([`Reduction::By`]), its factor. `upstream` belongs to the plan, and keeps its name.
+    /// given: its options, its factors, its divisor ([`Reduction::By`]). `upstream` belongs to the plan, and keeps its name.
     ///
     /// An unknown name comes back as an [`Error::Name`] when the loss is planned; a name that makes two inputs of one
     /// term the same, or that is an input of another scope or kind in another term, as an [`Error::Expr`].
@@ -89,7 +89,11 @@ impl Term {
             self.names.give(declared, to);
         }
         let divisor = if let Reduction::By(name) = &mut self.reduction { Some(name) } else { None };
-        for scalar in self.scale.iter_mut().chain(divisor).filter(|scalar| *scalar == from) {
+        let options = self.values.values_mut().filter_map(|value| match value {
+            Value::Scalar(name) => Some(name),
+            _ => None,
+        });
+        for scalar in options.chain(&mut self.scales).chain(divisor).filter(|scalar| *scalar == from) {
             to.clone_into(scalar);
         }
     }

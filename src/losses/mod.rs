@@ -12,6 +12,10 @@
 //! let loss = wgloss::losses::mse().label_smoothing(0.1);              // a mean squared error has no such option
 //! ```
 //!
+//! A number may be a scalar on the GPU instead, named like an input: `cross_entropy().temperature("t")` reads the scalar
+//! bound as `t`, which may change every step, and has a gradient. The plan is then made for any value; one that turns
+//! something off by another formula (`softcap` 0) needs a plan of its own. See [`ParamValue`](crate::ParamValue).
+//!
 //! Such a type goes wherever a [`&Loss`](Loss) goes. Where the loss is known at run time only, [`by_name`] makes it and
 //! [`Loss::option`] sets its options. A value outside an option's domain is an [`Error`](crate::Error) when the loss is
 //! planned.

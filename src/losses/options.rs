@@ -32,10 +32,10 @@ macro_rules! loss_with_options {
                 $Type(self.0.rename_input(from, to))
             }
 
-            /// Multiplies by a scalar on the GPU, as [`Loss::scaled_by`](crate::loss::Loss::scaled_by).
+            /// Multiplies by a number or a scalar on the GPU, as [`Loss::scaled_by`](crate::loss::Loss::scaled_by).
             #[must_use]
-            pub fn scaled_by(self, input: &str) -> Self {
-                $Type(self.0.scaled_by(input))
+            pub fn scaled_by(self, factor: impl Into<crate::loss::ParamValue>) -> Self {
+                $Type(self.0.scaled_by(factor))
             }
         }
 

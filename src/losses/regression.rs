@@ -134,7 +134,8 @@ pub fn huber(delta: impl Into<ParamValue>) -> Huber {
     let definition = of_input_and_target("huber").optional("weight", Scope::Element);
     let loss = definition.param("delta", 1.0, Domain::Positive).expr(|b| {
         let (r, delta) = (b.input("input") - b.input("target"), b.param("delta"));
-        let clamped = clamp(r, delta);
+        // `r²/2` within ±δ, `δ·(|r| − δ/2)` beyond; its gradient is the clamped residual, shares at a tie included.
+        let clamped = r.maximum(-delta).minimum(delta);
         weighted(b, clamped * (r - 0.5 * clamped))
     });
     Huber(loss).delta(delta)
@@ -168,14 +169,13 @@ loss_with_options! {
 /// ```
 pub fn smooth_l1(beta: impl Into<ParamValue>) -> SmoothL1 {
     let definition = of_input_and_target("smooth_l1");
-    let loss = definition.structural_param("beta", 1.0, Domain::NonNegative, &[0.0]).expr(|b| {
+    let loss = definition.special_param("beta", 1.0, Domain::NonNegative, &[0.0]).expr(|b| {
         let r = b.input("input") - b.input("target");
-        if b.value("beta") == 0.0 {
+        if b.value("beta") == Some(0.0) {
             return r.abs();
         }
         let beta = b.param("beta");
-        let clamped = clamp(r, beta);
-        clamped / beta * (r - 0.5 * clamped)
+        r.abs().lt(beta).select(0.5 * r / beta * r, r.abs() - 0.5 * beta)
     });
     SmoothL1(loss).beta(beta)
 }
@@ -187,12 +187,6 @@ loss_with_options! {
         /// `Error::Param`. No default: [`smooth_l1`]'s argument.
         number beta;
     }
-}
-
-/// `r` within `±bound`. `clamped·(r − clamped/2)` is `r²/2` within, `bound·(|r| − bound/2)` beyond, and its gradient
-/// is the clamped residual, for infinite residuals too: selecting between the two would give ∞·0 there.
-fn clamp<'g>(r: Expr<'g>, bound: Expr<'g>) -> Expr<'g> {
-    r.maximum(-bound).minimum(bound)
 }
 
 /// Logarithm of the hyperbolic cosine: quadratic near zero, the absolute error less ln 2 far out.

@@ -8,7 +8,7 @@ use std::fmt::{self, Write};
 use wgloss::Pinned;
 use wgloss::Upstream;
 use wgloss::internals::expr::op::Op;
-use wgloss::{DType, GradMode, Reduction, RowAxis, Scope, losses};
+use wgloss::{DType, GradMode, Reduction, RowAxis, Scope, Value, losses};
 
 /// Counts by kind and name.
 #[derive(Clone, Debug, Default)]
@@ -76,8 +76,11 @@ impl Coverage {
             self.add("reductions", reduction(&term.reduction));
             match &term.form {
                 Form::Catalogue { options, .. } => {
-                    for (name, _) in options {
+                    for (name, value) in options {
                         self.add("options", name);
+                        if matches!(value, Value::Scalar(_)) {
+                            self.add("options", "on the GPU");
+                        }
                     }
                 }
                 Form::Expression { tree, row_axis, .. } => {

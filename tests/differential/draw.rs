@@ -1,7 +1,7 @@
 //! Problems from seeds.
 
 use super::grow::Grower;
-use super::problem::{Data, Device, FLAVOURS, Flavour, Form, Input, Outputs, Problem, Term, Values};
+use super::problem::{Data, Device, FLAVOURS, Flavour, Form, Input, KNOB, Outputs, Problem, Term, Values};
 use super::random::Random;
 use super::tensors::{FLOATS, gradients, home, inputs};
 use wgloss::{Domain, Loss, Reduction, RowAxis, Scope, Value, losses};
@@ -178,9 +178,11 @@ fn options(name: &str, random: &mut Random) -> Vec<(String, Value)> {
         let value = match decl.default {
             Value::Flag(_) => Value::Flag(random.one_in(2)),
             Value::Index(_) => Value::Index(random.pick(&[None, Some(-100), Some(-1), Some(2), Some(1 << 40)])),
+            Value::Num(_) if random.one_in(6) => Value::Scalar(format!("{KNOB}{}", decl.name)),
             Value::Num(_) if !decl.structural.is_empty() && random.one_in(3) => {
                 Value::Num(random.pick(&decl.structural))
             }
+            Value::Num(_) if !decl.special.is_empty() && random.one_in(3) => Value::Num(random.pick(&decl.special)),
             Value::Num(_) => Value::Num(match (decl.name.as_str(), decl.domain) {
                 ("softcap", _) => random.pick(&[5.0, 30.0]),
                 ("eps", _) => random.pick(&[1e-8, 0.1]),

@@ -41,6 +41,9 @@ pub struct Term {
     pub renamed: bool,
 }
 
+/// What an option that is a scalar on the GPU is called as an input, before the option's name.
+pub const KNOB: &str = "knob_";
+
 /// What the inputs of a renamed term are called more.
 const OWN: &str = "own_";
 
@@ -108,6 +111,8 @@ pub enum Values {
     Mask,
     /// From 0.25 to 2.
     Scale,
+    /// From 0 to 1, and now and then one of them.
+    Share,
     Label,
 }
 
