@@ -101,6 +101,8 @@ pub struct LabelInput {
 /// Data to find the label that a bad status reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labels {
+    /// The status word that reports on them, in the buffer of scalars.
+    pub word: u64,
     /// Sizes of the axes that rows are counted along, outermost first.
     pub axes: Vec<u64>,
     /// Classes of all shards together.
