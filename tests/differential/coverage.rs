@@ -95,6 +95,9 @@ impl Coverage {
         if problem.terms.iter().any(|term| term.renamed) {
             self.add("losses", "renamed inputs");
         }
+        if problem.beside().is_some() {
+            self.add("losses", "beside another");
+        }
         if problem.scaled_by.is_some() {
             self.add("losses", "scaled_by");
         }

@@ -1,7 +1,7 @@
 //! Problems from seeds.
 
 use super::grow::Grower;
-use super::problem::{Data, Device, FLAVOURS, Flavour, Form, Input, KNOB, Outputs, Problem, Term, Values};
+use super::problem::{Data, Device, FLAVOURS, Flavour, Form, Input, KNOB, Outputs, Problem, Side, Term, Values};
 use super::random::Random;
 use super::tensors::{FLOATS, gradients, home, inputs};
 use wgloss::{Domain, Loss, Reduction, RowAxis, Scope, Value, losses};
@@ -85,6 +85,7 @@ pub fn draw(seed: u64) -> Problem {
         capacity: None,
         device,
         pinned: Pinned::default(),
+        beside: None,
         data: Vec::new(),
     };
     inputs(&mut problem, random);
@@ -94,6 +95,7 @@ pub fn draw(seed: u64) -> Problem {
     if random.one_in(3) {
         problem.pinned = pinned(class.is_some(), random);
     }
+    problem.beside = random.one_in(3).then(|| random.pick(&[Side::Before, Side::After]));
     problem.data = data(&problem, random);
     problem
 }

@@ -27,8 +27,17 @@ pub struct Problem {
     pub capacity: Option<usize>,
     pub device: Device,
     pub pinned: Pinned,
+    /// Whether a loss of 0 over other shapes stands beside it, before it or after it.
+    pub beside: Option<Side>,
     /// What the buffers hold, one after the other, for one bound plan.
     pub data: Vec<Data>,
+}
+
+/// Where a loss of 0 stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Before,
+    After,
 }
 
 /// One summand of the loss.
@@ -272,6 +281,15 @@ impl Problem {
         }
     }
 
+    /// The side of a loss of 0 over other shapes, where the problem is one number in one phase with a schedule of its own.
+    pub fn beside(&self) -> Option<Side> {
+        let reduced = self.terms.iter().all(|term| term.reduction != Reduction::None);
+        let whole = !self.outputs.separate && self.upstream != Upstream::PerLoss && self.group_rows.is_none();
+        // The denominator is the first loss's.
+        let fits = |side: &Side| *side == Side::After || !self.outputs.denominator;
+        self.beside.filter(|side| reduced && whole && self.pinned == Pinned::default() && fits(side))
+    }
+
     pub fn is_catalogue(&self) -> bool {
         self.terms.iter().all(|term| matches!(term.form, Form::Catalogue { .. }))
     }
@@ -381,6 +399,9 @@ impl fmt::Display for Problem {
         let outputs = &self.outputs;
         let mut how = vec![format!("limits {:?}", self.device)];
         let mut word = |is: bool, text: String| how.extend(is.then_some(text));
+        if let Some(side) = self.beside() {
+            word(true, format!("a loss of 0 {side:?}"));
+        }
         word(self.upstream != Upstream::One, format!("{UPSTREAM} {:?}", self.upstream));
         word(!outputs.loss, "without_loss".to_owned());
         word(outputs.denominator, "denominator".to_owned());

@@ -64,6 +64,7 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
     if problem.domain.len() <= 2 {
         with(&|p| p.classes_last = false);
     }
+    with(&|p| p.beside = None);
     with(&|p| p.upstream = Upstream::One);
     with(&|p| p.outputs.separate = false);
     with(&|p| p.outputs.loss = true);
