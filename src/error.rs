@@ -74,7 +74,7 @@ pub enum Error {
     LabelOutOfRange {
         /// First row with such a label.
         row: u64,
-        /// The label in the buffer when the status was read; [`Error::UNKNOWN_LABEL`] if it could not be read (a buffer
+        /// The label in the buffer when the status was read, or one of them, if the row has several; [`Error::UNKNOWN_LABEL`] if it could not be read (a buffer
         /// without `COPY_SRC`), or was changed since.
         label: i64,
         /// Number of classes.

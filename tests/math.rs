@@ -123,6 +123,9 @@ fn cases() -> Vec<Case> {
         Case { call: "math_xlogy(x, y)", want: xlogy, bound: 1.8e-7, xs: (0.0, 1e3), y: |_, u| (u * 30.).exp(),
                special: &[(0., 0., 0.), (-0.0, INF, 0.), (0., -1., 0.), (0., NAN, NAN), (NAN, 1., NAN), (2., 0., -INF),
                           (SUBNORMAL, 0., 0.), (1., -1., NAN)] },
+        Case { call: "math_times(x, y)", want: |x, y| x * y, bound: 6e-8, xs: (-1e15, 1e15), y: |_, u| (u * 30.).exp(),
+               special: &[(0., INF, 0.), (-0.0, -INF, 0.), (-INF, 0., NAN), (3., INF, INF), (-2., INF, -INF),
+                          (0., NAN, NAN), (ODD_NAN, 0., NAN), (NAN, INF, NAN), (INF, -INF, -INF), (0., 3e38, 0.)] },
         power((TINY, f32::MAX), 10.0), power((TINY, f32::MAX), 80.0), power((0.5, 2.0), 80.0), power((0.998, 1.001), 80.0),
         power((-1e6, -TINY), 10.0), power((-f32::MAX, -TINY), 80.0), power((-2.0, -0.5), 80.0),
     ]

@@ -2,46 +2,10 @@
 
 mod common;
 
-use common::context;
-use wgloss::Wanted;
-use wgloss::{HostTensor, Loss, Reduction, Scope, Tensor, cpu};
+use common::agree::agree;
+use wgloss::{Loss, Reduction, Scope};
 
 const X: [f32; 8] = [-3.0, -2.0, -1.5, -0.5, 0.5, 1.5, 2.0, 3.0];
-
-/// Loss and gradients with respect to `x` and `y`, on three paths, each element by itself; NaN is NaN.
-fn agree(loss: &Loss, inputs: &[(&str, &[f32])], want: &[(&str, Vec<f64>)]) {
-    let shape = [inputs[0].1.len()];
-    let host: Vec<(&str, HostTensor<'_>)> =
-        inputs.iter().map(|(name, values)| (*name, HostTensor::f32(values, &shape))).collect();
-    let grads: Vec<&str> = want.iter().map(|(name, _)| *name).filter(|name| *name != "loss").collect();
-    let check = |path: &str, name: &str, got: Vec<f64>| {
-        let (_, want) = want.iter().find(|known| known.0 == name).unwrap();
-        for (k, (got, want)) in got.iter().zip(want).enumerate() {
-            let same = got.is_nan() && want.is_nan() || got == want || (got - want).abs() <= 1e-6 * want.abs();
-            assert!(same, "{} on {path}: {name}[{k}] of {inputs:?} is {got}, want {want}", loss.name());
-        }
-    };
-    let wanted =
-        Wanted { loss: true, grads: grads.iter().map(|name| (*name).to_owned()).collect(), ..Wanted::default() };
-    let double = cpu::run::<f64>(loss, &host, &wanted).unwrap();
-    let single = cpu::run::<f32>(loss, &host, &wanted).unwrap();
-    let widened = |values: &[f32]| values.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
-    check("the CPU in f64", "loss", double.loss_values().unwrap().to_vec());
-    check("the CPU in f32", "loss", widened(single.loss_values().unwrap()));
-    for name in &grads {
-        check("the CPU in f64", name, double.grad(name).unwrap().to_vec());
-        check("the CPU in f32", name, widened(single.grad(name).unwrap()));
-    }
-    let Some(ctx) = context() else { return };
-    let tensors: Vec<(&str, Tensor)> =
-        inputs.iter().map(|(name, values)| (*name, Tensor::from_slice(ctx, values, &shape).unwrap())).collect();
-    let tensors: Vec<(&str, &Tensor)> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
-    let out = loss.forward_backward_of(ctx, &tensors, &grads).unwrap();
-    check("the GPU", "loss", widened(&out.loss_values().unwrap()));
-    for name in &grads {
-        check("the GPU", name, widened(&out.grad(name).unwrap().to_vec::<f32>().unwrap()));
-    }
-}
 
 #[test]
 fn constant_integer_powers_take_negative_bases() {
@@ -80,4 +44,29 @@ fn powers_of_two_inputs_agree() {
         ("y", vec![8.0 * 2f64.ln(), 0.5f64.powf(-1.5) * 0.5f64.ln(), 0.0, f64::NAN]),
     ];
     agree(&loss, &[("x", &x), ("y", &y)], &want);
+}
+
+#[test]
+fn integer_powers_multiply() {
+    // Around 0, where a power's derivative is 0 or infinite; −0, whose odd powers are negative.
+    let x = [-3.0f32, -2.0, -1.5, -0.5, -0.0, 0.0, 0.5, 1.5, 2.0];
+    for n in [-5i32, -2, -1, 0, 1, 2, 3, 4, 5, 7, 16, 17] {
+        let loss = Loss::define("power").input("x", Scope::Element).expr(move |b| b.input("x").powi(n));
+        let each = |f: &dyn Fn(f64) -> f64| x.iter().map(|x| f(f64::from(*x))).collect::<Vec<f64>>();
+        let coefficient = f64::from(n);
+        let power = |x: f64, n: i32| (0..n.abs()).fold(1.0, |product, _| product * if n < 0 { 1.0 / x } else { x });
+        let slope = |x: f64| if n == 0 { 0.0 } else { coefficient * power(x, n - 1) };
+        let curve = |x: f64| if n == 0 || n == 1 { 0.0 } else { coefficient * (coefficient - 1.0) * power(x, n - 2) };
+        let want = [("loss", each(&|x| power(x, n))), ("x", each(&slope)), ("x''", each(&curve))];
+        agree(&loss.reduction(Reduction::None), &[("x", &x)], &want);
+    }
+}
+
+#[test]
+fn an_integer_power_of_nan_is_nan() {
+    for n in [-3, 0, 2, 3] {
+        let loss = Loss::define("power").input("x", Scope::Element).expr(move |b| b.input("x").powi(n));
+        let want = [("loss", vec![f64::NAN, if n == 0 { 1.0 } else { 2f64.powi(n) }])];
+        agree(&loss.reduction(Reduction::None), &[("x", &[f32::NAN, 2.0])], &want);
+    }
 }

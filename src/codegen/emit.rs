@@ -162,6 +162,7 @@ pub(super) fn op_text(
         Op::Maximum => pick("max"),
         Op::Minimum => pick("min"),
         Op::Xlogy => format!("math_xlogy{w}({a}, {b})"),
+        Op::Times => format!("math_times{w}({a}, {b})"),
         Op::Lt => format!("{a} < {b}"),
         Op::Le => format!("{a} <= {b}"),
         Op::Eq => format!("{a} == {b}"),

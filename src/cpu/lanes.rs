@@ -131,6 +131,9 @@ vectorised! {
                 let product = a * b.ln_lane::<FMA>();
                 if (a == T::zero()) & !b.is_nan() { T::zero() } else { product }
             }),
+            Op::Times => map2!(a, b, out, |a, b| {
+                if (a == T::zero()) & b.is_infinite() { T::zero() } else { a * b }
+            }),
             _ => map2!(a, b, out, |a, b| op.eval(a, b)),
         }
     }

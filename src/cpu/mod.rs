@@ -35,7 +35,7 @@ pub use output::CpuOutput;
 
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
-use crate::loss::{Loss, MASK, SAMPLE_WEIGHT, check_once, check_read};
+use crate::loss::{Loss, check_once, check_read};
 use crate::lower::{OutputKind, Over, Program, UPSTREAM, Upstream, Wanted, lower};
 use crate::shape::RowAxis;
 use crate::shape::Scope;
@@ -355,8 +355,9 @@ fn find<'t, 'a>(inputs: &'t [(&str, HostTensor<'a>)], name: &str) -> Option<&'t 
 /// An error unless every input that the loss needs is given, and no other.
 fn check_names(loss: &Loss, inputs: &[(&str, HostTensor<'_>)], upstream: Upstream) -> Result<()> {
     let specs = loss.inputs();
+    let beside = loss.weights_and_masks();
     let mut known: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
-    known.extend([SAMPLE_WEIGHT, MASK]);
+    known.extend(beside.iter().map(String::as_str));
     if upstream != Upstream::One {
         known.push(UPSTREAM);
     }

@@ -111,14 +111,14 @@ pub struct Planned<N = u64> {
     pub workspace: N,
     /// Whether the workspace holds states between phases, so that no other bound plan may share it.
     pub keeps_states: bool,
-    /// Words of the buffer of scalars: the status word, then scalar inputs and totals.
+    /// Words of the buffer of scalars: the status word, then scalar inputs and totals; of each loss.
     pub scalar_words: u64,
     /// Scalar inputs of 32 bits: index of the input, and the word that it is copied to before each phase.
     pub scalar_copies: Vec<(usize, u64)>,
     /// Outputs whose values are kept in f32.
     pub kept: Vec<Kept>,
-    /// Labels that the status word reports; `None` if no label indexes a row.
-    pub labels: Option<Labels>,
+    /// Labels that a status word reports, per word; none if no label indexes a row.
+    pub labels: Vec<Labels>,
     /// Bytes that must move: inputs once, outputs once.
     pub bytes: u64,
 }

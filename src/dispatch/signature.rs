@@ -1,6 +1,7 @@
 //! Inputs, outputs and parameters of an operator, by name.
 
 use crate::codegen::Mode;
+use crate::error::Error;
 use crate::expr::{InputDecl, ParamDecl};
 use crate::lower::OutputKind;
 use crate::shape::{DType, RowAxis, Scope};
@@ -48,6 +49,13 @@ impl Signature {
         self.inputs.iter().position(|input| input.name == name)
     }
 
+    /// The error of a parameter that there is not.
+    pub fn no_param(&self, name: &str) -> Error {
+        let known: Vec<&str> = self.params.iter().map(|param| param.decl.name.as_str()).collect();
+        let what = format!("{} has no parameter", self.name);
+        Error::Name { what, name: name.to_owned(), known: known.join(", ") }
+    }
+
     /// Name of an output, for messages.
     pub fn output_name(&self, kind: &OutputKind) -> String {
         output_name(&self.inputs, kind)
@@ -93,6 +101,8 @@ pub struct LabelInput {
 /// Data to find the label that a bad status reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labels {
+    /// The status word that reports on them, in the buffer of scalars.
+    pub word: u64,
     /// Sizes of the axes that rows are counted along, outermost first.
     pub axes: Vec<u64>,
     /// Classes of all shards together.

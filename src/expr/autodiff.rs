@@ -332,11 +332,14 @@ impl<'g> Visit<'_, 'g> {
         }
     }
 
-    /// Whether the derivative with respect to operand `index` depends on no value but parameters.
+    /// Whether the derivative with respect to operand `index` depends on no value but parameters, or gives 0 where the
+    /// adjoint is 0.
     fn has_constant_derivative(&self, op: Op, index: usize, operands: &[NodeId; 3]) -> bool {
         let is_param = |id: NodeId| self.reverse.graph.scope(id) <= Scope::Param;
         match op {
             Op::Neg | Op::Add | Op::Sub => true,
+            // 0 where the adjoint is 0, by itself.
+            Op::Times => true,
             Op::Mul => is_param(operands[1 - index]),
             Op::Div => is_param(operands[1]),
             _ => false,
@@ -401,6 +404,12 @@ fn reaches(mask: Expr<'_>, scope: Scope) -> bool {
     mask.scope().join(scope) == scope
 }
 
+/// Whether a value is made of literals and counts alone: it is not 0 now and then, and needs no selection.
+fn is_fixed(x: Expr<'_>) -> bool {
+    let graph = x.graph();
+    x.scope() <= Scope::Param && !graph.reachable(&[x.id]).iter().any(|id| matches!(graph.node(*id), Node::Param(_)))
+}
+
 /// The adjoint of operand `index`: `adjoint` times the partial derivative.
 pub(super) fn vjp<'g>(
     op: Op,
@@ -437,6 +446,8 @@ pub(super) fn vjp<'g>(
         Op::Sub if index == 0 => adjoint,
         Op::Sub => -adjoint,
         Op::Mul => adjoint * operand(1 - index),
+        Op::Times if is_fixed(adjoint) => adjoint * operand(1 - index),
+        Op::Times => adjoint.times(operand(1 - index)),
         Op::Div if index == 0 => adjoint / operand(1),
         Op::Div => -(adjoint * out / operand(1)),
         // The derivative of x⁰ is 0, at x = 0 too, where x⁻¹ is infinite.
@@ -444,7 +455,8 @@ pub(super) fn vjp<'g>(
             let y = operand(1);
             adjoint * (y * a.pow(y.equals(0.0).select(0.0, y - 1.0)))
         }
-        Op::Pow => adjoint * out.xlogy(a),
+        // Where x is 1, ln x is 0, however large the adjoint is.
+        Op::Pow => out.xlogy(a).times(adjoint),
         // One half each at a tie.
         Op::Maximum | Op::Minimum => {
             let (this, that) = (operand(index), operand(1 - index));

@@ -21,8 +21,8 @@ impl fmt::Debug for Expr<'_> {
 
 impl Graph {
     /// A number.
-    pub fn constant(&self, value: f64) -> Expr<'_> {
-        self.add(Node::Const(value.to_bits()))
+    pub fn constant(&self, value: impl Into<f64>) -> Expr<'_> {
+        self.add(Node::Const(value.into().to_bits()))
     }
 
     /// A class index.
@@ -75,7 +75,20 @@ impl Graph {
     }
 }
 
-/// An expression, or a number that becomes one.
+/// An expression, or a number (f64, f32 or i32) that becomes one.
+///
+/// f64 and i32 may also stand on the left of an operator: `1.0 - x`, `2 * x`. An f32 may not, since `1.0` would then no
+/// longer be known to be an f64, nor `(1.0 - x)` to be an expression that has methods: write `graph.constant(a) - x`.
+///
+/// ```
+/// use wgloss::{Loss, Scope};
+/// let slope = 0.5f32;
+/// let loss = Loss::define("asymmetric").input("input", Scope::Element).input("target", Scope::Element).expr(move |b| {
+///     let r = b.input("input") - b.input("target");
+///     (1.0 - r.sigmoid()).powi(2) * r.maximum(-slope * 2.0) + 2 * r * slope
+/// });
+/// # loss.check().unwrap();
+/// ```
 pub trait IntoExpr<'g> {
     /// As an expression of that graph.
     fn into_expr(self, graph: &'g Graph) -> Expr<'g>;
@@ -92,11 +105,20 @@ impl<'g> IntoExpr<'g> for Expr<'g> {
     }
 }
 
-impl<'g> IntoExpr<'g> for f64 {
-    fn into_expr(self, graph: &'g Graph) -> Expr<'g> {
-        graph.constant(self)
-    }
+macro_rules! numbers_into_expressions {
+    ($($number:ty)*) => {$(
+        impl<'g> IntoExpr<'g> for $number {
+            fn into_expr(self, graph: &'g Graph) -> Expr<'g> {
+                graph.constant(self)
+            }
+        }
+    )*};
 }
+
+numbers_into_expressions! { f64 f32 i32 }
+
+/// Largest |n| for which [`Expr::powi`] multiplies: each power beyond costs a multiplication or two, and its derivative.
+const MULTIPLIED_POWERS: u32 = 16;
 
 macro_rules! unary {
     ($($(#[$doc:meta])* $name:ident $op:ident;)*) => {$(
@@ -170,6 +192,9 @@ impl<'g> Expr<'g> {
         minimum Minimum;
         /// x · ln y, and 0 where x = 0.
         xlogy Xlogy;
+        /// x · y, and 0 where x = 0, however large y is: a share of 0 leaves out what is infinite. NaN gives NaN. Its
+        /// derivatives multiply the adjoint likewise, the adjoint first: where that is 0, they are.
+        times Times;
         /// x < y.
         lt Lt;
         /// x ≤ y.
@@ -194,6 +219,70 @@ impl<'g> Expr<'g> {
         /// logsumexp − max, as log1p of the sum over the columns other than the maximum, so that confident rows
         /// keep their digits. Its gradient is the softmax: the shift is taken to carry none.
         logsumexp_shifted LogSumExpShifted;
+    }
+
+    /// The value within `low..=high`; `high` where they are in the wrong order.
+    ///
+    /// Derivative, as that of `torch.clamp`: with respect to the value 1 between the bounds and at both of them, 0
+    /// outside (where [`Expr::maximum`] and [`Expr::minimum`] share it at a tie); with respect to a bound 1 where the
+    /// value is beyond it. NaN stays NaN.
+    ///
+    /// ```
+    /// use wgloss::{HostTensor, Loss, Reduction, Scope, cpu};
+    /// let loss = Loss::define("clamped").input("x", Scope::Element).expr(|b| b.input("x").clamp(0.0, 1.0));
+    /// let x = HostTensor::f32(&[-1.0, 0.0, 0.5, 1.0, 2.0], &[5]);
+    /// let out = cpu::forward_backward(&loss.reduction(Reduction::Sum), &[("x", x)], &["x"])?;
+    /// assert_eq!((out.loss()?, out.grad("x")?), (2.5, &[0.0, 1.0, 1.0, 1.0, 0.0][..]));
+    /// # Ok::<(), wgloss::Error>(())
+    /// ```
+    pub fn clamp(self, low: impl IntoExpr<'g>, high: impl IntoExpr<'g>) -> Expr<'g> {
+        let (low, high) = (low.into_expr(self.graph), high.into_expr(self.graph));
+        let raised = self.lt(low).select(low, self);
+        high.lt(raised).select(high, raised)
+    }
+
+    /// `xⁿ`, for |n| up to 16 by multiplication: `x²`, `x⁴`, … are squares, and their product is taken from the lowest
+    /// up; of a negative n, the reciprocal of `x^|n|`. Beyond 16 as [`Expr::pow`]. x⁰ is 1, 0⁰ too.
+    ///
+    /// Derivative: `n·xⁿ⁻¹`, for negative x and at 0 as well.
+    ///
+    /// ```
+    /// use wgloss::{HostTensor, Loss, Reduction, Scope, cpu};
+    /// let loss = Loss::define("cubed").input("x", Scope::Element).expr(|b| b.input("x").powi(3));
+    /// let x = HostTensor::f32(&[-2.0, 0.0, 3.0], &[3]);
+    /// let out = cpu::forward_backward(&loss.reduction(Reduction::Sum), &[("x", x)], &["x"])?;
+    /// assert_eq!((out.loss()?, out.grad("x")?), (19.0, &[12.0, 0.0, 27.0][..]));
+    /// # Ok::<(), wgloss::Error>(())
+    /// ```
+    pub fn powi(self, n: i32) -> Expr<'g> {
+        match n {
+            1 => self,
+            2 => self * self,
+            // A NaN to the power 0 is NaN here, as in `pow`.
+            0 => self.pow(0.0),
+            _ if n.unsigned_abs() > MULTIPLIED_POWERS => self.pow(n),
+            3.. => self.multiplied(n.unsigned_abs()).with_gradient(self, n * self.powi(n - 1)),
+            _ => {
+                // The derivative is made of 1/x, not of 1/x^|n|: its own derivative at 0 is then infinite, not NaN.
+                let (power, inverse) = (self.multiplied(n.unsigned_abs()), 1.0 / self);
+                (1.0 / power).with_gradient(self, n * inverse.powi(1 - n))
+            }
+        }
+    }
+
+    /// `xⁿ` for n > 0, by squaring.
+    fn multiplied(self, n: u32) -> Expr<'g> {
+        let (mut square, mut rest, mut product) = (self, n, None);
+        while rest > 0 {
+            if rest % 2 == 1 {
+                product = Some(product.map_or(square, |product: Expr<'g>| product * square));
+            }
+            rest /= 2;
+            if rest > 0 {
+                square = square * square;
+            }
+        }
+        product.unwrap_or(self)
     }
 
     /// Truth negated. (`!condition` does the same.)
@@ -289,6 +378,15 @@ impl<'g> Expr<'g> {
 }
 
 macro_rules! operators {
+    ($trait:ident $method:ident for $number:ty) => {
+        impl<'g> std::ops::$trait<Expr<'g>> for $number {
+            type Output = Expr<'g>;
+            fn $method(self, other: Expr<'g>) -> Expr<'g> {
+                let this = other.graph.constant(self);
+                other.graph.op(Op::$trait, &[this.id, other.id])
+            }
+        }
+    };
     ($($trait:ident $method:ident;)*) => {$(
         impl<'g, R: IntoExpr<'g>> std::ops::$trait<R> for Expr<'g> {
             type Output = Expr<'g>;
@@ -297,13 +395,8 @@ macro_rules! operators {
                 self.graph.op(Op::$trait, &[self.id, other.id])
             }
         }
-        impl<'g> std::ops::$trait<Expr<'g>> for f64 {
-            type Output = Expr<'g>;
-            fn $method(self, other: Expr<'g>) -> Expr<'g> {
-                let this = other.graph.constant(self);
-                other.graph.op(Op::$trait, &[this.id, other.id])
-            }
-        }
+        operators! { $trait $method for f64 }
+        operators! { $trait $method for i32 }
     )*};
 }
 

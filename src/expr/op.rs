@@ -69,6 +69,8 @@ pub enum Op {
     Minimum,
     /// a · ln b, and 0 where a = 0.
     Xlogy,
+    /// a · b, and 0 where a = 0 and b is infinite.
+    Times,
     /// a < b
     Lt,
     /// a ≤ b
@@ -85,7 +87,7 @@ pub enum Op {
 
 impl Op {
     /// Every operation, for tests that must miss none.
-    pub const ALL: [Op; 31] = [
+    pub const ALL: [Op; 32] = [
         Op::Neg,
         Op::Abs,
         Op::Sign,
@@ -111,6 +113,7 @@ impl Op {
         Op::Maximum,
         Op::Minimum,
         Op::Xlogy,
+        Op::Times,
         Op::Lt,
         Op::Le,
         Op::Eq,
@@ -147,6 +150,7 @@ impl Op {
             | Op::Maximum
             | Op::Minimum
             | Op::Xlogy
+            | Op::Times
             | Op::Lt
             | Op::Le
             | Op::Eq
@@ -212,6 +216,8 @@ impl Op {
             Op::Minimum => a.min(b),
             Op::Xlogy if a == zero && !b.is_nan() => zero,
             Op::Xlogy => a * b.ln(),
+            Op::Times if a == zero && b.is_infinite() => zero,
+            Op::Times => a * b,
             Op::Not | Op::ToFloat | Op::Lt | Op::Le | Op::Eq | Op::And | Op::Or | Op::Select => {
                 unreachable!("callers evaluate float operations alone, not {self:?}")
             }

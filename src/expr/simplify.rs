@@ -81,8 +81,17 @@ pub const RULES: &[Rule] = &[
         let [x, y] = at.op2(Op::Pow)?;
         if at.is(y.id, 1.0) { Some(x) } else { at.is(y.id, 2.0).then(|| x * x) }
     }),
-    rule("neg-out", "(-a)*b, a*(-b) -> -(a*b); likewise a/b", |at| match at.node() {
-        Node::Op(op @ (Op::Mul | Op::Div), [a, b, _]) => {
+    rule("times-number", "times(c, x) -> c*x where c is not 0; times(x, c) -> x*c where c is finite", |at| {
+        let [a, b] = at.op2(Op::Times)?;
+        let number = |x: Expr<'_>| match at.graph.node(x.id) {
+            Node::Const(bits) => Some(f64::from_bits(bits)),
+            _ => None,
+        };
+        let is_product = number(a).is_some_and(|a| a != 0.0) || number(b).is_some_and(f64::is_finite);
+        is_product.then(|| a * b)
+    }),
+    rule("neg-out", "(-a)*b, a*(-b) -> -(a*b); likewise a/b and times(a, b)", |at| match at.node() {
+        Node::Op(op @ (Op::Mul | Op::Div | Op::Times), [a, b, _]) => {
             let product = |a: Expr<'_>, b: Expr<'_>| at.graph.op(op, &[a.id, b.id]).id;
             if let Some([x]) = at.sub(at.expr(a)).op1(Op::Neg) {
                 return Some(-at.expr(product(x, at.expr(b))));

@@ -210,8 +210,8 @@ impl Prepared for PreparedSoftmax {
         ))
     }
 
-    fn check_param(&self, _: usize, _: f64, _: f64) -> Result<()> {
-        unreachable!("softmax has no parameters")
+    fn param(&self, name: &str, _: f64) -> Result<Option<usize>> {
+        Err(self.signature().no_param(name))
     }
 
     fn pinned(&self) -> Pinned {

@@ -1,8 +1,11 @@
 //! The context in which the expression of a loss is built, and its result before the reduction.
 
 use super::declaration::{InputSpec, Value};
+use super::given::Names;
 use crate::error::Error;
+use crate::expr::op::Kind;
 use crate::expr::{Expr, Graph, IntoExpr};
+use crate::shape::Scope;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
@@ -51,6 +54,8 @@ pub struct Build<'g> {
     /// Name of the loss.
     pub(super) loss: &'g str,
     pub(super) inputs: &'g [InputSpec],
+    /// Names that the inputs go by.
+    pub(super) names: &'g Names,
     /// Options by name.
     pub(super) values: &'g BTreeMap<String, Value>,
     /// Prefix of parameter names.
@@ -61,16 +66,24 @@ pub struct Build<'g> {
     pub(super) fault: OnceCell<Error>,
 }
 
+/// A numeric option.
+enum Number<'g> {
+    Known(f64),
+    /// The name of the scalar on the GPU.
+    Scalar(&'g str),
+}
+
 impl<'g> Build<'g> {
     /// The graph, for constants, counts and `col_index`.
     pub fn graph(&self) -> &'g Graph {
         self.graph
     }
 
-    /// A required input.
+    /// A required input, by the name that the loss declares: [`Loss::rename_input`](crate::Loss::rename_input) does not
+    /// change it here.
     pub fn input(&self, name: &str) -> Expr<'g> {
         match self.inputs.iter().find(|i| i.name == name) {
-            Some(spec) => self.graph.input(name, spec.scope, spec.kind),
+            Some(spec) => self.graph.input(self.names.given(name), spec.scope, spec.kind),
             None => {
                 let known = self.inputs.iter().map(|i| i.name.as_str());
                 self.undeclared("input", name, known);
@@ -81,7 +94,7 @@ impl<'g> Build<'g> {
 
     /// An input that may be absent.
     pub fn optional(&self, name: &str) -> Option<Expr<'g>> {
-        (self.present)(name).map(|_| self.input(name))
+        (self.present)(self.names.given(name)).map(|_| self.input(name))
     }
 
     /// Whether `label` is that class index. A negative index equals no unsigned label.
@@ -114,19 +127,35 @@ impl<'g> Build<'g> {
 
     /// Whether the label's type can hold that index.
     fn fits(&self, label: &str, index: i64) -> bool {
-        let unsigned = (self.present)(label).unwrap_or(false);
+        let unsigned = (self.present)(self.names.given(label)).unwrap_or(false);
         if unsigned { u32::try_from(index).is_ok() } else { i32::try_from(index).is_ok() }
     }
 
-    /// A number as a uniform.
+    /// A numeric option as a uniform, or as the scalar on the GPU that it was given as.
     pub fn param(&self, name: &str) -> Expr<'g> {
-        self.graph.param(&format!("{}{name}", self.prefix), self.value(name))
+        match self.number(name) {
+            Some(Number::Known(x)) => self.graph.param(&format!("{}{name}", self.prefix), x),
+            Some(Number::Scalar(input)) => self.graph.input(input, Scope::Scalar, Kind::Float),
+            None => self.graph.constant(f64::NAN),
+        }
     }
 
-    /// A number's value when the plan is made: to choose the expression with, not to compute with.
-    pub fn value(&self, name: &str) -> f64 {
-        let number = |value: &Value| if let Value::Num(x) = value { Some(*x) } else { None };
-        self.option(name, "a number", number).unwrap_or(f64::NAN)
+    /// A number's value when the plan is made: to choose the expression with, not to compute with. `None` where it is a
+    /// scalar on the GPU: the expression must then be right for every value.
+    pub fn value(&self, name: &str) -> Option<f64> {
+        match self.number(name)? {
+            Number::Known(x) => Some(x),
+            Number::Scalar(_) => None,
+        }
+    }
+
+    fn number(&self, name: &str) -> Option<Number<'g>> {
+        let number = |value: &'g Value| match value {
+            Value::Num(x) => Some(Number::Known(*x)),
+            Value::Scalar(input) => Some(Number::Scalar(input)),
+            _ => None,
+        };
+        self.option(name, "a number", number)
     }
 
     /// A class index when the plan is made, as [`Build::value`]. To compare labels with it, use
@@ -143,7 +172,7 @@ impl<'g> Build<'g> {
     }
 
     /// The value of an option; a fault if the loss has no such option, or one of another type.
-    fn option<T>(&self, name: &str, wanted: &str, get: impl Fn(&Value) -> Option<T>) -> Option<T> {
+    fn option<T>(&self, name: &str, wanted: &str, get: impl Fn(&'g Value) -> Option<T>) -> Option<T> {
         let Some(value) = self.values.get(name) else {
             self.undeclared("option", name, self.values.keys().map(String::as_str));
             return None;

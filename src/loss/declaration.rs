@@ -1,5 +1,6 @@
 //! Declarations of a loss: its inputs, its options and their domains.
 
+use super::given::{MASK, SAMPLE_WEIGHT, UPSTREAM};
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
 use crate::shape::{KERNEL_NUMBERS, RowAxis, Scope, ShapeRule, kernels_see};
@@ -53,6 +54,8 @@ impl fmt::Display for Domain {
 pub enum Value {
     /// A number: a uniform of the kernel, changeable by `set_param`.
     Num(f64),
+    /// Instead of a number, a scalar on the GPU: the input of this name. See [`ParamValue::Scalar`].
+    Scalar(String),
     /// A class index, or none. An index is a uniform of the kernel, changeable by `set_param`; none is another kernel.
     Index(Option<i64>),
     /// A switch; it selects the expression.
@@ -71,6 +74,7 @@ impl From<ParamValue> for Value {
     fn from(value: ParamValue) -> Value {
         match value {
             ParamValue::Number(x) => Value::Num(x),
+            ParamValue::Scalar(input) => Value::Scalar(input),
         }
     }
 }
@@ -78,6 +82,18 @@ impl From<ParamValue> for Value {
 impl From<f64> for Value {
     fn from(x: f64) -> Value {
         Value::Num(x)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(input: &str) -> Value {
+        Value::Scalar(input.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(input: String) -> Value {
+        Value::Scalar(input)
     }
 }
 
@@ -99,18 +115,48 @@ impl From<bool> for Value {
     }
 }
 
-/// Value of a numeric option, as the setters of the catalogue's losses take it.
+/// Value of a numeric option, as the setters of the catalogue's losses take it, or of a factor of a loss: a number, or
+/// the name of a scalar on the GPU.
 ///
 /// ```
-/// use wgloss::{ParamValue, losses};
+/// use wgloss::{HostTensor, ParamValue, cpu, losses};
 /// assert_eq!(ParamValue::from(0.5f32), ParamValue::Number(0.5));
 /// let loss = losses::huber(0.5);      // a number becomes one by itself
+///
+/// // A learned temperature: an input that may change every step, and has a gradient.
+/// let loss = losses::cross_entropy().temperature("t");
+/// let (x, y) = (HostTensor::f32(&[2.0, 0.0], &[1, 2]), HostTensor::i32(&[0], &[1]));
+/// let inputs = [("input", x), ("target", y), ("t", HostTensor::f32(&[2.0], &[]))];
+/// let out = cpu::forward_backward(&loss, &inputs, &["input", "t"])?;
+/// let q = 1.0 / (1.0 + 1f64.exp());       // probability of the other class
+/// assert!((out.loss()? + (1.0 - q).ln()).abs() < 1e-12);
+/// assert!((out.grad("t")?[0] - q / 2.0).abs() < 1e-12);
+/// # Ok::<(), wgloss::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ParamValue {
     /// A number: a uniform of the kernel, changeable by `set_param`.
     Number(f64),
+    /// A scalar on the GPU, the input of this name: bound like any other, so that it may change every step without host
+    /// work, and with a gradient that may be asked for. What it holds is not checked: outside the option's domain, the
+    /// formula says what comes of it.
+    ///
+    /// The plan is made for any value. A value that turns something off by another formula (a `softcap` of 0, a focal
+    /// `alpha` of −1, `jsd`'s β of 0 and 1) cannot be given so: it needs a plan of its own, with the number.
+    Scalar(String),
+}
+
+impl From<&str> for ParamValue {
+    fn from(input: &str) -> ParamValue {
+        ParamValue::Scalar(input.to_owned())
+    }
+}
+
+impl From<String> for ParamValue {
+    fn from(input: String) -> ParamValue {
+        ParamValue::Scalar(input)
+    }
 }
 
 impl From<f64> for ParamValue {
@@ -177,8 +223,11 @@ pub struct OptionDecl {
     pub default: Value,
     /// The numbers it may be.
     pub domain: Domain,
-    /// Numbers at which the expression changes (smoothing 0, γ = 2): `set_param` may not cross them.
+    /// Numbers at which the formula is another (softcap 0: none): only a plan made at one has it, and no other value.
     pub structural: Vec<f64>,
+    /// Numbers at which the formula is simpler (smoothing 0, γ = 2): a plan made at one has a faster kernel, and no
+    /// other value; `set_param` may take any other plan there.
+    pub special: Vec<f64>,
 }
 
 /// An input of a loss.
@@ -220,6 +269,31 @@ pub(crate) fn check_weight(loss: &str, weight: f64) -> Result<()> {
     Err(Error::Param { loss, param, found, allowed: format!("finite, and {KERNEL_NUMBERS}") })
 }
 
+/// Why the scalar on the GPU may not go by that name; `None` if it may.
+pub(super) fn refused_scalar(name: &str) -> Option<String> {
+    let reserved = [SAMPLE_WEIGHT, MASK, UPSTREAM];
+    let is_taken = name.is_empty() || reserved.contains(&name);
+    is_taken.then(|| format!("a number, or the name of a scalar input other than {}", reserved.join(", ")))
+}
+
+impl OptionDecl {
+    /// The values that a plan made with `made` may have instead of `value`; `None` if it may have that one.
+    pub(crate) fn refused_change(&self, made: &Value, value: f64) -> Option<String> {
+        let again = format!("plan again with {} = {value}", self.name);
+        match made {
+            Value::Scalar(input) => Some(format!("written to the scalar input `{input}`, which the plan reads")),
+            Value::Num(made) if *made == value => None,
+            Value::Num(made) if self.structural.contains(made) || self.special.contains(made) => {
+                Some(format!("{made}, for which this plan has a kernel of its own; {again}"))
+            }
+            _ if self.structural.contains(&value) => {
+                Some(format!("other than {value}, which is another formula; {again}"))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// An error unless the option takes this value.
 pub(crate) fn check_option(loss: &str, decl: &OptionDecl, value: &Value) -> Result<()> {
     let wrong = |found: String, allowed: String| {
@@ -231,10 +305,16 @@ pub(crate) fn check_option(loss: &str, decl: &OptionDecl, value: &Value) -> Resu
             true => Ok(()),
             false => wrong(format!("{x:e}"), format!("{}, and {KERNEL_NUMBERS}", decl.domain)),
         },
+        (Value::Num(_), Value::Scalar(name)) => match refused_scalar(name) {
+            None => Ok(()),
+            Some(allowed) => wrong(format!("the scalar `{name}`"), allowed),
+        },
         (Value::Index(_), Value::Index(_)) | (Value::Flag(_), Value::Flag(_)) => Ok(()),
-        (Value::Num(_), other) => wrong(format!("{other:?}"), "a number".to_owned()),
+        (_, other) if matches!(decl.default, Value::Num(_) | Value::Scalar(_)) => {
+            wrong(format!("{other:?}"), "a number, or the name of a scalar".to_owned())
+        }
         (Value::Index(_), other) => wrong(format!("{other:?}"), "a class index, or none".to_owned()),
-        (Value::Flag(_), other) => wrong(format!("{other:?}"), "true or false".to_owned()),
         (Value::ClassAxis(_), _) => wrong(format!("{value:?}"), "no option of a definition".to_owned()),
+        (_, other) => wrong(format!("{other:?}"), "true or false".to_owned()),
     }
 }

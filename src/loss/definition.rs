@@ -115,29 +115,51 @@ impl DefinitionBuilder {
         self
     }
 
-    fn with_option(mut self, name: &str, default: Value, domain: Domain, structural: &[f64]) -> Self {
-        self.options.push(OptionDecl { name: name.to_owned(), default, domain, structural: structural.to_vec() });
+    fn with_option(mut self, name: &str, default: Value, domain: Domain) -> Self {
+        let (structural, special) = (Vec::new(), Vec::new());
+        self.options.push(OptionDecl { name: name.to_owned(), default, domain, structural, special });
         self
     }
 
     /// A number: a uniform of the kernel.
     pub fn param(self, name: &str, default: f64, domain: Domain) -> Self {
-        self.with_option(name, Value::Num(default), domain, &[])
+        self.with_option(name, Value::Num(default), domain)
     }
 
-    /// A number whose values `at` change the expression itself: `set_param` may not cross them.
-    pub fn structural_param(self, name: &str, default: f64, domain: Domain, at: &[f64]) -> Self {
-        self.with_option(name, Value::Num(default), domain, at)
+    /// A number whose values `at` change the formula, so that the formula of the others has not that limit (0 for "off"):
+    /// such a value needs a plan of its own.
+    pub fn structural_param(mut self, name: &str, default: f64, domain: Domain, at: &[f64]) -> Self {
+        self = self.param(name, default, domain);
+        self.options.last_mut().expect("it was just declared").structural = at.to_vec();
+        self
+    }
+
+    /// A number whose values `at` make the formula simpler, and a plan's kernel faster. The formula of the others must
+    /// be right there too, to its limits: `set_param` may take a plan there, and a scalar on the GPU may hold it.
+    ///
+    /// ```
+    /// use wgloss::{Domain, Loss, Scope};
+    /// let loss = Loss::define("power").input("x", Scope::Element).special_param("p", 2.0, Domain::Positive, &[2.0]);
+    /// let loss = loss.expr(|b| {
+    ///     let x = b.input("x").abs();
+    ///     if b.value("p") == Some(2.0) { x * x } else { x.pow(b.param("p")) }
+    /// });
+    /// # loss.check().unwrap();
+    /// ```
+    pub fn special_param(mut self, name: &str, default: f64, domain: Domain, at: &[f64]) -> Self {
+        self = self.param(name, default, domain);
+        self.options.last_mut().expect("it was just declared").special = at.to_vec();
+        self
     }
 
     /// A class index, or none.
     pub fn index(self, name: &str, default: Option<i64>) -> Self {
-        self.with_option(name, Value::Index(default), Domain::Finite, &[])
+        self.with_option(name, Value::Index(default), Domain::Finite)
     }
 
     /// A switch.
     pub fn flag(self, name: &str, default: bool) -> Self {
-        self.with_option(name, Value::Flag(default), Domain::Finite, &[])
+        self.with_option(name, Value::Flag(default), Domain::Finite)
     }
 
     /// An extra output, which a plan may ask for by name: one number per row, or one in all.

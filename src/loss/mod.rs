@@ -4,13 +4,16 @@
 //! options and its reduction. `Loss::build` turns it into expressions for one problem.
 //!
 //! Each file uses those before it: `declaration`, `given`, `build`, `reduction`, `definition`; the losses themselves
-//! are here, and in `shapes` the shapes that they take.
+//! are here, their shapes in `shapes`, their sums and multiples in `arithmetic`, other names for their inputs in
+//! `rename`.
 
+mod arithmetic;
 mod build;
 mod declaration;
 mod definition;
 mod given;
 mod reduction;
+mod rename;
 mod shapes;
 
 pub use crate::shape::RowAxis;
@@ -18,14 +21,16 @@ pub use build::{Build, Denominator, Unreduced};
 pub use declaration::{ClassAxis, Domain, InputSpec, OptionDecl, ParamValue, Value};
 pub(crate) use declaration::{check_option, check_weight};
 pub use definition::{Definition, DefinitionBuilder};
+pub use given::{MASK, SAMPLE_WEIGHT, UPSTREAM};
 pub(crate) use given::{check_once, check_read};
-pub use reduction::{MASK, Reduction, SAMPLE_WEIGHT};
+pub use reduction::Reduction;
 
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
 use crate::expr::{Expr, Graph};
 use crate::shape::Scope;
-use reduction::reduce;
+use given::Names;
+use reduction::{PerLoss, reduce};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -59,8 +64,10 @@ pub struct Loss {
 #[derive(Clone)]
 struct Term {
     weight: f64,
-    scale: Option<String>,
+    /// Scalars on the GPU that multiply it.
+    scales: Vec<String>,
     definition: Arc<Definition>,
+    names: Names,
     values: BTreeMap<String, Value>,
     reduction: Reduction,
     class_axis: ClassAxis,
@@ -82,6 +89,33 @@ pub(crate) struct Built<'g> {
     pub denominator: Option<Expr<'g>>,
 }
 
+impl Term {
+    /// The inputs that its definition declares, and its scalars on the GPU.
+    fn inputs(&self) -> Vec<InputSpec> {
+        let given = |input: InputSpec| InputSpec { name: self.names.given(&input.name).to_owned(), ..input };
+        let scalar = |name: &String| InputSpec::required(name, Scope::Scalar, Kind::Float);
+        let divisor = if let Reduction::By(name) = &self.reduction { Some(name) } else { None };
+        let options = self.option_scalars().map(|(_, name)| name);
+        let scalars = options.chain(&self.scales).chain(divisor).map(scalar);
+        self.shaped_inputs().map(given).chain(scalars).collect()
+    }
+
+    /// Options that are scalars on the GPU: the name of each, and of the input.
+    fn option_scalars(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.values.iter().filter_map(|(option, value)| match value {
+            Value::Scalar(input) => Some((option, input)),
+            _ => None,
+        })
+    }
+
+    /// The context of its expression.
+    fn build<'g>(&'g self, graph: &'g Graph, prefix: String, present: &'g dyn Fn(&str) -> Option<bool>) -> Build<'g> {
+        let Definition { name: loss, inputs, .. } = &*self.definition;
+        let Term { names, values, .. } = self;
+        Build { graph, loss, inputs, names, values, prefix, present, fault: OnceCell::new() }
+    }
+}
+
 impl DefinitionBuilder {
     /// The expression, and with it the loss.
     pub fn expr<F>(self, build: F) -> Loss
@@ -99,9 +133,16 @@ impl DefinitionBuilder {
         let definition = self.finish(Box::new(build));
         let fault = definition.check().err();
         let values = definition.options.iter().map(|o| (o.name.clone(), o.default.clone())).collect();
-        let (weight, scale, definition) = (1.0, None, Arc::new(definition));
-        let (reduction, class_axis) = (Reduction::Mean, ClassAxis::One);
-        let term = Term { weight, scale, definition, values, reduction, class_axis, broadcast: false };
+        let term = Term {
+            weight: 1.0,
+            scales: Vec::new(),
+            definition: Arc::new(definition),
+            names: Names::default(),
+            values,
+            reduction: Reduction::Mean,
+            class_axis: ClassAxis::One,
+            broadcast: false,
+        };
         Loss { terms: vec![term], fault }
     }
 }
@@ -114,31 +155,53 @@ impl Loss {
 
     /// Its name; for a weighted sum, the sum of the names.
     pub fn name(&self) -> String {
-        self.sum_of(|term| if term.weight == 1.0 { String::new() } else { format!("{}*", term.weight) })
+        self.sum_of(|term| term.weight)
     }
 
     /// Its name without the weights of a sum.
     pub(crate) fn title(&self) -> String {
-        self.sum_of(|_| String::new())
+        self.sum_of(|_| 1.0)
     }
 
-    fn sum_of(&self, weight: impl Fn(&Term) -> String) -> String {
-        let scale = |term: &Term| term.scale.as_ref().map_or_else(String::new, |scale| format!("{scale}*"));
-        let term = |term: &Term| format!("{}{}{}", weight(term), scale(term), term.definition.name);
-        self.terms.iter().map(term).collect::<Vec<_>>().join(" + ")
+    fn sum_of(&self, weight: impl Fn(&Term) -> f64) -> String {
+        let mut sum = String::new();
+        for (index, term) in self.terms.iter().enumerate() {
+            let (weight, is_first) = (weight(term), index == 0);
+            sum += match (weight < 0.0, is_first) {
+                (true, true) => "-",
+                (true, false) => " - ",
+                (false, true) => "",
+                (false, false) => " + ",
+            };
+            if weight.abs() != 1.0 {
+                sum += &format!("{}*", weight.abs());
+            }
+            for scale in &term.scales {
+                sum += &format!("{scale}*");
+            }
+            sum += &term.definition.name;
+        }
+        sum
     }
 
-    /// The inputs it takes, without repetition.
+    /// The inputs it takes, without repetition, by the names that they go by.
     pub fn inputs(&self) -> Vec<InputSpec> {
         let mut all: Vec<InputSpec> = Vec::new();
-        for term in &self.terms {
-            let scalars =
-                [term.scale.as_ref(), if let Reduction::By(name) = &term.reduction { Some(name) } else { None }];
-            let scalar = |name: &String| InputSpec::required(name, Scope::Scalar, Kind::Float);
-            for input in term.inputs().chain(scalars.into_iter().flatten().map(scalar)) {
-                if !all.iter().any(|known| known.name == input.name) {
-                    all.push(input);
-                }
+        for input in self.terms.iter().flat_map(Term::inputs) {
+            match all.iter_mut().find(|known| known.name == input.name) {
+                Some(known) => known.optional &= input.optional,
+                None => all.push(input),
+            }
+        }
+        all
+    }
+
+    /// Names of the inputs that it takes beside: those that its terms' `sample_weight` and `mask` go by.
+    pub(crate) fn weights_and_masks(&self) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        for name in self.terms.iter().flat_map(|term| [SAMPLE_WEIGHT, MASK].map(|name| term.names.given(name))) {
+            if !all.iter().any(|known| known == name) {
+                all.push(name.to_owned());
             }
         }
         all
@@ -147,10 +210,10 @@ impl Loss {
     /// The input with respect to which gradients are usually taken: the prediction. Keras's losses name the target
     /// first.
     pub fn differentiable(&self) -> Option<String> {
-        let inputs = self.inputs();
-        let predicted = inputs.iter().find(|i| i.name == "y_pred");
-        let first = || inputs.iter().find(|i| i.kind == Kind::Float && i.scope == Scope::Element);
-        predicted.or_else(first).map(|i| i.name.clone())
+        let declared = || self.terms.iter().flat_map(|t| t.definition.inputs.iter().map(|input| (input, &t.names)));
+        let predicted = declared().find(|(input, _)| input.name == "y_pred");
+        let first = || declared().find(|(input, _)| input.kind == Kind::Float && input.scope == Scope::Element);
+        predicted.or_else(first).map(|(input, names)| names.given(&input.name).to_owned())
     }
 
     /// The options of its first term.
@@ -198,18 +261,18 @@ impl Loss {
         self
     }
 
-    /// Multiplies by a scalar on the GPU, an input of this name: a task weight that may change every step.
+    /// Multiplies by a number, or by a scalar on the GPU, an input of that name: a task weight that may change every step,
+    /// or be learned. `loss * factor` does the same.
+    ///
+    /// ```
+    /// use wgloss::losses;
+    /// let loss = losses::mse().scaled_by("task") + 0.5 * losses::l1() * "annealing";
+    /// assert_eq!(loss.name(), "task*mse + 0.5*annealing*l1");
+    /// assert!(loss.inputs().iter().any(|input| input.name == "task"));
+    /// ```
     #[must_use]
-    pub fn scaled_by(mut self, input: &str) -> Loss {
-        for term in &mut self.terms {
-            if let Some(known) = &term.scale {
-                let message = format!("scaled by `{known}` already; multiply the two scalars on the GPU");
-                let loss = term.definition.name.clone();
-                self.fault.get_or_insert(Error::Expr { loss, message });
-            }
-            term.scale = Some(input.to_owned());
-        }
-        self
+    pub fn scaled_by(self, factor: impl Into<ParamValue>) -> Loss {
+        self * factor
     }
 
     /// Sets an option by name, in every term that has it. A prefix names one term: `huber.delta`, or `huber#2.delta`
@@ -260,12 +323,12 @@ impl Loss {
         }
     }
 
-    /// Declaration of the parameter that the graph knows by this name.
-    pub(crate) fn param_decl(&self, name: &str) -> Option<(String, OptionDecl)> {
+    /// The loss, the declaration and the value of the option that is the parameter of this name.
+    pub(crate) fn param_option(&self, name: &str) -> Option<(&str, &OptionDecl, &Value)> {
         self.terms.iter().enumerate().find_map(|(index, term)| {
             let own = name.strip_prefix(&self.prefix(index))?;
             let decl = term.definition.options.iter().find(|o| o.name == own)?;
-            Some((term.definition.name.clone(), decl.clone()))
+            Some((term.definition.name.as_str(), decl, &term.values[own]))
         })
     }
 
@@ -291,33 +354,33 @@ impl Loss {
         let mut sum: Option<Expr<'g>> = None;
         let mut denominator = None;
         for (index, term) in self.terms.iter().enumerate() {
-            let Definition { name, inputs, build, .. } = &*term.definition;
-            let prefix = self.prefix(index);
-            let b = Build { graph, loss: name, inputs, values: &term.values, prefix, present, fault: OnceCell::new() };
+            let Definition { name, build, .. } = &*term.definition;
+            let b = term.build(graph, self.prefix(index), present);
             let unreduced = build(&b).within(graph);
             if let Some(error) = b.fault.into_inner() {
                 return Err(error);
             }
             self.check_inputs_are_read(graph, index, present)?;
-            let (mut loss, divided_by) = reduce(graph, name, &term.reduction, unreduced, present)?;
+            let per_loss = PerLoss { loss: name, names: &term.names, present };
+            let (mut loss, divided_by) = reduce(graph, &per_loss, &term.reduction, unreduced)?;
             if index == 0 {
                 denominator = divided_by;
             }
             if term.weight != 1.0 {
                 loss = graph.param(&format!("{}weight", self.prefix(index)), term.weight) * loss;
             }
-            if let Some(scale) = &term.scale {
+            for scale in &term.scales {
                 loss = graph.input(scale, Scope::Scalar, Kind::Float) * loss;
             }
-            if let Some(before) = sum {
-                if before.scope() != loss.scope() {
-                    let message = format!(
-                        "terms of one sum must have one shape; {:?} and {:?} found",
-                        before.scope(),
-                        loss.scope()
-                    );
-                    return Err(Error::Expr { loss: self.name(), message });
-                }
+            // One number is one number, reduced from many or given as one.
+            let shape = |loss: Expr<'_>| loss.scope().max(Scope::Total);
+            if let Some(before) = sum.filter(|before| shape(*before) != shape(loss)) {
+                let (first, second) = (before.scope(), loss.scope());
+                let message = format!(
+                    "terms of one sum must have one shape; {first:?} and {second:?} found (a reduction makes one number \
+                     of each)"
+                );
+                return Err(Error::Expr { loss: self.name(), message });
             }
             sum = Some(sum.map_or(loss, |before| before + loss));
         }
@@ -337,21 +400,25 @@ impl Loss {
 
     /// An error for a required input that neither the expression nor an extra output reads.
     fn check_inputs_are_read(&self, graph: &Graph, index: usize, present: &dyn Fn(&str) -> Option<bool>) -> Result<()> {
-        let Definition { name: loss, inputs, extras, .. } = &*self.terms[index].definition;
-        let declared = graph.inputs();
-        let unread = inputs.iter().filter(|input| !input.optional && !declared.iter().any(|d| d.name == input.name));
-        let unread: Vec<&InputSpec> = unread.collect();
-        if unread.is_empty() {
+        let term = &self.terms[index];
+        let Definition { name: loss, inputs, extras, .. } = &*term.definition;
+        let reads = |graph: &Graph, name: &str| graph.inputs().iter().any(|read| read.name == name);
+        if let Some((option, input)) = term.option_scalars().find(|(_, input)| !reads(graph, input)) {
+            let message =
+                format!("its option `{option}` is the scalar `{input}`, and is not read with its other options");
+            return Err(Error::Expr { loss: loss.clone(), message });
+        }
+        let is_read = |graph: &Graph, input: &InputSpec| reads(graph, term.names.given(&input.name));
+        let mut unread = inputs.iter().filter(|input| !input.optional && !is_read(graph, input)).peekable();
+        if unread.peek().is_none() {
             return Ok(());
         }
         let scratch = Graph::new();
-        let (values, prefix) = (&self.terms[index].values, String::new());
-        let b = Build { graph: &scratch, loss, inputs, values, prefix, present, fault: OnceCell::new() };
+        let b = term.build(&scratch, String::new(), present);
         for (_, extra) in extras {
             let _ = extra(&b);
         }
-        let declared = scratch.inputs();
-        match unread.iter().find(|input| !declared.iter().any(|d| d.name == input.name)) {
+        match unread.find(|input| !is_read(&scratch, input)) {
             None => Ok(()),
             Some(input) => {
                 let message = format!("declares the input `{}` and never reads it", input.name);
@@ -373,10 +440,9 @@ impl Loss {
         name: &str,
     ) -> Result<Expr<'g>> {
         for (index, term) in self.terms.iter().enumerate() {
-            let Definition { name: loss, inputs, extras, .. } = &*term.definition;
+            let Definition { name: loss, extras, .. } = &*term.definition;
             let Some((_, build)) = extras.iter().find(|(known, _)| known == name) else { continue };
-            let prefix = self.prefix(index);
-            let b = Build { graph, loss, inputs, values: &term.values, prefix, present, fault: OnceCell::new() };
+            let b = term.build(graph, self.prefix(index), present);
             let extra = build(&b);
             if let Some(error) = b.fault.into_inner() {
                 return Err(error);
@@ -391,39 +457,6 @@ impl Loss {
         }
         let what = format!("{} has no extra output", self.name());
         Err(Error::Name { what, name: name.to_owned(), known: self.extras().join(", ") })
-    }
-}
-
-impl<R: Into<Loss>> std::ops::Add<R> for Loss {
-    type Output = Loss;
-    fn add(mut self, other: R) -> Loss {
-        let other = other.into();
-        self.terms.extend(other.terms);
-        self.fault = self.fault.or(other.fault);
-        self
-    }
-}
-
-impl std::ops::Mul<Loss> for f64 {
-    type Output = Loss;
-    fn mul(self, mut loss: Loss) -> Loss {
-        // Each factor is checked, and each product of factors.
-        let mut checked = check_weight(&loss.name(), self);
-        for term in &mut loss.terms {
-            term.weight *= self;
-            checked = checked.and_then(|()| check_weight(&term.definition.name, term.weight));
-        }
-        if let Err(error) = checked {
-            loss.fault.get_or_insert(error);
-        }
-        loss
-    }
-}
-
-impl std::ops::Mul<f64> for Loss {
-    type Output = Loss;
-    fn mul(self, weight: f64) -> Loss {
-        weight * self
     }
 }
 
@@ -446,7 +479,7 @@ mod tests {
         let names: Vec<String> = graph.params().into_iter().map(|p| p.name).collect();
         assert_eq!(names, ["a.k", "a.weight", "a#2.k"]);
         assert_eq!(built.loss.scope(), Scope::Total);
-        assert_eq!(sum.param_decl("a#2.k").unwrap().1.name, "k");
+        assert_eq!(sum.param_option("a#2.k").unwrap().1.name, "k");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How the losses become one number: weights and masks, sums, and denominators.
 
 use super::build::{Denominator, Unreduced};
+use super::given::{MASK, Names, SAMPLE_WEIGHT};
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
 use crate::expr::{Expr, Extent, Graph, Node};
@@ -29,26 +30,38 @@ pub enum Reduction {
     By(String),
 }
 
-/// An input that every loss takes: one weight per loss value.
-pub const SAMPLE_WEIGHT: &str = "sample_weight";
-/// An input that every loss takes: one value per loss value; 0 leaves the loss out.
-pub const MASK: &str = "mask";
+/// The inputs of a term that no definition declares: one weight and one mask per loss value.
+pub(super) struct PerLoss<'a> {
+    /// Name of the loss.
+    pub loss: &'a str,
+    /// Names that the inputs of the term go by.
+    pub names: &'a Names,
+    /// `None` for an absent input.
+    pub present: &'a dyn Fn(&str) -> Option<bool>,
+}
+
+impl PerLoss<'_> {
+    /// The input, where it is present.
+    fn input<'g>(&self, graph: &'g Graph, name: &str, scope: Scope) -> Option<Expr<'g>> {
+        let given = self.names.given(name);
+        (self.present)(given).map(|_| graph.input(given, scope, Kind::Float))
+    }
+}
 
 /// The losses of `unreduced` reduced, and the denominator of their sum, if any.
 pub(super) fn reduce<'g>(
     graph: &'g Graph,
-    name: &str,
+    per_loss: &PerLoss<'_>,
     reduction: &Reduction,
     unreduced: Unreduced<'g>,
-    present: &dyn Fn(&str) -> Option<bool>,
 ) -> Result<(Expr<'g>, Option<Expr<'g>>)> {
     let value = unreduced.value;
-    check_value(name, value, present)?;
+    check_value(per_loss, value)?;
     let scope = value.scope();
     if scope <= Scope::Total {
         return Ok((value, None));
     }
-    let optional = |what: &str| present(what).map(|_| graph.input(what, scope, Kind::Float));
+    let optional = |name: &str| per_loss.input(graph, name, scope);
     let weight = optional(SAMPLE_WEIGHT);
     let keep = optional(MASK).map(|mask| !mask.equals(0.0));
     // A loss that masks itself is masked whatever its weight is, and its weight does not count.
@@ -82,7 +95,7 @@ pub(super) fn reduce<'g>(
         Reduction::MeanWithSampleWeight => {
             let weight = weight.ok_or_else(|| Error::Name {
                 what: "reduction needs the input".into(),
-                name: SAMPLE_WEIGHT.into(),
+                name: per_loss.names.given(SAMPLE_WEIGHT).into(),
                 known: "none given".into(),
             })?;
             Some(kept(own.map_or(weight, |(own, _)| weight.masked(own))))
@@ -95,14 +108,19 @@ pub(super) fn reduce<'g>(
 }
 
 /// A loss is a number per element, per row or in all; only the former two take a weight and a mask.
-fn check_value(name: &str, value: Expr<'_>, present: &dyn Fn(&str) -> Option<bool>) -> Result<()> {
-    let fault = |message: String| Err(Error::Expr { loss: name.to_owned(), message });
+fn check_value(per_loss: &PerLoss<'_>, value: Expr<'_>) -> Result<()> {
+    let fault = |message: String| Err(Error::Expr { loss: per_loss.loss.to_owned(), message });
     let (scope, kind) = (value.scope(), value.kind());
     if kind != Kind::Float {
         return fault(format!("a loss is a number; this one is {kind:?} (`to_float` makes it one)"));
     }
-    if scope <= Scope::Total && present(SAMPLE_WEIGHT).or(present(MASK)).is_some() {
-        return fault("it is one number already and takes neither sample_weight nor mask".to_owned());
+    let is_given = |name: &&str| (per_loss.present)(per_loss.names.given(name)).is_some();
+    if let Some(name) = [SAMPLE_WEIGHT, MASK].iter().find(|name| scope <= Scope::Total && is_given(name)) {
+        let given = per_loss.names.given(name);
+        return fault(format!(
+            "it is one number already and takes no {name} (`{given}`); in a sum, rename_input gives that of the other \
+             terms a name of its own"
+        ));
     }
     if scope > Scope::Total && !matches!(scope, Scope::Element | Scope::Row | Scope::Group | Scope::Column) {
         let message = "a loss has one value per element, row, group or column, or one in all; this one has scope";

@@ -13,8 +13,8 @@ impl Term {
         }
     }
 
-    /// The inputs of its definition, with the shapes that they may have here.
-    pub(super) fn inputs(&self) -> impl Iterator<Item = InputSpec> + '_ {
+    /// The inputs of its definition, by the names declared there, with the shapes that they may have here.
+    pub(super) fn shaped_inputs(&self) -> impl Iterator<Item = InputSpec> + '_ {
         self.definition.inputs.iter().cloned().map(|mut input| {
             if self.broadcast {
                 input.shape_rule = input.shape_rule.broadcast();

@@ -1,7 +1,7 @@
 //! Labels of two classes.
 
 use super::entry::{Entry, Range};
-use super::{of_input_and_target, times, weighted};
+use super::{of_input_and_target, weighted};
 use crate::expr::Expr;
 use crate::loss::Loss;
 use crate::shape::Scope;
@@ -79,5 +79,5 @@ pub fn bce_with_logits() -> Loss {
 pub(super) fn logistic<'g>(x: Expr<'g>, yes: Expr<'g>, no: Expr<'g>) -> Expr<'g> {
     let above = x.ge(0.0);
     let smaller = above.select(-x, x).softplus();
-    above.select(times(no, x), -times(yes, x)) + (yes + no) * smaller
+    above.select(no.times(x), -yes.times(x)) + (yes + no) * smaller
 }

@@ -1,9 +1,9 @@
 //! Divergences between distributions, and distillation, which minimises one.
 
 use super::entry::{Entry, Range};
+use super::of_input_and_target;
 use super::options::loss_with_options;
-use super::softmax::{label_nll, over_labels};
-use super::{of_input_and_target, times};
+use super::softmax::{label_nll, over_labels, scaled};
 use crate::expr::Expr;
 use crate::loss::Value::{Flag, Index, Num};
 use crate::loss::{Domain, Loss, ParamValue};
@@ -54,7 +54,7 @@ pub(super) const ENTRIES: &[Entry] = &[
 pub fn kl_div() -> KlDiv {
     let loss = of_input_and_target("kl_div").flag("log_target", false).expr(|b| {
         let (x, t) = (b.input("input"), b.input("target"));
-        if b.flag("log_target") { relative_entropy(t, x) } else { t.xlogy(t) - times(t, x) }
+        if b.flag("log_target") { relative_entropy(t, x) } else { t.xlogy(t) - t.times(x) }
     });
     KlDiv(loss)
 }
@@ -97,8 +97,8 @@ pub fn jsd(beta: impl Into<ParamValue>) -> Jsd {
     let loss = definition.structural_param("beta", 0.5, Domain::Unit, &[0.0, 1.0]).expr(|b| {
         let (x, y) = (b.input("input"), b.input("target"));
         match b.value("beta") {
-            0.0 => relative_entropy(y, x).sum(),
-            1.0 => relative_entropy(x, y).sum(),
+            Some(0.0) => relative_entropy(y, x).sum(),
+            Some(1.0) => relative_entropy(x, y).sum(),
             _ => mixture_divergence(x, y, b.param("beta")).sum(),
         }
     });
@@ -108,7 +108,8 @@ pub fn jsd(beta: impl Into<ParamValue>) -> Jsd {
 loss_with_options! {
     /// The loss that [`jsd`] makes.
     Jsd {
-        /// `β`, the share of `P` in the mixture `M`; in \[0, 1\], else `Error::Param`. No default: [`jsd`]'s argument.
+        /// `β`, the share of `P` in the mixture `M`; in \[0, 1\], of which 0 and 1 (other formulas) need plans of their
+        /// own, else `Error::Param`. No default: [`jsd`]'s argument.
         number beta;
     }
 }
@@ -138,7 +139,8 @@ fn mixture_divergence<'g>(x: Expr<'g>, y: Expr<'g>, beta: Expr<'g>) -> Expr<'g> 
     let d_x = (1.0 - beta) * q * log_q_over_m;
     let d_y = beta * p * log_p_over_m;
     // What the derivatives have through M adds up to zero; left to rounding, it would drown near-equal distributions.
-    (d_x + d_y).with_gradient(x, d_x).with_gradient(y, d_y)
+    let d_beta = p * log_p_over_m - q * log_q_over_m - (p - q);
+    (d_x + d_y).with_gradient(x, d_x).with_gradient(y, d_y).with_gradient(beta, d_beta)
 }
 
 /// Total variation distance of probabilities, element by element.
@@ -191,12 +193,12 @@ pub fn tvd() -> Loss {
 pub fn distillation(alpha: impl Into<ParamValue>, temperature: impl Into<ParamValue>) -> Distillation {
     let definition = Loss::define("distillation").row_axis(RowAxis::Class).input("student_logits", Scope::Element);
     let definition = definition.input("teacher_logits", Scope::Element).label("target").index("ignore_index", None);
-    let definition = definition.structural_param("alpha", 0.5, Domain::Unit, &[0.0, 1.0]);
-    let loss = definition.structural_param("temperature", 2.0, Domain::Positive, &[1.0]).unreduced(|b| {
+    let definition = definition.special_param("alpha", 0.5, Domain::Unit, &[0.0, 1.0]);
+    let loss = definition.special_param("temperature", 2.0, Domain::Positive, &[1.0]).unreduced(|b| {
         let (student, teacher, y) = (b.input("student_logits"), b.input("teacher_logits"), b.input("target"));
         let hard = || label_nll(student, y);
         let soft = || {
-            if b.value("temperature") == 1.0 {
+            if b.value("temperature") == Some(1.0) {
                 return relative_entropy_of_softmaxes(teacher, student);
             }
             let t = b.param("temperature");
@@ -204,9 +206,14 @@ pub fn distillation(alpha: impl Into<ParamValue>, temperature: impl Into<ParamVa
         };
         let alpha = b.param("alpha");
         let value = match b.value("alpha") {
-            0.0 => hard(),
-            1.0 => soft(),
-            _ => alpha * soft() + (1.0 - alpha) * hard(),
+            Some(0.0) => hard(),
+            Some(1.0) => soft(),
+            _ => {
+                // Without a share, the teacher has no gradient, where it would be infinite too.
+                let soft = soft();
+                let counted = soft.straight_through(soft.masked(!alpha.equals(0.0)));
+                alpha.times(counted) + (1.0 - alpha).times(hard())
+            }
         };
         over_labels(b, value, None)
     });
@@ -232,7 +239,7 @@ loss_with_options! {
 /// Logits over the temperature. The row's maximum comes off first: divided, a large common offset would round the
 /// differences away.
 fn softened<'g>(x: Expr<'g>, temperature: Expr<'g>) -> Expr<'g> {
-    (x - x.max().detach()) / temperature
+    scaled(x - x.max().detach(), None, Some(temperature))
 }
 
 /// `Σⱼ pⱼ(ln pⱼ − ln qⱼ)` of `p = softmax(a)` and `q = softmax(b)`.

@@ -56,7 +56,7 @@ pub fn sigmoid_focal() -> SigmoidFocal {
         let (x, t) = (b.input("inputs"), b.input("targets"));
         // 1 − pₜ without the difference, which cancels where pₜ is near 1.
         let miss = (-x).sigmoid() * t + x.sigmoid() * (1.0 - t);
-        if b.value("alpha") == -1.0 {
+        if b.value("alpha") == Some(-1.0) {
             return focus(b, miss, logistic(x, t, 1.0 - t));
         }
         let alpha = b.param("alpha");
@@ -70,8 +70,8 @@ pub fn sigmoid_focal() -> SigmoidFocal {
 loss_with_options! {
     /// The loss that [`sigmoid_focal`] makes.
     SigmoidFocal {
-        /// `α`, the share of the positive class in `αₜ`; in \[0, 1\], or −1, which leaves `αₜ` out, else
-        /// `Error::Param`; 0.25 by default.
+        /// `α`, the share of the positive class in `αₜ`; in \[0, 1\], or −1, which leaves `αₜ` out and needs a plan of its
+        /// own, else `Error::Param`; 0.25 by default.
         number alpha;
         /// `γ`, the exponent of `1 − pₜ`; finite and ≥ 0, else `Error::Param`; 2 by default.
         number gamma;
@@ -129,16 +129,22 @@ loss_with_options! {
 }
 
 fn with_gamma(definition: DefinitionBuilder) -> DefinitionBuilder {
-    definition.structural_param("gamma", 2.0, Domain::NonNegative, &[0.0, 1.0, 2.0])
+    definition.special_param("gamma", 2.0, Domain::NonNegative, &[0.0, 1.0, 2.0])
 }
 
 /// `miss^γ · value`, where `miss` is the probability of all but the target.
 fn focus<'g>(b: &Build<'g>, miss: Expr<'g>, value: Expr<'g>) -> Expr<'g> {
     match b.value("gamma") {
-        0.0 => value,
-        1.0 => miss * value,
-        2.0 => miss * miss * value,
-        // At 0 the power's derivative is infinite for γ < 1, though the loss and its gradient go to 0 there.
-        _ => miss.pow(b.param("gamma")).masked(!miss.equals(0.0)) * value,
+        Some(0.0) => value,
+        Some(1.0) => miss * value,
+        Some(2.0) => miss * miss * value,
+        _ => {
+            let gamma = b.param("gamma");
+            // The power 0 is 1 whatever the miss is, beside an infinite value as well.
+            let is_off = gamma.equals(0.0);
+            let power = is_off.select(miss.detach(), miss).pow(gamma);
+            // At 0 the power's derivative is infinite for γ < 1, though the loss and its gradient go to 0 there.
+            miss.equals(0.0).select(is_off.to_float(), power) * value
+        }
     }
 }

@@ -12,6 +12,10 @@
 //! let loss = wgloss::losses::mse().label_smoothing(0.1);              // a mean squared error has no such option
 //! ```
 //!
+//! A number may be a scalar on the GPU instead, named like an input: `cross_entropy().temperature("t")` reads the scalar
+//! bound as `t`, which may change every step, and has a gradient. The plan is then made for any value; one that turns
+//! something off by another formula (`softcap` 0) needs a plan of its own. See [`ParamValue`](crate::ParamValue).
+//!
 //! Such a type goes wherever a [`&Loss`](Loss) goes. Where the loss is known at run time only, [`by_name`] makes it and
 //! [`Loss::option`] sets its options. A value outside an option's domain is an [`Error`](crate::Error) when the loss is
 //! planned.
@@ -95,13 +99,6 @@ fn of_true_and_predicted(name: &str) -> DefinitionBuilder {
 /// The value times the optional input `weight`.
 fn weighted<'g>(b: &Build<'g>, value: Expr<'g>) -> Expr<'g> {
     b.optional("weight").map_or(value, |weight| weight * value)
-}
-
-/// `a·x`, and 0 where `a` is 0 and `x` infinite: what has no share does not count, however far off it is. The
-/// derivatives are those of the product.
-fn times<'g>(a: Expr<'g>, x: Expr<'g>) -> Expr<'g> {
-    let without_share = a.equals(0.0).and(x.abs().gt(3.0e38));
-    without_share.select(0.0, a * x).with_gradient(a, x).with_gradient(x, a)
 }
 
 #[cfg(test)]

@@ -26,10 +26,16 @@ macro_rules! loss_with_options {
                 $Type(self.0.broadcast(yes))
             }
 
-            /// Multiplies by a scalar on the GPU, as [`Loss::scaled_by`](crate::loss::Loss::scaled_by).
+            /// Lets an input go by another name, as [`Loss::rename_input`](crate::loss::Loss::rename_input).
             #[must_use]
-            pub fn scaled_by(self, input: &str) -> Self {
-                $Type(self.0.scaled_by(input))
+            pub fn rename_input(self, from: &str, to: &str) -> Self {
+                $Type(self.0.rename_input(from, to))
+            }
+
+            /// Multiplies by a number or a scalar on the GPU, as [`Loss::scaled_by`](crate::loss::Loss::scaled_by).
+            #[must_use]
+            pub fn scaled_by(self, factor: impl Into<crate::loss::ParamValue>) -> Self {
+                $Type(self.0.scaled_by(factor))
             }
         }
 
@@ -53,20 +59,48 @@ macro_rules! loss_with_options {
             }
         }
 
-        impl std::ops::Mul<f64> for $Type {
+        impl<R: Into<crate::loss::Loss>> std::ops::Sub<R> for $Type {
             type Output = crate::loss::Loss;
-            fn mul(self, weight: f64) -> crate::loss::Loss {
+            fn sub(self, other: R) -> crate::loss::Loss {
+                self.0 - other
+            }
+        }
+
+        impl std::ops::Neg for $Type {
+            type Output = crate::loss::Loss;
+            fn neg(self) -> crate::loss::Loss {
+                -self.0
+            }
+        }
+
+        impl<W: Into<crate::loss::ParamValue>> std::ops::Mul<W> for $Type {
+            type Output = crate::loss::Loss;
+            fn mul(self, weight: W) -> crate::loss::Loss {
                 self.0 * weight
             }
         }
 
-        impl std::ops::Mul<$Type> for f64 {
+        impl<D: Into<f64>> std::ops::Div<D> for $Type {
             type Output = crate::loss::Loss;
-            fn mul(self, loss: $Type) -> crate::loss::Loss {
-                self * loss.0
+            fn div(self, divisor: D) -> crate::loss::Loss {
+                self.0 / divisor
             }
         }
+
+        crate::losses::options::factors!($Type f64 i32);
     };
+}
+
+/// Numbers on the left of a loss with options: those that may stand on the left of a [`Loss`](crate::loss::Loss).
+macro_rules! factors {
+    ($Type:ident $($number:ty)*) => {$(
+        impl std::ops::Mul<$Type> for $number {
+            type Output = crate::loss::Loss;
+            fn mul(self, loss: $Type) -> crate::loss::Loss {
+                loss.0 * self
+            }
+        }
+    )*};
 }
 
 /// The setter of one option.
@@ -101,4 +135,4 @@ macro_rules! setter {
     };
 }
 
-pub(super) use {loss_with_options, setter};
+pub(super) use {factors, loss_with_options, setter};

@@ -2,7 +2,7 @@
 
 use super::entry::{Entry, Range};
 use super::options::loss_with_options;
-use super::{of_input_and_target, of_true_and_predicted, times, weighted};
+use super::{of_input_and_target, of_true_and_predicted, weighted};
 use crate::expr::{Expr, Extent};
 use crate::loss::Value::{Flag, Num};
 use crate::loss::{Denominator, Domain, Loss, ParamValue, Unreduced};
@@ -134,7 +134,8 @@ pub fn huber(delta: impl Into<ParamValue>) -> Huber {
     let definition = of_input_and_target("huber").optional("weight", Scope::Element);
     let loss = definition.param("delta", 1.0, Domain::Positive).expr(|b| {
         let (r, delta) = (b.input("input") - b.input("target"), b.param("delta"));
-        let clamped = clamp(r, delta);
+        // `r²/2` within ±δ, `δ·(|r| − δ/2)` beyond; its gradient is the clamped residual, shares at a tie included.
+        let clamped = r.maximum(-delta).minimum(delta);
         weighted(b, clamped * (r - 0.5 * clamped))
     });
     Huber(loss).delta(delta)
@@ -168,14 +169,13 @@ loss_with_options! {
 /// ```
 pub fn smooth_l1(beta: impl Into<ParamValue>) -> SmoothL1 {
     let definition = of_input_and_target("smooth_l1");
-    let loss = definition.structural_param("beta", 1.0, Domain::NonNegative, &[0.0]).expr(|b| {
+    let loss = definition.special_param("beta", 1.0, Domain::NonNegative, &[0.0]).expr(|b| {
         let r = b.input("input") - b.input("target");
-        if b.value("beta") == 0.0 {
+        if b.value("beta") == Some(0.0) {
             return r.abs();
         }
         let beta = b.param("beta");
-        let clamped = clamp(r, beta);
-        clamped / beta * (r - 0.5 * clamped)
+        r.abs().lt(beta).select(0.5 * r / beta * r, r.abs() - 0.5 * beta)
     });
     SmoothL1(loss).beta(beta)
 }
@@ -187,12 +187,6 @@ loss_with_options! {
         /// `Error::Param`. No default: [`smooth_l1`]'s argument.
         number beta;
     }
-}
-
-/// `r` within `±bound`. `clamped·(r − clamped/2)` is `r²/2` within, `bound·(|r| − bound/2)` beyond, and its gradient
-/// is the clamped residual, for infinite residuals too: selecting between the two would give ∞·0 there.
-fn clamp<'g>(r: Expr<'g>, bound: Expr<'g>) -> Expr<'g> {
-    r.maximum(-bound).minimum(bound)
 }
 
 /// Logarithm of the hyperbolic cosine: quadratic near zero, the absolute error less ln 2 far out.
@@ -272,7 +266,7 @@ pub fn poisson_nll() -> PoissonNll {
     let definition = of_input_and_target("poisson_nll").flag("log_input", true).flag("full", false);
     let loss = definition.param("eps", 1e-8, Domain::NonNegative).expr(|b| {
         let (x, t) = (b.input("input"), b.input("target"));
-        let value = if b.flag("log_input") { x.exp() - times(t, x) } else { x - times(t, (x + b.param("eps")).log()) };
+        let value = if b.flag("log_input") { x.exp() - t.times(x) } else { x - t.times((x + b.param("eps")).log()) };
         if !b.flag("full") {
             return value;
         }

@@ -2,7 +2,7 @@
 
 use super::entry::{Entry, Range, Ranges};
 use super::options::loss_with_options;
-use super::{of_input_and_target, times, weighted};
+use super::{of_input_and_target, weighted};
 use crate::expr::{Expr, Extent};
 use crate::loss::Value::{Index, Num};
 use crate::loss::{Build, DefinitionBuilder, Denominator, Domain, Loss, ParamValue, Unreduced};
@@ -86,12 +86,12 @@ pub(super) const ENTRIES: &[Entry] = &[
 /// ```
 pub fn cross_entropy() -> CrossEntropy {
     let definition = of_logits_and_labels("cross_entropy").optional("weight", Scope::Column);
-    let definition = definition.structural_param("label_smoothing", 0.0, Domain::Unit, &[0.0]);
-    let definition = definition.structural_param("temperature", 1.0, Domain::Positive, &[1.0]);
-    let definition = definition.structural_param("logit_scale", 1.0, Domain::Positive, &[1.0]);
+    let definition = definition.special_param("label_smoothing", 0.0, Domain::Unit, &[0.0]);
+    let definition = definition.special_param("temperature", 1.0, Domain::Positive, &[1.0]);
+    let definition = definition.special_param("logit_scale", 1.0, Domain::Positive, &[1.0]);
     let definition = definition.structural_param("softcap", 0.0, Domain::NonNegative, &[0.0]);
-    let definition = definition.structural_param("lse_square_scale", 0.0, Domain::NonNegative, &[0.0]);
-    let definition = definition.structural_param("entropy_bonus", 0.0, Domain::Finite, &[0.0]);
+    let definition = definition.special_param("lse_square_scale", 0.0, Domain::NonNegative, &[0.0]);
+    let definition = definition.special_param("entropy_bonus", 0.0, Domain::Finite, &[0.0]);
     let loss = with_extras(definition).unreduced(|b| {
         let (z, offset) = scaled_logits(b);
         let y = b.input("target");
@@ -99,16 +99,16 @@ pub fn cross_entropy() -> CrossEntropy {
         let label_weight = weight.map(|w| w.at(y));
         let mut value = label_nll(z, y);
         if let Some(w) = label_weight {
-            value = times(w, value);
+            value = w.times(value);
         }
-        if b.value("label_smoothing") != 0.0 {
+        if b.value("label_smoothing") != Some(0.0) {
             let share = b.param("label_smoothing");
             let classes = b.graph().count(Extent::Cols);
-            value = (1.0 - share) * value + share / classes * nll_of_all(z, y, weight);
+            value = (1.0 - share).times(value) + (share / classes).times(nll_of_all(z, y, weight));
         }
         let lse = offset.map_or(z.logsumexp(), |offset| z.logsumexp() + offset);
         value = plus_lse_square(b, "lse_square_scale", value, lse);
-        if b.value("entropy_bonus") != 0.0 {
+        if b.value("entropy_bonus") != Some(0.0) {
             value = value - b.param("entropy_bonus") * entropy(z);
         }
         over_labels(b, value, label_weight)
@@ -130,7 +130,8 @@ loss_with_options! {
         number temperature;
         /// `s`, which multiplies the logits before a softcap; finite and > 0, else `Error::Param`; 1 by default.
         number logit_scale;
-        /// `c`, which bounds the logits smoothly to ±c; finite and ≥ 0 (0: no bound), else `Error::Param`; 0 by default.
+        /// `c`, which bounds the logits smoothly to ±c; finite and ≥ 0 (0: no bound, which needs a plan of its own), else
+        /// `Error::Param`; 0 by default.
         number softcap;
         /// `λ`, the coefficient of the square of the logsumexp (z-loss); finite and ≥ 0, else `Error::Param`; 0 by
         /// default.
@@ -174,7 +175,7 @@ fn of_logits_and_labels(name: &str) -> DefinitionBuilder {
 
 /// The logits as the options scale and cap them, less an offset that the row has in common (none: 0).
 fn scaled_logits<'g>(b: &Build<'g>) -> (Expr<'g>, Option<Expr<'g>>) {
-    let given = |option: &str, off: f64| (b.value(option) != off).then(|| b.param(option));
+    let given = |option: &str, off: f64| (b.value(option) != Some(off)).then(|| b.param(option));
     let (mut factor, divisor) = (given("logit_scale", 1.0), given("temperature", 1.0));
     let mut z = b.input("input");
     if let Some(bound) = given("softcap", 0.0) {
@@ -183,13 +184,21 @@ fn scaled_logits<'g>(b: &Build<'g>) -> (Expr<'g>, Option<Expr<'g>>) {
     if factor.is_none() && divisor.is_none() {
         return (z, None);
     }
-    let scaled = |x: Expr<'g>| {
-        let x = factor.map_or(x, |factor| factor * x);
-        divisor.map_or(x, |divisor| x / divisor)
-    };
     // The row's maximum comes off first: scaled, a large common offset would round the differences away.
     let max = z.max().detach();
-    (scaled(z - max), Some(scaled(max)))
+    (scaled(z - max, factor, divisor), Some(scaled(max, factor, divisor)))
+}
+
+/// `factor·x/divisor`. Where either is a scalar on the GPU, it may be learned: a logit of −∞ then adds nothing to its
+/// gradient.
+pub(super) fn scaled<'g>(x: Expr<'g>, factor: Option<Expr<'g>>, divisor: Option<Expr<'g>>) -> Expr<'g> {
+    let is_number = |scale: Option<Expr<'g>>| scale.is_none_or(|scale| scale.scope() <= Scope::Param);
+    if is_number(factor) && is_number(divisor) {
+        let x = factor.map_or(x, |factor| factor * x);
+        return divisor.map_or(x, |divisor| x / divisor);
+    }
+    let factor = factor.unwrap_or(x.graph().constant(1));
+    divisor.map_or(factor, |divisor| factor / divisor).times(x)
 }
 
 /// `bound·tanh(x/bound)`, but −∞ stays −∞: with the cap as its logit, a masked class would have a probability.
@@ -199,7 +208,7 @@ fn capped<'g>(x: Expr<'g>, bound: Expr<'g>) -> Expr<'g> {
 
 /// The value plus the option's multiple of the square of the logsumexp; the same value where that option is 0.
 fn plus_lse_square<'g>(b: &Build<'g>, option: &str, value: Expr<'g>, lse: Expr<'g>) -> Expr<'g> {
-    if b.value(option) == 0.0 { value } else { value + b.param(option) * (lse * lse) }
+    if b.value(option) == Some(0.0) { value } else { value + b.param(option).times(lse * lse) }
 }
 
 /// `−Σⱼ pⱼ ln pⱼ` of the softmax `p`: no term is negative, and 0·ln 0 is 0.
@@ -221,7 +230,7 @@ fn nll_of_all<'g>(z: Expr<'g>, y: Expr<'g>, weight: Option<Expr<'g>>) -> Expr<'g
     let origin = z.at(y).gt(-3.0e38).select(z.at(y), 0.0).detach();
     let lse = z.logsumexp_shifted() - (origin - z.max().detach());
     match weight {
-        Some(w) => w.sum() * lse - times(w, z - origin).sum(),
+        Some(w) => w.sum() * lse - w.times(z - origin).sum(),
         None => z.graph().count(Extent::Cols) * lse - (z - origin).sum(),
     }
 }
@@ -262,7 +271,7 @@ pub(super) fn over_labels<'g>(b: &Build<'g>, value: Expr<'g>, label_weight: Opti
 /// ```
 pub fn z_loss(z: impl Into<ParamValue>) -> ZLoss {
     let definition = of_logits_and_labels("z_loss");
-    let loss = definition.structural_param("z", 1e-4, Domain::NonNegative, &[0.0]).unreduced(|b| {
+    let loss = definition.special_param("z", 1e-4, Domain::NonNegative, &[0.0]).unreduced(|b| {
         let x = b.input("input");
         over_labels(b, plus_lse_square(b, "z", label_nll(x, b.input("target")), x.logsumexp()), None)
     });
@@ -350,16 +359,16 @@ loss_with_options! {
 pub fn cross_entropy_prob() -> CrossEntropyProb {
     let definition = of_input_and_target("cross_entropy_prob").row_axis(RowAxis::Class);
     let definition = definition.optional("weight", Scope::Column);
-    let loss = definition.structural_param("label_smoothing", 0.0, Domain::Unit, &[0.0]).expr(|b| {
+    let loss = definition.special_param("label_smoothing", 0.0, Domain::Unit, &[0.0]).expr(|b| {
         let mut t = b.input("target");
-        if b.value("label_smoothing") != 0.0 {
+        if b.value("label_smoothing") != Some(0.0) {
             let share = b.param("label_smoothing");
-            t = (1.0 - share) * t + share / b.graph().count(Extent::Cols);
+            t = (1.0 - share).times(t) + share / b.graph().count(Extent::Cols);
         }
         let (q, x) = (weighted(b, t), b.input("input"));
         // What a probability of 0 is to have counts for nothing, whatever its logit is.
         let (log_p, total) = (x.log_softmax(), q.sum());
-        let value = -times(q, log_p);
+        let value = -q.times(log_p);
         // `p·Σq − q` cancels where p is near 1, as p − 1 does not.
         let p = x.softmax();
         let d_input = p.gt(0.5).select(total * (p - 1.0) + (total - q), total * p - q);
@@ -404,7 +413,7 @@ pub fn nll() -> Nll {
         let y = b.input("target");
         let label_weight = b.optional("weight").map(|w| w.at(y));
         let log_likelihood = b.input("input").at(y);
-        let value = -label_weight.map_or(log_likelihood, |w| times(w, log_likelihood));
+        let value = -label_weight.map_or(log_likelihood, |w| w.times(log_likelihood));
         over_labels(b, value, label_weight)
     });
     Nll(loss)

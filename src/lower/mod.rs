@@ -28,7 +28,8 @@ mod text;
 pub(crate) use assign::finish_pass;
 pub use looks::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison};
 
-pub use program::{Known, Output, OutputKind, Over, Pass, Program, Saves, Stage, UPSTREAM, Upstream, Wanted};
+pub use crate::loss::UPSTREAM;
+pub use program::{Known, Output, OutputKind, Over, Pass, Program, Saves, Stage, Upstream, Wanted};
 pub use text::{Expressions, expressions};
 
 use crate::error::{Error, Result};

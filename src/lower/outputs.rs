@@ -1,12 +1,12 @@
 //! The wanted outputs as expressions: the loss, its denominator, gradients, diagonals of Hessians.
 
-use super::program::{OutputKind, UPSTREAM, Upstream, Wanted};
+use super::program::{OutputKind, Upstream, Wanted};
 use crate::error::{Error, Result};
 use crate::expr::autodiff;
 use crate::expr::hessian;
 use crate::expr::op::Kind;
 use crate::expr::{Expr, Graph, InputDecl, NodeId};
-use crate::loss::{Built, Loss};
+use crate::loss::{Built, Loss, UPSTREAM};
 use crate::shape::Scope;
 
 /// The wanted outputs without extras.

@@ -9,9 +9,6 @@ use crate::loss::check_once;
 use crate::shape::RowAxis;
 use crate::shape::Scope;
 
-/// Name of the upstream gradient as an input.
-pub const UPSTREAM: &str = "upstream";
-
 /// The factor of every gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]

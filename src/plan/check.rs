@@ -3,20 +3,21 @@
 use crate::codegen::Mode;
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
-use crate::loss::{InputSpec, MASK, SAMPLE_WEIGHT};
+use crate::loss::{InputSpec, Loss};
 use crate::lower::{OutputKind, Program, UPSTREAM};
 use crate::plan::spec::{GradMode, PlanSpec};
 use crate::schedule::tensor_inputs;
 use crate::shape::{DType, Layout, Scope};
 
-pub(crate) fn check_input(loss: &str, known: &[InputSpec], input: &str, dtype: DType) -> Result<()> {
-    let generic = [SAMPLE_WEIGHT, MASK, UPSTREAM];
+/// An error unless the loss has the input, and takes it in that type.
+pub(crate) fn check_input(loss: &Loss, known: &[InputSpec], input: &str, dtype: DType) -> Result<()> {
     let kind = match known.iter().find(|i| i.name == input) {
         Some(spec) => spec.kind,
-        None if generic.contains(&input) => Kind::Float,
+        None if input == UPSTREAM || loss.weights_and_masks().iter().any(|name| name == input) => Kind::Float,
         None => {
-            let all: Vec<&str> = known.iter().map(|i| i.name.as_str()).chain(generic).collect();
-            let what = format!("{loss} has no input");
+            let beside = loss.weights_and_masks().into_iter().chain([UPSTREAM.to_owned()]);
+            let all: Vec<String> = known.iter().map(|i| i.name.clone()).chain(beside).collect();
+            let what = format!("{} has no input", loss.name());
             return Err(Error::Name { what, name: input.to_owned(), known: all.join(", ") });
         }
     };

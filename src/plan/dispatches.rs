@@ -64,7 +64,7 @@ pub(crate) fn dispatches<N: Known>(
         scalar_words,
         scalar_copies,
         kept,
-        labels: labels(problem),
+        labels: labels(problem).into_iter().collect(),
         bytes,
     })
 }

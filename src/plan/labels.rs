@@ -14,7 +14,7 @@ pub(crate) fn labels(problem: &Problem<'_>) -> Option<Labels> {
     let inputs: Vec<LabelInput> = indexing(program).into_iter().map(label).collect();
     let axes = geometry.axes[..if program.has_rows() { 3 } else { 4 }].to_vec();
     let classes = problem.phasing.shard.map_or(geometry.cols, |shard| shard.classes);
-    (!inputs.is_empty()).then_some(Labels { axes, classes, inputs })
+    (!inputs.is_empty()).then_some(Labels { word: 0, axes, classes, inputs })
 }
 
 /// Indices of the label inputs that index a row.

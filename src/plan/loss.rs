@@ -46,7 +46,7 @@ impl PreparedLoss {
         check_once("input of the plan", spec.inputs.iter().map(|i| i.0.as_str()))?;
         check_once("element type of a gradient", spec.grad_dtypes.iter().map(|g| g.0.as_str()))?;
         for (input, dtype, _) in &spec.inputs {
-            check_input(&name, &known, input, *dtype)?;
+            check_input(loss, &known, input, *dtype)?;
         }
         for input in known.iter().filter(|i| !i.optional) {
             if !spec.inputs.iter().any(|(name, ..)| *name == input.name) {
@@ -356,7 +356,7 @@ impl Prepared for PreparedLoss {
         let (known, name) = (self.loss.inputs(), &self.program.name);
         check_once("input", given.iter().map(|input| input.0))?;
         for &(input, dtype, _) in given {
-            check_input(name, &known, input, dtype)?;
+            check_input(&self.loss, &known, input, dtype)?;
             if self.program.input(input).is_none() {
                 let what = "the plan was made without the input".to_owned();
                 let planned: Vec<&str> = self.program.inputs.iter().map(|i| i.name.as_str()).collect();
@@ -399,28 +399,33 @@ impl Prepared for PreparedLoss {
         Ok(problem.explain(&choices, &planned, adapter))
     }
 
-    fn check_param(&self, param: usize, value: f64, current: f64) -> Result<()> {
-        let ParamSignature { decl, indices: [first, last] } = &self.signature.params[param];
+    fn param(&self, name: &str, value: f64) -> Result<Option<usize>> {
         let wrong = |loss: &str, allowed: String| {
-            let (loss, param) = (loss.to_owned(), decl.name.clone());
+            let (loss, param) = (loss.to_owned(), name.to_owned());
             Err(Error::Param { loss, param, found: format!("{value}"), allowed })
         };
-        if decl.kind == Kind::Int {
-            if value.fract() != 0.0 || !(*first..=*last).contains(&value) {
-                let allowed = format!("a class index, {first} to {last}, as the labels are stored");
-                return wrong(&self.program.name, allowed);
+        let found = self.signature.params.iter().position(|param| param.decl.name == name);
+        let option = self.loss.param_option(name).filter(|(_, decl, _)| matches!(decl.default, Value::Num(_)));
+        if let Some((loss, decl, made)) = option {
+            check_option(loss, decl, &Value::Num(value))?;
+            if let Some(allowed) = decl.refused_change(made, value) {
+                return wrong(loss, allowed);
             }
-            return Ok(());
+            if found.is_none() && *made == Value::Num(value) {
+                return Ok(None);
+            }
         }
-        let Some((loss, option)) = self.loss.param_decl(&decl.name) else {
-            return check_weight(&self.program.name, value);
-        };
-        check_option(&loss, &option, &Value::Num(value))?;
-        let class = |x: f64| option.structural.iter().position(|s| *s == x);
-        if class(value) != class(current) {
-            return wrong(&loss, format!("a value with the same kernel as {current}; make a new plan"));
+        let Some(param) = found else { return Err(self.signature.no_param(name)) };
+        let ParamSignature { decl, indices: [first, last] } = &self.signature.params[param];
+        let is_index = decl.kind == Kind::Int;
+        if is_index && (value.fract() != 0.0 || !(*first..=*last).contains(&value)) {
+            let allowed = format!("a class index, {first} to {last}, as the labels are stored");
+            return wrong(&self.program.name, allowed);
         }
-        Ok(())
+        if !is_index && option.is_none() {
+            check_weight(&self.program.name, value)?;
+        }
+        Ok(Some(param))
     }
 
     fn pinned(&self) -> Pinned {

@@ -93,8 +93,9 @@ pub trait Prepared: Send + Sync {
     /// The schedules for these tensors, and the reasons, in words.
     fn explain(&self, tensors: &Tensors, conditions: Conditions, adapter: &str) -> Result<String>;
 
-    /// Checks that a parameter may have that value without another kernel.
-    fn check_param(&self, param: usize, value: f64, current: f64) -> Result<()>;
+    /// Index of the parameter of that name; `None` where the kernels are made for that value alone. An error unless they
+    /// take it.
+    fn param(&self, name: &str, value: f64) -> Result<Option<usize>>;
 
     /// The part of the schedule that the caller pinned.
     fn pinned(&self) -> Pinned;

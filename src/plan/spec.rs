@@ -14,7 +14,8 @@ pub enum GradMode {
     Write,
     /// Over the input itself.
     InPlace,
-    /// Added to what the buffer holds.
+    /// Added to what the buffer holds. Two accumulated gradients may share a buffer (inputs that are one tensor) where no
+    /// dispatch writes both, as those of losses [beside](crate::Loss::beside) each other.
     Accumulate,
 }
 

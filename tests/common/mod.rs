@@ -1,6 +1,7 @@
 //! What several test files share: the oracle, the golden files, and one way to run a case on each path.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod agree;
 pub mod cases;
 pub mod compare;
 pub mod golden;

@@ -8,7 +8,7 @@ use std::fmt::{self, Write};
 use wgloss::Pinned;
 use wgloss::Upstream;
 use wgloss::internals::expr::op::Op;
-use wgloss::{DType, GradMode, Reduction, RowAxis, Scope, losses};
+use wgloss::{DType, GradMode, Reduction, RowAxis, Scope, Value, losses};
 
 /// Counts by kind and name.
 #[derive(Clone, Debug, Default)]
@@ -76,8 +76,11 @@ impl Coverage {
             self.add("reductions", reduction(&term.reduction));
             match &term.form {
                 Form::Catalogue { options, .. } => {
-                    for (name, _) in options {
+                    for (name, value) in options {
                         self.add("options", name);
+                        if matches!(value, Value::Scalar(_)) {
+                            self.add("options", "on the GPU");
+                        }
                     }
                 }
                 Form::Expression { tree, row_axis, .. } => {
@@ -88,6 +91,12 @@ impl Coverage {
         }
         if problem.terms.len() > 1 {
             self.add("losses", "several terms");
+        }
+        if problem.terms.iter().any(|term| term.renamed) {
+            self.add("losses", "renamed inputs");
+        }
+        if problem.beside().is_some() {
+            self.add("losses", "beside another");
         }
         if problem.scaled_by.is_some() {
             self.add("losses", "scaled_by");
@@ -208,6 +217,8 @@ impl Coverage {
             Part::Tree(tree) => {
                 match tree {
                     Tree::Op(op, _) => self.add("operations", format!("{op:?}")),
+                    Tree::Clamp(..) => self.add("operations", "clamp"),
+                    Tree::Powi(..) => self.add("operations", "powi"),
                     Tree::Select(..) => self.add("operations", "Select"),
                     Tree::Masked(..) => self.add("operations", "masked"),
                     Tree::Truth(_) => self.add("operations", "ToFloat"),
@@ -245,6 +256,8 @@ impl Coverage {
         let folds = [Fold::Sum, Fold::Mean, Fold::Max, Fold::Min, Fold::ArgMax, Fold::LogSumExp];
         self.expect("operations", folds.iter().map(|fold| format!("row {fold:?}")));
         let rest = [
+            "clamp",
+            "powi",
             "masked",
             "softmax",
             "at(label)",

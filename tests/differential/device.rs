@@ -1,7 +1,7 @@
 //! A problem on the GPU: one bound plan, every set of data.
 
 use super::arena::{Arena, Slot};
-use super::problem::{Data, Input, Problem};
+use super::problem::{Data, Input, Problem, Side};
 use super::random::Random;
 use super::reference::{Key, Outcome};
 use super::values::{Host, stored};
@@ -9,7 +9,9 @@ use half::{bf16, f16};
 use std::collections::BTreeMap;
 use wgloss::Layout;
 use wgloss::UPSTREAM;
-use wgloss::{Bindings, Bound, Context, DType, Error, GradMode, PlanSpec, Reduction, Result, Scope, Tensor};
+use wgloss::{
+    Bindings, Bound, Context, DType, Error, GradMode, Loss, Plan, PlanSpec, Reduction, Result, Scope, Tensor, losses,
+};
 
 /// A bound plan with the buffers that it works on.
 pub struct Session<'p> {
@@ -88,9 +90,31 @@ impl Problem {
     }
 }
 
+/// Inputs of the loss of 0 that stands beside a problem, without what their names begin with, and their shapes: all 0.
+const BESIDE: [(&str, &[usize]); 4] = [("input", &[3, 7]), ("target", &[3, 7]), ("mask", &[3, 7]), ("scale", &[])];
+
+/// A mean of squares of its own inputs, which go by other names, times a scalar.
+fn zero() -> Loss {
+    let names = ["input", "target", "weight", "mask", "sample_weight"];
+    let own = names.iter().fold(losses::mse(), |loss, name| loss.rename_input(name, &format!("beside_{name}")));
+    own.reduction(Reduction::Sum) * "beside_scale"
+}
+
+fn plan(ctx: &Context, problem: &Problem) -> Result<Plan> {
+    let (loss, spec) = (problem.loss(), problem.spec());
+    let Some(side) = problem.beside() else { return ctx.plan(&loss, &spec) };
+    let input =
+        |spec: PlanSpec, (name, shape): &(&str, &[usize])| spec.input(&format!("beside_{name}"), DType::F32, shape);
+    let spec = BESIDE.iter().fold(spec, input).grad("beside_scale");
+    match side {
+        Side::Before => ctx.plan(&zero().beside(loss), &spec),
+        Side::After => ctx.plan(&loss.beside(zero()), &spec),
+    }
+}
+
 impl<'p> Session<'p> {
     pub fn new(ctx: &'p Context, problem: &'p Problem) -> Result<Session<'p>> {
-        let plan = ctx.plan(&problem.loss(), &problem.spec())?;
+        let plan = plan(ctx, problem)?;
         let mut arena = Arena::new();
         let place = |input: &Input| arena.place(&input.name, input.dtype, &input.shape, &input.home);
         let inputs: Vec<Slot> = problem.inputs.iter().map(place).collect();
@@ -120,6 +144,11 @@ impl<'p> Session<'p> {
         let mut bindings = Bindings::new();
         for slot in &inputs {
             bindings = bindings.input(&slot.name, &arena.tensor(ctx, slot)?);
+        }
+        if problem.beside().is_some() {
+            for (name, shape) in BESIDE {
+                bindings = bindings.input(&format!("beside_{name}"), &Tensor::zeros(ctx, DType::F32, shape)?);
+            }
         }
         for (key, slot) in &placed {
             let tensor = arena.tensor(ctx, slot)?;

@@ -1,7 +1,7 @@
 //! Problems from seeds.
 
 use super::grow::Grower;
-use super::problem::{Data, Device, FLAVOURS, Flavour, Form, Input, Outputs, Problem, Term, Values};
+use super::problem::{Data, Device, FLAVOURS, Flavour, Form, Input, KNOB, Outputs, Problem, Side, Term, Values};
 use super::random::Random;
 use super::tensors::{FLOATS, gradients, home, inputs};
 use wgloss::{Domain, Loss, Reduction, RowAxis, Scope, Value, losses};
@@ -65,11 +65,12 @@ pub fn draw(seed: u64) -> Problem {
     }
     let reduction = reduction(random);
     let several = forms.len() > 1;
-    let terms = forms.into_iter().map(|form| {
+    let terms = forms.into_iter().enumerate().map(|(place, form)| {
         let weight = if several || random.one_in(8) { random.pick(&[0.3, 0.7, 1.0, -2.0]) } else { 1.0 };
         let own = several && reduction != Reduction::None && random.one_in(3);
         let other = random.pick(&[Reduction::Sum, Reduction::Mean]);
-        Term { weight, form, reduction: if own { other } else { reduction.clone() } }
+        let renamed = place > 0 && matches!(form, Form::Catalogue { .. }) && random.one_in(3);
+        Term { weight, form, reduction: if own { other } else { reduction.clone() }, renamed }
     });
     let mut problem = Problem {
         terms: terms.collect(),
@@ -84,6 +85,7 @@ pub fn draw(seed: u64) -> Problem {
         capacity: None,
         device,
         pinned: Pinned::default(),
+        beside: None,
         data: Vec::new(),
     };
     inputs(&mut problem, random);
@@ -93,6 +95,7 @@ pub fn draw(seed: u64) -> Problem {
     if random.one_in(3) {
         problem.pinned = pinned(class.is_some(), random);
     }
+    problem.beside = random.one_in(3).then(|| random.pick(&[Side::Before, Side::After]));
     problem.data = data(&problem, random);
     problem
 }
@@ -177,9 +180,11 @@ fn options(name: &str, random: &mut Random) -> Vec<(String, Value)> {
         let value = match decl.default {
             Value::Flag(_) => Value::Flag(random.one_in(2)),
             Value::Index(_) => Value::Index(random.pick(&[None, Some(-100), Some(-1), Some(2), Some(1 << 40)])),
+            Value::Num(_) if random.one_in(6) => Value::Scalar(format!("{KNOB}{}", decl.name)),
             Value::Num(_) if !decl.structural.is_empty() && random.one_in(3) => {
                 Value::Num(random.pick(&decl.structural))
             }
+            Value::Num(_) if !decl.special.is_empty() && random.one_in(3) => Value::Num(random.pick(&decl.special)),
             Value::Num(_) => Value::Num(match (decl.name.as_str(), decl.domain) {
                 ("softcap", _) => random.pick(&[5.0, 30.0]),
                 ("eps", _) => random.pick(&[1e-8, 0.1]),

@@ -31,6 +31,10 @@ pub fn apply(op: Op, [a, da]: Dual, [b, db]: Dual) -> Dual {
         Op::Add => [a + b, da + db],
         Op::Sub => [a - b, da - db],
         Op::Mul => [a * b, da * b + a * db],
+        Op::Times => {
+            let times = |a: f64, b: f64| if a == 0.0 && b.is_infinite() { 0.0 } else { a * b };
+            [times(a, b), times(da, b) + times(db, a)]
+        }
         Op::Div => [a / b, (da - a / b * db) / b],
         Op::Pow if a.is_nan() || b.is_nan() => NAN,
         Op::Pow => {
@@ -57,6 +61,15 @@ pub fn apply(op: Op, [a, da]: Dual, [b, db]: Dual) -> Dual {
         _ if a == 0.0 && !b.is_nan() => [0.0, da * b.ln()],
         _ => [a * b.ln(), da * b.ln() + a / b * db],
     }
+}
+
+/// A value within bounds, of which the upper one counts where they are in the wrong order; at a bound it is itself.
+pub fn clamp(x: Dual, low: Dual, high: Dual) -> Dual {
+    if x[0].is_nan() || low[0].is_nan() || high[0].is_nan() {
+        return NAN;
+    }
+    let raised = if x[0] < low[0] { low } else { x };
+    if raised[0] > high[0] { high } else { raised }
 }
 
 /// A row to one number.

@@ -42,6 +42,9 @@ pub enum Tree {
     Col,
     Count(Extent),
     Op(Op, Vec<Tree>),
+    /// The first within the bounds that the others are.
+    Clamp(Box<Tree>, Box<Tree>, Box<Tree>),
+    Powi(Box<Tree>, i32),
     Select(Box<Test>, Box<Tree>, Box<Tree>),
     Masked(Box<Test>, Box<Tree>),
     /// 0 or 1.
@@ -103,6 +106,8 @@ impl Tree {
         match self {
             Tree::Const(_) | Tree::Param(_) | Tree::Input(_) | Tree::Col | Tree::Count(_) => {}
             Tree::Op(_, operands) => operands.iter().for_each(|x| x.visit(see)),
+            Tree::Powi(x, _) => x.visit(see),
+            Tree::Clamp(x, low, high) => [x, low, high].into_iter().for_each(|x| x.visit(see)),
             Tree::Select(test, a, b) => {
                 test.visit(see);
                 a.visit(see);
@@ -134,6 +139,7 @@ impl Tree {
                 !matches!(op, Op::Neg | Op::Abs | Op::Sign | Op::Relu | Op::Maximum | Op::Minimum | Op::ToFloat)
             }
             Tree::Fold(fold, _) => !matches!(fold, Fold::Max | Fold::Min | Fold::ArgMax),
+            Tree::Powi(_, n) => !(0..=1).contains(n),
             Tree::Softmax(_) | Tree::LogSoftmax(_) | Tree::SumOver(..) => true,
             _ => false,
         })
@@ -172,6 +178,8 @@ impl Tree {
             Tree::Input(name) => INPUTS.iter().find(|i| i.0 == *name).map_or(Scope::Element, |i| i.1),
             Tree::Col => Scope::Column,
             Tree::Op(_, operands) => operands.iter().fold(Scope::Param, |scope, x| scope.join(x.scope())),
+            Tree::Clamp(x, low, high) => join(&[x, low, high]),
+            Tree::Powi(x, _) => x.scope(),
             Tree::Select(test, a, b) => test.scope().join(join(&[a, b])),
             Tree::Masked(test, x) => test.scope().join(x.scope()),
             Tree::Truth(test) => test.scope(),
@@ -193,6 +201,8 @@ impl Tree {
             Tree::Col => graph.col_index().to_float(),
             Tree::Count(extent) => graph.count(*extent),
             Tree::Op(op, operands) => apply(*op, &operands.iter().map(|x| x.build(b)).collect::<Vec<_>>()),
+            Tree::Clamp(x, low, high) => x.build(b).clamp(low.build(b), high.build(b)),
+            Tree::Powi(x, n) => x.build(b).powi(*n),
             Tree::Select(test, yes, no) => test.build(b).select(yes.build(b), no.build(b)),
             Tree::Masked(test, x) => x.build(b).masked(test.build(b)),
             Tree::Truth(test) => test.build(b).to_float(),
@@ -266,6 +276,7 @@ fn apply<'g>(op: Op, x: &[Expr<'g>]) -> Expr<'g> {
         Op::Maximum => x[0].maximum(x[1]),
         Op::Minimum => x[0].minimum(x[1]),
         Op::Xlogy => x[0].xlogy(x[1]),
+        Op::Times => x[0].times(x[1]),
         other => panic!("no tree holds {other:?} as an operation of numbers"),
     }
 }
@@ -361,6 +372,8 @@ impl fmt::Display for Tree {
                 x[1..].iter().try_for_each(|x| write!(f, "{x}"))?;
                 f.write_str(")")
             }
+            Tree::Clamp(x, low, high) => write!(f, "{x}.clamp({low}, {high})"),
+            Tree::Powi(x, n) => write!(f, "{x}.powi({n})"),
             Tree::Select(test, a, b) => write!(f, "{test}.select({a}, {b})"),
             Tree::Masked(test, x) => write!(f, "{x}.masked({test})"),
             Tree::Truth(test) => write!(f, "{test}.to_float()"),

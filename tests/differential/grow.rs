@@ -66,7 +66,7 @@ impl<'r> Grower<'r> {
             return self.leaf(scope);
         }
         let d = depth - 1;
-        match self.random.below(30) {
+        match self.random.below(33) {
             0..=2 => {
                 let (op, x) = (self.random.pick(&ANY), self.grow(scope, d));
                 // Beyond 3, erf is 1 in f32: maxima of it would be ties that the f64 path does not see.
@@ -84,7 +84,7 @@ impl<'r> Grower<'r> {
             }
             5..=8 => {
                 let (a, b) = (self.grow(scope, d), self.grow(scope, d));
-                let op = self.random.pick(&[Op::Add, Op::Sub, Op::Mul, Op::Mul, Op::Maximum, Op::Minimum]);
+                let op = self.random.pick(&[Op::Add, Op::Sub, Op::Mul, Op::Times, Op::Maximum, Op::Minimum]);
                 binary(op, tame(a, 100.0), tame(b, 100.0))
             }
             9 => {
@@ -130,6 +130,27 @@ impl<'r> Grower<'r> {
                     return (Tree::StraightThrough(a.0.into(), b.0.into()), a.1);
                 }
                 binary(Op::Add, tame(a, 100.0), tame(b, 100.0))
+            }
+            20 | 21 => {
+                let x = self.grow(scope, d);
+                let (low, high) = self.random.pick(&[(-1.0, 1.0), (0.0, 2.0), (-0.5, 0.0), (1.0, -1.0)]);
+                let (low, high) =
+                    ((Tree::Const(low), Range::new(low, low)), (Tree::Const(high), Range::new(high, high)));
+                // Now and then a bound that has a gradient.
+                let low = if self.random.one_in(3) { self.leaf(scope) } else { low };
+                let range = Range::new(low.1.low.min(high.1.low), high.1.high);
+                (Tree::Clamp(x.0.into(), low.0.into(), high.0.into()), range)
+            }
+            22 => {
+                let n = self.random.pick(&[-2, -1, 0, 1, 2, 3, 4, 5, 17]);
+                let (tree, range) = if n < 0 { self.positive(scope, d) } else { self.grow(scope, d) };
+                let (tree, range) = tame((tree, range), if n > 5 { 1.25 } else { 6.0 });
+                if n < 0 && range.low < 0.04 {
+                    return (tree, range);
+                }
+                let powers =
+                    Range::over([range.low.powi(n), range.high.powi(n), if n < 0 { range.high.powi(n) } else { 0.0 }]);
+                (Tree::Powi(tree.into(), n), if n == 0 { Range::new(1.0, 1.0) } else { powers })
             }
             _ => self.inward(scope, d),
         }

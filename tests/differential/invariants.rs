@@ -49,7 +49,7 @@ fn a_nan_loss_has_no_finite_gradient(
     for (key, grads) in &want.outputs {
         let Key::Grad(name) = key else { continue };
         let input = problem.input(name)?;
-        let own = problem.terms[0].form.loss().inputs().iter().any(|i| i.name == *name);
+        let own = problem.loss_of(&problem.terms[0]).inputs().iter().any(|i| i.name == *name);
         if input.scope != Scope::Element || input.shape_beside(&problem.domain) != problem.domain || !own {
             continue;
         }

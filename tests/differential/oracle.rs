@@ -5,7 +5,7 @@
 //! mode, where the library's is reverse). The semantics are those of design §3: a branch that is not taken is not looked
 //! at, a condition computed from NaN poisons, kinks and ties have the stated subgradients.
 
-use super::dual::{Dual, NAN, apply, fold_row, softmax};
+use super::dual::{Dual, NAN, apply, clamp, fold_row, softmax};
 use super::expression::{Fold, INPUTS, Index, PARAMS, Test, Tree};
 use super::problem::{Flavour, Form, Problem};
 use super::random::Random;
@@ -268,6 +268,20 @@ impl<'o> Oracle<'o> {
                     }
                     apply(*op, x[0], x[1])
                 })
+            }
+            Tree::Clamp(x, low, high) => {
+                let picks = [x, low, high].iter().any(|x| !x.is_exact());
+                let (x, low, high) = (self.tree(x), self.tree(low), self.tree(high));
+                self.map(&[&x, &low, &high], |x| {
+                    if picks && (is_near(x[0][0], x[1][0]) || is_near(x[0][0], x[2][0]) || is_near(x[1][0], x[2][0])) {
+                        self.has_ties.set(true);
+                    }
+                    clamp(x[0], x[1], x[2])
+                })
+            }
+            Tree::Powi(x, n) => {
+                let n = f64::from(*n);
+                self.map(&[&self.tree(x)], |x| apply(Op::Pow, x[0], [n, 0.0]))
             }
             Tree::Select(test, a, b) => {
                 let (test, a, b) = (self.test(test).as_array(), self.tree(a), self.tree(b));

@@ -27,8 +27,17 @@ pub struct Problem {
     pub capacity: Option<usize>,
     pub device: Device,
     pub pinned: Pinned,
+    /// Whether a loss of 0 over other shapes stands beside it, before it or after it.
+    pub beside: Option<Side>,
     /// What the buffers hold, one after the other, for one bound plan.
     pub data: Vec<Data>,
+}
+
+/// Where a loss of 0 stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Before,
+    After,
 }
 
 /// One summand of the loss.
@@ -37,6 +46,28 @@ pub struct Term {
     pub weight: f64,
     pub form: Form,
     pub reduction: Reduction,
+    /// Whether it has a prediction and a target of its own, by other names than those of the other terms.
+    pub renamed: bool,
+}
+
+/// What an option that is a scalar on the GPU is called as an input, before the option's name.
+pub const KNOB: &str = "knob_";
+
+/// What the inputs of a renamed term are called more.
+const OWN: &str = "own_";
+
+impl Term {
+    /// The loss with the inputs of this term.
+    fn renamed(&self, loss: Loss) -> Loss {
+        let names: Vec<String> = loss.inputs().into_iter().map(|input| input.name).collect();
+        let own = names.iter().filter(|name| self.renamed && ["input", "target"].contains(&name.as_str()));
+        own.fold(loss, |loss, name| loss.rename_input(name, &format!("{OWN}{name}")))
+    }
+
+    /// The name that the loss itself declares for an input.
+    pub fn declared<'n>(&self, name: &'n str) -> &'n str {
+        name.strip_prefix(OWN).unwrap_or(name)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -89,6 +120,8 @@ pub enum Values {
     Mask,
     /// From 0.25 to 2.
     Scale,
+    /// From 0 to 1, and now and then one of them.
+    Share,
     Label,
 }
 
@@ -229,7 +262,7 @@ impl Form {
 impl Problem {
     /// The loss of a term, as the problem lays it out.
     pub fn loss_of(&self, term: &Term) -> Loss {
-        let loss = term.form.loss().broadcast(self.broadcasts);
+        let loss = term.renamed(term.form.loss().broadcast(self.broadcasts));
         match self.classes_last && loss.row_axis() == RowAxis::Class {
             true => loss.class_axis(ClassAxis::Last),
             false => loss,
@@ -246,6 +279,15 @@ impl Problem {
             Some(name) => loss.scaled_by(name),
             None => loss,
         }
+    }
+
+    /// The side of a loss of 0 over other shapes, where the problem is one number in one phase with a schedule of its own.
+    pub fn beside(&self) -> Option<Side> {
+        let reduced = self.terms.iter().all(|term| term.reduction != Reduction::None);
+        let whole = !self.outputs.separate && self.upstream != Upstream::PerLoss && self.group_rows.is_none();
+        // The denominator is the first loss's.
+        let fits = |side: &Side| *side == Side::After || !self.outputs.denominator;
+        self.beside.filter(|side| reduced && whole && self.pinned == Pinned::default() && fits(side))
     }
 
     pub fn is_catalogue(&self) -> bool {
@@ -330,7 +372,8 @@ impl fmt::Display for Problem {
                     format!("[{tree}] (row axis {row_axis:?}{params})")
                 }
             };
-            format!("{weight}{form} reduced by {:?}", term.reduction)
+            let own = if term.renamed { ", of inputs of its own" } else { "" };
+            format!("{weight}{form} reduced by {:?}{own}", term.reduction)
         });
         write!(f, "  loss: {}", terms.collect::<Vec<_>>().join("\n      + "))?;
         if let Some(name) = self.scaled_by {
@@ -356,6 +399,9 @@ impl fmt::Display for Problem {
         let outputs = &self.outputs;
         let mut how = vec![format!("limits {:?}", self.device)];
         let mut word = |is: bool, text: String| how.extend(is.then_some(text));
+        if let Some(side) = self.beside() {
+            word(true, format!("a loss of 0 {side:?}"));
+        }
         word(self.upstream != Upstream::One, format!("{UPSTREAM} {:?}", self.upstream));
         word(!outputs.loss, "without_loss".to_owned());
         word(outputs.denominator, "denominator".to_owned());

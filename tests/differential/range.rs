@@ -84,7 +84,7 @@ pub fn binary(op: Op, (x, a): Grown, (y, b): Grown) -> Grown {
     let range = match op {
         Op::Add => a.pairs(b, |a, b| a + b),
         Op::Sub => a.pairs(b, |a, b| a - b),
-        Op::Mul => a.pairs(b, |a, b| a * b),
+        Op::Mul | Op::Times => a.pairs(b, |a, b| a * b),
         Op::Div => a.pairs(b, |a, b| a / b),
         Op::Pow => a.pairs(b, f64::powf).joined(Range::new(1.0, 1.0)),
         Op::Maximum | Op::Minimum => a.joined(b),

@@ -64,6 +64,7 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
     if problem.domain.len() <= 2 {
         with(&|p| p.classes_last = false);
     }
+    with(&|p| p.beside = None);
     with(&|p| p.upstream = Upstream::One);
     with(&|p| p.outputs.separate = false);
     with(&|p| p.outputs.loss = true);
@@ -81,6 +82,7 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
     }
     for k in 0..problem.terms.len() {
         with(&|p| p.terms[k].weight = 1.0);
+        with(&|p| p.terms[k].renamed = false);
         if let Form::Catalogue { options, .. } = &problem.terms[k].form {
             for option in 0..options.len() {
                 with(&|p| {
@@ -264,6 +266,8 @@ fn instead(node: &Tree) -> Vec<Tree> {
         Tree::Input("k") => return vec![Tree::Const(2.0)],
         Tree::Input(_) | Tree::Col => Vec::new(),
         Tree::Op(_, x) => x.clone(),
+        Tree::Clamp(x, low, high) => operands(&[x, low, high]),
+        Tree::Powi(x, _) => operands(&[x]),
         Tree::Select(_, a, b) | Tree::StraightThrough(a, b) | Tree::WithGradient(a, _, b) => operands(&[a, b]),
         Tree::Masked(_, x) | Tree::Softmax(x) | Tree::LogSoftmax(x) | Tree::Detach(x) => operands(&[x]),
         Tree::Fold(_, x) | Tree::At(_, x) | Tree::SumOver(_, x) => operands(&[x]),
@@ -304,6 +308,11 @@ fn rebuild_tree(tree: &Tree, place: usize, k: usize, count: &mut usize) -> Tree 
     let mut own = |x: &Tree| rebuild_tree(x, place, k, count);
     match tree {
         Tree::Op(op, x) => Tree::Op(*op, x.iter().map(own).collect()),
+        Tree::Clamp(x, low, high) => {
+            let [x, low, high] = [x, low, high].map(|x| Box::new(own(x)));
+            Tree::Clamp(x, low, high)
+        }
+        Tree::Powi(x, n) => Tree::Powi(own(x).into(), *n),
         Tree::Fold(fold, x) => Tree::Fold(*fold, own(x).into()),
         Tree::Softmax(x) => Tree::Softmax(own(x).into()),
         Tree::LogSoftmax(x) => Tree::LogSoftmax(own(x).into()),

@@ -1,10 +1,10 @@
 //! Tensors drawn for a problem: their numbers, shapes, types, places, and what becomes of their gradients.
 
 use super::draw::loss_scope;
-use super::problem::{Form, Grad, Home, Input, Problem, Term, Values};
+use super::problem::{Form, Grad, Home, Input, KNOB, Problem, Term, Values};
 use super::random::Random;
 use wgloss::losses::{self, Range};
-use wgloss::{DType, GradMode, Kind, Reduction, Scope, ShapeRule, Value};
+use wgloss::{DType, Domain, GradMode, Kind, Reduction, Scope, ShapeRule, Value};
 
 pub const FLOATS: [DType; 5] = [DType::F32, DType::F32, DType::F32, DType::F16, DType::BF16];
 
@@ -14,6 +14,10 @@ pub fn values_of(form: &Form, input: &str) -> Values {
         return if input == "k" { Values::Scale } else { Values::Any };
     };
     let loss = form.loss();
+    if let Some(option) = input.strip_prefix(KNOB) {
+        let decl = loss.options().iter().find(|decl| decl.name == option).expect("an option of the loss");
+        return if matches!(decl.domain, Domain::Unit | Domain::UnitOrOff) { Values::Share } else { Values::Scale };
+    }
     let converts = loss.option_value("convert_binary") == Some(&Value::Flag(true));
     match losses::entry(name).expect("a loss of the catalogue").range(&loss, input) {
         Range::Logits => Values::Logits,
@@ -38,11 +42,10 @@ pub fn inputs(problem: &mut Problem, random: &mut Random) {
         if spec.optional && random.one_in(2) {
             continue;
         }
-        let of_term = |term: &&Term| term.form.loss().inputs().iter().any(|i| i.name == spec.name);
-        let form = problem.terms.iter().find(of_term).map(|term| &term.form);
-        let values = match form {
+        let of_term = |term: &&Term| problem.loss_of(term).inputs().iter().any(|i| i.name == spec.name);
+        let values = match problem.terms.iter().find(of_term) {
             _ if spec.kind == Kind::Int => Values::Label,
-            Some(form) => values_of(form, &spec.name),
+            Some(term) => values_of(&term.form, term.declared(&spec.name)),
             None => Values::Scale,
         };
         specs.push((spec.name, spec.scope, values, spec.shape_rule));

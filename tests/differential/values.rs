@@ -105,6 +105,8 @@ fn number(values: Values, flavour: Flavour, offset: f64, random: &mut Random) ->
         Values::Mask => f64::from(u8::from(!random.one_in(4))),
         Values::Scale if ties => random.pick(&[1.0, 2.0, 0.5]),
         Values::Scale => random.between(0.25, 2.0),
+        Values::Share if ties || random.one_in(4) => random.pick(&[0.0, 1.0, 0.5]),
+        Values::Share => random.between(0.0, 1.0),
         Values::Label => 0.0,
     }
 }

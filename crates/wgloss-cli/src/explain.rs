@@ -24,7 +24,7 @@ pub struct Args {
     /// How numbers are stored
     #[arg(long, value_enum, value_name = "TYPE", default_value_t = Storage::F32)]
     dtype: Storage,
-    /// An option of the loss; may be repeated
+    /// An option of the loss, of which @NAME is a scalar input; may be repeated
     #[arg(short = 'O', long = "option", value_name = "NAME=VALUE")]
     options: Vec<String>,
     /// Plan as for this GPU; none needs to be here

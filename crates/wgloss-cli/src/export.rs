@@ -31,7 +31,7 @@ pub struct Args {
     /// How numbers are stored
     #[arg(long, value_enum, value_name = "TYPE", default_value_t = Storage::F32)]
     dtype: Storage,
-    /// An option of the loss; may be repeated
+    /// An option of the loss, of which @NAME is a scalar input; may be repeated
     #[arg(short = 'O', long = "option", value_name = "NAME=VALUE")]
     options: Vec<String>,
     /// An optional input, sample_weight or mask, that is to be there; may be repeated

@@ -8,7 +8,7 @@ pub fn loss_names() -> clap::builder::PossibleValuesParser {
     clap::builder::PossibleValuesParser::new(losses::CATALOGUE.iter().map(|entry| entry.name))
 }
 
-/// The loss of that name with those options, each as `NAME=VALUE`.
+/// The loss of that name with those options, each as `NAME=VALUE`; the value `@INPUT` is a scalar on the GPU.
 pub fn with_options(name: &str, options: &[String]) -> Fallible<Loss> {
     let loss = losses::by_name(name).ok_or("the parser knows the catalogue")?;
     options.iter().try_fold(loss, |loss, option| with_option(loss, option))
@@ -29,8 +29,9 @@ fn with_option(loss: Loss, text: &str) -> Fallible<Loss> {
         Some(Value::Flag(_)) => Value::Flag(value.parse().map_err(|_| wrong("true or false"))?),
         Some(Value::Index(_)) if value == "none" => Value::Index(None),
         Some(Value::Index(_)) => Value::Index(Some(value.parse().map_err(|_| wrong("a class index, or none"))?)),
+        _ if value.starts_with('@') => Value::Scalar(value[1..].to_owned()),
         // A name that is not known is complained of by the loss, which knows the others.
-        _ => Value::Num(value.parse().map_err(|_| wrong("a number"))?),
+        _ => Value::Num(value.parse().map_err(|_| wrong("a number, or @NAME of a scalar input"))?),
     };
     let loss = loss.option(name, value);
     loss.check()?;

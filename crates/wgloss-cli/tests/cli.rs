@@ -202,6 +202,10 @@ fn explain_tells_expression_gradient_stages_and_bytes() {
     right(&["explain", "cross_entropy", "-O", "class_axis=last"]);
     let output = wgloss(&["explain", "cross_entropy", "-O", "class_axis=2"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("one or last"));
+    let learned = right(&["explain", "cross_entropy", "--rows", "64", "-O", "temperature=@t"]);
+    assert!(learned.lines().any(|line| line.contains("/ t")), "{learned}");
+    let output = wgloss(&["explain", "huber", "--option", "delta=@mask"]);
+    assert!(stderr(&output).contains("the name of a scalar input"), "{}", stderr(&output));
     let output = wgloss(&["explain", "huber", "--option", "beta=1"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("known here: delta"), "{}", stderr(&output));

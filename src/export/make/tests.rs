@@ -132,6 +132,20 @@ fn scalars_of_sixteen_bits_are_widened_by_a_dispatch() {
 }
 
 #[test]
+fn an_export_calls_inputs_by_their_new_names_and_options_on_the_gpu_by_theirs() {
+    let loss = losses::huber("width").rename_input("input", "x").reduction(Reduction::Sum);
+    let of = |size: [u64; 2]| spec(&loss, DType::F32, size).grad("width");
+    let export = Export::new(&loss, &of([64, 100])).unwrap();
+    let names: Vec<&str> = export.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    assert!(names.contains(&"x") && !names.contains(&"input"), "{names:?}");
+    assert!(export.scalar_inputs.iter().any(|input| input.0 == "width"), "{:?}", export.scalar_inputs);
+    for size in [[64, 100], [80, 100]] {
+        let (planned, _) = planned(&loss, &of(size));
+        assert!(agrees(&export, &planned, size), "{size:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_exported_says_so() {
     let loss = losses::cross_entropy();
     let plain = |shape| spec(&loss, DType::F32, shape);

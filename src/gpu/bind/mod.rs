@@ -7,7 +7,7 @@ pub use bindings::Bindings;
 
 use crate::dispatch::{Dispatch, Exchange, FIRST_STORAGE, Planned, Region, Slot, Uniform};
 use crate::error::{Error, Result};
-use crate::gpu::bound::status::{NO_BAD_ROW, Status};
+use crate::gpu::bound::status::{NO_BAD_ROW, Status, Watched};
 use crate::gpu::bound::{Bound, BoundDispatch, BoundExchange};
 use crate::gpu::device::pipeline::Pipeline;
 use crate::gpu::plan::{Inner, Plan, Ready};
@@ -31,6 +31,7 @@ impl Plan {
         let tensors = self.tensors(bindings)?;
         let (placed, conditions) = (tensors.placed(), inner.conditions(tensors.pooled));
         let Ready { planned, pipelines, .. } = inner.ready(placed.clone(), conditions)?;
+        tensors.check_tied(&planned)?;
         let buffers = Buffers::new(inner, &tensors, &planned)?;
         let uniforms = Uniforms::new(inner, &planned)?;
         let bound = planned.all().zip(pipelines.iter());
@@ -39,10 +40,10 @@ impl Plan {
         let dispatches = scalar_dispatches.split_off(planned.scalars.len());
         let params = inner.prepared.signature().params.iter().map(|param| param.decl.value);
         let params = Arc::new(Mutex::new(params.collect()));
-        let status = planned
-            .labels
-            .as_ref()
-            .map(|labels| Arc::new(Status::new(&inner.ctx, labels, tensors.labels(labels), &buffers.scalars, &params)));
+        let watched: Vec<Watched> =
+            planned.labels.iter().map(|labels| Watched::new(labels, tensors.labels(labels))).collect();
+        let status =
+            (!watched.is_empty()).then(|| Arc::new(Status::new(&inner.ctx, watched, &buffers.scalars, &params)));
         let Buffers { scalars, copies, exchanges, .. } = buffers;
         let bound = Bound {
             plan: self.clone(),
@@ -90,7 +91,9 @@ impl<'a> Buffers<'a> {
         let ctx = &inner.ctx;
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let scalars = ctx.create_buffer("wgloss scalars", 4 * planned.scalar_words, usage)?;
-        ctx.write("wgloss scalars", &scalars, 0, &NO_BAD_ROW.to_le_bytes())?;
+        for labels in &planned.labels {
+            ctx.write("wgloss scalars", &scalars, 4 * labels.word, &NO_BAD_ROW.to_le_bytes())?;
+        }
         let workspace = inner.workspace(planned)?;
         let mut copies = Vec::new();
         for &(input, word) in &planned.scalar_copies {

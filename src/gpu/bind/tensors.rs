@@ -1,6 +1,6 @@
 //! The tensors of a bound plan: found by name, checked against the plan, made where none was given.
 
-use crate::dispatch::{Labels, Mode, OutputKind, OutputSignature};
+use crate::dispatch::{Dispatch, Labels, Mode, OutputKind, OutputSignature, Planned, Slot};
 use crate::error::{Error, Result};
 use crate::gpu::bind::Bindings;
 use crate::gpu::bound::status::LabelBuffer;
@@ -24,6 +24,15 @@ pub(crate) struct BoundTensors {
     pub outputs: Vec<Tensor>,
     /// Whether some buffer is both read and written.
     pub pooled: bool,
+    /// Accumulated outputs that overlap.
+    tied: Vec<Tied>,
+}
+
+/// Two accumulated outputs that overlap, as when one tensor is bound as two inputs: what each dispatch adds stays, unless
+/// one dispatch adds to both.
+pub(crate) struct Tied {
+    outputs: [usize; 2],
+    error: Error,
 }
 
 impl BoundTensors {
@@ -39,9 +48,27 @@ impl BoundTensors {
         tensors.map(buffer).collect()
     }
 
+    /// An error if a dispatch writes two outputs that overlap.
+    pub fn check_tied(&self, planned: &Planned) -> Result<()> {
+        let writes = |dispatch: &Dispatch, output: usize| {
+            dispatch.storage.iter().any(|region| region.writes && region.slot == Slot::Output(output))
+        };
+        let both = |tied: &&Tied| planned.all().any(|d| tied.outputs.iter().all(|output| writes(d, *output)));
+        match self.tied.iter().find(both) {
+            None => Ok(()),
+            Some(tied) => Err(tied.error.clone()),
+        }
+    }
+
     pub fn placed(&self) -> Tensors {
         Tensors { inputs: placed(&self.inputs), outputs: self.outputs.iter().map(Placed::of).collect() }
     }
+}
+
+/// A bound tensor, by its index in the signature.
+enum Bound {
+    Input(usize),
+    Output(usize),
 }
 
 fn placed(inputs: &[Option<Tensor>]) -> Vec<Option<Placed>> {
@@ -62,8 +89,8 @@ impl Plan {
         let outputs = prepared.signature().outputs.iter().zip(&shapes);
         let outputs = outputs.map(|(output, shape)| self.output(bindings, &inputs, output, shape));
         let outputs = outputs.collect::<Result<Vec<Tensor>>>()?;
-        let pooled = self.check_aliases(&inputs, &outputs)?;
-        Ok(BoundTensors { inputs, outputs, pooled })
+        let (pooled, tied) = self.check_aliases(&inputs, &outputs)?;
+        Ok(BoundTensors { inputs, outputs, pooled, tied })
     }
 
     /// Every bound output is one of the plan's, and bound once.
@@ -145,35 +172,38 @@ impl Plan {
         Ok(tensor)
     }
 
-    /// No written tensor may overlap another. Returns whether some buffer is both read and written.
-    fn check_aliases(&self, inputs: &[Option<Tensor>], outputs: &[Tensor]) -> Result<bool> {
+    /// No written tensor may overlap another, but for accumulated outputs. Returns whether some buffer is both read and
+    /// written, and the outputs that overlap.
+    fn check_aliases(&self, inputs: &[Option<Tensor>], outputs: &[Tensor]) -> Result<(bool, Vec<Tied>)> {
         let signature = self.inner.prepared.signature();
-        let mut pooled = false;
-        let mut earlier: Vec<(String, &Tensor, Option<usize>)> = Vec::new();
-        for (input, tensor) in inputs.iter().enumerate() {
-            if let Some(tensor) = tensor {
-                earlier.push((signature.inputs[input].name.clone(), tensor, Some(input)));
-            }
-        }
-        for (tensor, output) in outputs.iter().zip(&signature.outputs) {
+        let (mut pooled, mut tied) = (false, Vec::new());
+        let named = inputs.iter().zip(&signature.inputs).enumerate();
+        let read =
+            named.filter_map(|(k, (tensor, input))| Some((Bound::Input(k), input.name.clone(), tensor.as_ref()?)));
+        let mut earlier: Vec<(Bound, String, &Tensor)> = read.collect();
+        for (index, (tensor, output)) in outputs.iter().zip(&signature.outputs).enumerate() {
             let name = signature.output_name(&output.kind);
-            let over = match output.mode {
-                Mode::InPlace(input) => Some(input),
-                _ => None,
-            };
-            for (first, other, input) in &earlier {
-                if other.buffer() != tensor.buffer() || (over.is_some() && *input == over) {
+            for (bound, first, other) in &earlier {
+                let is_itself = matches!((output.mode, bound), (Mode::InPlace(over), Bound::Input(k)) if over == *k);
+                if other.buffer() != tensor.buffer() || is_itself {
                     continue;
                 }
                 pooled = true;
                 let (a, b) = (other.byte_range(), tensor.byte_range());
-                if a.start < b.end && b.start < a.end {
-                    let found = format!("{}..{} and {}..{}", a.start, a.end, b.start, b.end);
-                    return Err(Error::Alias { first: first.clone(), second: name, found });
+                if a.start >= b.end || b.start >= a.end {
+                    continue;
+                }
+                let found = format!("{}..{} and {}..{}", a.start, a.end, b.start, b.end);
+                let error = Error::Alias { first: first.clone(), second: name.clone(), found };
+                match *bound {
+                    Bound::Output(k) if [k, index].iter().all(|k| signature.outputs[*k].mode == Mode::Accumulate) => {
+                        tied.push(Tied { outputs: [k, index], error });
+                    }
+                    _ => return Err(error),
                 }
             }
-            earlier.push((name, tensor, None));
+            earlier.push((Bound::Output(index), name, tensor));
         }
-        Ok(pooled)
+        Ok((pooled, tied))
     }
 }

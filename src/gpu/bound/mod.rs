@@ -127,18 +127,14 @@ impl Bound {
     /// Sets a parameter (a number, or a class index such as `ignore_index`); takes effect with the next submit.
     ///
     /// # Errors
-    /// [`Error::Name`], [`Error::Param`] outside its domain, or where it would need another kernel (then make a
-    /// new plan); [`Error::Device`].
+    /// [`Error::Name`], [`Error::Param`] outside its domain, or where it would need another kernel: a plan made at a
+    /// value that has a faster kernel (smoothing 0) keeps it, and one that turns something off by another formula
+    /// (softcap 0) needs a plan of its own; [`Error::Device`].
     pub fn set_param(&self, name: &str, value: f64) -> Result<()> {
         let inner = &self.plan.inner;
         let signature = inner.prepared.signature();
-        let Some(index) = signature.params.iter().position(|param| param.decl.name == name) else {
-            let known: Vec<&str> = signature.params.iter().map(|param| param.decl.name.as_str()).collect();
-            let what = format!("{} has no parameter", signature.name);
-            return Err(Error::Name { what, name: name.to_owned(), known: known.join(", ") });
-        };
+        let Some(index) = inner.prepared.param(name, value)? else { return Ok(()) };
         let mut params = self.params.lock().expect("parameters are only locked to be set, which does not panic");
-        inner.prepared.check_param(index, value, params[index])?;
         let word = signature.params[index].decl.word(value).to_le_bytes();
         for &byte in &self.param_offsets[index] {
             inner.ctx.write("parameters", &self.uniforms, byte, &word)?;

@@ -1,4 +1,4 @@
-//! The status word of a bound plan: the first row with a label out of range, and which label that is.
+//! The status words of a bound plan, one per loss: the first row with a label out of range, and which label that is.
 
 use crate::dispatch::{Compared, LabelInput, Labels};
 use crate::error::{Error, Result};
@@ -9,17 +9,29 @@ use std::sync::{Arc, Mutex};
 /// Value of the status word while no label was out of range.
 pub(crate) const NO_BAD_ROW: u32 = u32::MAX;
 
-/// The status word, and all that is needed to find the label that it reports.
+/// The status words, and all that is needed to find the labels that they report.
 #[derive(Debug)]
 pub(crate) struct Status {
     ctx: Context,
-    /// Its first word is the status word.
+    /// Holds the status words.
     scalars: wgpu::Buffer,
+    watched: Vec<Watched>,
+    /// Values of the parameters.
+    params: Arc<Mutex<Vec<f64>>>,
+}
+
+/// A status word with the labels that it reports.
+#[derive(Debug)]
+pub(crate) struct Watched {
     labels: Labels,
     /// Buffers of the label inputs, in order.
     buffers: Vec<LabelBuffer>,
-    /// Values of the parameters.
-    params: Arc<Mutex<Vec<f64>>>,
+}
+
+impl Watched {
+    pub fn new(labels: &Labels, buffers: Vec<LabelBuffer>) -> Watched {
+        Watched { labels: labels.clone(), buffers }
+    }
 }
 
 /// The buffer of a label input.
@@ -32,42 +44,43 @@ pub(crate) struct LabelBuffer {
 }
 
 impl Status {
-    pub fn new(
-        ctx: &Context,
-        labels: &Labels,
-        buffers: Vec<LabelBuffer>,
-        scalars: &wgpu::Buffer,
-        params: &Arc<Mutex<Vec<f64>>>,
-    ) -> Status {
-        let (ctx, scalars, params) = (ctx.clone(), scalars.clone(), params.clone());
-        Status { ctx, scalars, labels: labels.clone(), buffers, params }
+    pub fn new(ctx: &Context, watched: Vec<Watched>, scalars: &wgpu::Buffer, params: &Arc<Mutex<Vec<f64>>>) -> Status {
+        Status { ctx: ctx.clone(), scalars: scalars.clone(), watched, params: params.clone() }
     }
 
-    /// Reads the word; if it names a row, reports the row and clears the word. An earlier error leaves it as it is.
+    /// Reads the words; if one names a row, reports the row and clears the word. An earlier error leaves it as it is.
     pub async fn check(&self) -> Result<()> {
-        let word = self.ctx.read("status", &self.scalars, 0, 4).await?;
-        let row: u32 = bytemuck::pod_read_unaligned(&word);
+        for watched in &self.watched {
+            self.check_word(watched).await?;
+        }
+        Ok(())
+    }
+
+    async fn check_word(&self, watched: &Watched) -> Result<()> {
+        let Labels { word, classes, .. } = watched.labels;
+        let bits = self.ctx.read("status", &self.scalars, 4 * word, 4).await?;
+        let row: u32 = bytemuck::pod_read_unaligned(&bits);
         if row == NO_BAD_ROW {
             return Ok(());
         }
         let row = u64::from(row);
         let mut found = Vec::new();
-        for (label, buffer) in self.labels.inputs.iter().zip(&self.buffers) {
-            let value = self.read(label, buffer, row).await;
+        for (label, buffer) in watched.labels.inputs.iter().zip(&watched.buffers) {
+            let value = self.read(&watched.labels.axes, label, buffer, row).await;
             if value.is_err() {
                 // A buffer that cannot be read hides its label, not the report; a lost device has no report.
                 self.ctx.check_device()?;
             }
             found.push(value.ok());
         }
-        self.ctx.write("status", &self.scalars, 0, &NO_BAD_ROW.to_le_bytes())?;
-        Err(Error::LabelOutOfRange { row, label: self.named(&found), classes: self.labels.classes })
+        self.ctx.write("status", &self.scalars, 4 * word, &NO_BAD_ROW.to_le_bytes())?;
+        Err(Error::LabelOutOfRange { row, label: self.named(&watched.labels, &found), classes })
     }
 
     /// The label of a row.
-    async fn read(&self, label: &LabelInput, at: &LabelBuffer, row: u64) -> Result<i64> {
+    async fn read(&self, axes: &[u64], label: &LabelInput, at: &LabelBuffer, row: u64) -> Result<i64> {
         let (mut rest, mut element) = (row, at.offset);
-        for (size, stride) in self.labels.axes.iter().zip(label.strides).rev() {
+        for (size, stride) in axes.iter().zip(label.strides).rev() {
             element += rest % size * stride;
             rest /= size;
         }
@@ -79,9 +92,9 @@ impl Status {
     }
 
     /// The row's label that is out of range, preferably one that the loss compares with nothing.
-    fn named(&self, found: &[Option<i64>]) -> i64 {
-        let outside = |label: i64| u64::try_from(label).map_or(true, |label| label >= self.labels.classes);
-        let all = || self.labels.inputs.iter().zip(found).filter_map(|(label, found)| Some((label, (*found)?)));
+    fn named(&self, labels: &Labels, found: &[Option<i64>]) -> i64 {
+        let outside = |label: i64| u64::try_from(label).map_or(true, |label| label >= labels.classes);
+        let all = || labels.inputs.iter().zip(found).filter_map(|(label, found)| Some((label, (*found)?)));
         let mut wrong = all().filter(|(_, value)| outside(*value));
         let params = self.params.lock().expect("parameters are only locked to be set, which does not panic");
         let is = |with: &Compared, value: i64| match *with {
