@@ -38,15 +38,11 @@ pub fn sum_counts(program: &Program, pass: usize) -> [u64; 2] {
     [Scope::Total, Scope::Group].map(|to| sums_to(program, pass, to).len() as u64)
 }
 
-/// The kernel that reduces the sums of a pass.
-pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, workgroup: u32) -> KernelSource {
+/// The kernel that reduces the sums of a pass. `outputs` of scope `Total` are computed from them, by index; modes of
+/// [`ReduceKind::Finish`] are in their order.
+pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, outputs: &[usize], workgroup: u32) -> KernelSource {
     let to = if *kind == ReduceKind::Groups { Scope::Group } else { Scope::Total };
     let sums = sums_to(program, pass, to);
-    let is_last = pass == program.finishing_pass();
-    let outputs = match kind {
-        ReduceKind::Finish(_) if is_last => total_outputs(program),
-        _ => Vec::new(),
-    };
     let mut bindings =
         vec![Binding { slot: Slot::Workspace, writes: true }, Binding { slot: Slot::Scalars, writes: true }];
     let mut declarations = String::from(
@@ -56,7 +52,7 @@ pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, workgroup: u32)
          @group(0) @binding(2) var<storage, read_write> work: array<u32>;\n\
          @group(0) @binding(3) var<storage, read_write> scalars: Scalars;\n",
     );
-    for &output in &outputs {
+    for &output in outputs {
         bindings.push(Binding { slot: Slot::Output(output), writes: true });
         let binding = bindings.len() + 1;
         putln!(declarations, "@group(0) @binding({binding}) var<storage, read_write> output{output}: array<u32>;");
@@ -67,7 +63,7 @@ pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, workgroup: u32)
     let modes = if let ReduceKind::Finish(modes) = kind { &modes[..] } else { &[] };
     let hooks = BTreeMap::from([
         ("bindings".to_owned(), declarations),
-        ("sums".to_owned(), hook(program, kind, &sums, &outputs, modes)),
+        ("sums".to_owned(), hook(program, kind, &sums, outputs, modes)),
     ]);
     let title = format!("{}: sums of pass {pass}, {kind:?}, {workgroup} invocations", program.title);
     let wgsl = fill_hooks(&title, Skeleton::Reduce, 0, LaneReduce::Tree, &hooks)

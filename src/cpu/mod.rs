@@ -175,6 +175,7 @@ impl<T: HostFloat> CpuPlan<T> {
         let operands: Vec<Operand<'_>> =
             inputs_and_tensors.map(|(decl, tensor)| decl.operand(&tensor.layout)).collect();
         let (geometry, outputs) = place_outputs(&program, None, &operands)?;
+        program.check_batch(geometry.is_empty())?;
         let inner = match program.row_axis {
             RowAxis::Class => geometry.domain.iter().skip(2).product(),
             RowAxis::Last | RowAxis::None => 1,
@@ -236,13 +237,17 @@ impl<T: HostFloat> CpuPlan<T> {
         let none = vec![Vec::new(); nodes];
         let mut sums = Sums { totals: vec![0.0; nodes], groups: none.clone(), columns: none };
         out.bad_label = None;
-        for code in &self.passes {
+        let is_empty = self.geometry.is_empty();
+        for code in self.passes.iter().filter(|_| !is_empty) {
             self.run_pass(code, &sources, &mut sums, out)?;
         }
         let shared = self.shared(Over::Rows, &sources, &sums);
         self.finish_totals(&shared, out);
+        if is_empty {
+            out.clear_gradients();
+        }
         for (index, plan) in self.outputs.iter().enumerate() {
-            if let Some(strides) = &plan.fold {
+            if let Some(strides) = plan.fold.as_ref().filter(|_| !is_empty) {
                 let by_element = self.program.outputs[index].scope == Scope::Element;
                 let cols = if by_element { shared.cols() } else { 1 };
                 out.fold(index, |full, sums| self.fold(full, cols, strides, sums))?;

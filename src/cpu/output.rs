@@ -2,7 +2,7 @@
 
 use super::host::zeros;
 use super::machine::HostFloat;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, no_first_value};
 use crate::lower::OutputKind;
 
 /// The wanted outputs of a run: losses, gradients, and others.
@@ -68,6 +68,12 @@ impl<T: HostFloat> CpuOutput<T> {
         self.items[index].values.fill(value);
     }
 
+    /// Sets all gradients to 0: those of no rows, whatever their formula gives for sums of nothing.
+    pub(super) fn clear_gradients(&mut self) {
+        let gradients = self.items.iter_mut().filter(|item| item.kind.is_gradient());
+        gradients.for_each(|item| item.values.fill(T::zero()));
+    }
+
     pub(super) fn fold(&mut self, index: usize, sum: impl FnOnce(&[T], &mut [f64])) -> Result<()> {
         let item = &mut self.items[index];
         let mut sums = zeros("a gradient's sums", item.values.len())?;
@@ -81,7 +87,7 @@ impl<T: HostFloat> CpuOutput<T> {
             return Err(Error::LabelOutOfRange { row, label, classes: self.cols });
         }
         let found = self.items.iter().find(|item| is(item));
-        if found.is_some_and(|item| item.values.is_empty()) {
+        if found.is_some_and(|item| item.values.len() < item.counts[0]) {
             let message = "holds nothing yet: `CpuPlan::run` fills it".to_owned();
             return Err(Error::Buffer { input: "out".to_owned(), message });
         }
@@ -93,9 +99,11 @@ impl<T: HostFloat> CpuOutput<T> {
 
     /// The loss: its only value, or the first if it is not reduced.
     ///
-    /// Errors: [`Error::LabelOutOfRange`]; [`Error::Name`] if it was not wanted.
+    /// Errors: [`Error::LabelOutOfRange`]; [`Error::Name`] if it was not wanted; [`Error::Shape`] if it has no values: not
+    /// reduced, of no rows.
     pub fn loss(&self) -> Result<f64> {
-        Ok(self.loss_values()?[0].to())
+        let first = self.loss_values()?.first().map(|value| value.to());
+        first.ok_or_else(|| no_first_value(self.loss_shape()))
     }
 
     /// The losses, contiguous in the shape that the reduction gives.

@@ -40,7 +40,7 @@ impl Export {
     /// ```
     ///
     /// # Errors
-    /// As [`Context::plan`](crate::Context::plan); [`Error::Unsupported`] for other layouts, one row or one column,
+    /// As [`Context::plan`](crate::Context::plan); [`Error::Unsupported`] for other layouts, fewer than two rows or columns,
     /// tensors larger than a binding (128 MiB), gradients in place or summed over broadcast axes, shards, and a
     /// separate backward.
     pub fn new(loss: &Loss, spec: &PlanSpec) -> Result<Export> {
@@ -60,8 +60,8 @@ impl Export {
             return fault("shapes other than [rows, cols]");
         };
         let shape = [rows as u64, cols as u64];
-        if shape.contains(&1) {
-            return fault("for one row or one column, whose kernels serve no other shape; name more");
+        if shape.iter().any(|size| *size < 2) {
+            return fault("for fewer than two rows or columns, whose kernels serve no other shape; name more");
         }
         if choices.iter().any(|choice| choice.pieces.pieces.len() > 1) {
             return fault("tensors larger than a binding of WebGPU's default limits (128 MiB); name fewer rows");

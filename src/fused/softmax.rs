@@ -196,7 +196,9 @@ impl Prepared for PreparedSoftmax {
         let bytes = 8 * geometry.elements();
         // The status word, which nothing sets.
         let scalar_words = 1;
-        Ok(Planned { dispatches: vec![dispatch], phases: vec![1], bytes, scalar_words, ..Planned::default() })
+        // Of no rows there is nothing to dispatch.
+        let dispatches: Vec<Dispatch> = (!geometry.is_empty()).then_some(dispatch).into_iter().collect();
+        Ok(Planned { phases: vec![dispatches.len()], dispatches, bytes, scalar_words, ..Planned::default() })
     }
 
     fn explain(&self, tensors: &Tensors, conditions: Conditions, adapter: &str) -> Result<String> {

@@ -7,6 +7,10 @@ use crate::expr::{Expr, Extent, Graph, Node};
 use crate::shape::Scope;
 
 /// How losses per element or per row become one number.
+///
+/// Of no rows (a batch of `[0, C]`) the sum is 0, and so is what divides it by a number that is not 0; a mean is 0/0, NaN,
+/// as in PyTorch. All gradients are 0 then, those of scalars too; accumulated ones stay as they are. A loss that sums over
+/// the rows for each column is an `Error::Unsupported` of no rows.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Reduction {

@@ -41,7 +41,7 @@ impl<N: Known> Builder<'_, '_, N> {
             let values = Placement::kept_values(geometry, problem.program.outputs[output].scope);
             // The finishing kernel binds the whole destination.
             let axes = geometry.axes_of(problem.program.outputs[output].scope);
-            let last = (0..4).map(|axis| (axes[axis] - 1).saturating_mul(destination.strides[axis]));
+            let last = (0..4).map(|axis| axes[axis].saturating_sub(1).saturating_mul(destination.strides[axis]));
             let elements = last.fold(1 + destination.first, u64::saturating_add);
             let stored = elements.saturating_mul(destination.dtype.size()).saturating_add(16);
             let (needed, allowed) = (values.saturating_mul(4).max(stored), problem.limits.binding_bytes);
@@ -62,11 +62,12 @@ impl<N: Known> Builder<'_, '_, N> {
         let problem = self.problem;
         let scope = problem.program.outputs[output].scope;
         let kept = problem.outputs[output];
-        let broadcast = is_broadcast(problem.program, &problem.geometry, scope, destination);
+        let geometry = &problem.geometry;
+        let summed = geometry.is_empty() || is_broadcast(problem.program, geometry, scope, destination);
         if !destination.dtype.is_packed() {
             return self.broadcast_sum(output, destination, Slot::Output(output), base);
         }
-        if !broadcast {
+        if !summed {
             self.narrow(output, Slot::Kept(output), &kept, destination);
             return 0;
         }

@@ -305,6 +305,7 @@ impl PreparedLoss {
             first: placed.offset % (alignment / placed.dtype.size()),
             dtype: placed.dtype,
             whole_vectors: placed.whole_vectors,
+            is_empty: placed.layout.is_empty(),
         };
         let inputs: Vec<Option<Placement>> = tensors.inputs.iter().map(|io| io.as_ref().map(&mut placement)).collect();
         let outputs: Vec<Placement> = tensors.outputs.iter().map(placement).collect();
@@ -441,7 +442,11 @@ impl Prepared for PreparedLoss {
             let message = "tuning a shard of the classes, which does not run by itself".to_owned();
             return Err(Error::Unsupported { message });
         }
-        let (_, choices) = self.choose(&self.planned_tensors()?, Conditions::default())?;
+        let (problem, choices) = self.choose(&self.planned_tensors()?, Conditions::default())?;
+        if problem.geometry.is_empty() {
+            let message = "tuning a plan of no rows, which runs no pass".to_owned();
+            return Err(Error::Unsupported { message });
+        }
         let shapes: Vec<Shape> = choices.iter().map(|choice| choice.shape).collect();
         Ok(candidates(&self.program, &shapes, &self.limits, self.spec.pinned))
     }

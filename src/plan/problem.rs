@@ -23,6 +23,8 @@ pub(crate) struct Placement {
     pub dtype: DType,
     /// Whether its buffer holds all of its last vector of four elements.
     pub whole_vectors: bool,
+    /// Whether it has no elements.
+    pub is_empty: bool,
 }
 
 impl Placement {
@@ -35,7 +37,8 @@ impl Placement {
             Scope::Total => [0; 4],
             _ => [a1 * a2 * a3, a2 * a3, a3, 1],
         };
-        Placement { strides, offset: 0, first: 0, dtype: DType::F32, whole_vectors: true }
+        let is_empty = Placement::kept_values(geometry, scope) == 0;
+        Placement { strides, offset: 0, first: 0, dtype: DType::F32, whole_vectors: true, is_empty }
     }
 
     /// Number of values of such a gradient.

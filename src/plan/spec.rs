@@ -18,7 +18,8 @@ pub enum GradMode {
     Accumulate,
 }
 
-/// Shapes and outputs of a plan. The first axis is a capacity: fewer rows may be bound.
+/// Shapes and outputs of a plan. The first axis is a capacity: fewer rows may be bound, down to none. A batch of no rows
+/// (`[0, C]`, planned or bound) dispatches the last sums and zeros of gradients that have values, nothing else.
 ///
 /// ```
 /// use wgloss::{DType, PlanSpec};

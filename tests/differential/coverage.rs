@@ -269,6 +269,7 @@ impl Coverage {
             "row axis of expressions",
             [RowAxis::None, RowAxis::Last, RowAxis::Class].map(|a| format!("{a:?}")),
         );
+        self.expect("rows", ["0".to_owned()]);
         self.expect("reductions", REDUCTIONS.iter().map(|name| (*name).to_owned()));
         let schedules = ["element-wise", "streamed rows", "resident rows", "rows split", "several chunks", "stitch"];
         self.expect("schedules", schedules.map(str::to_owned));
@@ -285,6 +286,7 @@ fn reduction(reduction: &Reduction) -> String {
 
 fn size(n: usize) -> &'static str {
     match n {
+        0 => "0",
         1 => "1",
         2..=4 => "2-4",
         5..=16 => "5-16",

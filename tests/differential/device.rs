@@ -36,7 +36,8 @@ impl Problem {
                 shape[0] = capacity;
             }
             if input.scope == Scope::Group && shape == whole {
-                shape[0] = shape[0] * capacity / self.domain[0];
+                // A plan for a batch of no rows has a group per index of the first axis.
+                shape[0] = (shape[0] * capacity).checked_div(self.domain[0]).unwrap_or(capacity);
             }
         }
         input.home.layout(&shape)

@@ -184,7 +184,7 @@ fn settle(problem: &mut Problem) -> bool {
 }
 
 /// Another size for an axis of the domain, and so of every input that has it.
-fn resize(problem: &mut Problem, axis: usize, to: usize) {
+pub fn resize(problem: &mut Problem, axis: usize, to: usize) {
     let class = problem.class_axis();
     let rank = problem.domain.len();
     let (rows, elements) = (problem.shape_of(Scope::Row), problem.domain.clone());

@@ -162,7 +162,8 @@ impl Plan {
                 _ => None,
             };
             for (first, other, input) in &earlier {
-                if other.buffer() != tensor.buffer() || (over.is_some() && *input == over) {
+                let is_empty = other.layout().is_empty() || tensor.layout().is_empty();
+                if is_empty || other.buffer() != tensor.buffer() || (over.is_some() && *input == over) {
                     continue;
                 }
                 pooled = true;

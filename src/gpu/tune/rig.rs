@@ -175,7 +175,7 @@ impl<'a> Trial<'a> {
         let signature = self.inner.prepared.signature();
         (0..want.len()).find_map(|output| {
             let (kind, tensor) = (&signature.outputs[output].kind, &bound.outputs[output]);
-            let is_gradient = matches!(kind, OutputKind::Grad(_) | OutputKind::HessianDiagonal(_));
+            let is_gradient = kind.is_gradient();
             let shape = tensor.shape();
             let last = match signature.row_axis {
                 RowAxis::None => false,
