@@ -278,7 +278,8 @@ impl Coverage {
 }
 
 const DTYPES: [DType; 5] = [DType::F32, DType::F16, DType::BF16, DType::I32, DType::U32];
-const REDUCTIONS: [&str; 7] = ["None", "Sum", "Mean", "BatchMean", "MeanWithSampleWeight", "MeanOverPositive", "By"];
+const REDUCTIONS: [&str; 8] =
+    ["None", "Sum", "Mean", "MeanOrZero", "BatchMean", "MeanWithSampleWeight", "MeanOverPositive", "By"];
 
 fn reduction(reduction: &Reduction) -> String {
     format!("{reduction:?}").split('(').next().unwrap_or("").to_owned()

@@ -160,7 +160,8 @@ fn reduction(random: &mut Random) -> Reduction {
     match random.below(12) {
         0..=3 => Reduction::None,
         4 | 5 => Reduction::Sum,
-        6 | 7 => Reduction::Mean,
+        6 => Reduction::Mean,
+        7 => Reduction::MeanOrZero,
         8 => Reduction::BatchMean,
         9 => Reduction::MeanWithSampleWeight,
         10 => Reduction::MeanOverPositive,
