@@ -4,7 +4,8 @@
 use naga::valid::Capabilities;
 use wgloss::DType;
 use wgloss::internals::codegen::{
-    Access, Along, Mode, ReduceKind, Slot, Variant, edge_outputs, pass_kernel, reduce, stitch, tensors, total_outputs,
+    Access, Along, Mode, ReduceKind, Slot, Variant, edge_outputs, found, pass_kernel, reduce, stitch, tensors,
+    total_outputs,
 };
 use wgloss::internals::lower::{Program, Wanted, lower};
 use wgloss::internals::schedule::{PassSchedule, Shape, States, schedule, visited_inputs};
@@ -80,6 +81,8 @@ fn every_generated_kernel_is_valid() {
     let mut count = 0;
     for entry in losses::CATALOGUE {
         let program = program(&(entry.make)());
+        let noted = Program { found_inf: true, ..program.clone() };
+        validate(&found(&noted).wgsl);
         for (p, pass) in program.passes.iter().enumerate() {
             for kernel in kernels {
                 for (width, dtype, masked) in STORAGE {
@@ -106,6 +109,10 @@ fn every_generated_kernel_is_valid() {
                         for phase in 0..=phases {
                             validate_with(&pass_kernel(&program, p, &chosen, &variant, phase).wgsl, more);
                             count += 1;
+                            // Kernels that store gradients, where it is asked whether these are finite.
+                            if phase == phases && noted.notes_any(&pass.outputs) {
+                                validate_with(&pass_kernel(&noted, p, &chosen, &variant, phase).wgsl, more);
+                            }
                         }
                         for output in edge_outputs(&program, pass, &variant, chosen.width) {
                             validate(&stitch(&program, p, &chosen, &variant, output, 64).wgsl);

@@ -2,12 +2,13 @@
 //! total.
 
 use super::emit::{count, is_literal, literal, op_text, param, params};
+use super::found::{note, note_declarations, scalars_type};
 use super::{Binding, KernelSource, Mode, Slot, group_slots, scalar_slots};
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::expr::op::Op;
 use crate::expr::{Node, NodeId};
 use crate::lower::{Look, LookKind, Program};
-use crate::shape::Scope;
+use crate::shape::{DType, Scope};
 use crate::text::{put, putln};
 use std::collections::BTreeMap;
 
@@ -45,13 +46,18 @@ pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, outputs: &[usiz
     let sums = sums_to(program, pass, to);
     let mut bindings =
         vec![Binding { slot: Slot::Workspace, writes: true }, Binding { slot: Slot::Scalars, writes: true }];
-    let mut declarations = String::from(
-        "struct Span { count: u32, length: u32, segments: u32, items_base: u32, results_base: u32 }\n\
+    let notes = program.notes_any(outputs);
+    let mut declarations = format!(
+        "struct Span {{ count: u32, length: u32, segments: u32, items_base: u32, results_base: u32 }}\n\
          @group(0) @binding(0) var<uniform> shape: Shape;\n\
          @group(0) @binding(1) var<uniform> span: Span;\n\
          @group(0) @binding(2) var<storage, read_write> work: array<u32>;\n\
-         @group(0) @binding(3) var<storage, read_write> scalars: Scalars;\n",
+         @group(0) @binding(3) var<storage, read_write> scalars: {};\n",
+        scalars_type(notes)
     );
+    if notes {
+        declarations.push_str(&note_declarations(program));
+    }
     for &output in outputs {
         bindings.push(Binding { slot: Slot::Output(output), writes: true });
         let binding = bindings.len() + 1;
@@ -159,7 +165,16 @@ fn finish_text(program: &Program, sums: &[NodeId], outputs: &[usize], modes: &[M
             Some(Mode::Accumulate) => format!("bitcast<f32>(output{output}[{address}]) + {value}"),
             _ => value,
         };
-        putln!(text, "    output{output}[{address}] = store_bits({added}, {bits} > INF_BITS);");
+        let stored = format!("store_bits({added}, {bits} > INF_BITS)");
+        if program.notes(output) {
+            let note = note(&format!("(stored{output} & MAGNITUDE)"), DType::F32, 1);
+            putln!(
+                text,
+                "    let stored{output} = {stored};\n    output{output}[{address}] = stored{output};\n    {note}"
+            );
+        } else {
+            putln!(text, "    output{output}[{address}] = {stored};");
+        }
     }
     text
 }

@@ -199,11 +199,11 @@ impl<T: HostFloat> CpuPlan<T> {
 
     /// An empty output for [`Self::run`], which allocates it on the first run.
     pub fn output(&self) -> CpuOutput<T> {
-        let mut out = CpuOutput::new(self.geometry.cols);
+        let mut out = CpuOutput::new(self.geometry.cols, self.program.found_inf);
         for (output, plan) in self.program.outputs.iter().zip(&self.outputs) {
             let name = match output.kind {
                 OutputKind::Grad(input) | OutputKind::HessianDiagonal(input) => self.program.inputs[input].name.clone(),
-                OutputKind::Loss | OutputKind::Denominator => String::new(),
+                OutputKind::Loss | OutputKind::Denominator | OutputKind::FoundInf => String::new(),
                 OutputKind::Extra(ref name) => name.clone(),
             };
             let count = if plan.fold.is_some() { plan.shape.iter().product() } else { plan.count };
@@ -429,7 +429,7 @@ fn place_outputs(
         let count = shape.iter().product();
         let (shape, input) = match output.kind {
             OutputKind::Grad(input) | OutputKind::HessianDiagonal(input) => (layouts[input].shape.clone(), Some(input)),
-            OutputKind::Loss | OutputKind::Denominator | OutputKind::Extra(_) => (shape, None),
+            OutputKind::Loss | OutputKind::Denominator | OutputKind::FoundInf | OutputKind::Extra(_) => (shape, None),
         };
         let smaller = input.filter(|input| output.scope > Scope::Total && layouts[*input].len() != count);
         if let (Some(input), OutputKind::HessianDiagonal(_)) = (smaller, &output.kind) {

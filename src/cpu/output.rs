@@ -13,6 +13,8 @@ use crate::lower::OutputKind;
 pub struct CpuOutput<T> {
     items: Vec<Item<T>>,
     cols: u64,
+    /// Whether stored gradients are looked at.
+    looks: bool,
     pub(super) bad_label: Option<(u64, i64)>,
 }
 
@@ -31,8 +33,8 @@ struct Item<T> {
 }
 
 impl<T: HostFloat> CpuOutput<T> {
-    pub(super) fn new(cols: u64) -> CpuOutput<T> {
-        CpuOutput { items: Vec::new(), cols, bad_label: None }
+    pub(super) fn new(cols: u64, looks: bool) -> CpuOutput<T> {
+        CpuOutput { items: Vec::new(), cols, looks, bad_label: None }
     }
 
     pub(super) fn push(&mut self, kind: OutputKind, name: String, shape: Vec<usize>, counts: [usize; 2]) {
@@ -147,6 +149,14 @@ impl<T: HostFloat> CpuOutput<T> {
     pub fn denominator(&self) -> Option<f64> {
         let item = self.items.iter().find(|item| item.kind == OutputKind::Denominator)?;
         item.values.first().map(|value| value.to())
+    }
+
+    /// 1 if a value of some gradient is not finite, else 0, if that was wanted: as on the GPU
+    /// ([`PlanSpec::found_inf`](crate::PlanSpec::found_inf)), of gradients in this output's type.
+    pub fn found_inf(&self) -> Option<f64> {
+        let gradients = self.items.iter().filter(|item| matches!(item.kind, OutputKind::Grad(_)));
+        let is_found = |item: &Item<T>| item.values.iter().any(|value| !value.to().is_finite());
+        self.looks.then(|| f64::from(u8::from(gradients.clone().any(is_found))))
     }
 
     /// First row whose label is out of range, and the label.

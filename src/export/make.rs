@@ -41,13 +41,16 @@ impl Export {
     ///
     /// # Errors
     /// As [`Context::plan`](crate::Context::plan); [`Error::Unsupported`] for other layouts, fewer than two rows or columns,
-    /// tensors larger than a binding (128 MiB), gradients in place or summed over broadcast axes, shards, and a
-    /// separate backward.
+    /// tensors larger than a binding (128 MiB), gradients in place or summed over broadcast axes, shards, a
+    /// separate backward, and found_inf.
     pub fn new(loss: &Loss, spec: &PlanSpec) -> Result<Export> {
         let prepared = PreparedLoss::new(loss, spec, &Limits::WEBGPU)?;
         let fault = |message: &str| Err(Error::Unsupported { message: format!("exporting {message}") });
         if prepared.phasing.shard.is_some() || prepared.phasing.forward.is_some() {
             return fault("a shard or a separate backward");
+        }
+        if prepared.program.found_inf {
+            return fault("found_inf");
         }
         if prepared.phasing.column_range {
             return fault("rows larger than a binding of WebGPU's default limits (128 MiB)");
@@ -144,8 +147,8 @@ impl Maker<'_> {
             Slot::Output(output) => ExportBuffer::Tensor(self.problem.program.inputs.len() + output),
             Slot::Workspace => ExportBuffer::Work,
             Slot::Scalars => ExportBuffer::Scalars,
-            Slot::Kept(_) | Slot::States(_) | Slot::AllStates(_) => {
-                unreachable!("kept gradients and shards were refused")
+            Slot::Kept(_) | Slot::States(_) | Slot::AllStates(_) | Slot::FoundInf => {
+                unreachable!("kept gradients, shards and found_inf were refused")
             }
         }
     }
@@ -183,6 +186,7 @@ impl Maker<'_> {
             OutputKind::Extra(name) => name.clone(),
             OutputKind::Grad(input) => format!("d_{}", program.inputs[*input].name),
             OutputKind::HessianDiagonal(input) => format!("hessian_diagonal_{}", program.inputs[*input].name),
+            OutputKind::FoundInf => unreachable!("found_inf was refused"),
         };
         let outputs = program.outputs.iter().enumerate();
         let outputs =

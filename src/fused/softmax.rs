@@ -77,12 +77,15 @@ impl Operator for Softmax {
         let given: Vec<(&str, DType, &[usize])> =
             spec.inputs.iter().map(|(name, dtype, layout)| (name.as_str(), *dtype, &layout.shape[..])).collect();
         check_names(&given)?;
-        let Wanted { loss: _, grads, hessian_diagonals, extras, denominator, upstream } = &spec.wanted;
+        let Wanted { loss: _, grads, hessian_diagonals, extras, denominator, upstream, found_inf } = &spec.wanted;
         let others = [grads, hessian_diagonals, extras].into_iter().flatten().any(|name| name != "softmax");
-        let as_of_a_loss =
-            *denominator || *upstream != Upstream::One || spec.accumulate_loss || spec.group_rows.is_some();
+        let as_of_a_loss = *denominator
+            || *found_inf
+            || *upstream != Upstream::One
+            || spec.accumulate_loss
+            || spec.group_rows.is_some();
         if others || as_of_a_loss || spec.shard.is_some() || spec.separate_backward {
-            let message = "gradients, extras, a denominator, an upstream, groups, shards or a separate backward of \
+            let message = "gradients, extras, a denominator, found_inf, an upstream, groups, shards or a separate backward of \
                            softmax, which has one output";
             return Err(Error::Unsupported { message: message.to_owned() });
         }

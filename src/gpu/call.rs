@@ -71,6 +71,14 @@ impl Output {
         self.output(&OutputKind::HessianDiagonal(self.bound.input(input)?))
     }
 
+    /// 1 if a stored gradient is not finite, else 0, on the GPU.
+    ///
+    /// # Errors
+    /// [`crate::Error::Name`] if it was not asked for.
+    pub fn found_inf(&self) -> Result<&Tensor> {
+        self.output(&OutputKind::FoundInf)
+    }
+
     /// Another output of the loss, by name, on the GPU.
     ///
     /// # Errors

@@ -40,6 +40,8 @@ pub struct Wanted {
     pub upstream: Upstream,
     /// Other outputs of the loss, by name.
     pub extras: Vec<String>,
+    /// Whether a stored gradient is not finite.
+    pub found_inf: bool,
 }
 
 impl Wanted {
@@ -64,6 +66,8 @@ pub enum OutputKind {
     Grad(usize),
     /// Diagonal of the Hessian with respect to the input of this index.
     HessianDiagonal(usize),
+    /// 1 if a stored gradient is not finite, else 0. No output of a program: it looks at what is stored.
+    FoundInf,
 }
 
 impl OutputKind {
@@ -221,6 +225,8 @@ pub struct Program {
     pub outputs: Vec<Output>,
     /// Looks for NaN and for labels out of range.
     pub looks: Looks,
+    /// Whether stored gradients are looked at, for [`OutputKind::FoundInf`].
+    pub found_inf: bool,
 }
 
 impl Program {
@@ -253,6 +259,16 @@ impl Program {
         }
         let message = format!("a batch of no rows of {}, which sums by column; leave the batch out", self.name);
         Err(Error::Unsupported { message })
+    }
+
+    /// Whether it is noted where stored values of an output are not finite.
+    pub fn notes(&self, output: usize) -> bool {
+        self.found_inf && matches!(self.outputs[output].kind, OutputKind::Grad(_))
+    }
+
+    /// Whether it is noted of any of these outputs.
+    pub fn notes_any(&self, outputs: &[usize]) -> bool {
+        outputs.iter().any(|&output| self.notes(output))
     }
 
     /// The roots and the nodes below them, operands first. The operands of a node for which `stop` is true are left

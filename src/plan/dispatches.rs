@@ -51,6 +51,7 @@ pub(crate) fn dispatches<N: Known>(
         builder.end_phase(); // nothing follows in the backward phase
     }
     let (workspace, kept) = builder.finish_gradients()?;
+    builder.found_inf();
     builder.end_phase();
     let (scalar_words, scalar_copies) = builder.scalar_copies();
     let Builder { dispatches, phases, exchanges, .. } = builder;

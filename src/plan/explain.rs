@@ -174,6 +174,9 @@ impl Problem<'_> {
             let _ = writeln!(text, "{what}");
             table(&mut text, program, &rest);
         }
+        if self.found_inf.is_some() {
+            let _ = writeln!(text, "found_inf: looked at where gradients are stored; 1 dispatch");
+        }
         all.extend(rest);
         let moved: u64 = all.iter().map(|(visits, _)| visits.bytes()).sum();
         let again: u64 = all.iter().map(|(visits, _)| visits.bytes_read_again()).sum();

@@ -68,6 +68,8 @@ pub(crate) struct Problem<'a> {
     pub limits: &'a Limits,
     pub pinned: Pinned,
     pub phasing: Phasing,
+    /// Element of the found_inf output in a binding of it, if the plan has one.
+    pub found_inf: Option<u64>,
 }
 
 /// One shard of the classes, for vocabulary-parallel training: each device holds some columns of every row.
@@ -119,7 +121,7 @@ impl Problem<'_> {
         match slot {
             Slot::Input(input) => self.inputs[input].expect("an input that the program reads is bound"),
             Slot::Output(output) => self.outputs[output],
-            Slot::Workspace | Slot::Scalars | Slot::Kept(_) | Slot::States(_) | Slot::AllStates(_) => {
+            Slot::Workspace | Slot::Scalars | Slot::Kept(_) | Slot::States(_) | Slot::AllStates(_) | Slot::FoundInf => {
                 unreachable!("only tensors have a placement")
             }
         }
@@ -130,7 +132,7 @@ impl Problem<'_> {
         match slot {
             Slot::Input(input) => Some(self.program.inputs[input].scope),
             Slot::Output(output) => Some(self.program.outputs[output].scope),
-            Slot::Workspace | Slot::Scalars | Slot::Kept(_) | Slot::States(_) | Slot::AllStates(_) => None,
+            _ => None,
         }
     }
 

@@ -145,6 +145,7 @@ impl Coverage {
         };
         flag(fused, "fused");
         flag(outputs.separate, "separate backward");
+        flag(outputs.found_inf, "found_inf");
         flag(!outputs.loss, "without loss");
         flag(!problem.inputs.iter().any(|input| input.grad.is_some()), "loss alone");
         flag(outputs.denominator, "denominator");

@@ -245,6 +245,7 @@ fn outputs(problem: &mut Problem, random: &mut Random) {
         outputs.accumulate_loss = random.one_in(2);
     }
     outputs.separate = has_grads && random.one_in(5);
+    outputs.found_inf = has_grads && random.one_in(4);
 }
 
 /// Plans for more rows than are bound, where the first axis is one of rows.

@@ -222,6 +222,11 @@ fn compare(ctx: &Context, problem: &Problem, coverage: &mut Coverage) -> Verdict
         if let Some(changed) = changed {
             return failed("canary".to_owned(), changed);
         }
+        match session.found_inf_error(&got) {
+            Ok(None) => {}
+            Ok(Some(message)) => return failed("found_inf".to_owned(), message),
+            Err(error) => return failed(format!("found_inf fails with {}", variant(&error)), error.to_string()),
+        }
         if got.bad_label != want.bad_label || cpu.bad_label != want.bad_label {
             let text = |outcome: &Outcome| format!("{:?}", outcome.bad_label);
             let kind = if got.bad_label.is_some() == want.bad_label.is_some() { "which label" } else { "label status" };

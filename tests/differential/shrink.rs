@@ -66,6 +66,7 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
     }
     with(&|p| p.upstream = Upstream::One);
     with(&|p| p.outputs.separate = false);
+    with(&|p| p.outputs.found_inf = false);
     with(&|p| p.outputs.loss = true);
     with(&|p| p.outputs.denominator = false);
     with(&|p| p.outputs.accumulate_loss = false);
@@ -177,6 +178,7 @@ fn settle(problem: &mut Problem) -> bool {
     let reduced = !matches!(problem.terms[0].reduction, Reduction::None | Reduction::Sum);
     problem.outputs.denominator &= reduced && scope > Scope::Total;
     let has_element = problem.inputs.iter().any(|i| i.scope == Scope::Element && i.shape == problem.domain);
+    problem.outputs.found_inf &= !problem.grads().is_empty();
     let has_output = !problem.keys().is_empty();
     has_element
         && has_output

@@ -163,6 +163,14 @@ impl Bound {
         self.output(&OutputKind::Denominator)
     }
 
+    /// 1 if a gradient that the last step stored is not finite, else 0: one f32, written by every step.
+    ///
+    /// # Errors
+    /// [`Error::Name`] unless the plan was made with [`PlanSpec::found_inf`](crate::PlanSpec::found_inf).
+    pub fn found_inf(&self) -> Result<&Tensor> {
+        self.output(&OutputKind::FoundInf)
+    }
+
     /// Another output of the loss, by name.
     ///
     /// # Errors
