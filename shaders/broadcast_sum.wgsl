@@ -66,7 +66,9 @@ fn main(
             if (ACCUMULATE) {
                 sum += bitcast<f32>(output[place]);
             }
+            // hook begin: store
             output[place] = store_bits(sum, lanes[0].bits > INF_BITS);
+            // hook end
         }
         workgroupBarrier(); // the result is read before the next value writes
     }

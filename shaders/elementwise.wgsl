@@ -72,6 +72,8 @@ fn main(
             }
         }
     }
+    // hook begin: seen
+    // hook end
     // Phase 2: this workgroup's partial sums, in a fixed order.
     if (SUMS > 0u) {
         lanes[lane] = sums_narrow(s);

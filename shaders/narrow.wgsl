@@ -38,4 +38,6 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
         atomicAnd(&output[place / 2u], 0xffff0000u >> shift);
         atomicOr(&output[place / 2u], narrow(bits) << shift);
     }
+    // hook begin: seen
+    // hook end
 }

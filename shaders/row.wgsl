@@ -59,4 +59,6 @@ fn main(
             break;
         }
     }
+    // hook begin: seen
+    // hook end
 }

@@ -68,4 +68,6 @@ fn main(
             break;
         }
     }
+    // hook begin: seen
+    // hook end
 }

@@ -85,4 +85,6 @@ fn main(
             break;
         }
     }
+    // hook begin: seen
+    // hook end
 }

@@ -150,5 +150,11 @@ fn label_text(label: i64) -> String {
     if label == Error::UNKNOWN_LABEL { "a label (not known which)".to_owned() } else { format!("label {label}") }
 }
 
+/// The error of reading one loss where there is none.
+pub(crate) fn no_first_value(shape: &[usize]) -> Error {
+    let expected = "at least one value; read all values of a loss that is not reduced".to_owned();
+    Error::Shape { input: "loss".to_owned(), expected, found: shape.to_vec() }
+}
+
 /// Result of a wgloss call.
 pub type Result<T> = std::result::Result<T, Error>;

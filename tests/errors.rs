@@ -26,8 +26,6 @@ fn shapes_that_do_not_fit() {
     let spec = PlanSpec::new().input("input", DType::F32, &[4, 3]).input("target", DType::F32, &[4, 5]);
     let error = ctx.plan(&losses::mse().broadcast(true), &spec).unwrap_err();
     assert_eq!(error.to_string(), "shape of `target`: found [4, 5], expected a shape that broadcasts with [4, 3]");
-    let spec = PlanSpec::new().input("input", DType::F32, &[0, 3]).input("target", DType::F32, &[0, 3]);
-    assert!(matches!(ctx.plan(&losses::mse(), &spec), Err(Error::Shape { .. })));
 }
 
 #[test]

@@ -4,7 +4,8 @@
 use naga::valid::Capabilities;
 use wgloss::DType;
 use wgloss::internals::codegen::{
-    Access, Along, Mode, ReduceKind, Slot, Variant, edge_outputs, pass_kernel, reduce, stitch, tensors,
+    Access, Along, Mode, ReduceKind, Slot, Variant, edge_outputs, found, pass_kernel, reduce, stitch, tensors,
+    total_outputs,
 };
 use wgloss::internals::lower::{Program, Wanted, lower};
 use wgloss::internals::schedule::{PassSchedule, Shape, States, schedule, visited_inputs};
@@ -80,6 +81,8 @@ fn every_generated_kernel_is_valid() {
     let mut count = 0;
     for entry in losses::CATALOGUE {
         let program = program(&(entry.make)());
+        let noted = Program { found_inf: true, ..program.clone() };
+        validate(&found(&noted).wgsl);
         for (p, pass) in program.passes.iter().enumerate() {
             for kernel in kernels {
                 for (width, dtype, masked) in STORAGE {
@@ -106,6 +109,10 @@ fn every_generated_kernel_is_valid() {
                         for phase in 0..=phases {
                             validate_with(&pass_kernel(&program, p, &chosen, &variant, phase).wgsl, more);
                             count += 1;
+                            // Kernels that store gradients, where it is asked whether these are finite.
+                            if phase == phases && noted.notes_any(&pass.outputs) {
+                                validate_with(&pass_kernel(&noted, p, &chosen, &variant, phase).wgsl, more);
+                            }
                         }
                         for output in edge_outputs(&program, pass, &variant, chosen.width) {
                             validate(&stitch(&program, p, &chosen, &variant, output, 64).wgsl);
@@ -114,7 +121,9 @@ fn every_generated_kernel_is_valid() {
                 }
             }
             for kind in [ReduceKind::Segments, ReduceKind::Finish(vec![Mode::Write]), ReduceKind::Groups] {
-                validate(&reduce(&program, p, &kind, 64).wgsl);
+                let is_finish = matches!(kind, ReduceKind::Finish(_)) && p == program.finishing_pass();
+                let outputs = if is_finish { total_outputs(&program) } else { Vec::new() };
+                validate(&reduce(&program, p, &kind, &outputs, 64).wgsl);
             }
         }
     }
@@ -159,6 +168,7 @@ fn generated_kernels_are_as_kept() {
     snapshot("mse_elementwise_pairs", &losses::mse(), Kernel::Elementwise, 8);
     snapshot("cross_entropy_row_pairs", &losses::cross_entropy(), Kernel::Row, 8);
     snapshot("cross_entropy_split_scalar", &losses::cross_entropy(), Kernel::RowSplit { splits: 4 }, 1);
-    let finish = reduce(&program(&losses::rmse()), 1, &ReduceKind::Finish(vec![Mode::Write]), 64).wgsl;
+    let (program, kind) = (program(&losses::rmse()), ReduceKind::Finish(vec![Mode::Write]));
+    let finish = reduce(&program, 1, &kind, &total_outputs(&program), 64).wgsl;
     insta::assert_snapshot!("rmse_finish", generated(&finish));
 }

@@ -150,7 +150,8 @@ fn an_infinite_logit_poisons_a_saved_row() {
         let mut data = Data::new(100);
         data.reference[3 * 100 + 50] = f32::INFINITY;
         let (_, want) = data.on_cpu();
-        let (loss, got, _) = data.on_gpu(ctx, DType::F32, Pinned { kernel: Some(kernel), ..Pinned::default() }).unwrap();
+        let (loss, got, _) =
+            data.on_gpu(ctx, DType::F32, Pinned { kernel: Some(kernel), ..Pinned::default() }).unwrap();
         assert!(loss.is_nan());
         for (got, want) in got.iter().zip(&want) {
             let is_nan = |values: &[f64]| values.iter().map(|x| x.is_nan()).collect::<Vec<bool>>();

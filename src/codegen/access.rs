@@ -6,6 +6,7 @@
 //! it. Tensors whose rows have the same offset inside a vector are loaded and stored as vectors, the others element by
 //! element. Two windows per step are for loads of 64-bit integers: each window is one half of such a vector.
 
+use super::found::{note, note_declarations, scalars_type, see, seen_name};
 use super::{Access, Along, Binding, Mode, Slot, Variant, column_slots, group_slots, state_words, tensors};
 use crate::expr::NodeId;
 use crate::expr::op::Kind;
@@ -104,7 +105,9 @@ impl<'a> Frame<'a> {
             },
             Slot::Workspace => "work".to_owned(),
             Slot::Scalars => "scalars".to_owned(),
-            Slot::Kept(_) | Slot::States(_) | Slot::AllStates(_) => unreachable!("states are no tensors of a pass"),
+            Slot::Kept(_) | Slot::States(_) | Slot::AllStates(_) | Slot::FoundInf => {
+                unreachable!("states are no tensors of a pass")
+            }
         }
     }
 
@@ -134,9 +137,17 @@ impl<'a> Frame<'a> {
             };
             declare(&mut text, all.len() + 1, writes, &name, &format!("array<{element}>"));
         }
+        let notes = self.program.notes_any(&self.pass.outputs);
+        if notes {
+            text.push_str(&note_declarations(self.program));
+            for output in self.noted() {
+                let ty = if self.seen_width(output) == WINDOW { "U4" } else { "U" };
+                putln!(text, "var<private> {}: {ty};", seen_name(output));
+            }
+        }
         let shared = [
             (uses_work(self.program, self.pass), Slot::Workspace, "work", "array<u32>"),
-            (uses_scalars(self.program, self.pass), Slot::Scalars, "scalars", "Scalars"),
+            (uses_scalars(self.program, self.pass), Slot::Scalars, "scalars", scalars_type(notes)),
         ];
         for (_, slot, name, ty) in shared.into_iter().filter(|s| s.0) {
             all.push(Binding { slot, writes: true });
@@ -340,12 +351,19 @@ impl<'a> Frame<'a> {
             _ => value.to_owned(),
         };
         let bits = format!("store_bits{w}({value}, {poison})");
+        let dtype = self.access(slot).dtype;
+        // Of 16-bit types, halves are looked at.
+        let (mut text, bits) = match self.program.notes(output) && !dtype.is_packed() {
+            true => seen_bits(output, &bits, self.width, self.is_masked()),
+            false => (String::new(), bits),
+        };
         let name = self.buffer(slot);
         if self.width == 1 {
-            return format!("    {name}[{}] = {bits};\n", self.at_col(slot, base, col));
+            putln!(text, "    {name}[{}] = {bits};", self.at_col(slot, base, col));
+            return text;
         }
         if !self.is_vector(slot) {
-            let mut text = format!("    let bits{output} = {bits};\n");
+            putln!(text, "    let bits{output} = {bits};");
             for (k, c) in COMPONENTS.into_iter().enumerate() {
                 let only = if self.is_masked() { format!("if (valid.{c}) ") } else { String::new() };
                 let address = self.at_col(slot, base, &format!("({col} + {k}u)"));
@@ -354,13 +372,16 @@ impl<'a> Frame<'a> {
             return text;
         }
         let at = format!("{name}[({base} + {col}) / 4u]");
-        match (self.access(slot).dtype, self.is_masked()) {
+        match (dtype, self.is_masked()) {
             (DType::F16, masked) => self.store_packed(output, &at, &format!("narrow4_f16({bits})"), masked),
             (DType::BF16, masked) => self.store_packed(output, &at, &format!("narrow4_bf16({bits})"), masked),
-            (_, false) => format!("    {at} = {bits};\n"),
+            (_, false) => {
+                putln!(text, "    {at} = {bits};");
+                text
+            }
             (_, true) => {
                 // Storing a component writes its 4 bytes only: elements of other rows stay.
-                let mut text = format!("    let bits{output} = {bits};\n    if (all(valid)) {{\n");
+                put!(text, "    let bits{output} = {bits};\n    if (all(valid)) {{\n");
                 put!(text, "        {at} = bits{output};\n    }} else {{\n");
                 for c in COMPONENTS {
                     putln!(text, "        if (valid.{c}) {{ {at}.{c} = bits{output}.{c}; }}");
@@ -378,13 +399,42 @@ impl<'a> Frame<'a> {
             Mode::Accumulate => format!("bitcast<f32>({name}[{address}]) + {value}"),
             _ => value.to_owned(),
         };
-        format!("    {name}[{address}] = store_bits({value}, {poison});\n")
+        let bits = format!("store_bits({value}, {poison})");
+        let (mut text, bits) = match self.program.notes(output) {
+            true => seen_bits(output, &bits, 1, false),
+            false => (String::new(), bits),
+        };
+        putln!(text, "    {name}[{address}] = {bits};");
+        text
+    }
+
+    /// Outputs of the pass of which it is noted where stored values are not finite.
+    fn noted(&self) -> impl Iterator<Item = usize> {
+        self.pass.outputs.iter().copied().filter(|&output| self.program.notes(output))
+    }
+
+    /// Components of what a lane has seen of an output.
+    fn seen_width(&self, output: usize) -> u32 {
+        if self.program.outputs[output].scope == Scope::Element { self.width } else { 1 }
+    }
+
+    /// At the end of a lane: statements that note what it has seen.
+    pub fn seen_text(&self) -> String {
+        let note = |output: usize| {
+            let dtype = self.access(Slot::Output(output)).dtype;
+            format!("    {}\n", note(&seen_name(output), dtype, self.seen_width(output)))
+        };
+        self.noted().map(note).collect()
     }
 
     /// Stores four 16-bit values to two words. In a word that two rows share, the row's half goes to `work`, from where
     /// `stitch.wgsl` assembles the word. Without rows no other lane writes the other half.
     fn store_packed(&self, output: usize, at: &str, halves: &str, masked: bool) -> String {
         let mut text = format!("    let half{output} = {halves};\n");
+        if self.program.notes(output) {
+            let dtype = self.access(Slot::Output(output)).dtype;
+            putln!(text, "    {}", see(output, &format!("half{output}"), dtype, self.width, masked));
+        }
         let h = |c: char| format!("half{output}.{c}");
         let word = |low: char, high: char| format!("{} | ({} << 16u)", h(low), h(high));
         let whole = format!("{at} = vec2<u32>({}, {});", word('x', 'y'), word('z', 'w'));
@@ -485,6 +535,13 @@ impl<'a> Frame<'a> {
             String::new()
         }
     }
+}
+
+/// Statements that name the f32 bits to store, and see them; and their name.
+fn seen_bits(output: usize, bits: &str, width: u32, masked: bool) -> (String, String) {
+    let name = format!("stored{output}");
+    let see = see(output, &name, DType::F32, width, masked);
+    (format!("    let {name} = {bits};\n    {see}\n"), name)
 }
 
 /// Element outputs of a pass over masked windows that store two elements per word.

@@ -28,8 +28,11 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
     let constants = format!(
         "const WG: u32 = {workgroup}u;\nconst WIDTH: u32 = {width}u;\nconst SUMS: u32 = {sums}u;\nconst ENDS: u32 = {ends}u;\n"
     );
-    let hooks =
-        BTreeMap::from([("bindings".to_owned(), declarations + &constants), ("items".to_owned(), hook(&frame))]);
+    let hooks = BTreeMap::from([
+        ("bindings".to_owned(), declarations + &constants),
+        ("items".to_owned(), hook(&frame)),
+        ("seen".to_owned(), frame.seen_text()),
+    ]);
     let wgsl = fill_hooks(&title(program, pass, schedule), Skeleton::Elementwise, 0, LaneReduce::Tree, &hooks);
     KernelSource { wgsl: wgsl.expect("the element-wise skeleton takes these hooks"), bindings }
 }

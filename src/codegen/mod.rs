@@ -8,6 +8,7 @@ mod access;
 mod columns;
 mod elementwise;
 mod emit;
+mod found;
 mod poison;
 mod reduce;
 mod row;
@@ -24,6 +25,7 @@ use crate::shape::DType;
 use crate::shape::Scope;
 pub use access::edge_outputs;
 pub use columns::column_finish;
+pub use found::{found, note, note_declarations, scalar_values, see, seen_name};
 pub use reduce::{ReduceKind, reduce, sum_counts, total_outputs};
 pub use state::stage_words;
 pub use states::states;
@@ -82,6 +84,8 @@ pub enum Slot {
     States(usize),
     /// States of all shards that came to this device, by the index of their exchange.
     AllStates(usize),
+    /// The output that says whether a stored gradient is not finite.
+    FoundInf,
 }
 
 /// One binding: uniforms are 0 (shape) and 1 (parameters, or the span of a reduction); these follow from 2.

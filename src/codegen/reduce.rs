@@ -2,12 +2,13 @@
 //! total.
 
 use super::emit::{count, is_literal, literal, op_text, param, params};
+use super::found::{note, note_declarations, scalars_type};
 use super::{Binding, KernelSource, Mode, Slot, group_slots, scalar_slots};
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::expr::op::Op;
 use crate::expr::{Node, NodeId};
 use crate::lower::{Look, LookKind, Program};
-use crate::shape::Scope;
+use crate::shape::{DType, Scope};
 use crate::text::{put, putln};
 use std::collections::BTreeMap;
 
@@ -38,25 +39,26 @@ pub fn sum_counts(program: &Program, pass: usize) -> [u64; 2] {
     [Scope::Total, Scope::Group].map(|to| sums_to(program, pass, to).len() as u64)
 }
 
-/// The kernel that reduces the sums of a pass.
-pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, workgroup: u32) -> KernelSource {
+/// The kernel that reduces the sums of a pass. `outputs` of scope `Total` are computed from them, by index; modes of
+/// [`ReduceKind::Finish`] are in their order.
+pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, outputs: &[usize], workgroup: u32) -> KernelSource {
     let to = if *kind == ReduceKind::Groups { Scope::Group } else { Scope::Total };
     let sums = sums_to(program, pass, to);
-    let is_last = pass == program.finishing_pass();
-    let outputs = match kind {
-        ReduceKind::Finish(_) if is_last => total_outputs(program),
-        _ => Vec::new(),
-    };
     let mut bindings =
         vec![Binding { slot: Slot::Workspace, writes: true }, Binding { slot: Slot::Scalars, writes: true }];
-    let mut declarations = String::from(
-        "struct Span { count: u32, length: u32, segments: u32, items_base: u32, results_base: u32 }\n\
+    let notes = program.notes_any(outputs);
+    let mut declarations = format!(
+        "struct Span {{ count: u32, length: u32, segments: u32, items_base: u32, results_base: u32 }}\n\
          @group(0) @binding(0) var<uniform> shape: Shape;\n\
          @group(0) @binding(1) var<uniform> span: Span;\n\
          @group(0) @binding(2) var<storage, read_write> work: array<u32>;\n\
-         @group(0) @binding(3) var<storage, read_write> scalars: Scalars;\n",
+         @group(0) @binding(3) var<storage, read_write> scalars: {};\n",
+        scalars_type(notes)
     );
-    for &output in &outputs {
+    if notes {
+        declarations.push_str(&note_declarations(program));
+    }
+    for &output in outputs {
         bindings.push(Binding { slot: Slot::Output(output), writes: true });
         let binding = bindings.len() + 1;
         putln!(declarations, "@group(0) @binding({binding}) var<storage, read_write> output{output}: array<u32>;");
@@ -67,7 +69,7 @@ pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, workgroup: u32)
     let modes = if let ReduceKind::Finish(modes) = kind { &modes[..] } else { &[] };
     let hooks = BTreeMap::from([
         ("bindings".to_owned(), declarations),
-        ("sums".to_owned(), hook(program, kind, &sums, &outputs, modes)),
+        ("sums".to_owned(), hook(program, kind, &sums, outputs, modes)),
     ]);
     let title = format!("{}: sums of pass {pass}, {kind:?}, {workgroup} invocations", program.title);
     let wgsl = fill_hooks(&title, Skeleton::Reduce, 0, LaneReduce::Tree, &hooks)
@@ -163,7 +165,16 @@ fn finish_text(program: &Program, sums: &[NodeId], outputs: &[usize], modes: &[M
             Some(Mode::Accumulate) => format!("bitcast<f32>(output{output}[{address}]) + {value}"),
             _ => value,
         };
-        putln!(text, "    output{output}[{address}] = store_bits({added}, {bits} > INF_BITS);");
+        let stored = format!("store_bits({added}, {bits} > INF_BITS)");
+        if program.notes(output) {
+            let note = note(&format!("(stored{output} & MAGNITUDE)"), DType::F32, 1);
+            putln!(
+                text,
+                "    let stored{output} = {stored};\n    output{output}[{address}] = stored{output};\n    {note}"
+            );
+        } else {
+            putln!(text, "    output{output}[{address}] = {stored};");
+        }
     }
     text
 }

@@ -47,6 +47,7 @@ pub(super) fn kernel(
         ("bindings".to_owned(), declarations),
         ("row".to_owned(), row.begin_text()),
         ("outputs".to_owned(), row.outputs_text()),
+        ("seen".to_owned(), frame.seen_text()),
     ]);
     let stages = frame.pass.stages.len();
     for stage in 0..stages {

@@ -67,11 +67,13 @@ pub enum Skeleton {
     ColumnSums,
     /// `column_finish.wgsl`
     ColumnFinish,
+    /// `found.wgsl`
+    Found,
 }
 
 impl Skeleton {
     /// Every skeleton.
-    pub const ALL: [Skeleton; 13] = [
+    pub const ALL: [Skeleton; 14] = [
         Skeleton::Elementwise,
         Skeleton::Row,
         Skeleton::RowResident,
@@ -85,6 +87,7 @@ impl Skeleton {
         Skeleton::Scalar,
         Skeleton::ColumnSums,
         Skeleton::ColumnFinish,
+        Skeleton::Found,
     ];
 
     fn text(self) -> &'static str {
@@ -102,6 +105,7 @@ impl Skeleton {
             Skeleton::Scalar => include_str!("../../shaders/scalar.wgsl"),
             Skeleton::ColumnSums => include_str!("../../shaders/column_sums.wgsl"),
             Skeleton::ColumnFinish => include_str!("../../shaders/column_finish.wgsl"),
+            Skeleton::Found => include_str!("../../shaders/found.wgsl"),
         }
     }
 }
@@ -133,7 +137,7 @@ pub fn fill(title: &str, text: &str, hooks: &BTreeMap<String, String>) -> Result
             let name = name.split(';').next().unwrap_or(name).trim();
             let hook = hooks.get(name).ok_or_else(|| format!("hook `{name}` is not filled"))?;
             filled.push_str(hook);
-            if !hook.ends_with('\n') {
+            if !hook.is_empty() && !hook.ends_with('\n') {
                 filled.push('\n');
             }
             used.insert(name.to_owned());
@@ -291,8 +295,9 @@ mod tests {
         let hooks = BTreeMap::from([("bindings".to_owned(), String::new())]);
         let error = fill_hooks("t", Skeleton::Elementwise, 0, LaneReduce::Tree, &hooks).unwrap_err();
         assert!(error.contains("hook `items`"), "{error}");
-        let hooks = BTreeMap::from([("constants".to_owned(), String::new()), ("odd".to_owned(), String::new())]);
-        let error = fill_hooks("t", Skeleton::BroadcastSum, 0, LaneReduce::Tree, &hooks).unwrap_err();
+        let hooks = ["constants", "seen", "odd"].map(|name| (name.to_owned(), String::new()));
+        let hooks = BTreeMap::from(hooks);
+        let error = fill_hooks("t", Skeleton::Narrow, 0, LaneReduce::Tree, &hooks).unwrap_err();
         assert!(error.contains("no hook `odd`"), "{error}");
     }
 

@@ -104,22 +104,24 @@ pub fn for_runs(
     mut f: impl FnMut(usize, usize, usize, usize),
 ) {
     let last = if has_rows { 2 } else { 3 };
+    // A scalar is loaded even where there are no rows.
+    let axes = geometry.axes.map(|size| size.max(1));
     let mut index = [0u64; 4];
     let mut rest = first;
     for axis in (0..=last).rev() {
-        index[axis] = rest % geometry.axes[axis];
-        rest /= geometry.axes[axis];
+        index[axis] = rest % axes[axis];
+        rest /= axes[axis];
     }
     let mut lane = 0;
     while lane < count {
         let offset: u64 = (0..=last).map(|axis| index[axis] * strides[axis]).sum();
-        let run = (geometry.axes[last] - index[last]).min((count - lane) as u64) as usize;
+        let run = (axes[last] - index[last]).min((count - lane) as u64) as usize;
         f(lane, offset as usize, strides[last] as usize, run);
         lane += run;
         index[last] = 0;
         for axis in (0..last).rev() {
             index[axis] += 1;
-            if index[axis] < geometry.axes[axis] {
+            if index[axis] < axes[axis] {
                 break;
             }
             index[axis] = 0;

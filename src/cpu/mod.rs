@@ -175,6 +175,7 @@ impl<T: HostFloat> CpuPlan<T> {
         let operands: Vec<Operand<'_>> =
             inputs_and_tensors.map(|(decl, tensor)| decl.operand(&tensor.layout)).collect();
         let (geometry, outputs) = place_outputs(&program, None, &operands)?;
+        program.check_batch(geometry.is_empty())?;
         let inner = match program.row_axis {
             RowAxis::Class => geometry.domain.iter().skip(2).product(),
             RowAxis::Last | RowAxis::None => 1,
@@ -198,11 +199,11 @@ impl<T: HostFloat> CpuPlan<T> {
 
     /// An empty output for [`Self::run`], which allocates it on the first run.
     pub fn output(&self) -> CpuOutput<T> {
-        let mut out = CpuOutput::new(self.geometry.cols);
+        let mut out = CpuOutput::new(self.geometry.cols, self.program.found_inf);
         for (output, plan) in self.program.outputs.iter().zip(&self.outputs) {
             let name = match output.kind {
                 OutputKind::Grad(input) | OutputKind::HessianDiagonal(input) => self.program.inputs[input].name.clone(),
-                OutputKind::Loss | OutputKind::Denominator => String::new(),
+                OutputKind::Loss | OutputKind::Denominator | OutputKind::FoundInf => String::new(),
                 OutputKind::Extra(ref name) => name.clone(),
             };
             let count = if plan.fold.is_some() { plan.shape.iter().product() } else { plan.count };
@@ -236,13 +237,17 @@ impl<T: HostFloat> CpuPlan<T> {
         let none = vec![Vec::new(); nodes];
         let mut sums = Sums { totals: vec![0.0; nodes], groups: none.clone(), columns: none };
         out.bad_label = None;
-        for code in &self.passes {
+        let is_empty = self.geometry.is_empty();
+        for code in self.passes.iter().filter(|_| !is_empty) {
             self.run_pass(code, &sources, &mut sums, out)?;
         }
         let shared = self.shared(Over::Rows, &sources, &sums);
         self.finish_totals(&shared, out);
+        if is_empty {
+            out.clear_gradients();
+        }
         for (index, plan) in self.outputs.iter().enumerate() {
-            if let Some(strides) = &plan.fold {
+            if let Some(strides) = plan.fold.as_ref().filter(|_| !is_empty) {
                 let by_element = self.program.outputs[index].scope == Scope::Element;
                 let cols = if by_element { shared.cols() } else { 1 };
                 out.fold(index, |full, sums| self.fold(full, cols, strides, sums))?;
@@ -425,7 +430,7 @@ fn place_outputs(
         let count = shape.iter().product();
         let (shape, input) = match output.kind {
             OutputKind::Grad(input) | OutputKind::HessianDiagonal(input) => (layouts[input].shape.clone(), Some(input)),
-            OutputKind::Loss | OutputKind::Denominator | OutputKind::Extra(_) => (shape, None),
+            OutputKind::Loss | OutputKind::Denominator | OutputKind::FoundInf | OutputKind::Extra(_) => (shape, None),
         };
         let smaller = input.filter(|input| output.scope > Scope::Total && layouts[*input].len() != count);
         if let (Some(input), OutputKind::HessianDiagonal(_)) = (smaller, &output.kind) {

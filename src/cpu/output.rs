@@ -2,7 +2,7 @@
 
 use super::host::zeros;
 use super::machine::HostFloat;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, no_first_value};
 use crate::lower::OutputKind;
 
 /// The wanted outputs of a run: losses, gradients, and others.
@@ -13,6 +13,8 @@ use crate::lower::OutputKind;
 pub struct CpuOutput<T> {
     items: Vec<Item<T>>,
     cols: u64,
+    /// Whether stored gradients are looked at.
+    looks: bool,
     pub(super) bad_label: Option<(u64, i64)>,
 }
 
@@ -31,8 +33,8 @@ struct Item<T> {
 }
 
 impl<T: HostFloat> CpuOutput<T> {
-    pub(super) fn new(cols: u64) -> CpuOutput<T> {
-        CpuOutput { items: Vec::new(), cols, bad_label: None }
+    pub(super) fn new(cols: u64, looks: bool) -> CpuOutput<T> {
+        CpuOutput { items: Vec::new(), cols, looks, bad_label: None }
     }
 
     pub(super) fn push(&mut self, kind: OutputKind, name: String, shape: Vec<usize>, counts: [usize; 2]) {
@@ -68,6 +70,12 @@ impl<T: HostFloat> CpuOutput<T> {
         self.items[index].values.fill(value);
     }
 
+    /// Sets all gradients to 0: those of no rows, whatever their formula gives for sums of nothing.
+    pub(super) fn clear_gradients(&mut self) {
+        let gradients = self.items.iter_mut().filter(|item| item.kind.is_gradient());
+        gradients.for_each(|item| item.values.fill(T::zero()));
+    }
+
     pub(super) fn fold(&mut self, index: usize, sum: impl FnOnce(&[T], &mut [f64])) -> Result<()> {
         let item = &mut self.items[index];
         let mut sums = zeros("a gradient's sums", item.values.len())?;
@@ -81,7 +89,7 @@ impl<T: HostFloat> CpuOutput<T> {
             return Err(Error::LabelOutOfRange { row, label, classes: self.cols });
         }
         let found = self.items.iter().find(|item| is(item));
-        if found.is_some_and(|item| item.values.is_empty()) {
+        if found.is_some_and(|item| item.values.len() < item.counts[0]) {
             let message = "holds nothing yet: `CpuPlan::run` fills it".to_owned();
             return Err(Error::Buffer { input: "out".to_owned(), message });
         }
@@ -93,9 +101,11 @@ impl<T: HostFloat> CpuOutput<T> {
 
     /// The loss: its only value, or the first if it is not reduced.
     ///
-    /// Errors: [`Error::LabelOutOfRange`]; [`Error::Name`] if it was not wanted.
+    /// Errors: [`Error::LabelOutOfRange`]; [`Error::Name`] if it was not wanted; [`Error::Shape`] if it has no values: not
+    /// reduced, of no rows.
     pub fn loss(&self) -> Result<f64> {
-        Ok(self.loss_values()?[0].to())
+        let first = self.loss_values()?.first().map(|value| value.to());
+        first.ok_or_else(|| no_first_value(self.loss_shape()))
     }
 
     /// The losses, contiguous in the shape that the reduction gives.
@@ -139,6 +149,14 @@ impl<T: HostFloat> CpuOutput<T> {
     pub fn denominator(&self) -> Option<f64> {
         let item = self.items.iter().find(|item| item.kind == OutputKind::Denominator)?;
         item.values.first().map(|value| value.to())
+    }
+
+    /// 1 if a value of some gradient is not finite, else 0, if that was wanted: as on the GPU
+    /// ([`PlanSpec::found_inf`](crate::PlanSpec::found_inf)), of gradients in this output's type.
+    pub fn found_inf(&self) -> Option<f64> {
+        let gradients = self.items.iter().filter(|item| matches!(item.kind, OutputKind::Grad(_)));
+        let is_found = |item: &Item<T>| item.values.iter().any(|value| !value.to().is_finite());
+        self.looks.then(|| f64::from(u8::from(gradients.clone().any(is_found))))
     }
 
     /// First row whose label is out of range, and the label.

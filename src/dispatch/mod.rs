@@ -42,6 +42,8 @@ pub enum Note {
     States(usize),
     /// The kept gradient of that output is written to its destination.
     Finish(usize),
+    /// Whether a stored gradient is not finite is written.
+    Found,
     /// Work of an operator that has no passes.
     Whole,
 }
@@ -111,7 +113,8 @@ pub struct Planned<N = u64> {
     pub workspace: N,
     /// Whether the workspace holds states between phases, so that no other bound plan may share it.
     pub keeps_states: bool,
-    /// Words of the buffer of scalars: the status word, then scalar inputs and totals; of each loss.
+    /// Words of the buffer of scalars, of each loss: the status word, then scalar inputs and totals, then the found word if
+    /// it is used.
     pub scalar_words: u64,
     /// Scalar inputs of 32 bits: index of the input, and the word that it is copied to before each phase.
     pub scalar_copies: Vec<(usize, u64)>,

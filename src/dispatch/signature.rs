@@ -73,6 +73,7 @@ pub fn output_name(inputs: &[InputDecl], kind: &OutputKind) -> String {
         OutputKind::Loss => "loss".to_owned(),
         OutputKind::Denominator => "denominator".to_owned(),
         OutputKind::Extra(name) => format!("extra output {name}"),
+        OutputKind::FoundInf => "found_inf".to_owned(),
         OutputKind::Grad(input) => format!("gradient of {}", inputs[*input].name),
         OutputKind::HessianDiagonal(input) => format!("Hessian diagonal of {}", inputs[*input].name),
     }

@@ -40,14 +40,17 @@ impl Export {
     /// ```
     ///
     /// # Errors
-    /// As [`Context::plan`](crate::Context::plan); [`Error::Unsupported`] for other layouts, one row or one column,
-    /// tensors larger than a binding (128 MiB), gradients in place or summed over broadcast axes, shards, and a
-    /// separate backward.
+    /// As [`Context::plan`](crate::Context::plan); [`Error::Unsupported`] for other layouts, fewer than two rows or columns,
+    /// tensors larger than a binding (128 MiB), gradients in place or summed over broadcast axes, shards, a
+    /// separate backward, and found_inf.
     pub fn new(loss: &Loss, spec: &PlanSpec) -> Result<Export> {
         let prepared = PreparedLoss::new(loss, spec, &Limits::WEBGPU)?;
         let fault = |message: &str| Err(Error::Unsupported { message: format!("exporting {message}") });
         if prepared.phasing.shard.is_some() || prepared.phasing.forward.is_some() {
             return fault("a shard or a separate backward");
+        }
+        if prepared.program.found_inf {
+            return fault("found_inf");
         }
         if prepared.phasing.column_range {
             return fault("rows larger than a binding of WebGPU's default limits (128 MiB)");
@@ -60,8 +63,8 @@ impl Export {
             return fault("shapes other than [rows, cols]");
         };
         let shape = [rows as u64, cols as u64];
-        if shape.contains(&1) {
-            return fault("for one row or one column, whose kernels serve no other shape; name more");
+        if shape.iter().any(|size| *size < 2) {
+            return fault("for fewer than two rows or columns, whose kernels serve no other shape; name more");
         }
         if choices.iter().any(|choice| choice.pieces.pieces.len() > 1) {
             return fault("tensors larger than a binding of WebGPU's default limits (128 MiB); name fewer rows");
@@ -144,8 +147,8 @@ impl Maker<'_> {
             Slot::Output(output) => ExportBuffer::Tensor(self.problem.program.inputs.len() + output),
             Slot::Workspace => ExportBuffer::Work,
             Slot::Scalars => ExportBuffer::Scalars,
-            Slot::Kept(_) | Slot::States(_) | Slot::AllStates(_) => {
-                unreachable!("kept gradients and shards were refused")
+            Slot::Kept(_) | Slot::States(_) | Slot::AllStates(_) | Slot::FoundInf => {
+                unreachable!("kept gradients, shards and found_inf were refused")
             }
         }
     }
@@ -183,6 +186,7 @@ impl Maker<'_> {
             OutputKind::Extra(name) => name.clone(),
             OutputKind::Grad(input) => format!("d_{}", program.inputs[*input].name),
             OutputKind::HessianDiagonal(input) => format!("hessian_diagonal_{}", program.inputs[*input].name),
+            OutputKind::FoundInf => unreachable!("found_inf was refused"),
         };
         let outputs = program.outputs.iter().enumerate();
         let outputs =

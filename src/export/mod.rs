@@ -7,6 +7,9 @@
 //!    [`scalar_words`](Export::scalar_words) words, one for each uniform, and one for the parameters.
 //! 3. Write `0xffffffff` to the first word of the scalars, and copy the [scalar inputs](Export::scalar_inputs) to theirs.
 //! 4. Dispatch. Afterwards the first word of the scalars is the first row with a label out of range, if there is one.
+//!
+//! Where a formula gives 0 workgroups, there is nothing to dispatch. A host of no rows dispatches nothing: the conditions ask
+//! for more, and a sum is 0, a mean NaN, every gradient 0.
 
 mod make;
 mod traced;

@@ -77,12 +77,15 @@ impl Operator for Softmax {
         let given: Vec<(&str, DType, &[usize])> =
             spec.inputs.iter().map(|(name, dtype, layout)| (name.as_str(), *dtype, &layout.shape[..])).collect();
         check_names(&given)?;
-        let Wanted { loss: _, grads, hessian_diagonals, extras, denominator, upstream } = &spec.wanted;
+        let Wanted { loss: _, grads, hessian_diagonals, extras, denominator, upstream, found_inf } = &spec.wanted;
         let others = [grads, hessian_diagonals, extras].into_iter().flatten().any(|name| name != "softmax");
-        let as_of_a_loss =
-            *denominator || *upstream != Upstream::One || spec.accumulate_loss || spec.group_rows.is_some();
+        let as_of_a_loss = *denominator
+            || *found_inf
+            || *upstream != Upstream::One
+            || spec.accumulate_loss
+            || spec.group_rows.is_some();
         if others || as_of_a_loss || spec.shard.is_some() || spec.separate_backward {
-            let message = "gradients, extras, a denominator, an upstream, groups, shards or a separate backward of \
+            let message = "gradients, extras, a denominator, found_inf, an upstream, groups, shards or a separate backward of \
                            softmax, which has one output";
             return Err(Error::Unsupported { message: message.to_owned() });
         }
@@ -196,7 +199,9 @@ impl Prepared for PreparedSoftmax {
         let bytes = 8 * geometry.elements();
         // The status word, which nothing sets.
         let scalar_words = 1;
-        Ok(Planned { dispatches: vec![dispatch], phases: vec![1], bytes, scalar_words, ..Planned::default() })
+        // Of no rows there is nothing to dispatch.
+        let dispatches: Vec<Dispatch> = (!geometry.is_empty()).then_some(dispatch).into_iter().collect();
+        Ok(Planned { phases: vec![dispatches.len()], dispatches, bytes, scalar_words, ..Planned::default() })
     }
 
     fn explain(&self, tensors: &Tensors, conditions: Conditions, adapter: &str) -> Result<String> {

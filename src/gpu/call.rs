@@ -23,7 +23,8 @@ impl Output {
     /// The first value of the loss: the only one of a reduced loss. Blocks.
     ///
     /// # Errors
-    /// [`crate::Error::LabelOutOfRange`], [`crate::Error::Device`].
+    /// [`crate::Error::LabelOutOfRange`], [`crate::Error::Device`]; [`crate::Error::Shape`] of a loss without values: not
+    /// reduced, of no rows.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn loss(&self) -> Result<f32> {
         self.bound.read_loss()
@@ -68,6 +69,14 @@ impl Output {
     /// [`crate::Error::Name`] if it was not asked for.
     pub fn hessian_diagonal(&self, input: &str) -> Result<&Tensor> {
         self.output(&OutputKind::HessianDiagonal(self.bound.input(input)?))
+    }
+
+    /// 1 if a stored gradient is not finite, else 0, on the GPU.
+    ///
+    /// # Errors
+    /// [`crate::Error::Name`] if it was not asked for.
+    pub fn found_inf(&self) -> Result<&Tensor> {
+        self.output(&OutputKind::FoundInf)
     }
 
     /// Another output of the loss, by name, on the GPU.

@@ -71,7 +71,8 @@ impl Tensor {
         Tensor::from_slice(ctx, values, array.shape())
     }
 
-    /// A new tensor of zeros.
+    /// A new tensor of zeros. One without elements (a batch of no rows: `[0, 10]`) holds a buffer of 16 bytes that nothing
+    /// reads or writes.
     ///
     /// # Errors
     /// [`Error::Limit`], [`Error::OutOfMemory`], [`Error::Device`].

@@ -8,6 +8,10 @@ use crate::expr::{Expr, Extent, Graph, Node};
 use crate::shape::Scope;
 
 /// How losses per element or per row become one number.
+///
+/// Of no rows (a batch of `[0, C]`) the sum is 0, and so is what divides it by a number that is not 0; a mean is 0/0, NaN,
+/// as in PyTorch. All gradients are 0 then, those of scalars too; accumulated ones stay as they are. A loss that sums over
+/// the rows for each column is an `Error::Unsupported` of no rows.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Reduction {
@@ -19,6 +23,23 @@ pub enum Reduction {
     /// the library that the loss is named after. A `mask` applies to the denominator too.
     #[default]
     Mean,
+    /// As `Mean`, but where its denominator is 0 the loss is exactly 0, and so are its gradients, whatever the rows hold:
+    /// all labels of a micro-batch ignored, all weights or masks 0, no rows. `Mean` is NaN there, as in PyTorch since 1.11
+    /// (pytorch#70348), and training frameworks catch that by hand (OpenRLHF#583, cosmos-rl#155); TensorFlow's
+    /// `tf.compat.v1.losses` are 0. A label out of range has no weight: where the denominator is a sum of class weights,
+    /// and nothing else counts, the status alone tells it.
+    ///
+    /// ```
+    /// use wgloss::{HostTensor, Reduction, cpu, losses};
+    /// let (logits, labels) = ([f32::NAN; 6], [-100; 2]);
+    /// let inputs = [("input", HostTensor::f32(&logits, &[2, 3])), ("target", HostTensor::i32(&labels, &[2]))];
+    /// let loss = losses::cross_entropy();
+    /// assert!(cpu::forward_backward(&loss, &inputs, &["input"])?.loss()?.is_nan());
+    /// let out = cpu::forward_backward(&loss.reduction(Reduction::MeanOrZero), &inputs, &["input"])?;
+    /// assert_eq!((out.loss()?, out.grad("input")?), (0.0, &[0.0; 6][..]));
+    /// # Ok::<(), wgloss::Error>(())
+    /// ```
+    MeanOrZero,
     /// The sum divided by the size of the first axis.
     BatchMean,
     /// The sum divided by Σ `sample_weight`.
@@ -87,7 +108,7 @@ pub(super) fn reduce<'g>(
     let denominator = match reduction {
         Reduction::None => return Ok((value, None)),
         Reduction::Sum => None,
-        Reduction::Mean => Some(match unreduced.denominator {
+        Reduction::Mean | Reduction::MeanOrZero => Some(match unreduced.denominator {
             Denominator::Sum(x) => kept(x),
             Denominator::Count => keep.map_or_else(count, |keep| keep.to_float().sum_over(Scope::Total)),
         }),
@@ -104,7 +125,13 @@ pub(super) fn reduce<'g>(
         Reduction::By(input) => Some(graph.input(input, Scope::Scalar, Kind::Float)),
     };
     let total = value.sum_over(Scope::Total);
-    Ok((denominator.map_or(total, |d| total / d), denominator))
+    let reduced = match denominator {
+        // A selection, not a product: rows that hold NaN are not looked at where nothing is counted.
+        Some(d) if *reduction == Reduction::MeanOrZero => d.equals(0.0).select(0.0, total / d),
+        Some(d) => total / d,
+        None => total,
+    };
+    Ok((reduced, denominator))
 }
 
 /// A loss is a number per element, per row or in all; only the former two take a weight and a mask.

@@ -18,7 +18,8 @@ pub(super) const ENTRIES: &[Entry] = &[
 /// Shapes: `w` of any shape → one number, whatever the reduction. Unit: λ times that of `w`.
 /// Gradient: `λ·sign(w)`; 0 at `w = 0`.
 /// Errors: `Error::Param` unless `lambda` is finite and ≥ 0.
-/// Source: Tibshirani (1996), J. R. Statist. Soc. B 58(1). [`l2_penalty`] squares.
+/// Source: Tibshirani (1996), J. R. Statist. Soc. B 58(1). [`l2_penalty`] squares;
+/// [`fused::l1_penalty`](crate::fused::l1_penalty) takes many tensors.
 ///
 /// ```
 /// use wgloss::{HostTensor, cpu, losses};
@@ -47,7 +48,8 @@ loss_with_options! {
 /// Shapes: `w` of any shape → one number, whatever the reduction. Unit: λ times that of `w`².
 /// Gradient: `λ·w`.
 /// Errors: `Error::Param` unless `lambda` is finite and ≥ 0.
-/// Source: Hoerl and Kennard (1970), Technometrics 12(1). [`l1_penalty`] takes absolute values.
+/// Source: Hoerl and Kennard (1970), Technometrics 12(1). [`l1_penalty`] takes absolute values;
+/// [`fused::l2_penalty`](crate::fused::l2_penalty) takes many tensors.
 ///
 /// ```
 /// use wgloss::{HostTensor, cpu, losses};

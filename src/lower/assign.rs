@@ -32,6 +32,7 @@ pub(super) fn assign(
         passes: Vec::new(),
         outputs,
         looks: Looks::default(),
+        found_inf: false,
     };
     for id in order {
         program.nodes.push(graph.node(id).map(|operand| new[&operand]));

@@ -101,6 +101,10 @@ fn lower_seen(
     if found.is_empty() {
         return Err(Error::Expr { loss: name, message: "no output was asked for".to_owned() });
     }
+    if wanted.found_inf && wanted.grads.is_empty() {
+        let message = "found_inf looks at stored gradients, and none is asked for".to_owned();
+        return Err(Error::Expr { loss: name, message });
+    }
     graph.verify(&name)?;
     check_rows(&graph, &name, row_axis, &found)?;
     let sums_columns = graph.sums_columns(&[built.loss.id]);
@@ -127,6 +131,7 @@ fn lower_seen(
         let spec = specs.iter().find(|spec| spec.name == input.name);
         input.shape_rule = spec.map(|spec| spec.shape_rule).unwrap_or_default();
     }
+    program.found_inf = wanted.found_inf;
     Ok(program)
 }
 

@@ -284,7 +284,7 @@ impl Program {
 
     /// Whether an output is poisoned by all looks of the loss, its sums over other rows included.
     fn is_gradient(&self, output: usize) -> bool {
-        matches!(self.outputs[output].kind, OutputKind::Grad(_) | OutputKind::HessianDiagonal(_))
+        self.outputs[output].kind.is_gradient()
     }
 
     /// Whether a gradient is computed from this sum.

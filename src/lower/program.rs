@@ -2,7 +2,7 @@
 
 use super::looks::Look;
 use super::looks::{Looks, Poison};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::expr::op::Kind;
 use crate::expr::{InputDecl, Node, NodeId, ParamDecl, Reduce};
 use crate::loss::check_once;
@@ -37,6 +37,8 @@ pub struct Wanted {
     pub upstream: Upstream,
     /// Other outputs of the loss, by name.
     pub extras: Vec<String>,
+    /// Whether a stored gradient is not finite.
+    pub found_inf: bool,
 }
 
 impl Wanted {
@@ -61,6 +63,15 @@ pub enum OutputKind {
     Grad(usize),
     /// Diagonal of the Hessian with respect to the input of this index.
     HessianDiagonal(usize),
+    /// 1 if a stored gradient is not finite, else 0. No output of a program: it looks at what is stored.
+    FoundInf,
+}
+
+impl OutputKind {
+    /// Whether it is a derivative: a gradient, or a diagonal of the Hessian.
+    pub fn is_gradient(&self) -> bool {
+        matches!(self, OutputKind::Grad(_) | OutputKind::HessianDiagonal(_))
+    }
 }
 
 /// One output of a program.
@@ -211,6 +222,8 @@ pub struct Program {
     pub outputs: Vec<Output>,
     /// Looks for NaN and for labels out of range.
     pub looks: Looks,
+    /// Whether stored gradients are looked at, for [`OutputKind::FoundInf`].
+    pub found_inf: bool,
 }
 
 impl Program {
@@ -232,6 +245,27 @@ impl Program {
     /// Whether there are rows, or only elements.
     pub fn has_rows(&self) -> bool {
         self.row_axis != RowAxis::None
+    }
+
+    /// An error for a batch of no rows if the loss has passes for each column: those over columns would have to run, on
+    /// sums over no rows.
+    pub fn check_batch(&self, is_empty: bool) -> Result<()> {
+        let by_column = |pass: &Pass| matches!(pass.over, Over::RowsByColumn | Over::Columns);
+        if !is_empty || !self.passes.iter().any(by_column) {
+            return Ok(());
+        }
+        let message = format!("a batch of no rows of {}, which sums by column; leave the batch out", self.name);
+        Err(Error::Unsupported { message })
+    }
+
+    /// Whether it is noted where stored values of an output are not finite.
+    pub fn notes(&self, output: usize) -> bool {
+        self.found_inf && matches!(self.outputs[output].kind, OutputKind::Grad(_))
+    }
+
+    /// Whether it is noted of any of these outputs.
+    pub fn notes_any(&self, outputs: &[usize]) -> bool {
+        outputs.iter().any(|&output| self.notes(output))
     }
 
     /// The roots and the nodes below them, operands first. The operands of a node for which `stop` is true are left

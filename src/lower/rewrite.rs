@@ -26,7 +26,7 @@ impl<'g> Lowered<'g> {
             let scope = match kind {
                 OutputKind::Grad(input) | OutputKind::HessianDiagonal(input) => inputs[*input].scope,
                 OutputKind::Loss | OutputKind::Extra(_) => self.graph.scope(*whole),
-                OutputKind::Denominator => Scope::Total,
+                OutputKind::Denominator | OutputKind::FoundInf => Scope::Total,
             };
             // The gradient of a column input is summed over the rows after the pass, from one value per element, unless
             // the expression itself sums over them.

@@ -51,6 +51,7 @@ pub(crate) fn dispatches<N: Known>(
         builder.end_phase(); // nothing follows in the backward phase
     }
     let (workspace, kept) = builder.finish_gradients()?;
+    builder.found_inf();
     builder.end_phase();
     let (scalar_words, scalar_copies) = builder.scalar_copies();
     let Builder { dispatches, phases, exchanges, .. } = builder;
@@ -242,13 +243,17 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
         let problem = self.problem;
         let program = problem.program;
         let is_last = pass == program.finishing_pass();
+        // Gradients of no rows are zeros, whatever their formula gives for sums of nothing.
+        let is_computed =
+            |&output: &usize| !(problem.geometry.is_empty() && program.outputs[output].kind.is_gradient());
         let outputs = if is_last { total_outputs(program) } else { Vec::new() };
+        let outputs: Vec<usize> = outputs.into_iter().filter(is_computed).collect();
         let [totals, group_sums] = sum_counts(program, pass);
         let items = sum_items(problem, &self.sizes, &self.choices[pass]);
         if let Some(parts) = self.choices[pass].column_parts() {
             self.finish_columns(pass, parts);
         }
-        if group_sums > 0 {
+        if group_sums > 0 && !problem.geometry.is_empty() {
             let partials = N::of(totals).times(items.clone());
             let (rows, group_rows) = (self.sizes.rows.clone(), self.sizes.group_rows.clone());
             let span = Span::groups(partials, rows, group_rows, &self.workspace);
@@ -289,7 +294,7 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
     fn reduction(&mut self, pass: usize, kind: &ReduceKind, span: &Span<N>, outputs: &[usize]) {
         let problem = self.problem;
         let workgroup = problem.reduce_workgroup(span.length.number());
-        let source = reduce(problem.program, pass, kind, workgroup);
+        let source = reduce(problem.program, pass, kind, outputs, workgroup);
         let sizes = &self.sizes;
         let items = if problem.program.has_rows() { sizes.rows.clone() } else { sizes.cols.clone() };
         let mut shape = self.shape(pass).count("cols", sizes.cols.clone()).count("items", items);
@@ -325,9 +330,10 @@ fn items<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassChoice,
     }
 }
 
-/// Partials per sum over everything that a pass leaves.
+/// Partials per sum over everything that a pass leaves; 0 if it has no chunks.
 fn sum_items<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassChoice) -> N {
     match choice.schedule.kernel {
+        _ if choice.pieces.pieces.is_empty() => N::of(0),
         Kernel::Elementwise => {
             let [groups, _] = choice.spread(problem).grid(items(problem, sizes, choice, 0));
             groups.times(N::of(choice.pieces.pieces.len() as u64))

@@ -94,6 +94,9 @@ impl Problem<'_> {
 
     fn moved(&self, tensor: TensorId) -> Footprint {
         match tensor {
+            TensorId::Input(input) if self.geometry.is_empty() && self.program.inputs[input].scope > Scope::Total => {
+                Footprint { values: 0, value_bytes: 0 }
+            }
             // An input that is not bound is not used.
             TensorId::Input(input) => self.inputs[input].map_or(Footprint { values: 0, value_bytes: 0 }, |placement| {
                 footprint(&self.geometry, self.scope_of(tensor), &placement)
@@ -145,7 +148,9 @@ impl Problem<'_> {
         let _ = writeln!(text, ", on {adapter}");
         let mut all: Vec<(Traffic, DType)> = Vec::new();
         for (index, choice) in choices.iter().enumerate() {
-            let tensors = self.traffic(index, choice.schedule.kernel, choice.states.known);
+            let is_run = !choice.pieces.pieces.is_empty();
+            let tensors = is_run.then(|| self.traffic(index, choice.schedule.kernel, choice.states.known));
+            let tensors = tensors.unwrap_or_default();
             let over = match choice.over {
                 Over::Rows => "",
                 Over::RowsByColumn => " by column",
@@ -168,6 +173,9 @@ impl Problem<'_> {
             };
             let _ = writeln!(text, "{what}");
             table(&mut text, program, &rest);
+        }
+        if self.found_inf.is_some() {
+            let _ = writeln!(text, "found_inf: looked at where gradients are stored; 1 dispatch");
         }
         all.extend(rest);
         let moved: u64 = all.iter().map(|(visits, _)| visits.bytes()).sum();

@@ -1,14 +1,15 @@
 //! Finishes gradients that their pass kept in f32: summed over broadcast axes, narrowed to 16 bits. Pure.
 
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
-use crate::codegen::{Binding, KernelSource, Mode, Slot};
+use crate::codegen::{Binding, KernelSource, Mode, Slot, note, note_declarations, see, seen_name};
 use crate::dispatch::{Kept, Note};
 use crate::error::{Error, Result};
 use crate::plan::dispatches::Builder;
 use crate::plan::problem::{ONE_STEP, Placement, SEGMENTS, is_broadcast};
 use crate::plan::sizes::Known;
 use crate::plan::uniform::{BROADCAST_SUM, NARROW};
-use crate::shape::Scope;
+use crate::shape::{DType, Scope};
+use crate::text::putln;
 use std::collections::BTreeMap;
 
 /// Sizes and strides of a sum over the axes that an input broadcasts along; `Axes` of `broadcast_sum.wgsl`.
@@ -41,7 +42,7 @@ impl<N: Known> Builder<'_, '_, N> {
             let values = Placement::kept_values(geometry, problem.program.outputs[output].scope);
             // The finishing kernel binds the whole destination.
             let axes = geometry.axes_of(problem.program.outputs[output].scope);
-            let last = (0..4).map(|axis| (axes[axis] - 1).saturating_mul(destination.strides[axis]));
+            let last = (0..4).map(|axis| axes[axis].saturating_sub(1).saturating_mul(destination.strides[axis]));
             let elements = last.fold(1 + destination.first, u64::saturating_add);
             let stored = elements.saturating_mul(destination.dtype.size()).saturating_add(16);
             let (needed, allowed) = (values.saturating_mul(4).max(stored), problem.limits.binding_bytes);
@@ -62,11 +63,12 @@ impl<N: Known> Builder<'_, '_, N> {
         let problem = self.problem;
         let scope = problem.program.outputs[output].scope;
         let kept = problem.outputs[output];
-        let broadcast = is_broadcast(problem.program, &problem.geometry, scope, destination);
+        let geometry = &problem.geometry;
+        let summed = geometry.is_empty() || is_broadcast(problem.program, geometry, scope, destination);
         if !destination.dtype.is_packed() {
             return self.broadcast_sum(output, destination, Slot::Output(output), base);
         }
-        if !broadcast {
+        if !summed {
             self.narrow(output, Slot::Kept(output), &kept, destination);
             return 0;
         }
@@ -97,13 +99,25 @@ impl<N: Known> Builder<'_, '_, N> {
         let workgroup = problem.reduce_lanes();
         let accumulate = problem.modes[output] == Mode::Accumulate;
         let dtype = destination.dtype;
-        let constants = format!(
+        let (narrowed, seen) = match problem.program.notes(output) {
+            true => {
+                let see = see(output, "half", dtype, 1, false);
+                let narrowed = format!("let half = narrow_{dtype}(bits); {see} return half;");
+                (narrowed, format!("    {}\n", note(&seen_name(output), dtype, 1)))
+            }
+            false => (format!("return narrow_{dtype}(bits);"), String::new()),
+        };
+        let mut constants = format!(
             "const WG: u32 = {workgroup}u;\nconst ACCUMULATE: bool = {accumulate};\n\
              fn widen(word: u32, index: u32) -> u32 {{ return widen_{dtype}(word, index); }}\n\
-             fn narrow(bits: u32) -> u32 {{ return narrow_{dtype}(bits); }}\n"
+             fn narrow(bits: u32) -> u32 {{ {narrowed} }}\n"
         );
         let title = format!("{}: gradient narrowed to {dtype}", problem.program.title);
-        let source_of = after(&title, Skeleton::Narrow, constants, [from, Slot::Output(output)]);
+        if !seen.is_empty() {
+            putln!(constants, "var<private> {}: u32;", seen_name(output));
+        }
+        let hooks = BTreeMap::from([("constants".to_owned(), constants), ("seen".to_owned(), seen)]);
+        let source_of = self.after(&title, Skeleton::Narrow, hooks, [from, Slot::Output(output)]);
         let uniform = NARROW
             .fill()
             .vector("sizes", sizes.map(N::of))
@@ -186,7 +200,16 @@ impl<N: Known> Builder<'_, '_, N> {
         let workgroup = problem.reduce_workgroup(summed);
         let constants = format!("const WG: u32 = {workgroup}u;\nconst ACCUMULATE: bool = {accumulate};\n");
         let title = format!("{}: gradient summed over broadcast axes", problem.program.title);
-        let source = after(&title, Skeleton::BroadcastSum, constants, slots);
+        let stored = "store_bits(sum, lanes[0].bits > INF_BITS)";
+        let store = match self.notes(slots) {
+            true => {
+                let note = note("(stored & MAGNITUDE)", DType::F32, 1);
+                format!("            let stored = {stored};\n            output[place] = stored;\n            {note}\n")
+            }
+            false => format!("            output[place] = {stored};\n"),
+        };
+        let hooks = BTreeMap::from([("constants".to_owned(), constants), ("store".to_owned(), store)]);
+        let source = self.after(&title, Skeleton::BroadcastSum, hooks, slots);
         let uniform = BROADCAST_SUM
             .fill()
             .vector("kept", sum.kept.map(N::of))
@@ -204,15 +227,32 @@ impl<N: Known> Builder<'_, '_, N> {
         let grid = [N::of(groups), N::of(sum.segments)];
         self.push(source, grid, vec![(0, uniform.done())], Note::Finish(output), &[]);
     }
-}
 
-/// A kernel that reads one buffer and writes another, after the passes.
-fn after(title: &str, skeleton: Skeleton, constants: String, [from, to]: [Slot; 2]) -> KernelSource {
-    let hooks = BTreeMap::from([("constants".to_owned(), constants)]);
-    let wgsl = fill_hooks(title, skeleton, 0, LaneReduce::Tree, &hooks);
-    let binding = |slot: Slot| Binding { slot, writes: true };
-    KernelSource {
-        wgsl: wgsl.expect("the kernels after the passes take constants"),
-        bindings: vec![binding(from), binding(to)],
+    /// Whether a dispatch between these buffers stores a gradient that is looked at.
+    fn notes(&self, [_, to]: [Slot; 2]) -> bool {
+        matches!(to, Slot::Output(output) if self.problem.program.notes(output))
+    }
+
+    /// A kernel that reads one buffer and writes another, after the passes.
+    fn after(
+        &self,
+        title: &str,
+        skeleton: Skeleton,
+        mut hooks: BTreeMap<String, String>,
+        [from, to]: [Slot; 2],
+    ) -> KernelSource {
+        let mut slots = vec![from, to];
+        if self.notes([from, to]) {
+            let constants = hooks.entry("constants".to_owned()).or_default();
+            constants.push_str(&note_declarations(self.problem.program));
+            putln!(constants, "@group(0) @binding(4) var<storage, read_write> scalars: FoundScalars;");
+            slots.push(Slot::Scalars);
+        }
+        let wgsl = fill_hooks(title, skeleton, 0, LaneReduce::Tree, &hooks);
+        let bindings = slots.into_iter().map(|slot| Binding { slot, writes: true });
+        KernelSource {
+            wgsl: wgsl.expect("the kernels after the passes take these hooks"),
+            bindings: bindings.collect(),
+        }
     }
 }

@@ -164,7 +164,7 @@ impl PreparedLoss {
         let output = &self.program.outputs[output];
         match output.kind {
             OutputKind::Loss | OutputKind::Extra(_) => extents.shape_of(output.scope),
-            OutputKind::Denominator => Vec::new(),
+            OutputKind::Denominator | OutputKind::FoundInf => Vec::new(),
             OutputKind::Grad(input) | OutputKind::HessianDiagonal(input) => {
                 let name = &self.program.inputs[input].name;
                 match self.spec.inputs.iter().find(|(input, ..)| input == name) {
@@ -200,6 +200,7 @@ impl PreparedLoss {
                 OutputKind::Loss => value("loss", output.scope),
                 OutputKind::Extra(ref name) => value(name, output.scope),
                 OutputKind::Denominator => value("denominator", Scope::Total),
+                OutputKind::FoundInf => value("found_inf", Scope::Total),
                 OutputKind::Grad(input) | OutputKind::HessianDiagonal(input) => {
                     program.inputs[input].operand(&io.layout)
                 }
@@ -225,7 +226,8 @@ impl PreparedLoss {
             }
             _ => Placed::planned(Layout::contiguous(&self.shape_of(o, &extents)), self.dtype_of(o)),
         };
-        let outputs: Vec<Placed> = (0..self.program.outputs.len()).map(output).collect();
+        let mut outputs: Vec<Placed> = (0..self.program.outputs.len()).map(output).collect();
+        outputs.extend(self.program.found_inf.then(|| Placed::planned(Layout::contiguous(&[]), DType::F32)));
         self.check_bytes(&inputs, &outputs)?;
         for (output, io) in self.program.outputs.iter().zip(&outputs) {
             check_written(&output_name(&self.program.inputs, &output.kind), &io.layout)?;
@@ -262,10 +264,14 @@ impl PreparedLoss {
             decl: program.params[index].clone(),
             indices: self.class_indices(index as u32),
         };
+        // Behind the outputs of the program.
+        let found_inf =
+            OutputSignature { kind: OutputKind::FoundInf, mode: Mode::Write, dtype: DType::F32, scope: Scope::Total };
+        let outputs = (0..program.outputs.len()).map(output);
         Signature {
             name: program.name.clone(),
             inputs: program.inputs.clone(),
-            outputs: (0..program.outputs.len()).map(output).collect(),
+            outputs: outputs.chain(program.found_inf.then_some(found_inf)).collect(),
             params: (0..program.params.len()).map(param).collect(),
             row_axis: program.row_axis,
         }
@@ -305,13 +311,28 @@ impl PreparedLoss {
             first: placed.offset % (alignment / placed.dtype.size()),
             dtype: placed.dtype,
             whole_vectors: placed.whole_vectors,
+            is_empty: placed.layout.is_empty(),
         };
         let inputs: Vec<Option<Placement>> = tensors.inputs.iter().map(|io| io.as_ref().map(&mut placement)).collect();
-        let outputs: Vec<Placement> = tensors.outputs.iter().map(placement).collect();
+        let (outputs, others) = tensors.outputs.split_at(program.outputs.len());
+        let outputs: Vec<Placement> = outputs.iter().map(placement).collect();
+        let found_inf = others.first().map(|placed| placed.offset % (alignment / placed.dtype.size()));
         let modes: Vec<Mode> = (0..program.outputs.len()).map(|o| mode_of(program, &self.spec, o)).collect();
         let destinations = vec![None; outputs.len()];
         let phasing = self.phasing;
-        Ok(Problem { program, geometry, inputs, outputs, destinations, modes, pooled, limits, pinned, phasing })
+        Ok(Problem {
+            program,
+            geometry,
+            inputs,
+            outputs,
+            destinations,
+            modes,
+            pooled,
+            limits,
+            pinned,
+            phasing,
+            found_inf,
+        })
     }
 
     /// The problem, and the choice for each pass: the tuned schedule where these tensors allow it, else the default.
@@ -385,7 +406,8 @@ impl Prepared for PreparedLoss {
             },
             _ => self.shape_of(index, &extents),
         };
-        Ok((0..self.program.outputs.len()).map(shape).collect())
+        let found_inf = self.program.found_inf.then(Vec::new);
+        Ok((0..self.program.outputs.len()).map(shape).chain(found_inf).collect())
     }
 
     fn plan(&self, tensors: &Tensors, conditions: Conditions) -> Result<Planned> {
@@ -446,7 +468,11 @@ impl Prepared for PreparedLoss {
             let message = "tuning a shard of the classes, which does not run by itself".to_owned();
             return Err(Error::Unsupported { message });
         }
-        let (_, choices) = self.choose(&self.planned_tensors()?, Conditions::default())?;
+        let (problem, choices) = self.choose(&self.planned_tensors()?, Conditions::default())?;
+        if problem.geometry.is_empty() {
+            let message = "tuning a plan of no rows, which runs no pass".to_owned();
+            return Err(Error::Unsupported { message });
+        }
         let shapes: Vec<Shape> = choices.iter().map(|choice| choice.shape).collect();
         Ok(candidates(&self.program, &shapes, &self.limits, self.spec.pinned))
     }

@@ -43,41 +43,18 @@ pub(crate) struct PassChoice {
     pub states: RowStates,
 }
 
-/// Chooses how each pass runs, after it is clear which gradients are kept: broadcast ones, in-place ones whose input is
-/// still read, and 16-bit ones that their pass cannot store in pairs.
+fn no_place_for_broadcast(input: &str) -> Error {
+    Error::Unsupported { message: format!("an in-place gradient of `{input}`, which is broadcast") }
+}
+
+/// Chooses how each pass runs, after it is clear which gradients are kept.
 pub(crate) fn choose(problem: &mut Problem<'_>) -> Result<Vec<PassChoice>> {
     schedule::check_sizes(&problem.geometry, problem.program.has_rows())?;
-    for output in 0..problem.outputs.len() {
-        let scope = problem.program.outputs[output].scope;
-        let placement = problem.outputs[output];
-        let broadcast = is_broadcast(problem.program, &problem.geometry, scope, &placement);
-        if let (true, &OutputKind::HessianDiagonal(input)) = (broadcast, &problem.program.outputs[output].kind) {
-            return Err(no_hessian_of_broadcast(&problem.program.inputs[input].name));
-        }
-        if let (true, Mode::InPlace(input)) = (broadcast, problem.modes[output]) {
-            let name = &problem.program.inputs[input].name;
-            let message = format!("an in-place gradient of `{name}`, which is broadcast");
-            return Err(Error::Unsupported { message });
-        }
-        // One 16-bit value per row or column is half a word, which its pass cannot write alone.
-        if broadcast || (scope != Scope::Element && placement.dtype.is_packed()) {
-            problem.keep(output);
-        }
-    }
-    for pass in 0..problem.program.passes.len() {
-        problem.keep_overwritten(pass)?;
-    }
-    for pass in &problem.program.passes {
-        let slots = tensors(problem.program, pass);
-        // Keeping one output may change the alignment of the others.
-        while let Some(output) = {
-            let windows = problem.windows(&slots, pass);
-            let odd = |slot: &&Slot| problem.placement(**slot).dtype.is_packed() && !windows.vector(&slots, **slot);
-            slots.iter().find(|s| matches!(s, Slot::Output(_)) && odd(s)).copied()
-        } {
-            let Slot::Output(output) = output else { unreachable!("only outputs were looked for") };
-            problem.keep(output);
-        }
+    problem.program.check_batch(problem.geometry.is_empty())?;
+    if problem.geometry.is_empty() {
+        problem.keep_gradients_of_no_rows()?;
+    } else {
+        problem.keep_gradients()?;
     }
     let mut all: Vec<PassChoice> = Vec::new();
     for (index, pass) in problem.program.passes.iter().enumerate() {
@@ -89,6 +66,58 @@ pub(crate) fn choose(problem: &mut Problem<'_>) -> Result<Vec<PassChoice>> {
 }
 
 impl Problem<'_> {
+    /// Keeps broadcast gradients, in-place ones whose input is still read, and 16-bit ones that their pass cannot store in
+    /// pairs.
+    fn keep_gradients(&mut self) -> Result<()> {
+        for output in 0..self.outputs.len() {
+            let scope = self.program.outputs[output].scope;
+            let placement = self.outputs[output];
+            let broadcast = is_broadcast(self.program, &self.geometry, scope, &placement);
+            if let (true, &OutputKind::HessianDiagonal(input)) = (broadcast, &self.program.outputs[output].kind) {
+                return Err(no_hessian_of_broadcast(&self.program.inputs[input].name));
+            }
+            if let (true, Mode::InPlace(input)) = (broadcast, self.modes[output]) {
+                return Err(no_place_for_broadcast(&self.program.inputs[input].name));
+            }
+            // One 16-bit value per row or column is half a word, which its pass cannot write alone.
+            if broadcast || (scope != Scope::Element && placement.dtype.is_packed()) {
+                self.keep(output);
+            }
+        }
+        for pass in 0..self.program.passes.len() {
+            self.keep_overwritten(pass)?;
+        }
+        for pass in &self.program.passes {
+            let slots = tensors(self.program, pass);
+            // Keeping one output may change the alignment of the others.
+            while let Some(output) = {
+                let windows = self.windows(&slots, pass);
+                let odd = |slot: &&Slot| self.placement(**slot).dtype.is_packed() && !windows.vector(&slots, **slot);
+                slots.iter().find(|s| matches!(s, Slot::Output(_)) && odd(s)).copied()
+            } {
+                let Slot::Output(output) = output else { unreachable!("only outputs were looked for") };
+                self.keep(output);
+            }
+        }
+        Ok(())
+    }
+
+    /// Of no rows, passes write nothing. A gradient that has values all the same (of a scalar, of a column, of a broadcast
+    /// input) is zeros, written as a sum over no rows; one that accumulates stays as it is.
+    fn keep_gradients_of_no_rows(&mut self) -> Result<()> {
+        for output in 0..self.outputs.len() {
+            let name = |input: usize| &self.program.inputs[input].name;
+            match (&self.program.outputs[output].kind, self.modes[output]) {
+                _ if self.outputs[output].is_empty => {}
+                (&OutputKind::HessianDiagonal(input), _) => return Err(no_hessian_of_broadcast(name(input))),
+                (&OutputKind::Grad(input), Mode::InPlace(_)) => return Err(no_place_for_broadcast(name(input))),
+                (OutputKind::Grad(_), Mode::Write) => self.keep(output),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn choose_pass(&self, index: usize, pass: &Pass, before: Option<&PassChoice>) -> Result<PassChoice> {
         let slots = tensors(self.program, pass);
         if slots.len() > MAX_TENSORS {
@@ -97,7 +126,7 @@ impl Problem<'_> {
         }
         let windows = self.windows(&slots, pass);
         let pieces = self.chunks(pass.over, &slots)?;
-        let items = self.items_of(&pieces.cut, pieces.pieces[0]);
+        let items = self.items_of_first(&pieces);
         if items > u64::from(u32::MAX) {
             let (what, needed, allowed) = ("values of one dispatch".to_owned(), items, u64::from(u32::MAX));
             return Err(Error::Limit { what, needed, allowed, limit: "32-bit indices" });
@@ -196,23 +225,18 @@ impl Problem<'_> {
         Ok(())
     }
 
-    fn pass_shape(
-        &self,
-        pass: &Pass,
-        slots: &[Slot],
-        windows: &Windows,
-        Pieces { cut, pieces }: &Pieces,
-    ) -> schedule::Shape {
+    fn pass_shape(&self, pass: &Pass, slots: &[Slot], windows: &Windows, pieces: &Pieces) -> schedule::Shape {
         let (program, geometry) = (self.program, &self.geometry);
         let rows_innermost = geometry.axes[2] > 1
             && slots.iter().any(|slot| {
                 let placement = self.placement(*slot);
                 self.has_columns(*slot) && placement.strides[2] == 1 && placement.strides[3] > 1
             });
-        let items = self.items_of(cut, pieces[0]);
+        let items = self.items_of_first(pieces);
+        let cols = pieces.pieces.first().map_or(geometry.cols, |chunk| chunk.cols);
         schedule::Shape {
             rows: if program.has_rows() { items } else { 1 },
-            cols: if program.has_rows() { pieces[0].cols } else { items },
+            cols: if program.has_rows() { cols } else { items },
             width: windows.width,
             masked: windows.aligned_to.is_some(),
             rows_innermost,
@@ -230,7 +254,13 @@ impl Problem<'_> {
         if self.program.has_rows() { 3 } else { 4 }
     }
 
-    /// The chunks of a pass, each tensor of which fits a binding, but for those that are bound whole.
+    /// Rows (elements, without rows) of the first chunk, the largest; 0 if there is none.
+    fn items_of_first(&self, Pieces { cut, pieces }: &Pieces) -> u64 {
+        pieces.first().map_or(0, |chunk| self.items_of(cut, *chunk))
+    }
+
+    /// The chunks of a pass, each tensor of which fits a binding, but for those that are bound whole; none if there are
+    /// no rows.
     fn chunks(&self, over: Over, slots: &[Slot]) -> Result<Pieces> {
         let alignment = u64::from(self.limits.offset_alignment);
         let axes = match over {
@@ -247,7 +277,10 @@ impl Problem<'_> {
             Slot::Input(input) => (self.program.inputs[input].name.as_str(), self.placement(*slot)),
             _ => ("an output", self.placement(*slot)),
         };
-        let pieces = cut.chunks(&slots.iter().map(named).collect::<Vec<_>>(), self.phasing.column_range)?;
+        let pieces = match self.geometry.is_empty() {
+            true => Vec::new(),
+            false => cut.chunks(&slots.iter().map(named).collect::<Vec<_>>(), self.phasing.column_range)?,
+        };
         Ok(Pieces { cut, pieces })
     }
 
@@ -255,7 +288,7 @@ impl Problem<'_> {
     fn check_whole(&self, slot: Slot) -> Result<()> {
         let Placement { first, strides, dtype, .. } = self.placement(slot);
         let values = if self.has_columns(slot) { self.geometry.cols } else { self.geometry.groups() };
-        let elements = (values - 1).saturating_mul(strides[3]).saturating_add(1 + first);
+        let elements = values.saturating_sub(1).saturating_mul(strides[3]).saturating_add(1 + first);
         let (needed, allowed) = (elements.saturating_mul(dtype.size()), self.limits.binding_bytes);
         if needed <= allowed {
             return Ok(());

@@ -23,6 +23,8 @@ pub(crate) struct Placement {
     pub dtype: DType,
     /// Whether its buffer holds all of its last vector of four elements.
     pub whole_vectors: bool,
+    /// Whether it has no elements.
+    pub is_empty: bool,
 }
 
 impl Placement {
@@ -35,7 +37,8 @@ impl Placement {
             Scope::Total => [0; 4],
             _ => [a1 * a2 * a3, a2 * a3, a3, 1],
         };
-        Placement { strides, offset: 0, first: 0, dtype: DType::F32, whole_vectors: true }
+        let is_empty = Placement::kept_values(geometry, scope) == 0;
+        Placement { strides, offset: 0, first: 0, dtype: DType::F32, whole_vectors: true, is_empty }
     }
 
     /// Number of values of such a gradient.
@@ -65,6 +68,8 @@ pub(crate) struct Problem<'a> {
     pub limits: &'a Limits,
     pub pinned: Pinned,
     pub phasing: Phasing,
+    /// Element of the found_inf output in a binding of it, if the plan has one.
+    pub found_inf: Option<u64>,
 }
 
 /// One shard of the classes, for vocabulary-parallel training: each device holds some columns of every row.
@@ -116,7 +121,7 @@ impl Problem<'_> {
         match slot {
             Slot::Input(input) => self.inputs[input].expect("an input that the program reads is bound"),
             Slot::Output(output) => self.outputs[output],
-            Slot::Workspace | Slot::Scalars | Slot::Kept(_) | Slot::States(_) | Slot::AllStates(_) => {
+            Slot::Workspace | Slot::Scalars | Slot::Kept(_) | Slot::States(_) | Slot::AllStates(_) | Slot::FoundInf => {
                 unreachable!("only tensors have a placement")
             }
         }
@@ -127,7 +132,7 @@ impl Problem<'_> {
         match slot {
             Slot::Input(input) => Some(self.program.inputs[input].scope),
             Slot::Output(output) => Some(self.program.outputs[output].scope),
-            Slot::Workspace | Slot::Scalars | Slot::Kept(_) | Slot::States(_) | Slot::AllStates(_) => None,
+            _ => None,
         }
     }
 

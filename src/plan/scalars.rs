@@ -1,13 +1,13 @@
-//! Scalar inputs: 32-bit ones are copied to their words, or brought there by a dispatch where nothing can be copied;
-//! 16-bit ones are widened by a dispatch. Pure.
+//! The buffer of scalars. Scalar inputs of 32 bits are copied to their words, or brought there by a dispatch where nothing
+//! can be copied, 16-bit ones are widened by a dispatch; the found word becomes an output. Pure.
 
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
-use crate::codegen::{Slot, scalar_slots};
+use crate::codegen::{Slot, found, scalar_slots, scalar_values};
 use crate::dispatch::{Dispatch, Note, Region};
 use crate::expr::{Node, NodeId};
 use crate::plan::dispatches::Builder;
 use crate::plan::sizes::Known;
-use crate::plan::uniform::HALF;
+use crate::plan::uniform::{HALF, PLACE};
 use crate::shape::DType;
 use std::collections::BTreeMap;
 
@@ -22,7 +22,16 @@ impl<N: Known> Builder<'_, '_, N> {
             }
             _ => None,
         };
-        (1 + slots.len().max(1) as u64, slots.iter().enumerate().filter_map(copied).collect())
+        let words = 1 + scalar_values(problem.program) + usize::from(problem.program.found_inf);
+        (words as u64, slots.iter().enumerate().filter_map(copied).collect())
+    }
+
+    /// The dispatch that says, after all gradients are stored, whether one is not finite; none where nobody asks.
+    pub(crate) fn found_inf(&mut self) {
+        let Some(element) = self.problem.found_inf else { return };
+        let source = found(self.problem.program);
+        let uniform = PLACE.fill().count("element", N::of(element));
+        self.push(source, [N::of(1), N::of(1)], vec![(0, uniform.done())], Note::Found, &[]);
     }
 
     /// One dispatch per scalar input of 16 bits. They run before every phase, which so reads the inputs' current values.

@@ -19,7 +19,8 @@ pub enum GradMode {
     Accumulate,
 }
 
-/// Shapes and outputs of a plan. The first axis is a capacity: fewer rows may be bound.
+/// Shapes and outputs of a plan. The first axis is a capacity: fewer rows may be bound, down to none. A batch of no rows
+/// (`[0, C]`, planned or bound) dispatches the last sums and zeros of gradients that have values, nothing else.
 ///
 /// ```
 /// use wgloss::{DType, PlanSpec};
@@ -113,6 +114,35 @@ impl PlanSpec {
     #[must_use]
     pub fn extra(mut self, name: &str) -> PlanSpec {
         self.wanted.extras.push(name.to_owned());
+        self
+    }
+
+    /// Whether a gradient that the step stores is not finite, as an output: the f32 scalar [`Bound::found_inf`] on the GPU is
+    /// 1 if a stored value of any gradient of the plan is NaN or ±∞, else 0, as an optimizer kernel or a gradient scaler
+    /// wants it for mixed precision (PyTorch's `found_inf`). What is stored counts: an overflow to ∞ in a 16-bit gradient,
+    /// the sum of an accumulated one. It is written anew by every step (every backward, where that is encoded apart), by
+    /// one dispatch more; kernels look at the words that they store, and read nothing again. Of a shard it says what that
+    /// shard stores.
+    ///
+    /// ```no_run
+    /// use wgloss::{Bindings, Context, DType, PlanSpec, Tensor, losses};
+    /// # fn main() -> wgloss::Result<()> {
+    /// let ctx = Context::new()?;
+    /// let (logits, labels) = (Tensor::zeros(&ctx, DType::F16, &[64, 10])?, Tensor::zeros(&ctx, DType::I32, &[64])?);
+    /// let inputs = [("input", &logits), ("target", &labels)];
+    /// let plan = ctx.plan(&losses::cross_entropy(), &PlanSpec::new().like(&inputs).grad("input").found_inf())?;
+    /// let bound = plan.bind(&Bindings::new().inputs(&inputs))?;
+    /// bound.submit()?;
+    /// let skip: &Tensor = bound.found_inf()?;         // bind it in the optimizer's kernel: no readback
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// A plan without gradients is an [`Error::Expr`](crate::Error::Expr).
+    ///
+    /// [`Bound::found_inf`]: crate::Bound::found_inf
+    #[must_use]
+    pub fn found_inf(mut self) -> PlanSpec {
+        self.wanted.found_inf = true;
         self
     }
 

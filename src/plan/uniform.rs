@@ -103,6 +103,10 @@ pub(crate) static ROW_STATES: UniformType = UniformType {
 pub(crate) static HALF: UniformType =
     UniformType { words: 4, fields: &[("element", 0), ("slot", 1), ("reserved0", 2), ("reserved1", 3)] };
 
+/// `Place` of `found.wgsl`.
+pub(crate) static PLACE: UniformType =
+    UniformType { words: 4, fields: &[("element", 0), ("reserved0", 1), ("reserved1", 2), ("reserved2", 3)] };
+
 /// A uniform buffer in the making. Words that are 0 for every shape are left out.
 pub(crate) struct Filled<N> {
     ty: &'static UniformType,
@@ -194,5 +198,6 @@ mod tests {
         check(&NARROW, Skeleton::Narrow, "Axes");
         check(&ROW_STATES, Skeleton::RowStates, "Rows");
         check(&HALF, Skeleton::Scalar, "Half");
+        check(&PLACE, Skeleton::Found, "Place");
     }
 }

@@ -34,13 +34,14 @@ pub fn uses_work(program: &Program, pass: &Pass) -> bool {
     !pass.totals.is_empty() || !pass.stages.is_empty() || pass.known.is_some() || edges || reads(program, pass, sums)
 }
 
-/// Whether a pass reads scalars, or may report a label in the status word.
+/// Whether a pass reads scalars, may report a label in the status word, or notes gradients in the found word.
 pub fn uses_scalars(program: &Program, pass: &Pass) -> bool {
-    reads(program, pass, |node, scope| match node {
+    let is_scalar = |node: &Node, scope| match node {
         Node::At(..) | Node::SumOver(Scope::Total, _) => true,
         Node::Input(_) => scope == Scope::Scalar,
         _ => false,
-    })
+    };
+    program.notes_any(&pass.outputs) || reads(program, pass, is_scalar)
 }
 
 /// Inputs that a pass reads from tensors of their own; scalars share one buffer.

@@ -56,7 +56,7 @@ pub fn forward_and_backward(
 }
 
 fn is_grad(program: &Program, output: usize) -> bool {
-    matches!(program.outputs[output].kind, OutputKind::Grad(_) | OutputKind::HessianDiagonal(_))
+    program.outputs[output].kind.is_gradient()
 }
 
 /// Refuses gradients that are sums of the forward phase, or need a sum over upstream gradients.

@@ -95,16 +95,14 @@ impl Extents {
     /// Rows and columns from the element inputs among `operands`.
     ///
     /// # Errors
-    /// [`Error::Shape`] for shapes that break their rule or do not broadcast, and for sizes that no memory holds;
-    /// [`Error::Param`] for rows that do not make whole groups.
+    /// [`Error::Shape`] for shapes that break their rule or do not broadcast, for rows without columns, and for sizes that
+    /// no memory holds; [`Error::Param`] for rows that do not make whole groups.
     pub fn new(by: Rows<'_>, operands: &[Operand<'_>]) -> Result<Extents> {
         let rank = common_rank(operands);
         check(operands, rank)?;
         let domain = domain(operands, rank)?;
-        if domain.contains(&0) {
-            return Err(wrong_domain(operands, "at least one element".to_owned(), &domain));
-        }
-        let elements = domain.iter().try_fold(1u64, |n, &size| n.checked_mul(size as u64));
+        // Sizes of 0 aside, so that no product of some axes overflows.
+        let elements = domain.iter().try_fold(1u64, |n, &size| n.checked_mul(size.max(1) as u64));
         if elements.is_none_or(|n| n > MOST_ELEMENTS) {
             let expected = format!("at most {MOST_ELEMENTS} elements in all, broadcast");
             return Err(wrong_domain(operands, expected, &domain));
@@ -119,6 +117,9 @@ impl Extents {
                 }
             },
         };
+        if class.is_some_and(|class| domain[class] == 0) {
+            return Err(wrong_domain(operands, "at least one column; only axes of rows may be 0".to_owned(), &domain));
+        }
         let mut row_shape = domain.clone();
         if let Some(class) = class {
             row_shape.remove(class);
@@ -138,6 +139,11 @@ impl Extents {
     /// Number of elements.
     pub fn elements(&self) -> u64 {
         self.rows * self.cols
+    }
+
+    /// Whether there are no elements: an axis of rows (any axis, without rows) has size 0.
+    pub fn is_empty(&self) -> bool {
+        self.elements() == 0
     }
 
     /// Number of groups.
@@ -452,8 +458,25 @@ mod tests {
         assert!(
             matches!(Geometry::new(rows(RowAxis::Last), &operands), Err(Error::Shape { input, .. }) if input == "labels")
         );
-        let empty = Layout::contiguous(&[0, 4]);
-        assert!(Geometry::new(rows(RowAxis::None), &[operand("input", Scope::Element, &empty)]).is_err());
+    }
+
+    #[test]
+    fn axes_of_rows_may_be_empty_and_columns_may_not() {
+        let of = |row_axis: RowAxis, shape: &[usize]| {
+            let layout = Layout::contiguous(shape);
+            Geometry::new(rows(row_axis), &[operand("input", Scope::Element, &layout)])
+        };
+        for shape in [&[0, 4][..], &[4, 3, 0], &[0, 3, 5, 0, 2], &[1 << 40, 3, 0]] {
+            let g = of(RowAxis::Class, shape).unwrap();
+            assert!(g.is_empty() && g.rows == 0 && g.cols == shape[1] as u64, "{shape:?}: {g:?}");
+            assert_eq!((g.group_rows, g.groups()), (1, 0));
+            assert!(of(RowAxis::None, shape).unwrap().is_empty());
+        }
+        for (row_axis, shape) in [(RowAxis::Class, &[4, 0][..]), (RowAxis::Last, &[0, 0]), (RowAxis::Last, &[0])] {
+            let error = of(row_axis, shape).unwrap_err();
+            assert!(matches!(&error, Error::Shape { expected, .. } if expected.contains("one column")), "{error}");
+        }
+        assert!(of(RowAxis::None, &[4, 0]).unwrap().is_empty());
     }
 
     #[test]

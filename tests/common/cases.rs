@@ -271,6 +271,9 @@ pub fn reductions_of(name: &str, extras: &[&str]) -> Vec<&'static str> {
     if matches!(name, "l1" | "mse" | "bce") {
         all.push("mean_over_positive");
     }
+    if matches!(name, "mse" | "cross_entropy") {
+        all.push("mean_or_zero");
+    }
     if extras.contains(&"sample_weight") {
         all.push("mean_with_sample_weight");
     }

@@ -76,6 +76,7 @@ pub fn loss_of(name: &str, case: &Case) -> Option<Loss> {
         "none" => loss.reduction(Reduction::None),
         "sum" => loss.reduction(Reduction::Sum),
         "mean" | "sum_over_batch_size" => loss.reduction(Reduction::Mean),
+        "mean_or_zero" => loss.reduction(Reduction::MeanOrZero),
         "batchmean" => loss.reduction(Reduction::BatchMean),
         "mean_with_sample_weight" => loss.reduction(Reduction::MeanWithSampleWeight),
         "mean_over_positive" => loss.reduction(Reduction::MeanOverPositive),

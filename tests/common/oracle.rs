@@ -280,6 +280,10 @@ fn reduce<R: Real>(case: &Case<R>, losses: Losses<R>) -> Vec<R> {
         "none" => each,
         "sum" => vec![total],
         "mean" | "sum_over_batch_size" => vec![total / kept(&mean_over.unwrap_or(vec![R::ONE; each.len()]))],
+        "mean_or_zero" => {
+            let counted = kept(&mean_over.unwrap_or(vec![R::ONE; each.len()]));
+            vec![if counted.value() == 0.0 { zero } else { total / counted }]
+        }
         "batchmean" => vec![total / batch as f64],
         "mean_with_sample_weight" => vec![total / kept(&sample_weight)],
         "mean_over_positive" => vec![total / each.iter().filter(|value| value.value() > 0.0).count() as f64],

@@ -47,7 +47,7 @@ impl Slot {
 
     /// First and one-past-last byte, in whole words.
     fn words(&self) -> std::ops::Range<usize> {
-        let last = self.layout.extent() as usize - 1;
+        let Some(last) = (self.layout.extent() as usize).checked_sub(1) else { return 0..0 };
         let (first, last) = (self.bytes(0).start, self.bytes(last).end);
         first - first % 4..last.next_multiple_of(4)
     }

@@ -154,6 +154,7 @@ impl Coverage {
         };
         flag(fused, "fused");
         flag(outputs.separate, "separate backward");
+        flag(outputs.found_inf, "found_inf");
         flag(!outputs.loss, "without loss");
         flag(!problem.inputs.iter().any(|input| input.grad.is_some()), "loss alone");
         flag(outputs.denominator, "denominator");
@@ -282,6 +283,7 @@ impl Coverage {
             "row axis of expressions",
             [RowAxis::None, RowAxis::Last, RowAxis::Class].map(|a| format!("{a:?}")),
         );
+        self.expect("rows", ["0".to_owned()]);
         self.expect("reductions", REDUCTIONS.iter().map(|name| (*name).to_owned()));
         let schedules = ["element-wise", "streamed rows", "resident rows", "rows split", "several chunks", "stitch"];
         self.expect("schedules", schedules.map(str::to_owned));
@@ -290,7 +292,8 @@ impl Coverage {
 }
 
 const DTYPES: [DType; 5] = [DType::F32, DType::F16, DType::BF16, DType::I32, DType::U32];
-const REDUCTIONS: [&str; 7] = ["None", "Sum", "Mean", "BatchMean", "MeanWithSampleWeight", "MeanOverPositive", "By"];
+const REDUCTIONS: [&str; 8] =
+    ["None", "Sum", "Mean", "MeanOrZero", "BatchMean", "MeanWithSampleWeight", "MeanOverPositive", "By"];
 
 fn reduction(reduction: &Reduction) -> String {
     format!("{reduction:?}").split('(').next().unwrap_or("").to_owned()
@@ -298,6 +301,7 @@ fn reduction(reduction: &Reduction) -> String {
 
 fn size(n: usize) -> &'static str {
     match n {
+        0 => "0",
         1 => "1",
         2..=4 => "2-4",
         5..=16 => "5-16",

@@ -38,7 +38,8 @@ impl Problem {
                 shape[0] = capacity;
             }
             if input.scope == Scope::Group && shape == whole {
-                shape[0] = shape[0] * capacity / self.domain[0];
+                // A plan for a batch of no rows has a group per index of the first axis.
+                shape[0] = (shape[0] * capacity).checked_div(self.domain[0]).unwrap_or(capacity);
             }
         }
         input.home.layout(&shape)
@@ -71,6 +72,9 @@ impl Problem {
         }
         if outputs.separate {
             spec = spec.separate_backward();
+        }
+        if outputs.found_inf {
+            spec = spec.found_inf();
         }
         match self.group_rows {
             Some(rows) => spec.group_rows(rows),
@@ -234,6 +238,16 @@ impl<'p> Session<'p> {
             outputs.insert(key.clone(), read(self.made_tensor(key)?, *dtype)?);
         }
         Ok((Outcome { outputs, bad_label }, changed))
+    }
+
+    /// How the GPU is wrong about whether a gradient that it stored is not finite.
+    pub fn found_inf_error(&self, got: &Outcome) -> Result<Option<String>> {
+        if !self.problem.outputs.found_inf {
+            return Ok(None);
+        }
+        let found = self.bound.found_inf()?.to_vec::<f32>()?[0];
+        let want = f32::from(u8::from(got.has_infinite_gradient()));
+        Ok((found != want).then(|| format!("found_inf is {found}, the stored gradients want {want}")))
     }
 
     fn made_tensor(&self, key: &Key) -> Result<&Tensor> {

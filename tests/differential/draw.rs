@@ -3,6 +3,7 @@
 use super::grow::Grower;
 use super::problem::{Data, Device, FLAVOURS, Flavour, Form, Input, KNOB, Outputs, Problem, Side, Term, Values};
 use super::random::Random;
+use super::shrink::resize;
 use super::tensors::{FLOATS, gradients, home, inputs};
 use wgloss::{Domain, Loss, Reduction, RowAxis, Scope, Value, losses};
 use wgloss::{Kernel, Pinned};
@@ -96,6 +97,7 @@ pub fn draw(seed: u64) -> Problem {
         problem.pinned = pinned(class.is_some(), random);
     }
     problem.beside = random.one_in(3).then(|| random.pick(&[Side::Before, Side::After]));
+    empty(&mut problem, random);
     problem.data = data(&problem, random);
     problem
 }
@@ -161,7 +163,8 @@ fn reduction(random: &mut Random) -> Reduction {
     match random.below(12) {
         0..=3 => Reduction::None,
         4 | 5 => Reduction::Sum,
-        6 | 7 => Reduction::Mean,
+        6 => Reduction::Mean,
+        7 => Reduction::MeanOrZero,
         8 => Reduction::BatchMean,
         9 => Reduction::MeanWithSampleWeight,
         10 => Reduction::MeanOverPositive,
@@ -247,6 +250,7 @@ fn outputs(problem: &mut Problem, random: &mut Random) {
         outputs.accumulate_loss = random.one_in(2);
     }
     outputs.separate = has_grads && random.one_in(5);
+    outputs.found_inf = has_grads && random.one_in(4);
 }
 
 /// Plans for more rows than are bound, where the first axis is one of rows.
@@ -255,6 +259,28 @@ fn capacity(problem: &mut Problem, random: &mut Random) {
         // Groups divide the planned rows as well as those that are bound.
         let more = if problem.group_rows.is_some() { problem.domain[0] } else { random.pick(&[1, 3, 16]) };
         problem.capacity = Some(problem.domain[0] + more);
+    }
+}
+
+/// Sometimes an axis of rows has no index: planned so, or bound so to a plan of more. Inputs that are broadcast along it
+/// still are.
+fn empty(problem: &mut Problem, random: &mut Random) {
+    let class = problem.class_axis();
+    let axes: Vec<usize> = (0..problem.domain.len()).filter(|axis| Some(*axis) != class).collect();
+    if axes.is_empty() || !random.one_in(20) {
+        return;
+    }
+    let axis = random.pick(&axes);
+    let is_long = problem.domain[axis] > 1;
+    let before: Vec<Vec<usize>> = problem.inputs.iter().map(|input| input.shape.clone()).collect();
+    resize(problem, axis, 0);
+    for (input, before) in problem.inputs.iter_mut().zip(before) {
+        let broadcast = input.shape.iter_mut().zip(before).filter(|(_, before)| is_long && *before == 1);
+        broadcast.for_each(|(size, _)| *size = 1);
+    }
+    if axis == 0 {
+        problem.capacity = random.one_in(2).then(|| random.pick(&[1, 3, 16]));
+        problem.group_rows = problem.group_rows.filter(|_| problem.capacity.is_none());
     }
 }
 

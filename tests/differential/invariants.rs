@@ -74,7 +74,10 @@ fn no_positive_loss_is_zero(problem: &Problem, hosts: &[Host], want: &Outcome) -
     }
     let losses = terms(problem, hosts)?;
     let none = losses.iter().all(|x| *x == 0.0) && loss_scope(problem) > Scope::Total;
-    let loss = *want.outputs.get(&Key::Loss)?.first()?;
+    // A scale of NaN is no matter of the reduction.
+    let scale = problem.inputs.iter().zip(hosts).filter(|(input, _)| problem.scaled_by == Some(input.name.as_str()));
+    let is_nan = scale.flat_map(|(_, host)| host.numbers()).any(|x| x.is_nan());
+    let loss = *want.outputs.get(&Key::Loss)?.first().filter(|_| !is_nan)?;
     (none && loss != 0.0)
         .then(|| ("no positive loss", format!("all losses are 0, their mean over the positive is {loss}")))
 }

@@ -154,6 +154,8 @@ pub struct Outputs {
     pub accumulate_loss: bool,
     /// Whether forward and backward are encoded apart.
     pub separate: bool,
+    /// Whether it is asked for if a stored gradient is not finite.
+    pub found_inf: bool,
     /// Where the loss goes; to a tensor that the plan makes, if nothing is said.
     pub loss_home: Option<Home>,
 }
@@ -408,6 +410,7 @@ impl fmt::Display for Problem {
         word(!outputs.extras.is_empty(), format!("extras {:?}", outputs.extras));
         word(outputs.accumulate_loss, "accumulate_loss".to_owned());
         word(outputs.separate, "separate_backward".to_owned());
+        word(outputs.found_inf, "found_inf".to_owned());
         if let Some(home) = &outputs.loss_home {
             word(true, format!("loss bound{}", home_text(home)));
         }

@@ -38,6 +38,13 @@ pub struct Outcome {
     pub bad_label: Option<(u64, i64)>,
 }
 
+impl Outcome {
+    pub fn has_infinite_gradient(&self) -> bool {
+        let grads = self.outputs.iter().filter(|(key, _)| matches!(key, Key::Grad(_)));
+        grads.flat_map(|(_, values)| values).any(|x| !x.is_finite())
+    }
+}
+
 impl Problem {
     pub fn keys(&self) -> Vec<Key> {
         let mut keys = Vec::new();
@@ -58,6 +65,7 @@ impl Problem {
             hessian_diagonals: self.inputs.iter().filter(|i| i.hessian).map(|i| i.name.clone()).collect(),
             upstream: self.upstream,
             extras: self.outputs.extras.clone(),
+            found_inf: self.outputs.found_inf,
         }
     }
 
@@ -99,7 +107,10 @@ impl<'p, T: HostFloat> Reference<'p, T> {
             };
             outputs.insert(key, values);
         }
-        Ok(Outcome { outputs, bad_label })
+        let outcome = Outcome { outputs, bad_label };
+        let want = self.problem.outputs.found_inf.then(|| f64::from(u8::from(outcome.has_infinite_gradient())));
+        assert_eq!(out.found_inf(), want, "found_inf of the CPU");
+        Ok(outcome)
     }
 }
 

@@ -164,7 +164,7 @@ fn documented(problem: &Problem, error: &Error) -> Option<String> {
 fn overlapping(problem: &Problem) -> bool {
     let overlaps = |input: &super::problem::Input| {
         let long = input.shape.iter().filter(|size| **size > 1).count();
-        long > 1 && input.grad.as_ref().is_some_and(|grad| grad.home.sliding)
+        long > 1 && !input.shape.contains(&0) && input.grad.as_ref().is_some_and(|grad| grad.home.sliding)
     };
     problem.inputs.iter().any(overlaps)
 }
@@ -228,6 +228,11 @@ fn compare(ctx: &Context, problem: &Problem, coverage: &mut Coverage) -> Verdict
         };
         if let Some(changed) = changed {
             return failed("canary".to_owned(), changed);
+        }
+        match session.found_inf_error(&got) {
+            Ok(None) => {}
+            Ok(Some(message)) => return failed("found_inf".to_owned(), message),
+            Err(error) => return failed(format!("found_inf fails with {}", variant(&error)), error.to_string()),
         }
         if !agree_on_label(problem, &got, &want) || !agree_on_label(problem, &cpu, &want) {
             let text = |outcome: &Outcome| format!("{:?}", outcome.bad_label);

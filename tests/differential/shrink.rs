@@ -67,6 +67,7 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
     with(&|p| p.beside = None);
     with(&|p| p.upstream = Upstream::One);
     with(&|p| p.outputs.separate = false);
+    with(&|p| p.outputs.found_inf = false);
     with(&|p| p.outputs.loss = true);
     with(&|p| p.outputs.denominator = false);
     with(&|p| p.outputs.accumulate_loss = false);
@@ -179,6 +180,7 @@ fn settle(problem: &mut Problem) -> bool {
     let reduced = !matches!(problem.terms[0].reduction, Reduction::None | Reduction::Sum);
     problem.outputs.denominator &= reduced && scope > Scope::Total;
     let has_element = problem.inputs.iter().any(|i| i.scope == Scope::Element && i.shape == problem.domain);
+    problem.outputs.found_inf &= !problem.grads().is_empty();
     let has_output = !problem.keys().is_empty();
     has_element
         && has_output
@@ -186,7 +188,7 @@ fn settle(problem: &mut Problem) -> bool {
 }
 
 /// Another size for an axis of the domain, and so of every input that has it.
-fn resize(problem: &mut Problem, axis: usize, to: usize) {
+pub fn resize(problem: &mut Problem, axis: usize, to: usize) {
     let class = problem.class_axis();
     let rank = problem.domain.len();
     let (rows, elements) = (problem.shape_of(Scope::Row), problem.domain.clone());

@@ -120,10 +120,10 @@ fn labels(input: &Input, count: usize, cols: usize, ignored: i64, flavour: Flavo
         })
         .collect();
     // Without any that counts most means are NaN, which says little.
-    if flavour != Flavour::Nothing {
+    if flavour != Flavour::Nothing && count > 0 {
         labels[random.below(count)] = random.below(cols) as i64;
     }
-    if flavour == Flavour::BadLabel {
+    if flavour == Flavour::BadLabel && count > 0 {
         let bad = random.pick(&[cols as i64, cols as i64 + 95, i64::from(i32::MAX), -1, -99, i64::from(i32::MIN)]);
         labels[random.below(count)] = bad;
     }
@@ -193,6 +193,9 @@ fn place_nan(problem: &Problem, all: &mut [Host], random: &mut Random) {
     let place = if random.one_in(3) { one } else { numbers[0] };
     for _ in 0..1 + random.below(2) {
         let Host::Numbers(values) = &mut all[place] else { continue };
+        if values.is_empty() {
+            continue;
+        }
         let k = random.below(values.len());
         // Outside of its domain a probability has no logarithm, which is NaN as well.
         let outside = problem.inputs[place].values == Values::Probability && random.one_in(3);

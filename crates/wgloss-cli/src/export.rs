@@ -54,6 +54,8 @@ pub struct Args {
 #[derive(Clone, Copy, ValueEnum)]
 enum Reduce {
     Mean,
+    /// The mean, 0 where nothing is counted
+    MeanOrZero,
     Sum,
     None,
 }
@@ -283,6 +285,7 @@ pub fn run(args: &Args) -> Fallible<Verdict> {
     let loss = with_options(&args.loss, &args.options)?;
     let loss = match args.reduction {
         Some(Reduce::Mean) => loss.reduction(Reduction::Mean),
+        Some(Reduce::MeanOrZero) => loss.reduction(Reduction::MeanOrZero),
         Some(Reduce::Sum) => loss.reduction(Reduction::Sum),
         Some(Reduce::None) => loss.reduction(Reduction::None),
         None => loss,

@@ -154,7 +154,8 @@ fn what_cannot_be_exported_says_so() {
         PlanSpec { modes: vec![("input".to_owned(), crate::GradMode::InPlace)], ..spec }
     };
     let cases = [
-        (plain([1, 1000]), "one row"),
+        (plain([1, 1000]), "fewer than two rows"),
+        (plain([0, 1000]), "fewer than two rows"),
         (plain([1 << 16, 1000]), "128 MiB"),
         (plain([2, 1 << 25]), "128 MiB"),
         (plain([64, 1000]).separate_backward(), "separate backward"),

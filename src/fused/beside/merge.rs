@@ -62,7 +62,9 @@ impl Share<'_> {
             Slot::Scalars => (slot, Some(self.scalars.map(|word| 4 * word))),
             // Operators run one after the other, and keep nothing in the workspace.
             Slot::Workspace => (slot, bytes),
-            Slot::States(_) | Slot::AllStates(_) => unreachable!("no shards beside each other"),
+            Slot::States(_) | Slot::AllStates(_) | Slot::FoundInf => {
+                unreachable!("neither shards nor found_inf beside each other")
+            }
         };
         Region { slot, writes, bytes }
     }

@@ -169,6 +169,10 @@ impl Beside {
                 return Err(Error::Name { what, name: extra.clone(), known });
             }
         }
+        if wanted.found_inf {
+            let message = "found_inf of losses beside each other; plan them apart, each with its own";
+            return Err(Error::Unsupported { message: message.to_owned() });
+        }
         if spec.shard.is_some() || spec.separate_backward {
             let message = "shards and a separate backward of losses beside each other; plan them apart, and add them \
                            with accumulate_loss";

@@ -24,6 +24,7 @@ pub struct Bindings {
     pub(crate) hessian_diagonals: Vec<(String, Tensor)>,
     pub(crate) extras: Vec<(String, Tensor)>,
     pub(crate) losses: Vec<Tensor>,
+    pub(crate) found_inf: Vec<Tensor>,
 }
 
 impl Bindings {
@@ -78,8 +79,16 @@ impl Bindings {
         let diagonals = diagonals.map(|(name, tensor)| (format!("Hessian diagonal of {name}"), tensor));
         let extras = self.extras.iter().map(|(name, tensor)| (format!("extra output {name}"), tensor));
         let loss = self.losses.iter().map(|tensor| ("loss".to_owned(), tensor));
-        let mut all = inputs.chain(grads).chain(diagonals).chain(extras).chain(loss);
+        let found_inf = self.found_inf.iter().map(|tensor| ("found_inf".to_owned(), tensor));
+        let mut all = inputs.chain(grads).chain(diagonals).chain(extras).chain(loss).chain(found_inf);
         all.try_for_each(|(name, tensor)| tensor.check_context(&name, ctx))
+    }
+
+    /// Where it goes whether a stored gradient is not finite: one f32 (see [`PlanSpec::found_inf`]).
+    #[must_use]
+    pub fn found_inf(mut self, tensor: &Tensor) -> Bindings {
+        self.found_inf.push(tensor.clone());
+        self
     }
 
     /// Where the loss goes.

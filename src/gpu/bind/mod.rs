@@ -5,7 +5,7 @@ mod tensors;
 
 pub use bindings::Bindings;
 
-use crate::dispatch::{Dispatch, Exchange, FIRST_STORAGE, Planned, Region, Slot, Uniform};
+use crate::dispatch::{Dispatch, Exchange, FIRST_STORAGE, OutputKind, Planned, Region, Slot, Uniform};
 use crate::error::{Error, Result};
 use crate::gpu::bound::status::{NO_BAD_ROW, Status, Watched};
 use crate::gpu::bound::{Bound, BoundDispatch, BoundExchange};
@@ -144,6 +144,12 @@ impl<'a> Buffers<'a> {
             }
             Slot::Output(output) => {
                 let bound = &self.tensors.outputs[output];
+                (bound.buffer(), Some(tensor(bound)))
+            }
+            Slot::FoundInf => {
+                let signature = self.inner.prepared.signature();
+                let index = signature.outputs.iter().position(|output| output.kind == OutputKind::FoundInf);
+                let bound = &self.tensors.outputs[index.expect("a plan with that slot has that output")];
                 (bound.buffer(), Some(tensor(bound)))
             }
             Slot::Kept(output) => {

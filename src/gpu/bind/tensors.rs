@@ -118,7 +118,11 @@ impl Plan {
         planned("Hessian diagonal of", &bindings.hessian_diagonals, &diagonals)?;
         planned("extra output", &bindings.extras, &extras)?;
         let losses: Vec<(String, Tensor)> = bindings.losses.iter().map(|t| ("loss".to_owned(), t.clone())).collect();
-        planned("output", &losses, &loss)
+        planned("output", &losses, &loss)?;
+        let found = named(&|kind| (*kind == OutputKind::FoundInf).then(|| "found_inf".to_owned()));
+        let given: Vec<(String, Tensor)> =
+            bindings.found_inf.iter().map(|t| ("found_inf".to_owned(), t.clone())).collect();
+        planned("output", &given, &found)
     }
 
     /// The tensor of an output: the one that is bound, the input itself, or a new one.
@@ -136,6 +140,7 @@ impl Plan {
         let given = match kind {
             OutputKind::Loss => bindings.losses.first().cloned(),
             OutputKind::Denominator => None,
+            OutputKind::FoundInf => bindings.found_inf.first().cloned(),
             OutputKind::Extra(extra) => find(&bindings.extras, extra),
             OutputKind::Grad(input) => match (find(&bindings.grads, &signature.inputs[*input].name), mode) {
                 (None, Mode::InPlace(_)) => inputs[*input].clone(),
@@ -185,7 +190,8 @@ impl Plan {
             let name = signature.output_name(&output.kind);
             for (bound, first, other) in &earlier {
                 let is_itself = matches!((output.mode, bound), (Mode::InPlace(over), Bound::Input(k)) if over == *k);
-                if other.buffer() != tensor.buffer() || is_itself {
+                let is_empty = other.layout().is_empty() || tensor.layout().is_empty();
+                if is_empty || other.buffer() != tensor.buffer() || is_itself {
                     continue;
                 }
                 pooled = true;

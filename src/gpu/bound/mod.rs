@@ -5,7 +5,7 @@ mod phases;
 pub(crate) mod status;
 
 use crate::dispatch::OutputKind;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, no_first_value};
 use crate::gpu::device::context::Context;
 use crate::gpu::device::pipeline::Pipeline;
 use crate::gpu::plan::Plan;
@@ -159,6 +159,14 @@ impl Bound {
         self.output(&OutputKind::Denominator)
     }
 
+    /// 1 if a gradient that the last step stored is not finite, else 0: one f32, written by every step.
+    ///
+    /// # Errors
+    /// [`Error::Name`] unless the plan was made with [`PlanSpec::found_inf`](crate::PlanSpec::found_inf).
+    pub fn found_inf(&self) -> Result<&Tensor> {
+        self.output(&OutputKind::FoundInf)
+    }
+
     /// Another output of the loss, by name.
     ///
     /// # Errors
@@ -267,11 +275,11 @@ impl Bound {
     /// The first value of the loss (the only one of a reduced loss). Blocks.
     ///
     /// # Errors
-    /// As [`Bound::read_loss_async`].
+    /// As [`Bound::read_loss_async`]; [`Error::Shape`] of a loss without values: not reduced, of no rows.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read_loss(&self) -> Result<f32> {
         let values = pollster::block_on(self.read_loss_async())?;
-        Ok(values[0])
+        values.first().copied().ok_or_else(|| self.loss().map_or_else(|e| e, |loss| no_first_value(loss.shape())))
     }
 
     pub(crate) fn context(&self) -> &Context {

@@ -5,7 +5,8 @@ use crate::gpu::bound::{Bound, BoundDispatch, BoundExchange};
 use crate::gpu::tensor::Tensor;
 
 impl Bound {
-    /// Number of exchanges per step: 1 for most losses, 2 for a mean over class weights, 0 for a plan without shards.
+    /// Number of exchanges per step: 1 for most losses, 2 for a mean over class weights, 0 for a plan without
+    /// shards and for a batch of no rows, which has no states.
     pub fn exchanges(&self) -> usize {
         self.exchanges.len()
     }

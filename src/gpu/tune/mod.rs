@@ -129,7 +129,8 @@ impl Plan {
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), [`Error::Limit`](crate::Error::Limit) and
     /// [`Error::Device`](crate::Error::Device) of the default schedule; what goes wrong with another drops it.
-    /// [`Error::Unsupported`](crate::Error::Unsupported) for a shard of the classes, which does not run by itself.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for a shard of the classes, which does not run by itself, and for a
+    /// plan of no rows.
     pub fn tune(&self, options: &TuneOptions) -> Result<Plan> {
         let inner = &self.inner;
         let pinned = inner.prepared.pinned();

@@ -71,7 +71,8 @@ impl<'a> Trial<'a> {
         ctx.submit("tuning data", |encoder| fills.iter().for_each(|(buffer, source)| fill(encoder, source, buffer)))?;
         for (output, mode) in modes.into_iter().enumerate() {
             let kind = &signature.outputs[output].kind;
-            if matches!(mode, Mode::InPlace(_)) || *kind == OutputKind::Denominator {
+            let is_made = matches!(kind, OutputKind::Denominator | OutputKind::FoundInf);
+            if matches!(mode, Mode::InPlace(_)) || is_made {
                 continue;
             }
             let tensor = trial.tensor(&planned.outputs[output])?;
@@ -85,7 +86,9 @@ impl<'a> Trial<'a> {
                 OutputKind::Extra(extra) => bindings.extra(extra, &tensor),
                 OutputKind::Grad(input) => bindings.grad(name(*input), &tensor),
                 OutputKind::HessianDiagonal(input) => bindings.hessian_diagonal(name(*input), &tensor),
-                OutputKind::Denominator => unreachable!("a denominator was passed over: no tensor is bound to it"),
+                OutputKind::Denominator | OutputKind::FoundInf => {
+                    unreachable!("denominators and found_inf were passed over: the plan makes their tensors")
+                }
             };
         }
         Ok(trial)
@@ -175,7 +178,7 @@ impl<'a> Trial<'a> {
         let signature = self.inner.prepared.signature();
         (0..want.len()).find_map(|output| {
             let (kind, tensor) = (&signature.outputs[output].kind, &bound.outputs[output]);
-            let is_gradient = matches!(kind, OutputKind::Grad(_) | OutputKind::HessianDiagonal(_));
+            let is_gradient = kind.is_gradient();
             let shape = tensor.shape();
             let last = match signature.row_axis {
                 RowAxis::None => false,
