@@ -96,7 +96,9 @@ pub fn draw(seed: u64) -> Problem {
     if random.one_in(3) {
         problem.pinned = pinned(class.is_some(), random);
     }
-    problem.beside = random.one_in(3).then(|| random.pick(&[Side::Before, Side::After]));
+    // Losses beside each other have no found_inf.
+    let beside = random.one_in(3).then(|| random.pick(&[Side::Before, Side::After]));
+    problem.beside = beside.filter(|_| !problem.outputs.found_inf);
     empty(&mut problem, random);
     problem.data = data(&problem, random);
     problem
