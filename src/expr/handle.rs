@@ -333,7 +333,23 @@ impl<'g> Expr<'g> {
         self.graph.add(Node::At(self.id, label.into_expr(self.graph).id))
     }
 
-    /// Σ over the rows of a group, or over the whole tensor.
+    /// Σ over the rows of a group (of a row or element value), over all rows for each column (of an element value), or
+    /// over the whole tensor: values of rows, groups and columns count once each.
+    ///
+    /// ```
+    /// use wgloss::{HostTensor, Loss, Reduction, RowAxis, Scope, cpu};
+    /// // Mean square per class, over the rows.
+    /// let loss = Loss::define("per_class").input("x", Scope::Element).row_axis(RowAxis::Last).expr(|b| {
+    ///     let rows = b.graph().count(wgloss::Extent::Rows);
+    ///     (b.input("x") * b.input("x")).sum_over(Scope::Column) / rows
+    /// });
+    /// let x = [1.0f32, 2.0, 3.0, 4.0];
+    /// let inputs = [("x", HostTensor::f32(&x, &[2, 2]))];
+    /// let out = cpu::forward_backward(&loss.reduction(Reduction::None), &inputs, &["x"])?;
+    /// assert_eq!(out.loss_values()?, [5.0, 10.0]);
+    /// assert_eq!(out.grad("x")?, [1.0, 2.0, 3.0, 4.0]);
+    /// # Ok::<(), wgloss::Error>(())
+    /// ```
     pub fn sum_over(self, to: Scope) -> Expr<'g> {
         self.graph.add(Node::SumOver(to, self.id))
     }

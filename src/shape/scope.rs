@@ -14,7 +14,7 @@ pub enum Scope {
     Group,
     /// One value per row (sample).
     Row,
-    /// One value per column (class).
+    /// One value per column (class), shape `[cols]`: an input (class weights), or a sum over all rows.
     Column,
     /// One value per element.
     Element,
