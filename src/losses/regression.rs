@@ -6,7 +6,7 @@ use super::{of_input_and_target, of_true_and_predicted, weighted};
 use crate::expr::{Expr, Extent};
 use crate::loss::Value::{Flag, Num};
 use crate::loss::{Denominator, Domain, Loss, ParamValue, Unreduced};
-use crate::shape::Scope;
+use crate::shape::{Scope, ShapeRule};
 
 pub(super) const ENTRIES: &[Entry] = &[
     Entry::new("l1", l1),
@@ -24,6 +24,9 @@ pub(super) const ENTRIES: &[Entry] = &[
             &[("log_input", Flag(false)), ("eps", Num(0.001))],
             &[("log_input", Flag(false)), ("full", Flag(true))],
         ]),
+    Entry::new("gaussian_nll", || gaussian_nll().into())
+        .inputs(&[("var", Range::Positive)])
+        .variants(&[&[("full", Flag(true))], &[("eps", Num(0.01))]]),
 ];
 
 /// Absolute error. ([`mae`] is another name for it.)
@@ -285,6 +288,47 @@ loss_with_options! {
         flag full;
         /// `eps`, added to the rate before its logarithm where `log_input` is false; finite and ≥ 0, else
         /// `Error::Param`; 1e-8 by default.
+        number eps;
+    }
+}
+
+/// Negative log-likelihood of a normal distribution with a variance of its own for each element.
+///
+/// `L = (ln v + r²/v)/2`, with `v = max(var, eps)` and `r = input − target`; with `full`, `ln(2π)/2` is added.
+///
+/// Shapes: `input, target: [..., D]`; `var` the same, `[..., 1]`, or without the last axis → loss `[..., D]`. Unit: nats.
+/// Gradient: `r/v` with respect to `input`, `(1 − r²/v)/(2v)` with respect to `var`, also where `var < eps`: the clamp
+/// carries no gradient, as in PyTorch. A `var` below 0 counts as `eps` (PyTorch raises an error).
+/// Options: `full` (false), `eps` (1e-6).
+/// Errors: `Error::Param` unless `eps` is finite and > 0.
+/// Source: Nix and Weigend (1994), ICNN. Same as `torch.nn.functional.gaussian_nll_loss`.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (x, t, v) = ([2.0], [0.0], [1.0]);
+/// let inputs = [("input", &x), ("target", &t), ("var", &v)].map(|(name, x)| (name, HostTensor::f32(x, &[1])));
+/// let out = cpu::forward_backward(&losses::gaussian_nll(), &inputs, &["input", "var"])?;
+/// assert_eq!((out.loss()?, out.grad("input")?, out.grad("var")?), (2.0, &[2.0][..], &[-1.5][..]));
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn gaussian_nll() -> GaussianNll {
+    let definition = of_input_and_target("gaussian_nll").input("var", Scope::Element).flag("full", false);
+    let definition = definition.shape_rule("var", ShapeRule::OptionalLastAxis);
+    let loss = definition.param("eps", 1e-6, Domain::Positive).expr(|b| {
+        let (r, var) = (b.input("input") - b.input("target"), b.input("var"));
+        let v = var.maximum(b.param("eps")).straight_through(var);
+        let value = 0.5 * (v.log() + r * r / v);
+        if b.flag("full") { value + 0.5 * std::f64::consts::TAU.ln() } else { value }
+    });
+    GaussianNll(loss)
+}
+
+loss_with_options! {
+    /// The loss that [`gaussian_nll`] makes.
+    GaussianNll {
+        /// Whether the constant `ln(2π)/2` is added; false by default.
+        flag full;
+        /// `eps`, below which variances count as `eps`; finite and > 0, else `Error::Param`; 1e-6 by default.
         number eps;
     }
 }

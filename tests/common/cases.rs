@@ -7,7 +7,7 @@ use super::oracle::{self, Array, Case, Opt};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use wgloss::losses::{CATALOGUE, Entry, Range};
-use wgloss::{Kind, Loss, RowAxis, Scope, Value};
+use wgloss::{Kind, Loss, RowAxis, Scope, ShapeRule, Value};
 
 /// What a loss takes, and how many losses it gives.
 #[derive(Clone, Copy, PartialEq)]
@@ -151,7 +151,7 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
     // A power of the miss bends sharply near a miss of 0.
     let reach = if name == "sigmoid_focal" { 0.6 * spread } else { spread };
     let target_shape = if extras.contains(&"broadcast") { &shape[shape.len() - 1..] } else { shape };
-    targets(&mut case, name, &loss, [target_shape, &row_shape], classes, reach, random);
+    targets(&mut case, name, &loss, [target_shape, shape, &row_shape], classes, reach, random);
     let target = case.arrays.get(names(name).1).map(|target| oracle::broadcast(target, shape));
     let values = (0..shape.iter().product()).map(|k| {
         let beside = target.as_ref().map(|target| target[k]);
@@ -189,13 +189,15 @@ fn targets(
     case: &mut Case,
     name: &str,
     loss: &Loss,
-    [shape, row_shape]: [&[usize]; 2],
+    [target_shape, whole, row_shape]: [&[usize]; 3],
     classes: usize,
     reach: f64,
     random: &mut Random,
 ) {
     let input = names(name).0;
     for spec in loss.inputs().into_iter().filter(|spec| !spec.optional && spec.name != input) {
+        // Such an input broadcasts along the last axis alone.
+        let shape = if spec.shape_rule == ShapeRule::OptionalLastAxis { whole } else { target_shape };
         let array = match range(name, loss, &spec.name) {
             Range::Label => {
                 let rows = row_shape.iter().product::<usize>();

@@ -225,6 +225,7 @@ fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
         "smooth_l1" => of_residual(&|r| smooth_l1(r, number("beta", 1.0))),
         "quantile" => of_residual(&|r| quantile(-r, number("tau", 0.5))),
         "poisson_nll" => poisson_nll(case),
+        "gaussian_nll" => gaussian_nll(case),
         "bce" => elementwise(case, ["input", "target"], |x, t| {
             -(t * x.ln().at_least(-100.0) + (R::ONE - t) * (R::ONE - x).ln().at_least(-100.0))
         }),
@@ -343,6 +344,22 @@ fn poisson_nll<R: Real>(case: &Case<R>) -> Losses<R> {
     });
     let x = case.spread("input", &losses.shape);
     losses.taken_from = x.iter().map(|x| x.value().abs().max(x.value().exp())).collect();
+    losses
+}
+
+/// A difference where the logarithm of the variance is negative.
+fn gaussian_nll<R: Real>(case: &Case<R>) -> Losses<R> {
+    let mut losses = elementwise(case, ["input", "target"], |x, t| x - t);
+    let mut case = case.clone();
+    if let Some(var) = case.arrays.get_mut("var").filter(|var| var.shape.len() + 1 == losses.shape.len()) {
+        var.shape.push(1); // one variance for the last axis
+    }
+    let v: Vec<R> = case.spread("var", &losses.shape).into_iter().map(|v| v.at_least(case.num("eps", 1e-6))).collect();
+    let constant = if case.flag("full", false) { (2.0 * std::f64::consts::PI).ln() / 2.0 } else { 0.0 };
+    let terms = |k: usize, r: R| [v[k].ln() * 0.5, r * r / v[k] * 0.5];
+    losses.taken_from =
+        (0..v.len()).map(|k| terms(k, losses.values[k]).map(|x| x.value().abs()).iter().sum()).collect();
+    losses.values = (0..v.len()).map(|k| terms(k, losses.values[k]).into_iter().sum::<R>() + constant).collect();
     losses
 }
 
