@@ -5,7 +5,9 @@ mod phases;
 pub(crate) mod status;
 
 use crate::dispatch::OutputKind;
-use crate::error::{Error, Result, no_first_value};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::error::no_first_value;
+use crate::error::{Error, Result};
 use crate::gpu::device::context::Context;
 use crate::gpu::device::pipeline::Pipeline;
 use crate::gpu::plan::Plan;
