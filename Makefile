@@ -34,8 +34,8 @@ test-grids: adapter
 
 # `losses` and `random` are not among it: golden data is there for every loss. Most kernels are those of the other passes:
 # what changes how Mesa compiles (GALLIVM_PERF) would miss its disk cache.
-LIMITED = chunks embedding errors explain extras gathers golden groups hostile in_place poison schedules \
-  separate_backward shards softmax storage ties
+LIMITED = beside chunks columns embedding empty errors explain extras found_inf gathers golden group_values groups \
+  hostile in_place penalties poison saved schedules separate_backward shards softmax storage ties
 test-limited: adapter
 	WGLOSS_TEST_LIMITS=webgpu $(CARGO_TEST) $(LIMITED:%=--test %)
 

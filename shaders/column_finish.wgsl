@@ -1,15 +1,9 @@
 // Adds up the partial sums of each column, in a fixed order.
 // Grid: (workgroups along the columns, sums), columns strided past the grid limit. Reads
-// work[items_base + (sum · count + part) · length + col]; writes work[results_base + slot · length + col].
+// work[items_base + (sum · count + partial) · length + col]; writes work[results_base + slot · length + col].
 
-struct Span {
-    // Partials per sum and column, columns, sums, first words of partials and of results.
-    count: u32,
-    length: u32,
-    segments: u32,
-    items_base: u32,
-    results_base: u32,
-}
+// Here a sum has `count` partials per column, and `length` columns.
+// import span
 @group(0) @binding(0) var<uniform> shape: Shape;
 @group(0) @binding(1) var<uniform> span: Span;
 @group(0) @binding(2) var<storage, read_write> work: array<u32>;
@@ -29,8 +23,8 @@ fn main(
     for (var col = id.x; col < span.length; col += groups.x * WG) {
         var bits = shape.reserved0 & 0u;
         var sum = 0.0;
-        for (var part = 0u; part < span.count; part++) {
-            let term = work[span.items_base + (group.y * span.count + part) * span.length + col];
+        for (var partial = 0u; partial < span.count; partial++) {
+            let term = work[span.items_base + (group.y * span.count + partial) * span.length + col];
             bits = max(bits, term & MAGNITUDE);
             sum += bitcast<f32>(term);
         }

@@ -32,8 +32,8 @@ fn columns_add(a: ColumnSums, b: ColumnSums) -> ColumnSums {
 fn columns_step(s: ColumnSums, r: RowValues, f: Fetched, col: u32) -> ColumnSums {
     return ColumnSums(max(s.bits0, f.x0 & MAGNITUDE), s.sum0 + bitcast<f32>(f.x0));
 }
-fn columns_store(s: ColumnSums, part: u32, col: u32) {
-    work[part * shape.classes + col] = store_bits(s.sum0, s.bits0 > INF_BITS);
+fn columns_store(s: ColumnSums, range: u32, col: u32) {
+    work[range * shape.classes + col] = store_bits(s.sum0, s.bits0 > INF_BITS);
 }
 // hook end
 

@@ -12,15 +12,6 @@ struct Partials {
 @group(0) @binding(2) var<storage, read_write> work: array<u32>;
 @group(0) @binding(3) var<storage, read_write> output: array<u32>;
 
-struct Sum { bits: u32, sum: f32 }
-
-fn combine(a: Sum, b: Sum) -> Sum {
-    return Sum(max(a.bits, b.bits), a.sum + b.sum);
-}
-
-// Partial sums of a lane that are added by themselves first: sums of long runs would lose digits.
-const RUN: u32 = 32u;
-
 // hook begin: constants
 const WG: u32 = 64u;
 // Of the sum, beside the parameter.
@@ -28,7 +19,7 @@ const FACTOR: f32 = 1.0;
 const ACCUMULATE: bool = false;
 // hook end
 
-var<workgroup> lanes: array<Sum, WG>;
+// import sum
 
 @compute @workgroup_size(WG)
 fn main(@builtin(local_invocation_index) lane: u32) {
@@ -41,17 +32,10 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         }
         s = combine(s, run);
     }
-    lanes[lane] = s;
-    workgroupBarrier(); // all lanes have written before any is read
-    for (var step = WG / 2u; step > 0u; step >>= 1u) {
-        if (lane < step) {
-            lanes[lane] = combine(lanes[lane], lanes[lane + step]);
-        }
-        workgroupBarrier(); // this step is written before the next one reads it
-    }
+    s = sum_of_lanes(s, lane);
     if (lane == 0u) {
-        var penalty = bitcast<f32>(params[0].x) * (FACTOR * lanes[0].sum);
-        var bits = lanes[0].bits;
+        var penalty = bitcast<f32>(params[0].x) * (FACTOR * s.sum);
+        var bits = s.bits;
         if (ACCUMULATE) {
             let old = output[partials.element];
             bits = max(bits, old & MAGNITUDE);

@@ -2,15 +2,9 @@
 // Grid: one workgroup per segment, strided past the grid limit. Reads work[from + sum·count + i] for i in the
 // segment; writes work[to + sum·segments + segment], or finishes: scalars and outputs of the whole loss.
 
+// import span
+
 // hook begin: bindings
-struct Span {
-    // Items of a sum, items of a segment, segments, where items and results lie in `work`.
-    count: u32,
-    length: u32,
-    segments: u32,
-    items_base: u32,
-    results_base: u32,
-}
 @group(0) @binding(0) var<uniform> shape: Shape;
 @group(0) @binding(1) var<uniform> span: Span;
 @group(0) @binding(2) var<storage, read_write> work: array<u32>;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::compare::{mismatch, random};
+use common::compare::{assert_close, is_nan, random};
 use common::context;
 use half::bf16;
 use wgloss::cpu::CpuPlan;
@@ -153,11 +153,7 @@ impl Data {
 }
 
 fn close(what: &str, got: &[f64], want: &[f64]) {
-    assert_eq!(got.len(), want.len(), "{what}");
-    let most = want.iter().fold(0.0f64, |most, x| most.max(x.abs()));
-    if let Some(worst) = mismatch(got, want, 4e-6, |_| 4e-6 * most) {
-        panic!("{what}{worst}");
-    }
+    assert_close(what, got, want, 4e-6);
 }
 
 #[test]
@@ -199,7 +195,6 @@ fn a_bad_row_poisons_the_columns_that_it_is_summed_in() {
     let mut x = random(12 * 5, 3);
     x[7 * 5 + 2] = f32::NAN;
     let want = [false, false, true, false, false];
-    let is_nan = |values: &[f64]| values.iter().map(|x| x.is_nan()).collect::<Vec<bool>>();
     let host = [("x", HostTensor::f32(&x, &[12, 5]))];
     let out = wgloss::cpu::forward_backward(&loss, &host, &["x"]).unwrap();
     assert_eq!(is_nan(out.loss_values().unwrap()), want);

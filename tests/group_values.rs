@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::compare::{mismatch, random};
+use common::compare::{assert_close, is_nan, mismatch, random};
 use common::context;
 use wgloss::cpu::CpuPlan;
 use wgloss::{
@@ -106,11 +106,7 @@ fn expected(data: &Data, factor: &dyn Fn(usize) -> f64) -> Expected {
 }
 
 fn close(what: &str, got: &[f64], want: &[f64]) {
-    assert_eq!(got.len(), want.len(), "{what}");
-    let most = want.iter().fold(0.0f64, |most, x| most.max(x.abs()));
-    if let Some(worst) = mismatch(got, want, 2e-6, |_| 2e-6 * most) {
-        panic!("{what}{worst}");
-    }
+    assert_close(what, got, want, 2e-6);
 }
 
 /// Compares both paths with the textbook, all outputs at once.
@@ -310,7 +306,6 @@ fn a_bad_row_poisons_its_group_and_no_other() {
     let Some(ctx) = context() else { return };
     let (x, y) = (random(ROWS * COLS, 6), [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]);
     let ones = [1.0; 4];
-    let is_nan = |values: &[f64]| values.iter().map(|x| x.is_nan()).collect::<Vec<bool>>();
     let of_group =
         |group: usize, per_group: usize| (0..4 * per_group).map(|k| k / per_group == group).collect::<Vec<bool>>();
     let mut bad_label = y;

@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::compare::is_nan;
 use common::context;
 use wgloss::Wanted;
 use wgloss::{
@@ -544,7 +545,6 @@ fn at_the_labels_column_the_value_of_other_columns_is_not_looked_at() {
     for (x, y, want) in [([f32::NAN, 0.5], [0], [false, false]), ([f32::NAN, 0.5], [1], [true, true])] {
         let host = [("x", HostTensor::f32(&x, &[1, 2])), ("y", HostTensor::i32(&y, &[1]))];
         let out = cpu::forward_backward(&loss, &host, &["x"]).unwrap();
-        let is_nan = |values: &[f64]| values.iter().map(|x| x.is_nan()).collect::<Vec<bool>>();
         assert_eq!(is_nan(out.grad("x").unwrap()), want, "label {y:?}, CPU");
         let Some(ctx) = context() else { return };
         let (x, y) = (Tensor::from_slice(ctx, &x, &[1, 2]).unwrap(), Tensor::from_slice(ctx, &y, &[1]).unwrap());

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::compare::{mismatch, random};
+use common::compare::{assert_close, is_nan, random};
 use common::context;
 use half::bf16;
 use wgloss::{
@@ -109,10 +109,7 @@ fn a_preference_loss_reads_its_logits_twice() {
                 let what = format!("{cols} columns, {dtype}, {kernel:?}");
                 assert!((got - loss).abs() <= 2e-6 * loss.abs(), "{what}: loss {got}, want {loss}");
                 for (found, want) in found.iter().zip(&grads) {
-                    let most = want.iter().fold(0.0f64, |most, x| most.max(x.abs()));
-                    if let Some(worst) = mismatch(found, want, 2e-6, |_| 2e-6 * most) {
-                        panic!("{what}: gradient{worst}");
-                    }
+                    assert_close(&format!("{what}: gradient"), found, want, 2e-6);
                 }
                 assert_eq!(reads(&explained, "policy"), [1, 1], "{what}\n{explained}");
             }
@@ -135,7 +132,6 @@ fn a_saved_row_is_poisoned_as_one_that_is_read_again() {
             let (loss, got, _) = data.on_gpu(ctx, DType::F32, pinned).unwrap();
             assert!(loss.is_nan());
             for (got, want) in got.iter().zip(&want) {
-                let is_nan = |values: &[f64]| values.iter().map(|x| x.is_nan()).collect::<Vec<bool>>();
                 assert_eq!(is_nan(got), is_nan(want), "{kernel:?}");
                 assert_eq!(got.iter().filter(|x| x.is_nan()).count(), 200, "rows 2 and 3 are one group");
             }
@@ -154,7 +150,6 @@ fn an_infinite_logit_poisons_a_saved_row() {
             data.on_gpu(ctx, DType::F32, Pinned { kernel: Some(kernel), ..Pinned::default() }).unwrap();
         assert!(loss.is_nan());
         for (got, want) in got.iter().zip(&want) {
-            let is_nan = |values: &[f64]| values.iter().map(|x| x.is_nan()).collect::<Vec<bool>>();
             assert_eq!(is_nan(got), is_nan(want), "{kernel:?}");
         }
     }

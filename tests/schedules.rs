@@ -7,7 +7,7 @@ use common::context;
 use rayon::prelude::*;
 use wgloss::Wanted;
 use wgloss::{Bindings, Context, DType, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, cpu, losses};
-use wgloss::{Kernel, Pinned};
+use wgloss::{Error, Kernel, Pinned};
 
 // 1, 3, 4, 5: around one vector; 255 to 257: around one workgroup; then streams: of vectors, but not of pairs of them;
 // of pairs; of neither.
@@ -301,4 +301,15 @@ fn denominator_and_wanted_outputs() {
     assert!((bound.read_loss().unwrap() - 3f32.ln()).abs() < 1e-6);
     assert!(ctx.plan(&losses::cross_entropy().reduction(Reduction::Sum), &spec).is_err(), "a sum divides by nothing");
     assert_eq!(Wanted::default().grads.len(), 0);
+}
+
+#[test]
+fn the_kernel_of_column_sums_cannot_be_pinned() {
+    let Some(ctx) = context() else { return };
+    let kernel = Some(Kernel::ColumnSums { across: 1, each: 1, splits: 1 });
+    for loss in [losses::mse(), losses::kl_div().into()] {
+        let spec = PlanSpec::new().input("input", DType::F32, &[4, 4]).input("target", DType::F32, &[4, 4]);
+        let plan = ctx.plan(&loss, &spec.pin(Pinned { kernel, ..Pinned::default() }));
+        assert!(matches!(plan.map(|_| ()), Err(Error::Unsupported { message }) if message.contains("column sums")));
+    }
 }

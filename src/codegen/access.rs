@@ -476,7 +476,7 @@ impl<'a> Frame<'a> {
         edge_outputs(self.program, self.pass, self.variant, self.width)
     }
 
-    /// The place of a row value that this pass leaves for later ones: behind the states of its stages.
+    /// The word of a row value that this pass leaves for later ones: behind the states of its stages.
     pub fn saved(&self, word: usize) -> String {
         let (stages, words) = (self.pass.stages.len(), state_words(self.program, self.pass));
         let behind = format!("{stages}u * shape.rows * shape.slots * {words}u");
@@ -499,8 +499,8 @@ impl<'a> Frame<'a> {
 
     /// A row reduction that an earlier pass has saved.
     pub fn known_value(&self, id: NodeId, row: &str) -> String {
-        let place = |(_, saves): (_, &Saves)| saves.nodes.iter().position(|node| *node == id);
-        let word = self.known_word(self.known().and_then(place).expect("a reduction without a stage is saved"), row);
+        let index = |(_, saves): (_, &Saves)| saves.nodes.iter().position(|node| *node == id);
+        let word = self.known_word(self.known().and_then(index).expect("a reduction without a stage is saved"), row);
         if self.program.kind(id) == Kind::Float { format!("bitcast<f32>({word})") } else { word }
     }
 
@@ -508,8 +508,8 @@ impl<'a> Frame<'a> {
     pub fn known_bits(&self, poison: usize, row: &str) -> Option<String> {
         let (known, saves) = self.known()?;
         let (_, earlier) = known.poisons.iter().find(|(own, _)| *own == poison)?;
-        let place = saves.poisons.iter().position(|k| k == earlier).expect("a known poison is saved");
-        Some(self.known_word(saves.nodes.len() + place, row))
+        let index = saves.poisons.iter().position(|k| k == earlier).expect("a known poison is saved");
+        Some(self.known_word(saves.nodes.len() + index, row))
     }
 
     /// Column indices of a window, in the whole row.

@@ -2,7 +2,7 @@
 
 use super::access::Frame;
 use super::emit::{outer_value, params};
-use super::poison::{bits, largest, lenient_value, poisons_of};
+use super::poison::{lenient_value, poisons_of};
 use super::row::Row;
 use super::{Binding, KernelSource, Slot, Variant, column_slots, structure, title};
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
@@ -56,24 +56,17 @@ fn columns_text(frame: &Frame<'_>, row: &Row<'_, '_>) -> String {
     let roots: Vec<NodeId> = sums.iter().map(|sum| operand(*sum)).chain(looked).chain(gates).collect();
     text.push_str(&row.element_lets(&row.element_nodes(&roots)));
     for (k, &sum) in sums.iter().enumerate() {
-        let seen = poisons_of(pass, Consumer::Sum(sum)).into_iter().flat_map(|poison| {
-            let of_row = match pass.poison[poison].gate {
-                Some(gate) => format!("select(0u, r.{}, {})", bits(poison), row.element_value(gate)),
-                None => format!("r.{}", bits(poison)),
-            };
-            let looks = pass.poison[poison].at(LookPlace::Element).map(|look| row.look(look));
-            std::iter::once(of_row).chain(looks).collect::<Vec<_>>()
-        });
-        putln!(text, "    s.bits{k} = max(s.bits{k}, {});", largest(seen, "0u"));
+        let seen = row.element_poison(&poisons_of(pass, Consumer::Sum(sum)));
+        putln!(text, "    s.bits{k} = max(s.bits{k}, {seen});");
         let value = row.element_value(operand(sum));
         let value = lenient_value(program, pass, sum, value, &|id| outer_value(program, id, "r"));
         putln!(text, "    s.sum{k} += {value};");
     }
-    text.push_str("    return s;\n}\nfn columns_store(s: ColumnSums, part: u32, col: u32) {\n");
+    text.push_str("    return s;\n}\nfn columns_store(s: ColumnSums, range: u32, col: u32) {\n");
     for k in 0..count {
         putln!(
             text,
-            "    work[({k}u * shape.sum_groups + part) * shape.classes + col] = store_bits(s.sum{k}, s.bits{k} > INF_BITS);"
+            "    work[({k}u * shape.sum_groups + range) * shape.classes + col] = store_bits(s.sum{k}, s.bits{k} > INF_BITS);"
         );
     }
     text.push_str("}\n");

@@ -48,8 +48,7 @@ pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, outputs: &[usiz
         vec![Binding { slot: Slot::Workspace, writes: true }, Binding { slot: Slot::Scalars, writes: true }];
     let notes = program.notes_any(outputs);
     let mut declarations = format!(
-        "struct Span {{ count: u32, length: u32, segments: u32, items_base: u32, results_base: u32 }}\n\
-         @group(0) @binding(0) var<uniform> shape: Shape;\n\
+        "@group(0) @binding(0) var<uniform> shape: Shape;\n\
          @group(0) @binding(1) var<uniform> span: Span;\n\
          @group(0) @binding(2) var<storage, read_write> work: array<u32>;\n\
          @group(0) @binding(3) var<storage, read_write> scalars: {};\n",
@@ -151,30 +150,40 @@ fn finish_text(program: &Program, sums: &[NodeId], outputs: &[usize], modes: &[M
         putln!(text, "    let n{n} = {line};");
     }
     for (k, &output) in outputs.iter().enumerate() {
-        let root = program.outputs[output].node;
-        // Bits of the scalars that this output looks at, where its condition holds.
-        let looks = program.looks.outputs[output].iter().filter(|look| look.kind == LookKind::Value);
-        let bits = looks.fold("0u".to_owned(), |all, look| {
-            let seen = format!("b{} & MAGNITUDE", look.node.0);
-            let seen = look.row.map_or(seen.clone(), |row| format!("select(0u, {seen}, {})", value(row)));
-            format!("max({all}, {seen})")
-        });
-        let value = value(root);
-        let address = format!("shape.tensors[{}].x", 2 * k + 1);
-        let added = match modes.get(k) {
-            Some(Mode::Accumulate) => format!("bitcast<f32>(output{output}[{address}]) + {value}"),
-            _ => value,
-        };
-        let stored = format!("store_bits({added}, {bits} > INF_BITS)");
-        if program.notes(output) {
-            let note = note(&format!("(stored{output} & MAGNITUDE)"), DType::F32, 1);
-            putln!(
-                text,
-                "    let stored{output} = {stored};\n    output{output}[{address}] = stored{output};\n    {note}"
-            );
-        } else {
-            putln!(text, "    output{output}[{address}] = {stored};");
-        }
+        text.push_str(&store_text(program, k, output, modes.get(k), &value));
+    }
+    text
+}
+
+/// Stores an output of scope total, the `k`-th that the kernel writes. `value` spells a node.
+fn store_text(
+    program: &Program,
+    k: usize,
+    output: usize,
+    mode: Option<&Mode>,
+    value: &dyn Fn(NodeId) -> String,
+) -> String {
+    let mut text = String::new();
+    let root = program.outputs[output].node;
+    // Bits of the scalars that this output looks at, where its condition holds.
+    let looks = program.looks.outputs[output].iter().filter(|look| look.kind == LookKind::Value);
+    let bits = looks.fold("0u".to_owned(), |all, look| {
+        let seen = format!("b{} & MAGNITUDE", look.node.0);
+        let seen = look.row.map_or(seen.clone(), |row| format!("select(0u, {seen}, {})", value(row)));
+        format!("max({all}, {seen})")
+    });
+    let value = value(root);
+    let address = format!("shape.tensors[{}].x", 2 * k + 1);
+    let added = match mode {
+        Some(Mode::Accumulate) => format!("bitcast<f32>(output{output}[{address}]) + {value}"),
+        _ => value,
+    };
+    let stored = format!("store_bits({added}, {bits} > INF_BITS)");
+    if program.notes(output) {
+        let note = note(&format!("(stored{output} & MAGNITUDE)"), DType::F32, 1);
+        putln!(text, "    let stored{output} = {stored};\n    output{output}[{address}] = stored{output};\n    {note}");
+    } else {
+        putln!(text, "    output{output}[{address}] = {stored};");
     }
     text
 }

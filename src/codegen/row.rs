@@ -542,6 +542,20 @@ impl<'f, 'a> Row<'f, 'a> {
         text
     }
 
+    /// The largest bits that these poisons see in an element: of its row, where their gates let them, and of its own.
+    pub fn element_poison(&self, poisons: &[usize]) -> String {
+        let pass = self.frame.pass;
+        let u = if self.frame.width == 4 { "U4" } else { "U" };
+        let (gated, whole): (Vec<usize>, Vec<usize>) = poisons.iter().partition(|k| pass.poison[**k].gate.is_some());
+        let rows = largest(whole.iter().map(|k| format!("r.{}", bits(*k))), "0u");
+        let gated = gated.iter().map(|k| {
+            let gate = pass.poison[*k].gate.expect("the poison is gated");
+            format!("select({u}(0u), {u}(r.{}), {})", bits(*k), self.element_value(gate))
+        });
+        let looks = poisons.iter().flat_map(|k| pass.poison[*k].at(LookPlace::Element)).map(|look| self.look(look));
+        largest(std::iter::once(format!("{u}({rows})")).chain(gated).chain(looks), "")
+    }
+
     /// The element outputs of one window, inside the row or at one of its ends.
     fn elements_text(&self, frame: &Frame<'_>, name: &str) -> String {
         let program = frame.program;
@@ -556,15 +570,7 @@ impl<'f, 'a> Row<'f, 'a> {
             let roots: Vec<NodeId> = elements.iter().map(|&o| program.outputs[o].node).chain(looked).collect();
             text.push_str(&self.element_lets(&self.element_nodes(&roots)));
             for poisons in poisons_of_outputs(frame.pass, &elements) {
-                let (gated, whole): (Vec<usize>, Vec<usize>) =
-                    poisons.iter().partition(|k| frame.pass.poison[**k].gate.is_some());
-                let rows = largest(whole.iter().map(|k| format!("r.{}", bits(*k))), "0u");
-                let gated = gated.iter().map(|k| {
-                    let gate = frame.pass.poison[*k].gate.expect("the poison is gated");
-                    format!("select({u}(0u), {u}(r.{}), {})", bits(*k), self.element_value(gate))
-                });
-                let looks = poisons.iter().flat_map(|k| frame.pass.poison[*k].at(place)).map(|look| self.look(look));
-                let seen = largest(std::iter::once(format!("{u}({rows})")).chain(gated).chain(looks), "");
+                let seen = self.element_poison(&poisons);
                 putln!(text, "    let {} = {seen} > {u}(INF_BITS);", poison_name(&poisons));
             }
             text.push_str(&frame.valid("col"));

@@ -12,6 +12,8 @@ const STORAGE: &str = include_str!("../../shaders/storage.wgsl");
 const MATH: &str = include_str!("../../shaders/math.wgsl");
 const ROW_HOOKS: &str = include_str!("../../shaders/row_hooks.wgsl");
 const ENDS: &str = include_str!("../../shaders/ends.wgsl");
+const SUM: &str = include_str!("../../shaders/sum.wgsl");
+const SPAN: &str = include_str!("../../shaders/span.wgsl");
 
 /// How the lanes of a row combine their states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -127,8 +129,9 @@ pub fn fill_hooks(
     fill(title, &text, hooks).map_err(|what| format!("{skeleton:?}: {what}"))
 }
 
-/// Fills the hooks of a shader that has neither imports nor repeated blocks.
+/// Fills the hooks of a shader without repeated blocks.
 pub fn fill(title: &str, text: &str, hooks: &BTreeMap<String, String>) -> Result<String, String> {
+    let text = import(text, LaneReduce::default());
     let mut filled = String::new();
     let mut used = BTreeSet::new();
     let mut inside: Option<&str> = None;
@@ -165,6 +168,7 @@ fn assemble(title: &str, body: &str) -> String {
 
 fn import(text: &str, combine: LaneReduce) -> String {
     let text = text.replace("// import row_hooks\n", ROW_HOOKS).replace("// import ends\n", ENDS);
+    let text = text.replace("// import sum\n", SUM).replace("// import span\n", SPAN);
     text.replace("// import gather\n", combine.text())
 }
 

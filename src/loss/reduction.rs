@@ -98,13 +98,7 @@ pub(super) fn reduce<'g>(
         value = value.masked(keep);
     }
     let kept = |x: Expr<'g>| keep.map_or(x, |keep| x.masked(keep)).sum_over(Scope::Total);
-    let extent = match scope {
-        Scope::Element => Extent::Elements,
-        Scope::Group => Extent::Groups,
-        Scope::Column => Extent::Cols,
-        _ => Extent::Rows,
-    };
-    let count = || graph.count(extent);
+    let count = || graph.count(number_of(scope));
     let denominator = match reduction {
         Reduction::None => return Ok((value, None)),
         Reduction::Sum => None,
@@ -134,7 +128,18 @@ pub(super) fn reduce<'g>(
     Ok((reduced, denominator))
 }
 
-/// A loss is a number per element, per row or in all; only the former two take a weight and a mask.
+/// Number of loss values of a scope.
+fn number_of(scope: Scope) -> Extent {
+    match scope {
+        Scope::Element => Extent::Elements,
+        Scope::Group => Extent::Groups,
+        Scope::Column => Extent::Cols,
+        _ => Extent::Rows,
+    }
+}
+
+/// A loss is a number per element, row, group or column, which take a weight and a mask, or one in all, which takes
+/// neither.
 fn check_value(per_loss: &PerLoss<'_>, value: Expr<'_>) -> Result<()> {
     let fault = |message: String| Err(Error::Expr { loss: per_loss.loss.to_owned(), message });
     let (scope, kind) = (value.scope(), value.kind());

@@ -79,7 +79,7 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
                 totals,
                 items: sum_items(problem, &sizes, choice),
                 group_sums,
-                columns: choice.column_parts().map_or(0, |parts| parts * pass.totals.len() as u64),
+                columns: choice.column_partials().map_or(0, |partials| partials * pass.totals.len() as u64),
                 states: choice.states.first + choice.states.words(program, index) + pass.saves.words(),
                 edges: edge_outputs(program, pass, &choice.variant, choice.schedule.width).len() as u64,
             }
@@ -229,7 +229,7 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
             .count("items", self.items(choice, index))
             .count("first_item", N::of(first_item))
             .count("first_group", N::of(index as u64).times(groups.clone()))
-            .count("sum_groups", choice.column_parts().map_or(N::of(pieces.len() as u64).times(groups), N::of))
+            .count("sum_groups", choice.column_partials().map_or(N::of(pieces.len() as u64).times(groups), N::of))
             .vector("axes", axes);
         self.tensors(&mut shape, pass, |slot| match problem.is_whole(choice.over, slot) {
             true => problem.placement(slot).first,
@@ -250,8 +250,8 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
         let outputs: Vec<usize> = outputs.into_iter().filter(is_computed).collect();
         let [totals, group_sums] = sum_counts(program, pass);
         let items = sum_items(problem, &self.sizes, &self.choices[pass]);
-        if let Some(parts) = self.choices[pass].column_parts() {
-            self.finish_columns(pass, parts);
+        if let Some(partials) = self.choices[pass].column_partials() {
+            self.finish_columns(pass, partials);
         }
         if group_sums > 0 && !problem.geometry.is_empty() {
             let partials = N::of(totals).times(items.clone());
@@ -272,14 +272,14 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
     }
 
     /// Adds up the partial sums of a pass by column.
-    fn finish_columns(&mut self, pass: usize, parts: u64) {
+    fn finish_columns(&mut self, pass: usize, partials: u64) {
         let (problem, sizes) = (self.problem, &self.sizes);
         let sums = problem.program.passes[pass].totals.len() as u64;
         let workgroup = problem.reduce_lanes();
         let groups = N::of(group_slots(problem.program).len() as u64).times(sizes.groups.clone());
         let span = SPAN
             .fill()
-            .count("count", N::of(parts))
+            .count("count", N::of(partials))
             .count("length", sizes.cols.clone())
             .count("segments", N::of(sums))
             .count("items_base", N::of(0))
@@ -345,13 +345,13 @@ fn sum_items<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassCho
 
 impl PassChoice {
     /// Partial sums per column that a pass by column leaves: one per chunk of rows and range of rows in it.
-    pub(crate) fn column_parts(&self) -> Option<u64> {
+    pub(crate) fn column_partials(&self) -> Option<u64> {
         let Kernel::ColumnSums { splits, .. } = self.schedule.kernel else { return None };
         let of_rows = self.pieces.pieces.iter().filter(|chunk| chunk.first_col == 0).count();
         Some(of_rows as u64 * u64::from(splits))
     }
 
-    /// Parts of a row, or of a column's sum, that dispatches before that of a chunk leave.
+    /// States of a row, or partial sums of a column, that the dispatches before that of a chunk leave.
     fn first_split(&self, index: usize) -> u64 {
         let (pieces, chunk) = (&self.pieces.pieces, self.pieces.pieces[index]);
         match self.schedule.kernel {

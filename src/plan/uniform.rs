@@ -194,6 +194,7 @@ mod tests {
             |ty: &UniformType, skeleton: Skeleton, name: &str| ty.check(&stub(skeleton, LaneReduce::Tree), name);
         check(&SHAPE, Skeleton::Row, "Shape");
         check(&SPAN, Skeleton::Reduce, "Span");
+        check(&SPAN, Skeleton::ColumnFinish, "Span");
         check(&BROADCAST_SUM, Skeleton::BroadcastSum, "Axes");
         check(&NARROW, Skeleton::Narrow, "Axes");
         check(&ROW_STATES, Skeleton::RowStates, "Rows");

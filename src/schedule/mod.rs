@@ -143,6 +143,11 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, p
     if pinned.width == Some(0) {
         return Err(Error::Unsupported { message: "accesses of 0 elements; 1, 4 or 8".to_owned() });
     }
+    if let Some(Kernel::ColumnSums { .. }) = pinned.kernel {
+        let message =
+            "a pinned kernel of column sums, which is chosen where a pass makes such sums; pin another kernel, or none";
+        return Err(Error::Unsupported { message: message.to_owned() });
+    }
     if pass.over == Over::RowsByColumn {
         return Ok(columns::choose(&shape, limits));
     }

@@ -120,8 +120,9 @@ impl Rows<'_> {
             Kernel::Row if self.stops => {
                 fault(format!("{cols} columns over {lanes} lanes of a software adapter, which stops long loops"))
             }
-            Kernel::ColumnSums { .. } => fault("the kernel of column sums for a pass without any".to_owned()),
-            Kernel::Elementwise => fault("the element-wise kernel for a pass with rows".to_owned()),
+            Kernel::Elementwise | Kernel::ColumnSums { .. } => {
+                fault("the element-wise kernel, or that of column sums, for a pass with rows".to_owned())
+            }
             kernel => Ok(kernel),
         }
     }

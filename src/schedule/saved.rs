@@ -77,8 +77,8 @@ impl Sharing {
                 let within = other.looks.iter().all(|look| poison.looks.contains(look));
                 other.row == poison.row && within && during_stages(first, other, usize::MAX) == looks
             };
-            let place = match known.iter().position(is_same) {
-                Some(place) => place,
+            let in_earlier = match known.iter().position(is_same) {
+                Some(index) => index,
                 None => {
                     let poison = Poison { row: poison.row, gate: None, consumers: Vec::new(), looks };
                     if !is_known_before(program, earlier, &poison) {
@@ -89,7 +89,7 @@ impl Sharing {
                     known.len() - 1
                 }
             };
-            sharing.poisons.push((index, place));
+            sharing.poisons.push((index, in_earlier));
         }
         Some(sharing)
     }
@@ -99,9 +99,9 @@ impl Sharing {
         let first = &mut program.passes[earlier];
         first.poison.extend(added);
         first.saves.nodes.extend(nodes.iter().filter(|node| !first.saves.nodes.contains(node)).collect::<Vec<_>>());
-        for (_, place) in &poisons {
-            if !first.saves.poisons.contains(place) {
-                first.saves.poisons.push(*place);
+        for (_, in_earlier) in &poisons {
+            if !first.saves.poisons.contains(in_earlier) {
+                first.saves.poisons.push(*in_earlier);
             }
         }
         let second = &mut program.passes[later];

@@ -11,6 +11,19 @@ pub fn mismatch(got: &[f64], want: &[f64], rtol: f64, atol: impl Fn(usize) -> f6
     worst.map(|k| format!("[{k}] is {}, want {} ± {:.1e}", got[k], want[k], atol(k) + rtol * want[k].abs()))
 }
 
+/// Fails where a number is off by more than `rtol` of it and of the largest one.
+pub fn assert_close(what: &str, got: &[f64], want: &[f64], rtol: f64) {
+    let most = largest(want);
+    if let Some(worst) = mismatch(got, want, rtol, |_| rtol * most) {
+        panic!("{what}{worst}");
+    }
+}
+
+/// Which of the numbers are NaN.
+pub fn is_nan(values: &[f64]) -> Vec<bool> {
+    values.iter().map(|x| x.is_nan()).collect()
+}
+
 /// The largest magnitude.
 pub fn largest(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |most, x| x.abs().max(most))

@@ -83,6 +83,28 @@ fn formulas_give_the_dispatches_of_other_shapes() {
     assert!(kinds.contains(&Kernel::Row) && kinds.contains(&Kernel::Elementwise), "{kinds:?}");
 }
 
+/// Sums over the rows for each column, of elements and of a softmax whose rows an earlier pass has saved; the ranges of rows
+/// are those of the shape that the export was made for.
+#[test]
+fn sums_by_column_are_exported() {
+    let loss = Loss::define("columns").input("x", Scope::Element).input("w", Scope::Column);
+    let loss = loss.row_axis(crate::RowAxis::Last).expr(|b| {
+        let p = b.input("x").softmax().sum_over(Scope::Column);
+        b.input("w") * p / (1.0 + (b.input("x") * b.input("x")).sum_over(Scope::Column))
+    });
+    let of = |rows: usize| {
+        let spec = PlanSpec::new().input("x", DType::F32, &[rows, 40]).input("w", DType::F32, &[40]);
+        spec.grad("x").grad("w")
+    };
+    let export = Export::new(&loss, &of(100_000)).unwrap();
+    for rows in [100_000, 99_999, 100_003] {
+        assert!(export.conditions.iter().all(|c| c.formula.at(rows, 40) == 1), "{:?}", export.conditions);
+        let (planned, kernels) = planned(&loss, &of(rows as usize));
+        assert!(kernels.iter().any(|kernel| matches!(kernel, Kernel::ColumnSums { .. })), "{kernels:?}");
+        assert!(agrees(&export, &planned, [rows, 40]), "{rows} rows");
+    }
+}
+
 /// Sums over groups of what is known without the elements, of rows' sums, of both, and their adjoints, beside sums
 /// over everything.
 #[test]

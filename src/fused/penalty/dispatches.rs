@@ -11,22 +11,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const SHADER: &str = include_str!("../../../shaders/penalty.wgsl");
-const PART: &str = include_str!("../../../shaders/penalty_part.wgsl");
+const TENSOR: &str = include_str!("../../../shaders/penalty_tensor.wgsl");
 const SUM: &str = include_str!("../../../shaders/penalty_sum.wgsl");
 
 /// Most storage buffers per dispatch, whatever the device binds: wgpu limits buffers of all kinds together as well.
 const MOST_BUFFERS: usize = 16;
 /// Most tensors per dispatch.
-const MOST_PARTS: usize = 16;
+const MOST_TENSORS: usize = 16;
 /// Fewest elements per workgroup.
 const CHUNK: u64 = 4096;
 /// Most workgroups per dispatch; past these, each takes more elements.
 const MOST_GROUPS: u64 = 1 << 14;
 
-/// `Tensors` of `penalty.wgsl`.
-static TENSORS: UniformType = UniformType {
-    words: 4 + 4 * MOST_PARTS as u32,
-    fields: &[("chunk", 0), ("first_partial", 1), ("reserved0", 2), ("reserved1", 3), ("parts", 4)],
+/// `Penalized` of `penalty.wgsl`.
+static PENALIZED: UniformType = UniformType {
+    words: 4 + 4 * MOST_TENSORS as u32,
+    fields: &[("chunk", 0), ("first_partial", 1), ("reserved0", 2), ("reserved1", 3), ("tensors", 4)],
 };
 
 /// `Partials` of `penalty_sum.wgsl`.
@@ -35,7 +35,7 @@ static PARTIALS: UniformType =
 
 /// One tensor of a dispatch: the indices of the input and of its gradient among inputs and outputs.
 #[derive(Clone, Copy)]
-pub(super) struct Part {
+pub(super) struct Penalized {
     pub input: usize,
     pub grad: Option<usize>,
 }
@@ -45,23 +45,23 @@ impl PreparedPenalty {
     ///
     /// # Errors
     /// [`Error::Limit`] if the device binds too few for one tensor.
-    pub(super) fn dispatched(&self) -> Result<Vec<Vec<Part>>> {
+    pub(super) fn dispatched(&self) -> Result<Vec<Vec<Penalized>>> {
         let outputs = &self.signature.outputs;
         let grad = |input: usize| outputs.iter().position(|output| output.kind == OutputKind::Grad(input));
         let room = (self.limits.storage_buffers as usize).min(MOST_BUFFERS).saturating_sub(1);
-        let (mut all, mut taken): (Vec<Vec<Part>>, usize) = (Vec::new(), room);
+        let (mut all, mut taken): (Vec<Vec<Penalized>>, usize) = (Vec::new(), room);
         for input in 0..self.planned.len() {
-            let part = Part { input, grad: grad(input) };
-            let needed = 1 + usize::from(part.grad.is_some());
+            let tensor = Penalized { input, grad: grad(input) };
+            let needed = 1 + usize::from(tensor.grad.is_some());
             if needed > room {
                 let what = "a tensor, its gradient and partial sums".to_owned();
                 let (needed, allowed) = (needed as u64 + 1, u64::from(self.limits.storage_buffers));
                 return Err(Error::Limit { what, needed, allowed, limit: "max_storage_buffers_per_shader_stage" });
             }
             match all.last_mut().filter(|_| taken + needed <= room) {
-                Some(last) => last.push(part),
+                Some(last) => last.push(tensor),
                 None => {
-                    all.push(vec![part]);
+                    all.push(vec![tensor]);
                     taken = 0;
                 }
             }
@@ -84,82 +84,83 @@ impl PreparedPenalty {
     /// The dispatch over these tensors, whose partial sums follow `first_partial` others, and its number of workgroups.
     pub(super) fn dispatch(
         &self,
-        parts: &[Part],
+        penalized: &[Penalized],
         tensors: &Tensors,
         pooled: bool,
         first_partial: u64,
     ) -> Result<Dispatch> {
-        let of = |part: &Part| tensors.inputs[part.input].as_ref().expect("every input is bound");
-        let lengths: Vec<u64> = parts.iter().map(|part| of(part).layout.len() as u64).collect();
-        for (part, length) in parts.iter().zip(&lengths) {
+        let of = |tensor: &Penalized| tensors.inputs[tensor.input].as_ref().expect("every input is bound");
+        let lengths: Vec<u64> = penalized.iter().map(|tensor| of(tensor).layout.len() as u64).collect();
+        for (tensor, length) in penalized.iter().zip(&lengths) {
             let (needed, allowed) = (length.saturating_mul(4).saturating_add(16), self.limits.binding_bytes);
             if needed > allowed.min(1 << 32) {
-                let what = format!("tensor `{}`", self.signature.inputs[part.input].name);
+                let what = format!("tensor `{}`", self.signature.inputs[tensor.input].name);
                 return Err(Error::Limit { what, needed, allowed, limit: "max_storage_buffer_binding_size" });
             }
         }
         // Each tensor may have one workgroup that is not full.
-        let most = MOST_GROUPS.min(u64::from(self.limits.workgroups).saturating_sub(MOST_PARTS as u64)).max(1);
+        let most = MOST_GROUPS.min(u64::from(self.limits.workgroups).saturating_sub(MOST_TENSORS as u64)).max(1);
         let chunk = lengths.iter().sum::<u64>().div_ceil(most).next_multiple_of(CHUNK).max(CHUNK);
-        let mut uniform = TENSORS.fill().count("chunk", chunk).count("first_partial", first_partial);
+        let mut uniform = PENALIZED.fill().count("chunk", chunk).count("first_partial", first_partial);
         let mut groups = 0;
-        for (k, (part, length)) in parts.iter().zip(&lengths).enumerate() {
-            let grad = part.grad.map_or(0, |grad| self.first(&tensors.outputs[grad]));
-            for (component, word) in [groups, *length, self.first(of(part)), grad].into_iter().enumerate() {
-                uniform.element("parts", k, component, word);
+        for (k, (tensor, length)) in penalized.iter().zip(&lengths).enumerate() {
+            let grad = tensor.grad.map_or(0, |grad| self.first(&tensors.outputs[grad]));
+            for (component, word) in [groups, *length, self.first(of(tensor)), grad].into_iter().enumerate() {
+                uniform.element("tensors", k, component, word);
             }
             groups += length.div_ceil(chunk);
         }
         let region = |slot: Slot, writes: bool| Region { slot, writes, bytes: None };
         let mut storage = vec![region(Slot::Workspace, true)];
-        for part in parts {
-            storage.push(region(Slot::Input(part.input), pooled));
-            storage.extend(part.grad.map(|grad| region(Slot::Output(grad), true)));
+        for tensor in penalized {
+            storage.push(region(Slot::Input(tensor.input), pooled));
+            storage.extend(tensor.grad.map(|grad| region(Slot::Output(grad), true)));
         }
         let hooks = BTreeMap::from([
-            ("constants".to_owned(), self.constants(parts.len())),
-            ("parts".to_owned(), self.parts_text(parts, pooled)),
+            ("constants".to_owned(), self.constants(penalized.len())),
+            ("tensors".to_owned(), self.tensors_text(penalized, pooled)),
         ]);
-        let title = format!("{} of {} tensors", self.penalty.name(), parts.len());
+        let title = format!("{} of {} tensors", self.penalty.name(), penalized.len());
         let wgsl = fill(&title, SHADER, &hooks).expect("the shader takes these hooks").into();
         let uniforms = vec![(0, uniform.done()), (1, params_uniform(1))];
         Ok(Dispatch { wgsl, grid: [groups, 1], uniforms, storage, note: Note::Whole })
     }
 
-    fn constants(&self, parts: usize) -> String {
+    fn constants(&self, tensors: usize) -> String {
         let [term, slope] = match self.penalty.power {
             Power::One => ["abs(w)", "sign(w)"],
             Power::Two => ["w * w", "w"],
         };
         format!(
-            "const WG: u32 = {}u;\nconst PARTS: u32 = {parts}u;\nfn term(w: f32) -> f32 {{ return {term}; }}\n\
+            "const WG: u32 = {}u;\nconst TENSORS: u32 = {tensors}u;\nfn term(w: f32) -> f32 {{ return {term}; }}\n\
              fn slope(w: f32) -> f32 {{ return {slope}; }}\n",
             self.workgroup()
         )
     }
 
     /// Bindings of the tensors and their gradients, and the function that adds up the terms of one of them.
-    fn parts_text(&self, parts: &[Part], pooled: bool) -> String {
+    fn tensors_text(&self, penalized: &[Penalized], pooled: bool) -> String {
         let access = if pooled { "read_write" } else { "read" };
         let (mut text, mut cases, mut binding) = (String::new(), String::new(), 3);
-        for (k, part) in parts.iter().enumerate() {
+        for (k, tensor) in penalized.iter().enumerate() {
             putln!(text, "@group(0) @binding({binding}) var<storage, {access}> w{k}: array<u32>;");
             binding += 1;
-            let mut part_text = PART.replace("sum0", &format!("sum{k}")).replace("parts[0]", &format!("parts[{k}]"));
+            let mut sum_text =
+                TENSOR.replace("sum0", &format!("sum{k}")).replace("tensors[0]", &format!("tensors[{k}]"));
             let mut store = String::new();
-            if let Some(grad) = part.grad {
+            if let Some(grad) = tensor.grad {
                 putln!(text, "@group(0) @binding({binding}) var<storage, read_write> d{k}: array<u32>;");
                 binding += 1;
                 let at = format!("d{k}[d + i]");
                 let old = if self.signature.outputs[grad].mode == Mode::Accumulate { &at } else { "0u" };
                 putln!(store, "            {at} = added(bits, {old});");
             }
-            part_text = part_text.replace("            d0[d + i] = added(bits, 0u);\n", &store);
-            text.push_str(&part_text.replace("w0[", &format!("w{k}[")));
+            sum_text = sum_text.replace("            d0[d + i] = added(bits, 0u);\n", &store);
+            text.push_str(&sum_text.replace("w0[", &format!("w{k}[")));
             let case = if k == 0 { "default".to_owned() } else { format!("case {k}u") };
             putln!(cases, "        {case}: {{ return sum{k}(first, end, lane); }}");
         }
-        let header = "fn sum(part: u32, first: u32, end: u32, lane: u32) -> Sum {\n    switch part {\n";
+        let header = "fn sum(tensor: u32, first: u32, end: u32, lane: u32) -> Sum {\n    switch tensor {\n";
         put!(text, "{header}{cases}    }}\n}}\n");
         text
     }
@@ -199,7 +200,7 @@ mod tests {
         let spec = PlanSpec::new().input("a", DType::F32, &[2, 3]).input("b", DType::F32, &[7]).grad("b");
         let prepared = l2_penalty(1.0).prepare(&spec, &Limits::WEBGPU).unwrap();
         let planned = prepared.plan(&prepared.planned().unwrap(), Conditions::default()).unwrap();
-        TENSORS.check(&planned.dispatches[0].wgsl, "Tensors");
+        PENALIZED.check(&planned.dispatches[0].wgsl, "Penalized");
         PARTIALS.check(&planned.dispatches[1].wgsl, "Partials");
     }
 
@@ -221,10 +222,10 @@ mod tests {
 
     #[test]
     fn shaders_are_valid_with_their_stubs() {
-        for (shader, hooks) in [(SHADER, &["constants", "parts"][..]), (SUM, &["constants"])] {
+        for (shader, hooks) in [(SHADER, &["constants", "tensors"][..]), (SUM, &["constants"])] {
             let stub = |name: &&str| {
                 let begin = shader.split(&format!("// hook begin: {name}\n")).nth(1).unwrap();
-                ((*name).to_owned(), begin.split("// hook end").next().unwrap().replace("// import part\n", PART))
+                ((*name).to_owned(), begin.split("// hook end").next().unwrap().replace("// import tensor\n", TENSOR))
             };
             let source = fill("stub", shader, &hooks.iter().map(stub).collect()).unwrap();
             let module = naga::front::wgsl::parse_str(&source).unwrap();

@@ -53,7 +53,8 @@ pub fn l1_penalty(lambda: f64) -> Penalty {
 /// ([`Bound::set_param`](crate::Bound::set_param)).
 /// Dispatches: a tensor with its gradient takes two bindings of a dispatch, one without takes one, and the partial sums
 /// take one: of the 8 that every WebGPU device has, 3 tensors with gradients per dispatch (N tensors: ⌈N/3⌉ + 1), or 7
-/// without; where a device has 16, 7 with gradients (⌈N/7⌉ + 1) or 15 without, and of more it takes no more. One dispatch more adds up the partial sums. Each element is read once.
+/// without; where a device has 16, 7 with gradients (⌈N/7⌉ + 1) or 15 without, and of more it takes no more. One
+/// dispatch more adds up the partial sums. Each element is read once.
 /// Errors: [`Error::Param`] unless `lambda` is finite and ≥ 0; [`Error::DType`] unless all is f32;
 /// [`Error::Unsupported`] for strided tensors, gradients in place and whatever else a loss has beside the loss and its
 /// gradients; [`Error::Limit`] for tensors larger than a binding; [`Error::Name`] without inputs.
@@ -243,14 +244,14 @@ impl Prepared for PreparedPenalty {
             check_input(&name, placed.dtype, &placed.layout)?;
         }
         let (mut dispatches, mut partials, mut bytes) = (Vec::new(), 0, 4);
-        for parts in self.dispatched()? {
-            let dispatch = self.dispatch(&parts, tensors, conditions.pooled, partials)?;
+        for penalized in self.dispatched()? {
+            let dispatch = self.dispatch(&penalized, tensors, conditions.pooled, partials)?;
             partials += dispatch.grid[0];
             // Empty tensors take no workgroup.
             dispatches.extend((dispatch.grid[0] > 0).then_some(dispatch));
-            for part in parts {
-                let length = tensors.inputs[part.input].as_ref().map_or(0, |placed| placed.layout.len() as u64);
-                bytes += 4 * length * (1 + u64::from(part.grad.is_some()));
+            for tensor in penalized {
+                let length = tensors.inputs[tensor.input].as_ref().map_or(0, |placed| placed.layout.len() as u64);
+                bytes += 4 * length * (1 + u64::from(tensor.grad.is_some()));
             }
         }
         dispatches.extend(self.sum(tensors, partials));

@@ -186,7 +186,9 @@ fn schedule_words(pinned: &Pinned) -> String {
         Some(Kernel::Row) => words.push("row".to_owned()),
         Some(Kernel::RowResident { .. }) => words.push("resident".to_owned()),
         Some(Kernel::RowSplit { splits }) => words.push(format!("splits={splits}")),
-        Some(Kernel::ColumnSums { .. }) => unreachable!("the kernel of column sums is never tuned"),
+        Some(Kernel::ColumnSums { .. }) => {
+            unreachable!("the kernel of column sums is refused where it is pinned, and never tuned")
+        }
         None => {}
     }
     for (name, value) in [("workgroup", pinned.workgroup), ("lanes", pinned.lanes), ("width", pinned.width)] {

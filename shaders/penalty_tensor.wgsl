@@ -1,7 +1,7 @@
 // The sum of a lane's terms of one tensor, from element `first` to `end`; their gradients are written.
 fn sum0(first: u32, end: u32, lane: u32) -> Sum {
-    let w = tensors.parts[0].z;
-    let d = tensors.parts[0].w;
+    let w = penalized.tensors[0].z;
+    let d = penalized.tensors[0].w;
     var s = Sum(0u, 0.0);
     for (var begin = first + lane; begin < end; begin += RUN * WG) {
         var run = Sum(0u, 0.0);
