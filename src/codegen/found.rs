@@ -53,7 +53,7 @@ pub(super) fn scalars_type(notes: bool) -> &'static str {
     if notes { "FoundScalars" } else { "Scalars" }
 }
 
-/// That type, and the function `note`, for a kernel that notes what it stores.
+/// `FoundScalars` and the function `note`, for a kernel that notes what it stores.
 pub fn note_declarations(program: &Program) -> String {
     scalars(program) + NOTE
 }

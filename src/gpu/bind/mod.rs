@@ -8,16 +8,13 @@ pub use bindings::Bindings;
 use crate::dispatch::{Dispatch, Exchange, FIRST_STORAGE, OutputKind, Planned, Region, Slot, Uniform};
 use crate::error::{Error, Result};
 use crate::gpu::bound::status::{NO_BAD_ROW, Status, Watched};
-use crate::gpu::bound::{Bound, BoundDispatch, BoundExchange};
+use crate::gpu::bound::{Bound, BoundDispatch, BoundExchange, UNIFORM_STRIDE};
 use crate::gpu::device::pipeline::Pipeline;
 use crate::gpu::plan::{Inner, Plan, Ready};
 use crate::gpu::tensor::Tensor;
 use crate::shape::DType;
 use std::sync::{Arc, Mutex, OnceLock};
 use tensors::BoundTensors;
-
-/// Alignment of uniforms in their buffer: the largest that WebGPU lets a device ask for.
-const UNIFORM_STRIDE: u64 = 256;
 
 impl Plan {
     /// Checks tensors, makes outputs that were not named, and makes the bind groups: once per set of buffers.

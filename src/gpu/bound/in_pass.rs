@@ -2,12 +2,9 @@
 
 use crate::dispatch::{Dispatch, FIRST_STORAGE};
 use crate::error::Result;
-use crate::gpu::bound::{Bound, BoundDispatch};
+use crate::gpu::bound::{Bound, BoundDispatch, UNIFORM_STRIDE};
 use crate::plan::scalars::{Scalar, scalar_dispatch};
 use crate::shape::DType;
-
-/// Distance of two uniforms in their buffer: the largest alignment that WebGPU lets a device ask for.
-const UNIFORM_STRIDE: u64 = 256;
 
 impl Bound {
     /// Records the step into a compute pass of the caller's, between its own dispatches: wgpu orders dispatches of one

@@ -17,6 +17,9 @@ use crate::shape::Element;
 use status::Status;
 use std::sync::{Arc, Mutex, OnceLock};
 
+/// Bytes between two uniforms in their buffer: the largest alignment that WebGPU lets a device ask for.
+pub(crate) const UNIFORM_STRIDE: u64 = 256;
+
 pub(crate) struct BoundDispatch {
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) group: wgpu::BindGroup,
