@@ -1,8 +1,9 @@
 //! Loss and gradient on a device, for the record: checked, then timed beside a copy of the same bytes.
 //!
-//! `device [--quick | --full] [--wall] [--json PATH] [NAME…]`: NAMEs choose works; without, all. Bytes are those that
-//! must move: inputs read once, gradient and loss written once. A software adapter gets the small sizes of `--quick`
-//! unless `--full` is given. Exits with 1 where a result was wrong.
+//! `device [--quick | --full] [--wall] [--tune SECONDS] [--json PATH] [NAME…]`: NAMEs choose works; without, all. Bytes
+//! are those that must move: inputs read once, gradient and loss written once. A software adapter gets the small sizes of
+//! `--quick` unless `--full` is given. With `--tune`, each work's schedule is also tuned, for so long at most, and timed
+//! beside the default; the record has every candidate. Exits with 1 where a result was wrong.
 
 #[path = "device/check.rs"]
 mod check;
@@ -19,7 +20,7 @@ use measure::machine;
 use rounds::{Contender, Rounds};
 use serde_json::{Value, json};
 use std::time::Duration;
-use wgloss::{Bindings, Context, DType, Error, Loss, PlanSpec, Tensor, losses};
+use wgloss::{Bindings, Context, DType, Error, Loss, PlanSpec, Tensor, TuneOptions, losses};
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -27,6 +28,7 @@ struct Options {
     quick: bool,
     full: bool,
     wall: bool,
+    tune: Option<Duration>,
     json: Option<String>,
     names: Vec<String>,
 }
@@ -46,8 +48,12 @@ fn works(quick: bool) -> Vec<Work> {
         for (full, cols) in [(32 * K, 4 * K), (32 * K, 32 * K), (16 * K, 128 * K), (8 * K, 256 * K)] {
             all.push(Work { name: "cross_entropy", dtype, rows: rows(full), cols });
         }
+        // Few classes; a thousand; vocabularies, of which an odd one.
+        for (full, cols) in [(64 * K, 10), (128 * K, 1000), (4 * K, 32_000), (16 * K, 50_257), (2 * K, 128_256)] {
+            all.push(Work { name: "cross_entropy", dtype, rows: rows(full), cols });
+        }
         // 2²⁸ elements; rows are only what is read back at a time.
-        for name in ["mse", "huber"] {
+        for name in ["mse", "huber", "bce_with_logits"] {
             all.push(Work { name, dtype, rows: rows(64 * K), cols: 4 * K });
         }
     }
@@ -58,23 +64,29 @@ fn loss_of(name: &str) -> Loss {
     match name {
         "cross_entropy" => losses::cross_entropy().into(),
         "mse" => losses::mse(),
+        "bce_with_logits" => losses::bce_with_logits().into(),
         _ => losses::huber(1.0).into(),
     }
 }
 
 fn options() -> Fallible<Options> {
-    let mut options = Options { quick: false, full: false, wall: false, json: None, names: Vec::new() };
+    let mut options = Options { quick: false, full: false, wall: false, tune: None, json: None, names: Vec::new() };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--quick" => options.quick = true,
             "--full" => options.full = true,
             "--wall" => options.wall = true,
+            "--tune" => {
+                let seconds = args.next().ok_or("--tune needs seconds")?;
+                options.tune =
+                    Some(Duration::from_secs_f64(seconds.parse().map_err(|e| format!("--tune {seconds}: {e}"))?));
+            }
             "--json" => options.json = Some(args.next().ok_or("--json needs a path")?),
             // What cargo adds.
             "--bench" => {}
             flag if flag.starts_with('-') => {
-                return Err(format!("{flag}: not one of --quick, --full, --wall, --json PATH").into());
+                return Err(format!("{flag}: not one of --quick, --full, --wall, --tune SECONDS, --json PATH").into());
             }
             name => options.names.push(name.to_owned()),
         }
@@ -108,12 +120,13 @@ struct Bench<'a> {
     kernels: &'a Kernels<'a>,
     rounds: Rounds<'a>,
     quick: bool,
+    tune: Option<Duration>,
 }
 
 impl Bench<'_> {
     /// Checks and times one work; the JSON of its line.
     fn run(&mut self, work: &Work) -> Fallible<Value> {
-        let Bench { ctx, kernels, rounds, quick } = self;
+        let Bench { ctx, kernels, rounds, quick, tune } = self;
         let (ctx, kernels) = (*ctx, *kernels);
         let shape = [work.rows, work.cols];
         let loss = loss_of(work.name);
@@ -137,32 +150,66 @@ impl Bench<'_> {
             return if is_too_large(&*error) { Err(error) } else { Ok(json!({ "wrong": error.to_string() })) };
         }
 
+        let tuned = match *tune {
+            Some(budget) => Some(plan.tune(&TuneOptions::new().budget(budget))?),
+            None => None,
+        };
+        let tuned_bound = tuned.as_ref().map(|plan| plan.bind(&bindings)).transpose()?;
         let copy = Copy::between(ctx, [input.buffer().clone(), grad.buffer().clone()]);
-        let own = Contender { name: "wgloss", encode: Box::new(|encoder, _| bound.encode(encoder)) };
+        let own = [("wgloss", Some(&bound)), ("wgloss tuned", tuned_bound.as_ref())];
+        let own = own.into_iter().filter_map(|(name, bound)| {
+            let bound = bound?;
+            Some(Contender { name, encode: Box::new(move |encoder, _| bound.encode(encoder)) })
+        });
+        let own: Vec<Contender<'_>> = own.collect();
+        let owns = own.len();
         let kernels = copy.ways().map(|(name, encode)| Contender { name, encode });
         let command = Contender { name: Copy::COMMAND, encode: copy.command() };
-        let contenders: Vec<Contender<'_>> = [own].into_iter().chain(kernels).chain([command]).collect();
+        let contenders: Vec<Contender<'_>> = own.into_iter().chain(kernels).chain([command]).collect();
         let (warm_up, turns) = if *quick { (50, 5) } else { (300, 31) };
         let times = rounds.time(&contenders, Duration::from_millis(warm_up), turns)?;
-        let moved = |k: usize| if k == 0 { bound.bytes() } else { copy.bytes };
+        let moved = |k: usize| if k < owns { bound.bytes() } else { copy.bytes };
         let all: Vec<(&str, Value)> =
             times.iter().enumerate().map(|(k, t)| (contenders[k].name, summary(t, moved(k)))).collect();
         let copies: serde_json::Map<String, Value> =
-            all[1..].iter().map(|(name, v)| ((*name).to_owned(), v.clone())).collect();
+            all[owns..].iter().map(|(name, v)| ((*name).to_owned(), v.clone())).collect();
         let rate = |k: usize| all[k].1["gb_per_s"].as_f64().expect("a rate is a number");
-        let best = (1..all.len()).max_by(|a, b| rate(*a).total_cmp(&rate(*b))).expect("there are copies");
-        let mut own = all[0].1.clone();
-        own["share_of_copy"] = json!(rate(0) / rate(best));
-        let explained = bound.explain();
-        let passes: Vec<&str> = explained.lines().filter(|line| line.starts_with("pass")).collect();
-        own["kernel"] = json!(passes);
+        let best = (owns..all.len()).max_by(|a, b| rate(*a).total_cmp(&rate(*b))).expect("there are copies");
+        let mut runs = serde_json::Map::new();
+        for (k, bound) in std::iter::once(&bound).chain(&tuned_bound).enumerate() {
+            let mut own = all[k].1.clone();
+            own["share_of_copy"] = json!(rate(k) / rate(best));
+            let explained = bound.explain();
+            let passes: Vec<&str> = explained.lines().filter(|line| line.starts_with("pass")).collect();
+            own["kernel"] = json!(passes);
+            runs.insert(all[k].0.to_owned(), own);
+        }
         Ok(json!({
             "bytes": bound.bytes(),
             "copy": { "name": all[best].0, "gb_per_s": rate(best) },
             "copies": copies,
             "explain": bound.explain(),
-            "runs": { "wgloss": own },
+            "tuning": tuned.as_ref().and_then(|plan| plan.tuning()).map(ToString::to_string),
+            "runs": runs,
         }))
+    }
+}
+
+impl Bench<'_> {
+    fn record(&self, info: &wgpu::AdapterInfo, commit: &str, lines: &[Value]) -> Value {
+        let limits = self.ctx.limits();
+        json!({
+            "adapter": info.name,
+            "backend": format!("{:?}", info.backend),
+            "driver": format!("{} {}", info.driver, info.driver_info),
+            "commit": commit,
+            "timer": self.rounds.name,
+            "quick": self.quick,
+            "subgroup": limits.subgroup,
+            "max_buffer_size": limits.buffer_bytes,
+            "max_storage_buffer_binding_size": limits.binding_bytes,
+            "lines": lines,
+        })
     }
 }
 
@@ -181,7 +228,7 @@ fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
     matches!(error.downcast_ref::<Error>(), Some(Error::Limit { .. } | Error::OutOfMemory { .. }))
 }
 
-/// One line: work, dtype, rows x cols, ms, spread, GB/s, share of copy, copy, kernel.
+/// A line each for the default and the tuned schedule: work, dtype, rows x cols, ms, spread, GB/s, share of copy, copy, kernel.
 fn print(work: &Work, line: &Value) {
     print!("{:<14} {:<5} {:>6} x {:<7}", work.name, work.dtype.to_string(), work.rows, work.cols);
     for key in ["wrong", "skipped"] {
@@ -190,18 +237,23 @@ fn print(work: &Work, line: &Value) {
             return;
         }
     }
-    let own = &line["runs"]["wgloss"];
     let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
-    let ms = number(&own["ms"]);
-    let spread = (number(&own["p90_ms"]) - number(&own["p10_ms"])) / ms;
-    let (rate, share) = (number(&own["gb_per_s"]), number(&own["share_of_copy"]));
-    let (copy, name) = (number(&line["copy"]["gb_per_s"]), line["copy"]["name"].as_str().unwrap_or("?"));
-    print!(" {ms:>9.3} ms ±{:>3.0} % {rate:>7.1} GB/s {:>4.0} % of {copy:.1} ({name})", 50.0 * spread, 100.0 * share);
-    let passes = own["kernel"].as_array().map_or(&[][..], Vec::as_slice);
-    for pass in passes.iter().filter_map(Value::as_str) {
-        print!("; {}", pass.split(", grid").next().unwrap_or(pass));
+    for own in ["wgloss", "wgloss tuned"].iter().filter_map(|name| line["runs"].get(name)) {
+        let ms = number(&own["ms"]);
+        let spread = (number(&own["p90_ms"]) - number(&own["p10_ms"])) / ms;
+        let (rate, share) = (number(&own["gb_per_s"]), number(&own["share_of_copy"]));
+        let (copy, name) = (number(&line["copy"]["gb_per_s"]), line["copy"]["name"].as_str().unwrap_or("?"));
+        print!(
+            " {ms:>9.3} ms ±{:>3.0} % {rate:>7.1} GB/s {:>4.0} % of {copy:.1} ({name})",
+            50.0 * spread,
+            100.0 * share
+        );
+        let passes = own["kernel"].as_array().map_or(&[][..], Vec::as_slice);
+        for pass in passes.iter().filter_map(Value::as_str) {
+            print!("; {}", pass.split(", grid").next().unwrap_or(pass));
+        }
+        println!();
     }
-    println!();
 }
 
 /// Halves the rows, down to a quarter, until a tensor fits a buffer.
@@ -226,7 +278,7 @@ fn main() -> Fallible<()> {
     }
     let kernels = Kernels::new(&ctx);
     let rounds = Rounds::new(&ctx, options.wall);
-    let mut bench = Bench { ctx: &ctx, kernels: &kernels, rounds, quick };
+    let mut bench = Bench { ctx: &ctx, kernels: &kernels, rounds, quick, tune: options.tune };
     let commit = machine::commit().unwrap_or_else(|| "unknown".to_owned());
     println!("adapter: {}; commit {commit}; timed by {}", ctx.adapter_name(), bench.rounds.name);
     let most = ctx.limits().buffer_bytes;
@@ -251,23 +303,13 @@ fn main() -> Fallible<()> {
         line["asked_rows"] = json!(asked);
         line["cols"] = json!(work.cols);
         lines.push(line);
+        // After each work, so that what was measured is kept where time runs out.
+        if let Some(path) = &options.json {
+            let record = bench.record(&info, &commit, &lines);
+            std::fs::write(path, serde_json::to_string_pretty(&record)? + "\n").map_err(|e| format!("{path}: {e}"))?;
+        }
         // Gives the buffers back.
         ctx.device().poll(wgpu::PollType::wait_indefinitely())?;
-    }
-    let record = json!({
-        "adapter": info.name,
-        "backend": format!("{:?}", info.backend),
-        "driver": format!("{} {}", info.driver, info.driver_info),
-        "commit": commit,
-        "timer": bench.rounds.name,
-        "quick": quick,
-        "subgroup": ctx.limits().subgroup,
-        "max_buffer_size": most,
-        "max_storage_buffer_binding_size": ctx.limits().binding_bytes,
-        "lines": lines,
-    });
-    if let Some(path) = options.json {
-        std::fs::write(&path, serde_json::to_string_pretty(&record)? + "\n").map_err(|e| format!("{path}: {e}"))?;
     }
     if wrong > 0 { Err(format!("{wrong} works gave wrong results and were not timed").into()) } else { Ok(()) }
 }

@@ -28,7 +28,9 @@ TOLERANCE = {"bf16": 1e-2, "f32": 1e-4}
 
 def full_works():
     shapes = [("cross_entropy", 32 * K, 4 * K), ("cross_entropy", 32 * K, 32 * K), ("cross_entropy", 16 * K, 128 * K)]
-    shapes += [("cross_entropy", 8 * K, 256 * K), ("mse", 64 * K, 4 * K), ("huber", 64 * K, 4 * K)]
+    shapes += [("cross_entropy", 8 * K, 256 * K), ("cross_entropy", 64 * K, 10), ("cross_entropy", 128 * K, 1000)]
+    shapes += [("cross_entropy", 4 * K, 32_000), ("cross_entropy", 16 * K, 50_257), ("cross_entropy", 2 * K, 128_256)]
+    shapes += [(name, 64 * K, 4 * K) for name in ("mse", "huber", "bce_with_logits")]
     return [dict(work=w, dtype=d, rows=r, cols=c) for d in SIZE for w, r, c in shapes]
 
 
@@ -68,7 +70,8 @@ class Peers:
 
     def loss(self, name):
         F = self.torch.nn.functional
-        return {"cross_entropy": F.cross_entropy, "mse": F.mse_loss, "huber": F.huber_loss}[name]
+        bce = F.binary_cross_entropy_with_logits
+        return {"cross_entropy": F.cross_entropy, "mse": F.mse_loss, "huber": F.huber_loss, "bce_with_logits": bce}[name]
 
     def with_gradient(self, loss):
         def step(x, y):
