@@ -38,12 +38,19 @@ fn main(
                 stage0 = stage0_end(stage0, r, fetch_end(r, col), col);
             }
         }
-        r = stage0_finish(r, stage0_gather(stage0_narrow(stage0), thread));
+        let stage0_mine = stage0_narrow(stage0);
+        r = stage0_finish(r, stage0_mine, stage0_gather(stage0_mine, thread));
         // repeat end
         // Phase 3: outputs.
         if (live) {
-            for (var col = begin; i32(col) <= last; col += LANES * WIDTH) {
-                write_elements(r, fetch(r, col), col);
+            if (is_poisoned(r)) {
+                for (var col = begin; i32(col) <= last; col += LANES * WIDTH) {
+                    write_poisoned(r, col);
+                }
+            } else {
+                for (var col = begin; i32(col) <= last; col += LANES * WIDTH) {
+                    write_elements(r, fetch(r, col), col);
+                }
             }
             for (var end = lane; end < ENDS; end += LANES) {
                 let col = end_col(r, end);

@@ -21,13 +21,16 @@ const ENDS: u32 = 0u;
 
 // hook begin: row
 struct RowValues { bits: u32, row: u32, base0: u32, early: u32, sum: f32 }
+struct Window { x0: u32 }
+// What is loaded at a time, perhaps packed.
 struct Fetched { x0: u32 }
+fn window(fetched: Fetched) -> Window { return Window(fetched.x0); }
 fn outer_begin() -> RowValues { return RowValues(0u, 0u, 0u, 0u, 0.0); }
 fn row_begin(outer: RowValues, row: u32) -> RowValues {
     return RowValues(outer.bits, shape.first_item + row, row * shape.cols, 0u, 0.0);
 }
 fn fetch(r: RowValues, col: u32) -> Fetched { return Fetched(input0[r.base0 + col]); }
-fn fetch_end(r: RowValues, col: u32) -> Fetched { return fetch(r, col); }
+fn fetch_end(r: RowValues, col: u32) -> Window { return window(fetch(r, col)); }
 // hook end
 
 // repeat begin: stage
@@ -35,15 +38,17 @@ fn fetch_end(r: RowValues, col: u32) -> Fetched { return fetch(r, col); }
 struct Stage0 { bits: u32, sum: f32 }
 struct LaneStage0 { bits: u32, sum: f32, run: f32 }
 fn stage0_identity() -> LaneStage0 { return LaneStage0(0u, 0.0, 0.0); }
-fn stage0_step(s: LaneStage0, r: RowValues, f: Fetched, col: u32) -> LaneStage0 {
+fn stage0_step(s: LaneStage0, r: RowValues, fetched: Fetched, col: u32) -> LaneStage0 {
+    return stage0_end(s, r, window(fetched), col);
+}
+fn stage0_end(s: LaneStage0, r: RowValues, f: Window, col: u32) -> LaneStage0 {
     return LaneStage0(max(s.bits, f.x0 & MAGNITUDE), s.sum, s.run + bitcast<f32>(f.x0));
 }
 fn stage0_end_run(s: LaneStage0) -> LaneStage0 { return LaneStage0(s.bits, s.sum + s.run, 0.0); }
-fn stage0_end(s: LaneStage0, r: RowValues, f: Fetched, col: u32) -> LaneStage0 { return stage0_step(s, r, f, col); }
 fn stage0_narrow(s: LaneStage0) -> Stage0 { return Stage0(s.bits, s.sum + s.run); }
 fn stage0_exchange(s: Stage0, step: u32) -> Stage0 { return s; }
 fn stage0_combine(a: Stage0, b: Stage0) -> Stage0 { return Stage0(max(a.bits, b.bits), a.sum + b.sum); }
-fn stage0_finish(r: RowValues, s: Stage0) -> RowValues { return RowValues(max(r.bits, s.bits), r.row, r.base0, r.early, s.sum); }
+fn stage0_finish(r: RowValues, mine: Stage0, s: Stage0) -> RowValues { return RowValues(max(r.bits, s.bits), r.row, r.base0, r.early, s.sum); }
 fn stage0_save(s: Stage0, first: u32) {
     work[first] = s.bits;
     work[first + 1u] = bitcast<u32>(s.sum);
@@ -55,10 +60,13 @@ const STAGE0_INDEX: u32 = 0u;
 // repeat end
 
 // hook begin: outputs
-fn write_elements(r: RowValues, f: Fetched, col: u32) {
-    output0[r.base0 + col] = store_bits(r.sum, r.bits > INF_BITS);
+fn write_elements(r: RowValues, fetched: Fetched, col: u32) {
+    output0[r.base0 + col] = bitcast<u32>(r.sum);
 }
-fn write_end(r: RowValues, f: Fetched, col: u32) { write_elements(r, f, col); }
+fn write_end(r: RowValues, f: Window, col: u32) { write_elements(r, Fetched(f.x0), col); }
+// A row whose elements are all NaN, and a step of it.
+fn is_poisoned(r: RowValues) -> bool { return r.bits > INF_BITS; }
+fn write_poisoned(r: RowValues, col: u32) { output0[r.base0 + col] = NAN_BITS; }
 fn write_row(r: RowValues) {
     work[r.row] = store_bits(r.sum, r.bits > INF_BITS);
 }

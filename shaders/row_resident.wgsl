@@ -1,8 +1,12 @@
 // Rows held in registers by LANES lanes each: one trip over memory in, one out.
 // Grid: ROWS rows per workgroup, strided past the grid limit. Reads inputs[row, 0..cols] once (windows at the ends of a
-// row, where they are masked, for each stage), cols ≤ LANES·WIDTH·TRIPS; writes the element outputs there and the row's values at [row].
+// row, where they are masked, for each stage), LANES·WIDTH·(TRIPS − 1) < cols ≤ LANES·WIDTH·TRIPS; writes the element outputs
+// there and the row's values at [row].
 
 // import row_hooks
+
+// Trips in which every lane has a whole step, whatever the row's length: a row that begins early may lack steps.
+const FULL: u32 = select(TRIPS - 1u, max(TRIPS, 3u) - 3u, EARLY);
 
 @compute @workgroup_size(WG)
 fn main(
@@ -24,7 +28,7 @@ fn main(
         var held: array<Fetched, TRIPS>;
         for (var trip = 0u; trip < TRIPS; trip++) {
             let col = begin + (trip * LANES + lane) * WIDTH;
-            if (i32(col) <= last) {
+            if (trip < FULL || i32(col) <= last) {
                 held[trip] = fetch(r, col);
             }
         }
@@ -34,7 +38,7 @@ fn main(
         var stage0 = stage0_identity();
         for (var trip = 0u; trip < TRIPS; trip++) {
             let col = begin + (trip * LANES + lane) * WIDTH;
-            if (i32(col) <= last) {
+            if (trip < FULL || i32(col) <= last) {
                 stage0 = stage0_step(stage0, r, held[trip], col);
             }
         }
@@ -44,14 +48,21 @@ fn main(
                 stage0 = stage0_end(stage0, r, fetch_end(r, col), col);
             }
         }
-        r = stage0_finish(r, stage0_gather(stage0_narrow(stage0), thread));
+        let stage0_mine = stage0_narrow(stage0);
+        r = stage0_finish(r, stage0_mine, stage0_gather(stage0_mine, thread));
         // repeat end
         // Phase 3: outputs.
         if (live) {
-            for (var trip = 0u; trip < TRIPS; trip++) {
-                let col = begin + (trip * LANES + lane) * WIDTH;
-                if (i32(col) <= last) {
-                    write_elements(r, held[trip], col);
+            if (is_poisoned(r)) {
+                for (var col = begin + lane * WIDTH; i32(col) <= last; col += LANES * WIDTH) {
+                    write_poisoned(r, col);
+                }
+            } else {
+                for (var trip = 0u; trip < TRIPS; trip++) {
+                    let col = begin + (trip * LANES + lane) * WIDTH;
+                    if (trip < FULL || i32(col) <= last) {
+                        write_elements(r, held[trip], col);
+                    }
                 }
             }
             for (var end = lane; end < ENDS; end += LANES) {

@@ -60,15 +60,21 @@ fn main(
             for (var split = thread; split < shape.states; split += WG) {
                 mine = stage0_combine(mine, stage0_load(state0 + split * STATE_WORDS));
             }
-            r = stage0_finish(r, stage0_gather(mine, thread));
+            r = stage0_finish(r, mine, stage0_gather(mine, thread));
         }
         // repeat end
         // Phase 3: outputs of this chunk.
         if (PHASE == STAGES) {
             storageBarrier(); // gathered before another lane stores a gradient in place
             if (ELEMENTS) {
-                for (var col = whole; i32(col + WIDTH) <= stop; col += WG * WIDTH) {
-                    write_elements(r, fetch(r, col), col);
+                if (is_poisoned(r)) {
+                    for (var col = whole; i32(col + WIDTH) <= stop; col += WG * WIDTH) {
+                        write_poisoned(r, col);
+                    }
+                } else {
+                    for (var col = whole; i32(col + WIDTH) <= stop; col += WG * WIDTH) {
+                        write_elements(r, fetch(r, col), col);
+                    }
                 }
                 for (var end = thread; end < ENDS; end += WG) {
                     let col = end_col(r, end);

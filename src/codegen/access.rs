@@ -295,6 +295,33 @@ impl<'a> Frame<'a> {
         format!("U4({}, {}, {}, {})", each(0), each(1), each(2), each(3))
     }
 
+    /// The type of what [`Frame::load_raw`] gives of a window (at a row's end too).
+    pub fn raw_type(&self, slot: Slot) -> &'static str {
+        match (self.is_held_packed(slot), self.width) {
+            (true, _) => "vec2<u32>",
+            (_, WINDOW) => "U4",
+            _ => "U",
+        }
+    }
+
+    /// Whether a window is held as loaded, two elements to a word.
+    fn is_held_packed(&self, slot: Slot) -> bool {
+        self.is_vector(slot) && !self.is_wide(slot) && self.access(slot).dtype.is_packed()
+    }
+
+    /// The window's elements as they are loaded: 16-bit types two to a word, others as [`Frame::load`] has them.
+    pub fn load_raw(&self, slot: Slot, base: &str, col: &str) -> String {
+        match self.is_held_packed(slot) {
+            true => format!("{}[({base} + {col}) / 4u]", self.buffer(slot)),
+            false => self.load(slot, base, col),
+        }
+    }
+
+    /// The f32 bits of what [`Frame::load_raw`] gave.
+    pub fn widen_raw(&self, slot: Slot, raw: &str) -> String {
+        if self.is_held_packed(slot) { self.widened(slot, raw) } else { raw.to_owned() }
+    }
+
     /// As [`Frame::load`] for two windows, the first at `col`, where a pair starts. Returns a statement to write
     /// before, and both expressions.
     pub fn load_pair(&self, slot: Slot, base: &str, col: &str) -> (String, [String; 2]) {
@@ -342,15 +369,20 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Stores a value (or a window of values) at a column; adds it to the old value if the output accumulates.
-    pub fn store(&self, output: usize, base: &str, col: &str, value: &str, poison: &str) -> String {
+    /// Stores a value (or a window of values) at a column; adds it to the old value if the output accumulates. Stores NaN
+    /// where `poison` says so.
+    pub fn store(&self, output: usize, base: &str, col: &str, value: &str, poison: Option<&str>) -> String {
         let slot = Slot::Output(output);
         let (w, ty) = if self.width == 4 { ("4", "F4") } else { ("", "f32") };
         let value = match self.mode(output) {
             Mode::Accumulate => format!("bitcast<{ty}>({}) + {value}", self.load(slot, base, col)),
             _ => value.to_owned(),
         };
-        let bits = format!("store_bits{w}({value}, {poison})");
+        let bits = match (poison, self.width) {
+            (Some(poison), _) => format!("store_bits{w}({value}, {poison})"),
+            (None, WINDOW) => format!("bitcast<U4>({value})"),
+            (None, _) => format!("bitcast<U>({value})"),
+        };
         let dtype = self.access(slot).dtype;
         // Of 16-bit types, halves are looked at.
         let (mut text, bits) = match self.program.notes(output) && !dtype.is_packed() {

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, variant: &Variant) -> KernelSource {
     let Kernel::ColumnSums { across, each, .. } = schedule.kernel else { unreachable!("a kernel of column sums") };
     let frame = Frame::new(program, pass, variant, 1);
-    let row = Row::new(&frame, &frame);
+    let row = Row::new(&frame, &frame, schedule.kernel);
     let (bindings, mut declarations) = frame.bindings(&params(program, 1));
     // `row_begin` aligns lanes to WIDTH elements.
     for (name, value) in [("WG", schedule.workgroup), ("ACROSS", across), ("EACH", each), ("WIDTH", 1)] {
@@ -48,7 +48,7 @@ fn columns_text(frame: &Frame<'_>, row: &Row<'_, '_>) -> String {
         text,
         "fn columns_identity() -> ColumnSums {{ return ColumnSums({zeros}); }}\n\
          fn columns_add(a: ColumnSums, b: ColumnSums) -> ColumnSums {{ return ColumnSums({added}); }}\n\
-         fn columns_step(before: ColumnSums, r: RowValues, f: Fetched, col: u32) -> ColumnSums {{\n    var s = before;\n"
+         fn columns_step(before: ColumnSums, r: RowValues, fetched: Fetched, col: u32) -> ColumnSums {{\n    var s = before;\n    let f = window(fetched);\n"
     );
     let operand = |sum: NodeId| program.node(sum).operands().next().expect("a sum has an operand");
     let looked = pass.poison.iter().flat_map(|poison| poison.at(LookPlace::Element)).flat_map(Look::nodes);

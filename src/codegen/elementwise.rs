@@ -138,7 +138,7 @@ fn item_text(frame: &Frame<'_>, roots: &[NodeId], name: &str, fetched: &[usize])
         putln!(text, "    let to{output} = {};", frame.base(slot));
         let value = emit.value(program.outputs[output].node);
         let poison = poison_name(&poisons_of(pass, Consumer::Output(output)));
-        text.push_str(&frame.store(output, &format!("to{output}"), col_of(frame), &value, &poison));
+        text.push_str(&frame.store(output, &format!("to{output}"), col_of(frame), &value, Some(&poison)));
     }
     text.push_str("    return s;\n}\n");
     text

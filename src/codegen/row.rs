@@ -7,12 +7,12 @@ use super::poison::{
     bits, bits_of_value, is_bad, is_of_columns, is_poisoned, labels, largest, lenient_value, looked_at, looking_at,
     poison_name, poisons_of, poisons_of_outputs,
 };
-use super::state::{State, combine_text, end_run_text, fields, lane_fields, load_text, narrowed, save_text};
+use super::state::{Part, State, combine_text, end_run_text, fields, lane_fields, load_text, narrowed, save_text};
 use super::{KernelSource, Mode, Slot, Variant, scalar_type, state_words, structure, title};
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::expr::op::Kind;
-use crate::expr::{Node, NodeId};
-use crate::lower::{Consumer, Look, LookKind, LookPlace, Program};
+use crate::expr::{Node, NodeId, Reduce};
+use crate::lower::{Consumer, Look, LookKind, LookPlace, Pass, Program, Stage};
 use crate::schedule::{Kernel, PassSchedule, roots, visited_inputs};
 use crate::shape::Scope;
 use crate::text::{put, putln};
@@ -27,7 +27,7 @@ pub(super) fn kernel(
 ) -> KernelSource {
     let frame = Frame::new(program, pass, variant, schedule.width);
     let ends = frame.at_ends();
-    let row = Row::new(&frame, &ends);
+    let row = Row::new(&frame, &ends, schedule.kernel);
     let (bindings, mut declarations) = frame.bindings(&params(program, 1));
     let PassSchedule { workgroup, lanes, subgroup, width, kernel, strided, .. } = *schedule;
     let trips = if let Kernel::RowResident { trips } = kernel { trips } else { 1 };
@@ -49,10 +49,10 @@ pub(super) fn kernel(
         ("outputs".to_owned(), row.outputs_text()),
         ("seen".to_owned(), frame.seen_text()),
     ]);
-    let stages = frame.pass.stages.len();
-    for stage in 0..stages {
-        hooks.insert(format!("stage{stage}"), row.stage_text(stage, combine));
+    for trip in &row.trips {
+        hooks.insert(format!("stage{}", trip.index), row.stage_text(trip, combine));
     }
+    let stages = frame.pass.stages.len();
     let skeleton = match kernel {
         Kernel::RowResident { .. } => Skeleton::RowResident,
         Kernel::RowSplit { .. } => {
@@ -70,8 +70,43 @@ pub(super) fn kernel(
     if schedule.exp2 {
         hooks.values_mut().for_each(|hook| *hook = hook.replace("math_exp_neg", "math_exp2_neg"));
     }
-    let wgsl = fill_hooks(&title(program, pass, schedule), skeleton, stages, combine, &hooks);
+    let wgsl = fill_hooks(&title(program, pass, schedule), skeleton, row.trips.len(), combine, &hooks);
     KernelSource { wgsl: wgsl.expect("the row skeletons take these hooks"), bindings }
+}
+
+/// One trip of a kernel over the elements of a row, and the states that it ends with.
+struct Trip {
+    /// The trip's number, by which the kernel names it.
+    index: usize,
+    /// The stage of the pass.
+    stage: usize,
+    part: Part,
+    states: Vec<State>,
+}
+
+/// The trips of a kernel. Where a row is held, the largest value is found before anything is summed relative to it: one
+/// exponential an element, and no rescaling.
+fn trips(program: &Program, pass: &Pass, kernel: Kernel) -> Vec<Trip> {
+    let is_held = matches!(kernel, Kernel::RowResident { .. });
+    let mut all = Vec::new();
+    for (stage, Stage { reduces }) in pass.stages.iter().enumerate() {
+        let sums = |id: &NodeId| matches!(program.node(*id), Node::Reduce(Reduce::ExpSumRest, _));
+        let parts: &[Part] = match is_held && reduces.iter().any(sums) {
+            true => &[Part::Top, Part::Rest],
+            false => &[Part::Whole],
+        };
+        for &part in parts {
+            all.push(Trip { index: all.len(), stage, part, states: State::all(program, reduces, part) });
+        }
+    }
+    all
+}
+
+impl Trip {
+    /// The poisons that look at elements in this trip.
+    fn poisons(&self, pass: &Pass) -> Vec<usize> {
+        if self.part == Part::Rest { Vec::new() } else { looked_at(pass, LookPlace::Stage(self.stage)) }
+    }
 }
 
 pub(super) struct Row<'f, 'a> {
@@ -84,10 +119,11 @@ pub(super) struct Row<'f, 'a> {
     depth: HashMap<NodeId, usize>,
     /// Indices of the inputs that are read at every column, loaded in `fetch`.
     fetched: Vec<usize>,
+    trips: Vec<Trip>,
 }
 
 impl<'f, 'a> Row<'f, 'a> {
-    pub fn new(frame: &'f Frame<'a>, ends: &'f Frame<'a>) -> Row<'f, 'a> {
+    pub fn new(frame: &'f Frame<'a>, ends: &'f Frame<'a>, kernel: Kernel) -> Row<'f, 'a> {
         let program = frame.program;
         let nodes = program.within(frame.pass, &roots(program, frame.pass));
         let mut depth: HashMap<NodeId, usize> = HashMap::new();
@@ -107,7 +143,8 @@ impl<'f, 'a> Row<'f, 'a> {
             depth.insert(id, known);
         }
         let fetched = visited_inputs(program, frame.pass);
-        Row { frame, ends, nodes, depth, fetched }
+        let trips = trips(program, frame.pass, kernel);
+        Row { frame, ends, nodes, depth, fetched, trips }
     }
 
     fn is_row(&self, id: NodeId) -> bool {
@@ -147,16 +184,11 @@ impl<'f, 'a> Row<'f, 'a> {
         let value = |id: NodeId| (format!("n{}", id.0), scalar_type(program.kind(id)).to_owned());
         fields.extend(outer.iter().copied().map(value));
         fields.extend(self.row_nodes().map(value));
+        fields.extend(self.trips.iter().flat_map(|trip| trip.states.iter().flat_map(State::row_fields)));
         fields.extend(self.based().into_iter().map(|slot| (format!("base{}", frame.tensor(slot)), "u32".to_owned())));
         fields.extend(["row", "early"].map(|name| (name.to_owned(), "u32".to_owned())));
         let mut text = structure("RowValues", &fields);
-        let u = if frame.width == 4 { "U4" } else { "U" };
-        let mut loads = vec![("none".to_owned(), "u32".to_owned())];
-        loads.extend(self.fetched.iter().map(|input| (format!("x{input}"), u.to_owned())));
-        text.push_str(&structure(self.window(), &loads));
-        if frame.is_paired() {
-            text.push_str("struct Fetched {\n    a: Window,\n    b: Window,\n}\n");
-        }
+        text.push_str(&self.windows_text());
         let unseen: String = poisons.map(|k| format!("    r.{} = 0u;\n", bits(k))).collect();
         let code = outer_code(program, &outer, "r", &|id| looking_at(frame.pass, LookKind::Value, id));
         put!(text, "fn outer_begin() -> RowValues {{\n    var r: RowValues;\n{unseen}{code}    return r;\n}}\n");
@@ -175,25 +207,70 @@ impl<'f, 'a> Row<'f, 'a> {
         }
         text.push_str(&self.clear_text(0));
         text.push_str("    return r;\n}\n");
-        text.push_str(&if frame.is_paired() { self.fetch_pair() } else { self.fetch_window(frame, "fetch") });
-        text.push_str(&match self.ends.has_ends() {
-            true => self.fetch_window(self.ends, "fetch_end"),
-            false => "fn fetch_end(r: RowValues, col: u32) -> Fetched { return fetch(r, col); }\n".to_owned(),
-        });
+        text.push_str(&if frame.is_paired() { self.fetch_pair() } else { self.fetch_window() });
+        text.push_str(&self.fetch_end());
         text
     }
 
-    /// Struct of the inputs of one window; `Fetched` holds all windows of a lane's step, one or two.
-    fn window(&self) -> &'static str {
-        if self.frame.is_paired() { "Window" } else { "Fetched" }
+    /// `Window`, the bits of the inputs in one window; `Fetched`, what a lane's step loads, of one window or two; and the
+    /// function from this to that. 16-bit elements stay packed until they are used: rows are held so.
+    fn windows_text(&self) -> String {
+        let frame = self.frame;
+        let u = if frame.width == 4 { "U4" } else { "U" };
+        let of = |ty: &dyn Fn(Slot) -> &'static str| {
+            let none = [("none".to_owned(), "u32".to_owned())];
+            let inputs = self.fetched.iter().map(|&input| (format!("x{input}"), ty(Slot::Input(input)).to_owned()));
+            none.into_iter().chain(inputs).collect::<Vec<_>>()
+        };
+        let mut text = structure("Window", &of(&|_| u));
+        if frame.is_paired() {
+            text.push_str("struct Fetched {\n    a: Window,\n    b: Window,\n}\n");
+            return text;
+        }
+        text.push_str(&structure("Fetched", &of(&|slot| frame.raw_type(slot))));
+        text.push_str("fn window(fetched: Fetched) -> Window {\n    var f: Window;\n");
+        for &input in &self.fetched {
+            let bits = frame.widen_raw(Slot::Input(input), &format!("fetched.x{input}"));
+            putln!(text, "    f.x{input} = {bits};");
+        }
+        text.push_str("    return f;\n}\n");
+        text
     }
 
-    fn fetch_window(&self, frame: &Frame<'_>, name: &str) -> String {
-        let window = self.window();
-        let mut text = format!("fn {name}(r: RowValues, col: u32) -> {window} {{\n    var f: {window};\n");
+    /// How a function of one window names its inputs: as they are fetched, if a step has one window, or as a window.
+    fn argument(&self, frame: &Frame<'_>) -> &'static str {
+        if self.takes_window(frame) { "f: Window" } else { "fetched: Fetched" }
+    }
+
+    /// The window of that argument, `f`.
+    fn unpack(&self, frame: &Frame<'_>) -> &'static str {
+        if self.takes_window(frame) { "" } else { "    let f = window(fetched);\n" }
+    }
+
+    /// Whether a function is called with a window: one of two, or one at an end of a row.
+    fn takes_window(&self, frame: &Frame<'_>) -> bool {
+        frame.is_paired() || std::ptr::eq(frame, self.ends)
+    }
+
+    fn fetch_window(&self) -> String {
+        let mut text = "fn fetch(r: RowValues, col: u32) -> Fetched {\n    var f: Fetched;\n".to_owned();
         for &input in &self.fetched {
             let slot = Slot::Input(input);
-            let bits = frame.load(slot, &self.base_name(slot), "col");
+            let raw = self.frame.load_raw(slot, &self.base_name(slot), "col");
+            putln!(text, "    f.x{input} = {raw};");
+        }
+        text.push_str("    return f;\n}\n");
+        text
+    }
+
+    fn fetch_end(&self) -> String {
+        if !self.ends.has_ends() {
+            return "fn fetch_end(r: RowValues, col: u32) -> Window { return Window(); }\n".to_owned();
+        }
+        let mut text = "fn fetch_end(r: RowValues, col: u32) -> Window {\n    var f: Window;\n".to_owned();
+        for &input in &self.fetched {
+            let slot = Slot::Input(input);
+            let bits = self.ends.load(slot, &self.base_name(slot), "col");
             putln!(text, "    f.x{input} = {bits};");
         }
         text.push_str("    return f;\n}\n");
@@ -360,24 +437,24 @@ impl<'f, 'a> Row<'f, 'a> {
         Emit { frame: self.frame, width: self.frame.width, outer: "r", here: &here }.value(id)
     }
 
-    fn stage_text(&self, stage: usize, combine: LaneReduce) -> String {
-        let (frame, program) = (self.frame, self.frame.program);
-        let states: Vec<State> = frame.pass.stages[stage].reduces.iter().map(|&id| State::new(program, id)).collect();
+    fn stage_text(&self, trip: &Trip, combine: LaneReduce) -> String {
+        let frame = self.frame;
+        let Trip { index: stage, states, .. } = trip;
         let (f, u) = if frame.width == 4 { ("F4", "U4") } else { ("F", "U") };
-        let poisons = looked_at(frame.pass, LookPlace::Stage(stage));
-        let names = fields(&poisons, &states, "f32", "u32");
+        let poisons = trip.poisons(frame.pass);
+        let names = fields(&poisons, states, "f32", "u32");
         let mut text = structure(&format!("Stage{stage}"), &names);
-        text.push_str(&structure(&format!("LaneStage{stage}"), &lane_fields(&poisons, &states, f, u)));
+        text.push_str(&structure(&format!("LaneStage{stage}"), &lane_fields(&poisons, states, f, u)));
         let unseen = poisons.iter().map(|k| format!("    s.{} = {u}(0u);\n", bits(*k)));
         let identity: String = unseen.chain(states.iter().map(|s| s.identity(f, u))).collect();
         put!(
             text,
             "fn stage{stage}_identity() -> LaneStage{stage} {{\n    var s: LaneStage{stage};\n{identity}    return s;\n}}\n"
         );
-        text.push_str(&self.steps_text(stage, &states));
-        text.push_str(&end_run_text(stage, &states, f));
-        text.push_str(&self.narrow_text(stage, &states, &names));
-        text.push_str(&combine_text(stage, &poisons, &states));
+        text.push_str(&self.steps_text(trip));
+        text.push_str(&end_run_text(*stage, states, f));
+        text.push_str(&self.narrow_text(*stage, states, &names));
+        text.push_str(&combine_text(*stage, &poisons, states));
         if combine == LaneReduce::Subgroup {
             let shuffled: Vec<String> =
                 names.iter().map(|(name, _)| format!("subgroupShuffleXor(s.{name}, step)")).collect();
@@ -387,20 +464,21 @@ impl<'f, 'a> Row<'f, 'a> {
                 "fn stage{stage}_exchange(s: Stage{stage}, step: u32) -> Stage{stage} {{ return Stage{stage}({all}); }}"
             );
         }
-        text.push_str(&self.finish_text(stage, &states, &poisons));
+        text.push_str(&self.finish_text(trip, &poisons));
         // To `work` and back, for split rows.
-        text.push_str(&save_text(stage, &names, "work"));
-        text.push_str(&load_text(stage, &names, "work"));
+        text.push_str(&save_text(*stage, &names, "work"));
+        text.push_str(&load_text(*stage, &names, "work"));
         putln!(text, "const STAGE{stage}_INDEX: u32 = {stage}u;");
         text
     }
 
     /// `stageN_step` and `stageN_end`: one step of a lane, inside the row and at its ends.
-    fn steps_text(&self, stage: usize, states: &[State]) -> String {
+    fn steps_text(&self, trip: &Trip) -> String {
+        let stage = trip.index;
         let mut text = String::new();
         let lane = format!("LaneStage{stage}");
         if self.frame.is_paired() {
-            text.push_str(&self.step_text(stage, states, self.frame, "window"));
+            text.push_str(&self.step_text(trip, self.frame, "window"));
             let window = |s: &str, half: &str, col: &str| format!("stage{stage}_window({s}, r, f.{half}, {col})");
             putln!(
                 text,
@@ -408,15 +486,12 @@ impl<'f, 'a> Row<'f, 'a> {
                 window(&window("s", "a", "col"), "b", "col + 4u")
             );
         } else {
-            text.push_str(&self.step_text(stage, states, self.frame, "step"));
+            text.push_str(&self.step_text(trip, self.frame, "step"));
         }
         if self.ends.has_ends() {
-            text.push_str(&self.step_text(stage, states, self.ends, "end"));
+            text.push_str(&self.step_text(trip, self.ends, "end"));
         } else {
-            putln!(
-                text,
-                "fn stage{stage}_end(s: {lane}, r: RowValues, f: Fetched, col: u32) -> {lane} {{ return s; }}"
-            );
+            putln!(text, "fn stage{stage}_end(s: {lane}, r: RowValues, f: Window, col: u32) -> {lane} {{ return s; }}");
         }
         text
     }
@@ -437,16 +512,22 @@ impl<'f, 'a> Row<'f, 'a> {
     }
 
     /// `stageN_finish`: the row values that are known after the stage.
-    fn finish_text(&self, stage: usize, states: &[State], poisons: &[usize]) -> String {
+    fn finish_text(&self, trip: &Trip, poisons: &[usize]) -> String {
         let (frame, program) = (self.frame, self.frame.program);
+        let &Trip { index, stage, part, ref states } = trip;
         let mut text = format!(
-            "fn stage{stage}_finish(before: RowValues, s: Stage{stage}) -> RowValues {{\n    var r = before;\n"
+            "fn stage{index}_finish(before: RowValues, mine: Stage{index}, s: Stage{index}) -> RowValues {{\n    \
+             var r = before;\n"
         );
         for bits in poisons.iter().map(|k| bits(*k)) {
             putln!(text, "    r.{bits} = max(r.{bits}, s.{bits});");
         }
         for state in states {
             text.push_str(&state.finish(program, frame.pass, &|id| self.nodes.contains(&id)));
+        }
+        if part == Part::Top {
+            text.push_str("    return r;\n}\n");
+            return text;
         }
         let gathers = self.gathers_after(stage + 1);
         if gathers {
@@ -462,17 +543,20 @@ impl<'f, 'a> Row<'f, 'a> {
     }
 
     /// One window of a stage, inside the row or at one of its ends.
-    fn step_text(&self, stage: usize, states: &[State], frame: &Frame<'_>, name: &str) -> String {
+    fn step_text(&self, trip: &Trip, frame: &Frame<'_>, name: &str) -> String {
         let pass = frame.pass;
+        let &Trip { index, stage, ref states, .. } = trip;
         let w = frame.width;
         let (f, u) = if w == 4 { ("F4", "U4") } else { ("F", "U") };
         let place = LookPlace::Stage(stage);
-        let poisons = looked_at(pass, place);
-        let looked = pass.poison.iter().flat_map(|poison| poison.at(place)).flat_map(Look::nodes);
+        let poisons = trip.poisons(pass);
+        let looked = poisons.iter().flat_map(|&k| pass.poison[k].at(place)).flat_map(Look::nodes);
         let roots: Vec<NodeId> = states.iter().map(|s| s.operand).chain(looked).collect();
         let mut text = format!(
-            "fn stage{stage}_{name}(before: LaneStage{stage}, r: RowValues, f: {}, col: u32) -> LaneStage{stage} {{\n    var s = before;\n",
-            self.window()
+            "fn stage{index}_{name}(before: LaneStage{index}, r: RowValues, {}, col: u32) -> LaneStage{index} {{\n    \
+             var s = before;\n{}",
+            self.argument(frame),
+            self.unpack(frame)
         );
         text.push_str(&self.element_lets(&self.element_nodes(&roots)));
         for &k in &poisons {
@@ -505,8 +589,9 @@ impl<'f, 'a> Row<'f, 'a> {
         };
         text.push_str(&match self.ends.has_ends() {
             true => self.elements_text(self.ends, "write_end"),
-            false => "fn write_end(r: RowValues, f: Fetched, col: u32) {}\n".to_owned(),
+            false => "fn write_end(r: RowValues, f: Window, col: u32) {}\n".to_owned(),
         });
+        text.push_str(&self.poisoned_text());
         text.push_str("fn write_row(r: RowValues) {\n");
         for (k, total) in frame.pass.totals.iter().enumerate() {
             let operand = program.node(*total).operands().next().expect("a sum has an operand");
@@ -556,39 +641,97 @@ impl<'f, 'a> Row<'f, 'a> {
         largest(std::iter::once(format!("{u}({rows})")).chain(gated).chain(looks), "")
     }
 
-    /// The element outputs of one window, inside the row or at one of its ends.
-    fn elements_text(&self, frame: &Frame<'_>, name: &str) -> String {
-        let program = frame.program;
-        let u = if frame.width == 4 { "U4" } else { "U" };
-        let is_element_output = |&&o: &&usize| program.outputs[o].scope == Scope::Element;
-        let elements: Vec<usize> = frame.pass.outputs.iter().filter(is_element_output).copied().collect();
-        let mut text = format!("fn {name}(r: RowValues, f: {}, col: u32) {{\n", self.window());
-        if !elements.is_empty() {
-            let place = LookPlace::Element;
-            let looked = frame.pass.poison.iter().flat_map(|poison| poison.at(place)).flat_map(Look::nodes);
-            let looked = looked.chain(frame.pass.poison.iter().filter_map(|poison| poison.gate));
-            let roots: Vec<NodeId> = elements.iter().map(|&o| program.outputs[o].node).chain(looked).collect();
-            text.push_str(&self.element_lets(&self.element_nodes(&roots)));
-            for poisons in poisons_of_outputs(frame.pass, &elements) {
-                let seen = self.element_poison(&poisons);
-                putln!(text, "    let {} = {seen} > {u}(INF_BITS);", poison_name(&poisons));
-            }
-            text.push_str(&frame.valid("col"));
-            if elements.iter().any(|&o| program.outputs[o].at_label.is_some()) {
-                putln!(text, "    let here = {};", frame.col_index());
-            }
-            for &output in &elements {
+    fn element_outputs(&self) -> Vec<usize> {
+        let (program, pass) = (self.frame.program, self.frame.pass);
+        pass.outputs.iter().filter(|&&o| program.outputs[o].scope == Scope::Element).copied().collect()
+    }
+
+    /// Whether rows are poisoned whole: all element outputs have the same poisons, and these look at nothing but the row.
+    fn is_poisoned_by_row(&self) -> Option<Vec<usize>> {
+        let pass = self.frame.pass;
+        let sets = poisons_of_outputs(pass, &self.element_outputs());
+        let [poisons] = &sets[..] else { return None };
+        let of_row =
+            |k: &usize| pass.poison[*k].gate.is_none() && pass.poison[*k].at(LookPlace::Element).next().is_none();
+        (!poisons.is_empty() && poisons.iter().all(of_row)).then(|| poisons.clone())
+    }
+
+    /// `is_poisoned`, of a row whose elements are all NaN, and `write_poisoned`, a step of such a row.
+    fn poisoned_text(&self) -> String {
+        let (frame, steps) = (self.frame, if self.frame.is_paired() { 2 } else { 1 });
+        let Some(poisons) = self.is_poisoned_by_row() else {
+            return "fn is_poisoned(r: RowValues) -> bool { return false; }\n\
+                    fn write_poisoned(r: RowValues, col: u32) {}\n"
+                .to_owned();
+        };
+        let seen = largest(poisons.iter().map(|k| format!("r.{}", bits(*k))), "0u");
+        let mut text = format!("fn is_poisoned(r: RowValues) -> bool {{ return {seen} > INF_BITS; }}\n");
+        let ty = if frame.width == 4 { "F4" } else { "F" };
+        text.push_str("fn write_poisoned(r: RowValues, first: u32) {\n");
+        for step in 0..steps {
+            putln!(text, "    {{\n    let col = first + {}u;", 4 * step);
+            for output in self.element_outputs() {
                 let base = self.base_name(Slot::Output(output));
-                let mut value = self.element_value(program.outputs[output].node);
-                if let Some((label, there)) = program.outputs[output].at_label {
-                    let (label, there) = (self.element_value(label), self.element_value(there));
-                    value = format!("select({value}, {there}, here == {label})");
-                }
-                let poison = poison_name(&poisons_of(frame.pass, Consumer::Output(output)));
-                text.push_str(&frame.store(output, &base, "col", &value, &poison));
+                let nan = format!("{ty}(bitcast<f32>(shape.reserved0 | NAN_BITS))");
+                text.push_str(&frame.store(output, &base, "col", &nan, None));
             }
+            text.push_str("    }\n");
         }
         text.push_str("}\n");
         text
+    }
+
+    /// The element outputs of one window, inside the row or at one of its ends.
+    fn elements_text(&self, frame: &Frame<'_>, name: &str) -> String {
+        let (program, pass) = (frame.program, frame.pass);
+        let u = if frame.width == 4 { "U4" } else { "U" };
+        let elements = self.element_outputs();
+        let mut text = format!("fn {name}(r: RowValues, {}, col: u32) {{\n", self.argument(frame));
+        if elements.is_empty() {
+            text.push_str("}\n");
+            return text;
+        }
+        text.push_str(self.unpack(frame));
+        // Inside the row, a row that is poisoned whole never comes here.
+        let is_checked = std::ptr::eq(frame, self.ends) || self.is_poisoned_by_row().is_none();
+        let place = LookPlace::Element;
+        let looked = pass.poison.iter().flat_map(|poison| poison.at(place)).flat_map(Look::nodes);
+        let looked = looked.chain(pass.poison.iter().filter_map(|poison| poison.gate));
+        let roots: Vec<NodeId> = elements.iter().map(|&o| program.outputs[o].node).chain(looked).collect();
+        text.push_str(&self.element_lets(&self.element_nodes(&roots)));
+        for poisons in poisons_of_outputs(pass, &elements).iter().filter(|_| is_checked) {
+            let seen = self.element_poison(poisons);
+            putln!(text, "    let {} = {seen} > {u}(INF_BITS);", poison_name(poisons));
+        }
+        text.push_str(&frame.valid("col"));
+        for &output in &elements {
+            let base = self.base_name(Slot::Output(output));
+            let mut value = self.element_value(program.outputs[output].node);
+            if let Some((label, there)) = program.outputs[output].at_label {
+                putln!(text, "    var v{output} = {value};");
+                text.push_str(&self.at_label_text(frame, output, label, there));
+                value = format!("v{output}");
+            }
+            let poison = poison_name(&poisons_of(pass, Consumer::Output(output)));
+            text.push_str(&frame.store(output, &base, "col", &value, is_checked.then_some(poison.as_str())));
+        }
+        text.push_str("}\n");
+        text
+    }
+
+    /// Puts the value at the label's column. A label of the row is compared once a window.
+    fn at_label_text(&self, frame: &Frame<'_>, output: usize, label: NodeId, there: NodeId) -> String {
+        let v = format!("v{output}");
+        let there = self.element_value(there);
+        if frame.width == 1 || self.is_element(label) {
+            let (here, label) = (frame.col_index(), self.element_value(label));
+            return format!("    {v} = select({v}, {there}, {here} == {label});\n");
+        }
+        let first = if frame.variant.column_range { "(shape.first_col + col)" } else { "col" };
+        let label = outer_value(frame.program, label, "r");
+        format!(
+            "    let to_label{output} = {label} - {first};\n    if (to_label{output} < 4u) {{\n        \
+             {v} = select({v}, {there}, U4(0u, 1u, 2u, 3u) == U4(to_label{output}));\n    }}\n"
+        )
     }
 }

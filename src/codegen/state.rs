@@ -95,9 +95,28 @@ pub(super) fn state_text(program: &Program, pass: &Pass, stage: usize) -> String
     text
 }
 
+/// The trips over a row by which a kernel runs a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The only one. Sums of exponentials are relative to the largest value so far.
+    Whole,
+    /// The first of two, of rows that are held: the largest values, and all reductions but sums of exponentials.
+    Top,
+    /// The second: sums of exponentials relative to the row's largest value.
+    Rest,
+}
+
+impl Part {
+    /// Whether a reduction of the stage has a state in this trip.
+    pub fn has(self, reduce: Reduce) -> bool {
+        self != Part::Rest || reduce == Reduce::ExpSumRest
+    }
+}
+
 /// The state of one row reduction: its fields in the stage's struct, and its laws.
 pub(super) struct State {
     reduce: Reduce,
+    part: Part,
     id: NodeId,
     pub operand: NodeId,
     fields: Vec<(String, Kind)>,
@@ -105,16 +124,41 @@ pub(super) struct State {
 
 impl State {
     pub fn new(program: &Program, id: NodeId) -> State {
+        State::of(program, id, Part::Whole)
+    }
+
+    /// The states of a trip's reductions.
+    pub fn all(program: &Program, reduces: &[NodeId], part: Part) -> Vec<State> {
+        let has = |id: &&NodeId| matches!(*program.node(**id), Node::Reduce(reduce, _) if part.has(reduce));
+        reduces.iter().filter(has).map(|&id| State::of(program, id, part)).collect()
+    }
+
+    fn of(program: &Program, id: NodeId, part: Part) -> State {
         let Node::Reduce(reduce, operand) = *program.node(id) else { unreachable!("a stage holds reductions") };
         let n = id.0;
         let fields = match reduce {
+            Reduce::ExpSumRest if part == Part::Top => vec![(format!("m{n}"), Kind::Float)],
+            Reduce::ExpSumRest if part == Part::Rest => {
+                vec![(format!("rest{n}"), Kind::Float), (format!("ties{n}"), Kind::Float)]
+            }
             Reduce::Sum => vec![(format!("sum{n}"), Kind::Float)],
             Reduce::Max | Reduce::Min => vec![(format!("m{n}"), Kind::Float)],
             Reduce::ArgMax => vec![(format!("m{n}"), Kind::Float), (format!("at{n}"), Kind::Int)],
             Reduce::ExpSumRest => vec![(format!("m{n}"), Kind::Float), (format!("rest{n}"), Kind::Float)],
             Reduce::LogSumExpShifted => unreachable!("lowering leaves log1p(ExpSumRest) of it"),
         };
-        State { reduce, id, operand, fields }
+        State { reduce, part, id, operand, fields }
+    }
+
+    /// Fields of the row that the first of two trips leaves for the second: the largest value, and whether the lane has it.
+    pub fn row_fields(&self) -> Vec<(String, String)> {
+        let n = self.id.0;
+        match (self.reduce, self.part) {
+            (Reduce::ExpSumRest, Part::Top) => {
+                vec![(format!("top{n}"), "f32".to_owned()), (format!("own{n}"), "bool".to_owned())]
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Name of the field with a sum's terms of the current run.
@@ -132,6 +176,8 @@ impl State {
             Reduce::ArgMax => format!(
                 "    s.m{n} = bitcast<{f}>({u}(shape.reserved0 | 0xff800000u));\n    s.at{n} = {u}(0xffffffffu);\n"
             ),
+            _ if self.part == Part::Top => format!("    s.m{n} = {f}(LOWEST);\n"),
+            _ if self.part == Part::Rest => format!("    s.rest{n} = {f}(0.0);\n    s.ties{n} = {f}(0.0);\n"),
             // The empty state: 1 + rest, the sum of exponentials, is 0.
             _ => format!("    s.m{n} = {f}(LOWEST);\n    s.rest{n} = {f}(-1.0);\n"),
         }
@@ -148,6 +194,14 @@ impl State {
             Reduce::ArgMax => format!(
                 "    let at{n} = {col};\n    let better{n} = ({x} > s.m{n}) | (({x} == s.m{n}) & (at{n} < s.at{n}));\n    \
                  s.m{n} = select(s.m{n}, {x}, better{n});\n    s.at{n} = select(s.at{n}, at{n}, better{n});\n"
+            ),
+            _ if self.part == Part::Top => format!("    s.m{n} = max(s.m{n}, {x});\n"),
+            // e^0 of the largest is left out, where a lane has it: the others keep their digits.
+            _ if self.part == Part::Rest => format!(
+                "    let x{n} = {x};\n    var e{n} = math_exp_neg{w}(x{n} - {f}(r.top{n}));\n    if (r.own{n}) {{\n        \
+                 let is_top{n} = x{n} == {f}(r.top{n});\n        \
+                 s.ties{n} += select({f}(0.0), {f}(1.0), is_top{n});\n        \
+                 e{n} = select(e{n}, {f}(0.0), is_top{n});\n    }}\n    s.rest{n} += e{n};\n"
             ),
             // One exponential: of the smaller relative to the larger, whichever is new.
             _ => format!(
@@ -169,6 +223,10 @@ impl State {
                 "    let better{n} = b.m{n} > a.m{n} || (b.m{n} == a.m{n} && b.at{n} < a.at{n});\n    \
                  s.m{n} = select(a.m{n}, b.m{n}, better{n});\n    s.at{n} = select(a.at{n}, b.at{n}, better{n});\n"
             ),
+            _ if self.part == Part::Top => format!("    s.m{n} = max(a.m{n}, b.m{n});\n"),
+            _ if self.part == Part::Rest => {
+                format!("    s.rest{n} = a.rest{n} + b.rest{n};\n    s.ties{n} = a.ties{n} + b.ties{n};\n")
+            }
             _ => format!(
                 "    let e{n} = math_exp_neg(-abs(a.m{n} - b.m{n}));\n    let b_wins{n} = b.m{n} > a.m{n};\n    \
                  s.m{n} = max(a.m{n}, b.m{n});\n    \
@@ -184,12 +242,19 @@ impl State {
             Reduce::Max | Reduce::Min => format!("    r.n{n} = s.m{n};\n"),
             // A row of NaN has no better column than the first.
             Reduce::ArgMax => format!("    r.n{n} = select(s.at{n}, 0u, s.at{n} == 0xffffffffu);\n"),
+            _ if self.part == Part::Top => {
+                format!("    r.top{n} = s.m{n};\n    r.own{n} = mine.m{n} == s.m{n};\n")
+            }
             _ => {
-                let mut text = format!("    r.n{n} = s.rest{n};\n");
+                let (rest, top) = match self.part {
+                    Part::Rest => (format!("s.rest{n} + (s.ties{n} - 1.0)"), format!("r.top{n}")),
+                    _ => (format!("s.rest{n}"), format!("s.m{n}")),
+                };
+                let mut text = format!("    r.n{n} = {rest};\n");
                 let max = Node::Reduce(Reduce::Max, self.operand);
                 if let Some(index) = program.nodes.iter().position(|node| *node == max) {
                     if needed(NodeId(index as u32)) {
-                        putln!(text, "    r.n{index} = s.m{n};");
+                        putln!(text, "    r.n{index} = {top};");
                     }
                 }
                 // The softmax is not defined: all values −∞ (rest −1, or NaN from −∞ − −∞), or one is +∞.
@@ -197,8 +262,8 @@ impl State {
                     let bits = bits(poison);
                     putln!(
                         text,
-                        "    r.{bits} = select(r.{bits}, NAN_BITS, s.rest{n} < -0.5 || math_is_nan(s.rest{n}) || \
-                         bitcast<u32>(s.m{n}) == INF_BITS);"
+                        "    r.{bits} = select(r.{bits}, NAN_BITS, r.n{n} < -0.5 || math_is_nan(r.n{n}) || \
+                         bitcast<u32>({top}) == INF_BITS);"
                     );
                 }
                 text

@@ -220,6 +220,9 @@ impl Maker<'_> {
                 let early = if choice.shape.masked { 3 } else { 0 };
                 let formula = Formula::Cols.plus(number(early)).is_at_most(number(held));
                 all.push(Condition { formula, why: "a row is held in registers" });
+                let trip = u64::from(schedule.lanes * schedule.width);
+                let formula = number(held - trip + 1).is_at_most(Formula::Cols.plus(number(early)));
+                all.push(Condition { formula, why: "all loads of a lane but the last are within the row" });
             }
             if !schedule.strided {
                 let Spread { each, most, .. } = choice.spread(self.problem);
