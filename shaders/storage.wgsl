@@ -33,5 +33,15 @@ fn narrow4_bf16(bits: vec4<u32>) -> vec4<u32> {
     return select(rounded, vec4<u32>(0x7fc0u), (bits & vec4<u32>(MAGNITUDE)) > vec4<u32>(INF_BITS));
 }
 
+// The same, where NaN goes through sums: the sum of the four finds it (or goes beyond the largest number).
+fn narrow4_bf16_by_sum(bits: vec4<u32>) -> vec4<u32> {
+    let values = bitcast<vec4<f32>>(bits);
+    let sum = (values.x + values.y) + (values.z + values.w);
+    if ((bitcast<u32>(sum) & MAGNITUDE) >= INF_BITS) {
+        return narrow4_bf16(bits);
+    }
+    return (bits + vec4<u32>(0x7fffu) + ((bits >> vec4<u32>(16u)) & vec4<u32>(1u))) >> vec4<u32>(16u);
+}
+
 fn narrow_f16(bits: u32) -> u32 { return narrow4_f16(vec4<u32>(bits)).x; }
 fn narrow_bf16(bits: u32) -> u32 { return narrow4_bf16(vec4<u32>(bits)).x; }

@@ -25,6 +25,9 @@ pub struct Limits {
     pub subgroup: u32,
     /// Whether softmax loops may use the adapter's exp2, which was measured to be accurate enough.
     pub exp2: bool,
+    /// Whether the adapter carries NaN through exp2, products and sums, as was measured: a row's sum of exponentials then
+    /// finds it, and a sum of stored values. Elsewhere the bits of each element are looked at.
+    pub carries_nan: bool,
     /// Whether a CPU runs the kernels: short workgroups then, since each invocation is a lane of one core.
     pub software: bool,
     /// Whether words are best loaded two at a time, as 64-bit integers: what the loads of Mesa's software drivers cost

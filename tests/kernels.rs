@@ -154,6 +154,7 @@ fn generated_kernels_are_as_kept() {
             lanes: 64,
             subgroup: 0,
             exp2: false,
+            carries_nan: false,
             grid: [64, 1],
             strided: true,
             why: "",

@@ -51,6 +51,7 @@ fn forces(ctx: &Context) -> Vec<Pinned> {
                     subgroups,
                     // The adapter's exponential with vectors, ours without.
                     exp2: Some(width != Some(1)),
+                    carries_nan: Some(width != Some(1)),
                 }));
             }
         }

@@ -11,7 +11,7 @@ use super::{Access, Along, Binding, Mode, Slot, Variant, column_slots, group_slo
 use crate::expr::NodeId;
 use crate::expr::op::Kind;
 use crate::lower::{Known, Over, Pass, Program, Saves};
-use crate::schedule::{uses_scalars, uses_work};
+use crate::schedule::{PassSchedule, uses_scalars, uses_work};
 use crate::shape::DType;
 use crate::shape::Scope;
 use crate::text::{put, putln};
@@ -39,6 +39,8 @@ pub(super) struct Frame<'a> {
     pub slots: Vec<Slot>,
     /// Whether a window may reach past the ends of its row (of the elements, without rows), and is masked.
     pub masked: bool,
+    /// Whether sums find NaN: see [`Limits::carries_nan`](crate::limits::Limits::carries_nan).
+    pub carries_nan: bool,
 }
 
 impl<'a> Frame<'a> {
@@ -46,13 +48,20 @@ impl<'a> Frame<'a> {
     pub fn new(program: &'a Program, pass: usize, variant: &'a Variant, step: u32) -> Frame<'a> {
         let pass = &program.passes[pass];
         let slots = tensors(program, pass);
-        Frame { program, pass, variant, width: step.min(WINDOW), step, slots, masked: false }
+        let (masked, carries_nan) = (false, false);
+        Frame { program, pass, variant, width: step.min(WINDOW), step, slots, masked, carries_nan }
+    }
+
+    /// The frame of a pass as it is scheduled.
+    pub fn scheduled(program: &'a Program, pass: usize, variant: &'a Variant, schedule: &PassSchedule) -> Frame<'a> {
+        let carries_nan = schedule.carries_nan;
+        Frame { carries_nan, ..Frame::new(program, pass, variant, schedule.width) }
     }
 
     /// The same for windows that reach past the ends of a row (of the elements).
     pub fn at_ends(&self) -> Frame<'a> {
-        let Frame { program, pass, variant, width, step, ref slots, .. } = *self;
-        Frame { program, pass, variant, width, step, slots: slots.clone(), masked: variant.masked }
+        let Frame { program, pass, variant, width, step, ref slots, carries_nan, .. } = *self;
+        Frame { program, pass, variant, width, step, slots: slots.clone(), masked: variant.masked, carries_nan }
     }
 
     /// Index of a slot among the pass's tensors, as in `shape.tensors`.
@@ -406,7 +415,10 @@ impl<'a> Frame<'a> {
         let at = format!("{name}[({base} + {col}) / 4u]");
         match (dtype, self.is_masked()) {
             (DType::F16, masked) => self.store_packed(output, &at, &format!("narrow4_f16({bits})"), masked),
-            (DType::BF16, masked) => self.store_packed(output, &at, &format!("narrow4_bf16({bits})"), masked),
+            (DType::BF16, masked) => {
+                let narrow = if self.carries_nan && !masked { "narrow4_bf16_by_sum" } else { "narrow4_bf16" };
+                self.store_packed(output, &at, &format!("{narrow}({bits})"), masked)
+            }
             (_, false) => {
                 putln!(text, "    {at} = {bits};");
                 text

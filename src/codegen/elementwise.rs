@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 const ITEM: &str = "(shape.first_item + first)";
 
 pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, variant: &Variant) -> KernelSource {
-    let frame = Frame::new(program, pass, variant, schedule.width);
+    let frame = Frame::scheduled(program, pass, variant, schedule);
     let (bindings, declarations) = frame.bindings(&params(program, 1));
     let sums = totals(&frame).len();
     let PassSchedule { workgroup, width, .. } = schedule;

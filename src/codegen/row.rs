@@ -4,13 +4,13 @@ use super::access::Frame;
 use super::elementwise::gather;
 use super::emit::{Emit, group_load, is_literal, is_outer, op_text, outer_code, outer_value, params};
 use super::poison::{
-    bits, bits_of_value, is_bad, is_of_columns, is_poisoned, labels, largest, lenient_value, looked_at, looking_at,
-    poison_name, poisons_of, poisons_of_outputs,
+    bits, bits_of_value, is_bad, is_of_columns, is_poisoned, labels, largest, lenient_value, looking_at, poison_name,
+    poisons_of, poisons_of_outputs,
 };
 use super::state::{Part, State, combine_text, end_run_text, fields, lane_fields, load_text, narrowed, save_text};
 use super::{KernelSource, Mode, Slot, Variant, scalar_type, state_words, structure, title};
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
-use crate::expr::op::Kind;
+use crate::expr::op::{Kind, Op};
 use crate::expr::{Node, NodeId, Reduce};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Pass, Program, Stage};
 use crate::schedule::{Kernel, PassSchedule, roots, visited_inputs};
@@ -25,7 +25,7 @@ pub(super) fn kernel(
     variant: &Variant,
     phase: u32,
 ) -> KernelSource {
-    let frame = Frame::new(program, pass, variant, schedule.width);
+    let frame = Frame::scheduled(program, pass, variant, schedule);
     let ends = frame.at_ends();
     let row = Row::new(&frame, &ends, schedule.kernel);
     let (bindings, mut declarations) = frame.bindings(&params(program, 1));
@@ -102,10 +102,14 @@ fn trips(program: &Program, pass: &Pass, kernel: Kernel) -> Vec<Trip> {
     all
 }
 
-impl Trip {
-    /// The poisons that look at elements in this trip.
-    fn poisons(&self, pass: &Pass) -> Vec<usize> {
-        if self.part == Part::Rest { Vec::new() } else { looked_at(pass, LookPlace::Stage(self.stage)) }
+/// Whether a NaN of `input` makes `id` NaN, by sums and products alone.
+fn carries(program: &Program, id: NodeId, input: NodeId) -> bool {
+    match *program.node(id) {
+        _ if id == input => true,
+        Node::Op(Op::Neg | Op::Add | Op::Sub | Op::Mul, _) => {
+            program.node(id).operands().any(|operand| carries(program, operand, input))
+        }
+        _ => false,
     }
 }
 
@@ -120,6 +124,8 @@ pub(super) struct Row<'f, 'a> {
     /// Indices of the inputs that are read at every column, loaded in `fetch`.
     fetched: Vec<usize>,
     trips: Vec<Trip>,
+    /// Whether sums of exponentials find NaN. States that leave the kernel hold the bits that were seen, always.
+    carries_nan: bool,
 }
 
 impl<'f, 'a> Row<'f, 'a> {
@@ -144,7 +150,8 @@ impl<'f, 'a> Row<'f, 'a> {
         }
         let fetched = visited_inputs(program, frame.pass);
         let trips = trips(program, frame.pass, kernel);
-        Row { frame, ends, nodes, depth, fetched, trips }
+        let carries_nan = frame.carries_nan && !matches!(kernel, Kernel::RowSplit { .. });
+        Row { frame, ends, nodes, depth, fetched, trips, carries_nan }
     }
 
     fn is_row(&self, id: NodeId) -> bool {
@@ -389,6 +396,26 @@ impl<'f, 'a> Row<'f, 'a> {
         text
     }
 
+    /// The looks of a poison at elements of this trip: not those that the row's sum of exponentials makes, where it
+    /// carries NaN. That sum is looked at for the same poison.
+    fn looks<'p>(&'p self, trip: &'p Trip, poison: usize) -> impl Iterator<Item = &'p Look> + 'p {
+        let (program, pass) = (self.frame.program, self.frame.pass);
+        let carried = move |look: &&Look| {
+            let reduces = &pass.stages[trip.stage].reduces;
+            let sums = reduces.iter().filter(|&&id| looking_at(pass, LookKind::Softmax, id).contains(&poison));
+            let mut operands = sums.flat_map(|&id| program.node(id).operands());
+            let is_plain = look.kind == LookKind::Value && look.row.is_none() && look.element.is_none();
+            is_plain && self.carries_nan && operands.any(|operand| carries(program, operand, look.node))
+        };
+        let at = (trip.part != Part::Rest).then(|| pass.poison[poison].at(LookPlace::Stage(trip.stage)));
+        at.into_iter().flatten().filter(move |look| !carried(look))
+    }
+
+    /// The poisons that look at elements in this trip.
+    fn poisons(&self, trip: &Trip) -> Vec<usize> {
+        (0..self.frame.pass.poison.len()).filter(|&k| self.looks(trip, k).next().is_some()).collect()
+    }
+
     /// Element nodes needed for the roots, operands first.
     pub fn element_nodes(&self, roots: &[NodeId]) -> Vec<NodeId> {
         let program = self.frame.program;
@@ -441,7 +468,7 @@ impl<'f, 'a> Row<'f, 'a> {
         let frame = self.frame;
         let Trip { index: stage, states, .. } = trip;
         let (f, u) = if frame.width == 4 { ("F4", "U4") } else { ("F", "U") };
-        let poisons = trip.poisons(frame.pass);
+        let poisons = self.poisons(trip);
         let names = fields(&poisons, states, "f32", "u32");
         let mut text = structure(&format!("Stage{stage}"), &names);
         text.push_str(&structure(&format!("LaneStage{stage}"), &lane_fields(&poisons, states, f, u)));
@@ -544,13 +571,11 @@ impl<'f, 'a> Row<'f, 'a> {
 
     /// One window of a stage, inside the row or at one of its ends.
     fn step_text(&self, trip: &Trip, frame: &Frame<'_>, name: &str) -> String {
-        let pass = frame.pass;
-        let &Trip { index, stage, ref states, .. } = trip;
+        let &Trip { index, ref states, .. } = trip;
         let w = frame.width;
         let (f, u) = if w == 4 { ("F4", "U4") } else { ("F", "U") };
-        let place = LookPlace::Stage(stage);
-        let poisons = trip.poisons(pass);
-        let looked = poisons.iter().flat_map(|&k| pass.poison[k].at(place)).flat_map(Look::nodes);
+        let poisons = self.poisons(trip);
+        let looked = poisons.iter().flat_map(|&k| self.looks(trip, k)).flat_map(Look::nodes);
         let roots: Vec<NodeId> = states.iter().map(|s| s.operand).chain(looked).collect();
         let mut text = format!(
             "fn stage{index}_{name}(before: LaneStage{index}, r: RowValues, {}, col: u32) -> LaneStage{index} {{\n    \
@@ -561,7 +586,7 @@ impl<'f, 'a> Row<'f, 'a> {
         text.push_str(&self.element_lets(&self.element_nodes(&roots)));
         for &k in &poisons {
             let bits = bits(k);
-            let seen = largest(pass.poison[k].at(place).map(|look| self.look(look)), "");
+            let seen = largest(self.looks(trip, k).map(|look| self.look(look)), "");
             putln!(text, "    s.{bits} = max(s.{bits}, {seen});");
         }
         for state in states {

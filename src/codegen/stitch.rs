@@ -17,7 +17,7 @@ pub fn stitch(
     output: usize,
     workgroup: u32,
 ) -> KernelSource {
-    let frame = Frame::new(program, pass, variant, schedule.width);
+    let frame = Frame::scheduled(program, pass, variant, schedule);
     let mut text = String::new();
     put!(
         text,

@@ -2,7 +2,8 @@
 //!
 //! Each figure is what wgpu 30 makes of what the driver reports: offsets are aligned to 32 bytes at least; under Vulkan
 //! a binding holds at most 2³¹ − 4 bytes, and a buffer, of drivers other than NVIDIA's on Linux and Android, at most
-//! 2³¹ − 1 (`wgpu-hal`, `vulkan/adapter.rs` and `auxil/mod.rs`). Whether exp2 is accurate is only known once measured.
+//! 2³¹ − 1 (`wgpu-hal`, `vulkan/adapter.rs` and `auxil/mod.rs`). Whether exp2 is accurate, and whether NaN goes through
+//! arithmetic, is only known once measured.
 
 use super::Limits;
 
@@ -23,6 +24,7 @@ const VULKAN: Limits = Limits {
     offset_alignment: 32,
     subgroup: 0,
     exp2: false,
+    carries_nan: false,
     software: false,
     wide: false,
 };
@@ -39,6 +41,7 @@ impl Limits {
         offset_alignment: 256,
         subgroup: 0,
         exp2: false,
+        carries_nan: false,
         software: false,
         wide: false,
     };
@@ -47,7 +50,14 @@ impl Limits {
     /// `maxComputeWorkGroupCount` 65,535 along y and z, `maxStorageBufferRange` 2³² − 1, `maxMemoryAllocationSize`
     /// 0xffe00000, subgroups of 32: as that driver reports of data-centre and desktop GPUs since Turing; not yet
     /// compared with an H100 itself.
-    pub const H100: Limits = Limits { workgroup_bytes: 48 << 10, buffer_bytes: 0xffe0_0000, subgroup: 32, ..VULKAN };
+    pub const H100: Limits = Limits {
+        workgroup_bytes: 48 << 10,
+        buffer_bytes: 0xffe0_0000,
+        subgroup: 32,
+        exp2: true,
+        carries_nan: true,
+        ..VULKAN
+    };
 
     /// AMD RDNA 2 (Radeon RX 6800 to 6950 XT), Mesa's RADV. `maxComputeWorkGroupInvocations` 1024,
     /// `maxComputeWorkGroupCount` 65,535 along y and z, `maxStorageBufferRange` 2³² − 1, `minSubgroupSize` 32 since

@@ -90,6 +90,7 @@ mod tests {
             lanes: 32,
             subgroup: 0,
             exp2: false,
+            carries_nan: false,
             width: 4,
             grid: [7, 1],
             strided: false,

@@ -73,6 +73,7 @@ fn within(pinned: Pinned, candidate: Pinned) -> Pinned {
         lanes: pinned.lanes.or(candidate.lanes),
         subgroups: pinned.subgroups.or(candidate.subgroups),
         exp2: pinned.exp2.or(candidate.exp2),
+        carries_nan: pinned.carries_nan.or(candidate.carries_nan),
     }
 }
 

@@ -27,6 +27,7 @@ pub(super) fn choose(shape: &Shape, limits: &Limits) -> PassSchedule {
         lanes: 1,
         subgroup: 0,
         exp2: false,
+        carries_nan: false,
         width: 1,
         grid: [tiles.min(u64::from(limits.workgroups)) as u32, splits],
         strided: true,

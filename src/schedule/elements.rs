@@ -1,6 +1,6 @@
 //! Schedules of element-wise passes: over single elements, or over rows without their columns.
 
-use super::{Kernel, PassSchedule, Pinned, Shape, Spread};
+use super::{Kernel, PassSchedule, Pinned, Shape, Spread, carries_nan};
 use crate::limits::Limits;
 use crate::lower::Program;
 
@@ -21,6 +21,7 @@ pub(super) fn choose(program: &Program, shape: &Shape, width: u32, limits: &Limi
         lanes: 1,
         subgroup: 0,
         exp2: false,
+        carries_nan: carries_nan(limits, pinned),
         width,
         grid: grid.map(|groups| groups as u32),
         strided: true,

@@ -74,6 +74,13 @@ pub struct Pinned {
     pub subgroups: Option<bool>,
     /// Whether softmax loops use the adapter's exp2, however accurate.
     pub exp2: Option<bool>,
+    /// Whether sums find NaN, whatever the adapter's arithmetic makes of it; see [`Limits::carries_nan`].
+    pub carries_nan: Option<bool>,
+}
+
+/// Whether a pass looks for NaN in sums.
+fn carries_nan(limits: &Limits, pinned: Pinned) -> bool {
+    pinned.carries_nan.unwrap_or(limits.carries_nan)
 }
 
 /// The schedule of one pass.
@@ -89,6 +96,8 @@ pub struct PassSchedule {
     pub subgroup: u32,
     /// Whether softmax loops use the adapter's exp2.
     pub exp2: bool,
+    /// Whether sums find NaN.
+    pub carries_nan: bool,
     /// Elements per access of a lane: 1, 4 (a vector), or 8 (two vectors in one load).
     pub width: u32,
     /// Workgroups along x and y.

@@ -1,6 +1,6 @@
 //! Schedules of passes that visit the columns of rows: streamed, resident or split rows.
 
-use super::{Kernel, PassSchedule, Pinned, Shape, Spread, States};
+use super::{Kernel, PassSchedule, Pinned, Shape, Spread, States, carries_nan};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::lower::Pass;
@@ -93,8 +93,9 @@ pub(super) fn choose(pass: &Pass, shape: &Shape, width: u32, limits: &Limits, pi
     let grid = spread.grid(shape.rows).map(|groups| groups as u32);
     let strided = shape.rows.div_ceil(spread.each) > spread.most;
     let exp2 = pinned.exp2.unwrap_or(limits.exp2);
+    let carries_nan = carries_nan(limits, pinned);
     let subgroup = if pinned.subgroups == Some(false) { 0 } else { limits.subgroup };
-    Ok(PassSchedule { kernel, workgroup, lanes, subgroup, exp2, width, grid, strided, why })
+    Ok(PassSchedule { kernel, workgroup, lanes, subgroup, exp2, carries_nan, width, grid, strided, why })
 }
 
 impl Rows<'_> {

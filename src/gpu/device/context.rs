@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::gpu::device::pipeline::PipelineCache;
+use crate::gpu::device::probe::Probed;
 use crate::limits::Limits;
 use std::sync::Arc;
 
@@ -58,10 +59,11 @@ impl Context {
         Context { inner: Arc::new(inner) }
     }
 
-    /// Says that softmax loops may use the adapter's exponential. Nobody else has the context yet.
-    pub(crate) fn allow_exp2(&mut self) {
+    /// What was measured of the adapter's arithmetic. Nobody else has the context yet.
+    pub(crate) fn set_probed(&mut self, probed: Probed) {
         if let Some(inner) = Arc::get_mut(&mut self.inner) {
-            inner.limits.exp2 = true;
+            inner.limits.exp2 = probed.exp2;
+            inner.limits.carries_nan = probed.carries_nan;
         }
     }
 
@@ -268,6 +270,7 @@ fn limits(of: &wgpu::Limits, software: bool) -> Limits {
         offset_alignment: of.min_storage_buffer_offset_alignment.max(32),
         subgroup: 0,
         exp2: false,
+        carries_nan: false,
         software,
         wide: false,
     }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::gpu::device::adapter::find;
 use crate::gpu::device::adapter::find_by_env;
 use crate::gpu::device::context::Context;
-use crate::gpu::device::probe::exp2_is_accurate;
+use crate::gpu::device::probe::Probed;
 
 impl Context {
     /// The best adapter there is, with its limits ([`Context::required_limits`]). `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` choose as elsewhere
@@ -101,7 +101,8 @@ impl Context {
     }
 
     /// Shares a device that the caller made. Give the adapter, where it is known, so that kernels suit it: then one
-    /// small dispatch is submitted, and waited for, that measures the adapter's exponential (not in a browser).
+    /// small dispatch is submitted, and waited for, that measures the adapter's exponential, and what its arithmetic makes of
+    /// NaN (not in a browser).
     ///
     /// No feature is needed. `SUBGROUP` is used where the device has it, on Mesa's software driver `SHADER_INT64`, and
     /// `TIMESTAMP_QUERY` to tune: [`Context::required_features`] and [`Context::required_limits`] say what to request.
@@ -119,9 +120,9 @@ impl Context {
         let mut ctx = Context::unprobed(device, queue, adapter);
         ctx.check_device()?;
         // A CPU gains nothing from its exp2.
-        let exp2 = adapter.is_some() && !ctx.limits().software && exp2_is_accurate(&ctx).await;
-        if exp2 {
-            ctx.allow_exp2();
+        if adapter.is_some() && !ctx.limits().software {
+            let probed = Probed::of(&ctx).await;
+            ctx.set_probed(probed);
         }
         Ok(ctx)
     }

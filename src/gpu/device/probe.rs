@@ -1,4 +1,4 @@
-//! Accuracy of an adapter's exp2, measured once per context.
+//! What an adapter's arithmetic does, measured once per context: how accurate its exp2 is, and whether NaN goes through.
 
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::dispatch::{Dispatch, FIRST_STORAGE, Note, Region, Slot};
@@ -12,9 +12,40 @@ const EXACT: [(f32, f32); 4] = [(0.0, 1.0), (-151.0, 0.0), (-3e38, 0.0), (f32::N
 /// Largest relative error for softmax loops: at 0, and what is added per unit of the argument, whose rounding is scaled by 2ˣ.
 const BOUND: [f64; 2] = [3e-7, 1e-7];
 
+/// Bits of NaN: quiet and signalling, of both signs, with all bits set.
+const NANS: [u32; 6] = [0x7fc0_0000, 0xffc0_0000, 0x7f80_0001, 0xff80_0001, 0x7fff_ffff, 0xffff_ffff];
+/// Values beside a NaN in a row.
+const BESIDE: [f32; 5] = [1.0, -3.5, f32::NEG_INFINITY, f32::INFINITY, 3e38];
+
+/// What was measured of an adapter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Probed {
+    /// Whether its exp2 is accurate enough for softmax loops.
+    pub exp2: bool,
+    /// Whether NaN goes through exp2, products and sums, at every place of a row.
+    pub carries_nan: bool,
+}
+
 fn arguments() -> Vec<f32> {
     let sweep = (0..SWEEP).map(|k| -40.0 * k as f32 / SWEEP as f32);
     sweep.chain(EXACT.map(|(x, _)| x)).collect()
+}
+
+/// Rows of four values with a NaN each: at every place, beside every value.
+fn rows() -> Vec<[f32; 4]> {
+    let each = |bits: u32| (0..4).flat_map(move |at| BESIDE.map(|x| (bits, at, x)));
+    let row = |(bits, at, x): (u32, usize, f32)| {
+        let mut row = [x, 0.25, x, -1.0];
+        row[at] = f32::from_bits(bits);
+        row
+    };
+    NANS.into_iter().flat_map(each).map(row).collect()
+}
+
+/// Whether all three sums of every row are NaN, by their bits.
+fn carries_nan(results: &[f32]) -> bool {
+    let is_nan = |x: &f32| x.to_bits() & 0x7fff_ffff > 0x7f80_0000;
+    results.len() == 4 * rows().len() && results.chunks(4).all(|row| row[..3].iter().all(is_nan))
 }
 
 /// Whether these results are accurate enough for softmax loops.
@@ -29,19 +60,27 @@ fn is_accurate(results: &[f32]) -> bool {
         && EXACT.iter().zip(exact).all(|((_, want), got)| want == got)
 }
 
-/// Runs `math_exp2_neg` on the device. On any error the answer is no: the kernels then use `math_exp_neg`.
-pub(crate) async fn exp2_is_accurate(ctx: &Context) -> bool {
-    results(ctx).await.is_ok_and(|results| is_accurate(&results))
+impl Probed {
+    /// Runs the probe on the device. On any error the answers are no: the kernels then use `math_exp_neg`, and look at bits.
+    pub(crate) async fn of(ctx: &Context) -> Probed {
+        let Ok(results) = results(ctx).await else { return Probed::default() };
+        let (exp2, nan) = results.split_at(arguments().len().min(results.len()));
+        let exp2 = is_accurate(exp2);
+        // The sums are made of that exp2.
+        Probed { exp2, carries_nan: exp2 && carries_nan(nan) }
+    }
 }
 
 async fn results(ctx: &Context) -> Result<Vec<f32>> {
-    let hooks = BTreeMap::from([("constants".to_owned(), "const WG: u32 = 64u;\n".to_owned())]);
+    let constants = format!("const WG: u32 = 64u;\nconst ROWS_FROM: u32 = {}u;\n", arguments().len());
+    let hooks = BTreeMap::from([("constants".to_owned(), constants)]);
     let wgsl = fill_hooks("probe of exp2", Skeleton::Probe, 0, LaneReduce::Tree, &hooks);
     let storage = vec![Region { slot: Slot::Workspace, writes: true, bytes: None }];
     let wgsl = wgsl.expect("the probe takes constants").into();
     let dispatch = Dispatch { wgsl, grid: [1, 1], uniforms: Vec::new(), storage, note: Note::Whole };
     let pipeline = ctx.pipeline(&dispatch)?;
-    let arguments = arguments();
+    let mut arguments = arguments();
+    arguments.extend(rows().into_iter().flatten());
     let bytes = 4 * arguments.len() as u64;
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
     let buffer = ctx.create_buffer("wgloss probe", bytes, usage)?;
@@ -70,7 +109,7 @@ mod tests {
         match Context::new() {
             Ok(ctx) => {
                 let results = pollster::block_on(results(&ctx)).unwrap();
-                assert_eq!(results.len(), SWEEP + EXACT.len());
+                assert_eq!(results.len(), SWEEP + EXACT.len() + 4 * rows().len());
                 assert!((results[SWEEP / 2] / (-20f32).exp() - 1.0).abs() < 1e-5);
             }
             Err(error) if std::env::var_os("WGLOSS_REQUIRE_ADAPTER").is_none() => eprintln!("skipped: {error}"),
@@ -90,5 +129,17 @@ mod tests {
             assert!(!is_accurate(&results), "{index}: {value}");
         }
         assert!(!is_accurate(&[]), "nothing came back");
+    }
+
+    #[test]
+    fn a_nan_that_is_lost_is_noticed() {
+        let all = vec![f32::NAN; 4 * rows().len()];
+        assert!(carries_nan(&all));
+        for lost in [0, 5, all.len() - 2] {
+            let mut results = all.clone();
+            results[lost] = f32::INFINITY;
+            assert!(!carries_nan(&results), "{lost}");
+        }
+        assert!(!carries_nan(&[]), "nothing came back");
     }
 }

@@ -196,6 +196,7 @@ fn schedule_words(pinned: &Pinned) -> String {
     }
     words.extend(pinned.subgroups.map(|on| format!("subgroups={}", u32::from(on))));
     words.extend(pinned.exp2.map(|on| format!("exp2={}", u32::from(on))));
+    words.extend(pinned.carries_nan.map(|on| format!("carries_nan={}", u32::from(on))));
     if words.is_empty() { "default".to_owned() } else { words.join(" ") }
 }
 
@@ -214,6 +215,7 @@ fn parse_schedule(text: &str) -> Result<Pinned, ()> {
             "width" => pinned.width = Some(value),
             "subgroups" => pinned.subgroups = Some(value != 0),
             "exp2" => pinned.exp2 = Some(value != 0),
+            "carries_nan" => pinned.carries_nan = Some(value != 0),
             _ => return Err(()),
         }
     }
@@ -247,6 +249,7 @@ mod tests {
             width: Some(1),
             subgroups: Some(false),
             exp2: Some(true),
+            carries_nan: Some(false),
         };
         Kept { schedule, default_ms: 1.25, ms: 0.1 }
     }
