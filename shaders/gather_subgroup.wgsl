@@ -24,7 +24,7 @@ fn stage0_gather(mine: Stage0, thread: u32) -> Stage0 {
         }
         workgroupBarrier(); // all subgroups have written before any is read
         let first = thread / LANES * (LANES / SUBGROUP);
-        let parts = min(LANES / SUBGROUP, SUBGROUP);
+        let parts = clamp(LANES / SUBGROUP, 1u, SUBGROUP);
         all = stage0_parts[first + thread % parts];
         for (var part = parts; part < LANES / SUBGROUP; part += parts) {
             all = stage0_combine(all, stage0_parts[first + part + thread % parts]);
