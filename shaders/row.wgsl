@@ -43,14 +43,17 @@ fn main(
         // repeat end
         // Phase 3: outputs.
         if (live) {
-            if (is_poisoned(r)) {
+            if (is_constant(r)) {
                 for (var col = begin; i32(col) <= last; col += LANES * WIDTH) {
-                    write_poisoned(r, col);
+                    write_constant(r, col);
                 }
             } else {
                 for (var col = begin; i32(col) <= last; col += LANES * WIDTH) {
                     write_elements(r, fetch(r, col), col);
                 }
+            }
+            if (has_label(r, first_whole(r), lane, last) && !is_constant(r)) {
+                write_label(r);
             }
             for (var end = lane; end < ENDS; end += LANES) {
                 let col = end_col(r, end);

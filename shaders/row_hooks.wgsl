@@ -64,9 +64,12 @@ fn write_elements(r: RowValues, fetched: Fetched, col: u32) {
     output0[r.base0 + col] = bitcast<u32>(r.sum);
 }
 fn write_end(r: RowValues, f: Window, col: u32) { write_elements(r, Fetched(f.x0), col); }
-// A row whose elements are all NaN, and a step of it.
-fn is_poisoned(r: RowValues) -> bool { return r.bits > INF_BITS; }
-fn write_poisoned(r: RowValues, col: u32) { output0[r.base0 + col] = NAN_BITS; }
+// A row whose elements are all NaN (or all 0), and a step of it.
+fn is_constant(r: RowValues) -> bool { return r.bits > INF_BITS; }
+fn write_constant(r: RowValues, first: u32) { output0[r.base0 + first] = NAN_BITS; }
+// The column that the lane that has its step writes once more, after the row; beyond the row if there is none.
+fn label_col(r: RowValues) -> u32 { return 0xffffffffu; }
+fn write_label(r: RowValues) {}
 fn write_row(r: RowValues) {
     work[r.row] = store_bits(r.sum, r.bits > INF_BITS);
 }
@@ -102,6 +105,14 @@ fn first_whole(r: RowValues) -> u32 {
 // Where a window at one of its ends begins.
 fn end_col(r: RowValues, end: u32) -> u32 {
     return window_at_end(r.early, shape.cols, end);
+}
+
+// Whether a lane has the whole step that holds the label's column, steps beginning at `begin`; `last` is the column where
+// the last one may begin.
+fn has_label(r: RowValues, begin: u32, lane: u32, last: i32) -> bool {
+    let col = label_col(r);
+    let step = (col - begin) / WIDTH;
+    return col >= begin && col < shape.cols && i32(begin + step * WIDTH) <= last && step % LANES == lane;
 }
 
 // import ends

@@ -53,9 +53,9 @@ fn main(
         // repeat end
         // Phase 3: outputs.
         if (live) {
-            if (is_poisoned(r)) {
+            if (is_constant(r)) {
                 for (var col = begin + lane * WIDTH; i32(col) <= last; col += LANES * WIDTH) {
-                    write_poisoned(r, col);
+                    write_constant(r, col);
                 }
             } else {
                 for (var trip = 0u; trip < TRIPS; trip++) {
@@ -64,6 +64,9 @@ fn main(
                         write_elements(r, held[trip], col);
                     }
                 }
+            }
+            if (has_label(r, begin, lane, last) && !is_constant(r)) {
+                write_label(r);
             }
             for (var end = lane; end < ENDS; end += LANES) {
                 let col = end_col(r, end);

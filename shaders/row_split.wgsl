@@ -67,9 +67,9 @@ fn main(
         if (PHASE == STAGES) {
             storageBarrier(); // gathered before another lane stores a gradient in place
             if (ELEMENTS) {
-                if (is_poisoned(r)) {
+                if (is_constant(r)) {
                     for (var col = whole; i32(col + WIDTH) <= stop; col += WG * WIDTH) {
-                        write_poisoned(r, col);
+                        write_constant(r, col);
                     }
                 } else {
                     for (var col = whole; i32(col + WIDTH) <= stop; col += WG * WIDTH) {

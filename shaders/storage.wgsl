@@ -33,14 +33,31 @@ fn narrow4_bf16(bits: vec4<u32>) -> vec4<u32> {
     return select(rounded, vec4<u32>(0x7fc0u), (bits & vec4<u32>(MAGNITUDE)) > vec4<u32>(INF_BITS));
 }
 
-// The same, where NaN goes through sums: the sum of the four finds it (or goes beyond the largest number).
-fn narrow4_bf16_by_sum(bits: vec4<u32>) -> vec4<u32> {
+// Four values to two words.
+fn pack4_f16(bits: vec4<u32>) -> vec2<u32> {
+    let half = narrow4_f16(bits);
+    return half.xz | (half.yw << vec2<u32>(16u));
+}
+
+fn pack4_bf16(bits: vec4<u32>) -> vec2<u32> {
+    let half = narrow4_bf16(bits);
+    return half.xz | (half.yw << vec2<u32>(16u));
+}
+
+// Four values, none of which is NaN if `is_number`: rounding alone would make some NaN a number.
+fn pack4_bf16_if(bits: vec4<u32>, is_number: bool) -> vec2<u32> {
+    if (!is_number) {
+        return pack4_bf16(bits);
+    }
+    let rounded = bits + vec4<u32>(0x7fffu) + ((bits >> vec4<u32>(16u)) & vec4<u32>(1u));
+    return (rounded.xz >> vec2<u32>(16u)) | (rounded.yw & vec2<u32>(0xffff0000u));
+}
+
+// Where NaN goes through sums: the sum of the four finds it.
+fn pack4_bf16_by_sum(bits: vec4<u32>) -> vec2<u32> {
     let values = bitcast<vec4<f32>>(bits);
     let sum = (values.x + values.y) + (values.z + values.w);
-    if ((bitcast<u32>(sum) & MAGNITUDE) >= INF_BITS) {
-        return narrow4_bf16(bits);
-    }
-    return (bits + vec4<u32>(0x7fffu) + ((bits >> vec4<u32>(16u)) & vec4<u32>(1u))) >> vec4<u32>(16u);
+    return pack4_bf16_if(bits, (bitcast<u32>(sum) & MAGNITUDE) < INF_BITS);
 }
 
 fn narrow_f16(bits: u32) -> u32 { return narrow4_f16(vec4<u32>(bits)).x; }

@@ -381,6 +381,18 @@ impl<'a> Frame<'a> {
     /// Stores a value (or a window of values) at a column; adds it to the old value if the output accumulates. Stores NaN
     /// where `poison` says so.
     pub fn store(&self, output: usize, base: &str, col: &str, value: &str, poison: Option<&str>) -> String {
+        self.store_number(output, base, col, (value, poison), None)
+    }
+
+    /// As [`Frame::store`], where `is_number` may be a condition of the row under which no value is NaN.
+    pub fn store_number(
+        &self,
+        output: usize,
+        base: &str,
+        col: &str,
+        (value, poison): (&str, Option<&str>),
+        is_number: Option<&str>,
+    ) -> String {
         let slot = Slot::Output(output);
         let (w, ty) = if self.width == 4 { ("4", "F4") } else { ("", "f32") };
         let value = match self.mode(output) {
@@ -413,12 +425,13 @@ impl<'a> Frame<'a> {
             return text;
         }
         let at = format!("{name}[({base} + {col}) / 4u]");
+        if dtype.is_packed() && !self.is_masked() && !self.program.notes(output) {
+            putln!(text, "    {at} = {};", self.packed(dtype, &bits, is_number));
+            return text;
+        }
         match (dtype, self.is_masked()) {
             (DType::F16, masked) => self.store_packed(output, &at, &format!("narrow4_f16({bits})"), masked),
-            (DType::BF16, masked) => {
-                let narrow = if self.carries_nan && !masked { "narrow4_bf16_by_sum" } else { "narrow4_bf16" };
-                self.store_packed(output, &at, &format!("{narrow}({bits})"), masked)
-            }
+            (DType::BF16, masked) => self.store_packed(output, &at, &format!("narrow4_bf16({bits})"), masked),
             (_, false) => {
                 putln!(text, "    {at} = {bits};");
                 text
@@ -434,6 +447,36 @@ impl<'a> Frame<'a> {
                 text
             }
         }
+    }
+
+    /// A window's bits, packed to two words.
+    fn packed(&self, dtype: DType, bits: &str, is_number: Option<&str>) -> String {
+        match (dtype, is_number) {
+            (DType::BF16, Some(condition)) => format!("pack4_bf16_if({bits}, {condition})"),
+            (DType::BF16, None) if self.carries_nan => format!("pack4_bf16_by_sum({bits})"),
+            (DType::BF16, None) => format!("pack4_bf16({bits})"),
+            _ => format!("pack4_f16({bits})"),
+        }
+    }
+
+    /// Stores one element at an address, by a lane that has stored its neighbours before.
+    pub fn store_one(&self, output: usize, address: &str, value: &str) -> String {
+        let slot = Slot::Output(output);
+        let (name, dtype) = (self.buffer(slot), self.access(slot).dtype);
+        let word = match (self.is_vector(slot), dtype.is_packed()) {
+            (true, true) => format!("{name}[({address}) / 4u][({address}) / 2u % 2u]"),
+            (true, false) => format!("{name}[({address}) / 4u][({address}) % 4u]"),
+            (false, true) => format!("{name}[({address}) / 2u]"),
+            (false, false) => format!("{name}[{address}]"),
+        };
+        let bits = format!("bitcast<u32>({value})");
+        if !dtype.is_packed() {
+            return format!("    {word} = {bits};\n");
+        }
+        format!(
+            "    let shift = ({address}) % 2u * 16u;\n    \
+             {word} = ({word} & ~(0xffffu << shift)) | (narrow_{dtype}({bits}) << shift);\n"
+        )
     }
 
     /// Stores the row's value, an f32; adds it to the old value if the output accumulates.

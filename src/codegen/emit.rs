@@ -173,7 +173,7 @@ pub(super) fn op_text(
 }
 
 /// x − max x: never above 0, so the cheaper exponential will do.
-fn is_shifted(program: &Program, id: NodeId) -> bool {
+pub(super) fn is_shifted(program: &Program, id: NodeId) -> bool {
     match *program.node(id) {
         Node::Op(Op::Sub, [x, max, _]) => *program.node(max) == Node::Reduce(Reduce::Max, x),
         _ => false,

@@ -2,7 +2,7 @@
 
 use super::access::Frame;
 use super::elementwise::gather;
-use super::emit::{Emit, group_load, is_literal, is_outer, op_text, outer_code, outer_value, params};
+use super::emit::{Emit, group_load, is_literal, is_outer, is_shifted, op_text, outer_code, outer_value, params};
 use super::poison::{
     bits, bits_of_value, is_bad, is_of_columns, is_poisoned, labels, largest, lenient_value, looking_at, poison_name,
     poisons_of, poisons_of_outputs,
@@ -124,6 +124,8 @@ pub(super) struct Row<'f, 'a> {
     /// Indices of the inputs that are read at every column, loaded in `fetch`.
     fetched: Vec<usize>,
     trips: Vec<Trip>,
+    /// Whether the kernel takes whole rows.
+    is_whole: bool,
     /// Whether sums of exponentials find NaN. States that leave the kernel hold the bits that were seen, always.
     carries_nan: bool,
 }
@@ -150,8 +152,9 @@ impl<'f, 'a> Row<'f, 'a> {
         }
         let fetched = visited_inputs(program, frame.pass);
         let trips = trips(program, frame.pass, kernel);
-        let carries_nan = frame.carries_nan && !matches!(kernel, Kernel::RowSplit { .. });
-        Row { frame, ends, nodes, depth, fetched, trips, carries_nan }
+        let is_whole = matches!(kernel, Kernel::Row | Kernel::RowResident { .. });
+        let carries_nan = frame.carries_nan && is_whole;
+        Row { frame, ends, nodes, depth, fetched, trips, is_whole, carries_nan }
     }
 
     fn is_row(&self, id: NodeId) -> bool {
@@ -616,7 +619,8 @@ impl<'f, 'a> Row<'f, 'a> {
             true => self.elements_text(self.ends, "write_end"),
             false => "fn write_end(r: RowValues, f: Window, col: u32) {}\n".to_owned(),
         });
-        text.push_str(&self.poisoned_text());
+        text.push_str(&self.constant_text());
+        text.push_str(&self.label_text());
         text.push_str("fn write_row(r: RowValues) {\n");
         for (k, total) in frame.pass.totals.iter().enumerate() {
             let operand = program.node(*total).operands().next().expect("a sum has an operand");
@@ -681,29 +685,101 @@ impl<'f, 'a> Row<'f, 'a> {
         (!poisons.is_empty() && poisons.iter().all(of_row)).then(|| poisons.clone())
     }
 
-    /// `is_poisoned`, of a row whose elements are all NaN, and `write_poisoned`, a step of such a row.
-    fn poisoned_text(&self) -> String {
-        let (frame, steps) = (self.frame, if self.frame.is_paired() { 2 } else { 1 });
-        let Some(poisons) = self.is_poisoned_by_row() else {
-            return "fn is_poisoned(r: RowValues) -> bool { return false; }\n\
-                    fn write_poisoned(r: RowValues, col: u32) {}\n"
+    /// The condition of the row under which all element outputs are other than 0, if they have one in common; and what
+    /// each is where it holds.
+    fn counted(&self) -> Option<(NodeId, Vec<NodeId>)> {
+        let program = self.frame.program;
+        let mut all = Vec::new();
+        for output in self.element_outputs() {
+            let Node::Op(Op::Select, [condition, value, other]) = *program.node(program.outputs[output].node) else {
+                return None;
+            };
+            let is_zero = matches!(*program.node(other), Node::Const(bits) if f64::from_bits(bits) == 0.0);
+            if !is_zero || self.is_element(condition) || !self.is_element(value) {
+                return None;
+            }
+            all.push((condition, value));
+        }
+        let (condition, _) = *all.first()?;
+        let is_common = all.iter().all(|(other, _)| *other == condition) && !is_literal(program.node(condition));
+        is_common.then(|| (condition, all.into_iter().map(|(_, value)| value).collect()))
+    }
+
+    /// `is_constant`, of a row whose elements are all NaN, or all 0, and `write_constant`, a step of such a row.
+    fn constant_text(&self) -> String {
+        let (frame, program) = (self.frame, self.frame.program);
+        let poisoned = self.is_poisoned_by_row().map(|poisons| {
+            let seen = largest(poisons.iter().map(|k| format!("r.{}", bits(*k))), "0u");
+            format!("{seen} > INF_BITS")
+        });
+        let left_out = self.counted().map(|(condition, _)| format!("!{}", outer_value(program, condition, "r")));
+        let both: Vec<String> = poisoned.iter().chain(&left_out).map(|text| format!("({text})")).collect();
+        if both.is_empty() {
+            return "fn is_constant(r: RowValues) -> bool { return false; }\n\
+                    fn write_constant(r: RowValues, first: u32) {}\n"
                 .to_owned();
-        };
-        let seen = largest(poisons.iter().map(|k| format!("r.{}", bits(*k))), "0u");
-        let mut text = format!("fn is_poisoned(r: RowValues) -> bool {{ return {seen} > INF_BITS; }}\n");
+        }
         let ty = if frame.width == 4 { "F4" } else { "F" };
-        text.push_str("fn write_poisoned(r: RowValues, first: u32) {\n");
-        for step in 0..steps {
+        let bits = match &poisoned {
+            Some(poisoned) => format!("shape.reserved0 | select(0u, NAN_BITS, {poisoned})"),
+            None => "shape.reserved0".to_owned(),
+        };
+        let mut text = format!(
+            "fn is_constant(r: RowValues) -> bool {{ return {}; }}\n\
+             fn write_constant(r: RowValues, first: u32) {{\n    let constant = {ty}(bitcast<f32>({bits}));\n",
+            both.join(" || ")
+        );
+        for step in 0..if frame.is_paired() { 2 } else { 1 } {
             putln!(text, "    {{\n    let col = first + {}u;", 4 * step);
             for output in self.element_outputs() {
                 let base = self.base_name(Slot::Output(output));
-                let nan = format!("{ty}(bitcast<f32>(shape.reserved0 | NAN_BITS))");
-                text.push_str(&frame.store(output, &base, "col", &nan, None));
+                text.push_str(&frame.store(output, &base, "col", "constant", None));
             }
             text.push_str("    }\n");
         }
         text.push_str("}\n");
         text
+    }
+
+    /// The output whose element at the row's label is written by itself, after its row; and that label.
+    fn written_at_label(&self) -> Option<(usize, NodeId, NodeId)> {
+        let (frame, program) = (self.frame, self.frame.program);
+        let outputs = self.element_outputs();
+        let mut labelled =
+            outputs.iter().filter_map(|&o| program.outputs[o].at_label.map(|(label, there)| (o, label, there)));
+        let (output, label, there) = labelled.next()?;
+        let is_written = !matches!(frame.mode(output), Mode::Accumulate) && !program.notes(output);
+        let by_row = self.is_poisoned_by_row().is_some() || poisons_of(frame.pass, Consumer::Output(output)).is_empty();
+        let is_alone = labelled.next().is_none() && by_row && !self.is_element(label) && !self.is_element(there);
+        let fits =
+            self.is_whole && frame.width == 4 && !frame.variant.column_range && frame.is_vector(Slot::Output(output));
+        (is_written && is_alone && fits).then_some((output, label, there))
+    }
+
+    /// `label_col`, the column that is written by itself, and `write_label`, which writes it.
+    fn label_text(&self) -> String {
+        let (frame, program) = (self.frame, self.frame.program);
+        let Some((output, label, there)) = self.written_at_label() else {
+            return "fn label_col(r: RowValues) -> u32 { return 0xffffffffu; }\n\
+                    fn write_label(r: RowValues) {}\n"
+                .to_owned();
+        };
+        let (label, there) = (outer_value(program, label, "r"), outer_value(program, there, "r"));
+        let address = format!("({} + {label})", self.base_name(Slot::Output(output)));
+        format!(
+            "fn label_col(r: RowValues) -> u32 {{ return {label}; }}\nfn write_label(r: RowValues) {{\n{}}}\n",
+            frame.store_one(output, &address, &there)
+        )
+    }
+
+    /// The row value by which an exponential of a shifted value is multiplied to give an output: where it is finite, so is
+    /// the output.
+    fn factor(&self, value: NodeId) -> Option<NodeId> {
+        let program = self.frame.program;
+        let Node::Op(Op::Mul, [a, b, _]) = *program.node(value) else { return None };
+        let (exp, factor) = if self.is_element(a) { (a, b) } else { (b, a) };
+        let is_exp = matches!(*program.node(exp), Node::Op(Op::Exp, [x, ..]) if is_shifted(program, x));
+        (is_exp && !self.is_element(factor)).then_some(factor)
     }
 
     /// The element outputs of one window, inside the row or at one of its ends.
@@ -717,28 +793,42 @@ impl<'f, 'a> Row<'f, 'a> {
             return text;
         }
         text.push_str(self.unpack(frame));
-        // Inside the row, a row that is poisoned whole never comes here.
-        let is_checked = std::ptr::eq(frame, self.ends) || self.is_poisoned_by_row().is_none();
+        // Inside the row, a row that is poisoned or left out whole never comes here.
+        let at_end = std::ptr::eq(frame, self.ends);
+        let is_checked = at_end || self.is_poisoned_by_row().is_none();
+        let counted = self.counted().filter(|_| !at_end);
+        let written_at_label = self.written_at_label().filter(|_| !at_end);
+        let values: Vec<NodeId> = match &counted {
+            Some((_, values)) => values.clone(),
+            None => elements.iter().map(|&o| program.outputs[o].node).collect(),
+        };
         let place = LookPlace::Element;
         let looked = pass.poison.iter().flat_map(|poison| poison.at(place)).flat_map(Look::nodes);
         let looked = looked.chain(pass.poison.iter().filter_map(|poison| poison.gate));
-        let roots: Vec<NodeId> = elements.iter().map(|&o| program.outputs[o].node).chain(looked).collect();
+        let roots: Vec<NodeId> = values.iter().copied().chain(looked).collect();
         text.push_str(&self.element_lets(&self.element_nodes(&roots)));
         for poisons in poisons_of_outputs(pass, &elements).iter().filter(|_| is_checked) {
             let seen = self.element_poison(poisons);
             putln!(text, "    let {} = {seen} > {u}(INF_BITS);", poison_name(poisons));
         }
         text.push_str(&frame.valid("col"));
-        for &output in &elements {
+        for (&output, &node) in elements.iter().zip(&values) {
             let base = self.base_name(Slot::Output(output));
-            let mut value = self.element_value(program.outputs[output].node);
-            if let Some((label, there)) = program.outputs[output].at_label {
+            let mut value = self.element_value(node);
+            let by_itself = written_at_label.is_some_and(|(labelled, ..)| labelled == output);
+            let at_label = program.outputs[output].at_label.filter(|_| !by_itself);
+            if let Some((label, there)) = at_label {
                 putln!(text, "    var v{output} = {value};");
                 text.push_str(&self.at_label_text(frame, output, label, there));
                 value = format!("v{output}");
             }
             let poison = poison_name(&poisons_of(pass, Consumer::Output(output)));
-            text.push_str(&frame.store(output, &base, "col", &value, is_checked.then_some(poison.as_str())));
+            let poison = is_checked.then_some(poison.as_str());
+            // A value that is put at a label is no product.
+            let factor = self.factor(node).filter(|_| poison.is_none() && at_label.is_none());
+            let is_number =
+                factor.map(|factor| format!("({}) < INF_BITS", bits_of_value(&outer_value(program, factor, "r"))));
+            text.push_str(&frame.store_number(output, &base, "col", (&value, poison), is_number.as_deref()));
         }
         text.push_str("}\n");
         text

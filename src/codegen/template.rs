@@ -160,8 +160,8 @@ pub fn fill(title: &str, text: &str, hooks: &BTreeMap<String, String>) -> Result
 
 fn assemble(title: &str, body: &str) -> String {
     // Only where 16-bit types are used: the smallest devices lack the functions that unpack them.
-    let storage =
-        if body.contains("_f16(") || body.contains("_bf16(") || body.contains("_bf16_by_sum(") { STORAGE } else { "" };
+    let is_packed = ["_f16(", "_bf16(", "pack4_bf16_"].iter().any(|call| body.contains(call));
+    let storage = if is_packed { STORAGE } else { "" };
     // The name of a loss may hold a line break, which would end the comment.
     let title = title.replace(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'), " ");
     format!("// {title}\n{COMMON}\n{storage}{}\n{body}", math_for(body))
