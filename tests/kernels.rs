@@ -88,6 +88,7 @@ fn every_generated_kernel_is_valid() {
                 for (width, dtype, masked) in STORAGE {
                     for mode in [Mode::Write, Mode::Accumulate] {
                         let shape = Shape {
+                            held_bits: 32,
                             rows: 64,
                             cols: 512,
                             width,

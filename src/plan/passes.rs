@@ -7,7 +7,7 @@ use crate::plan::chunk::{Cut, Pieces};
 use crate::plan::problem::{Phasing, Placement, Problem, is_broadcast};
 use crate::plan::uniform::MAX_TENSORS;
 use crate::plan::vectors::Windows;
-use crate::schedule::{self, Kernel, PassSchedule, States};
+use crate::schedule::{self, Kernel, PassSchedule, States, visited_inputs};
 use crate::shape::{Scope, no_hessian_of_broadcast};
 
 /// The row states that one pass shares between dispatches.
@@ -232,12 +232,18 @@ impl Problem<'_> {
                 let placement = self.placement(*slot);
                 self.has_columns(*slot) && placement.strides[2] == 1 && placement.strides[3] > 1
             });
+        let fetched = visited_inputs(program, pass);
+        let is_fetched = |slot: &Slot| matches!(slot, Slot::Input(input) if fetched.contains(input));
+        let of_fetched = slots.iter().zip(&windows.access).filter(|(slot, _)| is_fetched(slot));
+        let held_bits =
+            of_fetched.map(|(_, access)| if access.vector && access.dtype.is_packed() { 16 } else { 32 }).sum();
         let items = self.items_of_first(pieces);
         let cols = pieces.pieces.first().map_or(geometry.cols, |chunk| chunk.cols);
         schedule::Shape {
             rows: if program.has_rows() { items } else { 1 },
             cols: if program.has_rows() { cols } else { items },
             width: windows.width,
+            held_bits,
             masked: windows.aligned_to.is_some(),
             rows_innermost,
             overwritten: pass.outputs.iter().any(|&output| self.overwrites(output)),

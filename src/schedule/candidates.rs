@@ -152,6 +152,7 @@ mod tests {
             rows,
             cols,
             width: if vectors { 4 } else { 1 },
+            held_bits: 32,
             masked,
             rows_innermost: false,
             overwritten: false,

@@ -129,6 +129,8 @@ pub struct Shape {
     pub cols: u64,
     /// Most elements per access: 4 if some tensor is loaded or stored by vectors, 8 if some are loaded in pairs of them.
     pub width: u32,
+    /// Bits that a lane holds of a column, of all inputs that are read at every column: 16 of a packed element, else 32.
+    pub held_bits: u32,
     /// Whether a row may start inside a vector. If so, lanes start up to `width − 1` columns early and mask them.
     pub masked: bool,
     /// Whether neighbouring rows lie next to each other in memory, and neighbouring columns do not.
@@ -205,6 +207,7 @@ mod tests {
             rows,
             cols,
             width: if cols.is_multiple_of(4) { 4 } else { 1 },
+            held_bits: 32,
             masked: false,
             rows_innermost: false,
             overwritten: false,
@@ -272,6 +275,7 @@ mod tests {
             rows: 8192,
             cols: 1 << 20,
             width: 4,
+            held_bits: 32,
             masked: false,
             rows_innermost: false,
             overwritten: false,

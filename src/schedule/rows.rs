@@ -5,10 +5,20 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::lower::Pass;
 
-/// Most values that a lane holds in registers. A CPU spills them to its nearest cache, which is cheaper than Mesa's loads
-/// (8,192 rows of 1,000 columns: 47 ms instead of 70).
-fn resident_values(limits: &Limits) -> u32 {
+/// Most words that a lane holds of a row. At 1,024 invocations a GPU's lane has 64 registers (NVIDIA, GCN, CDNA), and as many
+/// as these go to temporaries. A CPU spills values to its nearest cache, which is cheaper than Mesa's loads (8,192 rows of
+/// 1,000 columns: 47 ms instead of 70).
+fn resident_words(limits: &Limits) -> u64 {
     if limits.software { 128 } else { 32 }
+}
+
+/// Words that a lane of a GPU holds at best: fewer leave loads unused, more leave fewer rows in flight (H200, rows of 4,096
+/// halves: 3.9 TB/s with 16 words, 1.5 with 64).
+const BEST_WORDS: u64 = 16;
+
+/// Words of a step of `width` columns. A CPU holds values, one a word.
+fn step_words(shape: &Shape, width: u32, limits: &Limits) -> u64 {
+    if limits.software { u64::from(width) } else { u64::from(width * shape.held_bits).div_ceil(32).max(1) }
 }
 
 /// Fewest elements of a tensor for which a software adapter holds long rows in registers.
@@ -76,7 +86,7 @@ pub(super) fn choose(pass: &Pass, shape: &Shape, width: u32, limits: &Limits, pi
         trips,
         windows: trips * u64::from(width.div_ceil(4)),
         stops: limits.software && trips * (stages + 1) > SOFTWARE_ITERATIONS,
-        fits: trips * u64::from(width) <= u64::from(resident_values(limits)),
+        fits: trips * step_words(shape, width, limits) <= resident_words(limits),
         shared,
         can_split: (stages > 0 || shared || pass.known.is_some()) && !shape.overwritten,
         known: pass.known.is_some(),
@@ -185,7 +195,9 @@ fn row_lanes([vectors, width]: [u64; 2], shape: &Shape, pass: &Pass, limits: &Li
     let by_row = !shape.rows_innermost || shape.states == States::Shared;
     let least = if limits.software && by_row { 8 } else { 64.min(most) };
     let lanes = lanes.unwrap_or_else(|| {
-        let held = u64::from(resident_values(limits)) / width;
+        let words = step_words(shape, width as u32, limits);
+        let held = (resident_words(limits) / words).max(1);
+        let best = (BEST_WORDS / words).max(1);
         if shape.rows_innermost && shape.rows >= 1024 {
             // Neighbouring lanes read neighbouring rows.
             1
@@ -197,11 +209,11 @@ fn row_lanes([vectors, width]: [u64; 2], shape: &Shape, pass: &Pass, limits: &Li
         } else if vectors <= 4 {
             1
         } else if vectors <= 32 * held {
-            // Short rows: half the registers, so that loads stay wide; at most one subgroup.
-            (vectors.div_ceil(held / 2).next_power_of_two() as u32).min(32)
+            // Short rows: at most one subgroup.
+            (vectors.div_ceil(best).next_power_of_two() as u32).min(32)
         } else {
             // Long rows: few at a time, so that caches still hold a row when it is read again.
-            (vectors.div_ceil(held).next_power_of_two()).min(u64::from(most)) as u32
+            (vectors.div_ceil(best).next_power_of_two()).min(u64::from(most)) as u32
         }
     });
     (pinned.workgroup.unwrap_or(lanes.max(least)), lanes)
