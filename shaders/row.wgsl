@@ -4,6 +4,9 @@
 
 // import row_hooks
 
+// Steps that a lane loads before it writes the first.
+const AHEAD: u32 = 4u;
+
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -24,14 +27,7 @@ fn main(
         storageBarrier(); // gathered before another lane stores a gradient in place
         // Phase 2: stages.
         // repeat begin: stage
-        var stage0 = stage0_identity();
-        for (var run = begin; i32(run) <= last; run += RUN * LANES * WIDTH) {
-            let stop = min(last, i32(run + (RUN - 1u) * LANES * WIDTH));
-            for (var col = run; i32(col) <= stop; col += LANES * WIDTH) {
-                stage0 = stage0_step(stage0, r, fetch(r, col), col);
-            }
-            stage0 = stage0_end_run(stage0);
-        }
+        var stage0 = stage0_run(r, begin, last);
         for (var end = lane; end < ENDS; end += LANES) {
             let col = end_col(r, end);
             if (i32(col) < cols) {
@@ -39,7 +35,7 @@ fn main(
             }
         }
         let stage0_mine = stage0_narrow(stage0);
-        r = stage0_finish(r, stage0_mine, stage0_gather(stage0_mine, thread));
+        r = stage0_finish(stage0_kept(r, stage0), stage0_mine, stage0_gather(stage0_mine, thread));
         // repeat end
         // Phase 3: outputs.
         if (live) {
@@ -48,7 +44,17 @@ fn main(
                     write_constant(r, col);
                 }
             } else {
-                for (var col = begin; i32(col) <= last; col += LANES * WIDTH) {
+                var col = begin;
+                for (; i32(col + (AHEAD - 1u) * LANES * WIDTH) <= last; col += AHEAD * LANES * WIDTH) {
+                    var held: array<Fetched, AHEAD>;
+                    for (var k = 0u; k < AHEAD; k++) {
+                        held[k] = fetch(r, col + k * LANES * WIDTH);
+                    }
+                    for (var k = 0u; k < AHEAD; k++) {
+                        write_elements(r, held[k], col + k * LANES * WIDTH);
+                    }
+                }
+                for (; i32(col) <= last; col += LANES * WIDTH) {
                     write_elements(r, fetch(r, col), col);
                 }
             }

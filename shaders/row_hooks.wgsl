@@ -45,6 +45,14 @@ fn stage0_end(s: LaneStage0, r: RowValues, f: Window, col: u32) -> LaneStage0 {
     return LaneStage0(max(s.bits, f.x0 & MAGNITUDE), s.sum, s.run + bitcast<f32>(f.x0));
 }
 fn stage0_end_run(s: LaneStage0) -> LaneStage0 { return LaneStage0(s.bits, s.sum + s.run, 0.0); }
+fn stage0_run(r: RowValues, begin: u32, last: i32) -> LaneStage0 {
+    var s = stage0_identity();
+    for (var col = begin; i32(col) <= last; col += LANES * WIDTH) {
+        s = stage0_end_run(stage0_step(s, r, fetch(r, col), col));
+    }
+    return s;
+}
+fn stage0_kept(r: RowValues, s: LaneStage0) -> RowValues { return r; }
 fn stage0_narrow(s: LaneStage0) -> Stage0 { return Stage0(s.bits, s.sum + s.run); }
 fn stage0_exchange(s: Stage0, step: u32) -> Stage0 { return s; }
 fn stage0_combine(a: Stage0, b: Stage0) -> Stage0 { return Stage0(max(a.bits, b.bits), a.sum + b.sum); }

@@ -104,12 +104,18 @@ pub(super) enum Part {
     Top,
     /// The second: sums of exponentials relative to the row's largest value.
     Rest,
+    /// The only trip over a row that is streamed: largest values, and sums of exponentials, block by block. A lane keeps the
+    /// sum of the block with its largest value apart.
+    Blocks,
+    /// After it, without a trip: each lane's sum relative to the row's largest value. Lanes that have it look at its block
+    /// again, and leave its e^0 out.
+    Refined,
 }
 
 impl Part {
     /// Whether a reduction of the stage has a state in this trip.
     pub fn has(self, reduce: Reduce) -> bool {
-        self != Part::Rest || reduce == Reduce::ExpSumRest
+        matches!(self, Part::Whole | Part::Top) || reduce == Reduce::ExpSumRest
     }
 }
 
@@ -137,8 +143,8 @@ impl State {
         let Node::Reduce(reduce, operand) = *program.node(id) else { unreachable!("a stage holds reductions") };
         let n = id.0;
         let fields = match reduce {
-            Reduce::ExpSumRest if part == Part::Top => vec![(format!("m{n}"), Kind::Float)],
-            Reduce::ExpSumRest if part == Part::Rest => {
+            Reduce::ExpSumRest if matches!(part, Part::Top | Part::Blocks) => vec![(format!("m{n}"), Kind::Float)],
+            Reduce::ExpSumRest if matches!(part, Part::Rest | Part::Refined) => {
                 vec![(format!("rest{n}"), Kind::Float), (format!("ties{n}"), Kind::Float)]
             }
             Reduce::Sum => vec![(format!("sum{n}"), Kind::Float)],
@@ -152,13 +158,26 @@ impl State {
 
     /// Fields of the row that the first of two trips leaves for the second: the largest value, and whether the lane has it.
     pub fn row_fields(&self) -> Vec<(String, String)> {
-        let n = self.id.0;
-        match (self.reduce, self.part) {
-            (Reduce::ExpSumRest, Part::Top) => {
-                vec![(format!("top{n}"), "f32".to_owned()), (format!("own{n}"), "bool".to_owned())]
-            }
-            _ => Vec::new(),
-        }
+        let fields: &[(&str, &str)] = match self.part {
+            Part::Top => &[("top", "f32"), ("own", "bool")],
+            Part::Blocks => &[
+                ("top", "f32"),
+                ("own", "bool"),
+                ("m", "f32"),
+                ("others", "f32"),
+                ("sum", "f32"),
+                ("at", "u32"),
+                ("steps", "u32"),
+            ],
+            _ => &[],
+        };
+        let of = |(name, ty): &(&str, &str)| (format!("{name}{}", self.id.0), (*ty).to_owned());
+        fields.iter().filter(|_| self.reduce == Reduce::ExpSumRest).map(of).collect()
+    }
+
+    /// The number of the reduction's node, by which its fields are named.
+    pub fn number(&self) -> u32 {
+        self.id.0
     }
 
     /// Name of the field with a sum's terms of the current run.
@@ -223,8 +242,8 @@ impl State {
                 "    let better{n} = b.m{n} > a.m{n} || (b.m{n} == a.m{n} && b.at{n} < a.at{n});\n    \
                  s.m{n} = select(a.m{n}, b.m{n}, better{n});\n    s.at{n} = select(a.at{n}, b.at{n}, better{n});\n"
             ),
-            _ if self.part == Part::Top => format!("    s.m{n} = max(a.m{n}, b.m{n});\n"),
-            _ if self.part == Part::Rest => {
+            _ if matches!(self.part, Part::Top | Part::Blocks) => format!("    s.m{n} = max(a.m{n}, b.m{n});\n"),
+            _ if matches!(self.part, Part::Rest | Part::Refined) => {
                 format!("    s.rest{n} = a.rest{n} + b.rest{n};\n    s.ties{n} = a.ties{n} + b.ties{n};\n")
             }
             _ => format!(
@@ -242,12 +261,12 @@ impl State {
             Reduce::Max | Reduce::Min => format!("    r.n{n} = s.m{n};\n"),
             // A row of NaN has no better column than the first.
             Reduce::ArgMax => format!("    r.n{n} = select(s.at{n}, 0u, s.at{n} == 0xffffffffu);\n"),
-            _ if self.part == Part::Top => {
+            _ if matches!(self.part, Part::Top | Part::Blocks) => {
                 format!("    r.top{n} = s.m{n};\n    r.own{n} = mine.m{n} == s.m{n};\n")
             }
             _ => {
                 let (rest, top) = match self.part {
-                    Part::Rest => (format!("s.rest{n} + (s.ties{n} - 1.0)"), format!("r.top{n}")),
+                    Part::Rest | Part::Refined => (format!("s.rest{n} + (s.ties{n} - 1.0)"), format!("r.top{n}")),
                     _ => (format!("s.rest{n}"), format!("s.m{n}")),
                 };
                 let mut text = format!("    r.n{n} = {rest};\n");

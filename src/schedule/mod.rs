@@ -256,6 +256,7 @@ mod tests {
             rows: 1,
             cols: 64,
             width: 4,
+            held_bits: 32,
             masked: true,
             rows_innermost: false,
             overwritten: false,

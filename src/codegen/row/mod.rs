@@ -1,0 +1,452 @@
+//! Hooks of the row skeletons.
+
+mod blocks;
+mod outputs;
+mod stages;
+
+use super::access::Frame;
+use super::elementwise::gather;
+use super::emit::{Emit, group_load, is_literal, is_outer, op_text, outer_code, outer_value, params};
+use super::poison::{bits, bits_of_value, is_bad, is_of_columns, labels, looking_at};
+use super::state::{Part, State};
+use super::{KernelSource, Slot, Variant, scalar_type, state_words, structure, title};
+use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
+use crate::expr::op::{Kind, Op};
+use crate::expr::{Node, NodeId, Reduce};
+use crate::lower::{Look, LookKind, Pass, Program, Stage};
+use crate::schedule::{Kernel, PassSchedule, roots, visited_inputs};
+use crate::shape::Scope;
+use crate::text::{put, putln};
+use std::collections::{BTreeMap, HashMap};
+
+pub(super) fn kernel(
+    program: &Program,
+    pass: usize,
+    schedule: &PassSchedule,
+    variant: &Variant,
+    phase: u32,
+) -> KernelSource {
+    let frame = Frame::scheduled(program, pass, variant, schedule);
+    let ends = frame.at_ends();
+    let row = Row::new(&frame, &ends, schedule.kernel);
+    let (bindings, mut declarations) = frame.bindings(&params(program, 1));
+    let PassSchedule { workgroup, lanes, subgroup, width, kernel, strided, .. } = *schedule;
+    let trips = if let Kernel::RowResident { trips } = kernel { trips } else { 1 };
+    let combine = match (lanes, subgroup) {
+        (1, _) => LaneReduce::Lane,
+        (_, 0) => LaneReduce::Tree,
+        _ => LaneReduce::Subgroup,
+    };
+    let constants = [("WG", workgroup), ("LANES", lanes), ("SUBGROUP", subgroup), ("WIDTH", width), ("TRIPS", trips)];
+    for (name, value) in constants {
+        putln!(declarations, "const {name}: u32 = {value}u;");
+    }
+    let early = frame.has_ends();
+    let ends = if early { 2 * width / frame.width } else { 0 };
+    putln!(declarations, "const STRIDED: bool = {strided};\nconst EARLY: bool = {early};\nconst ENDS: u32 = {ends}u;");
+    let mut hooks = BTreeMap::from([
+        ("bindings".to_owned(), declarations),
+        ("row".to_owned(), row.begin_text()),
+        ("outputs".to_owned(), row.outputs_text()),
+        ("seen".to_owned(), frame.seen_text()),
+    ]);
+    for trip in &row.trips {
+        hooks.insert(format!("stage{}", trip.index), row.stage_text(trip, combine));
+    }
+    let stages = frame.pass.stages.len();
+    let skeleton = match kernel {
+        Kernel::RowResident { .. } => Skeleton::RowResident,
+        Kernel::RowSplit { .. } => {
+            let words = state_words(program, frame.pass);
+            let elements = frame.pass.outputs.iter().any(|&o| program.outputs[o].scope == Scope::Element);
+            let phase = format!(
+                "const PHASE: u32 = {phase}u;\nconst STAGES: u32 = {stages}u;\nconst STATE_WORDS: u32 = {words}u;\n\
+                 const ELEMENTS: bool = {elements};\n"
+            );
+            hooks.insert("phase".to_owned(), phase);
+            Skeleton::RowSplit
+        }
+        _ => Skeleton::Row,
+    };
+    if schedule.exp2 {
+        hooks.values_mut().for_each(|hook| *hook = hook.replace("math_exp_neg", "math_exp2_neg"));
+    }
+    let wgsl = fill_hooks(&title(program, pass, schedule), skeleton, row.trips.len(), combine, &hooks);
+    KernelSource { wgsl: wgsl.expect("the row skeletons take these hooks"), bindings }
+}
+
+/// One trip of a kernel over the elements of a row, and the states that it ends with.
+struct Trip {
+    /// The trip's number, by which the kernel names it.
+    index: usize,
+    /// The stage of the pass.
+    stage: usize,
+    part: Part,
+    states: Vec<State>,
+}
+
+/// The trips of a kernel. Where a row is held, the largest value is found before anything is summed relative to it: one
+/// exponential an element, and no rescaling. Where it is streamed, sums are rescaled once a block.
+fn trips(program: &Program, pass: &Pass, kernel: Kernel) -> Vec<Trip> {
+    let mut all = Vec::new();
+    for (stage, Stage { reduces }) in pass.stages.iter().enumerate() {
+        let sums = |id: &NodeId| matches!(program.node(*id), Node::Reduce(Reduce::ExpSumRest, _));
+        let parts: &[Part] = match kernel {
+            Kernel::RowResident { .. } if reduces.iter().any(sums) => &[Part::Top, Part::Rest],
+            Kernel::Row if !reduces.is_empty() && reduces.iter().all(sums) => &[Part::Blocks, Part::Refined],
+            _ => &[Part::Whole],
+        };
+        for &part in parts {
+            all.push(Trip { index: all.len(), stage, part, states: State::all(program, reduces, part) });
+        }
+    }
+    all
+}
+
+/// Whether a NaN of `input` makes `id` NaN, by sums and products alone.
+fn carries(program: &Program, id: NodeId, input: NodeId) -> bool {
+    match *program.node(id) {
+        _ if id == input => true,
+        Node::Op(Op::Neg | Op::Add | Op::Sub | Op::Mul, _) => {
+            program.node(id).operands().any(|operand| carries(program, operand, input))
+        }
+        _ => false,
+    }
+}
+
+pub(super) struct Row<'f, 'a> {
+    frame: &'f Frame<'a>,
+    /// For windows that reach past an end of the row.
+    ends: &'f Frame<'a>,
+    /// All nodes of the pass, operands first.
+    nodes: Vec<NodeId>,
+    /// Stages before a node's value is known.
+    depth: HashMap<NodeId, usize>,
+    /// Indices of the inputs that are read at every column, loaded in `fetch`.
+    fetched: Vec<usize>,
+    trips: Vec<Trip>,
+    /// Whether the kernel takes whole rows.
+    is_whole: bool,
+    /// Whether rows are streamed.
+    streams: bool,
+    /// Whether sums of exponentials find NaN. States that leave the kernel hold the bits that were seen, always.
+    carries_nan: bool,
+}
+
+impl<'f, 'a> Row<'f, 'a> {
+    pub fn new(frame: &'f Frame<'a>, ends: &'f Frame<'a>, kernel: Kernel) -> Row<'f, 'a> {
+        let program = frame.program;
+        let nodes = program.within(frame.pass, &roots(program, frame.pass));
+        let mut depth: HashMap<NodeId, usize> = HashMap::new();
+        for &id in &nodes {
+            let node = program.node(id);
+            let listed = |id: NodeId| frame.pass.stages.iter().position(|s| s.reduces.contains(&id));
+            let saved = frame.pass.known.as_ref().is_some_and(|known| known.nodes.contains(&id));
+            let known = match node {
+                Node::SumOver(..) => 0,
+                Node::Reduce(..) if saved => 0,
+                Node::Reduce(..) => {
+                    let partner = program.online_partner(id).filter(|p| listed(*p).is_some());
+                    1 + listed(partner.unwrap_or(id)).expect("a reduction of the pass has a stage")
+                }
+                _ => node.operands().map(|o| depth[&o]).max().unwrap_or(0),
+            };
+            depth.insert(id, known);
+        }
+        let fetched = visited_inputs(program, frame.pass);
+        let trips = trips(program, frame.pass, kernel);
+        let is_whole = matches!(kernel, Kernel::Row | Kernel::RowResident { .. });
+        let carries_nan = frame.carries_nan && is_whole;
+        Row { frame, ends, nodes, depth, fetched, trips, is_whole, streams: kernel == Kernel::Row, carries_nan }
+    }
+
+    fn is_row(&self, id: NodeId) -> bool {
+        let program = self.frame.program;
+        matches!(program.scope(id), Scope::Row | Scope::Group) && !is_literal(program.node(id))
+    }
+
+    fn is_element(&self, id: NodeId) -> bool {
+        self.frame.program.scope(id).has_columns()
+    }
+
+    fn row_nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes.iter().copied().filter(|&id| self.is_row(id))
+    }
+
+    /// Tensors whose address at the row's first column is kept: fetched inputs, outputs, and the tensor that defines
+    /// vector alignment.
+    fn based(&self) -> Vec<Slot> {
+        let inputs = self.fetched.iter().map(|&input| Slot::Input(input));
+        let outputs = self.frame.pass.outputs.iter().map(|&output| Slot::Output(output));
+        let mut based: Vec<Slot> = inputs.chain(outputs).collect();
+        // That tensor may be an input that only gathers read.
+        let aligned = self.frame.variant.aligned_to.map(|tensor| self.frame.slots[tensor]);
+        based.extend(aligned.filter(|slot| !based.contains(slot)));
+        based
+    }
+
+    fn base_name(&self, slot: Slot) -> String {
+        format!("r.base{}", self.frame.tensor(slot))
+    }
+
+    pub fn begin_text(&self) -> String {
+        let (frame, program) = (self.frame, self.frame.program);
+        let outer: Vec<NodeId> = self.nodes.iter().copied().filter(|&id| is_outer(program, id)).collect();
+        let poisons = 0..frame.pass.poison.len();
+        let mut fields: Vec<(String, String)> = poisons.clone().map(|k| (bits(k), "u32".to_owned())).collect();
+        let value = |id: NodeId| (format!("n{}", id.0), scalar_type(program.kind(id)).to_owned());
+        fields.extend(outer.iter().copied().map(value));
+        fields.extend(self.row_nodes().map(value));
+        fields.extend(self.trips.iter().flat_map(|trip| trip.states.iter().flat_map(State::row_fields)));
+        fields.extend(self.based().into_iter().map(|slot| (format!("base{}", frame.tensor(slot)), "u32".to_owned())));
+        fields.extend(["row", "early"].map(|name| (name.to_owned(), "u32".to_owned())));
+        let mut text = structure("RowValues", &fields);
+        text.push_str(&self.windows_text());
+        let unseen: String = poisons.map(|k| format!("    r.{} = 0u;\n", bits(k))).collect();
+        let code = outer_code(program, &outer, "r", &|id| looking_at(frame.pass, LookKind::Value, id));
+        put!(text, "fn outer_begin() -> RowValues {{\n    var r: RowValues;\n{unseen}{code}    return r;\n}}\n");
+        text.push_str("fn row_begin(outer: RowValues, row: u32) -> RowValues {\n    var r = outer;\n");
+        text.push_str(&frame.coordinates("row"));
+        for slot in self.based() {
+            putln!(text, "    {} = {};", self.base_name(slot), frame.base(slot));
+        }
+        text.push_str("    r.row = shape.first_item + row;\n");
+        if let Some(tensor) = frame.variant.aligned_to {
+            putln!(text, "    r.early = r.base{tensor} % WIDTH;");
+        }
+        text.push_str(&self.row_lets(0));
+        for (k, saved) in (0..frame.pass.poison.len()).filter_map(|k| Some((k, frame.known_bits(k, "r.row")?))) {
+            putln!(text, "    r.{0} = max(r.{0}, {saved});", bits(k));
+        }
+        text.push_str(&self.clear_text(0));
+        text.push_str("    return r;\n}\n");
+        text.push_str(&if frame.is_paired() { self.fetch_pair() } else { self.fetch_window() });
+        text.push_str(&self.fetch_end());
+        text
+    }
+
+    /// `Window`, the bits of the inputs in one window; `Fetched`, what a lane's step loads, of one window or two; and the
+    /// function from this to that. 16-bit elements stay packed until they are used: rows are held so.
+    fn windows_text(&self) -> String {
+        let frame = self.frame;
+        let u = if frame.width == 4 { "U4" } else { "U" };
+        let of = |ty: &dyn Fn(Slot) -> &'static str| {
+            let none = [("none".to_owned(), "u32".to_owned())];
+            let inputs = self.fetched.iter().map(|&input| (format!("x{input}"), ty(Slot::Input(input)).to_owned()));
+            none.into_iter().chain(inputs).collect::<Vec<_>>()
+        };
+        let mut text = structure("Window", &of(&|_| u));
+        if frame.is_paired() {
+            text.push_str("struct Fetched {\n    a: Window,\n    b: Window,\n}\n");
+            return text;
+        }
+        text.push_str(&structure("Fetched", &of(&|slot| frame.raw_type(slot))));
+        text.push_str("fn window(fetched: Fetched) -> Window {\n    var f: Window;\n");
+        for &input in &self.fetched {
+            let bits = frame.widen_raw(Slot::Input(input), &format!("fetched.x{input}"));
+            putln!(text, "    f.x{input} = {bits};");
+        }
+        text.push_str("    return f;\n}\n");
+        text
+    }
+
+    /// How a function of one window names its inputs: as they are fetched, if a step has one window, or as a window.
+    fn argument(&self, frame: &Frame<'_>) -> &'static str {
+        if self.takes_window(frame) { "f: Window" } else { "fetched: Fetched" }
+    }
+
+    /// The window of that argument, `f`.
+    fn unpack(&self, frame: &Frame<'_>) -> &'static str {
+        if self.takes_window(frame) { "" } else { "    let f = window(fetched);\n" }
+    }
+
+    /// Whether a function is called with a window: one of two, or one at an end of a row.
+    fn takes_window(&self, frame: &Frame<'_>) -> bool {
+        frame.is_paired() || std::ptr::eq(frame, self.ends)
+    }
+
+    fn fetch_window(&self) -> String {
+        let mut text = "fn fetch(r: RowValues, col: u32) -> Fetched {\n    var f: Fetched;\n".to_owned();
+        for &input in &self.fetched {
+            let slot = Slot::Input(input);
+            let raw = self.frame.load_raw(slot, &self.base_name(slot), "col");
+            putln!(text, "    f.x{input} = {raw};");
+        }
+        text.push_str("    return f;\n}\n");
+        text
+    }
+
+    fn fetch_end(&self) -> String {
+        if !self.ends.has_ends() {
+            return "fn fetch_end(r: RowValues, col: u32) -> Window { return Window(); }\n".to_owned();
+        }
+        let mut text = "fn fetch_end(r: RowValues, col: u32) -> Window {\n    var f: Window;\n".to_owned();
+        for &input in &self.fetched {
+            let slot = Slot::Input(input);
+            let bits = self.ends.load(slot, &self.base_name(slot), "col");
+            putln!(text, "    f.x{input} = {bits};");
+        }
+        text.push_str("    return f;\n}\n");
+        text
+    }
+
+    fn fetch_pair(&self) -> String {
+        let mut text = "fn fetch(r: RowValues, col: u32) -> Fetched {\n    var f: Fetched;\n".to_owned();
+        for &input in &self.fetched {
+            let slot = Slot::Input(input);
+            let (before, [a, b]) = self.frame.load_pair(slot, &self.base_name(slot), "col");
+            putln!(text, "{before}    f.a.x{input} = {a};\n    f.b.x{input} = {b};");
+        }
+        text.push_str("    return f;\n}\n");
+        text
+    }
+
+    /// Row values that are known after `depth` stages.
+    fn row_lets(&self, depth: usize) -> String {
+        let program = self.frame.program;
+        let mut text = String::new();
+        for id in self.row_nodes().filter(|id| self.depth[id] == depth) {
+            let n = id.0;
+            match *program.node(id) {
+                Node::Op(op, _) => {
+                    let operands: Vec<NodeId> = program.node(id).operands().collect();
+                    let value = op_text(program, op, &operands, 1, &|id| outer_value(program, id, "r"));
+                    putln!(text, "    r.n{n} = {value};");
+                }
+                Node::Input(input) => {
+                    let slot = Slot::Input(input as usize);
+                    let bits = self.frame.load_one(slot, &self.frame.base(slot));
+                    match program.kind(id) {
+                        Kind::Int => putln!(text, "    r.n{n} = {bits};"),
+                        _ => self.row_float(&mut text, id, &bits),
+                    }
+                }
+                Node::SumOver(..) => self.row_float(&mut text, id, &group_load(self.frame, id, "r.row")),
+                Node::At(x, label) => {
+                    let label = outer_value(program, label, "r");
+                    text.push_str(&gather(self.frame, id, x, &label));
+                    putln!(text, "    r.n{n} = e{n};");
+                    self.look_at_gather(&mut text, id, x, &label);
+                }
+                Node::Reduce(..) if depth == 0 => putln!(text, "    r.n{n} = {};", self.frame.known_value(id, "r.row")),
+                Node::Reduce(..) => {} // set where its stage ends
+                ref other => unreachable!("row values hold no {other:?}"),
+            }
+        }
+        text.push_str(&self.reports(depth));
+        text
+    }
+
+    /// Whether elements are gathered at labels that are known after `stages` stages.
+    fn gathers_after(&self, stages: usize) -> bool {
+        let program = self.frame.program;
+        let gathers = |id: NodeId| match *program.node(id) {
+            Node::At(x, _) => *program.node(x) != Node::ColIndex,
+            _ => false,
+        };
+        self.row_nodes().any(|id| self.depth[&id] == stages && gathers(id))
+    }
+
+    fn row_float(&self, text: &mut String, id: NodeId, loaded: &str) {
+        let n = id.0;
+        putln!(text, "    let b{n} = {loaded};");
+        for poison in looking_at(self.frame.pass, LookKind::Value, id) {
+            let bits = bits(poison);
+            putln!(text, "    r.{bits} = max(r.{bits}, b{n} & MAGNITUDE);");
+        }
+        putln!(text, "    r.n{n} = bitcast<f32>(b{n});");
+    }
+
+    /// Looks at a gathered value where its label is in range, and at the label itself.
+    fn look_at_gather(&self, text: &mut String, id: NodeId, x: NodeId, label: &str) {
+        let (program, pass) = (self.frame.program, self.frame.pass);
+        let n = id.0;
+        let is_value = matches!(program.node(x), Node::Input(_)) && program.kind(x) == Kind::Float;
+        for k in 0..pass.poison.len() {
+            let of = |kind: LookKind| looking_at(pass, kind, id).contains(&k);
+            let (value, checked) = (is_value && of(LookKind::Value), of(LookKind::Label));
+            let seen = if value { format!("b{n} & MAGNITUDE") } else { "0u".to_owned() };
+            let bad = if checked { "NAN_BITS" } else { "0u" };
+            if value || checked {
+                let bits = bits(k);
+                putln!(text, "    r.{bits} = max(r.{bits}, select({seen}, {bad}, {}));", is_bad(label));
+            }
+        }
+    }
+
+    /// Reports labels out of range. `depth` is the stages before both the label and its condition are known.
+    fn reports(&self, depth: usize) -> String {
+        let program = self.frame.program;
+        let mut text = String::new();
+        for (label, row) in labels(program, self.frame.pass) {
+            let known = |id: NodeId| self.depth.get(&id).copied().unwrap_or(0);
+            if row.map_or(0, known).max(known(label)) == depth {
+                let counts = row.map_or(String::new(), |row| format!(" && {}", outer_value(program, row, "r")));
+                let bad = is_bad(&outer_value(program, label, "r"));
+                putln!(text, "    if ({bad}{counts}) {{ atomicMin(&scalars.bad_row, r.row); }}");
+            }
+        }
+        text
+    }
+
+    /// After the last stage: clears each poison whose row condition does not hold.
+    fn clear_text(&self, stages_done: usize) -> String {
+        let (program, pass) = (self.frame.program, self.frame.pass);
+        let mut text = String::new();
+        for (k, poison) in pass.poison.iter().enumerate().filter(|_| stages_done == pass.stages.len()) {
+            if let Some(row) = poison.row {
+                let bits = bits(k);
+                putln!(text, "    r.{bits} = select(0u, r.{bits}, {});", outer_value(program, row, "r"));
+            }
+        }
+        text
+    }
+
+    /// Element nodes needed for the roots, operands first.
+    pub fn element_nodes(&self, roots: &[NodeId]) -> Vec<NodeId> {
+        let program = self.frame.program;
+        let below = program.below(roots, |id| !self.is_element(id) || matches!(program.node(id), Node::SumOver(..)));
+        below.into_iter().filter(|&id| self.is_element(id)).collect()
+    }
+
+    /// `let`s of element nodes.
+    pub fn element_lets(&self, nodes: &[NodeId]) -> String {
+        let (frame, program) = (self.frame, self.frame.program);
+        let f = if frame.width == 4 { "F4" } else { "F" };
+        let here = |id: NodeId| self.is_element(id);
+        let emit = Emit { frame, width: frame.width, outer: "r", here: &here };
+        emit.lets(nodes, &|id| match *program.node(id) {
+            Node::Input(input) if program.kind(id) == Kind::Float => {
+                format!("    let e{} = bitcast<{f}>(f.x{input});\n", id.0)
+            }
+            Node::Input(input) => format!("    let e{} = f.x{input};\n", id.0),
+            Node::ColIndex => format!("    let e{} = {};\n", id.0, frame.col_index()),
+            Node::SumOver(Scope::Column, _) => {
+                let bits = frame.load_column_sum(id);
+                format!("    let b{0} = {bits};\n    let e{0} = bitcast<{f}>(b{0});\n", id.0)
+            }
+            ref other => unreachable!("element values hold no {other:?}"),
+        })
+    }
+
+    /// The bits that a look sees in an element; 0 where its condition does not hold.
+    pub fn look(&self, look: &Look) -> String {
+        let program = self.frame.program;
+        let u = if self.frame.width == 4 { "U4" } else { "U" };
+        let seen = match *program.node(look.node) {
+            Node::Input(input) if is_of_columns(program, look.node) => format!("f.x{input} & {u}(MAGNITUDE)"),
+            Node::SumOver(Scope::Column, _) => format!("b{} & {u}(MAGNITUDE)", look.node.0),
+            _ => format!("{u}({})", bits_of_value(&outer_value(program, look.node, "r"))),
+        };
+        let conditions = [look.row, look.element].into_iter().flatten().map(|id| self.element_value(id));
+        match conditions.reduce(|a, b| format!("({a} & {b})")) {
+            Some(condition) => format!("select({u}(0u), {seen}, {condition})"),
+            None => seen,
+        }
+    }
+
+    pub fn element_value(&self, id: NodeId) -> String {
+        let here = |id: NodeId| self.is_element(id);
+        Emit { frame: self.frame, width: self.frame.width, outer: "r", here: &here }.value(id)
+    }
+}
