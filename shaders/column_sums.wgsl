@@ -17,9 +17,10 @@ const WIDTH: u32 = 1u;
 struct RowValues { bits: u32, row: u32, base0: u32 }
 struct Fetched { x0: u32 }
 fn outer_begin() -> RowValues { return RowValues(0u, 0u, 0u); }
-fn row_begin(outer: RowValues, row: u32) -> RowValues {
+fn row_place(outer: RowValues, row: u32) -> RowValues {
     return RowValues(outer.bits, shape.first_item + row, row * shape.cols);
 }
+fn row_values(r: RowValues) -> RowValues { return r; }
 fn fetch(r: RowValues, col: u32) -> Fetched { return Fetched(input0[r.base0 + col]); }
 // hook end
 
@@ -69,7 +70,7 @@ fn main(
             }
             let stop = min(end, run + RUN * DOWN);
             for (var row = run; row < stop; row += DOWN) {
-                let r = row_begin(outer, row);
+                let r = row_values(row_place(outer, row));
                 for (var k = 0u; k < EACH; k++) {
                     let col = begin + k * ACROSS;
                     if (col < shape.cols) {

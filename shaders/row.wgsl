@@ -21,10 +21,12 @@ fn main(
     for (var first = group.x * ROWS; first < rows; first += groups.x * ROWS) {
         let row = row_of(first, thread, rows);
         let live = is_live(first, thread, rows);
-        // Phase 1: what the row knows before its elements, labels and gathers included.
-        var r = row_begin(outer, row);
+        // Phase 1: the row's own values, unless the first stage can do without.
+        var r = row_place(outer, row);
+        if (!LATE) {
+            r = row_values(r);
+        }
         let begin = first_whole(r) + lane * WIDTH;
-        storageBarrier(); // gathered before another lane stores a gradient in place
         // Phase 2: stages.
         // repeat begin: stage
         var stage0 = stage0_run(r, begin, last);
@@ -34,9 +36,15 @@ fn main(
                 stage0 = stage0_end(stage0, r, fetch_end(r, col), col);
             }
         }
+        if (LATE && STAGE0_INDEX == 0u) {
+            r = row_values(r);
+        }
         let stage0_mine = stage0_narrow(stage0);
         r = stage0_finish(stage0_kept(r, stage0), stage0_mine, stage0_gather(stage0_mine, thread));
         // repeat end
+        if (IN_PLACE) {
+            storageBarrier(); // gathered before another lane stores a gradient in place
+        }
         // Phase 3: outputs.
         if (live) {
             if (is_constant(r)) {

@@ -26,9 +26,14 @@ struct Window { x0: u32 }
 struct Fetched { x0: u32 }
 fn window(fetched: Fetched) -> Window { return Window(fetched.x0); }
 fn outer_begin() -> RowValues { return RowValues(0u, 0u, 0u, 0u, 0.0); }
-fn row_begin(outer: RowValues, row: u32) -> RowValues {
+fn row_place(outer: RowValues, row: u32) -> RowValues {
     return RowValues(outer.bits, shape.first_item + row, row * shape.cols, 0u, 0.0);
 }
+// What the row knows before its elements, labels and gathers included.
+fn row_values(r: RowValues) -> RowValues { return r; }
+// Whether a gradient is stored over an input, and whether the first stage needs none of the row's values.
+const IN_PLACE: bool = false;
+const LATE: bool = false;
 fn fetch(r: RowValues, col: u32) -> Fetched { return Fetched(input0[r.base0 + col]); }
 fn fetch_end(r: RowValues, col: u32) -> Window { return window(fetch(r, col)); }
 // hook end
@@ -82,6 +87,11 @@ fn write_row(r: RowValues) {
     work[r.row] = store_bits(r.sum, r.bits > INF_BITS);
 }
 // hook end
+
+// A row before its elements.
+fn row_begin(outer: RowValues, row: u32) -> RowValues {
+    return row_values(row_place(outer, row));
+}
 
 // Steps of a lane whose terms are added by themselves first: sums of long runs would lose digits.
 const RUN: u32 = 32u;

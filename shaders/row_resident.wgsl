@@ -22,8 +22,8 @@ fn main(
     for (var first = group.x * ROWS; first < rows; first += groups.x * ROWS) {
         let row = row_of(first, thread, rows);
         let live = is_live(first, thread, rows);
-        // Phase 1: the row's own values, and its elements.
-        var r = row_begin(outer, row);
+        // Phase 1: its elements, and, while these are loaded, the row's own values.
+        var r = row_place(outer, row);
         let begin = first_whole(r);
         var held: array<Fetched, TRIPS>;
         for (var trip = 0u; trip < TRIPS; trip++) {
@@ -32,7 +32,10 @@ fn main(
                 held[trip] = fetch(r, col);
             }
         }
-        storageBarrier(); // gathered before another lane stores a gradient in place
+        r = row_values(r);
+        if (IN_PLACE) {
+            storageBarrier(); // gathered before another lane stores a gradient in place
+        }
         // Phase 2: stages.
         // repeat begin: stage
         var stage0 = stage0_identity();

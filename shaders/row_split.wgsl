@@ -65,7 +65,9 @@ fn main(
         // repeat end
         // Phase 3: outputs of this chunk.
         if (PHASE == STAGES) {
-            storageBarrier(); // gathered before another lane stores a gradient in place
+            if (IN_PLACE) {
+                storageBarrier(); // gathered before another lane stores a gradient in place
+            }
             if (ELEMENTS) {
                 if (is_constant(r)) {
                     for (var col = whole; i32(col + WIDTH) <= stop; col += WG * WIDTH) {

@@ -9,11 +9,11 @@ use super::elementwise::gather;
 use super::emit::{Emit, group_load, is_literal, is_outer, op_text, outer_code, outer_value, params};
 use super::poison::{bits, bits_of_value, is_bad, is_of_columns, labels, looking_at};
 use super::state::{Part, State};
-use super::{KernelSource, Slot, Variant, scalar_type, state_words, structure, title};
+use super::{KernelSource, Mode, Slot, Variant, scalar_type, state_words, structure, title};
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::expr::op::{Kind, Op};
 use crate::expr::{Node, NodeId, Reduce};
-use crate::lower::{Look, LookKind, Pass, Program, Stage};
+use crate::lower::{Look, LookKind, LookPlace, Pass, Program, Stage};
 use crate::schedule::{Kernel, PassSchedule, roots, visited_inputs};
 use crate::shape::Scope;
 use crate::text::{put, putln};
@@ -205,7 +205,7 @@ impl<'f, 'a> Row<'f, 'a> {
         let unseen: String = poisons.map(|k| format!("    r.{} = 0u;\n", bits(k))).collect();
         let code = outer_code(program, &outer, "r", &|id| looking_at(frame.pass, LookKind::Value, id));
         put!(text, "fn outer_begin() -> RowValues {{\n    var r: RowValues;\n{unseen}{code}    return r;\n}}\n");
-        text.push_str("fn row_begin(outer: RowValues, row: u32) -> RowValues {\n    var r = outer;\n");
+        text.push_str("fn row_place(outer: RowValues, row: u32) -> RowValues {\n    var r = outer;\n");
         text.push_str(&frame.coordinates("row"));
         for slot in self.based() {
             putln!(text, "    {} = {};", self.base_name(slot), frame.base(slot));
@@ -214,12 +214,16 @@ impl<'f, 'a> Row<'f, 'a> {
         if let Some(tensor) = frame.variant.aligned_to {
             putln!(text, "    r.early = r.base{tensor} % WIDTH;");
         }
+        text.push_str("    return r;\n}\nfn row_values(before: RowValues) -> RowValues {\n    var r = before;\n");
+        text.push_str(&frame.coordinates("(r.row - shape.first_item)"));
         text.push_str(&self.row_lets(0));
         for (k, saved) in (0..frame.pass.poison.len()).filter_map(|k| Some((k, frame.known_bits(k, "r.row")?))) {
             putln!(text, "    r.{0} = max(r.{0}, {saved});", bits(k));
         }
         text.push_str(&self.clear_text(0));
         text.push_str("    return r;\n}\n");
+        let in_place = frame.variant.modes.iter().any(|mode| matches!(mode, Mode::InPlace(_)));
+        putln!(text, "const IN_PLACE: bool = {in_place};\nconst LATE: bool = {};", self.is_late());
         text.push_str(&if frame.is_paired() { self.fetch_pair() } else { self.fetch_window() });
         text.push_str(&self.fetch_end());
         text
@@ -400,6 +404,16 @@ impl<'f, 'a> Row<'f, 'a> {
             }
         }
         text
+    }
+
+    /// Whether the first trip over the elements needs none of the row's values: then its loads need not wait for those of
+    /// labels and gathers.
+    fn is_late(&self) -> bool {
+        let Some(first) = self.trips.first() else { return false };
+        let poison = self.frame.pass.poison.iter();
+        let looked = poison.flat_map(|poison| poison.at(LookPlace::Stage(first.stage))).flat_map(Look::nodes);
+        let roots: Vec<NodeId> = first.states.iter().map(|state| state.operand).chain(looked).collect();
+        self.streams && !self.frame.program.within(self.frame.pass, &roots).into_iter().any(|id| self.is_row(id))
     }
 
     /// Element nodes needed for the roots, operands first.

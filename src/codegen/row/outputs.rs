@@ -68,7 +68,12 @@ impl Row<'_, '_> {
     /// The condition of the row under which all element outputs are other than 0, if they have one in common; and what
     /// each is where it holds.
     fn counted(&self) -> Option<(NodeId, Vec<NodeId>)> {
-        let program = self.frame.program;
+        let (program, pass) = (self.frame.program, self.frame.pass);
+        // A poison is stronger than a condition, which may be false for NaN.
+        let poisons = poisons_of_outputs(pass, &self.element_outputs());
+        if self.is_poisoned_by_row().is_none() && poisons.iter().any(|set| !set.is_empty()) {
+            return None;
+        }
         let mut all = Vec::new();
         for output in self.element_outputs() {
             let Node::Op(Op::Select, [condition, value, other]) = *program.node(program.outputs[output].node) else {
