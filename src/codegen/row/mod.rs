@@ -17,7 +17,7 @@ use crate::lower::{Look, LookKind, LookPlace, Pass, Program, Stage};
 use crate::schedule::{Kernel, PassSchedule, roots, visited_inputs};
 use crate::shape::Scope;
 use crate::text::{put, putln};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 pub(super) fn kernel(
     program: &Program,
@@ -125,6 +125,8 @@ pub(super) struct Row<'f, 'a> {
     /// Indices of the inputs that are read at every column, loaded in `fetch`.
     fetched: Vec<usize>,
     trips: Vec<Trip>,
+    /// Operations on row values that only what is written once a row needs: the lane that writes it makes them.
+    last: HashSet<NodeId>,
     /// Whether the kernel takes whole rows.
     is_whole: bool,
     /// Whether rows are streamed.
@@ -157,7 +159,14 @@ impl<'f, 'a> Row<'f, 'a> {
         let trips = trips(program, frame.pass, kernel);
         let is_whole = matches!(kernel, Kernel::Row | Kernel::RowResident { .. });
         let carries_nan = frame.carries_nan && is_whole;
-        Row { frame, ends, nodes, depth, fetched, trips, is_whole, streams: kernel == Kernel::Row, carries_nan }
+        let streams = kernel == Kernel::Row;
+        let last = HashSet::new();
+        let mut row = Row { frame, ends, nodes, depth, fetched, trips, last, is_whole, streams, carries_nan };
+        // Sums by column take their terms from the row's values.
+        if !matches!(kernel, Kernel::ColumnSums { .. }) {
+            row.last = row.last_values();
+        }
+        row
     }
 
     fn is_row(&self, id: NodeId) -> bool {
@@ -309,7 +318,7 @@ impl<'f, 'a> Row<'f, 'a> {
     fn row_lets(&self, depth: usize) -> String {
         let program = self.frame.program;
         let mut text = String::new();
-        for id in self.row_nodes().filter(|id| self.depth[id] == depth) {
+        for id in self.row_nodes().filter(|id| self.depth[id] == depth && !self.last.contains(id)) {
             let n = id.0;
             match *program.node(id) {
                 Node::Op(op, _) => {
@@ -402,6 +411,40 @@ impl<'f, 'a> Row<'f, 'a> {
                 let bits = bits(k);
                 putln!(text, "    r.{bits} = select(0u, r.{bits}, {});", outer_value(program, row, "r"));
             }
+        }
+        text
+    }
+
+    /// The operations on row values that elements, stages, conditions and labels do without.
+    fn last_values(&self) -> HashSet<NodeId> {
+        let (program, pass) = (self.frame.program, self.frame.pass);
+        let is_op = |id: &NodeId| matches!(program.node(*id), Node::Op(..));
+        let mut roots: Vec<NodeId> = self.nodes.iter().copied().filter(|id| !is_op(id)).collect();
+        // Gathers and reductions come with their operands.
+        let elements = pass.outputs.iter().map(|&output| &program.outputs[output]);
+        let elements = elements.filter(|output| output.scope == Scope::Element);
+        let by_itself = self.is_written_at_label();
+        let at_label = |at: Option<(NodeId, NodeId)>| {
+            at.map_or([None; 2], |(label, there)| [Some(label), (!by_itself).then_some(there)])
+        };
+        roots.extend(elements.flat_map(|o| [Some(o.node)].into_iter().chain(at_label(o.at_label))).flatten());
+        roots.extend(pass.poison.iter().flat_map(|poison| [poison.row, poison.gate]).flatten());
+        roots.extend(pass.poison.iter().flat_map(|poison| &poison.looks).flat_map(|placed| placed.look.nodes()));
+        roots.extend(labels(program, pass).into_iter().flat_map(|(label, row)| [Some(label), row]).flatten());
+        roots.extend(pass.stages.iter().flat_map(|stage| &stage.reduces).copied());
+        let needed: HashSet<NodeId> = program.within(pass, &roots).into_iter().collect();
+        self.row_nodes().filter(|id| is_op(id) && !needed.contains(id)).collect()
+    }
+
+    /// These operations, for what is written once a row.
+    fn last_lets(&self) -> String {
+        let program = self.frame.program;
+        let mut text = String::new();
+        for id in self.row_nodes().filter(|id| self.last.contains(id)) {
+            let Node::Op(op, _) = *program.node(id) else { unreachable!("only operations come last") };
+            let operands: Vec<NodeId> = program.node(id).operands().collect();
+            let value = op_text(program, op, &operands, 1, &|id| outer_value(program, id, "r"));
+            putln!(text, "    r.n{} = {value};", id.0);
         }
         text
     }

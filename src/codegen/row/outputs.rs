@@ -31,7 +31,8 @@ impl Row<'_, '_> {
         });
         text.push_str(&self.constant_text());
         text.push_str(&self.label_text());
-        text.push_str("fn write_row(r: RowValues) {\n");
+        text.push_str("fn write_row(before: RowValues) {\n    var r = before;\n");
+        text.push_str(&self.last_lets());
         for (k, total) in frame.pass.totals.iter().enumerate() {
             let operand = program.node(*total).operands().next().expect("a sum has an operand");
             let value = outer_value(program, operand, "r");
@@ -141,6 +142,11 @@ impl Row<'_, '_> {
         (is_written && is_alone && fits).then_some((output, label, there))
     }
 
+    /// Whether the element at the label is written after its row wherever it is.
+    pub(super) fn is_written_at_label(&self) -> bool {
+        self.written_at_label().is_some() && !self.ends.has_ends()
+    }
+
     /// `label_col`, the column that is written by itself, and `write_label`, which writes it.
     fn label_text(&self) -> String {
         let (frame, program) = (self.frame, self.frame.program);
@@ -152,7 +158,9 @@ impl Row<'_, '_> {
         let (label, there) = (outer_value(program, label, "r"), outer_value(program, there, "r"));
         let address = format!("({} + {label})", self.base_name(Slot::Output(output)));
         format!(
-            "fn label_col(r: RowValues) -> u32 {{ return {label}; }}\nfn write_label(r: RowValues) {{\n{}}}\n",
+            "fn label_col(r: RowValues) -> u32 {{ return {label}; }}\nfn write_label(before: RowValues) {{\n    \
+             var r = before;\n{}{}}}\n",
+            self.last_lets(),
             frame.store_one(output, &address, &there)
         )
     }
