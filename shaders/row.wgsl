@@ -52,18 +52,24 @@ fn main(
                     write_constant(r, col);
                 }
             } else {
-                var col = begin;
-                for (; i32(col + (AHEAD - 1u) * LANES * WIDTH) <= last; col += AHEAD * LANES * WIDTH) {
+                // From the last step to the first: caches hold the row's end still.
+                let step = LANES * WIDTH;
+                var left = 0u;
+                if (i32(begin) <= last) {
+                    left = u32(last - i32(begin)) / step + 1u;
+                }
+                for (; left % AHEAD != 0u; left--) {
+                    let col = begin + (left - 1u) * step;
+                    write_elements(r, fetch(r, col), col);
+                }
+                for (; left > 0u; left -= AHEAD) {
                     var held: array<Fetched, AHEAD>;
                     for (var k = 0u; k < AHEAD; k++) {
-                        held[k] = fetch(r, col + k * LANES * WIDTH);
+                        held[k] = fetch(r, begin + (left - AHEAD + k) * step);
                     }
                     for (var k = 0u; k < AHEAD; k++) {
-                        write_elements(r, held[k], col + k * LANES * WIDTH);
+                        write_elements(r, held[k], begin + (left - AHEAD + k) * step);
                     }
-                }
-                for (; i32(col) <= last; col += LANES * WIDTH) {
-                    write_elements(r, fetch(r, col), col);
                 }
             }
             if (has_label(r, first_whole(r), lane, last) && !is_constant(r)) {

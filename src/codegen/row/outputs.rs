@@ -80,8 +80,13 @@ impl Row<'_, '_> {
             let Node::Op(Op::Select, [condition, value, other]) = *program.node(program.outputs[output].node) else {
                 return None;
             };
-            let is_zero = matches!(*program.node(other), Node::Const(bits) if f64::from_bits(bits) == 0.0);
-            if !is_zero || self.is_element(condition) || !self.is_element(value) {
+            let is_zero = |id: NodeId| matches!(*program.node(id), Node::Const(bits) if f64::from_bits(bits) == 0.0);
+            // The label's element is 0 under the same condition.
+            let at_label = program.outputs[output].at_label.is_none_or(|(_, there)| match *program.node(there) {
+                Node::Op(Op::Select, [other_condition, _, other]) => other_condition == condition && is_zero(other),
+                _ => is_zero(there),
+            });
+            if !is_zero(other) || !at_label || self.is_element(condition) || !self.is_element(value) {
                 return None;
             }
             all.push((condition, value));
