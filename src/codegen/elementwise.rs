@@ -251,7 +251,7 @@ fn load(frame: &Frame<'_>, id: NodeId, fetched: &[usize], spelled: &dyn Fn(NodeI
             let slot = Slot::Input(input as usize);
             let bits = match fetched.contains(&(input as usize)) {
                 true => format!("x{input}"),
-                false => frame.load(slot, &frame.base(slot), col_of(frame)),
+                false => frame.taken(slot, frame.load(slot, &frame.base(slot), col_of(frame))),
             };
             match program.kind(id) {
                 Kind::Int => format!("    let e{n} = {bits};\n"),
@@ -259,7 +259,7 @@ fn load(frame: &Frame<'_>, id: NodeId, fetched: &[usize], spelled: &dyn Fn(NodeI
             }
         }
         Node::At(x, label) => gather(frame, id, x, &spelled(label)),
-        Node::SumOver(Scope::Group, _) => {
+        Node::SumOver(Scope::Group, _) | Node::GroupRows => {
             let load = group_load(frame, id, ITEM);
             format!("    let b{n} = {load};\n    let e{n} = bitcast<f32>(b{n});\n")
         }

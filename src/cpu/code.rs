@@ -36,6 +36,8 @@ pub enum Action<R> {
     Total(usize),
     /// The sum over the row's group of an earlier pass, by node.
     GroupSum(usize),
+    /// The number of rows of the row's group, of groups of unequal length.
+    GroupRows,
     /// The sum over the rows for the lane's column, of an earlier pass, by node.
     ColumnSum(usize),
     /// That at the column of a label, clamped.
@@ -71,6 +73,7 @@ impl<R: Copy> Action<R> {
             Action::Count(extent) => Action::Count(extent),
             Action::Total(node) => Action::Total(node),
             Action::GroupSum(node) => Action::GroupSum(node),
+            Action::GroupRows => Action::GroupRows,
             Action::ColumnSum(node) => Action::ColumnSum(node),
             Action::GatherColumnSum(node, label) => Action::GatherColumnSum(node, f(label)),
             Action::Load(input) => Action::Load(input),

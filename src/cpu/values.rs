@@ -123,6 +123,7 @@ impl<'p> Builder<'p> {
             Node::Const(bits) => self.add(Action::Float(bits)),
             Node::Int(value) => self.add(Action::Int(value)),
             Node::Bool(value) => self.add(Action::Bool(value)),
+            Node::GroupRows => self.add(Action::GroupRows),
             Node::Param(index) => self.add(Action::Param(index as usize)),
             Node::Count(extent) => self.add(Action::Count(extent)),
             Node::Input(input) => match at {
@@ -167,7 +168,7 @@ impl<'p> Builder<'p> {
             Action::Param(index) => (Level::Global, self.program.params[index].kind, 0),
             Action::Int(_) => (Level::Global, Kind::Int, 0),
             Action::Bool(_) => (Level::Global, Kind::Bool, 0),
-            Action::GroupSum(_) => (Level::Row, Kind::Float, 0),
+            Action::GroupSum(_) | Action::GroupRows => (Level::Row, Kind::Float, 0),
             Action::ColumnSum(_) => (of_columns, Kind::Float, 0),
             Action::GatherColumnSum(..) => (Level::Row, Kind::Float, depth),
             Action::Load(input) => {

@@ -52,7 +52,8 @@ impl Graph {
 
     /// A size as a number, known when the plan is bound.
     pub fn count(&self, extent: Extent) -> Expr<'_> {
-        self.add(Node::Count(extent))
+        let is_own = extent == Extent::GroupRows && self.has_ragged_groups();
+        self.add(if is_own { Node::GroupRows } else { Node::Count(extent) })
     }
 
     /// The element's column, an index.

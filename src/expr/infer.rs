@@ -16,6 +16,7 @@ pub(super) fn infer(
     let joined = node.operands().map(&scope).fold(Scope::Param, Scope::join);
     match *node {
         Node::Const(_) | Node::Count(_) => (Scope::Param, Kind::Float, None),
+        Node::GroupRows => (Scope::Group, Kind::Float, None),
         Node::Param(index) => (Scope::Param, params[index as usize].kind, None),
         Node::Int(_) => (Scope::Param, Kind::Int, None),
         Node::Bool(_) => (Scope::Param, Kind::Bool, None),

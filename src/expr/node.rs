@@ -12,7 +12,8 @@ pub enum Extent {
     Cols,
     /// Rows.
     Rows,
-    /// Rows per group.
+    /// Rows per group: one number, or where groups have unequal lengths, a value of scope
+    /// [`Group`](crate::Scope::Group).
     GroupRows,
     /// Groups.
     Groups,
@@ -74,6 +75,8 @@ pub enum Node {
     ColIndex,
     /// A size, as a number.
     Count(Extent),
+    /// Number of rows of the group, of groups of unequal length: it is known where their input is.
+    GroupRows,
     /// A scalar operation; unused operands are `NONE`.
     Op(Op, [NodeId; 3]),
     /// A reduction of the elements of a row.
@@ -102,7 +105,7 @@ impl Node {
         let none = NodeId::NONE;
         let all = match *self {
             Node::Const(_) | Node::Int(_) | Node::Bool(_) | Node::Param(_) | Node::Input(_) => [none; 3],
-            Node::ColIndex | Node::Count(_) => [none; 3],
+            Node::ColIndex | Node::Count(_) | Node::GroupRows => [none; 3],
             Node::Op(_, operands) => operands,
             Node::Reduce(_, x) | Node::SumOver(_, x) | Node::Softmax(x) => [x, none, none],
             Node::SoftmaxMinusOne(x) | Node::Detach(x) => [x, none, none],

@@ -32,6 +32,7 @@ pub(super) fn assign(
         passes: Vec::new(),
         outputs,
         looks: Looks::default(),
+        ragged: None,
         found_inf: false,
     };
     for id in order {

@@ -66,6 +66,7 @@ impl Problem {
             upstream: self.upstream,
             extras: self.outputs.extras.clone(),
             found_inf: self.outputs.found_inf,
+            groups: None,
         }
     }
 

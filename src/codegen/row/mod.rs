@@ -328,13 +328,15 @@ impl<'f, 'a> Row<'f, 'a> {
                 }
                 Node::Input(input) => {
                     let slot = Slot::Input(input as usize);
-                    let bits = self.frame.load_one(slot, &self.frame.base(slot));
+                    let bits = self.frame.taken(slot, self.frame.load_one(slot, &self.frame.base(slot)));
                     match program.kind(id) {
                         Kind::Int => putln!(text, "    r.n{n} = {bits};"),
                         _ => self.row_float(&mut text, id, &bits),
                     }
                 }
-                Node::SumOver(..) => self.row_float(&mut text, id, &group_load(self.frame, id, "r.row")),
+                Node::SumOver(..) | Node::GroupRows => {
+                    self.row_float(&mut text, id, &group_load(self.frame, id, "r.row"))
+                }
                 Node::At(x, label) => {
                     let label = outer_value(program, label, "r");
                     text.push_str(&gather(self.frame, id, x, &label));
