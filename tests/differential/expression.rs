@@ -41,6 +41,8 @@ pub enum Tree {
     /// The element's column as a number.
     Col,
     Count(Extent),
+    /// Number of rows of the group, of groups of unequal length.
+    GroupRows,
     Op(Op, Vec<Tree>),
     /// The first within the bounds that the others are.
     Clamp(Box<Tree>, Box<Tree>, Box<Tree>),
@@ -104,7 +106,7 @@ impl Tree {
     pub fn visit<'t>(&'t self, see: &mut dyn FnMut(Part<'t>)) {
         see(Part::Tree(self));
         match self {
-            Tree::Const(_) | Tree::Param(_) | Tree::Input(_) | Tree::Col | Tree::Count(_) => {}
+            Tree::Const(_) | Tree::Param(_) | Tree::Input(_) | Tree::Col | Tree::Count(_) | Tree::GroupRows => {}
             Tree::Op(_, operands) => operands.iter().for_each(|x| x.visit(see)),
             Tree::Powi(x, _) => x.visit(see),
             Tree::Clamp(x, low, high) => [x, low, high].into_iter().for_each(|x| x.visit(see)),
@@ -177,6 +179,7 @@ impl Tree {
             Tree::Const(_) | Tree::Param(_) | Tree::Count(_) => Scope::Param,
             Tree::Input(name) => INPUTS.iter().find(|i| i.0 == *name).map_or(Scope::Element, |i| i.1),
             Tree::Col => Scope::Column,
+            Tree::GroupRows => Scope::Group,
             Tree::Op(_, operands) => operands.iter().fold(Scope::Param, |scope, x| scope.join(x.scope())),
             Tree::Clamp(x, low, high) => join(&[x, low, high]),
             Tree::Powi(x, _) => x.scope(),
@@ -200,6 +203,7 @@ impl Tree {
             Tree::Input(name) => b.input(name),
             Tree::Col => graph.col_index().to_float(),
             Tree::Count(extent) => graph.count(*extent),
+            Tree::GroupRows => graph.count(Extent::GroupRows),
             Tree::Op(op, operands) => apply(*op, &operands.iter().map(|x| x.build(b)).collect::<Vec<_>>()),
             Tree::Clamp(x, low, high) => x.build(b).clamp(low.build(b), high.build(b)),
             Tree::Powi(x, n) => x.build(b).powi(*n),
@@ -228,6 +232,11 @@ impl Tree {
                 value.build(b).with_gradient(b.input(input), gradient.build(b))
             }
         }
+    }
+
+    /// Whether it has values of groups.
+    pub fn has_groups(&self) -> bool {
+        self.reads("g") || self.has(|tree| tree.scope() == Scope::Group)
     }
 
     /// The loss of this value.
@@ -353,6 +362,7 @@ impl fmt::Display for Tree {
             Tree::Const(value) => write!(f, "{value:?}"),
             Tree::Param(name) => write!(f, "{name}"),
             Tree::Input(name) => write!(f, "{name}"),
+            Tree::GroupRows => f.write_str("count(GroupRows)"),
             Tree::Col => f.write_str("col_index().to_float()"),
             Tree::Count(extent) => write!(f, "count({extent:?})"),
             Tree::Op(op @ (Op::Add | Op::Sub | Op::Mul | Op::Div), x) => {
