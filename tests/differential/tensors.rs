@@ -67,7 +67,7 @@ pub fn inputs(problem: &mut Problem, random: &mut Random) {
         let shape = match rule {
             ShapeRule::Broadcast if !must => broadcast(scope, &full, random),
             // One in a hundred is refused by both paths.
-            ShapeRule::Same if random.one_in(100) => broadcast(scope, &full, random),
+            ShapeRule::Same if !must && random.one_in(100) => broadcast(scope, &full, random),
             _ => full,
         };
         // Of more than one axis, Keras squeezes; of both inputs, one.
