@@ -139,13 +139,15 @@ impl PreparedLoss {
             (self.program, self.phasing.forward) = (program, Some(forward));
         } else {
             self.program = split_outputs(program, limits, &in_place)?;
-            let cols = self.extents(&self.planned_inputs())?.cols;
+            let Extents { rows, cols, .. } = self.extents(&self.planned_inputs())?;
             let by_column = self.program.passes.iter().any(|pass| pass.over == Over::RowsByColumn);
             if by_column {
                 self.program = run_stages_ahead(&self.program);
             }
             if by_column || cols >= LEAST_COLS && !self.phasing.column_range {
-                self.program = save_rows(&self.program);
+                // A quarter of the workspace; passes by column need all.
+                let most = self.limits.binding_bytes / 16 / rows.max(1);
+                self.program = save_rows(&self.program, if by_column { u64::MAX } else { most });
             }
         }
         check_in_place(&self.program, &in_place)
