@@ -182,7 +182,7 @@ impl<'a> Frame<'a> {
     }
 
     /// The variable that a tensor of groups, or of the columns in a pass over these, is indexed with.
-    fn own_index(&self, slot: Slot) -> Option<&'static str> {
+    pub fn own_index(&self, slot: Slot) -> Option<&'static str> {
         let scope = match slot {
             Slot::Input(input) => self.program.inputs[input].scope,
             Slot::Output(output) => self.program.outputs[output].scope,
@@ -193,28 +193,6 @@ impl<'a> Frame<'a> {
             Scope::Column if self.pass.over == Over::Columns => Some("column"),
             _ => None,
         }
-    }
-
-    /// The group of an item of the pass.
-    pub fn group(&self, item: &str) -> String {
-        match self.pass.over {
-            Over::Groups => item.to_owned(),
-            _ if self.program.ragged.is_some() => "group".to_owned(),
-            _ => format!("{item} / shape.group_rows"),
-        }
-    }
-
-    /// Bits that a row takes from its group: NaN for a row that is in none.
-    pub fn of_group(&self, bits: String) -> String {
-        match reads_row_groups(self.program, self.pass) {
-            true => format!("select({bits}, NAN_BITS, own_group >= shape.groups)"),
-            false => bits,
-        }
-    }
-
-    /// Loaded bits of a tensor: those of a group's tensor, as a row takes them.
-    pub fn taken(&self, slot: Slot, bits: String) -> String {
-        if self.own_index(slot) == Some("group") { self.of_group(bits) } else { bits }
     }
 
     /// The word of a sum over the rows for one column of the whole row: behind the sums over groups.

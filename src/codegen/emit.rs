@@ -76,7 +76,7 @@ pub(super) fn outer_code(
         let value = match *program.node(id) {
             Node::Param(index) => param(program, index),
             Node::Count(extent) => count(extent),
-            Node::Input(_) | Node::SumOver(..) => {
+            Node::Input(_) | Node::FoldOver(..) => {
                 let slot = slots.iter().position(|n| *n == id).expect("every scalar has a slot");
                 putln!(text, "    let b{} = scalars.values[{slot}];", id.0);
                 for poison in looking(id) {

@@ -1,11 +1,14 @@
 //! Groups of unequal length: where `work` holds their rows, and the hooks of `row_groups.wgsl` and `ragged_sums.wgsl`.
 
-use super::reduce::{combine_text, identity_text, step_text, struct_text};
+use super::access::Frame;
+use super::fold::folds;
+use super::reduce::{combine_text, identity_text, step_text, struct_text, sums_to};
 use super::{Binding, KernelSource, Slot, column_slots, group_slots};
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::expr::{Node, NodeId};
-use crate::lower::{Program, RaggedInput};
-use crate::shape::Ragged;
+use crate::lower::{Over, Program, RaggedInput};
+use crate::schedule::reads_row_groups;
+use crate::shape::{Ragged, Scope};
 use crate::text::{put, putln};
 use std::collections::BTreeMap;
 
@@ -51,6 +54,30 @@ pub(super) fn bad_row(program: &Program, row: &str) -> Option<String> {
     matches!(by, Some(Ragged::Ids { .. })).then(word)
 }
 
+impl Frame<'_> {
+    /// The group of an item of the pass.
+    pub fn group(&self, item: &str) -> String {
+        match self.pass.over {
+            Over::Groups => item.to_owned(),
+            _ if self.program.ragged.is_some() => "group".to_owned(),
+            _ => format!("{item} / shape.group_rows"),
+        }
+    }
+
+    /// Bits that a row takes from its group: NaN for a row that is in none.
+    pub fn of_group(&self, bits: String) -> String {
+        match reads_row_groups(self.program, self.pass) {
+            true => format!("select({bits}, NAN_BITS, own_group >= shape.groups)"),
+            false => bits,
+        }
+    }
+
+    /// Loaded bits of a tensor: those of a group's tensor, as a row takes them.
+    pub fn taken(&self, slot: Slot, bits: String) -> String {
+        if self.own_index(slot) == Some("group") { self.of_group(bits) } else { bits }
+    }
+}
+
 /// The kernel that finds the groups. `status` is the word of the scalars that notes a wrong index.
 pub fn row_groups(program: &Program, input: RaggedInput, status: u64, workgroup: u32) -> KernelSource {
     let is_ids = matches!(input.by, Ragged::Ids { .. });
@@ -82,7 +109,7 @@ pub fn row_groups(program: &Program, input: RaggedInput, status: u64, workgroup:
 
 /// The kernel that adds up the terms of the sums over groups of a pass, `lanes` invocations per group.
 pub fn ragged_sums(program: &Program, pass: usize, [workgroup, lanes]: [u32; 2], blocks: bool) -> KernelSource {
-    let sums = super::reduce::sums_to(program, pass, crate::shape::Scope::Group);
+    let sums = sums_to(program, pass, Scope::Group);
     let mut text = String::from(
         "@group(0) @binding(0) var<uniform> shape: Shape;\n\
          @group(0) @binding(1) var<uniform> span: Span;\n\
@@ -102,12 +129,13 @@ pub fn ragged_sums(program: &Program, pass: usize, [workgroup, lanes]: [u32; 2],
 
 fn sums_text(program: &Program, sums: &[NodeId]) -> String {
     let n = sums.len();
-    let mut text = struct_text(n) + &identity_text(n);
+    let folds = folds(program, sums);
+    let mut text = struct_text(n) + &identity_text(&folds);
     let term = |k: usize| format!("work[span.items_base + {k}u * span.count + i]");
-    text.push_str(&step_text("sums_step", n, &term, bad_row(program, "i")));
+    text.push_str(&step_text("sums_step", &folds, &term, bad_row(program, "i")));
     let block = |k: usize| format!("work[span.items_base + {n}u * span.count + {k}u * span.length + i]");
-    text.push_str(&step_text("blocks_step", n, &block, None));
-    text.push_str(&combine_text(n));
+    text.push_str(&step_text("blocks_step", &folds, &block, None));
+    text.push_str(&combine_text(&folds));
     text.push_str("fn sums_store(s: Sums, group: u32, count_bits: u32) {\n");
     for (k, id) in sums.iter().enumerate() {
         let slot = group_value(program, *id);

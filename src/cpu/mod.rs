@@ -299,9 +299,10 @@ impl<T: HostFloat> CpuPlan<T> {
         }
         for (store, terms) in code.stores.iter().filter(is_group).zip(&terms) {
             let Dest::GroupTerm(node) = store.dest else { unreachable!("only stores of group terms are left") };
-            let group = |terms: &[T]| terms.iter().map(|x| x.to()).sum();
+            let (fold, combine) = (store.fold, |a: f64, b: f64| store.fold.combine(a, b));
+            let group = |terms: &[T]| terms.iter().map(|x| x.to()).fold(fold.identity(), combine);
             sums.groups[node] = match data.1 {
-                Some(groups) => groups.sums(|row| terms[row].to()),
+                Some(groups) => groups.folds(fold.identity(), combine, |row| terms[row].to()),
                 None => terms.chunks(self.geometry.group_rows as usize).map(group).collect(),
             };
         }

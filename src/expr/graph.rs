@@ -251,7 +251,7 @@ impl Graph {
     /// per column.
     pub(crate) fn sums_columns(&self, roots: &[NodeId]) -> bool {
         self.reachable(roots).into_iter().any(|id| match self.node(id) {
-            Node::SumOver(to, x) => to == Scope::Column || self.scope(x) == Scope::Column,
+            Node::FoldOver(_, to, x) => to == Scope::Column || self.scope(x) == Scope::Column,
             _ => self.scope(id) == Scope::Column && roots.contains(&id),
         })
     }

@@ -56,7 +56,7 @@ fn node_text(node: &Node, operands: &[&str], params: &[ParamDecl], inputs: &[Inp
         Node::Op(Op::Neg, _) => format!("-{}", operands[0]),
         Node::Op(op, _) => format!("{}({list})", format!("{op:?}").to_lowercase()),
         Node::Reduce(reduce, _) => format!("row_{}({list})", format!("{reduce:?}").to_lowercase()),
-        Node::SumOver(to, _) => format!("sum_{}({list})", format!("{to:?}").to_lowercase()),
+        Node::FoldOver(fold, to, _) => format!("{}({list})", format!("{fold:?}_{to:?}").to_lowercase()),
         Node::At(..) => format!("at({list})"),
         Node::Softmax(_) => format!("softmax({list})"),
         Node::SoftmaxMinusOne(_) => format!("softmax_minus_one({list})"),

@@ -25,7 +25,7 @@ pub enum LookKind {
 pub struct Look {
     /// Kind of the check.
     pub kind: LookKind,
-    /// An input, an `At`, an `ExpSumRest`, a `SumOver` or a `GroupRows`.
+    /// An input, an `At`, an `ExpSumRest`, a `FoldOver` or a `GroupRows`.
     pub node: NodeId,
     /// The condition of the row (or of all rows); `None` for every row.
     pub row: Option<NodeId>,
@@ -182,7 +182,7 @@ pub(super) fn looks(graph: &Graph, has_rows: bool, roots: &[NodeId]) -> Vec<Look
                         found.push(look(LookKind::Softmax, condition, true));
                     }
                 }
-                Node::SumOver(..) | Node::GroupRows => {
+                Node::FoldOver(..) | Node::GroupRows => {
                     found.push(demands.placed(look(LookKind::Value, condition, reduced)));
                 }
                 Node::At(x, label) => {

@@ -4,7 +4,7 @@ use super::looks::Look;
 use super::looks::{Looks, Poison};
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
-use crate::expr::{InputDecl, Node, NodeId, ParamDecl, Reduce};
+use crate::expr::{Fold, InputDecl, Node, NodeId, ParamDecl, Reduce};
 use crate::loss::check_once;
 use crate::shape::{Extents, Grouping, Layout, Ragged, RowAxis, Scope, ShapeRule};
 
@@ -223,7 +223,7 @@ pub struct Pass {
     pub over: Over,
     /// Row stages in order.
     pub stages: Vec<Stage>,
-    /// `SumOver` nodes summed here.
+    /// `FoldOver` nodes summed here.
     pub totals: Vec<NodeId>,
     /// Element and row outputs (outputs of groups or columns, in a pass over these), by index in [`Program::outputs`].
     pub outputs: Vec<usize>,
@@ -269,7 +269,7 @@ pub struct Program {
     /// The axis that makes a row; with `RowAxis::None` there are only elements.
     pub row_axis: RowAxis,
     /// Nodes, operands first. Only constants, inputs, counts, `ColIndex`, `Op`, `Reduce` (of `Sum`, `Max`, `Min`,
-    /// `ArgMax`, `ExpSumRest`), `SumOver` and `At` are left.
+    /// `ArgMax`, `ExpSumRest`), `FoldOver` and `At` are left.
     pub nodes: Vec<Node>,
     /// Scope of each node.
     pub scopes: Vec<Scope>,
@@ -292,6 +292,12 @@ pub struct Program {
 }
 
 impl Program {
+    /// How the values of a sum are combined.
+    pub fn fold(&self, sum: NodeId) -> Fold {
+        let Node::FoldOver(fold, ..) = *self.node(sum) else { unreachable!("a sum folds values") };
+        fold
+    }
+
     /// The node.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.index()]
@@ -382,7 +388,7 @@ impl Program {
     /// pass has saved, are left out.
     pub fn within(&self, pass: &Pass, roots: &[NodeId]) -> Vec<NodeId> {
         let is_known = |id: NodeId| pass.known.as_ref().is_some_and(|known| known.nodes.contains(&id));
-        self.below(roots, |id| matches!(self.node(id), Node::SumOver(..)) || is_known(id))
+        self.below(roots, |id| matches!(self.node(id), Node::FoldOver(..)) || is_known(id))
     }
 
     /// Index of the pass after whose sums the outputs of scope `Total` are known; 0 if nothing is summed.

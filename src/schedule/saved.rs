@@ -161,7 +161,7 @@ fn is_known_before(program: &Program, pass: usize, poison: &Poison) -> bool {
     let mut roots: Vec<NodeId> = poison.looks.iter().flat_map(|placed| placed.look.nodes()).collect();
     roots.extend(poison.row);
     let before: Vec<NodeId> = program.passes[..pass].iter().flat_map(|pass| pass.totals.iter().copied()).collect();
-    let sums = program.below(&roots, |id| matches!(program.node(id), Node::SumOver(..)));
-    let mut sums = sums.into_iter().filter(|id| matches!(program.node(*id), Node::SumOver(..)));
+    let sums = program.below(&roots, |id| matches!(program.node(id), Node::FoldOver(..)));
+    let mut sums = sums.into_iter().filter(|id| matches!(program.node(*id), Node::FoldOver(..)));
     sums.all(|sum| before.contains(&sum))
 }

@@ -123,7 +123,7 @@ fn loops(program: &Program, pass: &Pass) -> Vec<Vec<NodeId>> {
 fn visits(program: &Program, roots: &[NodeId], input: usize) -> bool {
     let is_input = |id: NodeId| *program.node(id) == Node::Input(input as u32);
     let is_element = |id: NodeId| program.scope(id).has_columns();
-    let stop = |id: NodeId| !is_element(id) || matches!(program.node(id), Node::SumOver(..));
+    let stop = |id: NodeId| !is_element(id) || matches!(program.node(id), Node::FoldOver(..));
     program.below(roots, stop).into_iter().any(is_input)
 }
 

@@ -101,13 +101,13 @@ impl RowGroups {
         if self.is_bad[group as usize] { f64::NAN } else { (rows.end - rows.start) as f64 }
     }
 
-    /// Sums of the rows' terms, one per group; NaN where the group's offsets or the id of one of its rows are not
-    /// allowed.
-    pub fn sums(&self, term: impl Fn(usize) -> f64) -> Vec<f64> {
+    /// The rows' terms, folded from `identity` on, one result per group; NaN where the group's offsets or the id of one of
+    /// its rows are not allowed.
+    pub fn folds(&self, identity: f64, combine: impl Fn(f64, f64) -> f64, term: impl Fn(usize) -> f64) -> Vec<f64> {
         let of_row = |row: u64| if self.group[row as usize].is_some() { term(row as usize) } else { f64::NAN };
         let of_group = |(rows, is_bad): (&Range<u64>, &bool)| match is_bad {
             true => f64::NAN,
-            false => rows.clone().map(of_row).sum(),
+            false => rows.clone().map(of_row).fold(identity, &combine),
         };
         self.rows.iter().zip(&self.is_bad).map(of_group).collect()
     }
@@ -136,6 +136,10 @@ mod tests {
         RowGroups::new(by, sizes, |index| values[index as usize])
     }
 
+    fn sums(groups: &RowGroups, term: impl Fn(usize) -> f64) -> Vec<f64> {
+        groups.folds(0.0, |a, b| a + b, term)
+    }
+
     #[test]
     fn offsets_and_ids_of_the_same_groups_agree() {
         let offsets = groups(Ragged::Offsets, [6, 4], &[0, 2, 2, 5, 6]);
@@ -143,7 +147,7 @@ mod tests {
         for found in [offsets, ids] {
             assert_eq!(found.rows, [0..2, 2..2, 2..5, 5..6]);
             assert_eq!(found.group, [0, 0, 2, 2, 2, 3].map(Some));
-            assert_eq!(found.sums(|row| row as f64), [1.0, 0.0, 9.0, 5.0]);
+            assert_eq!(sums(&found, |row| row as f64), [1.0, 0.0, 9.0, 5.0]);
             assert_eq!((0..4).map(|group| found.count(group)).collect::<Vec<_>>(), [2.0, 0.0, 3.0, 1.0]);
             assert_eq!(found.first_bad, None);
         }
@@ -165,7 +169,7 @@ mod tests {
             assert_eq!(found.first_bad.map(|bad| bad.0), Some(index), "{values:?}");
             assert!(found.rows.iter().all(|rows| rows.start <= rows.end && rows.end <= 4), "{values:?}");
             assert!(found.group.iter().flatten().all(|group| *group < 2), "{values:?}");
-            assert!(found.sums(|_| 1.0).iter().any(|sum| sum.is_nan()), "{values:?}");
+            assert!(sums(&found, |_| 1.0).iter().any(|sum| sum.is_nan()), "{values:?}");
         }
         let by = Ragged::Ids { groups: 3 };
         for (values, index) in [([0, 1, 0, 2], 2), ([0, 3, 3, 3], 1), ([-1, 0, 1, 2], 0), ([2, 1, 0, -1], 1)] {
@@ -173,7 +177,7 @@ mod tests {
             assert_eq!(found.first_bad.map(|bad| bad.0), Some(index), "{values:?}");
             assert_eq!((found.rows[0].start, found.rows[2].end), (0, 4), "{values:?}");
             assert!(found.rows.windows(2).all(|pair| pair[0].end == pair[1].start), "{values:?}");
-            assert!(found.sums(|_| 1.0).iter().any(|sum| sum.is_nan()), "{values:?}");
+            assert!(sums(&found, |_| 1.0).iter().any(|sum| sum.is_nan()), "{values:?}");
         }
     }
 
