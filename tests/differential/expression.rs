@@ -56,6 +56,7 @@ pub enum Tree {
     LogSoftmax(Box<Tree>),
     At(Index, Box<Tree>),
     SumOver(Scope, Box<Tree>),
+    LogSumExpOver(Scope, Box<Tree>),
     Detach(Box<Tree>),
     /// The value of the first, the gradient of the second.
     StraightThrough(Box<Tree>, Box<Tree>),
@@ -120,7 +121,8 @@ impl Tree {
                 x.visit(see);
             }
             Tree::Truth(test) => test.visit(see),
-            Tree::Fold(_, x) | Tree::Softmax(x) | Tree::LogSoftmax(x) | Tree::SumOver(_, x) | Tree::Detach(x) => {
+            Tree::Fold(_, x) | Tree::Softmax(x) | Tree::LogSoftmax(x) | Tree::Detach(x) => x.visit(see),
+            Tree::SumOver(_, x) | Tree::LogSumExpOver(_, x) => {
                 x.visit(see);
             }
             Tree::At(index, x) => {
@@ -142,7 +144,7 @@ impl Tree {
             }
             Tree::Fold(fold, _) => !matches!(fold, Fold::Max | Fold::Min | Fold::ArgMax),
             Tree::Powi(_, n) => !(0..=1).contains(n),
-            Tree::Softmax(_) | Tree::LogSoftmax(_) | Tree::SumOver(..) => true,
+            Tree::Softmax(_) | Tree::LogSoftmax(_) | Tree::SumOver(..) | Tree::LogSumExpOver(..) => true,
             _ => false,
         })
     }
@@ -188,7 +190,7 @@ impl Tree {
             Tree::Truth(test) => test.scope(),
             Tree::Fold(..) | Tree::At(..) => Scope::Row,
             Tree::Softmax(_) | Tree::LogSoftmax(_) => Scope::Element,
-            Tree::SumOver(scope, _) => *scope,
+            Tree::SumOver(scope, _) | Tree::LogSumExpOver(scope, _) => *scope,
             Tree::Detach(x) => x.scope(),
             Tree::StraightThrough(a, _) | Tree::WithGradient(a, ..) => a.scope(),
         }
@@ -226,6 +228,7 @@ impl Tree {
             Tree::LogSoftmax(x) => x.build(b).log_softmax(),
             Tree::At(index, x) => x.build(b).at(index.build(b)),
             Tree::SumOver(scope, x) => x.build(b).sum_over(*scope),
+            Tree::LogSumExpOver(scope, x) => x.build(b).logsumexp_over(*scope),
             Tree::Detach(x) => x.build(b).detach(),
             Tree::StraightThrough(value, gradient) => value.build(b).straight_through(gradient.build(b)),
             Tree::WithGradient(value, input, gradient) => {
@@ -403,6 +406,7 @@ impl fmt::Display for Tree {
             Tree::LogSoftmax(x) => write!(f, "{x}.log_softmax()"),
             Tree::At(index, x) => write!(f, "{x}.at({index})"),
             Tree::SumOver(scope, x) => write!(f, "{x}.sum_over({scope:?})"),
+            Tree::LogSumExpOver(scope, x) => write!(f, "{x}.logsumexp_over({scope:?})"),
             Tree::Detach(x) => write!(f, "{x}.detach()"),
             Tree::StraightThrough(a, b) => write!(f, "{a}.straight_through({b})"),
             Tree::WithGradient(a, input, b) => write!(f, "{a}.with_gradient({input}, {b})"),

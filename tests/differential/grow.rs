@@ -264,6 +264,12 @@ impl<'r> Grower<'r> {
             _ => rows,
         };
         let n = terms as f64;
+        // Of a group without rows it is −∞.
+        let often = if to == Scope::Column { 2 } else { 3 };
+        if self.random.one_in(often) && !(self.unequal && to == Scope::Group) {
+            let (x, range) = tame(x, 30.0);
+            return (Tree::LogSumExpOver(to, x.into()), Range::new(range.low, range.high + n.ln()));
+        }
         let range = Range::new((n * x.1.low).min(0.0), (n * x.1.high).max(0.0));
         // Sums of thousands are means as a rule, so that what is made of them is neither flat nor steep.
         tame((Tree::SumOver(to, x.0.into()), range), 100.0)

@@ -351,16 +351,13 @@ impl<'o> Oracle<'o> {
                 Array { scope: Scope::Row, values: (0..self.rows).map(at).collect() }
             }
             Tree::SumOver(to, x) => {
-                let x = self.tree(x);
-                // Values of groups and of columns count once each.
-                let inner = if x.scope > Scope::Total { x.scope } else { Scope::Row };
-                let mut values = vec![[0.0; 2]; self.count(*to)];
-                for k in 0..self.count(inner) {
-                    let [value, slope] = x.values[self.index(inner, k, x.scope)];
-                    let sum = &mut values[self.index(inner, k, *to)];
-                    *sum = [sum[0] + value, sum[1] + slope];
-                }
-                Array { scope: *to, values }
+                let sum = |all: &[Dual]| all.iter().fold([0.0; 2], |sum, x| [sum[0] + x[0], sum[1] + x[1]]);
+                Array { scope: *to, values: self.sets(*to, &self.tree(x)).iter().map(|all| sum(all)).collect() }
+            }
+            Tree::LogSumExpOver(to, x) => {
+                let nothing = [f64::NEG_INFINITY, 0.0];
+                let fold = |x: &Vec<Dual>| if x.is_empty() { nothing } else { fold_row(Fold::LogSumExp, x) };
+                Array { scope: *to, values: self.sets(*to, &self.tree(x)).iter().map(fold).collect() }
             }
             Tree::Detach(x) => self.map(&[&self.tree(x)], |x| [x[0][0], 0.0]),
             Tree::StraightThrough(a, b) => self.map(&[&self.tree(a), &self.tree(b)], |x| [x[0][0], x[1][1]]),
@@ -371,6 +368,17 @@ impl<'o> Oracle<'o> {
                 self.map(&[&self.tree(a), &wrt, &self.tree(b)], |x| [x[0][0], x[1][1] * x[2][0] + own * x[0][1]])
             }
         }
+    }
+
+    /// The values that go to each value of a scope further out.
+    fn sets(&self, to: Scope, x: &Array) -> Vec<Vec<Dual>> {
+        // Values of groups and of columns count once each.
+        let inner = if x.scope > Scope::Total { x.scope } else { Scope::Row };
+        let mut sets = vec![Vec::new(); self.count(to)];
+        for k in 0..self.count(inner) {
+            sets[self.index(inner, k, to)].push(x.values[self.index(inner, k, x.scope)]);
+        }
+        sets
     }
 
     fn indices(&self, index: &Index) -> Vec<Option<i64>> {

@@ -309,7 +309,9 @@ fn instead(node: &Tree) -> Vec<Tree> {
         Tree::Powi(x, _) => operands(&[x]),
         Tree::Select(_, a, b) | Tree::StraightThrough(a, b) | Tree::WithGradient(a, _, b) => operands(&[a, b]),
         Tree::Masked(_, x) | Tree::Softmax(x) | Tree::LogSoftmax(x) | Tree::Detach(x) => operands(&[x]),
-        Tree::Fold(_, x) | Tree::At(_, x) | Tree::SumOver(_, x) => operands(&[x]),
+        Tree::Fold(_, x) | Tree::At(_, x) => operands(&[x]),
+        Tree::LogSumExpOver(scope, x) => [operands(&[x]), vec![Tree::SumOver(*scope, x.clone())]].concat(),
+        Tree::SumOver(_, x) => operands(&[x]),
         Tree::Truth(test) => test_operands(test),
     };
     match node.scope() {
@@ -356,6 +358,7 @@ fn rebuild_tree(tree: &Tree, place: usize, k: usize, count: &mut usize) -> Tree 
         Tree::Softmax(x) => Tree::Softmax(own(x).into()),
         Tree::LogSoftmax(x) => Tree::LogSoftmax(own(x).into()),
         Tree::SumOver(scope, x) => Tree::SumOver(*scope, own(x).into()),
+        Tree::LogSumExpOver(scope, x) => Tree::LogSumExpOver(*scope, own(x).into()),
         Tree::Detach(x) => Tree::Detach(own(x).into()),
         Tree::StraightThrough(a, b) => {
             let a = own(a);
