@@ -12,6 +12,8 @@
 const WG: u32 = 64u;
 // Region of a sum's results.
 fn slot_of(sum: u32) -> u32 { return sum; }
+fn identity(sum: u32) -> f32 { return 0.0; }
+fn combine(sum: u32, a: f32, b: f32) -> f32 { return a + b; }
 // hook end
 
 @compute @workgroup_size(WG)
@@ -22,11 +24,11 @@ fn main(
 ) {
     for (var col = id.x; col < span.length; col += groups.x * WG) {
         var bits = shape.reserved0 & 0u;
-        var sum = 0.0;
+        var sum = identity(group.y);
         for (var partial = 0u; partial < span.count; partial++) {
             let term = work[span.items_base + (group.y * span.count + partial) * span.length + col];
             bits = max(bits, term & MAGNITUDE);
-            sum += bitcast<f32>(term);
+            sum = combine(group.y, sum, bitcast<f32>(term));
         }
         work[span.results_base + slot_of(group.y) * span.length + col] = store_bits(sum, bits > INF_BITS);
     }

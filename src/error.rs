@@ -80,6 +80,22 @@ pub enum Error {
         /// Number of classes.
         classes: u64,
     },
+    /// An offset or id of groups of unequal length is out of range, or less than the one before it. It led nowhere outside
+    /// the tensors; what depends on its group was poisoned with NaN.
+    #[error(
+        "element {index} of `{input}` is {}: must be {allowed}; the results of that group are NaN",
+        value.map_or("wrong (its value is not known)".to_owned(), |value| value.to_string())
+    )]
+    GroupOutOfRange {
+        /// Name of the input.
+        input: String,
+        /// Index of the first such offset (the group that it begins) or id (its row).
+        index: u64,
+        /// The value in the buffer when the status was read; `None` if it could not be read (a buffer without `COPY_SRC`).
+        value: Option<i64>,
+        /// The values that are allowed there, and why.
+        allowed: String,
+    },
     /// Two bindings overlap in memory and at least one of them is written.
     #[error(
         "`{first}` and `{second}` overlap in one buffer (bytes {found}), and one of them is written; ask for an in-place gradient, or use disjoint ranges"

@@ -104,9 +104,10 @@ pub use gpu::{TuneCache, TuneOptions};
 pub use limits::Limits;
 #[doc(inline)]
 pub use loss::{ClassAxis, Domain, Loss, ParamValue, Reduction, Value};
-pub use lower::{UPSTREAM, Upstream, Wanted};
+pub use lower::{GroupInput, UPSTREAM, Upstream, Wanted};
 pub use plan::{GradMode, Operator, PlanSpec, Shard, TuneCandidate, TuneClock, Tuning};
 pub use schedule::{Kernel, Pinned};
 pub use shape::{
-    Count, DType, Element, Formula, FormulaOp, HostElement, Layout, RowAxis, Scope, ShapeRule, widen_bf16, widen_f16,
+    Count, DType, Element, Formula, FormulaOp, HostElement, Layout, Ragged, RowAxis, Scope, ShapeRule, widen_bf16,
+    widen_f16,
 };

@@ -4,10 +4,10 @@
 use naga::valid::Capabilities;
 use wgloss::DType;
 use wgloss::internals::codegen::{
-    Access, Along, Mode, ReduceKind, Slot, Variant, edge_outputs, found, pass_kernel, reduce, stitch, tensors,
-    total_outputs,
+    Access, Along, Mode, ReduceKind, Slot, Variant, edge_outputs, found, pass_kernel, ragged_sums, reduce, row_groups,
+    stitch, tensors, total_outputs,
 };
-use wgloss::internals::lower::{Program, Wanted, lower};
+use wgloss::internals::lower::{GroupInput, Program, Wanted, lower};
 use wgloss::internals::schedule::{PassSchedule, Shape, States, schedule, visited_inputs};
 use wgloss::{Kernel, Limits, Pinned};
 use wgloss::{Loss, Scope, losses};
@@ -131,6 +131,50 @@ fn every_generated_kernel_is_valid() {
     assert!(count > 1000, "{count} kernels");
 }
 
+/// Each row's distance from the mean of its group, a group's weight and its target, in groups of unequal length.
+fn ragged(groups: GroupInput) -> Program {
+    let loss = Loss::define("ragged").input("x", Scope::Element).input("t", Scope::Group);
+    let loss = loss.row_axis(wgloss::RowAxis::Last).expr(|b| {
+        let sum = b.input("x").sum();
+        let off = sum - sum.sum_over(Scope::Group) / b.graph().count(wgloss::Extent::GroupRows) - b.input("t");
+        off * off
+    });
+    let wanted = Wanted { loss: true, grads: vec!["x".into(), "t".into()], groups: Some(groups), ..Wanted::default() };
+    lower(&loss, &wanted, &|name| ["x", "t"].contains(&name).then_some(false)).unwrap()
+}
+
+#[test]
+fn kernels_of_unequal_groups_are_valid() {
+    for groups in [GroupInput::offsets("groups"), GroupInput::ids("groups", 9)] {
+        let program = ragged(groups);
+        validate(&row_groups(&program, program.ragged.unwrap(), 7, 64).wgsl);
+        for (p, pass) in program.passes.iter().enumerate() {
+            for (lanes, blocks) in [(8, false), (64, true)] {
+                validate(&ragged_sums(&program, p, [64, lanes], blocks).wgsl);
+            }
+            validate(&reduce(&program, p, &ReduceKind::Blocks, &[], 64).wgsl);
+            for kernel in [Kernel::Elementwise, Kernel::Row, Kernel::RowSplit { splits: 4 }] {
+                let pinned = Pinned { kernel: Some(kernel), ..Pinned::default() };
+                let (rows_innermost, overwritten, states) = (false, false, States::Inside);
+                let held_bits = 32;
+                let shape = Shape {
+                    rows: 64,
+                    cols: 512,
+                    width: 4,
+                    masked: false,
+                    rows_innermost,
+                    overwritten,
+                    states,
+                    held_bits,
+                };
+                let Ok(chosen) = schedule(&program, pass, shape, &Limits::WEBGPU, pinned) else { continue };
+                let variant = variant(&program, p, Mode::Write, DType::F32, false, false);
+                validate(&pass_kernel(&program, p, &chosen, &variant, 0).wgsl);
+            }
+        }
+    }
+}
+
 // Elsewhere they are compiled only where the benchmark runs.
 #[test]
 fn kernels_of_the_device_benchmark_are_valid() {
@@ -170,6 +214,9 @@ fn generated_kernels_are_as_kept() {
     snapshot("mse_elementwise_pairs", &losses::mse(), Kernel::Elementwise, 8);
     snapshot("cross_entropy_row_pairs", &losses::cross_entropy(), Kernel::Row, 8);
     snapshot("cross_entropy_split_scalar", &losses::cross_entropy(), Kernel::RowSplit { splits: 4 }, 1);
+    let ids = ragged(GroupInput::ids("groups", 9));
+    insta::assert_snapshot!("unequal_groups_ids", generated(&row_groups(&ids, ids.ragged.unwrap(), 7, 64).wgsl));
+    insta::assert_snapshot!("unequal_groups_sums", generated(&ragged_sums(&ids, 0, [64, 8], true).wgsl));
     let (program, kind) = (program(&losses::rmse()), ReduceKind::Finish(vec![Mode::Write]));
     let finish = reduce(&program, 1, &kind, &total_outputs(&program), 64).wgsl;
     insta::assert_snapshot!("rmse_finish", generated(&finish));

@@ -57,7 +57,17 @@ impl Data {
     }
 
     /// Loss, gradients, and the explanation.
-    fn on_gpu(&self, ctx: &Context, dtype: DType, pinned: Pinned) -> Result<(f64, [Vec<f64>; 2], String), Error> {
+    fn on_gpu(&self, ctx: &Context, dtype: DType, pinned: Pinned) -> Result<(f64, Vec<Vec<f64>>, String), Error> {
+        self.gradients_on_gpu(ctx, dtype, pinned, &["policy", "reference"])
+    }
+
+    fn gradients_on_gpu(
+        &self,
+        ctx: &Context,
+        dtype: DType,
+        pinned: Pinned,
+        grads: &[&str],
+    ) -> Result<(f64, Vec<Vec<f64>>, String), Error> {
         let shape = [ROWS, self.cols];
         let logits = |values: &[f32]| match dtype {
             DType::BF16 => {
@@ -70,8 +80,8 @@ impl Data {
         let labels = Tensor::from_slice(ctx, &self.labels, &shape[..1]).unwrap();
         let sign = Tensor::from_slice(ctx, &self.sign, &shape[..1]).unwrap();
         let inputs = [("policy", &policy), ("reference", &reference), ("target", &labels), ("sign", &sign)];
-        let spec = PlanSpec::new().like(&inputs).grad("policy").grad("reference").group_rows(2).pin(pinned);
-        let spec = spec.grad_dtype("policy", DType::F32).grad_dtype("reference", DType::F32);
+        let spec = PlanSpec::new().like(&inputs).group_rows(2).pin(pinned);
+        let spec = grads.iter().fold(spec, |spec, name| spec.grad(name).grad_dtype(name, DType::F32));
         let plan = ctx.plan(&preference(), &spec)?;
         let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
         bound.submit().unwrap();
@@ -79,7 +89,7 @@ impl Data {
         let read = |name: &str| -> Vec<f64> {
             bound.grad(name).unwrap().to_vec::<f32>().unwrap().into_iter().map(f64::from).collect()
         };
-        Ok((f64::from(bound.read_loss().unwrap()), ["policy", "reference"].map(read), plan.explain()))
+        Ok((f64::from(bound.read_loss().unwrap()), grads.iter().copied().map(read).collect(), plan.explain()))
     }
 }
 
@@ -112,6 +122,34 @@ fn a_preference_loss_reads_its_logits_twice() {
                     assert_close(&format!("{what}: gradient"), found, want, 2e-6);
                 }
                 assert_eq!(reads(&explained, "policy"), [1, 1], "{what}\n{explained}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_gradient_of_one_of_two_softmaxes_reads_its_row_once_more() {
+    let Some(ctx) = context() else { return };
+    for cols in [32, 1000, 5003] {
+        let mut data = Data::new(cols);
+        for is_nan in [false, true] {
+            if is_nan {
+                data.policy[5 * cols + 3] = f32::NAN;
+            }
+            let (loss, [want, _]) = data.on_cpu();
+            for kernel in [None, Some(Kernel::Row), Some(Kernel::RowSplit { splits: 3 })] {
+                let pinned = Pinned { kernel, ..Pinned::default() };
+                let (got, found, explained) = data.gradients_on_gpu(ctx, DType::BF16, pinned, &["policy"]).unwrap();
+                let what = format!("{cols} columns, {kernel:?}");
+                let reads = ["policy", "reference"].map(|input| reads(&explained, input));
+                assert_eq!(reads, [vec![1, 1], vec![1]], "{what}\n{explained}");
+                if is_nan {
+                    assert!(got.is_nan());
+                    assert_eq!(common::compare::is_nan(&found[0]), common::compare::is_nan(&want), "{what}");
+                } else {
+                    assert!((got - loss).abs() <= 2e-6 * loss.abs(), "{what}: loss {got}, want {loss}");
+                    assert_close(&format!("{what}: gradient"), &found[0], &want, 2e-6);
+                }
             }
         }
     }

@@ -7,11 +7,12 @@
 //! element. Two windows per step are for loads of 64-bit integers: each window is one half of such a vector.
 
 use super::found::{note, note_declarations, scalars_type, see, seen_name};
-use super::{Access, Along, Binding, Mode, Slot, Variant, column_slots, group_slots, state_words, tensors};
+use super::groups::{group_values, row_word};
+use super::{Access, Along, Binding, Mode, Slot, Variant, column_slots, state_words, tensors};
 use crate::expr::NodeId;
 use crate::expr::op::Kind;
 use crate::lower::{Known, Over, Pass, Program, Saves};
-use crate::schedule::{PassSchedule, uses_scalars, uses_work};
+use crate::schedule::{PassSchedule, reads_row_groups, uses_scalars, uses_work};
 use crate::shape::DType;
 use crate::shape::Scope;
 use crate::text::{put, putln};
@@ -181,7 +182,7 @@ impl<'a> Frame<'a> {
     }
 
     /// The variable that a tensor of groups, or of the columns in a pass over these, is indexed with.
-    fn own_index(&self, slot: Slot) -> Option<&'static str> {
+    pub fn own_index(&self, slot: Slot) -> Option<&'static str> {
         let scope = match slot {
             Slot::Input(input) => self.program.inputs[input].scope,
             Slot::Output(output) => self.program.outputs[output].scope,
@@ -194,15 +195,10 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// The group of an item of the pass.
-    pub fn group(&self, item: &str) -> String {
-        if self.pass.over == Over::Groups { item.to_owned() } else { format!("{item} / shape.group_rows") }
-    }
-
     /// The word of a sum over the rows for one column of the whole row: behind the sums over groups.
     pub fn column_sum(&self, id: NodeId, col: &str) -> String {
         let slot = column_slots(self.program).iter().position(|n| *n == id).expect("every sum by column has a slot");
-        let groups = group_slots(self.program).len();
+        let groups = group_values(self.program);
         format!("work[shape.group_base + {groups}u * shape.groups + {slot}u * shape.classes + {col}]")
     }
 
@@ -212,7 +208,10 @@ impl<'a> Frame<'a> {
         let used: Vec<usize> = (0..self.outer_axes()).filter(|&axis| self.variant.axes[axis]).collect();
         let mut text = String::new();
         let has = |own: &str| self.slots.iter().any(|slot| self.own_index(*slot) == Some(own));
-        if has("group") {
+        if reads_row_groups(self.program, self.pass) {
+            let word = row_word(self.program, &format!("shape.first_item + {index}"));
+            putln!(text, "    let own_group = work[{word}];\n    let group = min(own_group, shape.groups - 1u);");
+        } else if has("group") {
             putln!(text, "    let group = {};", self.group(&format!("(shape.first_item + {index})")));
         }
         if has("column") {

@@ -2,11 +2,12 @@
 
 use super::access::Frame;
 use super::emit::{outer_value, params};
+use super::fold::{added, combined, folds, identity};
 use super::poison::{lenient_value, poisons_of};
 use super::row::Row;
 use super::{Binding, KernelSource, Slot, Variant, column_slots, structure, title};
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
-use crate::expr::NodeId;
+use crate::expr::{Fold, NodeId};
 use crate::lower::{Consumer, Look, LookPlace, Program};
 use crate::schedule::{Kernel, PassSchedule};
 use crate::text::{put, putln};
@@ -42,12 +43,14 @@ fn columns_text(frame: &Frame<'_>, row: &Row<'_, '_>) -> String {
         .flat_map(|k| [(format!("bits{k}"), "u32".to_owned()), (format!("sum{k}"), "f32".to_owned())])
         .collect();
     let mut text = structure("ColumnSums", &fields);
-    let zeros = both(&|_| "0u".to_owned(), &|_| "0.0".to_owned());
-    let added = both(&|k| format!("max(a.bits{k}, b.bits{k})"), &|k| format!("a.sum{k} + b.sum{k}"));
+    let folds = folds(program, &sums);
+    let zeros = both(&|_| "0u".to_owned(), &|k| identity(folds[k], "f32", "0.0"));
+    let sum = |k: usize| combined(folds[k], &format!("a.sum{k}"), &format!("b.sum{k}"));
+    let both_added = both(&|k| format!("max(a.bits{k}, b.bits{k})"), &sum);
     put!(
         text,
         "fn columns_identity() -> ColumnSums {{ return ColumnSums({zeros}); }}\n\
-         fn columns_add(a: ColumnSums, b: ColumnSums) -> ColumnSums {{ return ColumnSums({added}); }}\n\
+         fn columns_add(a: ColumnSums, b: ColumnSums) -> ColumnSums {{ return ColumnSums({both_added}); }}\n\
          fn columns_step(before: ColumnSums, r: RowValues, fetched: Fetched, col: u32) -> ColumnSums {{\n    var s = before;\n    let f = window(fetched);\n"
     );
     let operand = |sum: NodeId| program.node(sum).operands().next().expect("a sum has an operand");
@@ -60,7 +63,7 @@ fn columns_text(frame: &Frame<'_>, row: &Row<'_, '_>) -> String {
         putln!(text, "    s.bits{k} = max(s.bits{k}, {seen});");
         let value = row.element_value(operand(sum));
         let value = lenient_value(program, pass, sum, value, &|id| outer_value(program, id, "r"));
-        putln!(text, "    s.sum{k} += {value};");
+        putln!(text, "    {}", added(folds[k], &format!("s.sum{k}"), &value));
     }
     text.push_str("    return s;\n}\nfn columns_store(s: ColumnSums, range: u32, col: u32) {\n");
     for k in 0..count {
@@ -71,6 +74,23 @@ fn columns_text(frame: &Frame<'_>, row: &Row<'_, '_>) -> String {
     }
     text.push_str("}\n");
     text
+}
+
+/// What each sum of `column_finish.wgsl` begins with, and how it goes on.
+fn fold_text(maxima: &[bool]) -> String {
+    if !maxima.contains(&true) {
+        return "fn identity(sum: u32) -> f32 { return 0.0; }\n\
+                fn combine(sum: u32, a: f32, b: f32) -> f32 { return a + b; }\n"
+            .to_owned();
+    }
+    let listed = maxima.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let lowest = identity(Fold::Max, "f32", "0.0");
+    format!(
+        "fn is_max(sum: u32) -> bool {{\n    var maxima = array<bool, {}>({listed});\n    return maxima[sum];\n}}\n\
+         fn identity(sum: u32) -> f32 {{ return select(0.0, {lowest}, is_max(sum)); }}\n\
+         fn combine(sum: u32, a: f32, b: f32) -> f32 {{ return select(a + b, max(a, b), is_max(sum)); }}\n",
+        maxima.len()
+    )
 }
 
 /// The kernel that adds up the partial sums of a pass.
@@ -88,7 +108,8 @@ pub fn column_finish(program: &Program, pass: usize, workgroup: u32) -> KernelSo
         slots.len(),
         slots.join(", ")
     );
-    let hooks = BTreeMap::from([("constants".to_owned(), constants)]);
+    let maxima: Vec<bool> = folds(program, sums).into_iter().map(|fold| fold == Fold::Max).collect();
+    let hooks = BTreeMap::from([("constants".to_owned(), constants + &fold_text(&maxima))]);
     let title = format!("{}: sums of pass {pass} by column, {workgroup} invocations", program.title);
     let wgsl = fill_hooks(&title, Skeleton::ColumnFinish, 0, LaneReduce::Tree, &hooks);
     KernelSource {

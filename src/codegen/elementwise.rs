@@ -2,6 +2,7 @@
 
 use super::access::Frame;
 use super::emit::{Emit, group_load, is_literal, outer_code, outer_nodes, params};
+use super::fold::{added, combined, folds, identity};
 use super::poison::{
     bits, bits_of_value, is_bad, is_poisoned, labels, largest, lenient_value, looking_at, poison_name, poisons_of,
     poisons_of_outputs,
@@ -9,7 +10,7 @@ use super::poison::{
 use super::{KernelSource, Slot, Variant, scalar_type, structure, title};
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::expr::op::Kind;
-use crate::expr::{Node, NodeId};
+use crate::expr::{Fold, Node, NodeId};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Over, Poison, Program};
 use crate::schedule::{PassSchedule, roots, visited_inputs};
 use crate::shape::Scope;
@@ -181,9 +182,9 @@ fn totals_text(emit: &Emit<'_, '_>) -> String {
         let mut value = emit.value(operand);
         value = lenient_value(program, frame.pass, *total, value, &|id| emit.value(id));
         if frame.is_masked() {
-            value = format!("select(F4(0.0), {value}, valid)");
+            value = format!("select({}, {value}, valid)", identity(program.fold(*total), "F4", "F4(0.0)"));
         }
-        putln!(text, "    s.sum{k} += {value};");
+        putln!(text, "    {}", added(program.fold(*total), &format!("s.sum{k}"), &value));
     }
     text
 }
@@ -251,7 +252,7 @@ fn load(frame: &Frame<'_>, id: NodeId, fetched: &[usize], spelled: &dyn Fn(NodeI
             let slot = Slot::Input(input as usize);
             let bits = match fetched.contains(&(input as usize)) {
                 true => format!("x{input}"),
-                false => frame.load(slot, &frame.base(slot), col_of(frame)),
+                false => frame.taken(slot, frame.load(slot, &frame.base(slot), col_of(frame))),
             };
             match program.kind(id) {
                 Kind::Int => format!("    let e{n} = {bits};\n"),
@@ -259,11 +260,11 @@ fn load(frame: &Frame<'_>, id: NodeId, fetched: &[usize], spelled: &dyn Fn(NodeI
             }
         }
         Node::At(x, label) => gather(frame, id, x, &spelled(label)),
-        Node::SumOver(Scope::Group, _) => {
+        Node::FoldOver(_, Scope::Group, _) | Node::GroupRows => {
             let load = group_load(frame, id, ITEM);
             format!("    let b{n} = {load};\n    let e{n} = bitcast<f32>(b{n});\n")
         }
-        Node::SumOver(Scope::Column, _) => {
+        Node::FoldOver(_, Scope::Column, _) => {
             let load = frame.column_sum(id, ITEM);
             format!("    let b{n} = {load};\n    let e{n} = bitcast<f32>(b{n});\n")
         }
@@ -290,7 +291,7 @@ pub(super) fn gather(frame: &Frame<'_>, id: NodeId, x: NodeId, label: &str) -> S
                  let e{n} = bitcast<f32>(b{n});\n"
             )
         }
-        Node::SumOver(Scope::Column, _) => {
+        Node::FoldOver(_, Scope::Column, _) => {
             let here = frame.column_sum(x, &format!("col{n}"));
             format!(
                 "    let col{n} = min({label}, shape.classes - 1u);\n    let b{n} = {here};\n    \
@@ -314,18 +315,25 @@ fn sums_text(frame: &Frame<'_>) -> String {
         let sums = (0..count).map(|k| (format!("sum{k}"), sum.to_owned()));
         seen.iter().map(|name| (name.clone(), bits.to_owned())).chain(sums).collect()
     };
-    let list = |seen_as: &dyn Fn(&str) -> String, sum_as: &dyn Fn(&str) -> String| {
-        let sums = (0..count).map(|k| sum_as(&format!("sum{k}")));
+    let folds = folds(frame.program, totals(frame));
+    let list = |seen_as: &dyn Fn(&str) -> String, sum_as: &dyn Fn(&str, Fold) -> String| {
+        let sums = (0..count).map(|k| sum_as(&format!("sum{k}"), folds[k]));
         seen.iter().map(|name| seen_as(name)).chain(sums).collect::<Vec<_>>().join(", ")
     };
     let mut text = structure("Sums", &fields("u32", "f32"));
     text.push_str(&structure("LaneSums", &fields(u, f)));
     let first = |name: &str| if name == "none" { format!("{u}(0u)") } else { format!("{u}(o.{name})") };
-    let identity = list(&first, &|_| format!("{f}(0.0)"));
-    putln!(text, "fn sums_identity(o: Outer) -> LaneSums {{ return LaneSums({identity}); }}");
+    let none = list(&first, &|_, fold| identity(fold, f, &format!("{f}(0.0)")));
+    putln!(text, "fn sums_identity(o: Outer) -> LaneSums {{ return LaneSums({none}); }}");
     let larger = |a: &str, b: &str| format!("max({a}, {b})");
-    let added = |a: &str, b: &str| format!("({a} + {b})");
-    let both = list(&|n| larger(&format!("a.{n}"), &format!("b.{n}")), &|n| format!("a.{n} + b.{n}"));
+    let added = |fold: Fold| {
+        move |a: &str, b: &str| match fold {
+            Fold::Sum => format!("({a} + {b})"),
+            Fold::Max => combined(fold, a, b),
+        }
+    };
+    let sum_of_both = |n: &str, fold: Fold| combined(fold, &format!("a.{n}"), &format!("b.{n}"));
+    let both = list(&|n| larger(&format!("a.{n}"), &format!("b.{n}")), &sum_of_both);
     putln!(text, "fn sums_add(a: LaneSums, b: LaneSums) -> LaneSums {{ return LaneSums({both}); }}");
     let narrow = |name: &str, combine: &dyn Fn(&str, &str) -> String| match frame.width {
         4 => combine(
@@ -334,7 +342,7 @@ fn sums_text(frame: &Frame<'_>) -> String {
         ),
         _ => format!("s.{name}"),
     };
-    let narrowed = list(&|name| narrow(name, &larger), &|name| narrow(name, &added));
+    let narrowed = list(&|name| narrow(name, &larger), &|name, fold| narrow(name, &added(fold)));
     putln!(text, "fn sums_narrow(s: LaneSums) -> Sums {{ return Sums({narrowed}); }}");
     putln!(text, "fn sums_combine(a: Sums, b: Sums) -> Sums {{ return Sums({both}); }}");
     text.push_str("fn sums_store(s: Sums, group: u32, groups: u32) {\n");

@@ -1,8 +1,9 @@
 //! Nodes as WGSL text: values of a loop (`eID`) and values outside it (`o.nID`, `r.nID`).
 
 use super::access::Frame;
+use super::groups::group_value;
 use super::poison::bits;
-use super::{group_slots, scalar_slots};
+use super::scalar_slots;
 use crate::expr::op::{Kind, Op};
 use crate::expr::{Extent, Node, NodeId, Reduce, index_bits};
 use crate::lower::Program;
@@ -75,7 +76,7 @@ pub(super) fn outer_code(
         let value = match *program.node(id) {
             Node::Param(index) => param(program, index),
             Node::Count(extent) => count(extent),
-            Node::Input(_) | Node::SumOver(..) => {
+            Node::Input(_) | Node::FoldOver(..) => {
                 let slot = slots.iter().position(|n| *n == id).expect("every scalar has a slot");
                 putln!(text, "    let b{} = scalars.values[{slot}];", id.0);
                 for poison in looking(id) {
@@ -230,8 +231,8 @@ impl Emit<'_, '_> {
     }
 }
 
-/// The sum of the row's group, loaded from `work`.
+/// The sum of the row's group, or its number of rows, loaded from `work`.
 pub(super) fn group_load(frame: &Frame<'_>, id: NodeId, item: &str) -> String {
-    let slot = group_slots(frame.program).iter().position(|n| *n == id).expect("every sum over groups has a slot");
-    format!("work[shape.group_base + {slot}u * shape.groups + {}]", frame.group(item))
+    let value = group_value(frame.program, id);
+    frame.of_group(format!("work[shape.group_base + {value}u * shape.groups + {}]", frame.group(item)))
 }

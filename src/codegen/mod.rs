@@ -8,7 +8,9 @@ mod access;
 mod columns;
 mod elementwise;
 mod emit;
+mod fold;
 mod found;
+mod groups;
 mod poison;
 mod reduce;
 mod row;
@@ -26,6 +28,7 @@ use crate::shape::Scope;
 pub use access::edge_outputs;
 pub use columns::column_finish;
 pub use found::{found, note, note_declarations, scalar_values, see, seen_name};
+pub use groups::{BLOCK, GROUP_WORDS, group_values, ragged_sums, row_groups};
 pub use reduce::{ReduceKind, reduce, sum_counts, total_outputs};
 pub use state::stage_words;
 pub use states::states;
@@ -138,7 +141,7 @@ pub fn tensors(program: &Program, pass: &Pass) -> Vec<Slot> {
 pub fn scalar_slots(program: &Program) -> Vec<NodeId> {
     let is_scalar = |index: &usize| match program.nodes[*index] {
         Node::Input(_) => program.scopes[*index] == Scope::Scalar,
-        Node::SumOver(to, _) => to == Scope::Total,
+        Node::FoldOver(_, to, _) => to == Scope::Total,
         _ => false,
     };
     (0..program.nodes.len()).filter(is_scalar).map(|index| NodeId(index as u32)).collect()
@@ -146,13 +149,13 @@ pub fn scalar_slots(program: &Program) -> Vec<NodeId> {
 
 /// Sums over groups, in the order of their regions in `work`.
 pub fn group_slots(program: &Program) -> Vec<NodeId> {
-    let is_group = |index: &usize| matches!(program.nodes[*index], Node::SumOver(Scope::Group, _));
+    let is_group = |index: &usize| matches!(program.nodes[*index], Node::FoldOver(_, Scope::Group, _));
     (0..program.nodes.len()).filter(is_group).map(|index| NodeId(index as u32)).collect()
 }
 
 /// Sums over the rows for each column, in the order of their regions in `work`.
 pub fn column_slots(program: &Program) -> Vec<NodeId> {
-    let is_by_column = |index: &usize| matches!(program.nodes[*index], Node::SumOver(Scope::Column, _));
+    let is_by_column = |index: &usize| matches!(program.nodes[*index], Node::FoldOver(_, Scope::Column, _));
     (0..program.nodes.len()).filter(is_by_column).map(|index| NodeId(index as u32)).collect()
 }
 

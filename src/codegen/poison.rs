@@ -1,6 +1,7 @@
 //! Looks as WGSL: per [`Poison`](crate::lower::Poison) of a pass, the largest magnitude of the bits seen. It is above
 //! that of ∞ if there was a NaN or a bad label.
 
+use super::fold::identity;
 use crate::expr::{Node, NodeId};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Pass, Program};
 
@@ -75,7 +76,7 @@ pub(super) fn is_bad(label: &str) -> String {
     format!("{label} >= shape.classes")
 }
 
-/// The term that a row adds to a sum: `value`, or 0 if the sum is lenient and the row's label is out of range.
+/// The term that a row adds to a sum: `value`, or that of no row if the sum is lenient and the row's label is out of range.
 pub(super) fn lenient_value(
     program: &Program,
     pass: &Pass,
@@ -89,7 +90,7 @@ pub(super) fn lenient_value(
         look.row.map_or(bad.clone(), |row| format!("{bad} && {}", spelled(row)))
     });
     match left_out.reduce(|a, b| format!("{a} || {b}")) {
-        Some(bad) => format!("select({value}, 0.0, {bad})"),
+        Some(bad) => format!("select({value}, {}, {bad})", identity(program.fold(sum), "f32", "0.0")),
         None => value,
     }
 }

@@ -2,11 +2,13 @@
 //! total.
 
 use super::emit::{count, is_literal, literal, op_text, param, params};
+use super::fold::{added, combined, folds, identity};
 use super::found::{note, note_declarations, scalars_type};
-use super::{Binding, KernelSource, Mode, Slot, group_slots, scalar_slots};
+use super::groups::{bad_row, group_value};
+use super::{Binding, KernelSource, Mode, Slot, scalar_slots};
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::expr::op::Op;
-use crate::expr::{Node, NodeId};
+use crate::expr::{Fold, Node, NodeId};
 use crate::lower::{Look, LookKind, Program};
 use crate::shape::{DType, Scope};
 use crate::text::{put, putln};
@@ -19,14 +21,16 @@ pub enum ReduceKind {
     Segments,
     /// Sums over groups, one group per segment.
     Groups,
+    /// Sums over groups of unequal length, to one partial sum per block of rows: one block per segment.
+    Blocks,
     /// Sums over everything, to scalars; after the last pass also the outputs of scope `Total`, with these modes.
     Finish(Vec<Mode>),
 }
 
 /// Sums of a pass to scope `to`.
-fn sums_to(program: &Program, pass: usize, to: Scope) -> Vec<NodeId> {
+pub(super) fn sums_to(program: &Program, pass: usize, to: Scope) -> Vec<NodeId> {
     let totals = program.passes[pass].totals.iter().copied();
-    totals.filter(|id| matches!(program.node(*id), Node::SumOver(s, _) if *s == to)).collect()
+    totals.filter(|id| matches!(program.node(*id), Node::FoldOver(_, s, _) if *s == to)).collect()
 }
 
 /// Indices of the outputs of scope `Total`, which are computed after the last sums.
@@ -42,7 +46,8 @@ pub fn sum_counts(program: &Program, pass: usize) -> [u64; 2] {
 /// The kernel that reduces the sums of a pass. `outputs` of scope `Total` are computed from them, by index; modes of
 /// [`ReduceKind::Finish`] are in their order.
 pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, outputs: &[usize], workgroup: u32) -> KernelSource {
-    let to = if *kind == ReduceKind::Groups { Scope::Group } else { Scope::Total };
+    let over_groups = matches!(kind, ReduceKind::Groups | ReduceKind::Blocks);
+    let to = if over_groups { Scope::Group } else { Scope::Total };
     let sums = sums_to(program, pass, to);
     let mut bindings =
         vec![Binding { slot: Slot::Workspace, writes: true }, Binding { slot: Slot::Scalars, writes: true }];
@@ -78,28 +83,16 @@ pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, outputs: &[usiz
 
 fn hook(program: &Program, kind: &ReduceKind, sums: &[NodeId], outputs: &[usize], modes: &[Mode]) -> String {
     let n = sums.len();
-    let mut text = String::from("struct Sums {\n    none: u32,\n");
-    for k in 0..n {
-        put!(text, "    bits{k}: u32,\n    sum{k}: f32,\n");
-    }
-    let zeros = ", 0u, 0.0".repeat(n);
-    put!(text, "}}\nfn sums_identity() -> Sums {{ return Sums(0u{zeros}); }}\n");
-    text.push_str("fn sums_step(before: Sums, i: u32) -> Sums {\n    var s = before;\n");
-    for k in 0..n {
-        // Partial sums lie sum by sum, `count` words each, whether passes or segments wrote them.
-        put!(
-            text,
-            "    let b{k} = work[span.items_base + {k}u * span.count + i];\n    \
-             s.bits{k} = max(s.bits{k}, b{k} & MAGNITUDE);\n    s.sum{k} += bitcast<f32>(b{k});\n"
-        );
-    }
-    text.push_str("    return s;\n}\nfn sums_combine(a: Sums, b: Sums) -> Sums {\n    return Sums(0u");
-    for k in 0..n {
-        put!(text, ", max(a.bits{k}, b.bits{k}), a.sum{k} + b.sum{k}");
-    }
-    text.push_str(");\n}\nfn sums_store(s: Sums, segment: u32) {\n");
+    let folds = folds(program, sums);
+    let mut text = struct_text(n) + &identity_text(&folds);
+    // Partial sums lie sum by sum, `count` words each, whether passes or segments wrote them.
+    let partial = |k: usize| format!("work[span.items_base + {k}u * span.count + i]");
+    let bad = if *kind == ReduceKind::Blocks { bad_row(program, "i") } else { None };
+    text.push_str(&step_text("sums_step", &folds, &partial, bad));
+    text.push_str(&combine_text(&folds));
+    text.push_str("fn sums_store(s: Sums, segment: u32) {\n");
     for (k, id) in sums.iter().enumerate() {
-        let slot = group_slots(program).iter().position(|s| s == id).unwrap_or(k);
+        let slot = if *kind == ReduceKind::Groups { group_value(program, *id) } else { k };
         putln!(
             text,
             "    work[span.results_base + {slot}u * span.segments + segment] = store_bits(s.sum{k}, s.bits{k} > INF_BITS);"
@@ -111,6 +104,52 @@ fn hook(program: &Program, kind: &ReduceKind, sums: &[NodeId], outputs: &[usize]
         text.push_str(&finish_text(program, sums, outputs, modes));
     }
     put!(text, "}}\nconst FINISH: bool = {is_finish};\n");
+    text
+}
+
+/// The bits and the value of each of `n` sums.
+pub(super) fn struct_text(n: usize) -> String {
+    let mut text = String::from("struct Sums {\n    none: u32,\n");
+    for k in 0..n {
+        put!(text, "    bits{k}: u32,\n    sum{k}: f32,\n");
+    }
+    text.push_str("}\n");
+    text
+}
+
+pub(super) fn identity_text(folds: &[Fold]) -> String {
+    let first: String = folds.iter().map(|fold| format!(", 0u, {}", identity(*fold, "f32", "0.0"))).collect();
+    format!("fn sums_identity() -> Sums {{ return Sums(0u{first}); }}\n")
+}
+
+/// A function that adds item `i` of each sum, at the word that `item` gives. `bad` are bits above those of ∞ where the item
+/// poisons its sums.
+pub(super) fn step_text(name: &str, folds: &[Fold], item: &dyn Fn(usize) -> String, bad: Option<String>) -> String {
+    let mut text = format!("fn {name}(before: Sums, i: u32) -> Sums {{\n    var s = before;\n");
+    if let Some(bad) = &bad {
+        putln!(text, "    let bad = {bad};");
+    }
+    for (k, fold) in folds.iter().enumerate() {
+        let magnitude = format!("b{k} & MAGNITUDE");
+        let seen = if bad.is_some() { format!("max({magnitude}, bad)") } else { magnitude };
+        put!(
+            text,
+            "    let b{k} = {};\n    s.bits{k} = max(s.bits{k}, {seen});\n    {}\n",
+            item(k),
+            added(*fold, &format!("s.sum{k}"), &format!("bitcast<f32>(b{k})"))
+        );
+    }
+    text.push_str("    return s;\n}\n");
+    text
+}
+
+pub(super) fn combine_text(folds: &[Fold]) -> String {
+    let mut text = String::from("fn sums_combine(a: Sums, b: Sums) -> Sums {\n    return Sums(0u");
+    for (k, fold) in folds.iter().enumerate() {
+        let sum = combined(*fold, &format!("a.sum{k}"), &format!("b.sum{k}"));
+        put!(text, ", max(a.bits{k}, b.bits{k}), {sum}");
+    }
+    text.push_str(");\n}\n");
     text
 }
 
@@ -126,7 +165,7 @@ fn finish_text(program: &Program, sums: &[NodeId], outputs: &[usize], modes: &[M
     let read: Vec<NodeId> = roots.iter().copied().chain(looked).collect();
     let value =
         |id: NodeId| if is_literal(program.node(id)) { literal(program.node(id), 1) } else { format!("n{}", id.0) };
-    for id in program.below(&read, |id| matches!(program.node(id), Node::SumOver(..))) {
+    for id in program.below(&read, |id| matches!(program.node(id), Node::FoldOver(..))) {
         let n = id.0;
         if is_literal(program.node(id)) {
             continue;
@@ -134,7 +173,7 @@ fn finish_text(program: &Program, sums: &[NodeId], outputs: &[usize], modes: &[M
         let line = match *program.node(id) {
             Node::Param(index) => param(program, index),
             Node::Count(extent) => count(extent),
-            Node::Input(_) | Node::SumOver(..) => {
+            Node::Input(_) | Node::FoldOver(..) => {
                 putln!(text, "    let b{n} = scalars.values[{}];", slot(id));
                 format!("bitcast<f32>(b{n})")
             }

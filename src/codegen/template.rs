@@ -71,11 +71,15 @@ pub enum Skeleton {
     ColumnFinish,
     /// `found.wgsl`
     Found,
+    /// `row_groups.wgsl`
+    RowGroups,
+    /// `ragged_sums.wgsl`
+    RaggedSums,
 }
 
 impl Skeleton {
     /// Every skeleton.
-    pub const ALL: [Skeleton; 14] = [
+    pub const ALL: [Skeleton; 16] = [
         Skeleton::Elementwise,
         Skeleton::Row,
         Skeleton::RowResident,
@@ -90,6 +94,8 @@ impl Skeleton {
         Skeleton::ColumnSums,
         Skeleton::ColumnFinish,
         Skeleton::Found,
+        Skeleton::RowGroups,
+        Skeleton::RaggedSums,
     ];
 
     fn text(self) -> &'static str {
@@ -108,6 +114,8 @@ impl Skeleton {
             Skeleton::ColumnSums => include_str!("../../shaders/column_sums.wgsl"),
             Skeleton::ColumnFinish => include_str!("../../shaders/column_finish.wgsl"),
             Skeleton::Found => include_str!("../../shaders/found.wgsl"),
+            Skeleton::RowGroups => include_str!("../../shaders/row_groups.wgsl"),
+            Skeleton::RaggedSums => include_str!("../../shaders/ragged_sums.wgsl"),
         }
     }
 }

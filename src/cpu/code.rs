@@ -5,7 +5,7 @@
 //! trips: each element counts as a row.
 
 use crate::expr::op::{Kind, Op};
-use crate::expr::{Extent, NodeId, Reduce};
+use crate::expr::{Extent, Fold, NodeId, Reduce};
 use crate::lower::Over;
 
 /// How often a value is computed.
@@ -36,6 +36,8 @@ pub enum Action<R> {
     Total(usize),
     /// The sum over the row's group of an earlier pass, by node.
     GroupSum(usize),
+    /// The number of rows of the row's group, of groups of unequal length.
+    GroupRows,
     /// The sum over the rows for the lane's column, of an earlier pass, by node.
     ColumnSum(usize),
     /// That at the column of a label, clamped.
@@ -71,6 +73,7 @@ impl<R: Copy> Action<R> {
             Action::Count(extent) => Action::Count(extent),
             Action::Total(node) => Action::Total(node),
             Action::GroupSum(node) => Action::GroupSum(node),
+            Action::GroupRows => Action::GroupRows,
             Action::ColumnSum(node) => Action::ColumnSum(node),
             Action::GatherColumnSum(node, label) => Action::GatherColumnSum(node, f(label)),
             Action::Load(input) => Action::Load(input),
@@ -157,9 +160,10 @@ pub enum Phase {
 #[derive(Clone, Debug)]
 pub struct Sum {
     pub src: Src,
+    pub fold: Fold,
     /// Node of the total.
     pub node: usize,
-    /// A row adds 0 where one of these labels is out of range.
+    /// A row does not count where one of these labels is out of range.
     pub lenient: Vec<LabelCode>,
 }
 
@@ -177,6 +181,8 @@ pub enum Dest {
 pub struct Store {
     pub src: Src,
     pub dest: Dest,
+    /// Of terms of a sum.
+    pub fold: Fold,
     /// As in [`Sum`].
     pub lenient: Vec<LabelCode>,
 }
@@ -195,6 +201,8 @@ pub enum ElementDest {
 pub struct ElementStore {
     pub src: Src,
     pub dest: ElementDest,
+    /// Of a sum.
+    pub fold: Fold,
     pub at_label: Option<(Src, Src)>,
     /// As in [`Sum`], of a sum.
     pub lenient: Vec<LabelCode>,

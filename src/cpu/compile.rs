@@ -2,8 +2,8 @@
 
 use super::code::*;
 use super::values::*;
-use crate::expr::NodeId;
 use crate::expr::op::Kind;
+use crate::expr::{Fold, NodeId};
 use crate::lower::{Consumer, LookKind, LookPlace, Pass, Program};
 use crate::shape::Scope;
 use std::collections::HashMap;
@@ -283,22 +283,22 @@ struct Consumers {
 fn add_results(code: &mut PassCode, roots: &Roots, homes: &Homes) -> Consumers {
     let mut consumers = Consumers::default();
     for sum in &roots.sums {
-        let (src, node) = (homes[&sum.value], sum.node);
+        let (src, node, fold) = (homes[&sum.value], sum.node, sum.fold);
         let of_sum = roots.lenient.iter().filter(|(sum, _)| sum.index() == node);
         let lenient = of_sum.map(|(_, root)| label_code(*root, homes)).collect();
         let consumer = Consumer::Sum(NodeId(node as u32));
         match sum.to {
             Scope::Group => {
-                code.stores.push(Store { src, dest: Dest::GroupTerm(node), lenient });
+                code.stores.push(Store { src, dest: Dest::GroupTerm(node), fold, lenient });
                 consumers.stores.push(consumer);
             }
             Scope::Column => {
                 let dest = ElementDest::ColumnSum(node);
-                code.element_stores.push(ElementStore { src, dest, at_label: None, lenient });
+                code.element_stores.push(ElementStore { src, dest, fold, at_label: None, lenient });
                 consumers.elements.push(consumer);
             }
             _ => {
-                code.sums.push(Sum { src, node, lenient });
+                code.sums.push(Sum { src, fold, node, lenient });
                 consumers.sums.push(consumer);
             }
         }
@@ -309,10 +309,12 @@ fn add_results(code: &mut PassCode, roots: &Roots, homes: &Homes) -> Consumers {
         let consumer = Consumer::Output(output);
         if root.is_element {
             let dest = ElementDest::Output(output);
-            code.element_stores.push(ElementStore { src, dest, at_label, lenient: Vec::new() });
+            let lenient = Vec::new();
+            code.element_stores.push(ElementStore { src, dest, fold: Fold::Sum, at_label, lenient });
             consumers.elements.push(consumer);
         } else {
-            code.stores.push(Store { src, dest: Dest::Output(output), lenient: Vec::new() });
+            let (dest, lenient) = (Dest::Output(output), Vec::new());
+            code.stores.push(Store { src, dest, fold: Fold::Sum, lenient });
             consumers.stores.push(consumer);
         }
     }

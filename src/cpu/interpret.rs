@@ -6,6 +6,7 @@ use super::machine::{Bank, HostFloat, LANES, Machine, Shared, Spot};
 use super::state::State;
 use super::tasks::{Task, Tiling, each_task, tasks};
 use crate::error::Result;
+use crate::expr::Fold;
 use crate::lower::Over;
 
 /// The results of a pass besides its stores.
@@ -23,8 +24,9 @@ impl PassResult {
     /// Sums of nothing.
     fn new(shared: &Shared<'_, '_>, code: &PassCode) -> PassResult {
         let by_column = if code.over == Over::RowsByColumn { code.element_stores.len() } else { 0 };
-        let columns = vec![vec![0.0; shared.cols()]; by_column];
-        PassResult { sums: vec![0.0; code.sums.len()], columns, bad_label: None }
+        let columns = code.element_stores[..by_column].iter().map(|store| vec![store.fold.identity(); shared.cols()]);
+        let sums = code.sums.iter().map(|sum| sum.fold.identity());
+        PassResult { sums: sums.collect(), columns: columns.collect(), bad_label: None }
     }
 }
 
@@ -44,10 +46,12 @@ pub fn run_pass<T: HostFloat>(
     let results = each_task(tasks, worker, |worker, task| worker.run(task));
     let mut all = PassResult::new(shared, code);
     for result in results {
-        for (columns, terms) in all.columns.iter_mut().zip(&result.columns) {
-            columns.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
+        for ((columns, terms), store) in all.columns.iter_mut().zip(&result.columns).zip(&code.element_stores) {
+            columns.iter_mut().zip(terms).for_each(|(sum, term)| *sum = store.fold.combine(*sum, *term));
         }
-        all.sums.iter_mut().zip(result.sums).for_each(|(sum, term)| *sum += term);
+        for ((sum, term), code) in all.sums.iter_mut().zip(result.sums).zip(&code.sums) {
+            *sum = code.fold.combine(*sum, term);
+        }
         all.bad_label = all.bad_label.or(result.bad_label);
     }
     Ok(all)
@@ -221,12 +225,15 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
             }
             let value = self.machine.floats(sum.src, tile.spot());
             let counts = |lane: &usize| !left_out.contains(lane);
-            *total += match value {
+            let combine = |a: f64, b: f64| sum.fold.combine(a, b);
+            let each = || (0..tile.rows).filter(counts).map(|lane| value.at(lane).to());
+            let term = match value {
                 _ if poisoned => f64::NAN,
-                _ if !left_out.is_empty() => (0..tile.rows).filter(counts).map(|lane| value.at(lane).to()).sum(),
+                _ if !left_out.is_empty() || sum.fold == Fold::Max => each().fold(sum.fold.identity(), combine),
                 Value::Uniform(x) => x.to() * tile.rows as f64,
                 Value::Lanes(x) => lanes::sum(x),
             };
+            *total = combine(*total, term);
         }
     }
 
@@ -237,7 +244,7 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
         let poison = any.then_some(&self.nan[..tile.rows]);
         write_block(self.machine.floats(store.src, tile.spot()), poison, out);
         for label in &store.lenient {
-            bad_labels(&self.machine, label, tile, |lane, _| out[lane] = T::zero());
+            bad_labels(&self.machine, label, tile, |lane, _| out[lane] = T::of(store.fold.identity()));
         }
     }
 
@@ -306,7 +313,7 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
                     if any_poison && worker.nan[lane] {
                         columns[col] = f64::NAN;
                     } else if !left_out[index].contains(&row) {
-                        columns[col] += value.at(lane).to();
+                        columns[col] = store.fold.combine(columns[col], value.at(lane).to());
                     }
                 }
             }

@@ -7,7 +7,7 @@ use super::math::Math;
 use crate::expr::op::{Kind, Op};
 use crate::expr::{Extent, ParamDecl};
 use crate::lower::Over;
-use crate::shape::Geometry;
+use crate::shape::{Geometry, RowGroups};
 
 /// Lanes per block: enough to hide a step's fixed cost, few enough for the first-level cache.
 pub const LANES: usize = 1024;
@@ -50,6 +50,8 @@ pub struct Shared<'r, 'a> {
     /// The items of the pass.
     pub over: Over,
     pub geometry: &'r Geometry,
+    /// Of groups of unequal length.
+    pub row_groups: Option<&'r RowGroups>,
     pub has_rows: bool,
     pub params: &'r [ParamDecl],
     pub inputs: &'r [Source<'a>],
@@ -76,9 +78,19 @@ impl Shared<'_, '_> {
         if self.has_rows && self.over.has_rows() { self.geometry.cols as usize } else { 1 }
     }
 
-    /// The group of an item.
-    fn group(&self, item: u64) -> u64 {
-        if self.over == Over::Groups { item } else { item / self.geometry.group_rows }
+    /// The group of an item; `None` for a row that bad offsets or ids give to none.
+    fn group(&self, item: u64) -> Option<u64> {
+        match self.row_groups {
+            _ if self.over == Over::Groups => Some(item),
+            Some(groups) => groups.of(item),
+            None => Some(item / self.geometry.group_rows),
+        }
+    }
+
+    /// Number of rows of an item's group, of groups of unequal length.
+    fn group_rows(&self, item: u64) -> f64 {
+        let groups = self.row_groups.expect("such numbers are read of groups of unequal length alone");
+        self.group(item).map_or(f64::NAN, |group| groups.count(group))
     }
 
     fn count(&self, extent: Extent) -> u64 {
@@ -283,8 +295,13 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
             (Action::Total(node), Register::Float(out)) => out.fill(T::of(self.shared.totals[node])),
             (Action::GroupSum(node), Register::Float(out)) => {
                 let sums = &self.shared.group_sums[node];
-                let group = |lane: usize| self.shared.group(spot.row + lane as u64) as usize;
-                out[..count].iter_mut().enumerate().for_each(|(lane, o)| *o = T::of(sums[group(lane)]));
+                let group = |lane: usize| self.shared.group(spot.row + lane as u64);
+                let sum = |lane: usize| group(lane).map_or(f64::NAN, |group| sums[group as usize]);
+                out[..count].iter_mut().enumerate().for_each(|(lane, o)| *o = T::of(sum(lane)));
+            }
+            (Action::GroupRows, Register::Float(out)) => {
+                let rows = |lane: usize| self.shared.group_rows(spot.row + lane as u64);
+                out[..count].iter_mut().enumerate().for_each(|(lane, o)| *o = T::of(rows(lane)));
             }
             (Action::ColumnSum(node), Register::Float(out)) => {
                 let sums = &self.shared.column_sums[node];
@@ -358,7 +375,9 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
         let Source { ref strides, of_groups, .. } = self.shared.inputs[input];
         if of_groups {
             // Row values: lanes are items.
-            let offset = |lane: usize| (self.shared.group(spot.row + lane as u64) * strides[3]) as usize;
+            // Values of no group are overwritten later.
+            let group = |lane: usize| self.shared.group(spot.row + lane as u64).unwrap_or(0);
+            let offset = |lane: usize| (group(lane) * strides[3]) as usize;
             return (0..spot.count).for_each(|lane| f(lane, offset(lane), 0, 1));
         }
         if self.shared.over == Over::Columns {
@@ -393,7 +412,17 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
                 _ => unreachable!("inputs of numbers hold f32 or f64: the plan checked"),
             }
         });
+        for lane in self.without_group(input, spot) {
+            out[lane] = T::nan();
+            borrowed = None;
+        }
         borrowed
+    }
+
+    /// Lanes whose row is in no group, if the input has one value per group.
+    fn without_group(&self, input: usize, spot: Spot) -> impl Iterator<Item = usize> {
+        let lanes = if self.shared.inputs[input].of_groups { spot.count } else { 0 };
+        (0..lanes).filter(move |lane| self.shared.group(spot.row + *lane as u64).is_none())
     }
 
     fn load_ints(&self, input: usize, spot: Spot, out: &mut [i64]) {
@@ -405,6 +434,8 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
                 _ => unreachable!("inputs of indices hold i32 or u32: the plan checked"),
             }
         });
+        // No class, and no index that a loss ignores.
+        self.without_group(input, spot).for_each(|lane| out[lane] = i64::MAX);
     }
 
     /// Each row's number at its label's column; a label out of range reads the last column.

@@ -36,12 +36,12 @@ pub use output::CpuOutput;
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
 use crate::loss::{Loss, check_once, check_read};
-use crate::lower::{OutputKind, Over, Program, UPSTREAM, Upstream, Wanted, lower};
-use crate::shape::RowAxis;
-use crate::shape::Scope;
-use crate::shape::{Extents, Geometry, Layout, Operand, Rows, no_hessian_of_broadcast};
+use crate::lower::{OutputKind, Over, Program, RaggedInput, UPSTREAM, Wanted, lower};
+use crate::shape::{
+    Extents, Geometry, Layout, Operand, Ragged, RowAxis, RowGroups, Rows, Scope, no_hessian_of_broadcast,
+};
 use code::{Dest, ElementDest, FinalCode, PassCode};
-use host::zeros;
+use host::{Data, zeros};
 use interpret::run_pass;
 use machine::{Machine, Shared, Source, for_runs};
 use std::marker::PhantomData;
@@ -119,7 +119,7 @@ pub fn hessian_diagonal(loss: &Loss, inputs: &[(&str, HostTensor<'_>)], wrt: &st
 #[derive(Clone, Debug)]
 pub struct CpuPlan<T> {
     loss: Loss,
-    upstream: Upstream,
+    wanted: Wanted,
     program: Program,
     geometry: Geometry,
     passes: Vec<PassCode>,
@@ -140,6 +140,9 @@ struct Sums {
     /// One value per column.
     columns: Vec<Vec<f64>>,
 }
+
+/// The inputs of a run, and its groups of unequal length.
+type RunData<'r, 'a> = (&'r [Source<'a>], Option<&'r RowGroups>);
 
 /// Shape of an output of the program.
 #[derive(Clone, Debug)]
@@ -166,7 +169,7 @@ impl<T: HostFloat> CpuPlan<T> {
     /// errors of lowering.
     pub fn new(loss: &Loss, inputs: &[(&str, HostTensor<'_>)], wanted: &Wanted) -> Result<CpuPlan<T>> {
         loss.check()?;
-        check_names(loss, inputs, wanted.upstream)?;
+        check_names(loss, inputs, wanted)?;
         let present = |name: &str| find(inputs, name).map(|tensor| tensor.data.is_unsigned());
         let program = lower(loss, wanted, &present)?;
         check_read(&program.name, &program.inputs, inputs.iter().map(|(name, _)| *name))?;
@@ -175,7 +178,7 @@ impl<T: HostFloat> CpuPlan<T> {
         let operands: Vec<Operand<'_>> =
             inputs_and_tensors.map(|(decl, tensor)| decl.operand(&tensor.layout)).collect();
         let (geometry, outputs) = place_outputs(&program, None, &operands)?;
-        program.check_batch(geometry.is_empty())?;
+        program.check_batch(&geometry)?;
         let inner = match program.row_axis {
             RowAxis::Class => geometry.domain.iter().skip(2).product(),
             RowAxis::Last | RowAxis::None => 1,
@@ -183,13 +186,14 @@ impl<T: HostFloat> CpuPlan<T> {
         let passes = (0..program.passes.len()).map(|pass| compile::compile_pass(&program, pass)).collect();
         let last = compile::compile_final(&program);
         let inputs = tensors.iter().map(|t| (t.layout.clone(), t.data.is_unsigned())).collect();
-        let (loss, upstream, numbers) = (loss.clone(), wanted.upstream, PhantomData);
-        Ok(CpuPlan { loss, upstream, program, geometry, passes, last, inputs, outputs, inner, numbers })
+        let (loss, wanted, numbers) = (loss.clone(), wanted.clone(), PhantomData);
+        Ok(CpuPlan { loss, wanted, program, geometry, passes, last, inputs, outputs, inner, numbers })
     }
 
-    /// Sets the number of consecutive rows per group; the default is the rows per index of the first axis.
+    /// Sets the number of consecutive rows per group; the default is the rows per index of the first axis. Groups of
+    /// unequal length are those of [`Wanted::groups`].
     ///
-    /// Errors: [`Error::Param`] unless it divides the number of rows.
+    /// Errors: [`Error::Param`] unless it divides the number of rows, and for groups of unequal length.
     pub fn group_rows(mut self, rows: usize) -> Result<CpuPlan<T>> {
         let inputs = self.program.inputs.iter().zip(&self.inputs);
         let operands: Vec<Operand<'_>> = inputs.map(|(decl, (layout, _))| decl.operand(layout)).collect();
@@ -216,7 +220,7 @@ impl<T: HostFloat> CpuPlan<T> {
     ///
     /// Errors: as [`Self::new`] where an input differs from the plan's; [`Error::OutOfMemory`].
     pub fn run(&self, inputs: &[(&str, HostTensor<'_>)], out: &mut CpuOutput<T>) -> Result<()> {
-        check_names(&self.loss, inputs, self.upstream)?;
+        check_names(&self.loss, inputs, &self.wanted)?;
         let tensors = program_inputs(&self.program, inputs)?;
         self.check_same(&tensors)?;
         let kinds = self.program.outputs.iter().map(|output| &output.kind);
@@ -235,13 +239,16 @@ impl<T: HostFloat> CpuPlan<T> {
             .collect();
         let nodes = self.program.nodes.len();
         let none = vec![Vec::new(); nodes];
+        let row_groups = self.row_groups(&tensors);
         let mut sums = Sums { totals: vec![0.0; nodes], groups: none.clone(), columns: none };
         out.bad_label = None;
+        out.bad_group = row_groups.as_ref().and_then(|groups| self.bad_group(groups));
+        let row_groups = row_groups.as_ref();
         let is_empty = self.geometry.is_empty();
         for code in self.passes.iter().filter(|_| !is_empty) {
-            self.run_pass(code, &sources, &mut sums, out)?;
+            self.run_pass(code, (&sources, row_groups), &mut sums, out)?;
         }
-        let shared = self.shared(Over::Rows, &sources, &sums);
+        let shared = self.shared(Over::Rows, (&sources, row_groups), &sums);
         self.finish_totals(&shared, out);
         if is_empty {
             out.clear_gradients();
@@ -257,8 +264,8 @@ impl<T: HostFloat> CpuPlan<T> {
     }
 
     /// Runs one pass into `out`, and its sums into `sums`.
-    fn run_pass(&self, code: &PassCode, sources: &[Source<'_>], sums: &mut Sums, out: &mut CpuOutput<T>) -> Result<()> {
-        let shared = self.shared(code.over, sources, sums);
+    fn run_pass(&self, code: &PassCode, data: RunData<'_, '_>, sums: &mut Sums, out: &mut CpuOutput<T>) -> Result<()> {
+        let shared = self.shared(code.over, data, sums);
         let rows = shared.rows() as usize;
         let is_group = |store: &&code::Store| matches!(store.dest, Dest::GroupTerm(_));
         let terms = code.stores.iter().filter(is_group).map(|_| zeros("the rows' terms of a group sum", rows));
@@ -292,8 +299,12 @@ impl<T: HostFloat> CpuPlan<T> {
         }
         for (store, terms) in code.stores.iter().filter(is_group).zip(&terms) {
             let Dest::GroupTerm(node) = store.dest else { unreachable!("only stores of group terms are left") };
-            let group = |terms: &[T]| terms.iter().map(|x| x.to()).sum();
-            sums.groups[node] = terms.chunks(self.geometry.group_rows as usize).map(group).collect();
+            let (fold, combine) = (store.fold, |a: f64, b: f64| store.fold.combine(a, b));
+            let group = |terms: &[T]| terms.iter().map(|x| x.to()).fold(fold.identity(), combine);
+            sums.groups[node] = match data.1 {
+                Some(groups) => groups.folds(fold.identity(), combine, |row| terms[row].to()),
+                None => terms.chunks(self.geometry.group_rows as usize).map(group).collect(),
+            };
         }
         // The lowest row of any pass.
         out.bad_label = out.bad_label.into_iter().chain(result.bad_label).min_by_key(|bad| bad.0);
@@ -313,11 +324,40 @@ impl<T: HostFloat> CpuPlan<T> {
         }
     }
 
-    fn shared<'r, 'a>(&'r self, over: Over, inputs: &'r [Source<'a>], sums: &'r Sums) -> Shared<'r, 'a> {
+    /// Groups of unequal length; `None` where groups are equal.
+    fn row_groups(&self, tensors: &[&HostTensor<'_>]) -> Option<RowGroups> {
+        let RaggedInput { index, by } = self.program.ragged?;
+        let Geometry { axes, strides, .. } = &self.geometry;
+        let read = |at: u64| match &tensors[index].data {
+            Data::I32(values) => i64::from(values[at as usize]),
+            Data::U32(values) => i64::from(values[at as usize]),
+            _ => unreachable!("inputs of indices hold i32 or u32: the plan checked"),
+        };
+        let [a0, a1, a2, along] = strides[index];
+        let address = |index: u64| match by {
+            Ragged::Offsets => index * along,
+            Ragged::Ids { .. } => {
+                let (outer, last) = (index / axes[2], index % axes[2]);
+                outer / axes[1] * a0 + outer % axes[1] * a1 + last * a2
+            }
+        };
+        let sizes = [self.geometry.rows, self.geometry.groups()];
+        (!self.geometry.is_empty()).then(|| RowGroups::new(by, sizes, |index| read(address(index))))
+    }
+
+    /// The error of the first offset or id that is not allowed.
+    fn bad_group(&self, groups: &RowGroups) -> Option<Error> {
+        let (RaggedInput { index, by }, (at, found)) = (self.program.ragged?, groups.first_bad?);
+        let sizes = [self.geometry.rows, self.geometry.groups()];
+        Some(by.error(&self.program.inputs[index].name, at, found, sizes))
+    }
+
+    fn shared<'r, 'a>(&'r self, over: Over, data: RunData<'r, 'a>, sums: &'r Sums) -> Shared<'r, 'a> {
+        let (inputs, row_groups) = data;
         let CpuPlan { geometry, program, .. } = self;
         let (has_rows, params) = (program.has_rows(), &program.params[..]);
         let Sums { totals, groups: group_sums, columns: column_sums } = sums;
-        Shared { over, geometry, has_rows, params, inputs, totals, group_sums, column_sums }
+        Shared { over, geometry, row_groups, has_rows, params, inputs, totals, group_sums, column_sums }
     }
 
     fn check_same(&self, tensors: &[&HostTensor<'_>]) -> Result<()> {
@@ -358,14 +398,14 @@ fn find<'t, 'a>(inputs: &'t [(&str, HostTensor<'a>)], name: &str) -> Option<&'t 
 }
 
 /// An error unless every input that the loss needs is given, and no other.
-fn check_names(loss: &Loss, inputs: &[(&str, HostTensor<'_>)], upstream: Upstream) -> Result<()> {
+fn check_names(loss: &Loss, inputs: &[(&str, HostTensor<'_>)], wanted: &Wanted) -> Result<()> {
     let specs = loss.inputs();
     let beside = loss.weights_and_masks();
     let mut known: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
     known.extend(beside.iter().map(String::as_str));
-    if upstream != Upstream::One {
-        known.push(UPSTREAM);
-    }
+    let upstream = wanted.has_upstream().then_some(UPSTREAM);
+    let groups = wanted.groups.as_ref().map(|groups| groups.input.as_str());
+    known.extend(upstream.into_iter().chain(groups));
     check_once("input", inputs.iter().map(|(name, _)| *name))?;
     let error = |what: &str, name: &str, known: &[&str]| {
         let (what, known) = (format!("{} {what}", loss.name()), known.join(", "));
@@ -375,10 +415,10 @@ fn check_names(loss: &Loss, inputs: &[(&str, HostTensor<'_>)], upstream: Upstrea
     if let Some(unknown) = given.iter().find(|name| !known.contains(name)) {
         return error("has no input", unknown, &known);
     }
-    let mut needed = specs.iter().filter(|spec| !spec.optional).map(|spec| spec.name.as_str());
+    let needed = specs.iter().filter(|spec| !spec.optional).map(|spec| spec.name.as_str());
+    let mut needed = needed.chain(upstream).chain(groups);
     match needed.find(|name| !given.contains(name)) {
         Some(missing) => error("needs the input", missing, &given),
-        None if upstream != Upstream::One && !given.contains(&UPSTREAM) => error("needs the input", UPSTREAM, &given),
         None => Ok(()),
     }
 }
@@ -417,10 +457,11 @@ fn dtype_error(input: &str, expected: &str, tensor: &HostTensor<'_>) -> Error {
 /// The geometry of the inputs, and of gradients that are summed to the shape of a broadcast input.
 fn place_outputs(
     program: &Program,
-    per_group: Option<u64>,
+    group_rows: Option<u64>,
     inputs: &[Operand<'_>],
 ) -> Result<(Geometry, Vec<OutputPlan>)> {
-    let rows = Rows { axis: program.row_axis, per_group, loss: &program.name };
+    let grouping = program.grouping(group_rows, |input| inputs.get(input).map(|input| input.layout))?;
+    let rows = Rows { axis: program.row_axis, grouping, loss: &program.name };
     let extents = Extents::new(rows, inputs)?;
     let layouts: Vec<Layout> = inputs.iter().map(|input| Layout::contiguous(&input.layout.shape)).collect();
     let mut all = inputs.to_vec();

@@ -8,7 +8,8 @@ use crate::lower::OutputKind;
 /// The wanted outputs of a run: losses, gradients, and others.
 ///
 /// If a label was out of range, accessors return [`Error::LabelOutOfRange`], as reading from the GPU does, until
-/// [`Self::take_bad_label`] clears the status; then they return the poisoned values.
+/// [`Self::take_bad_label`] clears the status; then they return the poisoned values. So it is with
+/// [`Error::GroupOutOfRange`] and [`Self::take_bad_group`], which comes first.
 #[derive(Clone, Debug)]
 pub struct CpuOutput<T> {
     items: Vec<Item<T>>,
@@ -16,6 +17,8 @@ pub struct CpuOutput<T> {
     /// Whether stored gradients are looked at.
     looks: bool,
     pub(super) bad_label: Option<(u64, i64)>,
+    /// The error of the first offset or id of groups that is not allowed.
+    pub(super) bad_group: Option<Error>,
 }
 
 #[derive(Clone, Debug)]
@@ -34,7 +37,7 @@ struct Item<T> {
 
 impl<T: HostFloat> CpuOutput<T> {
     pub(super) fn new(cols: u64, looks: bool) -> CpuOutput<T> {
-        CpuOutput { items: Vec::new(), cols, looks, bad_label: None }
+        CpuOutput { items: Vec::new(), cols, looks, bad_label: None, bad_group: None }
     }
 
     pub(super) fn push(&mut self, kind: OutputKind, name: String, shape: Vec<usize>, counts: [usize; 2]) {
@@ -85,6 +88,9 @@ impl<T: HostFloat> CpuOutput<T> {
     }
 
     fn item(&self, what: &str, name: &str, is: impl Fn(&Item<T>) -> bool) -> Result<&Item<T>> {
+        if let Some(error) = &self.bad_group {
+            return Err(error.clone());
+        }
         if let Some((row, label)) = self.bad_label {
             return Err(Error::LabelOutOfRange { row, label, classes: self.cols });
         }
@@ -101,7 +107,7 @@ impl<T: HostFloat> CpuOutput<T> {
 
     /// The loss: its only value, or the first if it is not reduced.
     ///
-    /// Errors: [`Error::LabelOutOfRange`]; [`Error::Name`] if it was not wanted; [`Error::Shape`] if it has no values: not
+    /// Errors: [`Error::GroupOutOfRange`], [`Error::LabelOutOfRange`]; [`Error::Name`] if it was not wanted; [`Error::Shape`] if it has no values: not
     /// reduced, of no rows.
     pub fn loss(&self) -> Result<f64> {
         let first = self.loss_values()?.first().map(|value| value.to());
@@ -162,6 +168,12 @@ impl<T: HostFloat> CpuOutput<T> {
     /// First row whose label is out of range, and the label.
     pub fn bad_label(&self) -> Option<(u64, i64)> {
         self.bad_label
+    }
+
+    /// The error of the first offset or id of groups of unequal length that is out of range, which is cleared. Afterwards
+    /// the values can be read; those of the groups in question are NaN.
+    pub fn take_bad_group(&mut self) -> Option<Error> {
+        self.bad_group.take()
     }
 
     /// Reads and clears the status. Afterwards the values can be read; rows with a bad label are NaN.

@@ -2,7 +2,7 @@
 
 use super::code::{Action, Level};
 use crate::expr::op::Kind;
-use crate::expr::{Node, NodeId, Reduce};
+use crate::expr::{Fold, Node, NodeId, Reduce};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Over, Pass, Placed, Poison, Program};
 use crate::shape::Scope;
 use std::collections::HashMap;
@@ -27,6 +27,7 @@ pub struct Staged {
 
 pub struct SumRoot {
     pub node: usize,
+    pub fold: Fold,
     pub value: ValueId,
     pub to: Scope,
 }
@@ -123,6 +124,7 @@ impl<'p> Builder<'p> {
             Node::Const(bits) => self.add(Action::Float(bits)),
             Node::Int(value) => self.add(Action::Int(value)),
             Node::Bool(value) => self.add(Action::Bool(value)),
+            Node::GroupRows => self.add(Action::GroupRows),
             Node::Param(index) => self.add(Action::Param(index as usize)),
             Node::Count(extent) => self.add(Action::Count(extent)),
             Node::Input(input) => match at {
@@ -138,12 +140,12 @@ impl<'p> Builder<'p> {
                 let operand = self.value(x, None);
                 self.add(Action::Reduced(id, operand))
             }
-            Node::SumOver(Scope::Group, _) => self.add(Action::GroupSum(id.index())),
-            Node::SumOver(Scope::Column, _) => match at {
+            Node::FoldOver(_, Scope::Group, _) => self.add(Action::GroupSum(id.index())),
+            Node::FoldOver(_, Scope::Column, _) => match at {
                 Some(label) => self.add(Action::GatherColumnSum(id.index(), label)),
                 None => self.add(Action::ColumnSum(id.index())),
             },
-            Node::SumOver(..) => self.add(Action::Total(id.index())),
+            Node::FoldOver(..) => self.add(Action::Total(id.index())),
             Node::At(x, label) => {
                 let label = self.value(label, None);
                 self.value(x, Some(label))
@@ -167,7 +169,7 @@ impl<'p> Builder<'p> {
             Action::Param(index) => (Level::Global, self.program.params[index].kind, 0),
             Action::Int(_) => (Level::Global, Kind::Int, 0),
             Action::Bool(_) => (Level::Global, Kind::Bool, 0),
-            Action::GroupSum(_) => (Level::Row, Kind::Float, 0),
+            Action::GroupSum(_) | Action::GroupRows => (Level::Row, Kind::Float, 0),
             Action::ColumnSum(_) => (of_columns, Kind::Float, 0),
             Action::GatherColumnSum(..) => (Level::Row, Kind::Float, depth),
             Action::Load(input) => {
@@ -233,11 +235,11 @@ impl<'p> Builder<'p> {
     }
 
     pub fn sum(&mut self, id: NodeId) -> SumRoot {
-        let Node::SumOver(to, x) = *self.program.node(id) else { unreachable!("totals are sums") };
+        let Node::FoldOver(fold, to, x) = *self.program.node(id) else { unreachable!("totals are sums") };
         let value = self.value(x, None);
         let is_element = self.values[value].level == Level::Element;
         assert!(!is_element || to == Scope::Column, "lowering takes elements to their row first");
-        SumRoot { node: id.index(), value, to }
+        SumRoot { node: id.index(), fold, value, to }
     }
 
     pub fn output(&mut self, index: usize) -> OutputRoot {

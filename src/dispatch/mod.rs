@@ -7,7 +7,9 @@ mod uniform;
 
 pub use crate::codegen::{Mode, Slot};
 pub use crate::lower::OutputKind;
-pub use signature::{Compared, LabelInput, Labels, OutputSignature, ParamSignature, Signature, output_name};
+pub use signature::{
+    Compared, GroupStatus, LabelInput, Labels, OutputSignature, ParamSignature, Signature, output_name,
+};
 pub use uniform::{Field, FieldName, Uniform, Word};
 
 use std::sync::Arc;
@@ -28,6 +30,8 @@ pub struct Region {
 pub enum Note {
     /// A scalar input of 16 bits is widened to its word.
     Widen,
+    /// The rows of groups of unequal length are found.
+    RowGroups,
     /// A pass, or one stage of it, over one chunk of its tensors.
     Pass(usize),
     /// Words that two rows share are stitched after that pass.
@@ -113,8 +117,8 @@ pub struct Planned<N = u64> {
     pub workspace: N,
     /// Whether the workspace holds states between phases, so that no other bound plan may share it.
     pub keeps_states: bool,
-    /// Words of the buffer of scalars, of each loss: the status word, then scalar inputs and totals, then the found word if
-    /// it is used.
+    /// Words of the buffer of scalars, of each loss: the status word, then scalar inputs and totals, then the found word and
+    /// the status word of groups where they are used.
     pub scalar_words: u64,
     /// Scalar inputs of 32 bits: index of the input, and the word that it is copied to before each phase.
     pub scalar_copies: Vec<(usize, u64)>,
@@ -122,6 +126,8 @@ pub struct Planned<N = u64> {
     pub kept: Vec<Kept>,
     /// Labels that a status word reports, per word; none if no label indexes a row.
     pub labels: Vec<Labels>,
+    /// The input that gives groups of unequal length, whose status word follows the found word.
+    pub groups: Option<GroupStatus>,
     /// Bytes that must move: inputs once, outputs once.
     pub bytes: u64,
 }

@@ -4,7 +4,7 @@ use crate::codegen::Mode;
 use crate::error::Error;
 use crate::expr::{InputDecl, ParamDecl};
 use crate::lower::OutputKind;
-use crate::shape::{DType, RowAxis, Scope};
+use crate::shape::{DType, Ragged, RowAxis, Scope};
 
 /// An output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +97,34 @@ pub struct LabelInput {
     pub strides: [u64; 4],
     /// Class indices that it is compared with, such as `ignore_index`.
     pub compared: Vec<Compared>,
+}
+
+/// Data to find the offset or id of groups of unequal length that a bad status reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// The status word that reports on it, in the buffer of scalars.
+    pub word: u64,
+    /// Index of the input.
+    pub input: usize,
+    /// Its form.
+    pub by: Ragged,
+    /// Sizes of the axes that its values are counted along, outermost first, and its strides along them.
+    pub axes: [[u64; 2]; 4],
+    /// Rows, and groups.
+    pub sizes: [u64; 2],
+}
+
+impl GroupStatus {
+    /// Elements from the first offset or id to that of this index.
+    pub fn element(&self, index: u64) -> u64 {
+        let mut rest = index;
+        let along = self.axes.iter().rev().map(|[size, stride]| {
+            let at = rest % size;
+            rest /= size;
+            at * stride
+        });
+        along.sum()
+    }
 }
 
 /// Data to find the label that a bad status reports.

@@ -42,7 +42,7 @@ impl Export {
     /// # Errors
     /// As [`Context::plan`](crate::Context::plan); [`Error::Unsupported`] for other layouts, fewer than two rows or columns,
     /// tensors larger than a binding (128 MiB), gradients in place or summed over broadcast axes, shards, a
-    /// separate backward, and found_inf.
+    /// separate backward, groups of unequal length, and found_inf.
     pub fn new(loss: &Loss, spec: &PlanSpec) -> Result<Export> {
         let prepared = PreparedLoss::new(loss, spec, &Limits::WEBGPU)?;
         let fault = |message: &str| Err(Error::Unsupported { message: format!("exporting {message}") });
@@ -57,6 +57,9 @@ impl Export {
         }
         if prepared.signature.outputs.iter().any(|output| matches!(output.mode, Mode::InPlace(_))) {
             return fault("a gradient in place of its input");
+        }
+        if prepared.program.ragged.is_some() {
+            return fault("groups of unequal length, which the formulas of an export do not count; take equal groups");
         }
         let (problem, choices) = prepared.choose(&prepared.planned_tensors()?, Conditions::default())?;
         let &[rows, cols] = &problem.geometry.domain[..] else {

@@ -6,7 +6,7 @@
 
 use crate::expr::condition::{may_be_nan, not};
 use crate::expr::op::{Kind, Op};
-use crate::expr::{Expr, Extent, Graph, Node, NodeId, Reduce};
+use crate::expr::{Expr, Extent, Fold, Graph, Node, NodeId, Reduce};
 use crate::shape::Scope;
 use std::collections::HashMap;
 
@@ -29,7 +29,7 @@ pub(super) fn dependents(root: Expr<'_>, inputs: &[NodeId]) -> Vec<bool> {
         let on = |x: NodeId| active[x.index()];
         active[id.index()] = inputs.contains(&id)
             || match graph.node(id) {
-                Node::Detach(_) => false,
+                Node::Detach(_) | Node::FoldOver(Fold::Max, ..) => false,
                 Node::StraightThrough(_, gradient_of) => on(gradient_of),
                 Node::WithGradient(value, wrt, _) => {
                     on(wrt) || matches!(graph.node(value), Node::WithGradient(..)) && on(value)
@@ -256,7 +256,8 @@ impl<'g> Visit<'_, 'g> {
             Node::Masked(condition, x) => self.give(x, adjoint, out.scope(), taken.under(condition, adjoint)),
             Node::Op(op, operands) => self.op(op, operands),
             Node::Reduce(reduce, x) => self.reduce(reduce, x),
-            Node::SumOver(_, x) => self.give(x, adjoint, graph.scope(x), taken),
+            Node::FoldOver(Fold::Sum, _, x) => self.give(x, adjoint, graph.scope(x), taken),
+            Node::FoldOver(Fold::Max, ..) => {}
             Node::At(x, label) => {
                 let here = graph.col_index().equals(graph.expr(label));
                 self.give(x, adjoint, Scope::Element, taken.at_label(here.id, adjoint));
@@ -271,7 +272,7 @@ impl<'g> Visit<'_, 'g> {
                 }
             }
             Node::Const(_) | Node::Int(_) | Node::Bool(_) | Node::Param(_) | Node::Input(_) => {}
-            Node::ColIndex | Node::Count(_) | Node::Detach(_) => {}
+            Node::ColIndex | Node::Count(_) | Node::GroupRows | Node::Detach(_) => {}
         }
     }
 

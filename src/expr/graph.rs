@@ -19,6 +19,8 @@ struct Inner {
     params: Vec<ParamDecl>,
     /// Labels of an unsigned type.
     unsigned: HashSet<String>,
+    /// Whether groups have unequal lengths.
+    ragged_groups: bool,
     /// Selections that autodiff made: 0 where an adjoint is 0, else a multiple of the adjoint.
     multiples: HashSet<NodeId>,
     fault: Option<String>,
@@ -83,6 +85,16 @@ impl Graph {
     /// An empty graph.
     pub fn new() -> Graph {
         Graph::default()
+    }
+
+    /// Declares that groups have unequal lengths: their numbers of rows are values of scope `Group`.
+    pub(crate) fn declare_ragged_groups(&self) {
+        self.inner.borrow_mut().ragged_groups = true;
+    }
+
+    /// Whether groups have unequal lengths.
+    pub(super) fn has_ragged_groups(&self) -> bool {
+        self.inner.borrow().ragged_groups
     }
 
     /// The inputs declared so far.
@@ -239,7 +251,7 @@ impl Graph {
     /// per column.
     pub(crate) fn sums_columns(&self, roots: &[NodeId]) -> bool {
         self.reachable(roots).into_iter().any(|id| match self.node(id) {
-            Node::SumOver(to, x) => to == Scope::Column || self.scope(x) == Scope::Column,
+            Node::FoldOver(_, to, x) => to == Scope::Column || self.scope(x) == Scope::Column,
             _ => self.scope(id) == Scope::Column && roots.contains(&id),
         })
     }

@@ -1,7 +1,7 @@
 //! The `Copy` handle of an expression, with the operators and functions that build one.
 
 use super::graph::Graph;
-use super::node::{Extent, Node, NodeId, Reduce};
+use super::node::{Extent, Fold, Node, NodeId, Reduce};
 use crate::expr::op::{Kind, Op};
 use crate::shape::Scope;
 use std::fmt;
@@ -52,7 +52,8 @@ impl Graph {
 
     /// A size as a number, known when the plan is bound.
     pub fn count(&self, extent: Extent) -> Expr<'_> {
-        self.add(Node::Count(extent))
+        let is_own = extent == Extent::GroupRows && self.has_ragged_groups();
+        self.add(if is_own { Node::GroupRows } else { Node::Count(extent) })
     }
 
     /// The element's column, an index.
@@ -351,7 +352,46 @@ impl<'g> Expr<'g> {
     /// # Ok::<(), wgloss::Error>(())
     /// ```
     pub fn sum_over(self, to: Scope) -> Expr<'g> {
-        self.graph.add(Node::SumOver(to, self.id))
+        self.graph.add(Node::FoldOver(Fold::Sum, to, self.id))
+    }
+
+    /// The largest over the rows of a group, over all rows for each column, or over the whole tensor; −∞ of nothing. It has
+    /// no gradient, and does not show NaN by itself: it is for shifts.
+    fn max_over(self, to: Scope) -> Expr<'g> {
+        self.graph.add(Node::FoldOver(Fold::Max, to, self.id))
+    }
+
+    /// ln Σ exp(x) over the columns of a row ([`Expr::logsumexp`]), over the rows of a group (of a row or element value), over
+    /// all rows for each column (of an element value), or over the whole tensor; of nothing −∞. Exponentials are of
+    /// differences from the largest value, so that none overflows. The gradient is the softmax over the same values.
+    ///
+    /// Cost: two dependent sums, so its operand is computed twice, and once more for a gradient. Of elements, take the row
+    /// first where that is the same: `x.logsumexp().logsumexp_over(Scope::Total)` reads `x` once.
+    ///
+    /// ```
+    /// use wgloss::{HostTensor, Loss, Reduction, RowAxis, Scope, cpu};
+    /// // Cross-entropy in both directions of a square of similarities, labels on the diagonal, per row.
+    /// let clip = Loss::define("clip").input("scores", Scope::Element).label("row").row_axis(RowAxis::Last).expr(|b| {
+    ///     let (x, own) = (b.input("scores"), b.input("row"));
+    ///     0.5 * (x.logsumexp() + x.logsumexp_over(Scope::Column).at(own)) - x.at(own)
+    /// });
+    /// let (scores, row) = ([2.0f32, 0.0, 0.0, 2.0], [0, 1]);
+    /// let inputs = [("scores", HostTensor::f32(&scores, &[2, 2])), ("row", HostTensor::i32(&row, &[2]))];
+    /// let out = cpu::forward_backward(&clip, &inputs, &["scores"])?;
+    /// assert!((out.loss()? - (-2.0f64).exp().ln_1p()).abs() < 1e-12);
+    /// # Ok::<(), wgloss::Error>(())
+    /// ```
+    pub fn logsumexp_over(self, to: Scope) -> Expr<'g> {
+        if to == Scope::Row {
+            return self.logsumexp();
+        }
+        if to == Scope::Group && self.scope() == Scope::Element {
+            return self.logsumexp().logsumexp_over(to);
+        }
+        let most = self.max_over(to);
+        // Of ±∞ alone differences are NaN: exponentials of the values themselves are 0 or ∞.
+        let shift = most.abs().le(f64::from(f32::MAX)).select(most, 0.0).detach();
+        (self - shift).exp().sum_over(to).log() + shift
     }
 
     /// The value, through which no gradient goes.

@@ -16,6 +16,7 @@ pub(super) fn infer(
     let joined = node.operands().map(&scope).fold(Scope::Param, Scope::join);
     match *node {
         Node::Const(_) | Node::Count(_) => (Scope::Param, Kind::Float, None),
+        Node::GroupRows => (Scope::Group, Kind::Float, None),
         Node::Param(index) => (Scope::Param, params[index as usize].kind, None),
         Node::Int(_) => (Scope::Param, Kind::Int, None),
         Node::Bool(_) => (Scope::Param, Kind::Bool, None),
@@ -35,7 +36,7 @@ pub(super) fn infer(
             let kind = if reduce == Reduce::ArgMax { Kind::Int } else { Kind::Float };
             (Scope::Row, kind, known.fault_of_reduce(reduce, x))
         }
-        Node::SumOver(to, x) => (to, Kind::Float, known.fault_of_sum(to, x)),
+        Node::FoldOver(_, to, x) => (to, Kind::Float, known.fault_of_sum(to, x)),
         Node::At(x, label) => (Scope::Row, kind(x), known.fault_of_at(x, label)),
         Node::Softmax(x) | Node::SoftmaxMinusOne(x) => (Scope::Element, Kind::Float, known.no_number(x, "softmax")),
         Node::Detach(x) => (scope(x), kind(x), None),
@@ -102,8 +103,8 @@ impl Known<'_> {
         };
         if !fits {
             return Some(format!(
-                "sum_over({to:?}) of a value of scope {found:?}; it goes to Group from rows and elements, to Column from \
-                 elements, to Total from further in"
+                "sum_over({to:?}), or logsumexp_over, of a value of scope {found:?}; it goes to Group from rows and \
+                 elements, to Column from elements, to Total from further in"
             ));
         }
         self.no_number(x, "sum_over")

@@ -12,7 +12,8 @@ pub enum Extent {
     Cols,
     /// Rows.
     Rows,
-    /// Rows per group.
+    /// Rows per group: one number, or where groups have unequal lengths, a value of scope
+    /// [`Group`](crate::Scope::Group).
     GroupRows,
     /// Groups.
     Groups,
@@ -37,6 +38,34 @@ pub enum Reduce {
     ExpSumRest,
     /// logsumexp − max. Its gradient is the softmax. Lowered to `log1p(ExpSumRest)`.
     LogSumExpShifted,
+}
+
+/// How a fold combines values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Fold {
+    /// Σ x
+    Sum,
+    /// max x, without a gradient; −∞ of nothing. Not for NaN alone: a sum of the same values shows that.
+    Max,
+}
+
+impl Fold {
+    /// The fold of no values.
+    pub fn identity(self) -> f64 {
+        match self {
+            Fold::Sum => 0.0,
+            Fold::Max => f64::NEG_INFINITY,
+        }
+    }
+
+    /// Two folds as one; NaN if either is.
+    pub fn combine(self, a: f64, b: f64) -> f64 {
+        match self {
+            Fold::Sum => a + b,
+            Fold::Max if a.is_nan() || b.is_nan() => f64::NAN,
+            Fold::Max => a.max(b),
+        }
+    }
 }
 
 /// Handle of a node in its graph.
@@ -74,12 +103,15 @@ pub enum Node {
     ColIndex,
     /// A size, as a number.
     Count(Extent),
+    /// Number of rows of the group, of groups of unequal length: it is known where their input is.
+    GroupRows,
     /// A scalar operation; unused operands are `NONE`.
     Op(Op, [NodeId; 3]),
     /// A reduction of the elements of a row.
     Reduce(Reduce, NodeId),
-    /// A sum over the rows of a group, or over everything.
-    SumOver(Scope, NodeId),
+    /// Values of rows (groups, columns) folded over those of a group, over all for each column, or over everything. Passes
+    /// and kernels call them sums: a maximum is one in another arithmetic.
+    FoldOver(Fold, Scope, NodeId),
     /// The element of the row at a class index.
     At(NodeId, NodeId),
     /// exp(xⱼ − logsumexp x)
@@ -102,9 +134,9 @@ impl Node {
         let none = NodeId::NONE;
         let all = match *self {
             Node::Const(_) | Node::Int(_) | Node::Bool(_) | Node::Param(_) | Node::Input(_) => [none; 3],
-            Node::ColIndex | Node::Count(_) => [none; 3],
+            Node::ColIndex | Node::Count(_) | Node::GroupRows => [none; 3],
             Node::Op(_, operands) => operands,
-            Node::Reduce(_, x) | Node::SumOver(_, x) | Node::Softmax(x) => [x, none, none],
+            Node::Reduce(_, x) | Node::FoldOver(_, _, x) | Node::Softmax(x) => [x, none, none],
             Node::SoftmaxMinusOne(x) | Node::Detach(x) => [x, none, none],
             Node::At(a, b) | Node::StraightThrough(a, b) | Node::Masked(a, b) => [a, b, none],
             Node::WithGradient(a, b, c) => [a, b, c],
@@ -118,7 +150,7 @@ impl Node {
         match *self {
             Node::Op(op, [a, b, c]) => Node::Op(op, [opt(a), opt(b), opt(c)]),
             Node::Reduce(r, x) => Node::Reduce(r, opt(x)),
-            Node::SumOver(s, x) => Node::SumOver(s, opt(x)),
+            Node::FoldOver(fold, s, x) => Node::FoldOver(fold, s, opt(x)),
             Node::At(x, label) => Node::At(opt(x), opt(label)),
             Node::Softmax(x) => Node::Softmax(opt(x)),
             Node::SoftmaxMinusOne(x) => Node::SoftmaxMinusOne(opt(x)),

@@ -15,7 +15,7 @@ pub fn simplify(graph: &Graph, roots: &[NodeId]) -> Vec<NodeId> {
     for id in graph.reachable(roots) {
         let node = match graph.node(id) {
             // A sum counts the values of its operand: it stays as it is if the operand would have fewer.
-            node @ (Node::Reduce(_, x) | Node::SumOver(_, x)) if graph.scope(done[&x]) != graph.scope(x) => node,
+            node @ (Node::Reduce(_, x) | Node::FoldOver(_, _, x)) if graph.scope(done[&x]) != graph.scope(x) => node,
             node => node.map(|operand| done[&operand]),
         };
         done.insert(id, rewrite(graph, graph.add(node).id));

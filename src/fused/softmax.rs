@@ -12,7 +12,7 @@ use crate::plan::operator::{Conditions, Operator, Placed, Prepared, Tensors, Tun
 use crate::plan::spec::PlanSpec;
 use crate::plan::uniform::UniformType;
 use crate::schedule::{PassSchedule, Pinned};
-use crate::shape::{DType, Extents, Geometry, Layout, Operand, RowAxis, Rows, Scope, ShapeRule};
+use crate::shape::{DType, Extents, Geometry, Grouping, Layout, Operand, RowAxis, Rows, Scope, ShapeRule};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -77,13 +77,15 @@ impl Operator for Softmax {
         let given: Vec<(&str, DType, &[usize])> =
             spec.inputs.iter().map(|(name, dtype, layout)| (name.as_str(), *dtype, &layout.shape[..])).collect();
         check_names(&given)?;
-        let Wanted { loss: _, grads, hessian_diagonals, extras, denominator, upstream, found_inf } = &spec.wanted;
+        let Wanted { loss: _, grads, hessian_diagonals, extras, denominator, upstream, found_inf, groups } =
+            &spec.wanted;
         let others = [grads, hessian_diagonals, extras].into_iter().flatten().any(|name| name != "softmax");
         let as_of_a_loss = *denominator
             || *found_inf
             || *upstream != Upstream::One
             || spec.accumulate_loss
-            || spec.group_rows.is_some();
+            || spec.group_rows.is_some()
+            || groups.is_some();
         if others || as_of_a_loss || spec.shard.is_some() || spec.separate_backward {
             let message = "gradients, extras, a denominator, found_inf, an upstream, groups, shards or a separate backward of \
                            softmax, which has one output";
@@ -141,7 +143,7 @@ impl PreparedSoftmax {
     fn dispatch(&self, tensors: &Tensors, pooled: bool) -> Result<(Geometry, Dispatch)> {
         let input = tensors.inputs[0].as_ref().expect("the input is bound");
         let output = &tensors.outputs[0];
-        let rows = Rows { axis: RowAxis::Last, per_group: None, loss: "softmax" };
+        let rows = Rows { axis: RowAxis::Last, grouping: Grouping::Equal(None), loss: "softmax" };
         let geometry = Geometry::new(rows, &[operand("input", input), operand("softmax", output)])?;
         for (name, placed) in [("input", input), ("softmax", output)] {
             let needed = placed.layout.extent().saturating_mul(4).saturating_add(16);

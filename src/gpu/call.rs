@@ -23,8 +23,8 @@ impl Output {
     /// The first value of the loss: the only one of a reduced loss. Blocks.
     ///
     /// # Errors
-    /// [`crate::Error::LabelOutOfRange`], [`crate::Error::Device`]; [`crate::Error::Shape`] of a loss without values: not
-    /// reduced, of no rows.
+    /// [`crate::Error::LabelOutOfRange`], [`crate::Error::GroupOutOfRange`], [`crate::Error::Device`];
+    /// [`crate::Error::Shape`] of a loss without values: not reduced, of no rows.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn loss(&self) -> Result<f32> {
         self.bound.read_loss()

@@ -293,7 +293,7 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Error::DType`]; [`Error::Buffer`] if the buffer lacks `COPY_SRC`; [`Error::Device`]; of a tensor of an
-    /// [`Output`](crate::Output), [`Error::LabelOutOfRange`], told once for all of them.
+    /// [`Output`](crate::Output), [`Error::LabelOutOfRange`], [`Error::GroupOutOfRange`], told once for all of them.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         pollster::block_on(self.read(&self.ctx))

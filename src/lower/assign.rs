@@ -32,6 +32,7 @@ pub(super) fn assign(
         passes: Vec::new(),
         outputs,
         looks: Looks::default(),
+        ragged: None,
         found_inf: false,
     };
     for id in order {
@@ -66,7 +67,7 @@ const KINDS: usize = Over::ALL.len();
 impl Program {
     /// The items of the pass that makes a sum.
     pub(super) fn summed_over(&self, sum: NodeId) -> Over {
-        let Node::SumOver(to, x) = *self.node(sum) else { unreachable!("sums are summed") };
+        let Node::FoldOver(_, to, x) = *self.node(sum) else { unreachable!("sums are summed") };
         if to == Scope::Column { Over::RowsByColumn } else { Over::of(self.scope(x)) }
     }
 
@@ -104,7 +105,7 @@ fn levels(program: &Program, reads: &HashMap<NodeId, Vec<NodeId>>) -> Vec<usize>
 
 fn passes(program: &Program) -> Vec<Pass> {
     let count = program.nodes.len();
-    let is_sum = |id: NodeId| matches!(program.node(id), Node::SumOver(..));
+    let is_sum = |id: NodeId| matches!(program.node(id), Node::FoldOver(..));
     let sums: Vec<NodeId> = (0..count).map(|index| NodeId(index as u32)).filter(|id| is_sum(*id)).collect();
     // Nodes that each sum is computed from, and that it looks at.
     let read_by = |sum: NodeId| {
@@ -182,12 +183,12 @@ fn lenient_labels(program: &Program, totals: &[NodeId]) -> Vec<(NodeId, Look)> {
 /// The reductions below the roots by stage, each one stage later than the reductions below it; and, by node, the stages
 /// before its value is known.
 fn stages(program: &Program, roots: &[NodeId]) -> (Vec<Stage>, HashMap<NodeId, usize>) {
-    let needed = program.below(roots, |id| matches!(program.node(id), Node::SumOver(..)));
+    let needed = program.below(roots, |id| matches!(program.node(id), Node::FoldOver(..)));
     let mut depth: HashMap<NodeId, usize> = HashMap::new();
     let mut stages: Vec<Stage> = Vec::new();
     for &id in &needed {
         let node = program.node(id);
-        if matches!(node, Node::SumOver(..)) {
+        if matches!(node, Node::FoldOver(..)) {
             depth.insert(id, 0);
             continue;
         }
@@ -251,7 +252,7 @@ fn stage_of(program: &Program, stages: &mut Vec<Stage>, look: &Look, known: usiz
     let is_element = |id: NodeId| program.scope(id).has_columns();
     let visits = |stage: &Stage| {
         let operands: Vec<NodeId> = stage.reduces.iter().flat_map(|id| program.node(*id).operands()).collect();
-        let stop = |id: NodeId| !is_element(id) || matches!(program.node(id), Node::SumOver(..));
+        let stop = |id: NodeId| !is_element(id) || matches!(program.node(id), Node::FoldOver(..));
         program.below(&operands, stop).contains(&look.node)
     };
     if let Some(stage) = (known..stages.len()).find(|&stage| visits(&stages[stage])) {

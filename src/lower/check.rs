@@ -32,7 +32,7 @@ fn holds_sum_beyond(graph: &Graph, scope: Scope, root: NodeId) -> bool {
     let (mut seen, mut open) = (HashSet::new(), vec![root]);
     while let Some(id) = open.pop() {
         match graph.node(id) {
-            Node::SumOver(to, _) if to.join(scope) != to => return true,
+            Node::FoldOver(_, to, _) if to.join(scope) != to => return true,
             Node::Detach(_) => {}
             node if seen.insert(id) => open.extend(node.operands()),
             _ => {}

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 /// Kind of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LookKind {
-    /// NaN in an input, in an element gathered at a label, or in a sum of an earlier pass.
+    /// NaN in an input, in an element gathered at a label, in a sum of an earlier pass, or in a group's number of rows.
     Value,
     /// A label of an `At` that is out of range.
     Label,
@@ -25,7 +25,7 @@ pub enum LookKind {
 pub struct Look {
     /// Kind of the check.
     pub kind: LookKind,
-    /// An input, an `At`, an `ExpSumRest` or a `SumOver`.
+    /// An input, an `At`, an `ExpSumRest`, a `FoldOver` or a `GroupRows`.
     pub node: NodeId,
     /// The condition of the row (or of all rows); `None` for every row.
     pub row: Option<NodeId>,
@@ -182,7 +182,9 @@ pub(super) fn looks(graph: &Graph, has_rows: bool, roots: &[NodeId]) -> Vec<Look
                         found.push(look(LookKind::Softmax, condition, true));
                     }
                 }
-                Node::SumOver(..) => found.push(demands.placed(look(LookKind::Value, condition, reduced))),
+                Node::FoldOver(..) | Node::GroupRows => {
+                    found.push(demands.placed(look(LookKind::Value, condition, reduced)));
+                }
                 Node::At(x, label) => {
                     demands.add(label, reduced, condition);
                     found.push(look(LookKind::Label, demands.of_row(condition, reduced), true));

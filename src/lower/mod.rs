@@ -29,14 +29,17 @@ pub(crate) use assign::finish_pass;
 pub use looks::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison};
 
 pub use crate::loss::UPSTREAM;
-pub use program::{Known, Output, OutputKind, Over, Pass, Program, Saves, Stage, Upstream, Wanted};
+pub use program::{
+    GroupInput, Known, Output, OutputKind, Over, Pass, Program, RaggedInput, Saves, Stage, Upstream, Wanted,
+};
 pub use text::{Expressions, expressions};
 
 use crate::error::{Error, Result};
+use crate::expr::op::Kind;
 use crate::expr::simplify::simplify;
 use crate::expr::{Graph, NodeId};
 use crate::loss::Loss;
-use crate::shape::RowAxis;
+use crate::shape::{Ragged, RowAxis, Scope};
 
 use assign::assign;
 use check::check_rows;
@@ -89,6 +92,9 @@ fn lower_seen(
 ) -> Result<Program> {
     wanted.check_once()?;
     let graph = Graph::new();
+    if let Some(GroupInput { input, by }) = &wanted.groups {
+        declare_groups(&graph, loss, input, *by)?;
+    }
     let built = loss.build(&graph, present)?;
     see("build", &|| graph.print(built.loss.id));
     let inputs = graph.inputs();
@@ -126,13 +132,46 @@ fn lower_seen(
     let looks = Looks::new(&graph, lowered.has_rows, whole, &outputs);
     see("looks", &|| text::of_looks(&graph, &looks));
     let mut program = assign(&graph, [name, loss.title()], row_axis, outputs, looks);
+    program.ragged = wanted.groups.as_ref().map(|groups| ragged_input(&program, groups)).transpose()?;
+    program.found_inf = wanted.found_inf;
+    set_shape_rules(&mut program, loss);
+    Ok(program)
+}
+
+/// The shapes that inputs may have, as the loss declares them.
+fn set_shape_rules(program: &mut Program, loss: &Loss) {
     let specs = loss.inputs();
     for input in &mut program.inputs {
         let spec = specs.iter().find(|spec| spec.name == input.name);
         input.shape_rule = spec.map(|spec| spec.shape_rule).unwrap_or_default();
     }
-    program.found_inf = wanted.found_inf;
-    Ok(program)
+    if let Some(RaggedInput { index, by }) = program.ragged {
+        program.inputs[index].shape_rule = RaggedInput::declared(by).1;
+    }
+}
+
+/// Declares groups of unequal length, and their input.
+fn declare_groups(graph: &Graph, loss: &Loss, input: &str, by: Ragged) -> Result<()> {
+    let inputs = loss.inputs().into_iter().map(|input| input.name).chain(loss.weights_and_masks());
+    let known: Vec<String> = inputs.chain([UPSTREAM.to_owned()]).collect();
+    if known.iter().any(|known| known == input) {
+        let what = format!("groups of {} are given by an input of a name of their own, not by the input", loss.name());
+        return Err(Error::Name { what, name: input.to_owned(), known: known.join(", ") });
+    }
+    graph.declare_ragged_groups();
+    graph.input(input, RaggedInput::declared(by).0, Kind::Int);
+    Ok(())
+}
+
+/// The input of groups of unequal length; an error if no value of the program is one of a group.
+fn ragged_input(program: &Program, groups: &GroupInput) -> Result<RaggedInput> {
+    let GroupInput { input, by } = groups;
+    if !program.scopes.contains(&Scope::Group) {
+        let message = format!("it has no value of a group, so that nothing would read `{input}`; leave it out");
+        return Err(Error::Expr { loss: program.name.clone(), message });
+    }
+    let index = program.input(input).expect("the input is declared before all others");
+    Ok(RaggedInput { index, by: *by })
 }
 
 #[cfg(test)]

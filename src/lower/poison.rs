@@ -180,7 +180,7 @@ fn note_taken(
     taken: &mut HashMap<NodeId, Option<NodeId>>,
 ) {
     for look in looks {
-        let Node::SumOver(to, _) = graph.node(look.node) else { continue };
+        let Node::FoldOver(_, to, _) = graph.node(look.node) else { continue };
         let reaching = |id: NodeId| if graph.scope(id).join(to) == to { id } else { of_total(graph, has_rows, id) };
         let own = [look.row, look.element].into_iter().flatten().reduce(|a, b| and(graph, a, b)).map(reaching);
         let whole = match (condition.map(reaching), own) {
@@ -198,7 +198,7 @@ fn note_taken(
 /// The sums that these looks read.
 fn sums_among<'l>(graph: &Graph, looks: impl Iterator<Item = &'l Look>) -> Vec<NodeId> {
     let nodes = looks.flat_map(Look::nodes).collect::<Vec<_>>();
-    let is_sum = |id: &NodeId| matches!(graph.node(*id), Node::SumOver(..));
+    let is_sum = |id: &NodeId| matches!(graph.node(*id), Node::FoldOver(..));
     // Conditions count too: they may read sums that no look is of.
     nodes.into_iter().filter(is_sum).collect()
 }
@@ -295,7 +295,7 @@ impl Program {
 
     /// Looks that need not be made again: they have poisoned sums that `reads` look at everywhere.
     fn implied(&self, reads: &[Look]) -> HashSet<Look> {
-        let is_sum = |look: &&Look| look.is_everywhere() && matches!(self.node(look.node), Node::SumOver(..));
+        let is_sum = |look: &&Look| look.is_everywhere() && matches!(self.node(look.node), Node::FoldOver(..));
         let mut open: Vec<NodeId> = reads.iter().filter(is_sum).map(|look| look.node).collect();
         let (mut seen, mut implied) = (HashSet::new(), HashSet::new());
         while let Some(sum) = open.pop() {

@@ -4,10 +4,9 @@ use super::looks::Look;
 use super::looks::{Looks, Poison};
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
-use crate::expr::{InputDecl, Node, NodeId, ParamDecl, Reduce};
+use crate::expr::{Fold, InputDecl, Node, NodeId, ParamDecl, Reduce};
 use crate::loss::check_once;
-use crate::shape::RowAxis;
-use crate::shape::Scope;
+use crate::shape::{Extents, Grouping, Layout, Ragged, RowAxis, Scope, ShapeRule};
 
 /// The factor of every gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -20,6 +19,44 @@ pub enum Upstream {
     Scalar,
     /// One value per loss value (with `Reduction::None`), the input `upstream`.
     PerLoss,
+}
+
+/// The input that says which rows share a group, where groups have unequal lengths.
+///
+/// ```
+/// use wgloss::{CpuPlan, Extent, GroupInput, HostTensor, Loss, Reduction, RowAxis, Scope, Wanted};
+/// // The mean score of each sequence, over packed tokens.
+/// let mean = Loss::define("sequence_mean").input("x", Scope::Element).row_axis(RowAxis::Last).expr(|b| {
+///     b.input("x").sum().sum_over(Scope::Group) / b.graph().count(Extent::GroupRows)
+/// });
+/// let (x, cu_seqlens) = ([1.0f32, 2.0, 6.0, 4.0], [0, 1, 4]);
+/// let inputs = [("x", HostTensor::f32(&x, &[4, 1])), ("cu_seqlens", HostTensor::i32(&cu_seqlens, &[3]))];
+/// let wanted = Wanted { loss: true, groups: Some(GroupInput::offsets("cu_seqlens")), ..Wanted::default() };
+/// let plan = CpuPlan::<f64>::new(&mean.reduction(Reduction::None), &inputs, &wanted)?;
+/// let mut out = plan.output();
+/// plan.run(&inputs, &mut out)?;
+/// assert_eq!(out.loss_values()?, [1.0, 4.0]);
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct GroupInput {
+    /// Name of the input.
+    pub input: String,
+    /// Its form.
+    pub by: Ragged,
+}
+
+impl GroupInput {
+    /// Offsets: see [`PlanSpec::group_offsets`](crate::PlanSpec::group_offsets).
+    pub fn offsets(input: &str) -> GroupInput {
+        GroupInput { input: input.to_owned(), by: Ragged::Offsets }
+    }
+
+    /// Ids of this number of groups: see [`PlanSpec::group_ids`](crate::PlanSpec::group_ids).
+    pub fn ids(input: &str, groups: u64) -> GroupInput {
+        GroupInput { input: input.to_owned(), by: Ragged::Ids { groups } }
+    }
 }
 
 /// The outputs that a program computes. Fields may be added: finish a literal with `..Wanted::default()`.
@@ -39,9 +76,16 @@ pub struct Wanted {
     pub extras: Vec<String>,
     /// Whether a stored gradient is not finite.
     pub found_inf: bool,
+    /// The input that gives groups of unequal length; `None` where groups are equal.
+    pub groups: Option<GroupInput>,
 }
 
 impl Wanted {
+    /// Whether an upstream gradient is an input.
+    pub(crate) fn has_upstream(&self) -> bool {
+        self.upstream != Upstream::One
+    }
+
     /// An error if a name is wanted twice.
     pub(crate) fn check_once(&self) -> Result<()> {
         check_once("gradient", self.grads.iter().map(String::as_str))?;
@@ -179,7 +223,7 @@ pub struct Pass {
     pub over: Over,
     /// Row stages in order.
     pub stages: Vec<Stage>,
-    /// `SumOver` nodes summed here.
+    /// `FoldOver` nodes summed here.
     pub totals: Vec<NodeId>,
     /// Element and row outputs (outputs of groups or columns, in a pass over these), by index in [`Program::outputs`].
     pub outputs: Vec<usize>,
@@ -196,6 +240,25 @@ pub struct Pass {
     pub lenient: Vec<(NodeId, Look)>,
 }
 
+/// The input of a program that gives groups of unequal length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaggedInput {
+    /// Its index.
+    pub index: usize,
+    /// Its form.
+    pub by: Ragged,
+}
+
+impl RaggedInput {
+    /// The scope and the shape rule of such an input.
+    pub(super) fn declared(by: Ragged) -> (Scope, ShapeRule) {
+        match by {
+            Ragged::Offsets => (Scope::Group, ShapeRule::Offsets),
+            Ragged::Ids { .. } => (Scope::Row, ShapeRule::GroupIds),
+        }
+    }
+}
+
 /// A lowered loss: plain data that `schedule`, `codegen` and `cpu` read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
@@ -206,7 +269,7 @@ pub struct Program {
     /// The axis that makes a row; with `RowAxis::None` there are only elements.
     pub row_axis: RowAxis,
     /// Nodes, operands first. Only constants, inputs, counts, `ColIndex`, `Op`, `Reduce` (of `Sum`, `Max`, `Min`,
-    /// `ArgMax`, `ExpSumRest`), `SumOver` and `At` are left.
+    /// `ArgMax`, `ExpSumRest`), `FoldOver` and `At` are left.
     pub nodes: Vec<Node>,
     /// Scope of each node.
     pub scopes: Vec<Scope>,
@@ -222,11 +285,19 @@ pub struct Program {
     pub outputs: Vec<Output>,
     /// Looks for NaN and for labels out of range.
     pub looks: Looks,
+    /// The input that gives groups of unequal length; `None` where groups are equal.
+    pub ragged: Option<RaggedInput>,
     /// Whether stored gradients are looked at, for [`OutputKind::FoundInf`].
     pub found_inf: bool,
 }
 
 impl Program {
+    /// How the values of a sum are combined.
+    pub fn fold(&self, sum: NodeId) -> Fold {
+        let Node::FoldOver(fold, ..) = *self.node(sum) else { unreachable!("a sum folds values") };
+        fold
+    }
+
     /// The node.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.index()]
@@ -247,15 +318,42 @@ impl Program {
         self.row_axis != RowAxis::None
     }
 
-    /// An error for a batch of no rows if the loss has passes for each column: those over columns would have to run, on
-    /// sums over no rows.
-    pub fn check_batch(&self, is_empty: bool) -> Result<()> {
+    /// An error for a batch of no rows if the loss has passes for each column, or groups without rows: those over columns
+    /// or groups would have to run, on sums over no rows.
+    pub fn check_batch(&self, extents: &Extents) -> Result<()> {
         let by_column = |pass: &Pass| matches!(pass.over, Over::RowsByColumn | Over::Columns);
-        if !is_empty || !self.passes.iter().any(by_column) {
-            return Ok(());
-        }
-        let message = format!("a batch of no rows of {}, which sums by column; leave the batch out", self.name);
+        let why = match extents.is_empty() {
+            true if self.passes.iter().any(by_column) => "which sums by column",
+            true if self.ragged.is_some() && extents.groups() > 0 => "in groups that have none",
+            _ => return Ok(()),
+        };
+        let message = format!("a batch of no rows of {}, {why}; leave the batch out", self.name);
         Err(Error::Unsupported { message })
+    }
+
+    /// The rows that make a group: `group_rows` rows, or those that the input of unequal groups says. `layout` gives that
+    /// of an input.
+    pub fn grouping<'l>(
+        &self,
+        group_rows: Option<u64>,
+        layout: impl Fn(usize) -> Option<&'l Layout>,
+    ) -> Result<Grouping> {
+        let Some(RaggedInput { index, by }) = self.ragged else { return Ok(Grouping::Equal(group_rows)) };
+        let input = || self.inputs[index].name.clone();
+        if let Some(rows) = group_rows {
+            let allowed = format!("left out: `{}` gives the groups", input());
+            let (loss, param, found) = (self.name.clone(), "group_rows".to_owned(), rows.to_string());
+            return Err(Error::Param { loss, param, found, allowed });
+        }
+        let shape = layout(index).map_or(&[][..], |layout| &layout.shape);
+        match (by, shape) {
+            (Ragged::Ids { groups }, _) => Ok(Grouping::Ragged(groups)),
+            (Ragged::Offsets, [offsets]) if *offsets > 0 => Ok(Grouping::Ragged(*offsets as u64 - 1)),
+            (Ragged::Offsets, found) => {
+                let expected = "[groups + 1]: the first row of each group, then the number of rows".to_owned();
+                Err(Error::Shape { input: input(), expected, found: found.to_vec() })
+            }
+        }
     }
 
     /// Whether it is noted where stored values of an output are not finite.
@@ -290,7 +388,7 @@ impl Program {
     /// pass has saved, are left out.
     pub fn within(&self, pass: &Pass, roots: &[NodeId]) -> Vec<NodeId> {
         let is_known = |id: NodeId| pass.known.as_ref().is_some_and(|known| known.nodes.contains(&id));
-        self.below(roots, |id| matches!(self.node(id), Node::SumOver(..)) || is_known(id))
+        self.below(roots, |id| matches!(self.node(id), Node::FoldOver(..)) || is_known(id))
     }
 
     /// Index of the pass after whose sums the outputs of scope `Total` are known; 0 if nothing is summed.

@@ -4,7 +4,7 @@ use super::looks::{Look, LookKind, looks};
 use super::program::{Output, OutputKind};
 use crate::expr::op::Op;
 use crate::expr::simplify::simplify;
-use crate::expr::{Expr, Graph, InputDecl, Node, NodeId, Reduce};
+use crate::expr::{Expr, Fold, Graph, InputDecl, Node, NodeId, Reduce};
 use crate::shape::Scope;
 use std::collections::HashMap;
 
@@ -51,7 +51,7 @@ impl<'g> Lowered<'g> {
         let graph = self.graph;
         let mut labels = Vec::new();
         let mut tests = Vec::new();
-        for id in graph.reachable_until(&[root], |node| matches!(node, Node::SumOver(Scope::Column, _))) {
+        for id in graph.reachable_until(&[root], |node| matches!(node, Node::FoldOver(_, Scope::Column, _))) {
             if let Node::Op(Op::Eq, [a, b, _]) = graph.node(id) {
                 let label = match (graph.node(a), graph.node(b)) {
                     (Node::ColIndex, _) if graph.scope(b) <= Scope::Row => b,
@@ -90,7 +90,7 @@ impl<'g> Lowered<'g> {
                     let (here, whole) = (graph.expr(done[&x]), graph.expr(x));
                     (((exp_below(here, whole) - 1.0) - exp_sum_rest(whole)) * inverse_sum(whole)).id
                 }
-                (None, node) if !graph.scope(id).has_columns() || matches!(node, Node::SumOver(..)) => id,
+                (None, node) if !graph.scope(id).has_columns() || matches!(node, Node::FoldOver(..)) => id,
                 (None, node) => graph.add(node.map(|operand| done[&operand])).id,
             };
             done.insert(id, new);
@@ -103,7 +103,7 @@ impl<'g> Lowered<'g> {
         let graph = self.graph;
         self.replace(root, &|id| match graph.node(id) {
             Node::ColIndex => Some(column),
-            Node::Input(_) | Node::SumOver(..) if graph.scope(id).has_columns() => {
+            Node::Input(_) | Node::FoldOver(..) if graph.scope(id).has_columns() => {
                 Some(graph.expr(id).at(graph.expr(label)).id)
             }
             _ => None,
@@ -122,7 +122,7 @@ impl<'g> Lowered<'g> {
                 Node::Masked(condition, x) => new(condition).select(new(x), 0.0),
                 Node::Reduce(Reduce::LogSumExpShifted, x) => exp_sum_rest(new(x)).log1p(),
                 // Gathers reach down to inputs and sums.
-                Node::At(x, label) if !matches!(graph.node(done[&x]), Node::Input(_) | Node::SumOver(..)) => {
+                Node::At(x, label) if !matches!(graph.node(done[&x]), Node::Input(_) | Node::FoldOver(..)) => {
                     self.gathered(done[&x], done[&label])
                 }
                 Node::Softmax(x) => exp_shifted(new(x)) * inverse_sum(new(x)),
@@ -138,10 +138,11 @@ impl<'g> Lowered<'g> {
                     }
                 }
                 // Elements go to their row first.
-                Node::SumOver(to @ (Scope::Group | Scope::Total), x)
+                Node::FoldOver(fold, to @ (Scope::Group | Scope::Total), x)
                     if self.has_rows && graph.scope(x) == Scope::Element =>
                 {
-                    new(x).sum().sum_over(to)
+                    let row = if fold == Fold::Sum { new(x).sum() } else { new(x).max() };
+                    graph.add(Node::FoldOver(fold, to, row.id))
                 }
                 other => graph.add(other.map(|operand| done[&operand])),
             };

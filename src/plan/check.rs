@@ -9,10 +9,13 @@ use crate::plan::spec::{GradMode, PlanSpec};
 use crate::schedule::tensor_inputs;
 use crate::shape::{DType, Layout, Scope};
 
-/// An error unless the loss has the input, and takes it in that type.
-pub(crate) fn check_input(loss: &Loss, known: &[InputSpec], input: &str, dtype: DType) -> Result<()> {
+/// An error unless the loss has the input (or it gives the groups), and takes it in that type.
+pub(crate) fn check_input(loss: &Loss, known: &[InputSpec], spec: &PlanSpec, given: (&str, DType)) -> Result<()> {
+    let (input, dtype) = given;
+    let gives_groups = spec.wanted.groups.as_ref().is_some_and(|groups| groups.input == input);
     let kind = match known.iter().find(|i| i.name == input) {
         Some(spec) => spec.kind,
+        None if gives_groups => Kind::Int,
         None if input == UPSTREAM || loss.weights_and_masks().iter().any(|name| name == input) => Kind::Float,
         None => {
             let beside = loss.weights_and_masks().into_iter().chain([UPSTREAM.to_owned()]);
@@ -25,7 +28,11 @@ pub(crate) fn check_input(loss: &Loss, known: &[InputSpec], input: &str, dtype: 
     if fits {
         return Ok(());
     }
-    let expected = if kind == Kind::Int { "i32 or u32 class indices" } else { "f32, f16 or bf16" };
+    let expected = match kind {
+        Kind::Int if gives_groups => "i32 or u32, as it gives the groups",
+        Kind::Int => "i32 or u32 class indices",
+        _ => "f32, f16 or bf16",
+    };
     Err(Error::DType { input: input.to_owned(), expected: expected.to_owned(), found: dtype.to_string() })
 }
 

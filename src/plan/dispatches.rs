@@ -1,13 +1,14 @@
 //! The dispatches of a problem, from the schedules of its passes: with numbers, or with formulas for an export.
 
 use super::chunk::{Chunk, Cut};
+use super::groups::group_blocks;
 use super::passes::PassChoice;
 use super::problem::Problem;
 use super::sizes::{Known, Sizes};
 use super::uniform::{Filled, SHAPE, SPAN, params_uniform};
 use super::workspace::{Leaves, Span, Workspace, takes_two_steps};
 use crate::codegen::{
-    Binding, KernelSource, ReduceKind, Slot, column_finish, column_slots, edge_outputs, group_slots, pass_kernel,
+    Binding, KernelSource, ReduceKind, Slot, column_finish, column_slots, edge_outputs, group_values, pass_kernel,
     reduce, stitch, sum_counts, tensors, total_outputs,
 };
 use crate::dispatch::{Dispatch, Exchange, Note, Planned, Region, Uniform};
@@ -38,9 +39,11 @@ pub(crate) fn dispatches<N: Known>(
     bytes: u64,
 ) -> Result<Planned<N>> {
     let mut builder = Builder::new(problem, choices, sizes)?;
+    let groups = builder.group_status()?;
     builder.widen_scalars();
     let scalars = std::mem::take(&mut builder.dispatches);
     let passes = problem.program.passes.len();
+    builder.row_groups(groups.as_ref());
     for pass in 0..passes {
         if problem.phasing.forward == Some(pass) {
             builder.end_phase();
@@ -66,6 +69,7 @@ pub(crate) fn dispatches<N: Known>(
         scalar_copies,
         kept,
         labels: labels(problem).into_iter().collect(),
+        groups,
         bytes,
     })
 }
@@ -79,15 +83,17 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
                 totals,
                 items: sum_items(problem, &sizes, choice),
                 group_sums,
+                group_blocks: group_blocks(problem, &sizes.rows),
                 columns: choice.column_partials().map_or(0, |partials| partials * pass.totals.len() as u64),
                 states: choice.states.first + choice.states.words(program, index) + pass.saves.words(),
                 edges: edge_outputs(program, pass, &choice.variant, choice.schedule.width).len() as u64,
             }
         });
         let leaves: Vec<Leaves<N>> = leaves.collect();
-        let group_sums = group_slots(program).len() as u64;
         let by_column = column_slots(program).len() as u64;
-        let sums = N::of(group_sums).times(sizes.groups.clone()).plus(N::of(by_column).times(sizes.cols.clone()));
+        let of_groups = N::of(group_values(program)).times(sizes.groups.clone());
+        let row_groups = if program.ragged.is_some() { sizes.rows.clone() } else { N::of(0) };
+        let sums = of_groups.plus(N::of(by_column).times(sizes.cols.clone())).plus(row_groups);
         let workspace = Workspace::new(&leaves, [&sizes.rows, &sizes.cols], sums, sizes.groups.clone());
         problem.check_workspace(workspace.words.number())?;
         let params = params_uniform(program.params.len());
@@ -172,7 +178,7 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
     }
 
     /// The fields of `Shape` that all dispatches of a pass share.
-    fn shape(&self, pass: usize) -> Filled<N> {
+    pub(super) fn shape(&self, pass: usize) -> Filled<N> {
         let (sizes, workspace) = (&self.sizes, &self.workspace);
         let first = self.choices[pass].states.first;
         SHAPE
@@ -253,7 +259,9 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
         if let Some(partials) = self.choices[pass].column_partials() {
             self.finish_columns(pass, partials);
         }
-        if group_sums > 0 && !problem.geometry.is_empty() {
+        if group_sums > 0 && program.ragged.is_some() && !problem.geometry.is_empty() {
+            self.ragged_sums(pass, N::of(totals).times(items.clone()), group_sums);
+        } else if group_sums > 0 && !problem.geometry.is_empty() {
             let partials = N::of(totals).times(items.clone());
             let (rows, group_rows) = (self.sizes.rows.clone(), self.sizes.group_rows.clone());
             let span = Span::groups(partials, rows, group_rows, &self.workspace);
@@ -276,7 +284,7 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
         let (problem, sizes) = (self.problem, &self.sizes);
         let sums = problem.program.passes[pass].totals.len() as u64;
         let workgroup = problem.reduce_lanes();
-        let groups = N::of(group_slots(problem.program).len() as u64).times(sizes.groups.clone());
+        let groups = N::of(group_values(problem.program)).times(sizes.groups.clone());
         let span = SPAN
             .fill()
             .count("count", N::of(partials))
@@ -291,7 +299,7 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
         self.push(source, [along, N::of(sums)], uniforms, Note::Columns(pass), &[]);
     }
 
-    fn reduction(&mut self, pass: usize, kind: &ReduceKind, span: &Span<N>, outputs: &[usize]) {
+    pub(super) fn reduction(&mut self, pass: usize, kind: &ReduceKind, span: &Span<N>, outputs: &[usize]) {
         let problem = self.problem;
         let workgroup = problem.reduce_workgroup(span.length.number());
         let source = reduce(problem.program, pass, kind, outputs, workgroup);
@@ -313,7 +321,8 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
         let last = 2 + source.bindings.len() as u32;
         let uniforms = vec![(0, shape.done()), (1, span_uniform.done()), (last, self.params.clone())];
         let grid = [span.workgroups(problem.limits.workgroups), N::of(1)];
-        let note = if *kind == ReduceKind::Groups { Note::Group(pass) } else { Note::Total(pass) };
+        let over_groups = matches!(kind, ReduceKind::Groups | ReduceKind::Blocks);
+        let note = if over_groups { Note::Group(pass) } else { Note::Total(pass) };
         self.push(source, grid, uniforms, note, &[]);
     }
 }

@@ -7,7 +7,7 @@ use crate::lower::{Over, Program};
 use crate::plan::passes::PassChoice;
 use crate::plan::problem::{Placement, Problem};
 use crate::schedule::{Footprint, Footprints, Kernel, PassSchedule, TensorId, Traffic, bytes_moved, traffic};
-use crate::shape::{DType, Geometry, Scope};
+use crate::shape::{DType, Geometry, Scope, ShapeRule};
 use std::fmt::Write;
 
 /// A kernel in words.
@@ -97,6 +97,10 @@ impl Problem<'_> {
             TensorId::Input(input) if self.geometry.is_empty() && self.program.inputs[input].scope > Scope::Total => {
                 Footprint { values: 0, value_bytes: 0 }
             }
+            // Offsets are one more than there are groups.
+            TensorId::Input(input) if self.program.inputs[input].shape_rule == ShapeRule::Offsets => {
+                Footprint { values: self.geometry.groups() + 1, value_bytes: 4 }
+            }
             // An input that is not bound is not used.
             TensorId::Input(input) => self.inputs[input].map_or(Footprint { values: 0, value_bytes: 0 }, |placement| {
                 footprint(&self.geometry, self.scope_of(tensor), &placement)
@@ -112,6 +116,10 @@ impl Problem<'_> {
     fn traffic_besides(&self) -> Vec<(Traffic, DType)> {
         let program = self.program;
         let mut rest = Vec::new();
+        if let Some((index, io)) = program.ragged.and_then(|ragged| Some((ragged.index, self.inputs[ragged.index]?))) {
+            let tensor = TensorId::Input(index);
+            rest.push((Traffic { tensor, footprint: self.moved(tensor), reads: 1, writes: 0 }, io.dtype));
+        }
         for (index, input) in program.inputs.iter().enumerate() {
             if let (Scope::Scalar, Some(io)) = (input.scope, self.inputs[index]) {
                 if program.nodes.contains(&Node::Input(index as u32)) {
@@ -173,6 +181,10 @@ impl Problem<'_> {
             };
             let _ = writeln!(text, "{what}");
             table(&mut text, program, &rest);
+        }
+        if program.ragged.is_some() {
+            let _ =
+                writeln!(text, "groups of unequal length: the rows of each are found before all passes; 1 dispatch");
         }
         if self.found_inf.is_some() {
             let _ = writeln!(text, "found_inf: looked at where gradients are stored; 1 dispatch");

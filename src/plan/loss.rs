@@ -7,7 +7,7 @@ use crate::expr::op::{Kind, Op};
 use crate::expr::{InputDecl, Node, NodeId};
 use crate::limits::Limits;
 use crate::loss::{Loss, Value, check_once, check_option, check_read, check_weight};
-use crate::lower::{Columns, OutputKind, Over, Program, lower_columns};
+use crate::lower::{Columns, GroupInput, OutputKind, Over, Program, lower_columns};
 use crate::plan::check::{
     check_capacity, check_grad_dtype, check_in_place, check_input, check_written, missing, mode_of,
 };
@@ -46,11 +46,16 @@ impl PreparedLoss {
         check_once("input of the plan", spec.inputs.iter().map(|i| i.0.as_str()))?;
         check_once("element type of a gradient", spec.grad_dtypes.iter().map(|g| g.0.as_str()))?;
         for (input, dtype, _) in &spec.inputs {
-            check_input(loss, &known, input, *dtype)?;
+            check_input(loss, &known, spec, (input, *dtype))?;
         }
         for input in known.iter().filter(|i| !i.optional) {
             if !spec.inputs.iter().any(|(name, ..)| *name == input.name) {
                 return Err(missing(&name, &input.name, spec.inputs.iter().map(|i| i.0.as_str())));
+            }
+        }
+        if let Some(GroupInput { input, .. }) = &spec.wanted.groups {
+            if !spec.inputs.iter().any(|(name, ..)| name == input) {
+                return Err(missing(&name, input, spec.inputs.iter().map(|i| i.0.as_str())));
             }
         }
         let present =
@@ -85,6 +90,10 @@ impl PreparedLoss {
     fn check_shard(&self) -> Result<()> {
         let Some(Shard { first, classes, shards }) = self.spec.shard else { return Ok(()) };
         let name = &self.program.name;
+        if self.program.ragged.is_some() {
+            let message = format!("a shard of {name} with groups of unequal length; take equal groups (group_rows)");
+            return Err(Error::Unsupported { message });
+        }
         if !self.program.has_rows() {
             let message = format!("a shard of {name}, which has no classes");
             return Err(Error::Unsupported { message });
@@ -130,13 +139,15 @@ impl PreparedLoss {
             (self.program, self.phasing.forward) = (program, Some(forward));
         } else {
             self.program = split_outputs(program, limits, &in_place)?;
-            let cols = self.extents(&self.planned_inputs())?.cols;
+            let Extents { rows, cols, .. } = self.extents(&self.planned_inputs())?;
             let by_column = self.program.passes.iter().any(|pass| pass.over == Over::RowsByColumn);
             if by_column {
                 self.program = run_stages_ahead(&self.program);
             }
             if by_column || cols >= LEAST_COLS && !self.phasing.column_range {
-                self.program = save_rows(&self.program);
+                // A quarter of the workspace; passes by column need all.
+                let most = self.limits.binding_bytes / 16 / rows.max(1);
+                self.program = save_rows(&self.program, if by_column { u64::MAX } else { most });
             }
         }
         check_in_place(&self.program, &in_place)
@@ -181,13 +192,15 @@ impl PreparedLoss {
         inputs.filter_map(operand).collect()
     }
 
-    fn rows(&self) -> Rows<'_> {
-        Rows { axis: self.program.row_axis, per_group: self.spec.group_rows, loss: &self.program.name }
+    fn rows(&self, inputs: &[Option<Placed>]) -> Result<Rows<'_>> {
+        let layout = |input: usize| inputs.get(input)?.as_ref().map(|placed| &placed.layout);
+        let grouping = self.program.grouping(self.spec.group_rows, layout)?;
+        Ok(Rows { axis: self.program.row_axis, grouping, loss: &self.program.name })
     }
 
     /// Sizes of a problem with these inputs.
     fn extents(&self, inputs: &[Option<Placed>]) -> Result<Extents> {
-        Extents::new(self.rows(), &self.operands(inputs))
+        Extents::new(self.rows(inputs)?, &self.operands(inputs))
     }
 
     /// Geometry of these tensors; `outputs` may be empty while their shapes are unknown.
@@ -206,7 +219,7 @@ impl PreparedLoss {
                 }
             });
         }
-        Geometry::new(self.rows(), &operands)
+        Geometry::new(self.rows(inputs)?, &operands)
     }
 
     /// The tensors that the plan was made for, contiguous where nothing else was said.
@@ -377,7 +390,7 @@ impl Prepared for PreparedLoss {
         let (known, name) = (self.loss.inputs(), &self.program.name);
         check_once("input", given.iter().map(|input| input.0))?;
         for &(input, dtype, _) in given {
-            check_input(&self.loss, &known, input, dtype)?;
+            check_input(&self.loss, &known, &self.spec, (input, dtype))?;
             if self.program.input(input).is_none() {
                 let what = "the plan was made without the input".to_owned();
                 let planned: Vec<&str> = self.program.inputs.iter().map(|i| i.name.as_str()).collect();

@@ -6,6 +6,7 @@ pub(crate) mod dispatches;
 mod exchange;
 pub(crate) mod explain;
 mod finish;
+mod groups;
 mod labels;
 pub(crate) mod loss;
 pub(crate) mod operator;

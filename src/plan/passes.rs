@@ -50,7 +50,7 @@ fn no_place_for_broadcast(input: &str) -> Error {
 /// Chooses how each pass runs, after it is clear which gradients are kept.
 pub(crate) fn choose(problem: &mut Problem<'_>) -> Result<Vec<PassChoice>> {
     schedule::check_sizes(&problem.geometry, problem.program.has_rows())?;
-    problem.program.check_batch(problem.geometry.is_empty())?;
+    problem.program.check_batch(&problem.geometry)?;
     if problem.geometry.is_empty() {
         problem.keep_gradients_of_no_rows()?;
     } else {

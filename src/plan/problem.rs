@@ -142,7 +142,7 @@ impl Problem<'_> {
     }
 
     /// Whether dispatches of a pass over these items bind a tensor whole: one value per group, or per column of a pass
-    /// over the columns.
+    /// over the columns. What gives groups of unequal length is bound whole too, by the dispatch that reads it.
     pub(crate) fn is_whole(&self, over: Over, slot: Slot) -> bool {
         self.scope(slot) == Some(Scope::Group) || over == Over::Columns
     }

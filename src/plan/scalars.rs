@@ -22,8 +22,14 @@ impl<N: Known> Builder<'_, '_, N> {
             }
             _ => None,
         };
-        let words = 1 + scalar_values(problem.program) + usize::from(problem.program.found_inf);
-        (words as u64, slots.iter().enumerate().filter_map(copied).collect())
+        let words = self.group_status_word() + u64::from(problem.program.ragged.is_some());
+        (words, slots.iter().enumerate().filter_map(copied).collect())
+    }
+
+    /// The word of the scalars that reports on groups of unequal length: behind all others.
+    pub(crate) fn group_status_word(&self) -> u64 {
+        let program = self.problem.program;
+        (1 + scalar_values(program) + usize::from(program.found_inf)) as u64
     }
 
     /// The dispatch that says, after all gradients are stored, whether one is not finite; none where nobody asks.

@@ -1,6 +1,6 @@
 //! The specification of a plan: shapes, element types, outputs.
 
-use crate::lower::{Upstream, Wanted};
+use crate::lower::{GroupInput, Upstream, Wanted};
 use crate::plan::problem::Shard;
 use crate::schedule::Pinned;
 use crate::shape::{DType, Layout};
@@ -162,7 +162,8 @@ impl PlanSpec {
 
     /// Consecutive rows that make a group. By default as many as give each group one value of an input of
     /// [`Scope::Group`](crate::Scope::Group) with several values, else the rows of one index of the first axis. They must
-    /// divide the number of rows, planned or bound, else that is an [`Error::Param`](crate::Error::Param).
+    /// divide the number of rows, planned or bound, else that is an [`Error::Param`](crate::Error::Param). For groups of
+    /// unequal length: [`group_offsets`](PlanSpec::group_offsets).
     ///
     /// A group counts as one: a loss per group has shape `[groups]` with [`Reduction::None`](crate::Reduction::None), its
     /// `Mean` divides by the number of groups, and `sum_over(Scope::Total)` of a group value adds each group's value once.
@@ -170,6 +171,67 @@ impl PlanSpec {
     #[must_use]
     pub fn group_rows(mut self, rows: u64) -> PlanSpec {
         self.group_rows = Some(rows);
+        self
+    }
+
+    /// Groups of unequal length, as packed sequences are (FlashAttention's `cu_seqlens`, PyTorch's jagged layout): the input
+    /// of that name holds `[groups + 1]` offsets, i32 or u32: the first row of each group, then the number of rows.
+    /// They are read on the GPU each step; the host knows the number of groups alone, of which fewer may be bound. A group
+    /// without rows counts as one all the same: its sums are 0, its own mean is NaN, and `Mean` divides by it too; a mask
+    /// leaves it out.
+    ///
+    /// ```no_run
+    /// use wgloss::{Bindings, Context, DType, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor};
+    /// # fn main() -> wgloss::Result<()> {
+    /// // Per sequence of packed tokens, the sum of a score per token.
+    /// let scores = Loss::define("scores").input("x", Scope::Element).row_axis(RowAxis::Last).expr(|b| {
+    ///     b.input("x").logsumexp().sum_over(Scope::Group)
+    /// });
+    /// let ctx = Context::new()?;
+    /// let (x, cu_seqlens) = (Tensor::zeros(&ctx, DType::F32, &[10, 32_000])?, Tensor::from_slice(&ctx, &[0, 3, 10], &[3])?);
+    /// let inputs = [("x", &x), ("cu_seqlens", &cu_seqlens)];
+    /// let spec = PlanSpec::new().like(&inputs).grad("x").group_offsets("cu_seqlens");
+    /// let bound = ctx.plan(&scores.reduction(Reduction::None), &spec)?.bind(&Bindings::new().inputs(&inputs))?;
+    /// bound.submit()?;
+    /// assert_eq!(bound.loss()?.shape(), [2]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Offsets that descend, that exceed the number of rows, or that do not begin with 0 and end with it, lead nowhere
+    /// outside the tensors: they poison what depends on their group with NaN, and reading a result returns
+    /// [`Error::GroupOutOfRange`](crate::Error::GroupOutOfRange).
+    ///
+    /// Cost: one dispatch per step finds each row's group by binary search (a word per row and three words per group of
+    /// workspace), which passes that read values of groups load again, 4 bytes per row. A sum over groups reads its terms once,
+    /// or of more than 16,384 rows twice: first sums of whole blocks of rows, then the blocks and ends of each group. So one
+    /// group of a million rows and 100,000 groups of three rows both take as long as a trip over the terms.
+    ///
+    /// Errors of the plan: [`Error::Expr`](crate::Error::Expr) for a loss without values of groups,
+    /// [`Error::Shape`](crate::Error::Shape), [`Error::DType`](crate::Error::DType), [`Error::Name`](crate::Error::Name) for
+    /// an input that is not described or is one of the loss; [`Error::Param`](crate::Error::Param) with
+    /// [`group_rows`](PlanSpec::group_rows); [`Error::Unsupported`](crate::Error::Unsupported) for groups of a batch of no
+    /// rows, shards, exports, and losses beside each other.
+    #[must_use]
+    pub fn group_offsets(mut self, input: &str) -> PlanSpec {
+        self.wanted.groups = Some(GroupInput::offsets(input));
+        self
+    }
+
+    /// Groups of unequal length by ids: as [`group_offsets`](PlanSpec::group_offsets), but the input of that name holds
+    /// for each row the index of its group, ascending and below `groups`, i32 or u32, in the shape of the rows. An id that
+    /// is out of range, or less than the one before it, is an error as there; it poisons its row and the group among whose
+    /// rows it stands. A sum over groups reads the rows' groups besides, 4 bytes per row.
+    ///
+    /// ```
+    /// use wgloss::{DType, PlanSpec};
+    /// let spec = PlanSpec::new()
+    ///     .input("x", DType::F32, &[10, 5])
+    ///     .input("segment_ids", DType::I32, &[10])
+    ///     .group_ids("segment_ids", 3);
+    /// ```
+    #[must_use]
+    pub fn group_ids(mut self, input: &str, groups: u64) -> PlanSpec {
+        self.wanted.groups = Some(GroupInput::ids(input, groups));
         self
     }
 

@@ -19,8 +19,9 @@ pub(crate) struct Leaves<N = u64> {
     /// Number of sums over everything, and partials per sum.
     pub totals: u64,
     pub items: N,
-    /// Number of sums over groups; each has one value per row.
+    /// Number of sums over groups; each has one value per row, and one per block of rows where blocks are summed first.
     pub group_sums: u64,
+    pub group_blocks: N,
     /// Partials per column, of all sums by column.
     pub columns: u64,
     /// Words of states per row.
@@ -30,12 +31,12 @@ pub(crate) struct Leaves<N = u64> {
 }
 
 impl<N: Count> Workspace<N> {
-    /// Sized for the largest pass. `sums` are the words of all sums over groups and by column.
+    /// Sized for the largest pass. `sums` are the words of all sums over groups and by column, and of the groups' rows.
     pub fn new(passes: &[Leaves<N>], [rows, cols]: [&N; 2], sums: N, groups: N) -> Workspace<N> {
         let most = |words: fn(&Leaves<N>) -> u64| passes.iter().map(words).max().unwrap_or(0);
         let items = |pass: &Leaves<N>| {
             let totals = N::of(pass.totals).times(pass.items.clone());
-            let groups = N::of(pass.group_sums).times(rows.clone());
+            let groups = N::of(pass.group_sums).times(rows.clone().plus(pass.group_blocks.clone()));
             totals.plus(groups).plus(N::of(pass.columns).times(cols.clone()))
         };
         let segments_base = passes.iter().map(items).fold(N::of(0), N::at_least);

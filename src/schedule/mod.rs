@@ -12,7 +12,9 @@ mod spread;
 mod traffic;
 
 pub use candidates::candidates;
-pub use reads::{is_read_by_row, looked_at, roots, tensor_inputs, uses_scalars, uses_work, visited_inputs};
+pub use reads::{
+    is_read_by_row, looked_at, reads_row_groups, roots, tensor_inputs, uses_scalars, uses_work, visited_inputs,
+};
 pub(crate) use saved::{LEAST_COLS, run_stages_ahead, save_rows};
 pub use separate::forward_and_backward;
 pub use split::split_outputs;

@@ -28,16 +28,23 @@ fn reads(program: &Program, pass: &Pass, wanted: impl Fn(&Node, Scope) -> bool) 
 
 /// Whether a pass leaves sums or states in `work`, or reads sums over groups, sums by column or saved row values there.
 pub fn uses_work(program: &Program, pass: &Pass) -> bool {
-    let sums = |node: &Node, _| matches!(node, Node::SumOver(Scope::Group | Scope::Column, _));
+    let sums = |node: &Node, _| matches!(node, Node::FoldOver(_, Scope::Group | Scope::Column, _) | Node::GroupRows);
     // Two rows may share a word of a 16-bit output.
     let edges = program.has_rows() && pass.outputs.iter().any(|&o| program.outputs[o].scope == Scope::Element);
-    !pass.totals.is_empty() || !pass.stages.is_empty() || pass.known.is_some() || edges || reads(program, pass, sums)
+    let leaves = !pass.totals.is_empty() || !pass.stages.is_empty() || edges;
+    leaves || pass.known.is_some() || reads(program, pass, sums) || reads_row_groups(program, pass)
+}
+
+/// Whether rows of a pass read values of their groups, where groups have unequal lengths and `work` says which is a row's.
+pub fn reads_row_groups(program: &Program, pass: &Pass) -> bool {
+    let is_of_group = |_: &Node, scope| scope == Scope::Group;
+    program.ragged.is_some() && pass.over.has_rows() && reads(program, pass, is_of_group)
 }
 
 /// Whether a pass reads scalars, may report a label in the status word, or notes gradients in the found word.
 pub fn uses_scalars(program: &Program, pass: &Pass) -> bool {
     let is_scalar = |node: &Node, scope| match node {
-        Node::At(..) | Node::SumOver(Scope::Total, _) => true,
+        Node::At(..) | Node::FoldOver(_, Scope::Total, _) => true,
         Node::Input(_) => scope == Scope::Scalar,
         _ => false,
     };

@@ -2,19 +2,23 @@
 //! the workspace, and visits its elements once at most.
 
 use crate::expr::{Node, NodeId};
-use crate::lower::{Known, LookKind, LookPlace, Over, Pass, Placed, Poison, Program};
+use crate::lower::{Known, LookKind, LookPlace, Over, Pass, Placed, Poison, Program, Stage};
 use crate::shape::Scope;
 
 /// Fewest columns of a row for which the words that are saved per row cost less than another trip over it.
 pub const LEAST_COLS: u64 = 32;
 
-/// Lets passes read the results of stages that an earlier pass has run.
-pub fn save_rows(program: &Program) -> Program {
+/// Lets passes read the results of stages that an earlier pass has run, as far as these take at most `most` words per
+/// row.
+pub fn save_rows(program: &Program, most: u64) -> Program {
     let mut program = program.clone();
     for later in 1..program.passes.len() {
         let found = (0..later).find_map(|earlier| Sharing::new(&program, earlier, later).map(|it| (earlier, it)));
-        if let Some((earlier, sharing)) = found {
-            sharing.apply(&mut program, earlier, later);
+        let Some((earlier, sharing)) = found else { continue };
+        let before = program.clone();
+        sharing.apply(&mut program, earlier, later);
+        if program.passes.iter().map(|pass| pass.saves.words()).sum::<u64>() > most {
+            program = before;
         }
     }
     program
@@ -58,7 +62,7 @@ impl Sharing {
     fn new(program: &Program, earlier: usize, later: usize) -> Option<Sharing> {
         let (first, second) = (&program.passes[earlier], &program.passes[later]);
         let both = second.stages.iter().zip(&first.stages);
-        let stages = both.take_while(|(wanted, stage)| wanted.reduces == stage.reduces).count();
+        let stages = both.take_while(|(wanted, stage)| runs(stage, wanted)).count();
         let needed = if second.over == Over::RowsByColumn { second.stages.len() } else { 1 };
         let is_known = first.known.is_some() || second.known.is_some();
         if second.stages.is_empty() || stages < needed || is_known || first.over != Over::Rows {
@@ -124,6 +128,12 @@ impl Sharing {
     }
 }
 
+/// Whether a stage computes the reductions of another: these, or these and more.
+fn runs(stage: &Stage, wanted: &Stage) -> bool {
+    let has_all = !wanted.reduces.is_empty() && wanted.reduces.iter().all(|id| stage.reduces.contains(id));
+    has_all || stage.reduces == wanted.reduces
+}
+
 /// Looks of a poison that the first `stages` stages of its pass make: at elements, and at the states of a softmax.
 fn during_stages(pass: &Pass, poison: &Poison, stages: usize) -> Vec<Placed> {
     let is_early = |placed: &&Placed| match placed.place {
@@ -151,7 +161,7 @@ fn is_known_before(program: &Program, pass: usize, poison: &Poison) -> bool {
     let mut roots: Vec<NodeId> = poison.looks.iter().flat_map(|placed| placed.look.nodes()).collect();
     roots.extend(poison.row);
     let before: Vec<NodeId> = program.passes[..pass].iter().flat_map(|pass| pass.totals.iter().copied()).collect();
-    let sums = program.below(&roots, |id| matches!(program.node(id), Node::SumOver(..)));
-    let mut sums = sums.into_iter().filter(|id| matches!(program.node(*id), Node::SumOver(..)));
+    let sums = program.below(&roots, |id| matches!(program.node(id), Node::FoldOver(..)));
+    let mut sums = sums.into_iter().filter(|id| matches!(program.node(*id), Node::FoldOver(..)));
     sums.all(|sum| before.contains(&sum))
 }

@@ -123,7 +123,7 @@ fn loops(program: &Program, pass: &Pass) -> Vec<Vec<NodeId>> {
 fn visits(program: &Program, roots: &[NodeId], input: usize) -> bool {
     let is_input = |id: NodeId| *program.node(id) == Node::Input(input as u32);
     let is_element = |id: NodeId| program.scope(id).has_columns();
-    let stop = |id: NodeId| !is_element(id) || matches!(program.node(id), Node::SumOver(..));
+    let stop = |id: NodeId| !is_element(id) || matches!(program.node(id), Node::FoldOver(..));
     program.below(roots, stop).into_iter().any(is_input)
 }
 
@@ -131,7 +131,8 @@ fn visits(program: &Program, roots: &[NodeId], input: usize) -> bool {
 pub fn bytes_moved(program: &Program, rows: u64, footprint: &dyn Fn(TensorId) -> Footprint) -> u64 {
     let read = |input: usize| {
         let is_input = |id: NodeId| *program.node(id) == Node::Input(input as u32);
-        let used = program.nodes.contains(&Node::Input(input as u32));
+        let gives_groups = program.ragged.is_some_and(|ragged| ragged.index == input);
+        let used = gives_groups || program.nodes.contains(&Node::Input(input as u32));
         // An input that is only gathered from counts one element per row.
         let dense = program.nodes.iter().any(|n| !matches!(n, Node::At(..)) && n.operands().any(is_input))
             || program.outputs.iter().any(|output| is_input(output.node));

@@ -26,11 +26,20 @@ pub enum RowAxis {
 pub struct Rows<'a> {
     /// The axis that makes a row.
     pub axis: RowAxis,
-    /// Rows per group. `None`: as many as give one group per value of a group input; without one, the rows per index
-    /// of the first axis.
-    pub per_group: Option<u64>,
+    /// The rows that make a group.
+    pub grouping: Grouping,
     /// Name of the loss, for messages.
     pub loss: &'a str,
+}
+
+/// The rows that make a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grouping {
+    /// Equal numbers of consecutive rows. `None`: as many as give one group per value of a group input; without one, the
+    /// rows per index of the first axis.
+    Equal(Option<u64>),
+    /// This number of groups of unequal length.
+    Ragged(u64),
 }
 
 /// A broadcast input has no Hessian diagonal: its second derivative mixes the elements that it is broadcast to.
@@ -60,8 +69,9 @@ pub struct Extents {
     pub cols: u64,
     /// Size of the first axis.
     pub batch: u64,
-    /// Rows per group.
+    /// Rows per group; of groups of unequal length, those of the longest that there may be.
     pub group_rows: u64,
+    groups: u64,
     /// Shape of an element-wise value.
     pub domain: Vec<usize>,
     /// Shape of a row value.
@@ -129,11 +139,17 @@ impl Extents {
         let batch = domain.first().copied().unwrap_or(1) as u64;
         let cols = class.map_or(domain.iter().product::<usize>(), |class| domain[class]) as u64;
         let rows = if class.is_some() { row_shape.iter().product::<usize>() as u64 } else { 1 };
-        let groups = || groups_of(operands).filter(|groups| rows.is_multiple_of(*groups)).unwrap_or(batch);
-        let group_rows = by.per_group.unwrap_or_else(|| (rows / groups().max(1)).max(1));
-        let extents = Extents { rows, cols, batch, group_rows, domain, row_shape, class };
-        extents.check_groups(by.loss)?;
-        Ok(extents)
+        let by_input = || groups_of(operands).filter(|groups| rows.is_multiple_of(*groups)).unwrap_or(batch);
+        let (group_rows, groups) = match by.grouping {
+            Grouping::Equal(per_group) => {
+                let group_rows = per_group.unwrap_or_else(|| (rows / by_input().max(1)).max(1));
+                check_equal(rows, group_rows, by.loss)?;
+                (group_rows, rows / group_rows)
+            }
+            Grouping::Ragged(0) if rows > 0 => return Err(no_group(operands)),
+            Grouping::Ragged(groups) => (rows.max(1), groups),
+        };
+        Ok(Extents { rows, cols, batch, group_rows, groups, domain, row_shape, class })
     }
 
     /// Number of elements.
@@ -148,16 +164,7 @@ impl Extents {
 
     /// Number of groups.
     pub fn groups(&self) -> u64 {
-        self.rows / self.group_rows
-    }
-
-    fn check_groups(&self, loss: &str) -> Result<()> {
-        if self.group_rows > 0 && self.rows.is_multiple_of(self.group_rows) {
-            return Ok(());
-        }
-        let allowed = format!("a divisor of the number of rows, {}", self.rows);
-        let (loss, param, found) = (loss.to_owned(), "group_rows".to_owned(), self.group_rows.to_string());
-        Err(Error::Param { loss, param, found, allowed })
+        self.groups
     }
 
     /// Shape of a value of that scope.
@@ -228,6 +235,23 @@ impl Geometry {
     }
 }
 
+/// An error unless the rows make whole groups of `group_rows` rows.
+fn check_equal(rows: u64, group_rows: u64, loss: &str) -> Result<()> {
+    if group_rows > 0 && rows.is_multiple_of(group_rows) {
+        return Ok(());
+    }
+    let allowed = format!("a divisor of the number of rows, {rows}");
+    let (loss, param, found) = (loss.to_owned(), "group_rows".to_owned(), group_rows.to_string());
+    Err(Error::Param { loss, param, found, allowed })
+}
+
+/// The error of rows without any group.
+fn no_group(operands: &[Operand<'_>]) -> Error {
+    let offsets = operands.iter().find(|operand| operand.rule == ShapeRule::Offsets);
+    let (name, found) = offsets.map_or(("groups", vec![0]), |operand| (operand.name, operand.layout.shape.clone()));
+    Error::Shape { input: name.to_owned(), expected: "at least one group, as there are rows".to_owned(), found }
+}
+
 /// Number of groups that the group inputs have values for; `None` if there is none with more than one value.
 fn groups_of(operands: &[Operand<'_>]) -> Option<u64> {
     let groups = operands.iter().filter(|operand| operand.scope == Scope::Group);
@@ -238,6 +262,7 @@ fn groups_of(operands: &[Operand<'_>]) -> Option<u64> {
 fn group_stride(operand: &Operand<'_>, groups: u64) -> Result<u64> {
     let Layout { shape, strides } = operand.layout;
     match (&shape[..], &strides[..]) {
+        ([size], [stride]) if operand.rule == ShapeRule::Offsets && *size as u64 == groups + 1 => Ok(*stride as u64),
         ([], []) | ([1], [_]) => Ok(0),
         ([size], [stride]) if *size as u64 == groups => Ok(*stride as u64),
         _ => {
@@ -401,7 +426,7 @@ mod tests {
     use super::*;
 
     fn rows(axis: RowAxis) -> Rows<'static> {
-        Rows { axis, per_group: None, loss: "a loss" }
+        Rows { axis, grouping: Grouping::Equal(None), loss: "a loss" }
     }
 
     fn operand<'a>(name: &'a str, scope: Scope, layout: &'a Layout) -> Operand<'a> {
@@ -506,7 +531,7 @@ mod tests {
         let geometry = |groups: usize, per_group: Option<u64>| {
             let (element, group) = (&logits, &by_group(groups));
             let operands = [operand("x", Scope::Element, element), operand("g", Scope::Group, group)];
-            Geometry::new(Rows { per_group, ..rows(RowAxis::Last) }, &operands)
+            Geometry::new(Rows { grouping: Grouping::Equal(per_group), ..rows(RowAxis::Last) }, &operands)
         };
         let of = |groups: usize, per_group: Option<u64>| {
             geometry(groups, per_group).map(|g| (g.groups(), g.group_rows, g.strides[1][3]))

@@ -40,6 +40,12 @@ pub enum ShapeRule {
     /// Any shape that broadcasts with the others: weights and masks.
     #[default]
     Broadcast,
+    /// One value more than there are groups: the offsets of groups of unequal length.
+    #[doc(hidden)]
+    Offsets,
+    /// One value per row, in the shape of the rows: the ids of groups of unequal length.
+    #[doc(hidden)]
+    GroupIds,
 }
 
 impl ShapeRule {
@@ -120,7 +126,7 @@ pub(super) fn check(operands: &[Operand<'_>], common: Option<usize>) -> Result<(
         let fits = match operand.rule {
             ShapeRule::Same | ShapeRule::SameUpToLastOne => found.shape == want.shape,
             ShapeRule::OptionalLastAxis => found.shape == want.shape || is_but_for_last(&found.shape, &want.shape),
-            ShapeRule::Broadcast => true,
+            ShapeRule::Broadcast | ShapeRule::Offsets | ShapeRule::GroupIds => true,
         };
         if !fits {
             let (want, found) = (&first.layout.shape, &operand.layout.shape);

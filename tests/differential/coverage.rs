@@ -2,6 +2,7 @@
 
 use super::expression::{Fold, Index, Part, Test, Tree};
 use super::problem::{Data, Device, FLAVOURS, Form, Problem};
+use super::reference::Outcome;
 use super::run::Verdict;
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -52,15 +53,18 @@ impl Coverage {
     }
 
     /// Data that agreed.
-    pub fn count_data(&mut self, data: Data, beyond_contract: bool, bad_label: bool) {
+    pub fn count_data(&mut self, data: Data, beyond_contract: bool, outcome: &Outcome) {
         self.add("data", format!("{:?}", data.flavour));
         if beyond_contract {
             self.add("bounds", "by evidence");
         } else {
             self.add("bounds", "by contract");
         }
-        if bad_label {
+        if outcome.bad_label.is_some() {
             self.add("data", "status: bad label");
+        }
+        if outcome.bad_group.is_some() {
+            self.add("data", "status: bad group");
         }
     }
 
@@ -161,6 +165,8 @@ impl Coverage {
         flag(outputs.accumulate_loss, "accumulated loss");
         flag(problem.capacity.is_some(), "fewer rows than planned");
         flag(problem.group_rows.is_some(), "group_rows");
+        flag(problem.unequal.is_some_and(|unequal| unequal.ids), "group_ids");
+        flag(problem.unequal.is_some_and(|unequal| !unequal.ids), "group_offsets");
         for name in &outputs.extras {
             self.add("outputs", format!("extra {name}"));
         }
@@ -230,10 +236,12 @@ impl Coverage {
                     Tree::At(Index::ArgMax(_), _) => self.add("operations", "at(argmax)"),
                     Tree::At(Index::Fixed(_), _) => self.add("operations", "at(index)"),
                     Tree::SumOver(scope, _) => self.add("operations", format!("sum_over({scope:?})")),
+                    Tree::LogSumExpOver(scope, _) => self.add("operations", format!("logsumexp_over({scope:?})")),
                     Tree::Detach(_) => self.add("operations", "detach"),
                     Tree::StraightThrough(..) => self.add("operations", "straight_through"),
                     Tree::WithGradient(..) => self.add("operations", "with_gradient"),
                     Tree::Col => self.add("operations", "col_index"),
+                    Tree::GroupRows => self.add("operations", "rows of the group"),
                     Tree::Input(_) | Tree::Const(_) | Tree::Param(_) | Tree::Count(_) => {}
                 }
                 self.add("scopes", format!("{:?}", tree.scope()));
@@ -263,10 +271,14 @@ impl Coverage {
             "softmax",
             "at(label)",
             "at(argmax)",
+            "logsumexp_over(Group)",
+            "logsumexp_over(Column)",
+            "logsumexp_over(Total)",
             "sum_over(Group)",
             "sum_over(Column)",
             "sum_over(Total)",
             "col_index",
+            "rows of the group",
         ];
         self.expect("operations", rest.iter().map(|name| (*name).to_owned()));
         use Scope::{Column, Element, Group, Param, Row, Scalar, Total};
@@ -284,6 +296,7 @@ impl Coverage {
             [RowAxis::None, RowAxis::Last, RowAxis::Class].map(|a| format!("{a:?}")),
         );
         self.expect("rows", ["0".to_owned()]);
+        self.expect("outputs", ["group_offsets", "group_ids"].map(str::to_owned));
         self.expect("reductions", REDUCTIONS.iter().map(|name| (*name).to_owned()));
         let schedules = ["element-wise", "streamed rows", "resident rows", "rows split", "several chunks", "stitch"];
         self.expect("schedules", schedules.map(str::to_owned));

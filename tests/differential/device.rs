@@ -1,7 +1,7 @@
 //! A problem on the GPU: one bound plan, every set of data.
 
 use super::arena::{Arena, Slot};
-use super::problem::{Data, Input, Problem, Side};
+use super::problem::{Data, GROUPS, Input, Problem, Side, Unequal};
 use super::random::Random;
 use super::reference::{Key, Outcome};
 use super::values::{Host, stored};
@@ -37,7 +37,7 @@ impl Problem {
             if by_batch && shape.len() >= whole.len() && !whole.is_empty() && shape[0] == whole[0] {
                 shape[0] = capacity;
             }
-            if input.scope == Scope::Group && shape == whole {
+            if input.scope == Scope::Group && shape == whole && self.unequal.is_none() {
                 // A plan for a batch of no rows has a group per index of the first axis.
                 shape[0] = (shape[0] * capacity).checked_div(self.domain[0]).unwrap_or(capacity);
             }
@@ -76,9 +76,11 @@ impl Problem {
         if outputs.found_inf {
             spec = spec.found_inf();
         }
-        match self.group_rows {
-            Some(rows) => spec.group_rows(rows),
-            None => spec,
+        match (self.group_rows, self.unequal) {
+            (_, Some(Unequal { ids: true, groups })) => spec.group_ids(GROUPS, groups as u64),
+            (_, Some(Unequal { ids: false, .. })) => spec.group_offsets(GROUPS),
+            (Some(rows), None) => spec.group_rows(rows),
+            (None, None) => spec,
         }
     }
 
@@ -225,7 +227,11 @@ impl<'p> Session<'p> {
             self.arena.upload(self.ctx);
             self.bound.submit()?;
         }
-        let bad_label = match pollster::block_on(self.bound.status()) {
+        let (status, bad_group) = match pollster::block_on(self.bound.status()) {
+            Err(error @ Error::GroupOutOfRange { .. }) => (pollster::block_on(self.bound.status()), Some(error)),
+            status => (status, None),
+        };
+        let bad_label = match status {
             Ok(()) => None,
             Err(Error::LabelOutOfRange { row, label, .. }) => Some((row, label)),
             Err(error) => return Err(error),
@@ -237,7 +243,7 @@ impl<'p> Session<'p> {
         for (key, dtype) in &self.made {
             outputs.insert(key.clone(), read(self.made_tensor(key)?, *dtype)?);
         }
-        Ok((Outcome { outputs, bad_label }, changed))
+        Ok((Outcome { outputs, bad_label, bad_group }, changed))
     }
 
     /// How the GPU is wrong about whether a gradient that it stored is not finite.

@@ -1,7 +1,9 @@
 //! Problems from seeds.
 
 use super::grow::Grower;
-use super::problem::{Data, Device, FLAVOURS, Flavour, Form, Input, KNOB, Outputs, Problem, Side, Term, Values};
+use super::problem::{
+    Data, Device, FLAVOURS, Flavour, Form, Input, KNOB, Outputs, Problem, Side, Term, Unequal, Values,
+};
 use super::random::Random;
 use super::shrink::resize;
 use super::tensors::{FLOATS, gradients, home, inputs};
@@ -54,13 +56,25 @@ pub fn draw(seed: u64) -> Problem {
     let rows = elements / cols;
     let batch = domain.first().copied().unwrap_or(1).max(1);
     let group_rows = group_rows(class.is_some(), rows, random);
+    let unequal = expression && class.is_some() && random.one_in(3);
+    let group_rows = group_rows.filter(|_| !unequal);
     let rows_in_group = group_rows.map_or((rows / batch).max(1), |n| (n as usize).clamp(1, rows));
     let mut forms: Vec<Form> =
         names.into_iter().map(|name| Form::Catalogue { name, options: options(name, random) }).collect();
     // An expression alone, or with a loss of labels that it is added to.
     let beside = forms.len() == 1 && SUMS.iter().any(|group| group.contains(&forms[0].name())) && random.one_in(6);
     if expression || beside {
-        let tree = Grower::new(random, class.is_some(), rows, cols, rows_in_group).loss();
+        let group = if unequal { rows } else { rows_in_group };
+        let mut grower = Grower::new(random, class.is_some(), [rows, cols], group);
+        grower.unequal = unequal;
+        let mut tree = grower.loss();
+        // Most trees have no values of groups.
+        for _ in 0..8 {
+            if !unequal || tree.has_groups() {
+                break;
+            }
+            tree = grower.loss();
+        }
         let params = [random.pick(&[0.5, 1.5, 2.0]), random.pick(&[0.25, 1.0, 0.75])];
         forms.push(Form::Expression { tree, row_axis: own_axis, params });
     }
@@ -83,12 +97,17 @@ pub fn draw(seed: u64) -> Problem {
         upstream: Upstream::One,
         outputs: Outputs { loss: true, ..Outputs::default() },
         group_rows,
+        unequal: None,
         capacity: None,
         device,
         pinned: Pinned::default(),
         beside: None,
         data: Vec::new(),
     };
+    if unequal && has_groups(&problem) {
+        let groups = random.pick(&[1, 2, 3, rows.div_ceil(3), rows, rows + 5]);
+        problem.unequal = Some(Unequal { ids: random.one_in(2), groups });
+    }
     inputs(&mut problem, random);
     gradients(&mut problem, random);
     outputs(&mut problem, random);
@@ -102,6 +121,12 @@ pub fn draw(seed: u64) -> Problem {
     empty(&mut problem, random);
     problem.data = data(&problem, random);
     problem
+}
+
+/// Whether a term has values of groups.
+pub fn has_groups(problem: &Problem) -> bool {
+    let has = |term: &Term| matches!(&term.form, Form::Expression { tree, .. } if tree.has_groups());
+    problem.terms.iter().any(has)
 }
 
 pub fn named(name: &str) -> Loss {
@@ -317,6 +342,7 @@ fn data(problem: &Problem, random: &mut Random) -> Vec<Data> {
             Flavour::Offset => has(&[Values::Logits]) && has(&[Values::Label]),
             Flavour::MinusInfinity => has(&[Values::Logits, Values::LogProbability]) && problem.is_catalogue(),
             Flavour::BadLabel => has(&[Values::Label]),
+            Flavour::BadGroup => has(&[Values::Groups]),
             Flavour::Nothing => has(&[Values::Label, Values::Weight, Values::Mask]),
         })
         .collect();

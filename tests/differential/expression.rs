@@ -41,6 +41,8 @@ pub enum Tree {
     /// The element's column as a number.
     Col,
     Count(Extent),
+    /// Number of rows of the group, of groups of unequal length.
+    GroupRows,
     Op(Op, Vec<Tree>),
     /// The first within the bounds that the others are.
     Clamp(Box<Tree>, Box<Tree>, Box<Tree>),
@@ -54,6 +56,7 @@ pub enum Tree {
     LogSoftmax(Box<Tree>),
     At(Index, Box<Tree>),
     SumOver(Scope, Box<Tree>),
+    LogSumExpOver(Scope, Box<Tree>),
     Detach(Box<Tree>),
     /// The value of the first, the gradient of the second.
     StraightThrough(Box<Tree>, Box<Tree>),
@@ -104,7 +107,7 @@ impl Tree {
     pub fn visit<'t>(&'t self, see: &mut dyn FnMut(Part<'t>)) {
         see(Part::Tree(self));
         match self {
-            Tree::Const(_) | Tree::Param(_) | Tree::Input(_) | Tree::Col | Tree::Count(_) => {}
+            Tree::Const(_) | Tree::Param(_) | Tree::Input(_) | Tree::Col | Tree::Count(_) | Tree::GroupRows => {}
             Tree::Op(_, operands) => operands.iter().for_each(|x| x.visit(see)),
             Tree::Powi(x, _) => x.visit(see),
             Tree::Clamp(x, low, high) => [x, low, high].into_iter().for_each(|x| x.visit(see)),
@@ -118,7 +121,8 @@ impl Tree {
                 x.visit(see);
             }
             Tree::Truth(test) => test.visit(see),
-            Tree::Fold(_, x) | Tree::Softmax(x) | Tree::LogSoftmax(x) | Tree::SumOver(_, x) | Tree::Detach(x) => {
+            Tree::Fold(_, x) | Tree::Softmax(x) | Tree::LogSoftmax(x) | Tree::Detach(x) => x.visit(see),
+            Tree::SumOver(_, x) | Tree::LogSumExpOver(_, x) => {
                 x.visit(see);
             }
             Tree::At(index, x) => {
@@ -140,7 +144,7 @@ impl Tree {
             }
             Tree::Fold(fold, _) => !matches!(fold, Fold::Max | Fold::Min | Fold::ArgMax),
             Tree::Powi(_, n) => !(0..=1).contains(n),
-            Tree::Softmax(_) | Tree::LogSoftmax(_) | Tree::SumOver(..) => true,
+            Tree::Softmax(_) | Tree::LogSoftmax(_) | Tree::SumOver(..) | Tree::LogSumExpOver(..) => true,
             _ => false,
         })
     }
@@ -177,6 +181,7 @@ impl Tree {
             Tree::Const(_) | Tree::Param(_) | Tree::Count(_) => Scope::Param,
             Tree::Input(name) => INPUTS.iter().find(|i| i.0 == *name).map_or(Scope::Element, |i| i.1),
             Tree::Col => Scope::Column,
+            Tree::GroupRows => Scope::Group,
             Tree::Op(_, operands) => operands.iter().fold(Scope::Param, |scope, x| scope.join(x.scope())),
             Tree::Clamp(x, low, high) => join(&[x, low, high]),
             Tree::Powi(x, _) => x.scope(),
@@ -185,7 +190,7 @@ impl Tree {
             Tree::Truth(test) => test.scope(),
             Tree::Fold(..) | Tree::At(..) => Scope::Row,
             Tree::Softmax(_) | Tree::LogSoftmax(_) => Scope::Element,
-            Tree::SumOver(scope, _) => *scope,
+            Tree::SumOver(scope, _) | Tree::LogSumExpOver(scope, _) => *scope,
             Tree::Detach(x) => x.scope(),
             Tree::StraightThrough(a, _) | Tree::WithGradient(a, ..) => a.scope(),
         }
@@ -200,6 +205,7 @@ impl Tree {
             Tree::Input(name) => b.input(name),
             Tree::Col => graph.col_index().to_float(),
             Tree::Count(extent) => graph.count(*extent),
+            Tree::GroupRows => graph.count(Extent::GroupRows),
             Tree::Op(op, operands) => apply(*op, &operands.iter().map(|x| x.build(b)).collect::<Vec<_>>()),
             Tree::Clamp(x, low, high) => x.build(b).clamp(low.build(b), high.build(b)),
             Tree::Powi(x, n) => x.build(b).powi(*n),
@@ -222,12 +228,18 @@ impl Tree {
             Tree::LogSoftmax(x) => x.build(b).log_softmax(),
             Tree::At(index, x) => x.build(b).at(index.build(b)),
             Tree::SumOver(scope, x) => x.build(b).sum_over(*scope),
+            Tree::LogSumExpOver(scope, x) => x.build(b).logsumexp_over(*scope),
             Tree::Detach(x) => x.build(b).detach(),
             Tree::StraightThrough(value, gradient) => value.build(b).straight_through(gradient.build(b)),
             Tree::WithGradient(value, input, gradient) => {
                 value.build(b).with_gradient(b.input(input), gradient.build(b))
             }
         }
+    }
+
+    /// Whether it has values of groups.
+    pub fn has_groups(&self) -> bool {
+        self.reads("g") || self.has(|tree| tree.scope() == Scope::Group)
     }
 
     /// The loss of this value.
@@ -353,6 +365,7 @@ impl fmt::Display for Tree {
             Tree::Const(value) => write!(f, "{value:?}"),
             Tree::Param(name) => write!(f, "{name}"),
             Tree::Input(name) => write!(f, "{name}"),
+            Tree::GroupRows => f.write_str("count(GroupRows)"),
             Tree::Col => f.write_str("col_index().to_float()"),
             Tree::Count(extent) => write!(f, "count({extent:?})"),
             Tree::Op(op @ (Op::Add | Op::Sub | Op::Mul | Op::Div), x) => {
@@ -393,6 +406,7 @@ impl fmt::Display for Tree {
             Tree::LogSoftmax(x) => write!(f, "{x}.log_softmax()"),
             Tree::At(index, x) => write!(f, "{x}.at({index})"),
             Tree::SumOver(scope, x) => write!(f, "{x}.sum_over({scope:?})"),
+            Tree::LogSumExpOver(scope, x) => write!(f, "{x}.logsumexp_over({scope:?})"),
             Tree::Detach(x) => write!(f, "{x}.detach()"),
             Tree::StraightThrough(a, b) => write!(f, "{a}.straight_through({b})"),
             Tree::WithGradient(a, input, b) => write!(f, "{a}.with_gradient({input}, {b})"),

@@ -18,6 +18,8 @@ pub struct Grower<'r> {
     pub cols: usize,
     pub rows: usize,
     pub group_rows: usize,
+    /// Whether groups have unequal lengths.
+    pub unequal: bool,
     /// Whether sums over other rows may be used: not inside of a mask.
     sums: bool,
 }
@@ -27,8 +29,8 @@ const ANY: [Op; 9] =
     [Op::Neg, Op::Abs, Op::Sign, Op::Tanh, Op::Sigmoid, Op::LogSigmoid, Op::Softplus, Op::LogCosh, Op::Erf];
 
 impl<'r> Grower<'r> {
-    pub fn new(random: &'r mut Random, has_rows: bool, rows: usize, cols: usize, group_rows: usize) -> Grower<'r> {
-        Grower { random, has_rows, cols, rows, group_rows, sums: true }
+    pub fn new(random: &'r mut Random, has_rows: bool, [rows, cols]: [usize; 2], group_rows: usize) -> Grower<'r> {
+        Grower { random, has_rows, cols, rows, group_rows, unequal: false, sums: true }
     }
 
     /// The expression of a loss: one value an element, a row, or in all, that reads `input`.
@@ -262,6 +264,12 @@ impl<'r> Grower<'r> {
             _ => rows,
         };
         let n = terms as f64;
+        // Of a group without rows it is −∞.
+        let often = if to == Scope::Column { 2 } else { 3 };
+        if self.random.one_in(often) && !(self.unequal && to == Scope::Group) {
+            let (x, range) = tame(x, 30.0);
+            return (Tree::LogSumExpOver(to, x.into()), Range::new(range.low, range.high + n.ln()));
+        }
         let range = Range::new((n * x.1.low).min(0.0), (n * x.1.high).max(0.0));
         // Sums of thousands are means as a rule, so that what is made of them is neither flat nor steep.
         tame((Tree::SumOver(to, x.0.into()), range), 100.0)
@@ -375,6 +383,9 @@ impl<'r> Grower<'r> {
                 return (Tree::Const(value), Range::new(value, value));
             }
             (_, 1) => return (Tree::Param(self.random.pick(&super::expression::PARAMS)), Range::new(0.25, 2.0)),
+            (Scope::Group, 7) if self.unequal => {
+                return tame((Tree::GroupRows, Range::new(0.0, self.rows as f64)), 100.0);
+            }
             (Scope::Group, 3..=7) if self.has_rows => "g",
             (_, 2) | (Scope::Group | Scope::Total | Scope::Scalar | Scope::Param, _) => {
                 return (Tree::input("k"), Range::new(0.25, 2.0));

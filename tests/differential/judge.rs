@@ -32,7 +32,7 @@
 //!    the GPU runs the same program, and would share its faults.
 
 use super::oracle::{self, Sensitivity};
-use super::problem::{Data, Flavour, Form, Problem, Values};
+use super::problem::{Data, Flavour, Form, Problem};
 use super::reference::{self, Key, Outcome, Reference, cancellation};
 use super::values::{Host, Moves, moved, values};
 use std::cell::OnceCell;
@@ -145,8 +145,9 @@ impl<'j> Judge<'j> {
             let (got, want) = (got.len() as f64, want.len() as f64);
             return Some(self.mismatch(path, key, "count", 0, [0, 0], [got, want, 0.0]));
         }
-        let finite =
-            self.want.bad_label.is_none() && self.hosts.iter().all(|h| h.numbers().iter().all(|x| x.is_finite()));
+        let finite = self.want.bad_label.is_none()
+            && self.want.bad_group.is_none()
+            && self.hosts.iter().all(|h| h.numbers().iter().all(|x| x.is_finite()));
         let undefined = |k: usize| finite && want[k].is_nan();
         let nothing = |k: usize| got[k] == base.map_or(0.0, |base| base[k]);
         let overflows = !self.problem.is_catalogue()
@@ -315,7 +316,7 @@ impl<'j> Judge<'j> {
         let Some(axis) = self.problem.class_axis() else { return reach };
         let entropy = if self.has_entropy() { (self.problem.domain[axis] as f64).ln() } else { 0.0 };
         for (input, host) in self.problem.inputs.iter().zip(self.hosts) {
-            if input.scope != Scope::Element || input.values == Values::Label {
+            if input.scope != Scope::Element || input.values.are_indices() {
                 continue;
             }
             let groups = row_groups(input.shape_beside(&self.problem.domain), self.problem.domain.len(), axis);

@@ -7,7 +7,7 @@
 
 use super::dual::{Dual, NAN, apply, clamp, fold_row, softmax};
 use super::expression::{Fold, INPUTS, Index, PARAMS, Test, Tree};
-use super::problem::{Flavour, Form, Problem};
+use super::problem::{Flavour, Form, GROUPS, Problem, Unequal};
 use super::random::Random;
 use super::values::Host;
 use std::cell::Cell;
@@ -30,7 +30,9 @@ struct Truths {
 struct Oracle<'o> {
     rows: usize,
     cols: usize,
-    group_rows: usize,
+    /// The group of each row.
+    group: Vec<usize>,
+    groups: usize,
     batch: usize,
     inputs: Vec<(&'static str, Array)>,
     labels: Vec<i64>,
@@ -57,11 +59,13 @@ pub fn check(problem: &Problem, flavour: Flavour, hosts: &[Host], seed: u64) -> 
     let Form::Expression { tree, params, .. } = &term.form else { return None };
     // Whether a gather looks at the rest of its row is not said anywhere.
     let gathers = tree.has(|t| matches!(t, Tree::At(..)));
-    if flavour == Flavour::BadLabel || flavour == Flavour::Nan && gathers {
+    if matches!(flavour, Flavour::BadLabel | Flavour::BadGroup) || flavour == Flavour::Nan && gathers {
         return None;
     }
     let mut random = Random::new(seed ^ 0x04ac1e);
-    let read: Vec<usize> = (0..hosts.len()).filter(|k| tree.reads(&problem.inputs[*k].name)).collect();
+    let groups = problem.groups_of(tree);
+    let is_read = |name: &str| tree.reads(name) || groups.as_ref().is_some_and(|groups| groups.input == name);
+    let read: Vec<usize> = (0..hosts.len()).filter(|k| is_read(&problem.inputs[*k].name)).collect();
     let directions: Vec<Vec<f64>> =
         read.iter().map(|k| hosts[*k].numbers().iter().map(|_| random.between(-1.0, 1.0)).collect()).collect();
     let oracle = Oracle::new(problem, *params, hosts, &read, &directions);
@@ -69,7 +73,7 @@ pub fn check(problem: &Problem, flavour: Flavour, hosts: &[Host], seed: u64) -> 
     let inputs: Vec<(&str, HostTensor<'_>)> =
         read.iter().map(|k| (problem.inputs[*k].name.as_str(), hosts[*k].tensor(&problem.inputs[*k].shape))).collect();
     let run = |reduction: Reduction, grads: &[String]| {
-        let wanted = Wanted { loss: true, grads: grads.to_vec(), ..Wanted::default() };
+        let wanted = Wanted { loss: true, grads: grads.to_vec(), groups: groups.clone(), ..Wanted::default() };
         let plan = cpu::CpuPlan::<f64>::new(&problem.loss_of(term).reduction(reduction), &inputs, &wanted).ok()?;
         let plan = match problem.group_rows {
             Some(rows) => plan.group_rows(rows as usize).ok()?,
@@ -77,7 +81,7 @@ pub fn check(problem: &Problem, flavour: Flavour, hosts: &[Host], seed: u64) -> 
         };
         let mut out = plan.output();
         plan.run(&inputs, &mut out).ok()?;
-        out.take_bad_label().is_none().then_some(out)
+        (out.take_bad_group().is_none() && out.take_bad_label().is_none()).then_some(out)
     };
     let values = run(Reduction::None, &[])?;
     let got = oracle.in_rows(values.loss_values().ok()?, want.scope);
@@ -157,13 +161,24 @@ impl<'o> Oracle<'o> {
     fn new(problem: &'o Problem, params: [f64; 2], hosts: &[Host], read: &[usize], along: &[Vec<f64>]) -> Oracle<'o> {
         let (rows, cols) = problem.rows_cols();
         let batch = problem.domain.first().copied().unwrap_or(1);
-        let default = (rows / batch.max(1)).max(1);
-        let group_rows = problem.group_rows.map_or(default, |rows| rows as usize);
+        let (group, groups) = groups_of(problem, hosts);
         let (inputs, labels) = (Vec::new(), Vec::new());
         let (steepest, is_undecided, has_ties) = (Cell::new(0.0), Cell::new(false), Cell::new(false));
-        let mut oracle =
-            Oracle { rows, cols, group_rows, batch, inputs, labels, params, problem, steepest, is_undecided, has_ties };
-        for (place, k) in read.iter().enumerate() {
+        let mut oracle = Oracle {
+            rows,
+            cols,
+            group,
+            groups,
+            batch,
+            inputs,
+            labels,
+            params,
+            problem,
+            steepest,
+            is_undecided,
+            has_ties,
+        };
+        for (place, k) in read.iter().enumerate().filter(|(_, k)| problem.inputs[**k].name != GROUPS) {
             let input = &problem.inputs[*k];
             let full = problem.shape_of(input.scope);
             let sources = sources(input.shape_beside(&full), &full);
@@ -198,7 +213,7 @@ impl<'o> Oracle<'o> {
             Scope::Element => self.rows * self.cols,
             Scope::Row => self.rows,
             Scope::Column => self.cols,
-            Scope::Group => self.rows / self.group_rows,
+            Scope::Group => self.groups,
             _ => 1,
         }
     }
@@ -208,14 +223,14 @@ impl<'o> Oracle<'o> {
         let (row, col) = match scope {
             Scope::Element => (k / self.cols, k % self.cols),
             Scope::Column => (0, k),
-            Scope::Group => (k * self.group_rows, 0),
             _ => (k, 0),
         };
         match of {
+            Scope::Group if scope == Scope::Group => k,
             Scope::Element => k,
             Scope::Row => row,
             Scope::Column => col,
-            Scope::Group => row / self.group_rows,
+            Scope::Group => self.group[row],
             _ => 0,
         }
     }
@@ -257,11 +272,14 @@ impl<'o> Oracle<'o> {
             Tree::Count(extent) => constant(match extent {
                 Extent::Cols => self.cols as f64,
                 Extent::Rows => self.rows as f64,
-                Extent::GroupRows => self.group_rows as f64,
                 Extent::Elements => (self.rows * self.cols) as f64,
                 Extent::Batch => self.batch as f64,
                 other => panic!("{other:?} by the book"),
             }),
+            Tree::GroupRows => {
+                let rows = |group: usize| self.group.iter().filter(|own| **own == group).count();
+                Array { scope: Scope::Group, values: (0..self.groups).map(|group| [rows(group) as f64, 0.0]).collect() }
+            }
             Tree::Op(op, x) => {
                 let picks = matches!(op, Op::Maximum | Op::Minimum) && !x.iter().all(Tree::is_exact);
                 let x: Vec<Array> = x.iter().map(|x| self.tree(x)).collect();
@@ -333,16 +351,13 @@ impl<'o> Oracle<'o> {
                 Array { scope: Scope::Row, values: (0..self.rows).map(at).collect() }
             }
             Tree::SumOver(to, x) => {
-                let x = self.tree(x);
-                // Values of groups and of columns count once each.
-                let inner = if x.scope > Scope::Total { x.scope } else { Scope::Row };
-                let mut values = vec![[0.0; 2]; self.count(*to)];
-                for k in 0..self.count(inner) {
-                    let [value, slope] = x.values[self.index(inner, k, x.scope)];
-                    let sum = &mut values[self.index(inner, k, *to)];
-                    *sum = [sum[0] + value, sum[1] + slope];
-                }
-                Array { scope: *to, values }
+                let sum = |all: &[Dual]| all.iter().fold([0.0; 2], |sum, x| [sum[0] + x[0], sum[1] + x[1]]);
+                Array { scope: *to, values: self.sets(*to, &self.tree(x)).iter().map(|all| sum(all)).collect() }
+            }
+            Tree::LogSumExpOver(to, x) => {
+                let nothing = [f64::NEG_INFINITY, 0.0];
+                let fold = |x: &Vec<Dual>| if x.is_empty() { nothing } else { fold_row(Fold::LogSumExp, x) };
+                Array { scope: *to, values: self.sets(*to, &self.tree(x)).iter().map(fold).collect() }
             }
             Tree::Detach(x) => self.map(&[&self.tree(x)], |x| [x[0][0], 0.0]),
             Tree::StraightThrough(a, b) => self.map(&[&self.tree(a), &self.tree(b)], |x| [x[0][0], x[1][1]]),
@@ -353,6 +368,17 @@ impl<'o> Oracle<'o> {
                 self.map(&[&self.tree(a), &wrt, &self.tree(b)], |x| [x[0][0], x[1][1] * x[2][0] + own * x[0][1]])
             }
         }
+    }
+
+    /// The values that go to each value of a scope further out.
+    fn sets(&self, to: Scope, x: &Array) -> Vec<Vec<Dual>> {
+        // Values of groups and of columns count once each.
+        let inner = if x.scope > Scope::Total { x.scope } else { Scope::Row };
+        let mut sets = vec![Vec::new(); self.count(to)];
+        for k in 0..self.count(inner) {
+            sets[self.index(inner, k, to)].push(x.values[self.index(inner, k, x.scope)]);
+        }
+        sets
     }
 
     fn indices(&self, index: &Index) -> Vec<Option<i64>> {
@@ -416,6 +442,27 @@ impl<'o> Oracle<'o> {
         });
         Truths { scope, values: values.collect() }
     }
+}
+
+/// The group of each row, and the number of groups. Of groups that are not allowed, any.
+fn groups_of(problem: &Problem, hosts: &[Host]) -> (Vec<usize>, usize) {
+    let (rows, _) = problem.rows_cols();
+    let given = problem.inputs.iter().zip(hosts).find(|(input, _)| input.name == GROUPS);
+    let (Some(Unequal { ids, groups }), Some((_, host))) = (problem.unequal, given) else {
+        let batch = problem.domain.first().copied().unwrap_or(1);
+        let group_rows = problem.group_rows.map_or((rows / batch.max(1)).max(1), |rows| rows as usize);
+        return ((0..rows).map(|row| row / group_rows).collect(), rows / group_rows);
+    };
+    let indices: Vec<i64> = match host {
+        Host::Signed(values) => values.iter().map(|value| i64::from(*value)).collect(),
+        Host::Unsigned(values) => values.iter().map(|value| i64::from(*value)).collect(),
+        Host::Numbers(_) => Vec::new(),
+    };
+    let group = |row: usize| match ids {
+        true => indices[row].clamp(0, groups as i64 - 1) as usize,
+        false => (0..groups).rev().find(|group| indices[*group] <= row as i64).unwrap_or(0),
+    };
+    ((0..rows).map(group).collect(), groups)
 }
 
 /// Whether two numbers are equal but for rounding.

@@ -4,7 +4,7 @@ use super::expression::{PARAMS, Tree};
 use std::fmt;
 use wgloss::Layout;
 use wgloss::Pinned;
-use wgloss::{ClassAxis, DType, GradMode, Loss, Reduction, RowAxis, Scope, Value, losses};
+use wgloss::{ClassAxis, DType, GradMode, GroupInput, Loss, Reduction, RowAxis, Scope, Value, losses};
 use wgloss::{UPSTREAM, Upstream};
 
 /// Everything that a kernel is chosen, generated and fed by.
@@ -23,6 +23,8 @@ pub struct Problem {
     pub upstream: Upstream,
     pub outputs: Outputs,
     pub group_rows: Option<u64>,
+    /// Groups of unequal length, which the input [`GROUPS`] gives.
+    pub unequal: Option<Unequal>,
     /// Size of the first axis in the plan, where that is more than what is bound.
     pub capacity: Option<usize>,
     pub device: Device,
@@ -31,6 +33,17 @@ pub struct Problem {
     pub beside: Option<Side>,
     /// What the buffers hold, one after the other, for one bound plan.
     pub data: Vec<Data>,
+}
+
+/// What the input that gives groups of unequal length is called.
+pub const GROUPS: &str = "groups";
+
+/// Groups of unequal length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unequal {
+    /// Whether they are given by ids; else by offsets.
+    pub ids: bool,
+    pub groups: usize,
 }
 
 /// Where a loss of 0 stands.
@@ -123,6 +136,15 @@ pub enum Values {
     /// From 0 to 1, and now and then one of them.
     Share,
     Label,
+    /// Offsets or ids of groups of unequal length.
+    Groups,
+}
+
+impl Values {
+    /// Whether they are indices, not numbers.
+    pub fn are_indices(self) -> bool {
+        matches!(self, Values::Label | Values::Groups)
+    }
 }
 
 /// Where a tensor lies in its buffer.
@@ -185,17 +207,20 @@ pub enum Flavour {
     MinusInfinity,
     /// A label out of range.
     BadLabel,
+    /// An offset or id of groups that is not allowed.
+    BadGroup,
     /// All labels ignored, weights and masks 0.
     Nothing,
 }
 
-pub const FLAVOURS: [Flavour; 7] = [
+pub const FLAVOURS: [Flavour; 8] = [
     Flavour::Plain,
     Flavour::Ties,
     Flavour::Offset,
     Flavour::Nan,
     Flavour::MinusInfinity,
     Flavour::BadLabel,
+    Flavour::BadGroup,
     Flavour::Nothing,
 ];
 
@@ -287,6 +312,7 @@ impl Problem {
     pub fn beside(&self) -> Option<Side> {
         let reduced = self.terms.iter().all(|term| term.reduction != Reduction::None);
         let whole = !self.outputs.separate && self.upstream != Upstream::PerLoss && self.group_rows.is_none();
+        let whole = whole && self.unequal.is_none();
         // The denominator is the first loss's.
         let fits = |side: &Side| *side == Side::After || !self.outputs.denominator;
         self.beside.filter(|side| reduced && whole && self.pinned == Pinned::default() && fits(side))
@@ -294,6 +320,19 @@ impl Problem {
 
     pub fn is_catalogue(&self) -> bool {
         self.terms.iter().all(|term| matches!(term.form, Form::Catalogue { .. }))
+    }
+
+    /// The input that gives groups of unequal length to a loss of these values, if it has values of groups.
+    pub fn groups_of(&self, tree: &Tree) -> Option<GroupInput> {
+        self.groups().filter(|_| tree.has_groups())
+    }
+
+    /// The input that gives groups of unequal length.
+    pub fn groups(&self) -> Option<GroupInput> {
+        self.unequal.map(|Unequal { ids, groups }| match ids {
+            true => GroupInput::ids(GROUPS, groups as u64),
+            false => GroupInput::offsets(GROUPS),
+        })
     }
 
     pub fn input(&self, name: &str) -> Option<&Input> {
@@ -325,6 +364,7 @@ impl Problem {
                 shape
             }
             Scope::Column => vec![class.map_or(1, |axis| self.domain[axis])],
+            Scope::Group if self.unequal.is_some() => vec![self.unequal.map_or(0, |unequal| unequal.groups)],
             Scope::Group => {
                 let (rows, _) = self.rows_cols();
                 let by_batch = (rows / self.domain.first().copied().unwrap_or(1).max(1)).max(1);
@@ -415,6 +455,9 @@ impl fmt::Display for Problem {
             word(true, format!("loss bound{}", home_text(home)));
         }
         word(self.group_rows.is_some(), format!("group_rows {}", self.group_rows.unwrap_or(0)));
+        if let Some(Unequal { ids, groups }) = self.unequal {
+            word(true, format!("{groups} groups by {}", if ids { "ids" } else { "offsets" }));
+        }
         word(self.capacity.is_some(), format!("planned for {} along axis 0", self.capacity.unwrap_or(0)));
         if self.pinned != Pinned::default() {
             word(true, format!("{:?}", self.pinned));

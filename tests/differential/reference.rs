@@ -1,12 +1,12 @@
 //! A problem on the CPU, in f64 and in f32.
 
-use super::problem::{Input, Problem, Term, Values};
+use super::problem::{Form, Input, Problem, Term, Values};
 use super::values::Host;
 use std::collections::BTreeMap;
 use std::fmt;
 use wgloss::cpu::{CpuPlan, HostFloat};
 use wgloss::loss::{MASK, SAMPLE_WEIGHT};
-use wgloss::{HostTensor, Loss, Reduction, Result};
+use wgloss::{Error, HostTensor, Loss, Reduction, Result};
 use wgloss::{UPSTREAM, Upstream, Wanted};
 
 /// An output.
@@ -36,6 +36,8 @@ impl fmt::Display for Key {
 pub struct Outcome {
     pub outputs: BTreeMap<Key, Vec<f64>>,
     pub bad_label: Option<(u64, i64)>,
+    /// The error of the first offset or id of groups that is not allowed.
+    pub bad_group: Option<Error>,
 }
 
 impl Outcome {
@@ -66,6 +68,7 @@ impl Problem {
             upstream: self.upstream,
             extras: self.outputs.extras.clone(),
             found_inf: self.outputs.found_inf,
+            groups: self.groups(),
         }
     }
 
@@ -94,6 +97,7 @@ impl<'p, T: HostFloat> Reference<'p, T> {
     pub fn run(&self, hosts: &[Host]) -> Result<Outcome> {
         let mut out = self.plan.output();
         self.plan.run(&self.problem.host(hosts), &mut out)?;
+        let bad_group = out.take_bad_group();
         let bad_label = out.take_bad_label();
         let numbers = |values: &[T]| values.iter().map(|x| x.to()).collect::<Vec<f64>>();
         let mut outputs = BTreeMap::new();
@@ -107,7 +111,7 @@ impl<'p, T: HostFloat> Reference<'p, T> {
             };
             outputs.insert(key, values);
         }
-        let outcome = Outcome { outputs, bad_label };
+        let outcome = Outcome { outputs, bad_label, bad_group };
         let want = self.problem.outputs.found_inf.then(|| f64::from(u8::from(outcome.has_infinite_gradient())));
         assert_eq!(out.found_inf(), want, "found_inf of the CPU");
         Ok(outcome)
@@ -124,11 +128,17 @@ pub fn terms(problem: &Problem, hosts: &[Host]) -> Option<Vec<f64>> {
 fn losses_of(problem: &Problem, term: &Term, hosts: &[Host], besides: &[&str]) -> Option<Vec<f64>> {
     let loss: Loss = problem.loss_of(term).reduction(Reduction::None);
     let own = loss.inputs().into_iter().map(|input| input.name);
-    let names: Vec<String> = own.chain(besides.iter().map(|name| (*name).to_owned())).collect();
+    let groups = match &term.form {
+        Form::Expression { tree, .. } => problem.groups_of(tree),
+        Form::Catalogue { .. } => None,
+    };
+    let besides = besides.iter().map(|name| (*name).to_owned());
+    let names: Vec<String> = own.chain(besides).chain(groups.iter().map(|groups| groups.input.clone())).collect();
     let kept = |name: &str| names.iter().any(|own| own == name);
     let inputs: Vec<_> = problem.host(hosts).into_iter().filter(|(name, _)| kept(name)).collect();
-    let wanted = Wanted { loss: true, upstream: Upstream::One, ..Wanted::default() };
+    let wanted = Wanted { loss: true, upstream: Upstream::One, groups, ..Wanted::default() };
     let mut out = wgloss::cpu::run::<f64>(&loss, &inputs, &wanted).ok()?;
+    out.take_bad_group();
     out.take_bad_label();
     Some(out.loss_values().ok()?.to_vec())
 }

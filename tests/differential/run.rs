@@ -240,13 +240,18 @@ fn compare(ctx: &Context, problem: &Problem, coverage: &mut Coverage) -> Verdict
             let message = format!("(row, label): GPU {}, CPU f64 {}, f32 {}", text(&got), text(&want), text(&cpu));
             return failed(format!("{kind} is bad"), message);
         }
+        if got.bad_group != want.bad_group || cpu.bad_group != want.bad_group {
+            let text = |outcome: &Outcome| format!("{:?}", outcome.bad_group);
+            let message = format!("GPU {}, CPU f64 {}, f32 {}", text(&got), text(&want), text(&cpu));
+            return failed("which offset or id is bad".to_owned(), message);
+        }
         let mut judge = Judge::new(problem, &double, &single, hosts, &want, &bases);
         // The GPU first: what it shares with the CPU's f32 path is a fault of the GPU's.
         let mismatch = judge.gpu(&got).or_else(|| judge.cpu(&cpu));
         if let Some(mismatch) = mismatch {
             return failed(kind(&mismatch), describe(&mismatch, problem, &got, &cpu));
         }
-        coverage.count_data(*data, judge.beyond_contract, want.bad_label.is_some());
+        coverage.count_data(*data, judge.beyond_contract, &want);
         // Then what both paths may have wrong.
         if let Some((rule, message)) = invariants::check(problem, *data, hosts, &want) {
             return failed(format!("f64 path: {rule}"), message);

@@ -1,7 +1,7 @@
 //! Smaller problems that fail in the same way.
 
 use super::expression::{Index, Test, Tree};
-use super::problem::{Data, Device, Form, Home, Problem};
+use super::problem::{Data, Device, Form, GROUPS, Home, Input, Problem, Term, Unequal};
 use std::time::{Duration, Instant};
 use wgloss::Pinned;
 use wgloss::{DType, GradMode, Reduction, Scope};
@@ -55,6 +55,12 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
     with(&|p| p.pinned.lanes = None);
     with(&|p| p.capacity = None);
     with(&|p| p.group_rows = None);
+    with(&|p| p.unequal = None);
+    for groups in [1, 2, 3] {
+        if problem.unequal.is_some_and(|unequal| unequal.groups > groups) {
+            with(&|p| regroup(p, groups));
+        }
+    }
     if problem.group_rows.is_some_and(|rows| rows > 1) {
         with(&|p| p.group_rows = Some(1));
     }
@@ -97,7 +103,7 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
     with(&|p| p.inputs.iter_mut().for_each(|input| input.home = Home::default()));
     for k in 0..problem.inputs.len() {
         let optional = problem.loss().inputs().iter().all(|i| i.optional || i.name != problem.inputs[k].name);
-        if optional && problem.inputs[k].name != UPSTREAM {
+        if optional && ![UPSTREAM, GROUPS].contains(&problem.inputs[k].name.as_str()) {
             with(&|p| drop(p.inputs.remove(k)));
         }
         with(&|p| p.inputs[k].grad = None);
@@ -113,8 +119,10 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
         with(&|p| p.inputs[k].grad.iter_mut().for_each(|grad| grad.mode = GradMode::Write));
         with(&|p| p.inputs[k].grad.iter_mut().for_each(|grad| grad.dtype = None));
         with(&|p| p.inputs[k].grad.iter_mut().for_each(|grad| grad.home = Home::default()));
-        let whole = problem.shape_of(problem.inputs[k].scope);
-        with(&|p| p.inputs[k].shape.clone_from(&whole));
+        if problem.inputs[k].name != GROUPS {
+            let whole = problem.shape_of(problem.inputs[k].scope);
+            with(&|p| p.inputs[k].shape.clone_from(&whole));
+        }
     }
     for axis in 0..problem.domain.len() {
         let size = problem.domain[axis];
@@ -147,9 +155,23 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
 /// Makes the parts fit each other again; false where that cannot be.
 fn settle(problem: &mut Problem) -> bool {
     let known = problem.loss().inputs();
-    let generic = ["sample_weight", "mask", UPSTREAM];
+    let generic = ["sample_weight", "mask", UPSTREAM, GROUPS];
     if problem.upstream == Upstream::One {
         problem.inputs.retain(|input| input.name != UPSTREAM);
+    }
+    if problem.unequal.is_none() {
+        problem.inputs.retain(|input| input.name != GROUPS);
+    }
+    let rows_of_groups = |term: &Term| match &term.form {
+        Form::Expression { tree, .. } => tree.has(|tree| *tree == Tree::GroupRows),
+        Form::Catalogue { .. } => false,
+    };
+    let fits = match problem.unequal {
+        Some(_) => super::draw::has_groups(problem),
+        None => !problem.terms.iter().any(rows_of_groups),
+    };
+    if !fits {
+        return false;
     }
     problem.inputs.retain(|input| known.iter().any(|i| i.name == input.name) || generic.contains(&input.name.as_str()));
     if known.iter().any(|i| !i.optional && problem.input(&i.name).is_none()) {
@@ -218,8 +240,23 @@ pub fn resize(problem: &mut Problem, axis: usize, to: usize) {
             problem.group_rows = Some(1);
         }
     }
+    fit_groups(problem);
+}
+
+/// Another number of groups of unequal length.
+fn regroup(problem: &mut Problem, groups: usize) {
+    problem.unequal = problem.unequal.map(|unequal| Unequal { groups, ..unequal });
+    fit_groups(problem);
+}
+
+/// Gives inputs of groups a value per group again.
+fn fit_groups(problem: &mut Problem) {
     let groups = problem.shape_of(Scope::Group);
-    for input in problem.inputs.iter_mut().filter(|input| input.scope == Scope::Group && !input.shape.is_empty()) {
+    for input in problem.inputs.iter_mut().filter(|input| input.scope == Scope::Group && input.name == GROUPS) {
+        input.shape = vec![groups[0] + 1];
+    }
+    let of_groups = |input: &&mut Input| input.scope == Scope::Group && input.name != GROUPS;
+    for input in problem.inputs.iter_mut().filter(of_groups).filter(|input| !input.shape.is_empty()) {
         input.shape = if input.shape == [1] { vec![1] } else { groups.clone() };
     }
 }
@@ -262,7 +299,7 @@ fn instead(node: &Tree) -> Vec<Tree> {
     let mut all = match node {
         Tree::Const(value) if *value != 1.0 => return vec![Tree::Const(1.0)],
         Tree::Const(_) | Tree::Input("input") => return Vec::new(),
-        Tree::Param(_) | Tree::Count(_) => return vec![Tree::Const(2.0)],
+        Tree::Param(_) | Tree::Count(_) | Tree::GroupRows => return vec![Tree::Const(2.0)],
         Tree::Input("other") => return vec![Tree::Input("input")],
         Tree::Input("s") => return vec![Tree::Input("r")],
         Tree::Input("k") => return vec![Tree::Const(2.0)],
@@ -272,7 +309,9 @@ fn instead(node: &Tree) -> Vec<Tree> {
         Tree::Powi(x, _) => operands(&[x]),
         Tree::Select(_, a, b) | Tree::StraightThrough(a, b) | Tree::WithGradient(a, _, b) => operands(&[a, b]),
         Tree::Masked(_, x) | Tree::Softmax(x) | Tree::LogSoftmax(x) | Tree::Detach(x) => operands(&[x]),
-        Tree::Fold(_, x) | Tree::At(_, x) | Tree::SumOver(_, x) => operands(&[x]),
+        Tree::Fold(_, x) | Tree::At(_, x) => operands(&[x]),
+        Tree::LogSumExpOver(scope, x) => [operands(&[x]), vec![Tree::SumOver(*scope, x.clone())]].concat(),
+        Tree::SumOver(_, x) => operands(&[x]),
         Tree::Truth(test) => test_operands(test),
     };
     match node.scope() {
@@ -319,6 +358,7 @@ fn rebuild_tree(tree: &Tree, place: usize, k: usize, count: &mut usize) -> Tree 
         Tree::Softmax(x) => Tree::Softmax(own(x).into()),
         Tree::LogSoftmax(x) => Tree::LogSoftmax(own(x).into()),
         Tree::SumOver(scope, x) => Tree::SumOver(*scope, own(x).into()),
+        Tree::LogSumExpOver(scope, x) => Tree::LogSumExpOver(*scope, own(x).into()),
         Tree::Detach(x) => Tree::Detach(own(x).into()),
         Tree::StraightThrough(a, b) => {
             let a = own(a);

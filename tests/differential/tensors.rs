@@ -1,7 +1,7 @@
 //! Tensors drawn for a problem: their numbers, shapes, types, places, and what becomes of their gradients.
 
 use super::draw::loss_scope;
-use super::problem::{Form, Grad, Home, Input, KNOB, Problem, Term, Values};
+use super::problem::{Form, GROUPS, Grad, Home, Input, KNOB, Problem, Term, Values};
 use super::random::Random;
 use wgloss::losses::{self, Range};
 use wgloss::{DType, Domain, GradMode, Kind, Reduction, Scope, ShapeRule, Value};
@@ -67,7 +67,7 @@ pub fn inputs(problem: &mut Problem, random: &mut Random) {
         let shape = match rule {
             ShapeRule::Broadcast if !must => broadcast(scope, &full, random),
             // One in a hundred is refused by both paths.
-            ShapeRule::Same if random.one_in(100) => broadcast(scope, &full, random),
+            ShapeRule::Same if !must && random.one_in(100) => broadcast(scope, &full, random),
             _ => full,
         };
         // Of more than one axis, Keras squeezes; of both inputs, one.
@@ -82,6 +82,17 @@ pub fn inputs(problem: &mut Problem, random: &mut Random) {
         let home = home(shape.len(), true, pool, random);
         problem.inputs.push(Input { name, scope, values, dtype, shape, home, grad: None, hessian: false });
     }
+    groups(problem, pool, random);
+}
+
+/// The offsets or ids of groups of unequal length.
+fn groups(problem: &mut Problem, pool: bool, random: &mut Random) {
+    let Some(unequal) = problem.unequal else { return };
+    let scope = if unequal.ids { Scope::Row } else { Scope::Group };
+    let shape = if unequal.ids { problem.shape_of(Scope::Row) } else { vec![unequal.groups + 1] };
+    let (name, values, dtype) = (GROUPS.to_owned(), Values::Groups, random.pick(&[DType::I32, DType::U32]));
+    let home = home(shape.len(), false, pool, random);
+    problem.inputs.push(Input { name, scope, values, dtype, shape, home, grad: None, hessian: false });
 }
 
 /// A shape that broadcasts to `full`: some axes 1, some leading axes absent.
@@ -126,7 +137,7 @@ pub fn home(rank: usize, repeats: bool, pool: bool, random: &mut Random) -> Home
 pub fn gradients(problem: &mut Problem, random: &mut Random) {
     let pool = problem.inputs.iter().any(|input| input.home.pooled);
     for (place, input) in problem.inputs.iter_mut().enumerate() {
-        if input.values == Values::Label || !(place == 0 || random.one_in(3)) || random.one_in(12) {
+        if input.values.are_indices() || !(place == 0 || random.one_in(3)) || random.one_in(12) {
             continue;
         }
         let repeats = input.home.repeats.contains(&true);

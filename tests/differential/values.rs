@@ -5,7 +5,7 @@ use super::judge::row_groups;
 use super::problem::{Data, Flavour, Form, Input, Problem, Values};
 use super::random::Random;
 use half::{bf16, f16};
-use wgloss::{DType, HostTensor, Value};
+use wgloss::{DType, HostTensor, Scope, Value};
 
 /// A tensor's values in logical order; numbers are exactly what their type stores.
 #[derive(Clone, Debug)]
@@ -48,7 +48,9 @@ pub fn values(problem: &Problem, data: Data) -> Vec<Host> {
     let mut all: Vec<Host> = Vec::new();
     for input in &problem.inputs {
         let count: usize = input.shape.iter().product();
-        let mut host = if input.values == Values::Label {
+        let mut host = if input.values == Values::Groups {
+            groups(problem, input, data.flavour, &mut random)
+        } else if input.values == Values::Label {
             labels(input, count, cols, ignored, data.flavour, &mut random)
         } else {
             let number = |random: &mut Random| number(input.values, data.flavour, offset, random);
@@ -107,7 +109,7 @@ fn number(values: Values, flavour: Flavour, offset: f64, random: &mut Random) ->
         Values::Scale => random.between(0.25, 2.0),
         Values::Share if ties || random.one_in(4) => random.pick(&[0.0, 1.0, 0.5]),
         Values::Share => random.between(0.0, 1.0),
-        Values::Label => 0.0,
+        Values::Label | Values::Groups => 0.0,
     }
 }
 
@@ -132,6 +134,43 @@ fn labels(input: &Input, count: usize, cols: usize, ignored: i64, flavour: Flavo
         return Host::Unsigned(labels.iter().map(|y| u32::try_from(*y).unwrap_or(0)).collect());
     }
     Host::Signed(labels.iter().map(|y| *y as i32).collect())
+}
+
+/// Offsets or ids of groups of random lengths: many without rows, or nearly equal ones, or one that has all rows.
+fn groups(problem: &Problem, input: &Input, flavour: Flavour, random: &mut Random) -> Host {
+    let groups = problem.unequal.map_or(0, |unequal| unequal.groups);
+    let ((rows, _), way) = (problem.rows_cols(), random.below(4));
+    let all = random.below(groups.max(1));
+    let mut cuts: Vec<i64> = (1..groups)
+        .map(|group| match way {
+            0 => (group * rows / groups) as i64,
+            1 => {
+                if group > all {
+                    rows as i64
+                } else {
+                    0
+                }
+            }
+            _ => random.below(rows + 1) as i64,
+        })
+        .collect();
+    cuts.sort_unstable();
+    let offsets = [&[0], &cuts[..], &[rows as i64]].concat();
+    let is_ids = input.scope == Scope::Row;
+    let last_begun = |row: i64| offsets[..groups].partition_point(|offset| *offset <= row) as i64 - 1;
+    let mut indices = if is_ids { (0..rows as i64).map(last_begun).collect() } else { offsets };
+    if flavour == Flavour::BadGroup && !indices.is_empty() {
+        let most = if is_ids { groups } else { rows } as i64;
+        let wild = [most, most + 1, -1, 0, i64::from(i32::MAX), i64::from(i32::MIN), most / 2];
+        for _ in 0..1 + random.below(3) {
+            let place = random.below(indices.len());
+            indices[place] = random.pick(&wild);
+        }
+    }
+    match input.dtype {
+        DType::U32 => Host::Unsigned(indices.iter().map(|index| *index as u32).collect()),
+        _ => Host::Signed(indices.iter().map(|index| *index as i32).collect()),
+    }
 }
 
 /// Strides of 0 repeat the first index of their axis.
@@ -188,7 +227,7 @@ fn pair_zeros(problem: &Problem, all: &mut [Host]) {
 
 /// One input gets a NaN, mostly one of elements; often where a mask or an ignored label hides it.
 fn place_nan(problem: &Problem, all: &mut [Host], random: &mut Random) {
-    let numbers: Vec<usize> = (0..all.len()).filter(|k| problem.inputs[*k].values != Values::Label).collect();
+    let numbers: Vec<usize> = (0..all.len()).filter(|k| !problem.inputs[*k].values.are_indices()).collect();
     let one = random.pick(&numbers);
     let place = if random.one_in(3) { one } else { numbers[0] };
     for _ in 0..1 + random.below(2) {

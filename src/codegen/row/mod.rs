@@ -145,7 +145,7 @@ impl<'f, 'a> Row<'f, 'a> {
             let listed = |id: NodeId| frame.pass.stages.iter().position(|s| s.reduces.contains(&id));
             let saved = frame.pass.known.as_ref().is_some_and(|known| known.nodes.contains(&id));
             let known = match node {
-                Node::SumOver(..) => 0,
+                Node::FoldOver(..) => 0,
                 Node::Reduce(..) if saved => 0,
                 Node::Reduce(..) => {
                     let partner = program.online_partner(id).filter(|p| listed(*p).is_some());
@@ -328,13 +328,15 @@ impl<'f, 'a> Row<'f, 'a> {
                 }
                 Node::Input(input) => {
                     let slot = Slot::Input(input as usize);
-                    let bits = self.frame.load_one(slot, &self.frame.base(slot));
+                    let bits = self.frame.taken(slot, self.frame.load_one(slot, &self.frame.base(slot)));
                     match program.kind(id) {
                         Kind::Int => putln!(text, "    r.n{n} = {bits};"),
                         _ => self.row_float(&mut text, id, &bits),
                     }
                 }
-                Node::SumOver(..) => self.row_float(&mut text, id, &group_load(self.frame, id, "r.row")),
+                Node::FoldOver(..) | Node::GroupRows => {
+                    self.row_float(&mut text, id, &group_load(self.frame, id, "r.row"))
+                }
                 Node::At(x, label) => {
                     let label = outer_value(program, label, "r");
                     text.push_str(&gather(self.frame, id, x, &label));
@@ -462,7 +464,7 @@ impl<'f, 'a> Row<'f, 'a> {
     /// Element nodes needed for the roots, operands first.
     pub fn element_nodes(&self, roots: &[NodeId]) -> Vec<NodeId> {
         let program = self.frame.program;
-        let below = program.below(roots, |id| !self.is_element(id) || matches!(program.node(id), Node::SumOver(..)));
+        let below = program.below(roots, |id| !self.is_element(id) || matches!(program.node(id), Node::FoldOver(..)));
         below.into_iter().filter(|&id| self.is_element(id)).collect()
     }
 
@@ -478,7 +480,7 @@ impl<'f, 'a> Row<'f, 'a> {
             }
             Node::Input(input) => format!("    let e{} = f.x{input};\n", id.0),
             Node::ColIndex => format!("    let e{} = {};\n", id.0, frame.col_index()),
-            Node::SumOver(Scope::Column, _) => {
+            Node::FoldOver(_, Scope::Column, _) => {
                 let bits = frame.load_column_sum(id);
                 format!("    let b{0} = {bits};\n    let e{0} = bitcast<{f}>(b{0});\n", id.0)
             }
@@ -492,7 +494,7 @@ impl<'f, 'a> Row<'f, 'a> {
         let u = if self.frame.width == 4 { "U4" } else { "U" };
         let seen = match *program.node(look.node) {
             Node::Input(input) if is_of_columns(program, look.node) => format!("f.x{input} & {u}(MAGNITUDE)"),
-            Node::SumOver(Scope::Column, _) => format!("b{} & {u}(MAGNITUDE)", look.node.0),
+            Node::FoldOver(_, Scope::Column, _) => format!("b{} & {u}(MAGNITUDE)", look.node.0),
             _ => format!("{u}({})", bits_of_value(&outer_value(program, look.node, "r"))),
         };
         let conditions = [look.row, look.element].into_iter().flatten().map(|id| self.element_value(id));

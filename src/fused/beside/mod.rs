@@ -169,6 +169,11 @@ impl Beside {
                 return Err(Error::Name { what, name: extra.clone(), known });
             }
         }
+        if wanted.groups.is_some() {
+            let message = "groups of unequal length in losses beside each other; plan them apart, and add them with \
+                           accumulate_loss";
+            return Err(Error::Unsupported { message: message.to_owned() });
+        }
         if wanted.found_inf {
             let message = "found_inf of losses beside each other; plan them apart, each with its own";
             return Err(Error::Unsupported { message: message.to_owned() });

@@ -125,10 +125,12 @@ impl Operator for Penalty {
 
 impl Penalty {
     fn check_outputs(self, spec: &PlanSpec) -> Result<()> {
-        let Wanted { loss: _, grads: _, hessian_diagonals, extras, denominator, upstream, found_inf } = &spec.wanted;
+        let Wanted { loss: _, grads: _, hessian_diagonals, extras, denominator, upstream, found_inf, groups } =
+            &spec.wanted;
         let in_place = spec.modes.iter().any(|(_, mode)| *mode == GradMode::InPlace);
         let as_of_a_loss = !hessian_diagonals.is_empty() || !extras.is_empty() || *denominator || *found_inf;
-        let phases = spec.shard.is_some() || spec.separate_backward || spec.group_rows.is_some();
+        let has_groups = spec.group_rows.is_some() || groups.is_some();
+        let phases = spec.shard.is_some() || spec.separate_backward || has_groups;
         if as_of_a_loss || phases || in_place || *upstream != Upstream::One || spec.pinned != Pinned::default() {
             let message = format!(
                 "gradients in place, Hessians, extras, a denominator, found_inf, an upstream, groups, shards, a separate \

@@ -7,7 +7,7 @@ pub use bindings::Bindings;
 
 use crate::dispatch::{Dispatch, Exchange, FIRST_STORAGE, OutputKind, Planned, Region, Slot, Uniform};
 use crate::error::{Error, Result};
-use crate::gpu::bound::status::{NO_BAD_ROW, Status, Watched};
+use crate::gpu::bound::status::{NONE_BAD, Status, Watched, WatchedGroups};
 use crate::gpu::bound::{Bound, BoundDispatch, BoundExchange, UNIFORM_STRIDE};
 use crate::gpu::device::pipeline::Pipeline;
 use crate::gpu::plan::{Inner, Plan, Ready};
@@ -39,8 +39,12 @@ impl Plan {
         let params = Arc::new(Mutex::new(params.collect()));
         let watched: Vec<Watched> =
             planned.labels.iter().map(|labels| Watched::new(labels, tensors.labels(labels))).collect();
-        let status =
-            (!watched.is_empty()).then(|| Arc::new(Status::new(&inner.ctx, watched, &buffers.scalars, &params)));
+        let groups = planned.groups.as_ref().map(|status| WatchedGroups {
+            status: status.clone(),
+            name: inner.prepared.signature().inputs[status.input].name.clone(),
+            buffer: tensors.index_buffer(status.input),
+        });
+        let status = Status::new(&inner.ctx, watched, groups, &buffers.scalars, &params).map(Arc::new);
         let Buffers { scalars, copies, exchanges, .. } = buffers;
         let bound = Bound {
             plan: self.clone(),
@@ -88,8 +92,9 @@ impl<'a> Buffers<'a> {
         let ctx = &inner.ctx;
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let scalars = ctx.create_buffer("wgloss scalars", 4 * planned.scalar_words, usage)?;
-        for labels in &planned.labels {
-            ctx.write("wgloss scalars", &scalars, 4 * labels.word, &NO_BAD_ROW.to_le_bytes())?;
+        let words = planned.labels.iter().map(|labels| labels.word);
+        for word in words.chain(planned.groups.iter().map(|groups| groups.word)) {
+            ctx.write("wgloss scalars", &scalars, 4 * word, &NONE_BAD.to_le_bytes())?;
         }
         let workspace = inner.workspace(planned)?;
         let mut copies = Vec::new();

@@ -3,7 +3,7 @@
 use crate::dispatch::{Dispatch, Labels, Mode, OutputKind, OutputSignature, Planned, Slot};
 use crate::error::{Error, Result};
 use crate::gpu::bind::Bindings;
-use crate::gpu::bound::status::LabelBuffer;
+use crate::gpu::bound::status::IndexBuffer;
 use crate::gpu::plan::Plan;
 use crate::gpu::tensor::Tensor;
 use crate::loss::check_once;
@@ -37,15 +37,14 @@ pub(crate) struct Tied {
 
 impl BoundTensors {
     /// Buffers of the label inputs.
-    pub fn labels(&self, labels: &Labels) -> Vec<LabelBuffer> {
-        let tensors = labels.inputs.iter().map(|label| self.inputs[label.input].as_ref());
-        let tensors = tensors.map(|tensor| tensor.expect("every input of the plan is bound"));
-        let buffer = |tensor: &Tensor| LabelBuffer {
-            buffer: tensor.buffer().clone(),
-            offset: tensor.offset(),
-            dtype: tensor.dtype(),
-        };
-        tensors.map(buffer).collect()
+    pub fn labels(&self, labels: &Labels) -> Vec<IndexBuffer> {
+        labels.inputs.iter().map(|label| self.index_buffer(label.input)).collect()
+    }
+
+    /// The buffer of an input of indices.
+    pub fn index_buffer(&self, input: usize) -> IndexBuffer {
+        let tensor = self.inputs[input].as_ref().expect("every input of the plan is bound");
+        IndexBuffer { buffer: tensor.buffer().clone(), offset: tensor.offset(), dtype: tensor.dtype() }
     }
 
     /// An error if a dispatch writes two outputs that overlap.

@@ -1,6 +1,6 @@
 //! Tensors of a plan's shapes, made for tuning, and a clock for runs over them.
 
-use crate::dispatch::{Mode, OutputKind};
+use crate::dispatch::{GroupStatus, Mode, OutputKind};
 use crate::error::Result;
 use crate::expr::op::Kind;
 use crate::gpu::bind::Bindings;
@@ -9,9 +9,9 @@ use crate::gpu::device::context::Context;
 use crate::gpu::plan::Inner;
 use crate::gpu::tensor::Tensor;
 use crate::gpu::tune::agree::{Measure, disagreement};
-use crate::plan::operator::Placed;
+use crate::plan::operator::{Conditions, Placed};
 use crate::plan::tuning::TuneClock;
-use crate::shape::{DType, Layout, RowAxis, Scope, widen_bf16, widen_f16};
+use crate::shape::{DType, Layout, Ragged, RowAxis, Scope, widen_bf16, widen_f16};
 use half::{bf16, f16};
 use std::time::Instant;
 
@@ -40,6 +40,20 @@ struct Stamps {
     resolved: wgpu::Buffer,
 }
 
+/// Offsets or ids of groups of nearly equal length, as the input lies in memory.
+fn equal_groups(groups: &GroupStatus) -> Vec<u32> {
+    let [rows, count] = groups.sizes;
+    let values = if groups.by == Ragged::Offsets { count + 1 } else { rows };
+    let value = |index: u64| match groups.by {
+        Ragged::Offsets => index * rows / count.max(1),
+        Ragged::Ids { .. } => index * count / rows.max(1),
+    };
+    let last = (0..values).map(|index| groups.element(index)).max().unwrap_or(0);
+    let mut words = vec![0; last as usize + 1];
+    (0..values).for_each(|index| words[groups.element(index) as usize] = value(index) as u32);
+    words
+}
+
 impl<'a> Trial<'a> {
     pub fn new(inner: &'a Inner) -> Result<Trial<'a>> {
         let ctx = &inner.ctx;
@@ -56,10 +70,16 @@ impl<'a> Trial<'a> {
         let planned = inner.prepared.planned()?;
         let signature = inner.prepared.signature();
         let modes: Vec<Mode> = signature.outputs.iter().map(|output| output.mode).collect();
+        let groups = inner.prepared.plan(&planned, Conditions::default())?.groups;
         let mut fills = Vec::new();
         for (input, decl) in signature.inputs.iter().enumerate() {
             let io = planned.inputs[input].as_ref().expect("every input of a plan is planned");
             let tensor = trial.tensor(io)?;
+            if let Some(groups) = groups.as_ref().filter(|groups| groups.input == input) {
+                ctx.write("wgloss tuning groups", tensor.buffer(), 0, bytemuck::cast_slice(&equal_groups(groups)))?;
+                trial.bindings = std::mem::take(&mut trial.bindings).input(&decl.name, &tensor);
+                continue;
+            }
             let labels = (decl.kind == Kind::Int).then_some(cols.min(1 << 31) as u32);
             let source = trial.source(io.dtype, labels, input as u32)?;
             fills.push((tensor.buffer().clone(), source));
