@@ -32,10 +32,9 @@ test-all: test-grids test-limited test-swiftshader
 test-grids: adapter
 	$(CARGO_TEST)
 
-# `losses` and `random` are not among it: golden data is there for every loss. Most kernels are those of the other passes:
-# what changes how Mesa compiles (GALLIVM_PERF) would miss its disk cache.
-LIMITED = beside chunks columns embedding empty errors explain extras found_inf gathers golden group_values groups \
-  hostile in_place penalties poison saved schedules separate_backward shards softmax storage ties
+# `losses` is not among it: golden data is there for every loss. Most kernels are those of the other passes: what changes
+# how Mesa compiles (GALLIVM_PERF) would miss its disk cache.
+LIMITED = fused golden lower plan schedule shape
 test-limited: adapter
 	WGLOSS_TEST_LIMITS=webgpu $(CARGO_TEST) $(LIMITED:%=--test %)
 

@@ -1,0 +1,12 @@
+//! Values of rows, groups and columns: how they are summed, saved and gathered, and what poisons them.
+
+mod columns;
+#[path = "../common/mod.rs"]
+mod common;
+mod gathers;
+mod group_values;
+mod hostile;
+mod poison;
+mod saved;
+mod ties;
+mod zeros;
