@@ -64,7 +64,7 @@ fn loss_of(name: &str) -> Loss {
     match name {
         "cross_entropy" => losses::cross_entropy().into(),
         "mse" => losses::mse(),
-        "bce_with_logits" => losses::bce_with_logits().into(),
+        "bce_with_logits" => losses::bce_with_logits(),
         _ => losses::huber(1.0).into(),
     }
 }
