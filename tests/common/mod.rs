@@ -57,8 +57,13 @@ impl Drop for Lent {
 /// The GPU, where there is one and the case with this label is in the share of the generic grids that is to run. The
 /// label names what kernels are made of: what shares kernels is taken, or left out, together.
 pub fn context_for(label: &str) -> Option<&'static Context> {
+    context().filter(|_| is_in_share(label))
+}
+
+/// Whether the case with this label is in the share of the generic grids that is to run.
+pub fn is_in_share(label: &str) -> bool {
     static SHARE: LazyLock<Share> = LazyLock::new(Share::from_env);
-    context().filter(|_| SHARE.takes(label))
+    SHARE.takes(label)
 }
 
 fn open() -> Option<Context> {

@@ -1,7 +1,7 @@
 //! Every loss of the catalogue, over its options, reductions and shapes: the CPU path against the oracle, the GPU
 //! path against the CPU path, NaN and masks. What only the softmax family promises is in `softmax.rs`.
 //!
-//! The CPU path takes the whole grid each time, the GPU path the share of it that `WGLOSS_TEST_SHARE` says.
+//! Of the grid, both paths take the share that `WGLOSS_TEST_SHARE` says.
 
 use crate::common::cases::{Family, Options, SMALL_SHAPES, case, extras_of, family, for_each_case, names};
 use crate::common::cases::{option_sets, optional_inputs, reductions_of};

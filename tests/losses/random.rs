@@ -1,7 +1,7 @@
 //! Random shapes, options, storage types and kernels of the softmax family against the CPU's f64 path.
 
 use crate::common::compare::random;
-use crate::common::context;
+use crate::common::{context, is_in_share};
 use half::{bf16, f16};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -176,8 +176,9 @@ fn random_problems_agree_with_the_cpu() {
     if context().is_none() {
         return;
     }
-    // 128, or half of what PROPTEST_CASES asks for, side by side: kernels are what this costs.
-    let all = ProptestConfig::default().cases / 2;
+    // 128, or half of what PROPTEST_CASES asks for, and of these the share; side by side: kernels are what this costs.
+    let cases = 0..ProptestConfig::default().cases / 2;
+    let all = cases.filter(|case| is_in_share(&format!("random {case}"))).count().max(1) as u32;
     let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u32).min(all);
     let run = |thread: u32| {
         let cases = all / threads + u32::from(thread < all % threads);

@@ -1,7 +1,7 @@
 //! What is not taken is not looked at; what the loss depends on poisons its gradients, whichever passes run.
 
 use crate::common::compare::is_nan;
-use crate::common::context;
+use crate::common::{context, is_in_share};
 use wgloss::Wanted;
 use wgloss::{
     Bindings, Context, Error, Expr, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, cpu, losses,
@@ -326,6 +326,9 @@ fn a_bad_label_poisons_the_backward_part_alone() {
         let weight: Vec<f32> = (0..cols).map(|k| 1.0 + (k % 3) as f32).collect();
         for loss in [Loss::from(losses::nll()), losses::cross_entropy().into(), losses::multiclass_focal().into()] {
             for reduction in [Reduction::Mean, Reduction::Sum, Reduction::None, Reduction::MeanOverPositive] {
+                if !is_in_share(&format!("bad label {} {cols} {reduction:?}", loss.name())) {
+                    continue;
+                }
                 let loss = loss.clone().reduction(reduction.clone());
                 let inputs = vec![("input", numbers(&x, &[4, cols])), ("target", labels(&y, &[4]))];
                 if cols == 4 {
