@@ -3,7 +3,7 @@
 // the alias, choices are `select`, and nothing asks `any` or `all`.
 //
 // Errors are the largest relative ones found in dense sweeps against f64 on Mesa llvmpipe and on SwiftShader, rounded
-// up; `/` was exactly rounded there, and WGSL allows it 2.5 ulp. `tests/math.rs` asserts them. Ranges mean normal f32:
+// up; `/` was exactly rounded there, and WGSL allows it 2.5 ulp. `tests/expr/math.rs` asserts them. Ranges mean normal f32:
 // an adapter may flush subnormal arguments and results to zero (SwiftShader does), and nothing here depends on it.
 //
 // NaN gives NaN. Most functions tell it by its bits or pass it on through arithmetic; exp_neg, expm1, erf and their

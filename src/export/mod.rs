@@ -14,8 +14,10 @@
 mod make;
 mod traced;
 
+pub use crate::shape::{Count, Formula, FormulaOp};
+
 use crate::expr::ParamDecl;
-use crate::shape::{DType, Formula};
+use crate::shape::DType;
 
 /// Kernels, and the buffers, uniforms and dispatches to run them with. Made by [`Export::new`].
 #[derive(Clone, Debug)]

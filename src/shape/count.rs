@@ -48,7 +48,7 @@ impl Count for u64 {
 /// A count, or a condition, as a formula of a shape's rows and columns.
 ///
 /// ```
-/// use wgloss::{Count, Formula};
+/// use wgloss::export::{Count, Formula};
 /// let groups = Formula::Rows.div_ceil(Formula::of(8)).at_most(Formula::of(65_535));
 /// assert_eq!(groups.to_string(), "min(ceil(rows / 8), 65535)");
 /// assert_eq!(groups.at(1000, 10), 125);

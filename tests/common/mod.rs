@@ -12,7 +12,7 @@ pub mod share;
 use oracle::{Array, Case, Opt};
 use share::Share;
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex};
 use wgloss::{Context, Element, HostTensor, Loss, Reduction, Result, Scope, Tensor, Value, cpu, losses};
 
 /// What a path gives for a case.
@@ -24,19 +24,46 @@ pub struct Outcome {
 }
 
 /// The GPU, where there is one. Without one, tests of the GPU path are skipped, unless `WGLOSS_REQUIRE_ADAPTER` is set.
-/// A device for each thread: software drivers compile kernels in a thread of the device's, and that is what tests cost.
+///
+/// A device per thread: software drivers compile kernels in a thread of the device, and compiling is most of the time that
+/// tests take. A test that ends leaves its device, with the kernels that were compiled on it, to the next one, so a test
+/// that loses a device, limits its kernels or counts them opens a device of its own.
 pub fn context() -> Option<&'static Context> {
     thread_local! {
-        static CONTEXT: Option<&'static Context> = open().map(|ctx| &*Box::leak(Box::new(ctx)));
+        static LENT: Lent = Lent::take();
     }
-    CONTEXT.with(|ctx| *ctx)
+    LENT.with(|lent| lent.0)
+}
+
+/// A device that belongs to one thread until that thread ends.
+struct Lent(Option<&'static Context>);
+
+/// Devices that belong to no thread at present.
+static IDLE: Mutex<Vec<&'static Context>> = Mutex::new(Vec::new());
+
+impl Lent {
+    fn take() -> Lent {
+        let idle = IDLE.lock().expect("no panic under this lock").pop();
+        Lent(idle.or_else(|| open().map(|ctx| &*Box::leak(Box::new(ctx)))))
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        IDLE.lock().expect("no panic under this lock").extend(self.0);
+    }
 }
 
 /// The GPU, where there is one and the case with this label is in the share of the generic grids that is to run. The
 /// label names what kernels are made of: what shares kernels is taken, or left out, together.
 pub fn context_for(label: &str) -> Option<&'static Context> {
+    context().filter(|_| is_in_share(label))
+}
+
+/// Whether the case with this label is in the share of the generic grids that is to run.
+pub fn is_in_share(label: &str) -> bool {
     static SHARE: LazyLock<Share> = LazyLock::new(Share::from_env);
-    context().filter(|_| SHARE.takes(label))
+    SHARE.takes(label)
 }
 
 fn open() -> Option<Context> {

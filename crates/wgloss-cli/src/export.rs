@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use wgloss::export::Formula;
 use wgloss::export::{Export, ExportBuffer, ExportResource, ExportTensor, ExportUniform};
 use wgloss::internals::expr::ParamDecl;
 use wgloss::internals::lower::{UPSTREAM, Upstream, expressions};
 use wgloss::loss::{InputSpec, MASK, SAMPLE_WEIGHT};
-use wgloss::{DType, Formula, Kind, Loss, PlanSpec, Reduction, Scope};
+use wgloss::{DType, Kind, Loss, PlanSpec, Reduction, Scope};
 
 /// Raised when a host that reads the old form would go wrong.
 const FORMAT: &str = "wgloss manifest 1";

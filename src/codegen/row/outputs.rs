@@ -75,19 +75,24 @@ impl Row<'_, '_> {
         if self.is_poisoned_by_row().is_none() && poisons.iter().any(|set| !set.is_empty()) {
             return None;
         }
+        // The condition under which a node is other than 0, and its value there.
+        let gated = |id: NodeId| match *program.node(id) {
+            Node::Op(Op::Select, [condition, value, other]) => {
+                let is_zero = matches!(*program.node(other), Node::Const(bits) if f64::from_bits(bits) == 0.0);
+                is_zero.then_some((condition, value))
+            }
+            _ => None,
+        };
         let mut all = Vec::new();
         for output in self.element_outputs() {
-            let Node::Op(Op::Select, [condition, value, other]) = *program.node(program.outputs[output].node) else {
+            let output = &program.outputs[output];
+            let (condition, value) = gated(output.node)?;
+            if self.is_element(condition) || !self.is_element(value) {
                 return None;
-            };
-            let is_zero = |id: NodeId| matches!(*program.node(id), Node::Const(bits) if f64::from_bits(bits) == 0.0);
-            // The label's element is 0 under the same condition.
-            let at_label = program.outputs[output].at_label.is_none_or(|(_, there)| match *program.node(there) {
-                Node::Op(Op::Select, [other_condition, _, other]) => other_condition == condition && is_zero(other),
-                _ => is_zero(there),
-            });
-            if !is_zero(other) || !at_label || self.is_element(condition) || !self.is_element(value) {
-                return None;
+            }
+            // Another term of a sum may count a row that this condition leaves out, at its label alone.
+            if let Some((_, there)) = output.at_label {
+                gated(there).filter(|(other, _)| *other == condition)?;
             }
             all.push((condition, value));
         }

@@ -7,7 +7,7 @@
 //! - a tensor's last vector is loaded only if its buffer holds all of it; at a row's end, a pair of vectors loads only the
 //!   vectors that have a column, and no binding is shorter than a pair (`plan/chunk.rs`);
 //! - every index that comes from data (labels) is clamped or range-checked in the generated code before use, which
-//!   `tests/hostile.rs` shows with a canary behind the buffer;
+//!   `tests/lower/hostile.rs` shows with a canary behind the buffer;
 //! - every loop in the skeletons counts up to a bound from a uniform by a step that is at least one.
 
 #![allow(unsafe_code)]

@@ -1,0 +1,8 @@
+//! What a loss of any formula has: inputs, labels, scalars, names, reductions.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod labels;
+mod mean_or_zero;
+mod rename;
+mod scalars;

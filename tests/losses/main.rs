@@ -1,0 +1,8 @@
+//! The catalogue: every loss against its textbook form, its options, its row in README.md.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod losses;
+mod options;
+mod random;
+mod readme;

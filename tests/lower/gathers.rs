@@ -1,0 +1,140 @@
+//! Elements at a class index: of columns beside classes at axis 1, and at indices that a row's own reductions find.
+
+use crate::common::compare::{mismatch, random};
+use crate::common::context;
+use rayon::prelude::*;
+use wgloss::{Bindings, Context, GradMode, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, cpu, losses};
+use wgloss::{Kernel, Pinned};
+
+/// Loss and gradients agree with the CPU's f64 path; the first gradient in place where `in_place`.
+fn check(ctx: &Context, loss: &Loss, inputs: &[(&str, HostTensor<'_>, Tensor)], grads: &[&str], spec: &PlanSpec) {
+    let host: Vec<(&str, HostTensor<'_>)> = inputs.iter().map(|(name, host, _)| (*name, host.clone())).collect();
+    let want = cpu::forward_backward(loss, &host, grads).unwrap();
+    let tensors: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, _, tensor)| (*name, tensor)).collect();
+    let shape = tensors[0].1.shape();
+    let what = format!("{} {shape:?} {spec:?}", loss.name());
+    let plan = ctx.plan(loss, &spec.clone().like(&tensors)).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let bound = plan.bind(&Bindings::new().inputs(&tensors)).unwrap();
+    bound.submit().unwrap();
+    bound.read_loss().unwrap_or_else(|error| panic!("{what}: {error}"));
+    let compare = |name: &str, got: Vec<f32>, want: &[f64]| {
+        let got: Vec<f64> = got.into_iter().map(f64::from).collect();
+        let most = want.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+        if let Some(worst) = mismatch(&got, want, 3e-6, |_| 2e-6 * most + 1e-7) {
+            panic!("{what}: {name}{worst}");
+        }
+    };
+    compare("loss", bound.loss().unwrap().to_vec().unwrap(), want.loss_values().unwrap());
+    for name in grads {
+        compare(name, bound.grad(name).unwrap().to_vec().unwrap(), want.grad(name).unwrap());
+    }
+}
+
+fn number<'a>(ctx: &Context, name: &'a str, values: &'a [f32], shape: &[usize]) -> (&'a str, HostTensor<'a>, Tensor) {
+    (name, HostTensor::f32(values, shape), Tensor::from_slice(ctx, values, shape).unwrap())
+}
+
+fn label<'a>(ctx: &Context, values: &'a [i32], shape: &[usize]) -> (&'a str, HostTensor<'a>, Tensor) {
+    ("target", HostTensor::i32(values, shape), Tensor::from_slice(ctx, values, shape).unwrap())
+}
+
+#[test]
+fn class_weights_at_axis_one_agree_with_the_cpu() {
+    if context().is_none() {
+        return;
+    }
+    // Around one vector and one workgroup, and odd: windows of the weights are masked where those of the input cannot be.
+    [3usize, 64, 65, 127, 129, 255, 1001].into_par_iter().with_max_len(1).for_each(|classes| {
+        let Some(ctx) = context() else { return };
+        for inner in [6usize, 1].into_iter().take(if classes == 65 { 2 } else { 1 }) {
+            let (n, shape) = (2, [2, classes, inner]);
+            let x = random(n * classes * inner, classes as u32);
+            let p: Vec<f32> = x.iter().map(|x| -x.abs() - 0.1).collect();
+            let w: Vec<f32> = random(classes, 5).iter().map(|w| w.abs() + 0.1).collect();
+            let y: Vec<i32> = (0..n * inner).map(|k| (k * 7919 % classes) as i32).collect();
+            let y = label(ctx, &y, &[n, inner]);
+            let weights = |name| number(ctx, name, &w, &[classes]);
+            let ce = losses::cross_entropy;
+            let cases: [(Loss, _, _, _); 5] = [
+                (ce().into(), "weight", &x, &["input"][..]),
+                (ce().into(), "weight", &x, &["input", "weight"]),
+                (ce().label_smoothing(0.1).into(), "weight", &x, &["input"]),
+                (losses::nll().into(), "weight", &p, &["input"]),
+                (losses::multiclass_focal().into(), "alpha", &x, &["input"]),
+            ];
+            for (loss, name, values, grads) in cases {
+                let each = loss.clone().reduction(Reduction::None);
+                for loss in [loss, each].into_iter().take(if classes == 129 { 2 } else { 1 }) {
+                    let spec = grads.iter().fold(PlanSpec::new(), |spec, grad| spec.grad(grad));
+                    check(ctx, &loss, &[number(ctx, "input", values, &shape), y.clone(), weights(name)], grads, &spec);
+                }
+            }
+        }
+    });
+}
+
+/// Elements at the maximum of another input, of the same one, and of what an earlier gather found.
+fn at_maxima() -> Vec<(Loss, &'static [&'static str])> {
+    let of = |name: &str| {
+        let loss = Loss::define(name).input("x", Scope::Element).input("z", Scope::Element);
+        loss.row_axis(RowAxis::Class)
+    };
+    vec![
+        (of("another").expr(|b| b.input("x").at(b.input("z").argmax()) * b.input("z").sum()), &["x", "z"]),
+        (of("same").expr(|b| b.input("x").at(b.input("x").argmax()) + b.input("z").mean()), &["x", "z"]),
+        (
+            of("softmax").expr(|b| {
+                let p = b.input("x").softmax();
+                p.at(b.input("z").argmax()) * (b.input("x") - p.at(b.input("x").argmax()))
+            }),
+            &["x"],
+        ),
+        (
+            of("later").expr(|b| {
+                let (x, z) = (b.input("x"), b.input("z"));
+                let first = x.at(z.argmax());
+                let second = z.at((x - first).abs().argmax());
+                x * second + first
+            }),
+            &["x", "z"],
+        ),
+    ]
+}
+
+#[test]
+fn elements_at_maxima_agree_with_the_cpu_in_every_kernel() {
+    let Some(ctx) = context() else { return };
+    let row = |lanes| Pinned { workgroup: Some(8), lanes: Some(lanes), ..Pinned::default() };
+    let forces = [
+        Pinned::default(),
+        Pinned { kernel: Some(Kernel::Row), ..row(1) },
+        Pinned { kernel: Some(Kernel::Row), ..row(8) },
+        Pinned { kernel: Some(Kernel::RowResident { trips: 0 }), ..row(8) },
+        Pinned { kernel: Some(Kernel::RowSplit { splits: 3 }), ..row(8) },
+    ];
+    for (loss, grads) in at_maxima() {
+        for shape in [vec![7, 5], vec![3, 257], vec![2, 65, 3]] {
+            let count: usize = shape.iter().product();
+            let (x, z) = (random(count, 11), random(count, 12));
+            let inputs = [number(ctx, "x", &x, &shape), number(ctx, "z", &z, &shape)];
+            for pinned in forces {
+                let spec = grads.iter().fold(PlanSpec::new().pin(pinned), |spec, grad| spec.grad(grad));
+                check(ctx, &loss, &inputs, grads, &spec);
+            }
+        }
+    }
+}
+
+#[test]
+fn elements_at_maxima_are_read_before_gradients_take_their_place() {
+    let Some(ctx) = context() else { return };
+    for (loss, grads) in at_maxima() {
+        for (kernel, cols) in [(Kernel::Row, 257), (Kernel::RowResident { trips: 0 }, 257), (Kernel::Row, 1004)] {
+            let pinned = Pinned { kernel: Some(kernel), workgroup: Some(64), lanes: Some(64), ..Pinned::default() };
+            let (x, z) = (random(9 * cols, 13), random(9 * cols, 14));
+            let inputs = [number(ctx, "x", &x, &[9, cols]), number(ctx, "z", &z, &[9, cols])];
+            let spec = grads.iter().fold(PlanSpec::new().pin(pinned), |spec, g| spec.grad_mode(g, GradMode::InPlace));
+            check(ctx, &loss, &inputs, grads, &spec);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Generated kernels without a device: every loss under every kernel is valid WGSL, and a few are kept as snapshots
+//! so that a change of the generator shows.
+
+use crate::common::is_in_share;
+use naga::valid::Capabilities;
+use wgloss::DType;
+use wgloss::internals::codegen::{
+    Access, Along, Mode, ReduceKind, Slot, Variant, edge_outputs, found, pass_kernel, ragged_sums, reduce, row_groups,
+    stitch, tensors, total_outputs,
+};
+use wgloss::internals::lower::{GroupInput, Program, Wanted, lower};
+use wgloss::internals::schedule::{PassSchedule, Shape, States, schedule, visited_inputs};
+use wgloss::{Kernel, Limits, Pinned};
+use wgloss::{Loss, Scope, losses};
+
+fn validate(source: &str) {
+    validate_with(source, Capabilities::empty());
+}
+
+fn validate_with(source: &str, more: Capabilities) {
+    let module = naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{}", e.emit_to_string(source)));
+    let flags = naga::valid::ValidationFlags::all();
+    let capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32 | more;
+    let mut validator = naga::valid::Validator::new(flags, capabilities);
+    validator.validate(&module).unwrap_or_else(|e| panic!("{}", e.emit_to_string(source)));
+    assert!(!source.contains("hook begin"), "an unfilled hook");
+}
+
+/// Every input of the loss, optional ones too.
+fn program(loss: &Loss) -> Program {
+    let names: Vec<String> = loss.inputs().into_iter().map(|i| i.name).collect();
+    let grad = loss.differentiable().unwrap();
+    let wanted = Wanted { loss: true, grads: vec![grad], ..Wanted::default() };
+    lower(loss, &wanted, &|name| names.iter().any(|n| n == name).then_some(false)).unwrap()
+}
+
+/// A dense problem: every tensor with columns is reached by vectors, unless `masked` windows begin elsewhere in one.
+/// Of pairs of vectors that begin elsewhere, windows may be whole: then they are aligned to an input, `early`.
+fn variant(program: &Program, pass: usize, mode: Mode, dtype: DType, masked: bool, early: bool) -> Variant {
+    let pass = &program.passes[pass];
+    let slots = tensors(program, pass);
+    let visited = visited_inputs(program, pass);
+    let is_visited = |slot: &Slot| matches!(slot, Slot::Input(place) if visited.contains(place));
+    let access = |slot: &Slot| {
+        let (scope, is_float) = match slot {
+            Slot::Input(place) => (program.inputs[*place].scope, program.inputs[*place].kind == wgloss::Kind::Float),
+            Slot::Output(output) => (program.outputs[*output].scope, program.outputs[*output].scope == Scope::Element),
+            _ => unreachable!("a tensor"),
+        };
+        let has_columns = scope.has_columns();
+        let along = if has_columns { Along::Unit } else { Along::Repeat };
+        // Columns' values begin at a vector of their own.
+        let vector = scope == Scope::Element || (scope == Scope::Column && !masked);
+        let dtype = if is_float { dtype } else { DType::I32 };
+        Access { along, dtype, vector, wide: vector && is_visited(slot) }
+    };
+    let access: Vec<Access> = slots.iter().map(access).collect();
+    let aligned_to = slots.iter().position(|s| matches!(s, Slot::Output(_))).filter(|k| masked && access[*k].vector);
+    let aligned_to = if early { access.iter().position(|access| access.wide) } else { aligned_to };
+    let modes = pass.outputs.iter().map(|_| mode).collect();
+    let axes = [false, false, program.has_rows() || !masked, true];
+    Variant { access, aligned_to, masked, axes, modes, pooled: false, column_range: false, saved_before: 0 }
+}
+
+/// Elements that a lane takes at a time, stored as what, in masked windows or not.
+const STORAGE: [(u32, DType, bool); 9] = [
+    (1, DType::F32, false),
+    (4, DType::F32, false),
+    (4, DType::F32, true),
+    (4, DType::F16, true),
+    (4, DType::BF16, false),
+    (8, DType::F32, false),
+    (8, DType::F32, true),
+    (8, DType::F16, true),
+    (8, DType::BF16, false),
+];
+
+#[test]
+fn every_generated_kernel_is_valid() {
+    let kernels =
+        [None, Some(Kernel::Row), Some(Kernel::RowResident { trips: 1 }), Some(Kernel::RowSplit { splits: 4 })];
+    let mut count = 0;
+    for entry in losses::CATALOGUE {
+        let program = program(&(entry.make)());
+        let noted = Program { found_inf: true, ..program.clone() };
+        validate(&found(&noted).wgsl);
+        for (p, pass) in program.passes.iter().enumerate() {
+            for kernel in kernels {
+                for (width, dtype, masked) in STORAGE {
+                    for mode in [Mode::Write, Mode::Accumulate] {
+                        let shape = Shape {
+                            held_bits: 32,
+                            rows: 64,
+                            cols: 512,
+                            width,
+                            masked,
+                            rows_innermost: false,
+                            overwritten: false,
+                            states: States::Inside,
+                        };
+                        let pinned = Pinned { kernel, ..Pinned::default() };
+                        let limits = Limits { subgroup: if width == 1 { 0 } else { 32 }, ..Limits::WEBGPU };
+                        let Ok(chosen) = schedule(&program, pass, shape, &limits, pinned) else { continue };
+                        count += 1;
+                        let name = entry.name;
+                        if !is_in_share(&format!("{name} {p} {kernel:?} {width} {dtype} {masked} {mode:?}")) {
+                            continue;
+                        }
+                        // Where windows are whole, in every second mode.
+                        let early = chosen.width == 8 && (masked || mode == Mode::Write);
+                        let variant = variant(&program, p, mode, dtype, masked && chosen.width > 1, early);
+                        let phases =
+                            if let Kernel::RowSplit { .. } = chosen.kernel { pass.stages.len() as u32 } else { 0 };
+                        // 64-bit integers are no part of WebGPU.
+                        let more = if chosen.width == 8 { Capabilities::SHADER_INT64 } else { Capabilities::empty() };
+                        for phase in 0..=phases {
+                            validate_with(&pass_kernel(&program, p, &chosen, &variant, phase).wgsl, more);
+                            // Kernels that store gradients, where it is asked whether these are finite.
+                            if phase == phases && noted.notes_any(&pass.outputs) {
+                                validate_with(&pass_kernel(&noted, p, &chosen, &variant, phase).wgsl, more);
+                            }
+                        }
+                        for output in edge_outputs(&program, pass, &variant, chosen.width) {
+                            validate(&stitch(&program, p, &chosen, &variant, output, 64).wgsl);
+                        }
+                    }
+                }
+            }
+            for kind in [ReduceKind::Segments, ReduceKind::Finish(vec![Mode::Write]), ReduceKind::Groups] {
+                let is_finish = matches!(kind, ReduceKind::Finish(_)) && p == program.finishing_pass();
+                let outputs = if is_finish { total_outputs(&program) } else { Vec::new() };
+                validate(&reduce(&program, p, &kind, &outputs, 64).wgsl);
+            }
+        }
+    }
+    assert!(count > 1000, "only {count} schedules, of which a share is generated");
+}
+
+/// Each row's distance from the mean of its group, a group's weight and its target, in groups of unequal length.
+fn ragged(groups: GroupInput) -> Program {
+    let loss = Loss::define("ragged").input("x", Scope::Element).input("t", Scope::Group);
+    let loss = loss.row_axis(wgloss::RowAxis::Last).expr(|b| {
+        let sum = b.input("x").sum();
+        let off = sum - sum.sum_over(Scope::Group) / b.graph().count(wgloss::Extent::GroupRows) - b.input("t");
+        off * off
+    });
+    let wanted = Wanted { loss: true, grads: vec!["x".into(), "t".into()], groups: Some(groups), ..Wanted::default() };
+    lower(&loss, &wanted, &|name| ["x", "t"].contains(&name).then_some(false)).unwrap()
+}
+
+#[test]
+fn kernels_of_unequal_groups_are_valid() {
+    for groups in [GroupInput::offsets("groups"), GroupInput::ids("groups", 9)] {
+        let program = ragged(groups);
+        validate(&row_groups(&program, program.ragged.unwrap(), 7, 64).wgsl);
+        for (p, pass) in program.passes.iter().enumerate() {
+            for (lanes, blocks) in [(8, false), (64, true)] {
+                validate(&ragged_sums(&program, p, [64, lanes], blocks).wgsl);
+            }
+            validate(&reduce(&program, p, &ReduceKind::Blocks, &[], 64).wgsl);
+            for kernel in [Kernel::Elementwise, Kernel::Row, Kernel::RowSplit { splits: 4 }] {
+                let pinned = Pinned { kernel: Some(kernel), ..Pinned::default() };
+                let (rows_innermost, overwritten, states) = (false, false, States::Inside);
+                let held_bits = 32;
+                let shape = Shape {
+                    rows: 64,
+                    cols: 512,
+                    width: 4,
+                    masked: false,
+                    rows_innermost,
+                    overwritten,
+                    states,
+                    held_bits,
+                };
+                let Ok(chosen) = schedule(&program, pass, shape, &Limits::WEBGPU, pinned) else { continue };
+                let variant = variant(&program, p, Mode::Write, DType::F32, false, false);
+                validate(&pass_kernel(&program, p, &chosen, &variant, 0).wgsl);
+            }
+        }
+    }
+}
+
+// Elsewhere they are compiled only where the benchmark runs.
+#[test]
+fn kernels_of_the_device_benchmark_are_valid() {
+    validate(include_str!("../../benches/device/kernels.wgsl"));
+}
+
+/// The generated part: what is not skeleton, mathematics or helper.
+fn generated(source: &str) -> String {
+    let begin = source.find("@group(0)").unwrap();
+    source[begin..].to_owned()
+}
+
+#[test]
+fn generated_kernels_are_as_kept() {
+    let snapshot = |name: &str, loss: &Loss, kernel: Kernel, width: u32| {
+        let program = program(loss);
+        let last = program.passes.len() - 1;
+        let chosen = PassSchedule {
+            kernel,
+            workgroup: 64,
+            width,
+            lanes: 64,
+            subgroup: 0,
+            exp2: false,
+            carries_nan: false,
+            grid: [64, 1],
+            strided: true,
+            why: "",
+        };
+        let source =
+            pass_kernel(&program, last, &chosen, &variant(&program, last, Mode::Write, DType::F32, false, false), 0)
+                .wgsl;
+        insta::assert_snapshot!(name, generated(&source));
+    };
+    snapshot("mse_elementwise_vec4", &losses::mse(), Kernel::Elementwise, 4);
+    snapshot("cross_entropy_row_vec4", &losses::cross_entropy(), Kernel::Row, 4);
+    snapshot("mse_elementwise_pairs", &losses::mse(), Kernel::Elementwise, 8);
+    snapshot("cross_entropy_row_pairs", &losses::cross_entropy(), Kernel::Row, 8);
+    snapshot("cross_entropy_split_scalar", &losses::cross_entropy(), Kernel::RowSplit { splits: 4 }, 1);
+    let ids = ragged(GroupInput::ids("groups", 9));
+    insta::assert_snapshot!("unequal_groups_ids", generated(&row_groups(&ids, ids.ragged.unwrap(), 7, 64).wgsl));
+    insta::assert_snapshot!("unequal_groups_sums", generated(&ragged_sums(&ids, 0, [64, 8], true).wgsl));
+    let (program, kind) = (program(&losses::rmse()), ReduceKind::Finish(vec![Mode::Write]));
+    let finish = reduce(&program, 1, &kind, &total_outputs(&program), 64).wgsl;
+    insta::assert_snapshot!("rmse_finish", generated(&finish));
+}

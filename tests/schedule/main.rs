@@ -1,0 +1,8 @@
+//! Kernels: each against the CPU, and their generated text.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod kernels;
+mod presets;
+mod schedules;
+mod separate_backward;
