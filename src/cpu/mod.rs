@@ -37,7 +37,6 @@ use crate::error::{Error, Result};
 use crate::expr::op::Kind;
 use crate::loss::{Loss, check_once, check_read};
 use crate::lower::{OutputKind, Over, Program, UPSTREAM, Upstream, Wanted, lower};
-use crate::shape::RowAxis;
 use crate::shape::Scope;
 use crate::shape::{Extents, Geometry, Layout, Operand, Rows, no_hessian_of_broadcast};
 use code::{Dest, ElementDest, FinalCode, PassCode};
@@ -176,10 +175,8 @@ impl<T: HostFloat> CpuPlan<T> {
             inputs_and_tensors.map(|(decl, tensor)| decl.operand(&tensor.layout)).collect();
         let (geometry, outputs) = place_outputs(&program, None, &operands)?;
         program.check_batch(geometry.is_empty())?;
-        let inner = match program.row_axis {
-            RowAxis::Class => geometry.domain.iter().skip(2).product(),
-            RowAxis::Last | RowAxis::None => 1,
-        };
+        let columns = program.row_axis.columns(geometry.domain.len());
+        let inner = columns.map_or(1, |columns| geometry.domain[columns.end..].iter().product());
         let passes = (0..program.passes.len()).map(|pass| compile::compile_pass(&program, pass)).collect();
         let last = compile::compile_final(&program);
         let inputs = tensors.iter().map(|t| (t.layout.clone(), t.data.is_unsigned())).collect();
@@ -187,7 +184,7 @@ impl<T: HostFloat> CpuPlan<T> {
         Ok(CpuPlan { loss, upstream, program, geometry, passes, last, inputs, outputs, inner, numbers })
     }
 
-    /// Sets the number of consecutive rows per group; the default is the rows per index of the first axis.
+    /// Sets the number of consecutive rows per group; the default is the rows per index of their first axis.
     ///
     /// Errors: [`Error::Param`] unless it divides the number of rows.
     pub fn group_rows(mut self, rows: usize) -> Result<CpuPlan<T>> {

@@ -62,6 +62,9 @@ impl Export {
         let &[rows, cols] = &problem.geometry.domain[..] else {
             return fault("shapes other than [rows, cols]");
         };
+        if problem.program.row_axis.columns(2).is_some_and(|columns| columns != (1..2)) {
+            return fault("rows along the first axis; shapes are [rows, cols]");
+        }
         let shape = [rows as u64, cols as u64];
         if shape.iter().any(|size| *size < 2) {
             return fault("for fewer than two rows or columns, whose kernels serve no other shape; name more");

@@ -109,7 +109,7 @@ impl DefinitionBuilder {
         self
     }
 
-    /// Which axis makes a row. Needed for row reductions.
+    /// Which axes make a row, unless [`Loss::row_axis`](super::Loss::row_axis) sets others. Needed for row reductions.
     pub fn row_axis(mut self, row_axis: RowAxis) -> Self {
         self.row_axis = row_axis;
         self

@@ -97,7 +97,7 @@ fn lower_seen(
         found.push((OutputKind::Extra(extra.clone()), loss.extra(&graph, present, extra)?.id));
     }
     see("differentiate", &|| text::of_outputs(&graph, found.iter().map(|(kind, id)| (kind, *id, None))));
-    let (name, row_axis) = (loss.name(), loss.row_axis());
+    let (name, row_axis) = (loss.name(), loss.rows_along());
     if found.is_empty() {
         return Err(Error::Expr { loss: name, message: "no output was asked for".to_owned() });
     }

@@ -161,7 +161,7 @@ impl PlanSpec {
     }
 
     /// Consecutive rows that make a group. By default as many as give each group one value of an input of
-    /// [`Scope::Group`](crate::Scope::Group) with several values, else the rows of one index of the first axis. They must
+    /// [`Scope::Group`](crate::Scope::Group) with several values, else the rows of one index of their first axis. They must
     /// divide the number of rows, planned or bound, else that is an [`Error::Param`](crate::Error::Param).
     ///
     /// A group counts as one: a loss per group has shape `[groups]` with [`Reduction::None`](crate::Reduction::None), its

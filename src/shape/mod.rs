@@ -5,6 +5,7 @@ mod dtype;
 mod geometry;
 mod host;
 mod layout;
+mod row_axis;
 mod rule;
 mod scope;
 
@@ -12,8 +13,9 @@ pub use count::{Count, Formula, FormulaOp};
 pub use dtype::{DType, Element, widen_bf16, widen_f16};
 pub(crate) use dtype::{KERNEL_NUMBERS, kernels_see};
 pub(crate) use geometry::no_hessian_of_broadcast;
-pub use geometry::{Extents, Geometry, Operand, RowAxis, Rows};
+pub use geometry::{Extents, Geometry, Operand, Rows};
 pub use host::HostElement;
 pub use layout::Layout;
+pub use row_axis::RowAxis;
 pub use rule::ShapeRule;
 pub use scope::Scope;

@@ -84,7 +84,7 @@ impl Coverage {
                     }
                 }
                 Form::Expression { tree, row_axis, .. } => {
-                    self.add("row axis of expressions", format!("{row_axis:?}"));
+                    self.add("row axis of expressions", kind_of_axis(*row_axis));
                     self.count_tree(tree);
                 }
             }
@@ -104,8 +104,8 @@ impl Coverage {
         if problem.broadcasts {
             self.add("layouts", "broadcast allowed");
         }
-        if problem.classes_last {
-            self.add("layouts", "classes along the last axis");
+        if let Some(axis) = problem.rows_along {
+            self.add("layouts", format!("rows along {}", kind_of_axis(axis)));
         }
         let whole = problem.domain.clone();
         for input in &problem.inputs {
@@ -279,10 +279,8 @@ impl Coverage {
         self.expect("upstream", [Upstream::One, Upstream::Scalar, Upstream::PerLoss].map(|u| format!("{u:?}")));
         self.expect("devices", [Device::Adapter, Device::WebGpu, Device::Small].map(|d| format!("{d:?}")));
         self.expect("data", FLAVOURS.map(|flavour| format!("{flavour:?}")));
-        self.expect(
-            "row axis of expressions",
-            [RowAxis::None, RowAxis::Last, RowAxis::Class].map(|a| format!("{a:?}")),
-        );
+        self.expect("row axis of expressions", ["None", "Last", "Class", "At", "From"].map(str::to_owned));
+        self.expect("layouts", ["Last", "At", "From"].map(|axis| format!("rows along {axis}")));
         self.expect("rows", ["0".to_owned()]);
         self.expect("reductions", REDUCTIONS.iter().map(|name| (*name).to_owned()));
         let schedules = ["element-wise", "streamed rows", "resident rows", "rows split", "several chunks", "stitch"];
@@ -294,6 +292,11 @@ impl Coverage {
 const DTYPES: [DType; 5] = [DType::F32, DType::F16, DType::BF16, DType::I32, DType::U32];
 const REDUCTIONS: [&str; 8] =
     ["None", "Sum", "Mean", "MeanOrZero", "BatchMean", "MeanWithSampleWeight", "MeanOverPositive", "By"];
+
+/// A row axis without its index.
+fn kind_of_axis(axis: RowAxis) -> String {
+    format!("{axis:?}").split('(').next().unwrap_or("").to_owned()
+}
 
 fn reduction(reduction: &Reduction) -> String {
     format!("{reduction:?}").split('(').next().unwrap_or("").to_owned()

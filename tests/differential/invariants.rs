@@ -53,8 +53,10 @@ fn a_nan_loss_has_no_finite_gradient(
         if input.scope != Scope::Element || input.shape_beside(&problem.domain) != problem.domain || !own {
             continue;
         }
-        let rows = match (scope, problem.class_axis()) {
-            (Scope::Row, Some(axis)) => row_groups(input.shape_beside(&problem.domain), problem.domain.len(), axis),
+        let rows = match (scope, problem.columns()) {
+            (Scope::Row, Some(columns)) => {
+                row_groups(input.shape_beside(&problem.domain), problem.domain.len(), &columns)
+            }
             (Scope::Element, _) => (0..grads.len()).collect(),
             _ => continue,
         };

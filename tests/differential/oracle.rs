@@ -157,7 +157,8 @@ impl<'o> Oracle<'o> {
     fn new(problem: &'o Problem, params: [f64; 2], hosts: &[Host], read: &[usize], along: &[Vec<f64>]) -> Oracle<'o> {
         let (rows, cols) = problem.rows_cols();
         let batch = problem.domain.first().copied().unwrap_or(1);
-        let default = (rows / batch.max(1)).max(1);
+        let groups = problem.shape_of(Scope::Row).first().copied().unwrap_or(1);
+        let default = (rows / groups.max(1)).max(1);
         let group_rows = problem.group_rows.map_or(default, |rows| rows as usize);
         let (inputs, labels) = (Vec::new(), Vec::new());
         let (steepest, is_undecided, has_ties) = (Cell::new(0.0), Cell::new(false), Cell::new(false));
@@ -183,8 +184,8 @@ impl<'o> Oracle<'o> {
 
     /// Element values in the order of rows, then columns.
     fn in_rows<T: Copy>(&self, values: &[T], scope: Scope) -> Vec<T> {
-        let Some(axis) = self.problem.class_axis().filter(|_| scope == Scope::Element) else { return values.to_vec() };
-        let inner: usize = self.problem.domain[axis + 1..].iter().product();
+        let Some(columns) = self.problem.columns().filter(|_| scope == Scope::Element) else { return values.to_vec() };
+        let inner: usize = self.problem.domain[columns.end..].iter().product();
         let mut all = Vec::new();
         for row in 0..self.rows {
             let first = row / inner * inner * self.cols + row % inner;

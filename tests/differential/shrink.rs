@@ -62,7 +62,7 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
     with(&|p| p.scaled_by = None);
     with(&|p| p.broadcasts = false);
     if problem.domain.len() <= 2 {
-        with(&|p| p.classes_last = false);
+        with(&|p| p.rows_along = None);
     }
     with(&|p| p.beside = None);
     with(&|p| p.upstream = Upstream::One);
@@ -189,19 +189,19 @@ fn settle(problem: &mut Problem) -> bool {
 
 /// Another size for an axis of the domain, and so of every input that has it.
 pub fn resize(problem: &mut Problem, axis: usize, to: usize) {
-    let class = problem.class_axis();
+    let columns = problem.columns().unwrap_or_default();
+    let has_rows = problem.columns().is_some();
     let rank = problem.domain.len();
     let (rows, elements) = (problem.shape_of(Scope::Row), problem.domain.clone());
     problem.domain[axis] = to;
     for input in &mut problem.inputs {
         let of_rows = input.shape_beside(&rows).len();
-        let own = match (input.scope, class) {
-            (Scope::Element, _) => (axis + input.shape_beside(&elements).len()).checked_sub(rank),
-            (Scope::Row, Some(class)) if axis != class => {
-                let axis = if axis > class { axis - 1 } else { axis };
-                (axis + of_rows + 1).checked_sub(rank)
+        let own = match input.scope {
+            Scope::Element => (axis + input.shape_beside(&elements).len()).checked_sub(rank),
+            Scope::Row if has_rows && !columns.contains(&axis) => {
+                let axis = if axis >= columns.end { axis - columns.len() } else { axis };
+                (axis + of_rows + columns.len()).checked_sub(rank)
             }
-            (Scope::Column, Some(class)) if axis == class => Some(0),
             _ => None,
         };
         if let Some(size) = own.and_then(|own| input.shape.get_mut(own)) {
@@ -217,6 +217,10 @@ pub fn resize(problem: &mut Problem, axis: usize, to: usize) {
         if !problem.rows_cols().0.is_multiple_of(rows.max(1) as usize) {
             problem.group_rows = Some(1);
         }
+    }
+    let cols = problem.rows_cols().1;
+    for input in problem.inputs.iter_mut().filter(|input| input.scope == Scope::Column) {
+        input.shape.iter_mut().for_each(|size| *size = (*size).min(cols));
     }
     let groups = problem.shape_of(Scope::Group);
     for input in problem.inputs.iter_mut().filter(|input| input.scope == Scope::Group && !input.shape.is_empty()) {

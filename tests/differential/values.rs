@@ -162,9 +162,9 @@ fn source(input: &Input, index: usize) -> usize {
 
 /// Where a logit is −∞ the target has no probability; every row keeps a finite logit.
 fn pair_zeros(problem: &Problem, all: &mut [Host]) {
-    let (rows, as_logarithm) = (problem.class_axis(), problem.inputs[1].values == Values::LogProbability);
+    let (rows, as_logarithm) = (problem.columns(), problem.inputs[1].values == Values::LogProbability);
     let groups = match rows {
-        Some(axis) => row_groups(&problem.domain, problem.domain.len(), axis),
+        Some(columns) => row_groups(&problem.domain, problem.domain.len(), &columns),
         None => Vec::new(),
     };
     let [Host::Numbers(logits), Host::Numbers(targets), ..] = all else { return };

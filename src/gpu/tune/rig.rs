@@ -180,12 +180,9 @@ impl<'a> Trial<'a> {
             let (kind, tensor) = (&signature.outputs[output].kind, &bound.outputs[output]);
             let is_gradient = kind.is_gradient();
             let shape = tensor.shape();
-            let last = match signature.row_axis {
-                RowAxis::None => false,
-                RowAxis::Class => shape.len() <= 2,
-                RowAxis::Last => true,
-            };
-            let dense = *tensor.layout() == Layout::contiguous(shape) && shape.last() == Some(&self.cols);
+            let columns = signature.row_axis.columns(shape.len()).filter(|columns| columns.end == shape.len());
+            let last = columns.is_some_and(|columns| shape[columns].iter().product::<usize>() == self.cols);
+            let dense = *tensor.layout() == Layout::contiguous(shape);
             let in_rows = is_gradient && signature.outputs[output].scope == Scope::Element && last && dense;
             let row = if in_rows { self.cols } else { want[output].len() };
             let measure = Measure { dtype: tensor.dtype(), row, is_loss: !is_gradient };
