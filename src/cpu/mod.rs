@@ -417,7 +417,7 @@ fn place_outputs(
     per_group: Option<u64>,
     inputs: &[Operand<'_>],
 ) -> Result<(Geometry, Vec<OutputPlan>)> {
-    let rows = Rows { axis: program.row_axis, per_group, loss: &program.name };
+    let rows = Rows { axis: program.row_axis, cols: program.cols, per_group, loss: &program.name };
     let extents = Extents::new(rows, inputs)?;
     let layouts: Vec<Layout> = inputs.iter().map(|input| Layout::contiguous(&input.layout.shape)).collect();
     let mut all = inputs.to_vec();

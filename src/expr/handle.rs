@@ -328,9 +328,18 @@ impl<'g> Expr<'g> {
         (self - self.max().detach()) - self.logsumexp_shifted()
     }
 
-    /// The element of the row at a class index. An index outside the row poisons the row with NaN.
+    /// The element of the row at a class index. An index outside the row poisons the row with NaN; one that is fixed
+    /// ([`Graph::index`]) is a mistake of the plan instead, as of [`Expr::column`].
     pub fn at(self, label: Expr<'g>) -> Expr<'g> {
         self.graph.add(Node::At(self.id, label.into_expr(self.graph).id))
+    }
+
+    /// The element of the row at a fixed column, from 0: a corner of a box, a coordinate.
+    ///
+    /// It is known when the plan is made, so that nothing is checked on the GPU: fewer columns are an
+    /// [`Error::Shape`](crate::Error::Shape) of the plan. See [`cols`](crate::DefinitionBuilder::cols) for an example.
+    pub fn column(self, column: usize) -> Expr<'g> {
+        self.at(self.graph.index(i64::try_from(column).unwrap_or(i64::MAX)))
     }
 
     /// Σ over the rows of a group (of a row or element value), over all rows for each column (of an element value), or

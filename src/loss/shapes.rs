@@ -113,6 +113,22 @@ impl Loss {
         self.terms.iter().map(|term| term.row_axis).find(|axis| *axis != RowAxis::None).unwrap_or_default()
     }
 
+    /// The number of columns that its terms state; `None` for any.
+    ///
+    /// # Errors
+    /// [`Error::Expr`] for terms that state different ones.
+    pub fn cols(&self) -> Result<Option<u64>> {
+        let mut stated = self.terms.iter().filter_map(|term| term.definition.cols);
+        let Some(first) = stated.next() else { return Ok(None) };
+        match stated.find(|other| *other != first) {
+            None => Ok(Some(first)),
+            Some(other) => {
+                let message = format!("its terms state different numbers of columns, {first} and {other}");
+                Err(Error::Expr { loss: self.name(), message })
+            }
+        }
+    }
+
     /// An error unless the terms that have rows have them along one axis.
     pub(super) fn check_row_axes(&self) -> Result<()> {
         let row_axis = self.rows_along();

@@ -3,8 +3,7 @@
 use super::program::OutputKind;
 use crate::error::{Error, Result};
 use crate::expr::{Graph, Node, NodeId};
-use crate::shape::RowAxis;
-use crate::shape::Scope;
+use crate::shape::{ColumnCount, RowAxis, Scope};
 use std::collections::HashSet;
 
 /// An error for row values without a row axis, and for a masked sum over other rows, which the mask would not reach.
@@ -24,6 +23,24 @@ pub(super) fn check_rows(graph: &Graph, name: &str, row_axis: RowAxis, outputs: 
         }
     }
     Ok(())
+}
+
+/// The numbers of columns that a loss takes: those that its definition states, and at least those that these expressions
+/// read by a fixed index. They are as the loss wrote them: what is made of them may gather where no column is.
+pub(super) fn column_count(graph: &Graph, name: &str, exactly: Option<u64>, roots: &[NodeId]) -> Result<ColumnCount> {
+    let mut least = 0;
+    for id in graph.reachable(roots) {
+        let Node::At(_, label) = graph.node(id) else { continue };
+        let Node::Int(column) = graph.node(label) else { continue };
+        let is_there = column >= 0 && exactly.is_none_or(|count| (column as u64) < count);
+        if !is_there {
+            let columns = exactly.map_or_else(|| "its columns".to_owned(), |count| format!("its {count} columns"));
+            let message = format!("reads column {column}, which is none of {columns}");
+            return Err(Error::Expr { loss: name.to_owned(), message });
+        }
+        least = least.max(column as u64 + 1);
+    }
+    Ok(ColumnCount { exactly, least })
 }
 
 /// Whether a value holds a sum that carries a gradient and goes further out than `scope`: over other rows than those

@@ -185,7 +185,10 @@ pub(super) fn looks(graph: &Graph, has_rows: bool, roots: &[NodeId]) -> Vec<Look
                 Node::SumOver(..) => found.push(demands.placed(look(LookKind::Value, condition, reduced))),
                 Node::At(x, label) => {
                     demands.add(label, reduced, condition);
-                    found.push(look(LookKind::Label, demands.of_row(condition, reduced), true));
+                    // A fixed column is checked when the plan is made: `check::column_count`.
+                    if !matches!(graph.node(label), Node::Int(_)) {
+                        found.push(look(LookKind::Label, demands.of_row(condition, reduced), true));
+                    }
                     if graph.node(x) != Node::ColIndex && graph.kind(x) == Kind::Float {
                         found.push(demands.placed(look(LookKind::Value, condition, reduced)));
                     }

@@ -39,7 +39,7 @@ use crate::loss::Loss;
 use crate::shape::RowAxis;
 
 use assign::assign;
-use check::check_rows;
+use check::{check_rows, column_count};
 use columns::spread_gathers;
 use rewrite::Lowered;
 
@@ -107,6 +107,9 @@ fn lower_seen(
     }
     graph.verify(&name)?;
     check_rows(&graph, &name, row_axis, &found)?;
+    let written = [Some(built.loss), built.denominator].into_iter().flatten().map(|expr| expr.id);
+    let extras = found.iter().filter(|(kind, _)| matches!(kind, OutputKind::Extra(_))).map(|(_, id)| *id);
+    let cols = column_count(&graph, &name, loss.cols()?, &written.chain(extras).collect::<Vec<NodeId>>())?;
     let sums_columns = graph.sums_columns(&[built.loss.id]);
     let lowered = Lowered { graph: &graph, has_rows: row_axis != RowAxis::None, sums_columns };
     let mut outputs = lowered.outputs(&found, &inputs);
@@ -131,6 +134,7 @@ fn lower_seen(
         let spec = specs.iter().find(|spec| spec.name == input.name);
         input.shape_rule = spec.map(|spec| spec.shape_rule).unwrap_or_default();
     }
+    program.cols = cols;
     program.found_inf = wanted.found_inf;
     Ok(program)
 }

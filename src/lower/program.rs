@@ -6,8 +6,7 @@ use crate::error::{Error, Result};
 use crate::expr::op::Kind;
 use crate::expr::{InputDecl, Node, NodeId, ParamDecl, Reduce};
 use crate::loss::check_once;
-use crate::shape::RowAxis;
-use crate::shape::Scope;
+use crate::shape::{ColumnCount, RowAxis, Scope};
 
 /// The factor of every gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -205,6 +204,8 @@ pub struct Program {
     pub title: String,
     /// The axis that makes a row; with `RowAxis::None` there are only elements.
     pub row_axis: RowAxis,
+    /// The numbers of columns that it takes.
+    pub cols: ColumnCount,
     /// Nodes, operands first. Only constants, inputs, counts, `ColIndex`, `Op`, `Reduce` (of `Sum`, `Max`, `Min`,
     /// `ArgMax`, `ExpSumRest`), `SumOver` and `At` are left.
     pub nodes: Vec<Node>,

@@ -21,7 +21,7 @@ use crate::schedule::{
     Kernel, LEAST_COLS, PassSchedule, Pinned, Shape, candidates, forward_and_backward, run_stages_ahead, save_rows,
     split_outputs,
 };
-use crate::shape::{DType, Extents, Geometry, Layout, Operand, Rows, Scope, ShapeRule};
+use crate::shape::{ColumnCount, DType, Extents, Geometry, Layout, Operand, Rows, Scope, ShapeRule};
 use std::sync::Arc;
 
 /// Largest bytes of a buffer, whatever a device allows, so that sums of byte offsets fit 64 bits.
@@ -90,6 +90,10 @@ impl PreparedLoss {
             return Err(Error::Unsupported { message });
         }
         let cols = self.extents(&self.planned_inputs())?.cols;
+        if let Some(allowed) = self.program.cols.refused(classes) {
+            let (loss, param, found) = (name.clone(), "shard".to_owned(), format!("{classes} classes"));
+            return Err(Error::Param { loss, param, found, allowed });
+        }
         let fits = first.checked_add(cols).is_some_and(|end| end <= classes) && classes <= i32::MAX as u64;
         if fits && shards > 0 {
             return Ok(());
@@ -182,7 +186,10 @@ impl PreparedLoss {
     }
 
     fn rows(&self) -> Rows<'_> {
-        Rows { axis: self.program.row_axis, per_group: self.spec.group_rows, loss: &self.program.name }
+        let Program { row_axis: axis, cols, name: loss, .. } = &self.program;
+        // Of a shard, all classes count: `check_shard`.
+        let cols = if self.spec.shard.is_some() { ColumnCount::default() } else { *cols };
+        Rows { axis: *axis, cols, per_group: self.spec.group_rows, loss }
     }
 
     /// Sizes of a problem with these inputs.

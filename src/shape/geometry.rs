@@ -4,7 +4,7 @@
 //! columns; without rows, four of elements.
 
 use super::layout::Layout;
-use super::row_axis::RowAxis;
+use super::row_axis::{ColumnCount, RowAxis};
 use super::rule::{ShapeRule, check, common_rank, fits_rows, of_rows, ranked, ways_out};
 use super::scope::Scope;
 use crate::error::{Error, Result};
@@ -15,6 +15,8 @@ use std::ops::Range;
 pub struct Rows<'a> {
     /// The axes that make a row.
     pub axis: RowAxis,
+    /// The numbers of columns that the loss takes.
+    pub cols: ColumnCount,
     /// Rows per group. `None`: as many as give one group per value of a group input; without one, the rows per index
     /// of their first axis.
     pub per_group: Option<u64>,
@@ -102,6 +104,11 @@ impl Extents {
         let batch = domain.first().copied().unwrap_or(1) as u64;
         let cols = domain[columns.clone().unwrap_or(0..domain.len())].iter().product::<usize>() as u64;
         let rows = row_shape.iter().product::<usize>() as u64;
+        if let Some(expected) = by.cols.refused(cols) {
+            let Rows { axis, loss, .. } = by;
+            let expected = format!("along {axis} {expected} ({loss}); `.row_axis(…)` makes rows along other axes");
+            return Err(wrong_domain(operands, expected, &domain));
+        }
         let first_of_rows = row_shape.first().map_or(1, |size| *size as u64);
         let groups = || groups_of(operands).filter(|groups| rows.is_multiple_of(*groups)).unwrap_or(first_of_rows);
         let group_rows = by.per_group.unwrap_or_else(|| (rows / groups().max(1)).max(1));
@@ -415,7 +422,7 @@ mod tests {
     use super::*;
 
     fn rows(axis: RowAxis) -> Rows<'static> {
-        Rows { axis, per_group: None, loss: "a loss" }
+        Rows { axis, cols: ColumnCount::default(), per_group: None, loss: "a loss" }
     }
 
     fn operand<'a>(name: &'a str, scope: Scope, layout: &'a Layout) -> Operand<'a> {

@@ -16,6 +16,6 @@ pub(crate) use geometry::no_hessian_of_broadcast;
 pub use geometry::{Extents, Geometry, Operand, Rows};
 pub use host::HostElement;
 pub use layout::Layout;
-pub use row_axis::RowAxis;
+pub use row_axis::{ColumnCount, RowAxis};
 pub use rule::ShapeRule;
 pub use scope::Scope;

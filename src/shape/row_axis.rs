@@ -1,4 +1,4 @@
-//! The axes of the element inputs that make a row.
+//! The axes of the element inputs that make a row, and how many columns a loss takes.
 
 use std::fmt;
 use std::ops::Range;
@@ -65,6 +65,27 @@ impl RowAxis {
             RowAxis::None => 0,
             RowAxis::Class | RowAxis::Last => 1,
             RowAxis::At(axis) | RowAxis::From(axis) => axis + 1,
+        }
+    }
+}
+
+/// The numbers of columns that a loss takes: any, until its definition or an index in its formula says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ColumnCount {
+    /// The number that its definition states; `None` for any.
+    pub exactly: Option<u64>,
+    /// One more than the largest fixed column that its formula reads; 0 if it reads none.
+    pub least: u64,
+}
+
+impl ColumnCount {
+    /// The number that is expected instead, in words; `None` if `cols` is taken.
+    pub fn refused(self, cols: u64) -> Option<String> {
+        let ColumnCount { exactly, least } = self;
+        match exactly {
+            Some(count) if count != cols => Some(format!("exactly {count} columns, which its formula tells apart")),
+            _ if cols < least => Some(format!("at least {least} columns, as its formula reads column {}", least - 1)),
+            _ => None,
         }
     }
 }

@@ -83,7 +83,10 @@ impl Coverage {
                         }
                     }
                 }
-                Form::Expression { tree, row_axis, .. } => {
+                Form::Expression { tree, row_axis, cols, .. } => {
+                    if cols.is_some() {
+                        self.add("layouts", "stated columns");
+                    }
                     self.add("row axis of expressions", kind_of_axis(*row_axis));
                     self.count_tree(tree);
                 }
@@ -280,6 +283,7 @@ impl Coverage {
         self.expect("devices", [Device::Adapter, Device::WebGpu, Device::Small].map(|d| format!("{d:?}")));
         self.expect("data", FLAVOURS.map(|flavour| format!("{flavour:?}")));
         self.expect("row axis of expressions", ["None", "Last", "Class", "At", "From"].map(str::to_owned));
+        self.expect("layouts", ["stated columns".to_owned()]);
         self.expect("layouts", ["Last", "At", "From"].map(|axis| format!("rows along {axis}")));
         self.expect("rows", ["0".to_owned()]);
         self.expect("reductions", REDUCTIONS.iter().map(|name| (*name).to_owned()));

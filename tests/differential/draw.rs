@@ -68,7 +68,10 @@ pub fn draw(seed: u64) -> Problem {
     if expression || beside {
         let tree = Grower::new(random, columns.is_some(), rows, cols, rows_in_group).loss();
         let params = [random.pick(&[0.5, 1.5, 2.0]), random.pick(&[0.25, 1.0, 0.75])];
-        forms.push(Form::Expression { tree, row_axis: own_axis, params });
+        // One statement in ten is wrong, and refused by both paths.
+        let stated = if random.one_in(10) { cols + 1 } else { cols };
+        let cols = (columns.is_some() && random.one_in(6)).then_some(stated);
+        forms.push(Form::Expression { tree, row_axis: own_axis, cols, params });
     }
     let reduction = reduction(random);
     let several = forms.len() > 1;

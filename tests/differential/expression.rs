@@ -231,8 +231,11 @@ impl Tree {
     }
 
     /// The loss of this value.
-    pub fn loss(&self, name: &str, row_axis: RowAxis, params: [f64; 2]) -> Loss {
+    pub fn loss(&self, name: &str, row_axis: RowAxis, cols: Option<usize>, params: [f64; 2]) -> Loss {
         let mut definition = Loss::define(name).row_axis(row_axis);
+        if let Some(cols) = cols {
+            definition = definition.cols(cols);
+        }
         for (input, scope) in INPUTS {
             if self.reads(input) {
                 definition = definition.input(input, scope);

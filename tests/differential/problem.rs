@@ -73,8 +73,17 @@ impl Term {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Form {
-    Catalogue { name: &'static str, options: Vec<(String, Value)> },
-    Expression { tree: Tree, row_axis: RowAxis, params: [f64; 2] },
+    Catalogue {
+        name: &'static str,
+        options: Vec<(String, Value)>,
+    },
+    /// `cols` is the number of columns that it states.
+    Expression {
+        tree: Tree,
+        row_axis: RowAxis,
+        cols: Option<usize>,
+        params: [f64; 2],
+    },
 }
 
 /// A tensor that the loss reads, and what becomes of its gradient.
@@ -257,7 +266,7 @@ impl Form {
                 let loss = losses::by_name(name).expect("a loss of the catalogue");
                 options.iter().fold(loss, |loss, (option, value)| loss.option(option, value.clone()))
             }
-            Form::Expression { tree, row_axis, params } => tree.loss("expression", *row_axis, *params),
+            Form::Expression { tree, row_axis, cols, params } => tree.loss("expression", *row_axis, *cols, *params),
         }
     }
 }
@@ -367,11 +376,12 @@ impl fmt::Display for Problem {
                     let options = options.iter().map(|(name, value)| format!(".option({name:?}, {value:?})"));
                     format!("{name}(){}", options.collect::<String>())
                 }
-                Form::Expression { tree, row_axis, params } => {
+                Form::Expression { tree, row_axis, cols, params } => {
                     let read = |name: &&str| tree.has(|t| matches!(t, Tree::Param(p) if p == name));
                     let params = PARAMS.iter().zip(params).filter(|(name, _)| read(name));
                     let params = params.map(|(name, value)| format!(", {name} = {value}")).collect::<String>();
-                    format!("[{tree}] (row axis {row_axis:?}{params})")
+                    let cols = cols.map_or(String::new(), |cols| format!(", {cols} columns"));
+                    format!("[{tree}] (row axis {row_axis:?}{cols}{params})")
                 }
             };
             let own = if term.renamed { ", of inputs of its own" } else { "" };

@@ -65,6 +65,13 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
         with(&|p| p.rows_along = None);
     }
     with(&|p| p.beside = None);
+    with(&|p| {
+        p.terms.iter_mut().for_each(|term| {
+            if let Form::Expression { cols, .. } = &mut term.form {
+                *cols = None;
+            }
+        });
+    });
     with(&|p| p.upstream = Upstream::One);
     with(&|p| p.outputs.separate = false);
     with(&|p| p.outputs.found_inf = false);
