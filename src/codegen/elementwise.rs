@@ -270,6 +270,7 @@ fn load(frame: &Frame<'_>, id: NodeId, fetched: &[usize], spelled: &dyn Fn(NodeI
         Node::ColIndex if frame.pass.over == Over::Columns => format!("    let e{n} = {ITEM};\n"),
         // Only gathers read it here, and their value is the label itself.
         Node::ColIndex => String::new(),
+        Node::RowIndex => format!("    let e{n} = {ITEM};\n"),
         Node::Reduce(..) => format!("    let e{n} = {};\n", frame.known_value(id, ITEM)),
         ref other => unreachable!("a pass that visits no columns holds no {other:?}"),
     }

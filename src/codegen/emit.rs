@@ -152,6 +152,7 @@ pub(super) fn op_text(
         Op::Not => format!("!({a})"),
         Op::ToFloat => match program.kind(operands[0]) {
             Kind::Bool => format!("select({zero}, {one}, {a})"),
+            _ if program.exceeds_i32(operands[0]) => format!("F{w}({a})"),
             _ => format!("F{w}(bitcast<I{w}>({a}))"),
         },
         Op::Add => format!("{a} + {b}"),
@@ -163,8 +164,15 @@ pub(super) fn op_text(
         Op::Minimum => pick("min"),
         Op::Xlogy => format!("math_xlogy{w}({a}, {b})"),
         Op::Times => format!("math_times{w}({a}, {b})"),
-        Op::Lt => format!("{a} < {b}"),
-        Op::Le => format!("{a} <= {b}"),
+        Op::Lt | Op::Le => {
+            let sign = if op == Op::Lt { "<" } else { "<=" };
+            let is_signed = program.kind(operands[0]) == Kind::Int
+                && !operands[..2].iter().any(|operand| program.exceeds_i32(*operand));
+            if is_signed {
+                return format!("bitcast<I{w}>({a}) {sign} bitcast<I{w}>({b})");
+            }
+            format!("{a} {sign} {b}")
+        }
         Op::Eq => format!("{a} == {b}"),
         Op::And => format!("{a} & {b}"),
         Op::Or => format!("{a} | {b}"),

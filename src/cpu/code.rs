@@ -45,6 +45,7 @@ pub enum Action<R> {
     /// An input at the row and the column of a label, clamped.
     Gather(usize, R),
     ColIndex,
+    RowIndex,
     Op(Op, [Option<R>; 3]),
     /// The reduction of this operand, which a stage computes and no step.
     Reduced(NodeId, R),
@@ -76,6 +77,7 @@ impl<R: Copy> Action<R> {
             Action::Load(input) => Action::Load(input),
             Action::Gather(input, label) => Action::Gather(input, f(label)),
             Action::ColIndex => Action::ColIndex,
+            Action::RowIndex => Action::RowIndex,
             Action::Op(op, operands) => Action::Op(op, operands.map(|o| o.map(&f))),
             Action::Reduced(node, x) => Action::Reduced(node, f(x)),
         }

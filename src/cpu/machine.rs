@@ -311,6 +311,9 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
                 Some(_) => out[..count].iter_mut().zip(spot.col..).for_each(|(o, col)| *o = col as i64),
                 None => out[..count].fill(spot.col as i64),
             },
+            (Action::RowIndex, Register::Int(out)) => {
+                out[..count].iter_mut().zip(spot.row..).for_each(|(o, row)| *o = row as i64);
+            }
             (Action::Op(op, operands), out) => self.operate(op, operands, spot, out),
             (other, _) => unreachable!("the register of {other:?} is of the kind that it gives"),
         }

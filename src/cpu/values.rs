@@ -130,6 +130,7 @@ impl<'p> Builder<'p> {
                 None => self.add(Action::Load(input as usize)),
             },
             Node::ColIndex => at.unwrap_or_else(|| self.add(Action::ColIndex)),
+            Node::RowIndex => self.add(Action::RowIndex),
             Node::Op(op, operands) => {
                 let operands = operands.map(|o| (o != NodeId::NONE).then(|| self.value(o, at)));
                 self.add(Action::Op(op, operands))
@@ -181,6 +182,7 @@ impl<'p> Builder<'p> {
             }
             Action::Gather(input, _) => (Level::Row, self.program.inputs[input].kind, depth),
             Action::ColIndex => (of_columns, Kind::Int, 0),
+            Action::RowIndex => (Level::Row, Kind::Int, 0),
             Action::Op(op, _) => {
                 let level = operands().map(|v| v.level).max().expect("every operation has an operand");
                 let kinds: Vec<Kind> = operands().map(|v| v.kind).collect();

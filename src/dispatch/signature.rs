@@ -110,4 +110,6 @@ pub struct Labels {
     pub classes: u64,
     /// The label inputs.
     pub inputs: Vec<LabelInput>,
+    /// Whether rows are indexed by their own number, too.
+    pub by_row: bool,
 }

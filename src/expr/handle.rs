@@ -60,6 +60,24 @@ impl Graph {
         self.add(Node::ColIndex)
     }
 
+    /// The number of the row, an index: rows are counted in the order of their axes, over the whole batch.
+    ///
+    /// ```
+    /// use wgloss::{HostTensor, Loss, RowAxis, Scope, cpu};
+    /// // Scores of each query with every key, of which that of the same number is its own.
+    /// let loss = Loss::define("own_key").input("scores", Scope::Element).row_axis(RowAxis::Last).expr(|b| {
+    ///     let scores = b.input("scores");
+    ///     let own = b.graph().col_index().equals(b.graph().row_index());
+    ///     scores.logsumexp() - own.select(scores, 0.0).sum()
+    /// });
+    /// let scores = HostTensor::f32(&[9.0, 0.0, 0.0, 9.0], &[2, 2]);
+    /// assert!(cpu::forward_backward(&loss, &[("scores", scores)], &[])?.loss()? < 1e-3);
+    /// # Ok::<(), wgloss::Error>(())
+    /// ```
+    pub fn row_index(&self) -> Expr<'_> {
+        self.add(Node::RowIndex)
+    }
+
     pub(crate) fn expr(&self, id: NodeId) -> Expr<'_> {
         Expr { graph: self, id }
     }
@@ -195,9 +213,9 @@ impl<'g> Expr<'g> {
         /// x · y, and 0 where x = 0, however large y is: a share of 0 leaves out what is infinite. NaN gives NaN. Its
         /// derivatives multiply the adjoint likewise, the adjoint first: where that is 0, they are.
         times Times;
-        /// x < y.
+        /// x < y, of numbers or of indices.
         lt Lt;
-        /// x ≤ y.
+        /// x ≤ y, of numbers or of indices.
         le Le;
         /// x = y.
         equals Eq;

@@ -24,6 +24,7 @@ pub(super) fn infer(
             (decl.scope, decl.kind, None)
         }
         Node::ColIndex => (Scope::Column, Kind::Int, None),
+        Node::RowIndex => (Scope::Row, Kind::Int, None),
         Node::Op(op, _) => {
             let kinds: Vec<Kind> = node.operands().map(&kind).collect();
             match op.kind(&kinds) {

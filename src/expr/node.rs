@@ -72,6 +72,8 @@ pub enum Node {
     Input(u32),
     /// The element's column.
     ColIndex,
+    /// The number of the row.
+    RowIndex,
     /// A size, as a number.
     Count(Extent),
     /// A scalar operation; unused operands are `NONE`.
@@ -102,7 +104,7 @@ impl Node {
         let none = NodeId::NONE;
         let all = match *self {
             Node::Const(_) | Node::Int(_) | Node::Bool(_) | Node::Param(_) | Node::Input(_) => [none; 3],
-            Node::ColIndex | Node::Count(_) => [none; 3],
+            Node::ColIndex | Node::RowIndex | Node::Count(_) => [none; 3],
             Node::Op(_, operands) => operands,
             Node::Reduce(_, x) | Node::SumOver(_, x) | Node::Softmax(x) => [x, none, none],
             Node::SoftmaxMinusOne(x) | Node::Detach(x) => [x, none, none],
@@ -142,6 +144,8 @@ pub struct InputDecl {
     pub kind: Kind,
     /// The shapes that it may have; any that broadcasts until a loss says otherwise.
     pub shape_rule: ShapeRule,
+    /// Whether it holds class indices of an unsigned type.
+    pub unsigned: bool,
 }
 
 impl InputDecl {

@@ -47,6 +47,7 @@ fn node_text(node: &Node, operands: &[&str], params: &[ParamDecl], inputs: &[Inp
         Node::Param(index) => params[index as usize].name.clone(),
         Node::Input(index) => inputs[index as usize].name.clone(),
         Node::ColIndex => "col".to_owned(),
+        Node::RowIndex => "row".to_owned(),
         Node::Count(extent) => format!("{extent:?}").to_lowercase(),
         Node::Op(Op::Add, _) => format!("({} + {})", operands[0], operands[1]),
         Node::Op(Op::Sub, _) => format!("({} - {})", operands[0], operands[1]),

@@ -100,6 +100,7 @@ impl Operator for Softmax {
             scope: Scope::Element,
         };
         let input = InputDecl {
+            unsigned: false,
             name: "input".to_owned(),
             scope: Scope::Element,
             kind: Kind::Float,

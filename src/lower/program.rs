@@ -3,7 +3,7 @@
 use super::looks::Look;
 use super::looks::{Looks, Poison};
 use crate::error::{Error, Result};
-use crate::expr::op::Kind;
+use crate::expr::op::{Kind, Op};
 use crate::expr::{InputDecl, Node, NodeId, ParamDecl, Reduce};
 use crate::loss::check_once;
 use crate::shape::{ColumnCount, RowAxis, Scope};
@@ -206,7 +206,7 @@ pub struct Program {
     pub row_axis: RowAxis,
     /// The numbers of columns that it takes.
     pub cols: ColumnCount,
-    /// Nodes, operands first. Only constants, inputs, counts, `ColIndex`, `Op`, `Reduce` (of `Sum`, `Max`, `Min`,
+    /// Nodes, operands first. Only constants, inputs, counts, `ColIndex`, `RowIndex`, `Op`, `Reduce` (of `Sum`, `Max`, `Min`,
     /// `ArgMax`, `ExpSumRest`), `SumOver` and `At` are left.
     pub nodes: Vec<Node>,
     /// Scope of each node.
@@ -241,6 +241,17 @@ impl Program {
     /// Its kind.
     pub fn kind(&self, id: NodeId) -> Kind {
         self.kinds[id.index()]
+    }
+
+    /// Whether an index may exceed an i32: an unsigned label, or a literal. Such are compared with unsigned ones only, all
+    /// others as signed.
+    pub fn exceeds_i32(&self, id: NodeId) -> bool {
+        match *self.node(id) {
+            Node::Input(input) => self.inputs[input as usize].unsigned,
+            Node::Int(value) => value > i64::from(i32::MAX),
+            Node::Op(Op::Select, [_, a, b]) => self.exceeds_i32(a) || self.exceeds_i32(b),
+            _ => false,
+        }
     }
 
     /// Whether there are rows, or only elements.

@@ -14,21 +14,26 @@ pub(crate) fn labels(problem: &Problem<'_>) -> Option<Labels> {
     let inputs: Vec<LabelInput> = indexing(program).into_iter().map(label).collect();
     let axes = geometry.axes[..if program.has_rows() { 3 } else { 4 }].to_vec();
     let classes = problem.phasing.shard.map_or(geometry.cols, |shard| shard.classes);
-    (!inputs.is_empty()).then_some(Labels { word: 0, axes, classes, inputs })
+    let by_row = indexing_nodes(program).iter().any(|id| *program.node(*id) == Node::RowIndex);
+    (by_row || !inputs.is_empty()).then_some(Labels { word: 0, axes, classes, inputs, by_row })
 }
 
-/// Indices of the label inputs that index a row.
-fn indexing(program: &Program) -> Vec<usize> {
+/// Nodes that rows are indexed by, and the indices below them.
+fn indexing_nodes(program: &Program) -> Vec<NodeId> {
     let gathers =
         program.nodes.iter().filter_map(|node| if let Node::At(_, label) = node { Some(*label) } else { None });
     let stored = program.outputs.iter().filter_map(|output| output.at_label.map(|(label, _)| label));
     let roots: Vec<NodeId> = gathers.chain(stored).collect();
-    let below = program.below(&roots, |id| program.kind(id) != Kind::Int);
+    program.below(&roots, |id| program.kind(id) != Kind::Int)
+}
+
+/// Indices of the label inputs that index a row.
+fn indexing(program: &Program) -> Vec<usize> {
     let input = |id: NodeId| match *program.node(id) {
         Node::Input(input) if program.kind(id) == Kind::Int => Some(input as usize),
         _ => None,
     };
-    below.into_iter().filter_map(input).collect()
+    indexing_nodes(program).into_iter().filter_map(input).collect()
 }
 
 /// Class indices and parameters that a label input is compared with.

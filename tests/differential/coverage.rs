@@ -236,7 +236,9 @@ impl Coverage {
                     Tree::Detach(_) => self.add("operations", "detach"),
                     Tree::StraightThrough(..) => self.add("operations", "straight_through"),
                     Tree::WithGradient(..) => self.add("operations", "with_gradient"),
+                    Tree::At(Index::Row, _) => self.add("operations", "at(row_index)"),
                     Tree::Col => self.add("operations", "col_index"),
+                    Tree::Row => self.add("operations", "row_index"),
                     Tree::Input(_) | Tree::Const(_) | Tree::Param(_) | Tree::Count(_) => {}
                 }
                 self.add("scopes", format!("{:?}", tree.scope()));
@@ -247,7 +249,9 @@ impl Coverage {
                 Test::And(..) => self.add("operations", "And"),
                 Test::Or(..) => self.add("operations", "Or"),
                 Test::ColIs(_) => self.add("operations", "column is"),
+                Test::ColBelow(_) => self.add("operations", "column below"),
                 Test::LabelIs(_) => self.add("operations", "label_is"),
+                Test::LabelBelow(_) => self.add("operations", "label below"),
             },
             Part::Index(_) => {}
         });
@@ -270,6 +274,10 @@ impl Coverage {
             "sum_over(Column)",
             "sum_over(Total)",
             "col_index",
+            "row_index",
+            "column below",
+            "label below",
+            "at(row_index)",
         ];
         self.expect("operations", rest.iter().map(|name| (*name).to_owned()));
         use Scope::{Column, Element, Group, Param, Row, Scalar, Total};

@@ -40,6 +40,8 @@ pub enum Tree {
     Input(&'static str),
     /// The element's column as a number.
     Col,
+    /// The row's number.
+    Row,
     Count(Extent),
     Op(Op, Vec<Tree>),
     /// The first within the bounds that the others are.
@@ -71,14 +73,20 @@ pub enum Test {
     Or(Box<Test>, Box<Test>),
     /// The element's column is that index.
     ColIs(Index),
+    /// The element's column is below that index.
+    ColBelow(Index),
     /// The row's label is that index.
     LabelIs(i64),
+    /// The row's label is below that index.
+    LabelBelow(i64),
 }
 
 /// A class index, one a row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Index {
     Label,
+    /// The row's number.
+    Row,
     Fixed(i64),
     ArgMax(Box<Tree>),
 }
@@ -104,7 +112,7 @@ impl Tree {
     pub fn visit<'t>(&'t self, see: &mut dyn FnMut(Part<'t>)) {
         see(Part::Tree(self));
         match self {
-            Tree::Const(_) | Tree::Param(_) | Tree::Input(_) | Tree::Col | Tree::Count(_) => {}
+            Tree::Const(_) | Tree::Param(_) | Tree::Input(_) | Tree::Col | Tree::Row | Tree::Count(_) => {}
             Tree::Op(_, operands) => operands.iter().for_each(|x| x.visit(see)),
             Tree::Powi(x, _) => x.visit(see),
             Tree::Clamp(x, low, high) => [x, low, high].into_iter().for_each(|x| x.visit(see)),
@@ -157,7 +165,7 @@ impl Tree {
             found |= match part {
                 Part::Tree(Tree::Input(input)) => *input == name,
                 Part::Tree(Tree::WithGradient(_, input, _)) => *input == name,
-                Part::Test(Test::LabelIs(_)) | Part::Index(Index::Label) => name == LABEL,
+                Part::Test(Test::LabelIs(_) | Test::LabelBelow(_)) | Part::Index(Index::Label) => name == LABEL,
                 _ => false,
             }
         });
@@ -177,6 +185,7 @@ impl Tree {
             Tree::Const(_) | Tree::Param(_) | Tree::Count(_) => Scope::Param,
             Tree::Input(name) => INPUTS.iter().find(|i| i.0 == *name).map_or(Scope::Element, |i| i.1),
             Tree::Col => Scope::Column,
+            Tree::Row => Scope::Row,
             Tree::Op(_, operands) => operands.iter().fold(Scope::Param, |scope, x| scope.join(x.scope())),
             Tree::Clamp(x, low, high) => join(&[x, low, high]),
             Tree::Powi(x, _) => x.scope(),
@@ -199,6 +208,7 @@ impl Tree {
             Tree::Param(name) => b.param(name),
             Tree::Input(name) => b.input(name),
             Tree::Col => graph.col_index().to_float(),
+            Tree::Row => graph.row_index().to_float(),
             Tree::Count(extent) => graph.count(*extent),
             Tree::Op(op, operands) => apply(*op, &operands.iter().map(|x| x.build(b)).collect::<Vec<_>>()),
             Tree::Clamp(x, low, high) => x.build(b).clamp(low.build(b), high.build(b)),
@@ -297,8 +307,8 @@ impl Test {
                 a.visit(see);
                 b.visit(see);
             }
-            Test::ColIs(index) => index.visit(see),
-            Test::LabelIs(_) => {}
+            Test::ColIs(index) | Test::ColBelow(index) => index.visit(see),
+            Test::LabelIs(_) | Test::LabelBelow(_) => {}
         }
     }
 
@@ -307,9 +317,9 @@ impl Test {
             Test::Compare(_, a, b) => a.scope().join(b.scope()),
             Test::Not(a) => a.scope(),
             Test::And(a, b) | Test::Or(a, b) => a.scope().join(b.scope()),
-            Test::ColIs(Index::Fixed(_)) => Scope::Column,
-            Test::ColIs(_) => Scope::Element,
-            Test::LabelIs(_) => Scope::Row,
+            Test::ColIs(Index::Fixed(_)) | Test::ColBelow(Index::Fixed(_)) => Scope::Column,
+            Test::ColIs(_) | Test::ColBelow(_) => Scope::Element,
+            Test::LabelIs(_) | Test::LabelBelow(_) => Scope::Row,
         }
     }
 
@@ -327,7 +337,9 @@ impl Test {
             Test::And(x, y) => x.build(b).and(y.build(b)),
             Test::Or(x, y) => x.build(b).or(y.build(b)),
             Test::ColIs(index) => b.graph().col_index().equals(index.build(b)),
+            Test::ColBelow(index) => b.graph().col_index().lt(index.build(b)),
             Test::LabelIs(index) => b.label_is(LABEL, *index),
+            Test::LabelBelow(index) => Index::Label.build(b).lt(b.graph().index(*index)),
         }
     }
 }
@@ -343,6 +355,7 @@ impl Index {
     fn build<'g>(&self, b: &Build<'g>) -> Expr<'g> {
         match self {
             Index::Label => b.graph().input(LABEL, Scope::Row, Kind::Int),
+            Index::Row => b.graph().row_index(),
             Index::Fixed(index) => b.graph().index(*index),
             Index::ArgMax(x) => x.build(b).argmax(),
         }
@@ -357,6 +370,7 @@ impl fmt::Display for Tree {
             Tree::Param(name) => write!(f, "{name}"),
             Tree::Input(name) => write!(f, "{name}"),
             Tree::Col => f.write_str("col_index().to_float()"),
+            Tree::Row => f.write_str("row_index().to_float()"),
             Tree::Count(extent) => write!(f, "count({extent:?})"),
             Tree::Op(op @ (Op::Add | Op::Sub | Op::Mul | Op::Div), x) => {
                 let sign = match op {
@@ -413,7 +427,9 @@ impl fmt::Display for Test {
             Test::And(a, b) => write!(f, "{a}.and({b})"),
             Test::Or(a, b) => write!(f, "{a}.or({b})"),
             Test::ColIs(index) => write!(f, "col_index().equals({index})"),
+            Test::ColBelow(index) => write!(f, "col_index().lt({index})"),
             Test::LabelIs(index) => write!(f, "label_is({LABEL:?}, {index})"),
+            Test::LabelBelow(index) => write!(f, "{LABEL}.lt(index({index}))"),
         }
     }
 }
@@ -422,6 +438,7 @@ impl fmt::Display for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Index::Label => f.write_str(LABEL),
+            Index::Row => f.write_str("row_index()"),
             Index::Fixed(index) => write!(f, "index({index})"),
             Index::ArgMax(x) => write!(f, "{x}.argmax()"),
         }

@@ -255,6 +255,10 @@ impl<'o> Oracle<'o> {
                 let values = (0..self.cols).map(|col| [col as f64, 0.0]).collect();
                 Array { scope: Scope::Column, values }
             }
+            Tree::Row => {
+                let values = (0..self.rows).map(|row| [row as f64, 0.0]).collect();
+                Array { scope: Scope::Row, values }
+            }
             Tree::Count(extent) => constant(match extent {
                 Extent::Cols => self.cols as f64,
                 Extent::Rows => self.rows as f64,
@@ -359,6 +363,7 @@ impl<'o> Oracle<'o> {
     fn indices(&self, index: &Index) -> Vec<Option<i64>> {
         match index {
             Index::Label => self.labels.iter().map(|y| Some(*y)).collect(),
+            Index::Row => (0..self.rows as i64).map(Some).collect(),
             // Of no rows too, columns ask for it.
             Index::Fixed(index) => vec![Some(*index); self.rows.max(1)],
             Index::ArgMax(x) => {
@@ -396,11 +401,16 @@ impl<'o> Oracle<'o> {
             }
             Test::And(a, b) => self.both(a, b, |a, b| a && b),
             Test::Or(a, b) => self.both(a, b, |a, b| a || b),
-            Test::ColIs(index) => {
+            Test::ColIs(index) | Test::ColBelow(index) => {
                 let indices = self.indices(index);
                 let scope = if matches!(index, Index::Fixed(_)) { Scope::Column } else { Scope::Element };
-                let holds = |k: usize| indices[k / self.cols].map(|index| index == (k % self.cols) as i64);
+                let is_below = matches!(test, Test::ColBelow(_));
+                let compare = |col: i64, index: i64| if is_below { col < index } else { col == index };
+                let holds = |k: usize| indices[k / self.cols].map(|index| compare((k % self.cols) as i64, index));
                 Truths { scope, values: (0..self.count(scope)).map(holds).collect() }
+            }
+            Test::LabelBelow(index) => {
+                Truths { scope: Scope::Row, values: self.labels.iter().map(|y| Some(y < index)).collect() }
             }
             Test::LabelIs(index) => {
                 Truths { scope: Scope::Row, values: self.labels.iter().map(|y| Some(y == index)).collect() }

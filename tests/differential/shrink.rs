@@ -277,7 +277,7 @@ fn instead(node: &Tree) -> Vec<Tree> {
         Tree::Input("other") => return vec![Tree::Input("input")],
         Tree::Input("s") => return vec![Tree::Input("r")],
         Tree::Input("k") => return vec![Tree::Const(2.0)],
-        Tree::Input(_) | Tree::Col => Vec::new(),
+        Tree::Input(_) | Tree::Col | Tree::Row => Vec::new(),
         Tree::Op(_, x) => x.clone(),
         Tree::Clamp(x, low, high) => operands(&[x, low, high]),
         Tree::Powi(x, _) => operands(&[x]),
@@ -301,8 +301,8 @@ fn test_operands(test: &Test) -> Vec<Tree> {
         Test::Compare(_, a, b) => vec![a.clone(), b.clone()],
         Test::Not(a) => test_operands(a),
         Test::And(a, b) | Test::Or(a, b) => [test_operands(a), test_operands(b)].concat(),
-        Test::ColIs(Index::ArgMax(x)) => vec![(**x).clone()],
-        Test::ColIs(_) | Test::LabelIs(_) => Vec::new(),
+        Test::ColIs(Index::ArgMax(x)) | Test::ColBelow(Index::ArgMax(x)) => vec![(**x).clone()],
+        Test::ColIs(_) | Test::ColBelow(_) | Test::LabelIs(_) | Test::LabelBelow(_) => Vec::new(),
     }
 }
 
@@ -374,7 +374,9 @@ fn rebuild_test(test: &Test, place: usize, k: usize, count: &mut usize) -> Test 
             Test::Or(a.into(), rebuild_test(b, place, k, count).into())
         }
         Test::ColIs(index) => Test::ColIs(rebuild_index(index, place, k, count)),
+        Test::ColBelow(index) => Test::ColBelow(rebuild_index(index, place, k, count)),
         Test::LabelIs(index) => Test::LabelIs(*index),
+        Test::LabelBelow(index) => Test::LabelBelow(*index),
     }
 }
 

@@ -334,6 +334,7 @@ impl<'f, 'a> Row<'f, 'a> {
                         _ => self.row_float(&mut text, id, &bits),
                     }
                 }
+                Node::RowIndex => putln!(text, "    r.n{n} = r.row;"),
                 Node::SumOver(..) => self.row_float(&mut text, id, &group_load(self.frame, id, "r.row")),
                 Node::At(x, label) => {
                     let label = outer_value(program, label, "r");

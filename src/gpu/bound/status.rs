@@ -74,7 +74,7 @@ impl Status {
             found.push(value.ok());
         }
         self.ctx.write("status", &self.scalars, 4 * word, &NO_BAD_ROW.to_le_bytes())?;
-        Err(Error::LabelOutOfRange { row, label: self.named(&watched.labels, &found), classes })
+        Err(Error::LabelOutOfRange { row, label: self.named(&watched.labels, row, &found), classes })
     }
 
     /// The label of a row.
@@ -91,8 +91,9 @@ impl Status {
         })
     }
 
-    /// The row's label that is out of range, preferably one that the loss compares with nothing.
-    fn named(&self, labels: &Labels, found: &[Option<i64>]) -> i64 {
+    /// The row's label that is out of range, preferably one that the loss compares with nothing; of labels that are in
+    /// range, the row's own number, where that is one.
+    fn named(&self, labels: &Labels, row: u64, found: &[Option<i64>]) -> i64 {
         let outside = |label: i64| u64::try_from(label).map_or(true, |label| label >= labels.classes);
         let all = || labels.inputs.iter().zip(found).filter_map(|(label, found)| Some((label, (*found)?)));
         let mut wrong = all().filter(|(_, value)| outside(*value));
@@ -104,6 +105,8 @@ impl Status {
         let surely = wrong.clone().find(|(label, value)| !label.compared.iter().any(|with| is(with, *value)));
         // A label that could not be read may be the wrong one.
         let perhaps = if found.contains(&None) { None } else { wrong.next() };
-        surely.or(perhaps).map_or(Error::UNKNOWN_LABEL, |(_, value)| value)
+        let own = (labels.by_row && row >= labels.classes).then_some(row as i64);
+        let label = surely.map(|(_, value)| value).or(own).or(perhaps.map(|(_, value)| value));
+        label.unwrap_or(Error::UNKNOWN_LABEL)
     }
 }
