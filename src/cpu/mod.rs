@@ -34,6 +34,7 @@ pub use machine::HostFloat;
 pub use output::CpuOutput;
 
 use crate::error::{Error, Result};
+use crate::expr::Node;
 use crate::expr::op::Kind;
 use crate::loss::{Loss, check_once, check_read};
 use crate::lower::{OutputKind, Over, Program, UPSTREAM, Upstream, Wanted, lower};
@@ -174,7 +175,6 @@ impl<T: HostFloat> CpuPlan<T> {
         let operands: Vec<Operand<'_>> =
             inputs_and_tensors.map(|(decl, tensor)| decl.operand(&tensor.layout)).collect();
         let (geometry, outputs) = place_outputs(&program, None, &operands)?;
-        program.check_batch(geometry.is_empty())?;
         let columns = program.row_axis.columns(geometry.domain.len());
         let inner = columns.map_or(1, |columns| geometry.domain[columns.end..].iter().product());
         let passes = (0..program.passes.len()).map(|pass| compile::compile_pass(&program, pass)).collect();
@@ -233,9 +233,13 @@ impl<T: HostFloat> CpuPlan<T> {
         let nodes = self.program.nodes.len();
         let none = vec![Vec::new(); nodes];
         let mut sums = Sums { totals: vec![0.0; nodes], groups: none.clone(), columns: none };
-        out.bad_label = None;
         let is_empty = self.geometry.is_empty();
-        for code in self.passes.iter().filter(|_| !is_empty) {
+        let of_column = |node: &Node| matches!(node, Node::SumOver(Scope::Column, _)) && is_empty;
+        let by_column = self.program.nodes.iter().zip(&mut sums.columns).filter(|(node, _)| of_column(node));
+        by_column.for_each(|(_, sums)| *sums = vec![0.0; self.geometry.cols as usize]);
+        out.bad_label = None;
+        // Of no rows, passes over columns alone have items.
+        for code in self.passes.iter().filter(|code| !is_empty || code.over == Over::Columns) {
             self.run_pass(code, &sources, &mut sums, out)?;
         }
         let shared = self.shared(Over::Rows, &sources, &sums);

@@ -2,7 +2,7 @@
 
 use super::looks::Look;
 use super::looks::{Looks, Poison};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::expr::op::{Kind, Op};
 use crate::expr::{InputDecl, Node, NodeId, ParamDecl, Reduce};
 use crate::loss::check_once;
@@ -257,17 +257,6 @@ impl Program {
     /// Whether there are rows, or only elements.
     pub fn has_rows(&self) -> bool {
         self.row_axis != RowAxis::None
-    }
-
-    /// An error for a batch of no rows if the loss has passes for each column: those over columns would have to run, on
-    /// sums over no rows.
-    pub fn check_batch(&self, is_empty: bool) -> Result<()> {
-        let by_column = |pass: &Pass| matches!(pass.over, Over::RowsByColumn | Over::Columns);
-        if !is_empty || !self.passes.iter().any(by_column) {
-            return Ok(());
-        }
-        let message = format!("a batch of no rows of {}, which sums by column; leave the batch out", self.name);
-        Err(Error::Unsupported { message })
     }
 
     /// Whether it is noted where stored values of an output are not finite.

@@ -19,7 +19,7 @@ use crate::plan::sizes::Sizes;
 use crate::plan::spec::PlanSpec;
 use crate::schedule::{
     Kernel, LEAST_COLS, PassSchedule, Pinned, Shape, candidates, forward_and_backward, run_stages_ahead, save_rows,
-    split_outputs,
+    split_outputs, stages_ahead_of_columns,
 };
 use crate::shape::{ColumnCount, DType, Extents, Geometry, Layout, Operand, Rows, Scope, ShapeRule};
 use std::sync::Arc;
@@ -122,16 +122,20 @@ impl PreparedLoss {
         let in_place: Vec<usize> = (0..program.outputs.len())
             .filter(|&o| matches!(mode_of(program, &self.spec, o), Mode::InPlace(_)))
             .collect();
+        let has_columns = program.passes.iter().any(|pass| matches!(pass.over, Over::RowsByColumn | Over::Columns));
+        if has_columns && self.spec.shard.is_some() {
+            let message = format!("a shard of {}: it sums over the rows for each column", program.name);
+            return Err(Error::Unsupported { message });
+        }
         if self.spec.shard.is_some() || self.spec.separate_backward {
-            if program.passes.iter().any(|pass| matches!(pass.over, Over::RowsByColumn | Over::Columns)) {
-                let message = format!(
-                    "a shard of {}, or its gradients apart from the loss: it sums over the rows for each column",
-                    program.name
-                );
-                return Err(Error::Unsupported { message });
-            }
             let (program, forward) = forward_and_backward(program, limits, &in_place, self.spec.shard.is_some())?;
-            (self.program, self.phasing.forward) = (program, Some(forward));
+            (self.program, self.phasing.forward) = match has_columns {
+                true => {
+                    let (program, forward) = stages_ahead_of_columns(program, forward);
+                    (program, Some(forward))
+                }
+                false => (program, Some(forward)),
+            };
         } else {
             self.program = split_outputs(program, limits, &in_place)?;
             let cols = self.extents(&self.planned_inputs())?.cols;

@@ -20,7 +20,7 @@ pub enum GradMode {
 }
 
 /// Shapes and outputs of a plan. The first axis is a capacity: fewer rows may be bound, down to none. A batch of no rows
-/// (`[0, C]`, planned or bound) dispatches the last sums and zeros of gradients that have values, nothing else.
+/// (`[0, C]`, planned or bound) dispatches the last sums, what is made of sums by column (0 each), and zeros of gradients that have values.
 ///
 /// ```
 /// use wgloss::{DType, PlanSpec};
