@@ -203,6 +203,26 @@ fn literals_beyond_a_labels_type_compare_as_they_are() {
 }
 
 #[test]
+fn a_comparison_that_is_known_has_a_value_per_row() {
+    // Whatever the type of the labels, the loss has one value per row.
+    let loss = define("scoped")
+        .label("y")
+        .expr(|b| b.input("y").lt(b.graph().index(-9)).to_float() + 0.0 * b.input("x").at(b.graph().index(0)));
+    let scoped = Loss::define("scoped").input("x", Scope::Element).label("y").row_axis(RowAxis::Last);
+    let scoped =
+        scoped.expr(|b| b.input("y").lt(b.graph().index(-9)).to_float() * b.input("x").sum_over(Scope::Column));
+    let x = HostTensor::f32(&[1.0; 6], &[3, 2]);
+    for labels in [HostTensor::u32(&[0, 1, 0], &[3]), HostTensor::i32(&[0, 1, 0], &[3])] {
+        let inputs = [("x", x.clone()), ("y", labels)];
+        let of = |loss: &Loss| {
+            let out = cpu::forward_backward(&loss.clone().reduction(Reduction::None), &inputs, &[]).unwrap();
+            out.loss_values().unwrap().to_vec()
+        };
+        assert_eq!((of(&loss), of(&scoped)), (vec![0.0; 3], vec![0.0; 6]));
+    }
+}
+
+#[test]
 fn an_unsigned_index_is_a_number_above_all_signed_ones() {
     let Some(ctx) = context() else { return };
     let loss = define("number").label("y").expr(|b| b.input("y").to_float() + b.input("x").sum());

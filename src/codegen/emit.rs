@@ -164,20 +164,21 @@ pub(super) fn op_text(
         Op::Minimum => pick("min"),
         Op::Xlogy => format!("math_xlogy{w}({a}, {b})"),
         Op::Times => format!("math_times{w}({a}, {b})"),
-        Op::Lt | Op::Le => {
-            let sign = if op == Op::Lt { "<" } else { "<=" };
-            let is_signed = program.kind(operands[0]) == Kind::Int
-                && !operands[..2].iter().any(|operand| program.exceeds_i32(*operand));
-            if is_signed {
-                return format!("bitcast<I{w}>({a}) {sign} bitcast<I{w}>({b})");
-            }
-            format!("{a} {sign} {b}")
+        Op::Lt | Op::Le if is_of_signed(program, operands) => {
+            format!("bitcast<I{w}>({a}) {} bitcast<I{w}>({b})", if op == Op::Lt { "<" } else { "<=" })
         }
+        Op::Lt => format!("{a} < {b}"),
+        Op::Le => format!("{a} <= {b}"),
         Op::Eq => format!("{a} == {b}"),
         Op::And => format!("{a} & {b}"),
         Op::Or => format!("{a} | {b}"),
         Op::Select => format!("select({}, {b}, {a})", value(operands[2])),
     }
+}
+
+/// Whether indices are compared, none of which exceeds an i32: kernels hold them as u32.
+fn is_of_signed(program: &Program, operands: &[NodeId]) -> bool {
+    program.kind(operands[0]) == Kind::Int && !operands.iter().any(|operand| program.exceeds_i32(*operand))
 }
 
 /// x − max x: never above 0, so the cheaper exponential will do.
@@ -227,6 +228,7 @@ impl Emit<'_, '_> {
                     let operands: Vec<NodeId> = program.node(id).operands().collect();
                     op_text(program, op, &operands, self.width, &|id| self.value(id))
                 }
+                Node::InRange(x, _) => self.value(x),
                 _ => {
                     text.push_str(&load(id));
                     continue;

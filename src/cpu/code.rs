@@ -117,8 +117,10 @@ pub struct LookCode {
 #[derive(Clone, Copy, Debug)]
 pub struct LabelCode {
     pub label: Src,
-    /// The rows in which the label counts; `None` for all.
-    pub row: Option<Src>,
+    /// The number of classes; `None` for that of the columns.
+    pub classes: Option<u32>,
+    /// The label counts only where all conditions hold.
+    pub conditions: [Option<Src>; 2],
 }
 
 /// The results that one poison reaches, and in which rows and elements.

@@ -37,12 +37,12 @@ use crate::error::{Error, Result};
 use crate::expr::Node;
 use crate::expr::op::Kind;
 use crate::loss::{Loss, check_once, check_read};
-use crate::lower::{OutputKind, Over, Program, UPSTREAM, Upstream, Wanted, lower};
+use crate::lower::{OutputKind, Over, Program, UPSTREAM, Upstream, Wanted, lower, reported_label};
 use crate::shape::Scope;
 use crate::shape::{Extents, Geometry, Layout, Operand, Rows, no_hessian_of_broadcast};
 use code::{Dest, ElementDest, FinalCode, PassCode};
 use host::zeros;
-use interpret::run_pass;
+use interpret::{BadLabel, run_pass};
 use machine::{Machine, Shared, Source, for_runs};
 use std::marker::PhantomData;
 
@@ -196,7 +196,7 @@ impl<T: HostFloat> CpuPlan<T> {
 
     /// An empty output for [`Self::run`], which allocates it on the first run.
     pub fn output(&self) -> CpuOutput<T> {
-        let mut out = CpuOutput::new(self.geometry.cols, self.program.found_inf);
+        let mut out = CpuOutput::new(self.program.found_inf);
         for (output, plan) in self.program.outputs.iter().zip(&self.outputs) {
             let name = match output.kind {
                 OutputKind::Grad(input) | OutputKind::HessianDiagonal(input) => self.program.inputs[input].name.clone(),
@@ -242,6 +242,7 @@ impl<T: HostFloat> CpuPlan<T> {
         for code in self.passes.iter().filter(|code| !is_empty || code.over == Over::Columns) {
             self.run_pass(code, &sources, &mut sums, out)?;
         }
+        out.bad_label = out.bad_label.map(|bad| self.of_element(bad, &sources));
         let shared = self.shared(Over::Rows, &sources, &sums);
         self.finish_totals(&shared, out);
         if is_empty {
@@ -255,6 +256,36 @@ impl<T: HostFloat> CpuPlan<T> {
             }
         }
         Ok(())
+    }
+
+    /// A label out of range as it stands in its input. Of labels of elements, the row's passes tell only that there is one.
+    fn of_element(&self, bad: BadLabel, sources: &[Source<'_>]) -> BadLabel {
+        let Geometry { axes, ref strides, .. } = self.geometry;
+        let of_elements = self
+            .program
+            .checked_labels(self.geometry.cols)
+            .into_iter()
+            .filter(|(input, _)| self.program.has_rows() && self.program.inputs[*input].scope == Scope::Element);
+        let wrong = |(input, classes): (usize, u64)| {
+            let (mut rest, mut first) = (bad.row, 0);
+            for axis in (0..3).rev() {
+                first += rest % axes[axis] * strides[input][axis];
+                rest /= axes[axis];
+            }
+            let at = |col: u64| sources[input].data.index((first + col * strides[input][3]) as usize);
+            let labels: Vec<i64> = (0..self.geometry.cols).map(at).collect();
+            let compared = self.program.compared_with(input);
+            let is_compared = |label: i64| {
+                compared.iter().any(|with| match *with {
+                    Node::Param(param) => self.program.params[param as usize].value == label as f64,
+                    ref index => *index == Node::Int(label),
+                })
+            };
+            let label = reported_label(&labels, classes, is_compared)?;
+            Some(BadLabel { row: bad.row, label, classes })
+        };
+        let stands_for_others = bad.label == i64::from(i32::MIN);
+        of_elements.filter(|_| stands_for_others).find_map(wrong).unwrap_or(bad)
     }
 
     /// Runs one pass into `out`, and its sums into `sums`.
@@ -297,7 +328,7 @@ impl<T: HostFloat> CpuPlan<T> {
             sums.groups[node] = terms.chunks(self.geometry.group_rows as usize).map(group).collect();
         }
         // The lowest row of any pass.
-        out.bad_label = out.bad_label.into_iter().chain(result.bad_label).min_by_key(|bad| bad.0);
+        out.bad_label = out.bad_label.into_iter().chain(result.bad_label).min_by_key(|bad| bad.row);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Results of a run.
 
 use super::host::zeros;
+use super::interpret::BadLabel;
 use super::machine::HostFloat;
 use crate::error::{Error, Result, no_first_value};
 use crate::lower::OutputKind;
@@ -12,10 +13,9 @@ use crate::lower::OutputKind;
 #[derive(Clone, Debug)]
 pub struct CpuOutput<T> {
     items: Vec<Item<T>>,
-    cols: u64,
     /// Whether stored gradients are looked at.
     looks: bool,
-    pub(super) bad_label: Option<(u64, i64)>,
+    pub(super) bad_label: Option<BadLabel>,
 }
 
 #[derive(Clone, Debug)]
@@ -33,8 +33,8 @@ struct Item<T> {
 }
 
 impl<T: HostFloat> CpuOutput<T> {
-    pub(super) fn new(cols: u64, looks: bool) -> CpuOutput<T> {
-        CpuOutput { items: Vec::new(), cols, looks, bad_label: None }
+    pub(super) fn new(looks: bool) -> CpuOutput<T> {
+        CpuOutput { items: Vec::new(), looks, bad_label: None }
     }
 
     pub(super) fn push(&mut self, kind: OutputKind, name: String, shape: Vec<usize>, counts: [usize; 2]) {
@@ -85,8 +85,8 @@ impl<T: HostFloat> CpuOutput<T> {
     }
 
     fn item(&self, what: &str, name: &str, is: impl Fn(&Item<T>) -> bool) -> Result<&Item<T>> {
-        if let Some((row, label)) = self.bad_label {
-            return Err(Error::LabelOutOfRange { row, label, classes: self.cols });
+        if let Some(BadLabel { row, label, classes }) = self.bad_label {
+            return Err(Error::LabelOutOfRange { row, label, classes });
         }
         let found = self.items.iter().find(|item| is(item));
         if found.is_some_and(|item| item.values.len() < item.counts[0]) {
@@ -161,11 +161,11 @@ impl<T: HostFloat> CpuOutput<T> {
 
     /// First row whose label is out of range, and the label.
     pub fn bad_label(&self) -> Option<(u64, i64)> {
-        self.bad_label
+        self.bad_label.map(|bad| (bad.row, bad.label))
     }
 
     /// Reads and clears the status. Afterwards the values can be read; rows with a bad label are NaN.
     pub fn take_bad_label(&mut self) -> Option<(u64, i64)> {
-        self.bad_label.take()
+        self.bad_label.take().map(|bad| (bad.row, bad.label))
     }
 }

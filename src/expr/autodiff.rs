@@ -271,7 +271,7 @@ impl<'g> Visit<'_, 'g> {
                 }
             }
             Node::Const(_) | Node::Int(_) | Node::Bool(_) | Node::Param(_) | Node::Input(_) => {}
-            Node::ColIndex | Node::RowIndex | Node::Count(_) | Node::Detach(_) => {}
+            Node::ColIndex | Node::RowIndex | Node::Count(_) | Node::Detach(_) | Node::InRange(..) => {}
         }
     }
 

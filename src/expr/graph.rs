@@ -35,7 +35,7 @@ impl Inner {
             Node::Input(index) if self.unsigned.contains(&self.inputs[index as usize].name) => 0..=i64::from(u32::MAX),
             Node::Input(_) => i64::from(i32::MIN)..=i64::from(i32::MAX),
             Node::ColIndex | Node::RowIndex | Node::Reduce(Reduce::ArgMax, _) => 0..=i64::from(i32::MAX),
-            Node::Detach(x) => self.indices(x),
+            Node::Detach(x) | Node::InRange(x, _) => self.indices(x),
             // The label itself, once it is known to be a class.
             Node::At(..) => 0..=i64::from(i32::MAX),
             Node::Op(Op::Select, [_, a, b]) => {
@@ -78,6 +78,20 @@ impl Inner {
             Op::Eq if a.end() < b.start() || b.end() < a.start() => Some(false),
             _ => None,
         }
+    }
+}
+
+impl Inner {
+    /// A comparison of indices whose truth is known, as a node of its scope: an order of the inner operand with itself. One
+    /// of equality is a literal.
+    fn settled(&self, node: &Node, truth: bool) -> Node {
+        let Some((Op::Lt | Op::Le, a, b)) = self.compared_indices(node) else { return Node::Bool(truth) };
+        let scope = |id: NodeId| self.scopes[id.index()];
+        let inner = if scope(a) >= scope(b) { a } else { b };
+        if scope(inner) != scope(a).join(scope(b)) || scope(inner) == Scope::Param {
+            return Node::Bool(truth);
+        }
+        Node::Op(if truth { Op::Le } else { Op::Lt }, [inner, inner, NodeId::NONE])
     }
 }
 
@@ -190,7 +204,7 @@ impl Graph {
             None => {
                 let (name, shape_rule) = (name.to_owned(), ShapeRule::Broadcast);
                 let unsigned = inner.unsigned.contains(&name);
-                inner.inputs.push(InputDecl { name, scope, kind, shape_rule, unsigned });
+                inner.inputs.push(InputDecl { name, scope, kind, shape_rule, unsigned, classes: None });
                 inner.inputs.len() - 1
             }
         };
@@ -220,7 +234,7 @@ impl Graph {
     /// Adds a node, or finds it. Scope and kind of every node are inferred and checked here.
     pub(super) fn insert(&self, node: Node) -> NodeId {
         let mut inner = self.inner.borrow_mut();
-        let node = inner.known_comparison(&node).map_or(node, Node::Bool);
+        let node = inner.known_comparison(&node).map_or(node, |truth| inner.settled(&node, truth));
         if let Some(&id) = inner.known.get(&node) {
             return id;
         }

@@ -84,6 +84,8 @@ pub enum Node {
     SumOver(Scope, NodeId),
     /// The element of the row at a class index.
     At(NodeId, NodeId),
+    /// The class index itself, which must be one of this number of classes; of the columns, if that is `None`.
+    InRange(NodeId, Option<u32>),
     /// exp(xⱼ − logsumexp x)
     Softmax(NodeId),
     /// softmax − 1, which keeps its digits in a confident row.
@@ -107,7 +109,7 @@ impl Node {
             Node::ColIndex | Node::RowIndex | Node::Count(_) => [none; 3],
             Node::Op(_, operands) => operands,
             Node::Reduce(_, x) | Node::SumOver(_, x) | Node::Softmax(x) => [x, none, none],
-            Node::SoftmaxMinusOne(x) | Node::Detach(x) => [x, none, none],
+            Node::SoftmaxMinusOne(x) | Node::Detach(x) | Node::InRange(x, _) => [x, none, none],
             Node::At(a, b) | Node::StraightThrough(a, b) | Node::Masked(a, b) => [a, b, none],
             Node::WithGradient(a, b, c) => [a, b, c],
         };
@@ -122,6 +124,7 @@ impl Node {
             Node::Reduce(r, x) => Node::Reduce(r, opt(x)),
             Node::SumOver(s, x) => Node::SumOver(s, opt(x)),
             Node::At(x, label) => Node::At(opt(x), opt(label)),
+            Node::InRange(x, classes) => Node::InRange(opt(x), classes),
             Node::Softmax(x) => Node::Softmax(opt(x)),
             Node::SoftmaxMinusOne(x) => Node::SoftmaxMinusOne(opt(x)),
             Node::Detach(x) => Node::Detach(opt(x)),
@@ -146,6 +149,8 @@ pub struct InputDecl {
     pub shape_rule: ShapeRule,
     /// Whether it holds class indices of an unsigned type.
     pub unsigned: bool,
+    /// The number of classes that its indices are checked against, where the loss states it.
+    pub classes: Option<u32>,
 }
 
 impl InputDecl {

@@ -48,6 +48,8 @@ fn node_text(node: &Node, operands: &[&str], params: &[ParamDecl], inputs: &[Inp
         Node::Input(index) => inputs[index as usize].name.clone(),
         Node::ColIndex => "col".to_owned(),
         Node::RowIndex => "row".to_owned(),
+        Node::InRange(_, None) => format!("in_columns({list})"),
+        Node::InRange(_, Some(classes)) => format!("in_range({list}, {classes})"),
         Node::Count(extent) => format!("{extent:?}").to_lowercase(),
         Node::Op(Op::Add, _) => format!("({} + {})", operands[0], operands[1]),
         Node::Op(Op::Sub, _) => format!("({} - {})", operands[0], operands[1]),

@@ -101,6 +101,7 @@ impl Operator for Softmax {
         };
         let input = InputDecl {
             unsigned: false,
+            classes: None,
             name: "input".to_owned(),
             scope: Scope::Element,
             kind: Kind::Float,

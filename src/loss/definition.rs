@@ -33,6 +33,12 @@ impl Definition {
             if inputs[..index].iter().any(|i| i.name == input.name) {
                 return fault(format!("declares the input `{}` twice", input.name));
             }
+            if input.kind == Kind::Int && !matches!(input.scope, Scope::Row | Scope::Element) {
+                return fault(format!(
+                    "declares the labels `{}` with scope {:?}: rows and elements have labels",
+                    input.name, input.scope
+                ));
+            }
             if input.scope == Scope::Param {
                 return fault(format!(
                     "declares the input `{}` with scope Param: a parameter is an option",
@@ -110,6 +116,12 @@ impl DefinitionBuilder {
     /// One class index per row.
     pub fn label(self, name: &str) -> Self {
         self.with_input(InputSpec::required(name, Scope::Row, Kind::Int))
+    }
+
+    /// Class indices, one per value of that scope: of each element, say. [`Expr::in_range`] checks them; they compare with
+    /// others and with columns. A label of a row that gathers is checked by that ([`DefinitionBuilder::label`]).
+    pub fn labels(self, name: &str, scope: Scope) -> Self {
+        self.with_input(InputSpec::required(name, scope, Kind::Int))
     }
 
     /// The shapes that a declared input may have beside the others: see [`ShapeRule`]. A name that is not declared comes

@@ -2,6 +2,7 @@
 
 use super::program::OutputKind;
 use crate::error::{Error, Result};
+use crate::expr::op::Kind;
 use crate::expr::{Graph, Node, NodeId};
 use crate::shape::{ColumnCount, RowAxis, Scope};
 use std::collections::HashSet;
@@ -15,6 +16,9 @@ pub(super) fn check_rows(graph: &Graph, name: &str, row_axis: RowAxis, outputs: 
             || matches!(graph.node(id), Node::Softmax(_) | Node::SoftmaxMinusOne(_));
         if row_axis == RowAxis::None && of_rows {
             return fault("row, column and group values need a row axis: say which with `row_axis`");
+        }
+        if row_axis == RowAxis::None && matches!(graph.node(id), Node::InRange(_, None)) {
+            return fault("in_columns needs a row axis; in_range states the number of classes");
         }
         if let Node::Masked(mask, x) = graph.node(id) {
             if holds_sum_beyond(graph, graph.scope(mask), x) {
@@ -41,6 +45,20 @@ pub(super) fn column_count(graph: &Graph, name: &str, exactly: Option<u64>, root
         least = least.max(column as u64 + 1);
     }
     Ok(ColumnCount { exactly, least })
+}
+
+/// An error for an index gathered at a label, in a range of the columns: gathers are sums there, and indices are not summed.
+pub(super) fn check_gathers(graph: &Graph, name: &str, roots: &[NodeId]) -> Result<()> {
+    let is_index = |id: &NodeId| match graph.node(*id) {
+        Node::At(x, _) => graph.kind(x) == Kind::Int && graph.node(x) != Node::ColIndex,
+        _ => false,
+    };
+    if !graph.reachable(roots).iter().any(is_index) {
+        return Ok(());
+    }
+    let message =
+        format!("a shard of {name}, or a row larger than a binding: it reads a label of an element at a label");
+    Err(Error::Unsupported { message })
 }
 
 /// Whether a value holds a sum that carries a gradient and goes further out than `scope`: over other rows than those

@@ -29,7 +29,7 @@ pub(crate) use assign::finish_pass;
 pub use looks::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison};
 
 pub use crate::loss::UPSTREAM;
-pub use program::{Known, Output, OutputKind, Over, Pass, Program, Saves, Stage, Upstream, Wanted};
+pub use program::{Known, Output, OutputKind, Over, Pass, Program, Saves, Stage, Upstream, Wanted, reported_label};
 pub use text::{Expressions, expressions};
 
 use crate::error::{Error, Result};
@@ -39,7 +39,7 @@ use crate::loss::Loss;
 use crate::shape::RowAxis;
 
 use assign::assign;
-use check::{check_rows, column_count};
+use check::{check_gathers, check_rows, column_count};
 use columns::spread_gathers;
 use rewrite::Lowered;
 
@@ -118,6 +118,8 @@ fn lower_seen(
     let print = |outputs: &[Output]| text::of_outputs(&graph, outputs.iter().map(|o| (&o.kind, o.node, o.at_label)));
     see("simplify, split_label, expand", &|| print(&outputs));
     if columns == Columns::Range {
+        let roots = outputs.iter().flat_map(Output::roots).chain([whole]).collect::<Vec<NodeId>>();
+        check_gathers(&graph, &name, &roots)?;
         let spread = |id: &mut NodeId| *id = spread_gathers(&graph, *id);
         outputs.iter_mut().for_each(|output| {
             spread(&mut output.node);
@@ -134,6 +136,7 @@ fn lower_seen(
         let spec = specs.iter().find(|spec| spec.name == input.name);
         input.shape_rule = spec.map(|spec| spec.shape_rule).unwrap_or_default();
     }
+    program.state_classes();
     program.cols = cols;
     program.found_inf = wanted.found_inf;
     Ok(program)

@@ -252,6 +252,8 @@ impl Coverage {
                 Test::ColBelow(_) => self.add("operations", "column below"),
                 Test::LabelIs(_) => self.add("operations", "label_is"),
                 Test::LabelBelow(_) => self.add("operations", "label below"),
+                Test::ClassIs(_, true) => self.add("operations", "class in range"),
+                Test::ClassIs(_, false) => self.add("operations", "class of an element"),
             },
             Part::Index(_) => {}
         });
@@ -278,6 +280,8 @@ impl Coverage {
             "column below",
             "label below",
             "at(row_index)",
+            "class in range",
+            "class of an element",
         ];
         self.expect("operations", rest.iter().map(|name| (*name).to_owned()));
         use Scope::{Column, Element, Group, Param, Row, Scalar, Total};

@@ -17,6 +17,9 @@ pub const INPUTS: [(&str, Scope); 7] = [
 ];
 /// The label that expressions may read.
 pub const LABEL: &str = "target";
+/// The labels of elements that expressions may read, and the number of their classes.
+pub const CLASSES: &str = "classes";
+pub const CLASS_COUNT: u32 = 3;
 /// The parameters of expressions.
 pub const PARAMS: [&str; 2] = ["p", "q"];
 
@@ -79,6 +82,8 @@ pub enum Test {
     LabelIs(i64),
     /// The row's label is below that index.
     LabelBelow(i64),
+    /// The element's label is that class; whether its range is checked.
+    ClassIs(i64, bool),
 }
 
 /// A class index, one a row.
@@ -165,6 +170,7 @@ impl Tree {
             found |= match part {
                 Part::Tree(Tree::Input(input)) => *input == name,
                 Part::Tree(Tree::WithGradient(_, input, _)) => *input == name,
+                Part::Test(Test::ClassIs(..)) => name == CLASSES,
                 Part::Test(Test::LabelIs(_) | Test::LabelBelow(_)) | Part::Index(Index::Label) => name == LABEL,
                 _ => false,
             }
@@ -254,6 +260,9 @@ impl Tree {
         if self.reads(LABEL) {
             definition = definition.label(LABEL);
         }
+        if self.reads(CLASSES) {
+            definition = definition.labels(CLASSES, Scope::Element);
+        }
         for (param, value) in PARAMS.iter().zip(params) {
             if self.has(|tree| matches!(tree, Tree::Param(name) if name == param)) {
                 definition = definition.param(param, value, Domain::Finite);
@@ -308,7 +317,7 @@ impl Test {
                 b.visit(see);
             }
             Test::ColIs(index) | Test::ColBelow(index) => index.visit(see),
-            Test::LabelIs(_) | Test::LabelBelow(_) => {}
+            Test::LabelIs(_) | Test::LabelBelow(_) | Test::ClassIs(..) => {}
         }
     }
 
@@ -318,7 +327,7 @@ impl Test {
             Test::Not(a) => a.scope(),
             Test::And(a, b) | Test::Or(a, b) => a.scope().join(b.scope()),
             Test::ColIs(Index::Fixed(_)) | Test::ColBelow(Index::Fixed(_)) => Scope::Column,
-            Test::ColIs(_) | Test::ColBelow(_) => Scope::Element,
+            Test::ColIs(_) | Test::ColBelow(_) | Test::ClassIs(..) => Scope::Element,
             Test::LabelIs(_) | Test::LabelBelow(_) => Scope::Row,
         }
     }
@@ -340,6 +349,11 @@ impl Test {
             Test::ColBelow(index) => b.graph().col_index().lt(index.build(b)),
             Test::LabelIs(index) => b.label_is(LABEL, *index),
             Test::LabelBelow(index) => Index::Label.build(b).lt(b.graph().index(*index)),
+            Test::ClassIs(index, is_checked) => {
+                let label = b.input(CLASSES);
+                let label = if *is_checked { label.in_range(CLASS_COUNT) } else { label };
+                label.equals(b.graph().index(*index))
+            }
         }
     }
 }
@@ -430,6 +444,10 @@ impl fmt::Display for Test {
             Test::ColBelow(index) => write!(f, "col_index().lt({index})"),
             Test::LabelIs(index) => write!(f, "label_is({LABEL:?}, {index})"),
             Test::LabelBelow(index) => write!(f, "{LABEL}.lt(index({index}))"),
+            Test::ClassIs(index, is_checked) => {
+                let checked = if *is_checked { format!(".in_range({CLASS_COUNT})") } else { String::new() };
+                write!(f, "{CLASSES}{checked}.equals(index({index}))")
+            }
         }
     }
 }

@@ -292,6 +292,9 @@ impl<'r> Grower<'r> {
                 if self.random.one_in(3) { Test::LabelBelow(index + 2) } else { Test::LabelIs(index) }
             }
             2 => Test::Not(self.test(scope, d).into()),
+            3 if scope == Scope::Element && self.random.one_in(2) => {
+                Test::ClassIs(self.random.below(3) as i64, !self.random.one_in(3))
+            }
             3 => Test::And(self.test(scope, 0).into(), self.test(scope, 0).into()),
             4 => Test::Or(self.test(scope, 0).into(), self.test(scope, 0).into()),
             5 if self.has_rows && scope == Scope::Element => {

@@ -22,7 +22,9 @@ fn ignored_labels_are_good(problem: &Problem, want: &Outcome) -> Option<(&'stati
     let (row, label) = want.bad_label?;
     let ignores = |form: &Form| match form {
         Form::Catalogue { .. } => ignored_index(form) == Some(label),
-        Form::Expression { tree, .. } => !tree.reads(super::expression::LABEL),
+        Form::Expression { tree, .. } => {
+            !tree.reads(super::expression::LABEL) && !tree.reads(super::expression::CLASSES)
+        }
     };
     let all = problem.terms.iter().all(|term| ignores(&term.form));
     all.then(|| ("an ignored label is bad", format!("row {row} has the label {label}, which every term ignores")))

@@ -7,7 +7,7 @@
 
 use super::dual::{Dual, NAN, apply, clamp, fold_row, softmax};
 use super::expression::{Fold, INPUTS, Index, PARAMS, Test, Tree};
-use super::problem::{Flavour, Form, Problem};
+use super::problem::{Flavour, Form, Input, Problem};
 use super::random::Random;
 use super::values::Host;
 use std::cell::Cell;
@@ -34,6 +34,8 @@ struct Oracle<'o> {
     batch: usize,
     inputs: Vec<(&'static str, Array)>,
     labels: Vec<i64>,
+    /// Labels of elements.
+    classes: Vec<i64>,
     params: [f64; 2],
     problem: &'o Problem,
     /// The largest derivative of any node so far.
@@ -160,10 +162,22 @@ impl<'o> Oracle<'o> {
         let groups = problem.shape_of(Scope::Row).first().copied().unwrap_or(1);
         let default = (rows / groups.max(1)).max(1);
         let group_rows = problem.group_rows.map_or(default, |rows| rows as usize);
-        let (inputs, labels) = (Vec::new(), Vec::new());
+        let (inputs, labels, classes) = (Vec::new(), Vec::new(), Vec::new());
         let (steepest, is_undecided, has_ties) = (Cell::new(0.0), Cell::new(false), Cell::new(false));
-        let mut oracle =
-            Oracle { rows, cols, group_rows, batch, inputs, labels, params, problem, steepest, is_undecided, has_ties };
+        let mut oracle = Oracle {
+            rows,
+            cols,
+            group_rows,
+            batch,
+            inputs,
+            labels,
+            classes,
+            params,
+            problem,
+            steepest,
+            is_undecided,
+            has_ties,
+        };
         for (place, k) in read.iter().enumerate() {
             let input = &problem.inputs[*k];
             let full = problem.shape_of(input.scope);
@@ -175,11 +189,18 @@ impl<'o> Oracle<'o> {
                     let name = INPUTS.iter().find(|i| i.0 == input.name).map_or("input", |i| i.0);
                     oracle.inputs.push((name, Array { scope: input.scope, values }));
                 }
-                Host::Signed(values) => oracle.labels = sources.iter().map(|s| i64::from(values[*s])).collect(),
-                Host::Unsigned(values) => oracle.labels = sources.iter().map(|s| i64::from(values[*s])).collect(),
+                Host::Signed(values) => oracle.note(input, sources.iter().map(|s| i64::from(values[*s])).collect()),
+                Host::Unsigned(values) => oracle.note(input, sources.iter().map(|s| i64::from(values[*s])).collect()),
             }
         }
         oracle
+    }
+
+    fn note(&mut self, input: &Input, labels: Vec<i64>) {
+        match input.scope {
+            Scope::Element => self.classes = self.in_rows(&labels, Scope::Element),
+            _ => self.labels = labels,
+        }
     }
 
     /// Element values in the order of rows, then columns.
@@ -408,6 +429,9 @@ impl<'o> Oracle<'o> {
                 let compare = |col: i64, index: i64| if is_below { col < index } else { col == index };
                 let holds = |k: usize| indices[k / self.cols].map(|index| compare((k % self.cols) as i64, index));
                 Truths { scope, values: (0..self.count(scope)).map(holds).collect() }
+            }
+            Test::ClassIs(index, _) => {
+                Truths { scope: Scope::Element, values: self.classes.iter().map(|y| Some(y == index)).collect() }
             }
             Test::LabelBelow(index) => {
                 Truths { scope: Scope::Row, values: self.labels.iter().map(|y| Some(y < index)).collect() }

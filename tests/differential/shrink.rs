@@ -302,7 +302,7 @@ fn test_operands(test: &Test) -> Vec<Tree> {
         Test::Not(a) => test_operands(a),
         Test::And(a, b) | Test::Or(a, b) => [test_operands(a), test_operands(b)].concat(),
         Test::ColIs(Index::ArgMax(x)) | Test::ColBelow(Index::ArgMax(x)) => vec![(**x).clone()],
-        Test::ColIs(_) | Test::ColBelow(_) | Test::LabelIs(_) | Test::LabelBelow(_) => Vec::new(),
+        Test::ColIs(_) | Test::ColBelow(_) | Test::LabelIs(_) | Test::LabelBelow(_) | Test::ClassIs(..) => Vec::new(),
     }
 }
 
@@ -377,6 +377,7 @@ fn rebuild_test(test: &Test, place: usize, k: usize, count: &mut usize) -> Test 
         Test::ColBelow(index) => Test::ColBelow(rebuild_index(index, place, k, count)),
         Test::LabelIs(index) => Test::LabelIs(*index),
         Test::LabelBelow(index) => Test::LabelBelow(*index),
+        Test::ClassIs(index, is_checked) => Test::ClassIs(*index, *is_checked),
     }
 }
 

@@ -1,11 +1,12 @@
 //! The numbers of a problem, and labels, as both paths get them.
 
+use super::expression::CLASS_COUNT;
 use super::invariants::has_pairs;
 use super::judge::row_groups;
 use super::problem::{Data, Flavour, Form, Input, Problem, Values};
 use super::random::Random;
 use half::{bf16, f16};
-use wgloss::{DType, HostTensor, Value};
+use wgloss::{DType, HostTensor, Scope, Value};
 
 /// A tensor's values in logical order; numbers are exactly what their type stores.
 #[derive(Clone, Debug)]
@@ -49,7 +50,12 @@ pub fn values(problem: &Problem, data: Data) -> Vec<Host> {
     for input in &problem.inputs {
         let count: usize = input.shape.iter().product();
         let mut host = if input.values == Values::Label {
-            labels(input, count, cols, ignored, data.flavour, &mut random)
+            // Labels of elements have classes of their own, and none is ignored.
+            let (classes, ignored) = match input.scope {
+                Scope::Element => (CLASS_COUNT as usize, 0),
+                _ => (cols, ignored),
+            };
+            labels(input, count, classes, ignored, data.flavour, &mut random)
         } else {
             let number = |random: &mut Random| number(input.values, data.flavour, offset, random);
             Host::Numbers((0..count).map(|_| stored(input.dtype, number(&mut random) as f32)).collect())

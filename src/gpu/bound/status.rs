@@ -3,6 +3,7 @@
 use crate::dispatch::{Compared, LabelInput, Labels};
 use crate::error::{Error, Result};
 use crate::gpu::device::context::Context;
+use crate::lower::reported_label;
 use crate::shape::DType;
 use std::sync::{Arc, Mutex};
 
@@ -57,7 +58,7 @@ impl Status {
     }
 
     async fn check_word(&self, watched: &Watched) -> Result<()> {
-        let Labels { word, classes, .. } = watched.labels;
+        let word = watched.labels.word;
         let bits = self.ctx.read("status", &self.scalars, 4 * word, 4).await?;
         let row: u32 = bytemuck::pod_read_unaligned(&bits);
         if row == NO_BAD_ROW {
@@ -74,39 +75,50 @@ impl Status {
             found.push(value.ok());
         }
         self.ctx.write("status", &self.scalars, 4 * word, &NO_BAD_ROW.to_le_bytes())?;
-        Err(Error::LabelOutOfRange { row, label: self.named(&watched.labels, row, &found), classes })
+        let (label, classes) = self.named(&watched.labels, row, &found);
+        Err(Error::LabelOutOfRange { row, label, classes })
     }
 
-    /// The label of a row.
+    /// The label of a row; of several the one that is reported.
     async fn read(&self, axes: &[u64], label: &LabelInput, at: &LabelBuffer, row: u64) -> Result<i64> {
         let (mut rest, mut element) = (row, at.offset);
         for (size, stride) in axes.iter().zip(label.strides).rev() {
             element += rest % size * stride;
             rest /= size;
         }
-        let bits = self.ctx.read("label", &at.buffer, 4 * element, 4).await?;
-        Ok(match at.dtype {
-            DType::U32 => i64::from(bytemuck::pod_read_unaligned::<u32>(&bits)),
-            _ => i64::from(bytemuck::pod_read_unaligned::<i32>(&bits)),
+        let between = if label.per_row > 1 { label.strides[3] } else { 0 };
+        let bits = self.ctx.read("label", &at.buffer, 4 * element, 4 * ((label.per_row - 1) * between + 1)).await?;
+        let each = bits.chunks_exact(4).step_by(between.max(1) as usize).map(|bits| match at.dtype {
+            DType::U32 => i64::from(bytemuck::pod_read_unaligned::<u32>(bits)),
+            _ => i64::from(bytemuck::pod_read_unaligned::<i32>(bits)),
+        });
+        let all: Vec<i64> = each.collect();
+        Ok(reported_label(&all, label.classes, |value| self.is_compared(label, value)).unwrap_or(all[0]))
+    }
+
+    /// Whether the loss compares a label with that index.
+    fn is_compared(&self, label: &LabelInput, value: i64) -> bool {
+        let params = self.params.lock().expect("parameters are only locked to be set, which does not panic");
+        label.compared.iter().any(|with| match *with {
+            Compared::Index(index) => index == value,
+            Compared::Param(param) => params[param] == value as f64,
         })
     }
 
     /// The row's label that is out of range, preferably one that the loss compares with nothing; of labels that are in
-    /// range, the row's own number, where that is one.
-    fn named(&self, labels: &Labels, row: u64, found: &[Option<i64>]) -> i64 {
-        let outside = |label: i64| u64::try_from(label).map_or(true, |label| label >= labels.classes);
+    /// range, the row's own number, where that is one. And the number of classes.
+    fn named(&self, labels: &Labels, row: u64, found: &[Option<i64>]) -> (i64, u64) {
         let all = || labels.inputs.iter().zip(found).filter_map(|(label, found)| Some((label, (*found)?)));
-        let mut wrong = all().filter(|(_, value)| outside(*value));
-        let params = self.params.lock().expect("parameters are only locked to be set, which does not panic");
-        let is = |with: &Compared, value: i64| match *with {
-            Compared::Index(index) => index == value,
-            Compared::Param(param) => params[param] == value as f64,
-        };
-        let surely = wrong.clone().find(|(label, value)| !label.compared.iter().any(|with| is(with, *value)));
+        let is_outside = |label: &LabelInput, value: i64| reported_label(&[value], label.classes, |_| false).is_some();
+        let mut wrong = all().filter(|(label, value)| is_outside(label, *value));
+        let surely = wrong.clone().find(|(label, value)| !self.is_compared(label, *value));
         // A label that could not be read may be the wrong one.
         let perhaps = if found.contains(&None) { None } else { wrong.next() };
-        let own = (labels.by_row && row >= labels.classes).then_some(row as i64);
-        let label = surely.map(|(_, value)| value).or(own).or(perhaps.map(|(_, value)| value));
-        label.unwrap_or(Error::UNKNOWN_LABEL)
+        let own = (labels.by_row && row >= labels.classes).then_some((row as i64, labels.classes));
+        let of_input = |(label, value): (&LabelInput, i64)| (value, label.classes);
+        let found = surely.map(of_input).or(own).or(perhaps.map(of_input));
+        // One label input, or several with as many classes.
+        let classes = labels.inputs.first().map_or(labels.classes, |label| label.classes);
+        found.unwrap_or((Error::UNKNOWN_LABEL, classes))
     }
 }

@@ -60,7 +60,8 @@ impl<'a> Trial<'a> {
         for (input, decl) in signature.inputs.iter().enumerate() {
             let io = planned.inputs[input].as_ref().expect("every input of a plan is planned");
             let tensor = trial.tensor(io)?;
-            let labels = (decl.kind == Kind::Int).then_some(cols.min(1 << 31) as u32);
+            let classes = decl.classes.map_or(cols, |classes| cols.min(classes.into()));
+            let labels = (decl.kind == Kind::Int).then_some(classes.clamp(1, 1 << 31) as u32);
             let source = trial.source(io.dtype, labels, input as u32)?;
             fills.push((tensor.buffer().clone(), source));
             if modes.contains(&Mode::InPlace(input)) {
