@@ -8,7 +8,7 @@ use half::bf16;
 use wgloss::cpu::CpuPlan;
 use wgloss::{
     Bindings, Context, DType, Error, Extent, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Shard, Tensor,
-    Upstream, Wanted,
+    Upstream, Wanted, losses,
 };
 
 /// Dice loss per class after a softmax: `L_c = w_c·(1 − (2·Σᵢ pᵢ_c·tᵢ_c + 1) / (Σᵢ pᵢ_c + Σᵢ tᵢ_c + 1))`.
@@ -208,6 +208,42 @@ fn dice_of_classes_is_the_textbooks() {
             data.check(ctx, Reduction::Mean, DType::BF16);
         }
     }
+}
+
+/// Beside a cross-entropy whose rows are larger than a binding: the gradient's trip finds what the first one left.
+#[test]
+fn logits_beyond_a_binding_are_read_twice_for_the_gradient() {
+    let Some(_) = context() else { return };
+    let limits = wgpu::Limits { max_storage_buffer_binding_size: 1 << 17, ..wgpu::Limits::default() };
+    let ctx = Context::with_limits(limits).unwrap();
+    let data = Data::new([2, 150, 250], false);
+    let (rows, classes) = (500, 150);
+    let mut want = data.expected(&|_| 1.0 / classes as f64);
+    let mut loss = want.losses.iter().sum::<f64>() / classes as f64;
+    for row in 0..rows {
+        let e: Vec<f64> = (0..classes).map(|c| f64::from(data.x[data.at(row, c)]).exp()).collect();
+        let (sum, label) = (e.iter().sum::<f64>(), data.y[row] as usize);
+        loss -= (e[label] / sum).ln() / rows as f64;
+        for (c, e) in e.iter().enumerate() {
+            want.x[data.at(row, c)] += (e / sum - if c == label { 1.0 } else { 0.0 }) / rows as f64;
+        }
+    }
+    let x = Tensor::from_slice(&ctx, &data.x, &data.x_shape()).unwrap();
+    let y = Tensor::from_slice(&ctx, &data.y, &data.y_shape()).unwrap();
+    let w = Tensor::from_slice(&ctx, &data.w, &[classes]).unwrap();
+    let both = losses::cross_entropy().rename_input("input", "x").rename_input("target", "y") + dice(RowAxis::Class);
+    let inputs = [("x", &x), ("y", &y), ("w", &w)];
+    let plan = ctx.plan(&both, &PlanSpec::new().like(&inputs).grad("x")).unwrap();
+    let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
+    bound.submit().unwrap();
+    close("loss", &[f64::from(bound.read_loss().unwrap())], &[loss]);
+    let grad = bound.grad("x").unwrap().to_vec::<f32>().unwrap();
+    close("gradient", &grad.into_iter().map(f64::from).collect::<Vec<_>>(), &want.x);
+    let text = bound.explain();
+    let reads: Vec<&str> = text.lines().filter(|line| line.trim_start().starts_with("x ")).collect();
+    let counts: Vec<bool> = reads.iter().map(|line| line.contains("2 reads")).collect();
+    assert_eq!(counts, [false, false, true], "{text}");
+    assert!(!text.contains("3 reads"), "{text}");
 }
 
 #[test]

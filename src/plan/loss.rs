@@ -19,7 +19,7 @@ use crate::plan::sizes::Sizes;
 use crate::plan::spec::PlanSpec;
 use crate::schedule::{
     Kernel, LEAST_COLS, PassSchedule, Pinned, Shape, candidates, forward_and_backward, run_stages_ahead, save_rows,
-    split_outputs, stages_ahead_of_columns,
+    split_outputs, stages_ahead_of_columns, widen_stages,
 };
 use crate::shape::{ColumnCount, DType, Extents, Geometry, Layout, Operand, Rows, Scope, ShapeRule};
 use std::sync::Arc;
@@ -142,6 +142,9 @@ impl PreparedLoss {
             let by_column = self.program.passes.iter().any(|pass| pass.over == Over::RowsByColumn);
             if by_column {
                 self.program = run_stages_ahead(&self.program);
+            }
+            if by_column && self.phasing.column_range {
+                self.program = widen_stages(&self.program, &self.limits);
             }
             if by_column || cols >= LEAST_COLS && !self.phasing.column_range {
                 self.program = save_rows(&self.program);

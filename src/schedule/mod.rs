@@ -13,7 +13,7 @@ mod traffic;
 
 pub use candidates::candidates;
 pub use reads::{is_read_by_row, looked_at, roots, tensor_inputs, uses_scalars, uses_work, visited_inputs};
-pub(crate) use saved::{LEAST_COLS, run_stages_ahead, save_rows};
+pub(crate) use saved::{LEAST_COLS, run_stages_ahead, save_rows, widen_stages};
 pub use separate::{forward_and_backward, stages_ahead_of_columns};
 pub use split::split_outputs;
 pub use spread::Spread;
