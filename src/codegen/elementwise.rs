@@ -4,7 +4,7 @@ use super::access::Frame;
 use super::emit::{Emit, group_load, is_literal, outer_code, outer_nodes, params};
 use super::fold::{added, combined, folds, identity};
 use super::poison::{
-    bits, bits_of_value, is_bad, is_poisoned, labels, largest, lenient_value, looking_at, poison_name, poisons_of,
+    Label, bits, bits_of_value, is_poisoned, labels, largest, lenient_value, looking_at, poison_name, poisons_of,
     poisons_of_outputs,
 };
 use super::{KernelSource, Slot, Variant, scalar_type, structure, title};
@@ -120,10 +120,8 @@ fn item_text(frame: &Frame<'_>, roots: &[NodeId], name: &str, fetched: &[usize])
     text.push_str(&frame.valid("first"));
     let lets = emit.lets(&program.within(pass, roots), &|id| load(frame, id, fetched, &|id| emit.value(id)));
     text.push_str(&lets);
-    for (label, row) in labels(program, pass) {
-        let counts = row.map_or(String::new(), |row| format!(" && {}", emit.value(row)));
-        let bad = is_bad(&emit.value(label));
-        putln!(text, "    if ({bad}{counts}) {{ atomicMin(&scalars.bad_row, {ITEM}); }}");
+    for label in labels(program, pass) {
+        text.push_str(&report(&emit, label));
     }
     text.push_str(&poison_text(&emit));
     text.push_str(&totals_text(&emit));
@@ -143,6 +141,23 @@ fn item_text(frame: &Frame<'_>, roots: &[NodeId], name: &str, fetched: &[usize])
     }
     text.push_str("    return s;\n}\n");
     text
+}
+
+/// Reports the first item with that label out of range.
+fn report(emit: &Emit<'_, '_>, label: Label) -> String {
+    let spelled = label.is_bad(&emit.value(label.label), emit.width);
+    let conditions = label.conditions.into_iter().flatten().map(|id| emit.value(id));
+    if emit.width == 1 {
+        let bad = conditions.fold(spelled, |bad, condition| format!("{bad} && {condition}"));
+        return format!("    if ({bad}) {{ atomicMin(&scalars.bad_row, {ITEM}); }}\n");
+    }
+    let valid = emit.frame.is_masked().then(|| "valid".to_owned());
+    let bad = conditions.chain(valid).fold(format!("({spelled})"), |bad, condition| format!("{bad} & {condition}"));
+    let mut text = format!("    {{\n        let bad = {bad};\n        if (any(bad)) {{\n");
+    for (k, component) in ["x", "y", "z", "w"].into_iter().enumerate() {
+        putln!(text, "            if (bad.{component}) {{ atomicMin(&scalars.bad_row, {ITEM} + {k}u); }}");
+    }
+    text + "        }\n    }\n"
 }
 
 /// The bits that each poison sees in an item, and their maximum in `s` where a sum is poisoned.
@@ -223,10 +238,19 @@ fn seen(emit: &Emit<'_, '_>, look: &Look) -> String {
     let id = look.node;
     let is_loaded = (emit.here)(id);
     let seen = match (look.kind, program.node(id)) {
-        (LookKind::Label, Node::At(_, label)) => {
-            format!("select(0u, NAN_BITS, {})", is_bad(&emit.value(*label)))
+        (LookKind::Label, _) => {
+            let label = Label::of(program, look);
+            let bad = label.is_bad(&emit.value(label.label), frame.width);
+            if frame.width == 4 {
+                format!("select(U4(0u), U4(NAN_BITS), {bad})")
+            } else {
+                format!("select(0u, NAN_BITS, {bad})")
+            }
         }
-        (_, Node::At(_, label)) => format!("select(b{} & MAGNITUDE, 0u, {})", id.0, is_bad(&emit.value(*label))),
+        (_, Node::At(..)) => {
+            let label = Label::of(program, look);
+            format!("select(b{} & MAGNITUDE, 0u, {})", id.0, label.is_bad(&emit.value(label.label), 1))
+        }
         _ if is_loaded => format!("b{} & {u}(MAGNITUDE)", id.0),
         _ => format!("{u}({})", bits_of_value(&format!("o.n{}", id.0))),
     };
@@ -271,6 +295,7 @@ fn load(frame: &Frame<'_>, id: NodeId, fetched: &[usize], spelled: &dyn Fn(NodeI
         Node::ColIndex if frame.pass.over == Over::Columns => format!("    let e{n} = {ITEM};\n"),
         // Only gathers read it here, and their value is the label itself.
         Node::ColIndex => String::new(),
+        Node::RowIndex => format!("    let e{n} = {ITEM};\n"),
         Node::Reduce(..) => format!("    let e{n} = {};\n", frame.known_value(id, ITEM)),
         ref other => unreachable!("a pass that visits no columns holds no {other:?}"),
     }
@@ -286,10 +311,11 @@ pub(super) fn gather(frame: &Frame<'_>, id: NodeId, x: NodeId, label: &str) -> S
             let slot = Slot::Input(input as usize);
             let address = frame.at_col(slot, &format!("({})", frame.base(slot)), &format!("col{n}"));
             let here = frame.load_one(slot, &address);
-            format!(
-                "    let col{n} = min({label}, shape.cols - 1u);\n    let b{n} = {here};\n    \
-                 let e{n} = bitcast<f32>(b{n});\n"
-            )
+            let col = format!("    let col{n} = min({label}, shape.cols - 1u);\n");
+            match program.kind(id) {
+                Kind::Int => format!("{col}    let e{n} = {here};\n"),
+                _ => format!("{col}    let b{n} = {here};\n    let e{n} = bitcast<f32>(b{n});\n"),
+            }
         }
         Node::FoldOver(_, Scope::Column, _) => {
             let here = frame.column_sum(x, &format!("col{n}"));

@@ -153,6 +153,7 @@ pub(super) fn op_text(
         Op::Not => format!("!({a})"),
         Op::ToFloat => match program.kind(operands[0]) {
             Kind::Bool => format!("select({zero}, {one}, {a})"),
+            _ if program.exceeds_i32(operands[0]) => format!("F{w}({a})"),
             _ => format!("F{w}(bitcast<I{w}>({a}))"),
         },
         Op::Add => format!("{a} + {b}"),
@@ -164,6 +165,9 @@ pub(super) fn op_text(
         Op::Minimum => pick("min"),
         Op::Xlogy => format!("math_xlogy{w}({a}, {b})"),
         Op::Times => format!("math_times{w}({a}, {b})"),
+        Op::Lt | Op::Le if is_of_signed(program, operands) => {
+            format!("bitcast<I{w}>({a}) {} bitcast<I{w}>({b})", if op == Op::Lt { "<" } else { "<=" })
+        }
         Op::Lt => format!("{a} < {b}"),
         Op::Le => format!("{a} <= {b}"),
         Op::Eq => format!("{a} == {b}"),
@@ -171,6 +175,11 @@ pub(super) fn op_text(
         Op::Or => format!("{a} | {b}"),
         Op::Select => format!("select({}, {b}, {a})", value(operands[2])),
     }
+}
+
+/// Whether indices are compared, none of which exceeds an i32: kernels hold them as u32.
+fn is_of_signed(program: &Program, operands: &[NodeId]) -> bool {
+    program.kind(operands[0]) == Kind::Int && !operands.iter().any(|operand| program.exceeds_i32(*operand))
 }
 
 /// x − max x: never above 0, so the cheaper exponential will do.
@@ -220,6 +229,7 @@ impl Emit<'_, '_> {
                     let operands: Vec<NodeId> = program.node(id).operands().collect();
                     op_text(program, op, &operands, self.width, &|id| self.value(id))
                 }
+                Node::InRange(x, _) => self.value(x),
                 _ => {
                     text.push_str(&load(id));
                     continue;

@@ -4,6 +4,7 @@
 use super::fold::identity;
 use crate::expr::{Node, NodeId};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Pass, Program};
+use crate::text::putln;
 
 /// Name of the field or variable that holds the bits of a poison, given its index.
 pub(super) fn bits(poison: usize) -> String {
@@ -54,18 +55,55 @@ pub(super) fn looking_at(pass: &Pass, kind: LookKind, node: NodeId) -> Vec<usize
     (0..pass.poison.len()).filter(looks).collect()
 }
 
-/// Labels whose range is checked, each with the condition under which a bad one is reported.
-pub(super) fn labels(program: &Program, pass: &Pass) -> Vec<(NodeId, Option<NodeId>)> {
+/// A label whose range is checked.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) struct Label {
+    pub label: NodeId,
+    /// The number of classes; `None` for that of the columns.
+    pub classes: Option<u32>,
+    /// The conditions of the row (of the element) under which one out of range is reported.
+    pub conditions: [Option<NodeId>; 2],
+}
+
+impl Label {
+    /// The label that a look is at.
+    pub fn of(program: &Program, look: &Look) -> Label {
+        let (label, classes) = match *program.node(look.node) {
+            Node::At(_, label) => (label, None),
+            Node::InRange(label, classes) => (label, classes),
+            ref other => unreachable!("labels are looked at in gathers and ranges, not in {other:?}"),
+        };
+        Label { label, classes, conditions: [look.row, look.element] }
+    }
+
+    /// The value of an `InRange` of the row, and the bits that poisons see in it. The label is spelled `label`.
+    pub fn range_text(&self, pass: &Pass, id: NodeId, label: &str) -> String {
+        let mut text = format!("    r.n{} = {label};\n", id.0);
+        for poison in looking_at(pass, LookKind::Label, id) {
+            let (bits, bad) = (bits(poison), self.is_bad(label, 1));
+            putln!(text, "    r.{bits} = max(r.{bits}, select(0u, NAN_BITS, {bad}));");
+        }
+        text
+    }
+
+    /// Whether it is out of range, spelled `label`, in vectors of four if `width` is 4.
+    pub fn is_bad(&self, label: &str, width: u32) -> String {
+        let classes = self.classes.map_or("shape.classes".to_owned(), |classes| format!("{classes}u"));
+        if width == 4 { format!("{label} >= U4({classes})") } else { format!("{label} >= {classes}") }
+    }
+}
+
+/// Labels whose range is checked.
+pub(super) fn labels(program: &Program, pass: &Pass) -> Vec<Label> {
     let poisoning = pass.poison.iter().flat_map(|poison| {
         let looks = poison.looks.iter().filter(|placed| placed.look.kind == LookKind::Label);
-        looks.map(|placed| (placed.look.node, poison.row.or(placed.look.row)))
+        looks.map(|placed| Look { row: poison.row.or(placed.look.row), ..placed.look })
     });
-    let lenient = pass.lenient.iter().map(|(_, look)| (look.node, look.row));
-    let mut all: Vec<(NodeId, Option<NodeId>)> = Vec::new();
-    for (at, row) in poisoning.chain(lenient) {
-        let Node::At(_, label) = *program.node(at) else { unreachable!("labels are looked at in gathers") };
-        if !all.contains(&(label, row)) {
-            all.push((label, row));
+    let mut all: Vec<Label> = Vec::new();
+    for look in poisoning.chain(pass.lenient.iter().map(|(_, look)| *look)) {
+        let label = Label::of(program, &look);
+        if !all.contains(&label) {
+            all.push(label);
         }
     }
     all

@@ -47,6 +47,7 @@ pub enum Action<R> {
     /// An input at the row and the column of a label, clamped.
     Gather(usize, R),
     ColIndex,
+    RowIndex,
     Op(Op, [Option<R>; 3]),
     /// The reduction of this operand, which a stage computes and no step.
     Reduced(NodeId, R),
@@ -79,6 +80,7 @@ impl<R: Copy> Action<R> {
             Action::Load(input) => Action::Load(input),
             Action::Gather(input, label) => Action::Gather(input, f(label)),
             Action::ColIndex => Action::ColIndex,
+            Action::RowIndex => Action::RowIndex,
             Action::Op(op, operands) => Action::Op(op, operands.map(|o| o.map(&f))),
             Action::Reduced(node, x) => Action::Reduced(node, f(x)),
         }
@@ -118,8 +120,10 @@ pub struct LookCode {
 #[derive(Clone, Copy, Debug)]
 pub struct LabelCode {
     pub label: Src,
-    /// The rows in which the label counts; `None` for all.
-    pub row: Option<Src>,
+    /// The number of classes; `None` for that of the columns.
+    pub classes: Option<u32>,
+    /// The label counts only where all conditions hold.
+    pub conditions: [Option<Src>; 2],
 }
 
 /// The results that one poison reaches, and in which rows and elements.

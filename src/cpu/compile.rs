@@ -268,7 +268,8 @@ fn look_codes(roots: &Roots, place: LookPlace, homes: &Homes) -> Vec<LookCode> {
 }
 
 fn label_code(root: LabelRoot, homes: &Homes) -> LabelCode {
-    LabelCode { label: homes[&root.label], row: root.row.map(|row| homes[&row]) }
+    let conditions = root.conditions.map(|condition| condition.map(|id| homes[&id]));
+    LabelCode { label: homes[&root.label], classes: root.classes, conditions }
 }
 
 /// The results that poisons may reach, each in the order of its list in [`PassCode`].

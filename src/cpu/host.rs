@@ -43,6 +43,15 @@ impl Data<'_> {
         matches!(self, Data::F32(_) | Data::F64(_))
     }
 
+    /// The class index at an element.
+    pub fn index(&self, at: usize) -> i64 {
+        match self {
+            Data::I32(values) => i64::from(values[at]),
+            Data::U32(values) => i64::from(values[at]),
+            _ => unreachable!("inputs of indices hold i32 or u32: the plan checked"),
+        }
+    }
+
     pub fn is_unsigned(&self) -> bool {
         matches!(self, Data::U32(_))
     }

@@ -9,6 +9,14 @@ use crate::error::Result;
 use crate::expr::Fold;
 use crate::lower::Over;
 
+/// A label out of range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadLabel {
+    pub row: u64,
+    pub label: i64,
+    pub classes: u64,
+}
+
 /// The results of a pass besides its stores.
 #[derive(Clone, Debug, Default)]
 pub struct PassResult {
@@ -16,8 +24,8 @@ pub struct PassResult {
     pub sums: Vec<f64>,
     /// Of a pass by column: per sum in the order of [`PassCode::element_stores`], one value per column.
     pub columns: Vec<Vec<f64>>,
-    /// First row whose label is out of range, and the label.
-    pub bad_label: Option<(u64, i64)>,
+    /// That of the first row with one.
+    pub bad_label: Option<BadLabel>,
 }
 
 impl PassResult {
@@ -185,8 +193,8 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
     }
 
     /// Poisons rows by their own values and labels, then clears the poison of rows whose condition does not hold.
-    /// Returns the first row whose label is out of range, and the label.
-    fn poison_rows(&mut self, tile: Tile) -> Option<(u64, i64)> {
+    /// Returns the label out of range of the first row with one.
+    fn poison_rows(&mut self, tile: Tile) -> Option<BadLabel> {
         let (code, spot) = (self.code, tile.spot());
         code.looks.iter().for_each(|look| self.look(look, spot));
         let Worker { machine, poison, any_poison, .. } = self;
@@ -203,15 +211,20 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
                 *any = poison[..tile.rows].iter().any(|poison| *poison);
             }
         }
-        let mut first: Option<(usize, i64)> = None;
+        let mut first: Option<(usize, i64, Option<u32>)> = None;
         for label in &code.labels {
-            bad_labels(machine, label, tile, |lane, label| {
-                if first.is_none_or(|(row, _)| lane < row) {
-                    first = Some((lane, label));
+            bad_labels(machine, label, tile, |lane, value| {
+                if first.is_none_or(|(row, ..)| lane < row) {
+                    first = Some((lane, value, label.classes));
                 }
             });
         }
-        first.map(|(lane, label)| (tile.first + lane as u64, label))
+        let cols = self.machine.shared.cols() as u64;
+        first.map(|(lane, label, classes)| BadLabel {
+            row: tile.first + lane as u64,
+            label,
+            classes: classes.map_or(cols, u64::from),
+        })
     }
 
     fn add_sums(&mut self, tile: Tile, sums: &mut [f64]) {
@@ -415,11 +428,13 @@ fn seen_nan<T: HostFloat>(machine: &Machine<'_, '_, T>, look: &LookCode, spot: S
 
 /// Calls `f(lane, label)` for each row of a tile whose label counts and is out of range.
 fn bad_labels<T: HostFloat>(machine: &Machine<'_, '_, T>, code: &LabelCode, tile: Tile, mut f: impl FnMut(usize, i64)) {
-    let (spot, cols) = (tile.spot(), machine.shared.cols() as i64);
-    let (labels, counts) = (machine.ints(code.label, spot), code.row.map(|row| machine.bools(row, spot)));
+    let spot = tile.spot();
+    let classes = code.classes.map_or(machine.shared.cols() as i64, i64::from);
+    let labels = machine.ints(code.label, spot);
+    let conditions = code.conditions.map(|condition| condition.map(|src| machine.bools(src, spot)));
     for lane in 0..tile.rows {
         let label = labels.at(lane);
-        if !(0..cols).contains(&label) && counts.is_none_or(|counts| counts.at(lane)) {
+        if !(0..classes).contains(&label) && conditions.iter().flatten().all(|condition| condition.at(lane)) {
             f(lane, label);
         }
     }

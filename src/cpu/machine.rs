@@ -321,6 +321,10 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
                 let labels = self.ints(label, spot);
                 self.gather(input, labels, spot, &mut out[..count]);
             }
+            (Action::Gather(input, label), Register::Int(out)) => {
+                let labels = self.ints(label, spot);
+                self.gather_ints(input, labels, spot, &mut out[..count]);
+            }
             (Action::ColIndex, Register::Int(out)) if self.shared.over == Over::Columns => {
                 out[..count].iter_mut().zip(spot.row..).for_each(|(o, col)| *o = col as i64);
             }
@@ -328,6 +332,9 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
                 Some(_) => out[..count].iter_mut().zip(spot.col..).for_each(|(o, col)| *o = col as i64),
                 None => out[..count].fill(spot.col as i64),
             },
+            (Action::RowIndex, Register::Int(out)) => {
+                out[..count].iter_mut().zip(spot.row..).for_each(|(o, row)| *o = row as i64);
+            }
             (Action::Op(op, operands), out) => self.operate(op, operands, spot, out),
             (other, _) => unreachable!("the register of {other:?} is of the kind that it gives"),
         }
@@ -441,17 +448,35 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
     /// Each row's number at its label's column; a label out of range reads the last column.
     fn gather(&self, input: usize, labels: Value<'_, i64>, spot: Spot, out: &mut [T]) {
         let Source { data, strides, .. } = self.shared.inputs[input];
-        let (by_col, cols) = (strides[3] as usize, self.shared.cols());
         let read = |at: usize| match data {
             Data::F32(values) => T::of(f64::from(values[at])),
             Data::F64(values) => T::of(values[at]),
             _ => unreachable!("inputs of numbers hold f32 or f64: the plan checked"),
         };
+        self.gather_with(input, strides[3], labels, spot, |lane, at| out[lane] = read(at));
+    }
+
+    /// Each row's index at its label's column, likewise.
+    fn gather_ints(&self, input: usize, labels: Value<'_, i64>, spot: Spot, out: &mut [i64]) {
+        let Source { data, strides, .. } = self.shared.inputs[input];
+        self.gather_with(input, strides[3], labels, spot, |lane, at| out[lane] = data.index(at));
+    }
+
+    /// Calls `f(lane, element)` for each row, with the element at its label's column.
+    fn gather_with(
+        &self,
+        input: usize,
+        by_col: u64,
+        labels: Value<'_, i64>,
+        spot: Spot,
+        mut f: impl FnMut(usize, usize),
+    ) {
+        let (by_col, cols) = (by_col as usize, self.shared.cols());
         self.runs(input, Spot { col: 0, ..spot }, |lane, offset, stride, count| {
             for k in 0..count {
                 let col = usize::try_from(labels.at(lane + k)).unwrap_or(usize::MAX);
                 let at = offset + k * stride + col.min(cols - 1) * by_col;
-                out[lane + k] = read(at);
+                f(lane + k, at);
             }
         });
     }

@@ -34,15 +34,14 @@ pub use machine::HostFloat;
 pub use output::CpuOutput;
 
 use crate::error::{Error, Result};
+use crate::expr::Node;
 use crate::expr::op::Kind;
 use crate::loss::{Loss, check_once, check_read};
-use crate::lower::{OutputKind, Over, Program, RaggedInput, UPSTREAM, Wanted, lower};
-use crate::shape::{
-    Extents, Geometry, Layout, Operand, Ragged, RowAxis, RowGroups, Rows, Scope, no_hessian_of_broadcast,
-};
+use crate::lower::{OutputKind, Over, Program, RaggedInput, UPSTREAM, Wanted, lower, reported_label};
+use crate::shape::{Extents, Geometry, Layout, Operand, Ragged, RowGroups, Rows, Scope, no_hessian_of_broadcast};
 use code::{Dest, ElementDest, FinalCode, PassCode};
 use host::{Data, zeros};
-use interpret::run_pass;
+use interpret::{BadLabel, run_pass};
 use machine::{Machine, Shared, Source, for_runs};
 use std::marker::PhantomData;
 
@@ -179,10 +178,8 @@ impl<T: HostFloat> CpuPlan<T> {
             inputs_and_tensors.map(|(decl, tensor)| decl.operand(&tensor.layout)).collect();
         let (geometry, outputs) = place_outputs(&program, None, &operands)?;
         program.check_batch(&geometry)?;
-        let inner = match program.row_axis {
-            RowAxis::Class => geometry.domain.iter().skip(2).product(),
-            RowAxis::Last | RowAxis::None => 1,
-        };
+        let columns = program.row_axis.columns(geometry.domain.len());
+        let inner = columns.map_or(1, |columns| geometry.domain[columns.end..].iter().product());
         let passes = (0..program.passes.len()).map(|pass| compile::compile_pass(&program, pass)).collect();
         let last = compile::compile_final(&program);
         let inputs = tensors.iter().map(|t| (t.layout.clone(), t.data.is_unsigned())).collect();
@@ -190,7 +187,7 @@ impl<T: HostFloat> CpuPlan<T> {
         Ok(CpuPlan { loss, wanted, program, geometry, passes, last, inputs, outputs, inner, numbers })
     }
 
-    /// Sets the number of consecutive rows per group; the default is the rows per index of the first axis. Groups of
+    /// Sets the number of consecutive rows per group; the default is the rows per index of their first axis. Groups of
     /// unequal length are those of [`Wanted::groups`].
     ///
     /// Errors: [`Error::Param`] unless it divides the number of rows, and for groups of unequal length.
@@ -203,7 +200,7 @@ impl<T: HostFloat> CpuPlan<T> {
 
     /// An empty output for [`Self::run`], which allocates it on the first run.
     pub fn output(&self) -> CpuOutput<T> {
-        let mut out = CpuOutput::new(self.geometry.cols, self.program.found_inf);
+        let mut out = CpuOutput::new(self.program.found_inf);
         for (output, plan) in self.program.outputs.iter().zip(&self.outputs) {
             let name = match output.kind {
                 OutputKind::Grad(input) | OutputKind::HessianDiagonal(input) => self.program.inputs[input].name.clone(),
@@ -245,9 +242,16 @@ impl<T: HostFloat> CpuPlan<T> {
         out.bad_group = row_groups.as_ref().and_then(|groups| self.bad_group(groups));
         let row_groups = row_groups.as_ref();
         let is_empty = self.geometry.is_empty();
-        for code in self.passes.iter().filter(|_| !is_empty) {
+        for (node, columns) in self.program.nodes.iter().zip(&mut sums.columns).filter(|_| is_empty) {
+            if let Node::FoldOver(fold, Scope::Column, _) = node {
+                *columns = vec![fold.identity(); self.geometry.cols as usize];
+            }
+        }
+        // Of no rows, passes over columns alone have items.
+        for code in self.passes.iter().filter(|code| !is_empty || code.over == Over::Columns) {
             self.run_pass(code, (&sources, row_groups), &mut sums, out)?;
         }
+        out.bad_label = out.bad_label.map(|bad| self.of_element(bad, &sources));
         let shared = self.shared(Over::Rows, (&sources, row_groups), &sums);
         self.finish_totals(&shared, out);
         if is_empty {
@@ -261,6 +265,36 @@ impl<T: HostFloat> CpuPlan<T> {
             }
         }
         Ok(())
+    }
+
+    /// A label out of range as it stands in its input. Of labels of elements, the row's passes tell only that there is one.
+    fn of_element(&self, bad: BadLabel, sources: &[Source<'_>]) -> BadLabel {
+        let Geometry { axes, ref strides, .. } = self.geometry;
+        let of_elements = self
+            .program
+            .checked_labels(self.geometry.cols)
+            .into_iter()
+            .filter(|(input, _)| self.program.has_rows() && self.program.inputs[*input].scope == Scope::Element);
+        let wrong = |(input, classes): (usize, u64)| {
+            let (mut rest, mut first) = (bad.row, 0);
+            for axis in (0..3).rev() {
+                first += rest % axes[axis] * strides[input][axis];
+                rest /= axes[axis];
+            }
+            let at = |col: u64| sources[input].data.index((first + col * strides[input][3]) as usize);
+            let labels: Vec<i64> = (0..self.geometry.cols).map(at).collect();
+            let compared = self.program.compared_with(input);
+            let is_compared = |label: i64| {
+                compared.iter().any(|with| match *with {
+                    Node::Param(param) => self.program.params[param as usize].value == label as f64,
+                    ref index => *index == Node::Int(label),
+                })
+            };
+            let label = reported_label(&labels, classes, is_compared)?;
+            Some(BadLabel { row: bad.row, label, classes })
+        };
+        let stands_for_others = bad.label == i64::from(i32::MIN);
+        of_elements.filter(|_| stands_for_others).find_map(wrong).unwrap_or(bad)
     }
 
     /// Runs one pass into `out`, and its sums into `sums`.
@@ -307,7 +341,7 @@ impl<T: HostFloat> CpuPlan<T> {
             };
         }
         // The lowest row of any pass.
-        out.bad_label = out.bad_label.into_iter().chain(result.bad_label).min_by_key(|bad| bad.0);
+        out.bad_label = out.bad_label.into_iter().chain(result.bad_label).min_by_key(|bad| bad.row);
         Ok(())
     }
 
@@ -461,7 +495,7 @@ fn place_outputs(
     inputs: &[Operand<'_>],
 ) -> Result<(Geometry, Vec<OutputPlan>)> {
     let grouping = program.grouping(group_rows, |input| inputs.get(input).map(|input| input.layout))?;
-    let rows = Rows { axis: program.row_axis, grouping, loss: &program.name };
+    let rows = Rows { axis: program.row_axis, cols: program.cols, grouping, loss: &program.name };
     let extents = Extents::new(rows, inputs)?;
     let layouts: Vec<Layout> = inputs.iter().map(|input| Layout::contiguous(&input.layout.shape)).collect();
     let mut all = inputs.to_vec();

@@ -1,6 +1,7 @@
 //! Results of a run.
 
 use super::host::zeros;
+use super::interpret::BadLabel;
 use super::machine::HostFloat;
 use crate::error::{Error, Result, no_first_value};
 use crate::lower::OutputKind;
@@ -13,10 +14,9 @@ use crate::lower::OutputKind;
 #[derive(Clone, Debug)]
 pub struct CpuOutput<T> {
     items: Vec<Item<T>>,
-    cols: u64,
     /// Whether stored gradients are looked at.
     looks: bool,
-    pub(super) bad_label: Option<(u64, i64)>,
+    pub(super) bad_label: Option<BadLabel>,
     /// The error of the first offset or id of groups that is not allowed.
     pub(super) bad_group: Option<Error>,
 }
@@ -36,8 +36,8 @@ struct Item<T> {
 }
 
 impl<T: HostFloat> CpuOutput<T> {
-    pub(super) fn new(cols: u64, looks: bool) -> CpuOutput<T> {
-        CpuOutput { items: Vec::new(), cols, looks, bad_label: None, bad_group: None }
+    pub(super) fn new(looks: bool) -> CpuOutput<T> {
+        CpuOutput { items: Vec::new(), looks, bad_label: None, bad_group: None }
     }
 
     pub(super) fn push(&mut self, kind: OutputKind, name: String, shape: Vec<usize>, counts: [usize; 2]) {
@@ -91,8 +91,8 @@ impl<T: HostFloat> CpuOutput<T> {
         if let Some(error) = &self.bad_group {
             return Err(error.clone());
         }
-        if let Some((row, label)) = self.bad_label {
-            return Err(Error::LabelOutOfRange { row, label, classes: self.cols });
+        if let Some(BadLabel { row, label, classes }) = self.bad_label {
+            return Err(Error::LabelOutOfRange { row, label, classes });
         }
         let found = self.items.iter().find(|item| is(item));
         if found.is_some_and(|item| item.values.len() < item.counts[0]) {
@@ -167,7 +167,7 @@ impl<T: HostFloat> CpuOutput<T> {
 
     /// First row whose label is out of range, and the label.
     pub fn bad_label(&self) -> Option<(u64, i64)> {
-        self.bad_label
+        self.bad_label.map(|bad| (bad.row, bad.label))
     }
 
     /// The error of the first offset or id of groups of unequal length that is out of range, which is cleared. Afterwards
@@ -178,6 +178,6 @@ impl<T: HostFloat> CpuOutput<T> {
 
     /// Reads and clears the status. Afterwards the values can be read; rows with a bad label are NaN.
     pub fn take_bad_label(&mut self) -> Option<(u64, i64)> {
-        self.bad_label.take()
+        self.bad_label.take().map(|bad| (bad.row, bad.label))
     }
 }

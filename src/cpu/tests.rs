@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::loss::{Denominator, Unreduced};
-use crate::{Expr, Reduction, Upstream, losses};
+use crate::{Expr, Reduction, RowAxis, Upstream, losses};
 
 /// Cross entropy with an ignored label, in the words of the expression language.
 fn softmax_loss() -> Loss {

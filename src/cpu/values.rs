@@ -55,11 +55,13 @@ pub struct LookRoot {
     pub conditions: [Option<ValueId>; 2],
 }
 
-/// A label whose range is checked, in the rows where `row` holds.
+/// A label whose range is checked, in the rows (elements, without rows) where all conditions hold.
 #[derive(Clone, Copy)]
 pub struct LabelRoot {
     pub label: ValueId,
-    pub row: Option<ValueId>,
+    /// The number of classes; `None` for that of the columns.
+    pub classes: Option<u32>,
+    pub conditions: [Option<ValueId>; 2],
 }
 
 /// The consumers of one poison, its conditions, and its labels.
@@ -94,7 +96,7 @@ impl Roots {
             .looks
             .iter()
             .flat_map(|look| [Some(look.value), look.label].into_iter().chain(look.conditions).flatten());
-        let labels = self.labels().flat_map(|label| [Some(label.label), label.row]).flatten();
+        let labels = self.labels().flat_map(|label| [Some(label.label)].into_iter().chain(label.conditions)).flatten();
         looks.chain(labels).chain(self.poisons.iter().flat_map(|poison| [poison.row, poison.gate]).flatten()).collect()
     }
 }
@@ -132,6 +134,7 @@ impl<'p> Builder<'p> {
                 None => self.add(Action::Load(input as usize)),
             },
             Node::ColIndex => at.unwrap_or_else(|| self.add(Action::ColIndex)),
+            Node::RowIndex => self.add(Action::RowIndex),
             Node::Op(op, operands) => {
                 let operands = operands.map(|o| (o != NodeId::NONE).then(|| self.value(o, at)));
                 self.add(Action::Op(op, operands))
@@ -146,6 +149,7 @@ impl<'p> Builder<'p> {
                 None => self.add(Action::ColumnSum(id.index())),
             },
             Node::FoldOver(..) => self.add(Action::Total(id.index())),
+            Node::InRange(x, _) => self.value(x, at),
             Node::At(x, label) => {
                 let label = self.value(label, None);
                 self.value(x, Some(label))
@@ -183,6 +187,7 @@ impl<'p> Builder<'p> {
             }
             Action::Gather(input, _) => (Level::Row, self.program.inputs[input].kind, depth),
             Action::ColIndex => (of_columns, Kind::Int, 0),
+            Action::RowIndex => (Level::Row, Kind::Int, 0),
             Action::Op(op, _) => {
                 let level = operands().map(|v| v.level).max().expect("every operation has an operand");
                 let kinds: Vec<Kind> = operands().map(|v| v.kind).collect();
@@ -223,8 +228,13 @@ impl<'p> Builder<'p> {
     }
 
     pub fn label(&mut self, look: &Look, row: Option<NodeId>) -> LabelRoot {
-        let Node::At(_, label) = *self.program.node(look.node) else { unreachable!("labels are looked at in gathers") };
-        LabelRoot { label: self.value(label, None), row: row.or(look.row).map(|row| self.value(row, None)) }
+        let (label, classes) = match *self.program.node(look.node) {
+            Node::At(_, label) => (label, None),
+            Node::InRange(label, classes) => (label, classes),
+            ref other => unreachable!("labels are looked at in gathers and ranges, not in {other:?}"),
+        };
+        let conditions = [row.or(look.row), look.element].map(|id| id.map(|id| self.value(id, None)));
+        LabelRoot { label: self.value(label, None), classes, conditions }
     }
 
     pub fn poison(&mut self, poison: &Poison) -> PoisonRoot {

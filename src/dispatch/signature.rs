@@ -88,13 +88,17 @@ pub enum Compared {
     Param(usize),
 }
 
-/// A label input that indexes a row.
+/// A label input whose range is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelInput {
     /// Index of the input.
     pub input: usize,
     /// Strides along [`Labels::axes`]; 0 where it is broadcast.
     pub strides: [u64; 4],
+    /// Number of labels of a row (of an item), one per column; 1 for a label of the row.
+    pub per_row: u64,
+    /// The number of classes.
+    pub classes: u64,
     /// Class indices that it is compared with, such as `ignore_index`.
     pub compared: Vec<Compared>,
 }
@@ -138,4 +142,6 @@ pub struct Labels {
     pub classes: u64,
     /// The label inputs.
     pub inputs: Vec<LabelInput>,
+    /// Whether rows are indexed by their own number, too.
+    pub by_row: bool,
 }

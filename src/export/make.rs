@@ -65,6 +65,9 @@ impl Export {
         let &[rows, cols] = &problem.geometry.domain[..] else {
             return fault("shapes other than [rows, cols]");
         };
+        if problem.program.row_axis.columns(2).is_some_and(|columns| columns != (1..2)) {
+            return fault("rows along the first axis; shapes are [rows, cols]");
+        }
         let shape = [rows as u64, cols as u64];
         if shape.iter().any(|size| *size < 2) {
             return fault("for fewer than two rows or columns, whose kernels serve no other shape; name more");
@@ -207,6 +210,12 @@ impl Maker<'_> {
             Condition { formula: number(2).is_at_most(Formula::Cols), why: "one column would be addressed otherwise" },
             Condition { formula: elements().is_at_most(number(MOST_ELEMENTS)), why: "elements are counted in 32 bits" },
         ];
+        if let Some(count) = program.cols.exactly {
+            all.push(Condition { formula: Formula::Cols.equals(number(count)), why: "the loss states its columns" });
+        } else if program.cols.least > 2 {
+            let formula = number(program.cols.least).is_at_most(Formula::Cols);
+            all.push(Condition { formula, why: "the loss reads columns by a fixed index" });
+        }
         if self.group_rows != 1 {
             let formula = Formula::Rows.remainder(number(self.group_rows)).equals(number(0));
             all.push(Condition { formula, why: "groups are whole" });

@@ -272,7 +272,8 @@ impl<'g> Visit<'_, 'g> {
                 }
             }
             Node::Const(_) | Node::Int(_) | Node::Bool(_) | Node::Param(_) | Node::Input(_) => {}
-            Node::ColIndex | Node::Count(_) | Node::GroupRows | Node::Detach(_) => {}
+            Node::ColIndex | Node::RowIndex | Node::Count(_) | Node::GroupRows => {}
+            Node::Detach(_) | Node::InRange(..) => {}
         }
     }
 

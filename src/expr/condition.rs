@@ -12,12 +12,12 @@ pub(crate) fn not(graph: &Graph, condition: NodeId) -> NodeId {
     }
 }
 
-/// Whether a condition may have no truth value: it reads a number, which may be NaN, or a gather, whose label may be
-/// out of range.
+/// Whether a condition may have no truth value: it reads a number, which may be NaN, or a label that may be out of
+/// range.
 pub(crate) fn may_be_nan(graph: &Graph, condition: NodeId) -> bool {
     graph.reachable(&[condition]).into_iter().any(|id| match graph.node(id) {
         Node::Input(_) => graph.kind(id) == Kind::Float,
-        Node::At(..) => true,
+        Node::At(..) | Node::InRange(..) => true,
         _ => false,
     })
 }

@@ -36,8 +36,8 @@ impl Inner {
             Node::Int(index) => index..=index,
             Node::Input(index) if self.unsigned.contains(&self.inputs[index as usize].name) => 0..=i64::from(u32::MAX),
             Node::Input(_) => i64::from(i32::MIN)..=i64::from(i32::MAX),
-            Node::ColIndex | Node::Reduce(Reduce::ArgMax, _) => 0..=i64::from(i32::MAX),
-            Node::Detach(x) => self.indices(x),
+            Node::ColIndex | Node::RowIndex | Node::Reduce(Reduce::ArgMax, _) => 0..=i64::from(i32::MAX),
+            Node::Detach(x) | Node::InRange(x, _) => self.indices(x),
             // The label itself, once it is known to be a class.
             Node::At(..) => 0..=i64::from(i32::MAX),
             Node::Op(Op::Select, [_, a, b]) => {
@@ -48,30 +48,52 @@ impl Inner {
         }
     }
 
+    /// The operands of a comparison of two indices.
+    fn compared_indices(&self, node: &Node) -> Option<(Op, NodeId, NodeId)> {
+        let Node::Op(op @ (Op::Eq | Op::Lt | Op::Le), [a, b, _]) = *node else { return None };
+        [a, b].iter().all(|id| self.kinds[id.index()] == Kind::Int).then_some((op, a, b))
+    }
+
     /// The mistake of comparing a signed label with an unsigned one: the same bits are different indices.
     fn mixed_labels(&self, node: &Node) -> Option<String> {
-        let Node::Op(Op::Eq, [a, b, _]) = *node else { return None };
-        if self.kinds[a.index()] != Kind::Int || self.kinds[b.index()] != Kind::Int {
-            return None;
-        }
+        let (op, a, b) = self.compared_indices(node)?;
         // An option's index is checked against the type of the label that it is compared with.
         if [a, b].iter().any(|id| matches!(self.nodes[id.index()], Node::Param(_))) {
-            return None;
+            return (op != Op::Eq)
+                .then(|| "compares an index that is an option by its order; it may be equal, only".into());
         }
         let (a, b) = (self.indices(a), self.indices(b));
         let mixed = a.start().min(b.start()) < &0 && a.end().max(b.end()) > &i64::from(i32::MAX);
         mixed.then(|| "compares a signed label with an unsigned one; make them one type".to_owned())
     }
 
-    /// Whether a node compares two indices that can never be equal. Kernels compare bits, in which −1 equals the
-    /// largest u32; once such comparisons are gone, different indices have different bits.
-    fn never_equal(&self, node: &Node) -> bool {
-        let Node::Op(Op::Eq, [a, b, _]) = *node else { return false };
-        if self.kinds[a.index()] != Kind::Int || self.kinds[b.index()] != Kind::Int {
-            return false;
-        }
+    /// The truth of a comparison of two indices that is the same for all that they may be. Kernels compare bits, in which
+    /// −1 equals the largest u32; once such comparisons are gone, different indices have different bits.
+    fn known_comparison(&self, node: &Node) -> Option<bool> {
+        let (op, a, b) = self.compared_indices(node)?;
         let (a, b) = (self.indices(a), self.indices(b));
-        a.end() < b.start() || b.end() < a.start()
+        match op {
+            Op::Lt if a.end() < b.start() => Some(true),
+            Op::Lt if a.start() >= b.end() => Some(false),
+            Op::Le if a.end() <= b.start() => Some(true),
+            Op::Le if a.start() > b.end() => Some(false),
+            Op::Eq if a.end() < b.start() || b.end() < a.start() => Some(false),
+            _ => None,
+        }
+    }
+}
+
+impl Inner {
+    /// A comparison of indices whose truth is known, as a node of its scope: an order of the inner operand with itself. One
+    /// of equality is a literal.
+    fn settled(&self, node: &Node, truth: bool) -> Node {
+        let Some((Op::Lt | Op::Le, a, b)) = self.compared_indices(node) else { return Node::Bool(truth) };
+        let scope = |id: NodeId| self.scopes[id.index()];
+        let inner = if scope(a) >= scope(b) { a } else { b };
+        if scope(inner) != scope(a).join(scope(b)) || scope(inner) == Scope::Param {
+            return Node::Bool(truth);
+        }
+        Node::Op(if truth { Op::Le } else { Op::Lt }, [inner, inner, NodeId::NONE])
     }
 }
 
@@ -193,7 +215,8 @@ impl Graph {
             }
             None => {
                 let (name, shape_rule) = (name.to_owned(), ShapeRule::Broadcast);
-                inner.inputs.push(InputDecl { name, scope, kind, shape_rule });
+                let unsigned = inner.unsigned.contains(&name);
+                inner.inputs.push(InputDecl { name, scope, kind, shape_rule, unsigned, classes: None });
                 inner.inputs.len() - 1
             }
         };
@@ -223,7 +246,7 @@ impl Graph {
     /// Adds a node, or finds it. Scope and kind of every node are inferred and checked here.
     pub(super) fn insert(&self, node: Node) -> NodeId {
         let mut inner = self.inner.borrow_mut();
-        let node = if inner.never_equal(&node) { Node::Bool(false) } else { node };
+        let node = inner.known_comparison(&node).map_or(node, |truth| inner.settled(&node, truth));
         if let Some(&id) = inner.known.get(&node) {
             return id;
         }

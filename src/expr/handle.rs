@@ -61,6 +61,24 @@ impl Graph {
         self.add(Node::ColIndex)
     }
 
+    /// The number of the row, an index: rows are counted in the order of their axes, over the whole batch.
+    ///
+    /// ```
+    /// use wgloss::{HostTensor, Loss, RowAxis, Scope, cpu};
+    /// // Scores of each query with every key, of which that of the same number is its own.
+    /// let loss = Loss::define("own_key").input("scores", Scope::Element).row_axis(RowAxis::Last).expr(|b| {
+    ///     let scores = b.input("scores");
+    ///     let own = b.graph().col_index().equals(b.graph().row_index());
+    ///     scores.logsumexp() - own.select(scores, 0.0).sum()
+    /// });
+    /// let scores = HostTensor::f32(&[9.0, 0.0, 0.0, 9.0], &[2, 2]);
+    /// assert!(cpu::forward_backward(&loss, &[("scores", scores)], &[])?.loss()? < 1e-3);
+    /// # Ok::<(), wgloss::Error>(())
+    /// ```
+    pub fn row_index(&self) -> Expr<'_> {
+        self.add(Node::RowIndex)
+    }
+
     pub(crate) fn expr(&self, id: NodeId) -> Expr<'_> {
         Expr { graph: self, id }
     }
@@ -196,9 +214,9 @@ impl<'g> Expr<'g> {
         /// x · y, and 0 where x = 0, however large y is: a share of 0 leaves out what is infinite. NaN gives NaN. Its
         /// derivatives multiply the adjoint likewise, the adjoint first: where that is 0, they are.
         times Times;
-        /// x < y.
+        /// x < y, of numbers or of indices.
         lt Lt;
-        /// x ≤ y.
+        /// x ≤ y, of numbers or of indices.
         le Le;
         /// x = y.
         equals Eq;
@@ -329,9 +347,46 @@ impl<'g> Expr<'g> {
         (self - self.max().detach()) - self.logsumexp_shifted()
     }
 
-    /// The element of the row at a class index. An index outside the row poisons the row with NaN.
+    /// The element of the row at a class index. An index outside the row poisons the row with NaN; one that is fixed
+    /// ([`Graph::index`]) is a mistake of the plan instead, as of [`Expr::column`].
     pub fn at(self, label: Expr<'g>) -> Expr<'g> {
         self.graph.add(Node::At(self.id, label.into_expr(self.graph).id))
+    }
+
+    /// The element of the row at a fixed column, from 0: a corner of a box, a coordinate.
+    ///
+    /// It is known when the plan is made, so that nothing is checked on the GPU: fewer columns are an
+    /// [`Error::Shape`](crate::Error::Shape) of the plan. See [`cols`](crate::loss::DefinitionBuilder::cols) for an example.
+    pub fn column(self, column: usize) -> Expr<'g> {
+        self.at(self.graph.index(i64::try_from(column).unwrap_or(i64::MAX)))
+    }
+
+    /// The class index itself, checked: it must be one of `0..classes`. Another is reported as
+    /// [`Error::LabelOutOfRange`](crate::Error::LabelOutOfRange), and poisons its value with NaN where it is read: of a
+    /// loss with rows the row, as every label does; of one without the element.
+    ///
+    /// ```
+    /// use wgloss::{Error, HostTensor, Loss, Reduction, Scope, cpu};
+    /// // Hinge of integer labels 0 and 1 per pixel.
+    /// let loss = Loss::define("pixel_hinge").input("input", Scope::Element).labels("target", Scope::Element).expr(|b| {
+    ///     let (x, y) = (b.input("input"), b.input("target").in_range(2));
+    ///     (1.0 - y.equals(b.graph().index(1)).select(x, -x)).relu()
+    /// });
+    /// let inputs = |labels: &'static [i32]| {
+    ///     [("input", HostTensor::f32(&[2.0, 0.5], &[1, 2])), ("target", HostTensor::i32(labels, &[1, 2]))]
+    /// };
+    /// assert_eq!(cpu::forward_backward(&loss, &inputs(&[1, 0]), &[])?.loss()?, 0.75);
+    /// let error = cpu::forward_backward(&loss, &inputs(&[1, 2]), &[])?.loss().unwrap_err();
+    /// assert_eq!(error, Error::LabelOutOfRange { row: 1, label: 2, classes: 2 });
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn in_range(self, classes: u32) -> Expr<'g> {
+        self.graph.add(Node::InRange(self.id, Some(classes)))
+    }
+
+    /// As [`Expr::in_range`], of the columns of the row: indices of its classes, several per row.
+    pub fn in_columns(self) -> Expr<'g> {
+        self.graph.add(Node::InRange(self.id, None))
     }
 
     /// Σ over the rows of a group (of a row or element value), over all rows for each column (of an element value), or

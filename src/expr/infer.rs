@@ -25,6 +25,7 @@ pub(super) fn infer(
             (decl.scope, decl.kind, None)
         }
         Node::ColIndex => (Scope::Column, Kind::Int, None),
+        Node::RowIndex => (Scope::Row, Kind::Int, None),
         Node::Op(op, _) => {
             let kinds: Vec<Kind> = node.operands().map(&kind).collect();
             match op.kind(&kinds) {
@@ -38,6 +39,12 @@ pub(super) fn infer(
         }
         Node::FoldOver(_, to, x) => (to, Kind::Float, known.fault_of_sum(to, x)),
         Node::At(x, label) => (Scope::Row, kind(x), known.fault_of_at(x, label)),
+        Node::InRange(x, _) => {
+            let is_index = kind(x) == Kind::Int && matches!(scope(x), Scope::Row | Scope::Element);
+            let found = (scope(x), kind(x));
+            let fault = (!is_index).then(|| format!("a class index per row or element has a range, found {found:?}"));
+            (scope(x), Kind::Int, fault)
+        }
         Node::Softmax(x) | Node::SoftmaxMinusOne(x) => (Scope::Element, Kind::Float, known.no_number(x, "softmax")),
         Node::Detach(x) => (scope(x), kind(x), None),
         Node::StraightThrough(value, gradient) => {
@@ -119,7 +126,6 @@ impl Known<'_> {
             return Some(format!("`at` takes an element of a row, found a value of scope {found:?}"));
         }
         // The column's own index at the label is the label.
-        let is_index = (found, self.kind(x)) == (Scope::Column, Kind::Int);
-        if is_index { None } else { self.no_number(x, "`at`") }
+        if self.kind(x) == Kind::Int { None } else { self.no_number(x, "`at`") }
     }
 }

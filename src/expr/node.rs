@@ -101,6 +101,8 @@ pub enum Node {
     Input(u32),
     /// The element's column.
     ColIndex,
+    /// The number of the row.
+    RowIndex,
     /// A size, as a number.
     Count(Extent),
     /// Number of rows of the group, of groups of unequal length: it is known where their input is.
@@ -114,6 +116,8 @@ pub enum Node {
     FoldOver(Fold, Scope, NodeId),
     /// The element of the row at a class index.
     At(NodeId, NodeId),
+    /// The class index itself, which must be one of this number of classes; of the columns, if that is `None`.
+    InRange(NodeId, Option<u32>),
     /// exp(xⱼ − logsumexp x)
     Softmax(NodeId),
     /// softmax − 1, which keeps its digits in a confident row.
@@ -134,10 +138,10 @@ impl Node {
         let none = NodeId::NONE;
         let all = match *self {
             Node::Const(_) | Node::Int(_) | Node::Bool(_) | Node::Param(_) | Node::Input(_) => [none; 3],
-            Node::ColIndex | Node::Count(_) | Node::GroupRows => [none; 3],
+            Node::ColIndex | Node::RowIndex | Node::Count(_) | Node::GroupRows => [none; 3],
             Node::Op(_, operands) => operands,
             Node::Reduce(_, x) | Node::FoldOver(_, _, x) | Node::Softmax(x) => [x, none, none],
-            Node::SoftmaxMinusOne(x) | Node::Detach(x) => [x, none, none],
+            Node::SoftmaxMinusOne(x) | Node::Detach(x) | Node::InRange(x, _) => [x, none, none],
             Node::At(a, b) | Node::StraightThrough(a, b) | Node::Masked(a, b) => [a, b, none],
             Node::WithGradient(a, b, c) => [a, b, c],
         };
@@ -152,6 +156,7 @@ impl Node {
             Node::Reduce(r, x) => Node::Reduce(r, opt(x)),
             Node::FoldOver(fold, s, x) => Node::FoldOver(fold, s, opt(x)),
             Node::At(x, label) => Node::At(opt(x), opt(label)),
+            Node::InRange(x, classes) => Node::InRange(opt(x), classes),
             Node::Softmax(x) => Node::Softmax(opt(x)),
             Node::SoftmaxMinusOne(x) => Node::SoftmaxMinusOne(opt(x)),
             Node::Detach(x) => Node::Detach(opt(x)),
@@ -174,6 +179,10 @@ pub struct InputDecl {
     pub kind: Kind,
     /// The shapes that it may have; any that broadcasts until a loss says otherwise.
     pub shape_rule: ShapeRule,
+    /// Whether it holds class indices of an unsigned type.
+    pub unsigned: bool,
+    /// The number of classes that its indices are checked against, where the loss states it.
+    pub classes: Option<u32>,
 }
 
 impl InputDecl {

@@ -168,8 +168,8 @@ impl Op {
             (Op::Not, _) | (Op::And | Op::Or, _) => Err("takes truth values"),
             (Op::ToFloat, [Int | Bool]) => Ok(Float),
             (Op::ToFloat, _) => Err("takes an index or a truth value"),
-            (Op::Lt | Op::Le, [Float, Float]) | (Op::Eq, [Float, Float] | [Int, Int]) => Ok(Bool),
-            (Op::Lt | Op::Le | Op::Eq, _) => Err("compares two numbers or (equality) two indices"),
+            (Op::Lt | Op::Le | Op::Eq, [Float, Float] | [Int, Int]) => Ok(Bool),
+            (Op::Lt | Op::Le | Op::Eq, _) => Err("compares two numbers or two indices"),
             (Op::Select, [Bool, a, b]) if a == b => Ok(*a),
             (Op::Select, _) => Err("takes a truth value and two values of one kind"),
             (_, all) if all.iter().all(|k| *k == Float) => Ok(Float),
@@ -282,7 +282,8 @@ mod tests {
         assert_eq!(Op::Add.kind(&[Float, Float]), Ok(Float));
         assert!(Op::Add.kind(&[Float, Int]).is_err());
         assert_eq!(Op::Eq.kind(&[Int, Int]), Ok(Bool));
-        assert!(Op::Lt.kind(&[Int, Int]).is_err());
+        assert_eq!(Op::Lt.kind(&[Int, Int]), Ok(Bool));
+        assert!(Op::Lt.kind(&[Int, Float]).is_err());
         assert_eq!(Op::Select.kind(&[Bool, Int, Int]), Ok(Int));
         assert!(Op::Select.kind(&[Float, Int, Int]).is_err());
     }

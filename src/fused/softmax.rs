@@ -12,7 +12,7 @@ use crate::plan::operator::{Conditions, Operator, Placed, Prepared, Tensors, Tun
 use crate::plan::spec::PlanSpec;
 use crate::plan::uniform::UniformType;
 use crate::schedule::{PassSchedule, Pinned};
-use crate::shape::{DType, Extents, Geometry, Grouping, Layout, Operand, RowAxis, Rows, Scope, ShapeRule};
+use crate::shape::{ColumnCount, DType, Extents, Geometry, Grouping, Layout, Operand, RowAxis, Rows, Scope, ShapeRule};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -102,6 +102,8 @@ impl Operator for Softmax {
             scope: Scope::Element,
         };
         let input = InputDecl {
+            unsigned: false,
+            classes: None,
             name: "input".to_owned(),
             scope: Scope::Element,
             kind: Kind::Float,
@@ -143,7 +145,12 @@ impl PreparedSoftmax {
     fn dispatch(&self, tensors: &Tensors, pooled: bool) -> Result<(Geometry, Dispatch)> {
         let input = tensors.inputs[0].as_ref().expect("the input is bound");
         let output = &tensors.outputs[0];
-        let rows = Rows { axis: RowAxis::Last, grouping: Grouping::Equal(None), loss: "softmax" };
+        let rows = Rows {
+            axis: RowAxis::Last,
+            cols: ColumnCount::default(),
+            grouping: Grouping::Equal(None),
+            loss: "softmax",
+        };
         let geometry = Geometry::new(rows, &[operand("input", input), operand("softmax", output)])?;
         for (name, placed) in [("input", input), ("softmax", output)] {
             let needed = placed.layout.extent().saturating_mul(4).saturating_add(16);

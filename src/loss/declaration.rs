@@ -62,11 +62,19 @@ pub enum Value {
     Flag(bool),
     /// The value of `class_axis`, which every loss over classes has.
     ClassAxis(ClassAxis),
+    /// The value of `row_axis`, which every loss with rows has.
+    RowAxis(RowAxis),
 }
 
 impl From<ClassAxis> for Value {
     fn from(axis: ClassAxis) -> Value {
         Value::ClassAxis(axis)
+    }
+}
+
+impl From<RowAxis> for Value {
+    fn from(axis: RowAxis) -> Value {
+        Value::RowAxis(axis)
     }
 }
 
@@ -177,7 +185,7 @@ impl From<i32> for ParamValue {
     }
 }
 
-/// The axis of the scores that holds the classes: `[N, C, d1, …]` or `[N, d1, …, C]`. Labels have the other axes.
+/// The axis of the scores that holds the classes: `[N, C, d1, …]`, `[N, d1, …, C]`, or any. Labels have the other axes.
 ///
 /// ```
 /// use wgloss::{ClassAxis, HostTensor, cpu, losses};
@@ -198,6 +206,8 @@ pub enum ClassAxis {
     One,
     /// The last axis, as in JAX, Keras and language models.
     Last,
+    /// The axis of this index, from 0: Keras's `axis`.
+    At(usize),
 }
 
 impl ClassAxis {
@@ -206,12 +216,14 @@ impl ClassAxis {
         match self {
             ClassAxis::One => RowAxis::Class,
             ClassAxis::Last => RowAxis::Last,
+            ClassAxis::At(axis) => RowAxis::At(axis),
         }
     }
 }
 
-/// Names of options that a definition does not declare: every loss has the one, every loss over classes the other.
-pub(super) const SHAPE_OPTIONS: [&str; 2] = ["broadcast", "class_axis"];
+/// Names of options that a definition does not declare: every loss has the first, every loss with rows the second too,
+/// every loss over classes all.
+pub(super) const SHAPE_OPTIONS: [&str; 3] = ["broadcast", "row_axis", "class_axis"];
 
 /// An option of a loss.
 #[derive(Clone, Debug, PartialEq)]
@@ -314,7 +326,9 @@ pub(crate) fn check_option(loss: &str, decl: &OptionDecl, value: &Value) -> Resu
             wrong(format!("{other:?}"), "a number, or the name of a scalar".to_owned())
         }
         (Value::Index(_), other) => wrong(format!("{other:?}"), "a class index, or none".to_owned()),
-        (Value::ClassAxis(_), _) => wrong(format!("{value:?}"), "no option of a definition".to_owned()),
+        (Value::ClassAxis(_) | Value::RowAxis(_), _) => {
+            wrong(format!("{value:?}"), "no option of a definition".to_owned())
+        }
         (_, other) => wrong(format!("{other:?}"), "true or false".to_owned()),
     }
 }

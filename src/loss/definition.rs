@@ -14,6 +14,8 @@ pub(super) type ExtraFn = dyn for<'g> Fn(&Build<'g>) -> Expr<'g> + Send + Sync;
 pub struct Definition {
     pub(super) name: String,
     pub(super) row_axis: RowAxis,
+    /// The number of columns that it takes; `None` for any.
+    pub(super) cols: Option<u64>,
     pub(super) inputs: Vec<InputSpec>,
     pub(super) options: Vec<OptionDecl>,
     pub(super) extras: Vec<(String, Box<ExtraFn>)>,
@@ -31,12 +33,27 @@ impl Definition {
             if inputs[..index].iter().any(|i| i.name == input.name) {
                 return fault(format!("declares the input `{}` twice", input.name));
             }
+            if input.kind == Kind::Int && !matches!(input.scope, Scope::Row | Scope::Element) {
+                return fault(format!(
+                    "declares the labels `{}` with scope {:?}: rows and elements have labels",
+                    input.name, input.scope
+                ));
+            }
             if input.scope == Scope::Param {
                 return fault(format!(
                     "declares the input `{}` with scope Param: a parameter is an option",
                     input.name
                 ));
             }
+        }
+        match self.cols {
+            Some(0) => return fault("states 0 columns; a row has at least one".to_owned()),
+            Some(_) if self.row_axis == RowAxis::None => {
+                return fault(
+                    "states a number of columns without rows: say which axis makes them with `row_axis`".into(),
+                );
+            }
+            _ => {}
         }
         if let Some(input) = &self.undeclared {
             return fault(format!("gives a shape rule to the input `{input}`, which it does not declare before"));
@@ -58,6 +75,7 @@ impl Definition {
 pub struct DefinitionBuilder {
     name: String,
     row_axis: RowAxis,
+    cols: Option<u64>,
     inputs: Vec<InputSpec>,
     options: Vec<OptionDecl>,
     extras: Vec<(String, Box<ExtraFn>)>,
@@ -70,6 +88,7 @@ impl DefinitionBuilder {
         DefinitionBuilder {
             name: name.to_owned(),
             row_axis: RowAxis::None,
+            cols: None,
             inputs: Vec::new(),
             options: Vec::new(),
             extras: Vec::new(),
@@ -99,6 +118,12 @@ impl DefinitionBuilder {
         self.with_input(InputSpec::required(name, Scope::Row, Kind::Int))
     }
 
+    /// Class indices, one per value of that scope: of each element, say. [`Expr::in_range`] checks them; they compare with
+    /// others and with columns. A label of a row that gathers is checked by that ([`DefinitionBuilder::label`]).
+    pub fn labels(self, name: &str, scope: Scope) -> Self {
+        self.with_input(InputSpec::required(name, scope, Kind::Int))
+    }
+
     /// The shapes that a declared input may have beside the others: see [`ShapeRule`]. A name that is not declared comes
     /// back as an error when the loss is planned.
     pub fn shape_rule(mut self, input: &str, rule: ShapeRule) -> Self {
@@ -109,9 +134,42 @@ impl DefinitionBuilder {
         self
     }
 
-    /// Which axis makes a row. Needed for row reductions.
+    /// Which axes make a row, unless [`Loss::row_axis`](super::Loss::row_axis) sets others. Needed for row reductions.
     pub fn row_axis(mut self, row_axis: RowAxis) -> Self {
         self.row_axis = row_axis;
+        self
+    }
+
+    /// The number of columns of every row, of a formula that tells them apart ([`Expr::column`]): the four numbers of a
+    /// box. Tensors with other rows are an [`Error::Shape`] of the plan, or of the call on the CPU.
+    ///
+    /// ```
+    /// use wgloss::{Error, Expr, HostTensor, Loss, RowAxis, Scope, cpu};
+    /// fn area(x: Expr<'_>) -> Expr<'_> {
+    ///     (x.column(2) - x.column(0)) * (x.column(3) - x.column(1))
+    /// }
+    /// // 1 − IoU of boxes (left, top, right, bottom).
+    /// let iou = Loss::define("iou").input("a", Scope::Element).input("b", Scope::Element);
+    /// let iou = iou.row_axis(RowAxis::Last).cols(4).expr(|boxes| {
+    ///     let (a, b) = (boxes.input("a"), boxes.input("b"));
+    ///     let side = |low: usize| {
+    ///         let (from, to) = (a.column(low).maximum(b.column(low)), a.column(low + 2).minimum(b.column(low + 2)));
+    ///         (to - from).relu()
+    ///     };
+    ///     let both = side(0) * side(1);
+    ///     1.0 - both / (area(a) + area(b) - both)
+    /// });
+    /// let (a, b) = (HostTensor::f32(&[0.0, 0.0, 2.0, 1.0], &[1, 4]), HostTensor::f32(&[1.0, 0.0, 3.0, 1.0], &[1, 4]));
+    /// let out = cpu::forward_backward(&iou, &[("a", a), ("b", b)], &["a"])?;
+    /// assert!((out.loss()? - 2.0 / 3.0).abs() < 1e-12);
+    /// let (a, b) = (HostTensor::f32(&[0.0; 5], &[1, 5]), HostTensor::f32(&[1.0; 5], &[1, 5]));
+    /// assert!(matches!(cpu::forward_backward(&iou, &[("a", a), ("b", b)], &[]), Err(Error::Shape { .. })));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// [`Error::Shape`]: crate::Error::Shape
+    pub fn cols(mut self, count: usize) -> Self {
+        self.cols = Some(count as u64);
         self
     }
 
@@ -173,7 +231,7 @@ impl DefinitionBuilder {
 
     /// The definition with this expression.
     pub(super) fn finish(self, build: Box<BuildFn>) -> Definition {
-        let DefinitionBuilder { name, row_axis, inputs, options, extras, undeclared } = self;
-        Definition { name, row_axis, inputs, options, extras, undeclared, build }
+        let DefinitionBuilder { name, row_axis, cols, inputs, options, extras, undeclared } = self;
+        Definition { name, row_axis, cols, inputs, options, extras, undeclared, build }
     }
 }

@@ -70,7 +70,8 @@ struct Term {
     names: Names,
     values: BTreeMap<String, Value>,
     reduction: Reduction,
-    class_axis: ClassAxis,
+    /// The axes that make a row: those of the definition, until others are set.
+    row_axis: RowAxis,
     /// Whether predictions and targets broadcast.
     broadcast: bool,
 }
@@ -136,11 +137,11 @@ impl DefinitionBuilder {
         let term = Term {
             weight: 1.0,
             scales: Vec::new(),
+            row_axis: definition.row_axis,
             definition: Arc::new(definition),
             names: Names::default(),
             values,
             reduction: Reduction::Mean,
-            class_axis: ClassAxis::One,
             broadcast: false,
         };
         Loss { terms: vec![term], fault }

@@ -1,4 +1,4 @@
-//! The shapes that a loss takes: the axis of its classes, and whether predictions and targets broadcast.
+//! The shapes that a loss takes: the axes of its rows, and whether predictions and targets broadcast.
 
 use super::declaration::{ClassAxis, InputSpec, SHAPE_OPTIONS, Value};
 use super::{Loss, Term};
@@ -6,13 +6,6 @@ use crate::error::{Error, Result};
 use crate::shape::RowAxis;
 
 impl Term {
-    fn row_axis(&self) -> RowAxis {
-        match self.definition.row_axis {
-            RowAxis::Class => self.class_axis.row_axis(),
-            other => other,
-        }
-    }
-
     /// The inputs of its definition, by the names declared there, with the shapes that they may have here.
     pub(super) fn shaped_inputs(&self) -> impl Iterator<Item = InputSpec> + '_ {
         self.definition.inputs.iter().cloned().map(|mut input| {
@@ -26,9 +19,14 @@ impl Term {
     /// Sets an option that is no part of the definition; false if the term has none of that name.
     pub(super) fn set_shape_option(&mut self, name: &str, value: &Value) -> Result<bool> {
         let has_classes = self.definition.row_axis == RowAxis::Class;
+        let has_rows = self.definition.row_axis != RowAxis::None;
         let allowed = match (name, value) {
             ("class_axis", Value::ClassAxis(axis)) if has_classes => {
-                self.class_axis = *axis;
+                self.row_axis = axis.row_axis();
+                return Ok(true);
+            }
+            ("row_axis", Value::RowAxis(axis)) if has_rows && *axis != RowAxis::None => {
+                self.row_axis = *axis;
                 return Ok(true);
             }
             ("broadcast", Value::Flag(yes)) => {
@@ -36,7 +34,8 @@ impl Term {
                 return Ok(true);
             }
             ("broadcast", _) => "true or false",
-            ("class_axis", _) if has_classes => "ClassAxis::One or ClassAxis::Last",
+            ("class_axis", _) if has_classes => "ClassAxis::One, ClassAxis::Last or ClassAxis::At(axis)",
+            ("row_axis", _) if has_rows => "RowAxis::Last, RowAxis::Class, RowAxis::At(axis) or RowAxis::From(axis)",
             _ => return Ok(false),
         };
         let (loss, param, found) = (self.definition.name.clone(), name.to_owned(), format!("{value:?}"));
@@ -45,12 +44,16 @@ impl Term {
 
     /// Names of the options that [`Term::set_shape_option`] sets.
     pub(super) fn shape_options(&self) -> &'static [&'static str] {
-        if self.definition.row_axis == RowAxis::Class { &SHAPE_OPTIONS } else { &SHAPE_OPTIONS[..1] }
+        match self.definition.row_axis {
+            RowAxis::None => &SHAPE_OPTIONS[..1],
+            RowAxis::Class => &SHAPE_OPTIONS,
+            _ => &SHAPE_OPTIONS[..2],
+        }
     }
 }
 
 impl Loss {
-    /// Sets the axis of the classes, in every term over classes (of [`RowAxis::Class`]): by default axis 1, as in PyTorch.
+    /// Sets the axis of the classes, in every term over classes (defined with [`RowAxis::Class`]): by default axis 1, as in PyTorch.
     /// By name: `.option("class_axis", ClassAxis::Last)`.
     ///
     /// Where both readings fit, as `[B, T, T]` with labels `[B, T]`, this alone decides. A loss without such a term
@@ -59,12 +62,32 @@ impl Loss {
     /// ```
     /// use wgloss::{ClassAxis, losses};
     /// let loss = losses::by_name("nll").expect("in the catalogue").class_axis(ClassAxis::Last);
-    /// assert_eq!(loss.row_axis(), wgloss::RowAxis::Last);
+    /// assert_eq!(loss.rows_along(), wgloss::RowAxis::Last);
     /// assert!(losses::mse().class_axis(ClassAxis::Last).check().is_err());
     /// ```
     #[must_use]
     pub fn class_axis(self, axis: ClassAxis) -> Loss {
         self.option("class_axis", axis)
+    }
+
+    /// Sets the axes that make a row, in every term that has rows: by default those that its definition says. By name:
+    /// `.option("row_axis", RowAxis::From(1))`. Values per row (labels, weights) have the other axes.
+    ///
+    /// A loss without rows gives an [`Error::Name`] when it is planned; a tensor that has not these axes an
+    /// [`Error::Shape`].
+    ///
+    /// ```
+    /// use wgloss::{HostTensor, RowAxis, cpu, losses};
+    /// // Keras's hinge averages along the last axis; here along the first.
+    /// let loss = losses::by_name("hinge").expect("in the catalogue").row_axis(RowAxis::At(0));
+    /// let (y, p) = (HostTensor::f32(&[1.0, 0.0], &[2, 1]), HostTensor::f32(&[2.0, -2.0], &[2, 1]));
+    /// assert_eq!(cpu::forward_backward(&loss, &[("y_true", y), ("y_pred", p)], &[])?.loss()?, 0.0);
+    /// assert!(losses::mse().row_axis(RowAxis::Last).check().is_err());
+    /// # Ok::<(), wgloss::Error>(())
+    /// ```
+    #[must_use]
+    pub fn row_axis(self, axis: RowAxis) -> Loss {
+        self.option("row_axis", axis)
     }
 
     /// Whether predictions and targets (labels too) of different shape broadcast; by default their shapes must be the
@@ -85,21 +108,37 @@ impl Loss {
         self.option("broadcast", yes)
     }
 
-    /// The axis that makes a row.
-    pub fn row_axis(&self) -> RowAxis {
-        self.terms.iter().map(Term::row_axis).find(|axis| *axis != RowAxis::None).unwrap_or_default()
+    /// The axes that make a row.
+    pub fn rows_along(&self) -> RowAxis {
+        self.terms.iter().map(|term| term.row_axis).find(|axis| *axis != RowAxis::None).unwrap_or_default()
+    }
+
+    /// The number of columns that its terms state; `None` for any.
+    ///
+    /// # Errors
+    /// [`Error::Expr`] for terms that state different ones.
+    pub fn cols(&self) -> Result<Option<u64>> {
+        let mut stated = self.terms.iter().filter_map(|term| term.definition.cols);
+        let Some(first) = stated.next() else { return Ok(None) };
+        match stated.find(|other| *other != first) {
+            None => Ok(Some(first)),
+            Some(other) => {
+                let message = format!("its terms state different numbers of columns, {first} and {other}");
+                Err(Error::Expr { loss: self.name(), message })
+            }
+        }
     }
 
     /// An error unless the terms that have rows have them along one axis.
     pub(super) fn check_row_axes(&self) -> Result<()> {
-        let row_axis = self.row_axis();
-        let other = self.terms.iter().find(|term| ![row_axis, RowAxis::None].contains(&term.row_axis()));
+        let row_axis = self.rows_along();
+        let other = self.terms.iter().find(|term| ![row_axis, RowAxis::None].contains(&term.row_axis));
         let Some(other) = other else { return Ok(()) };
         let name = &other.definition.name;
         let message = format!(
             "its terms have rows along different axes ({row_axis:?}, and {:?} of {name}); `.class_axis(ClassAxis::Last)`, \
-             or `ClassAxis::One`, of the sum gives all terms over classes one axis",
-            other.row_axis()
+             or `ClassAxis::One`, of the sum gives all terms over classes one axis, `.row_axis(…)` all terms with rows",
+            other.row_axis
         );
         Err(Error::Expr { loss: self.name(), message })
     }

@@ -125,6 +125,12 @@ macro_rules! setter {
         pub fn $option(self, $option: crate::loss::ClassAxis) -> Self {
             Self(self.0.$option($option))
         }
+
+        /// Sets the axes that make a row, as [`Loss::row_axis`](crate::loss::Loss::row_axis).
+        #[must_use]
+        pub fn row_axis(self, axis: crate::shape::RowAxis) -> Self {
+            Self(self.0.row_axis(axis))
+        }
     };
     (flag $option:ident $(#[$doc:meta])*) => {
         $(#[$doc])*

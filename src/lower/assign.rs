@@ -3,8 +3,7 @@
 use super::looks::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison};
 use super::program::{Output, Over, Pass, Program, Stage};
 use crate::expr::{Graph, Node, NodeId};
-use crate::shape::RowAxis;
-use crate::shape::Scope;
+use crate::shape::{ColumnCount, RowAxis, Scope};
 use std::collections::HashMap;
 
 /// The program that computes `outputs`: nodes in order, passes and stages.
@@ -24,6 +23,7 @@ pub(super) fn assign(
         name,
         title,
         row_axis,
+        cols: ColumnCount::default(),
         nodes: Vec::new(),
         scopes: Vec::new(),
         kinds: Vec::new(),

@@ -2,9 +2,9 @@
 
 use super::program::OutputKind;
 use crate::error::{Error, Result};
+use crate::expr::op::Kind;
 use crate::expr::{Graph, Node, NodeId};
-use crate::shape::RowAxis;
-use crate::shape::Scope;
+use crate::shape::{ColumnCount, RowAxis, Scope};
 use std::collections::HashSet;
 
 /// An error for row values without a row axis, and for a masked sum over other rows, which the mask would not reach.
@@ -17,6 +17,9 @@ pub(super) fn check_rows(graph: &Graph, name: &str, row_axis: RowAxis, outputs: 
         if row_axis == RowAxis::None && of_rows {
             return fault("row, column and group values need a row axis: say which with `row_axis`");
         }
+        if row_axis == RowAxis::None && matches!(graph.node(id), Node::InRange(_, None)) {
+            return fault("in_columns needs a row axis; in_range states the number of classes");
+        }
         if let Node::Masked(mask, x) = graph.node(id) {
             if holds_sum_beyond(graph, graph.scope(mask), x) {
                 return fault("a masked value may not contain sum_over: the mask would not reach the other rows");
@@ -24,6 +27,38 @@ pub(super) fn check_rows(graph: &Graph, name: &str, row_axis: RowAxis, outputs: 
         }
     }
     Ok(())
+}
+
+/// The numbers of columns that a loss takes: those that its definition states, and at least those that these expressions
+/// read by a fixed index. They are as the loss wrote them: what is made of them may gather where no column is.
+pub(super) fn column_count(graph: &Graph, name: &str, exactly: Option<u64>, roots: &[NodeId]) -> Result<ColumnCount> {
+    let mut least = 0;
+    for id in graph.reachable(roots) {
+        let Node::At(_, label) = graph.node(id) else { continue };
+        let Node::Int(column) = graph.node(label) else { continue };
+        let is_there = column >= 0 && exactly.is_none_or(|count| (column as u64) < count);
+        if !is_there {
+            let columns = exactly.map_or_else(|| "its columns".to_owned(), |count| format!("its {count} columns"));
+            let message = format!("reads column {column}, which is none of {columns}");
+            return Err(Error::Expr { loss: name.to_owned(), message });
+        }
+        least = least.max(column as u64 + 1);
+    }
+    Ok(ColumnCount { exactly, least })
+}
+
+/// An error for an index gathered at a label, in a range of the columns: gathers are sums there, and indices are not summed.
+pub(super) fn check_gathers(graph: &Graph, name: &str, roots: &[NodeId]) -> Result<()> {
+    let is_index = |id: &NodeId| match graph.node(*id) {
+        Node::At(x, _) => graph.kind(x) == Kind::Int && graph.node(x) != Node::ColIndex,
+        _ => false,
+    };
+    if !graph.reachable(roots).iter().any(is_index) {
+        return Ok(());
+    }
+    let message =
+        format!("a shard of {name}, or a row larger than a binding: it reads a label of an element at a label");
+    Err(Error::Unsupported { message })
 }
 
 /// Whether a value holds a sum that carries a gradient and goes further out than `scope`: over other rows than those

@@ -6,7 +6,7 @@
 
 use crate::expr::condition::{and, not, or, terms};
 use crate::expr::op::{Kind, Op};
-use crate::expr::{Graph, Node, NodeId, Reduce};
+use crate::expr::{Extent, Graph, Node, NodeId, Reduce};
 use std::collections::HashMap;
 
 /// Kind of a check.
@@ -14,7 +14,7 @@ use std::collections::HashMap;
 pub enum LookKind {
     /// NaN in an input, in an element gathered at a label, in a sum of an earlier pass, or in a group's number of rows.
     Value,
-    /// A label of an `At` that is out of range.
+    /// A label out of range: that of an `At`, or an `InRange`.
     Label,
     /// An `ExpSumRest` that is not defined: a row of −∞ only, or with +∞ in it.
     Softmax,
@@ -187,10 +187,18 @@ pub(super) fn looks(graph: &Graph, has_rows: bool, roots: &[NodeId]) -> Vec<Look
                 }
                 Node::At(x, label) => {
                     demands.add(label, reduced, condition);
-                    found.push(look(LookKind::Label, demands.of_row(condition, reduced), true));
+                    // A fixed column is checked when the plan is made: `check::column_count`.
+                    if !matches!(graph.node(label), Node::Int(_)) {
+                        found.push(look(LookKind::Label, demands.of_row(condition, reduced), true));
+                    }
                     if graph.node(x) != Node::ColIndex && graph.kind(x) == Kind::Float {
                         found.push(demands.placed(look(LookKind::Value, condition, reduced)));
                     }
+                }
+                Node::InRange(x, classes) => {
+                    demands.add(x, reduced, condition);
+                    let (node, condition) = demands.of_label(id, x, classes, condition, reduced);
+                    found.push(Look { node, ..look(LookKind::Label, condition, reduced || node != id) });
                 }
                 Node::Input(_) if graph.kind(id) == Kind::Float => {
                     found.push(demands.placed(look(LookKind::Value, condition, reduced)));
@@ -260,6 +268,38 @@ impl Demands<'_> {
         let any = self.graph.expr(element).select(1.0, 0.0).max().gt(0.0);
         let gate = if reduced { condition.gate } else { Some(element) };
         self.both(Condition { element: None, gate, ..condition }, any.id)
+    }
+
+    /// What is looked at for an index in range, and when. Labels of elements are looked at once per row: an index that no
+    /// class has stands for any that is out of range where the element's condition holds.
+    fn of_label(
+        &self,
+        label: NodeId,
+        x: NodeId,
+        classes: Option<u32>,
+        condition: Condition,
+        reduced: bool,
+    ) -> (NodeId, Condition) {
+        if !self.has_rows {
+            return (label, condition);
+        }
+        if !self.is_of_element(x) {
+            return (label, self.of_row(condition, reduced));
+        }
+        let (graph, x) = (self.graph, self.graph.expr(x));
+        // Below 0 or beyond the last class.
+        let last = |classes: u32| graph.index(i64::from(classes) - 1);
+        let beyond = match classes {
+            Some(classes) => last(classes).lt(x),
+            None => graph.count(Extent::Cols).le(x.to_float()),
+        };
+        let outside = x.lt(graph.index(0)).or(beyond);
+        let outside = condition.element.map_or(outside, |element| graph.expr(element).and(outside));
+        let any = outside.select(1.0, 0.0).max().gt(0.0);
+        let none = graph.index(i64::from(i32::MIN));
+        let row = any.select(none, graph.index(0));
+        let gate = if reduced { condition.gate } else { condition.element };
+        (graph.add(Node::InRange(row.id, classes)).id, Condition { element: None, gate, ..condition })
     }
 
     /// The look itself; at a row value that a reduction depends on, once per row.

@@ -31,6 +31,7 @@ pub use looks::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison};
 pub use crate::loss::UPSTREAM;
 pub use program::{
     GroupInput, Known, Output, OutputKind, Over, Pass, Program, RaggedInput, Saves, Stage, Upstream, Wanted,
+    reported_label,
 };
 pub use text::{Expressions, expressions};
 
@@ -42,7 +43,7 @@ use crate::loss::Loss;
 use crate::shape::{Ragged, RowAxis, Scope};
 
 use assign::assign;
-use check::check_rows;
+use check::{check_gathers, check_rows, column_count};
 use columns::spread_gathers;
 use rewrite::Lowered;
 
@@ -103,7 +104,7 @@ fn lower_seen(
         found.push((OutputKind::Extra(extra.clone()), loss.extra(&graph, present, extra)?.id));
     }
     see("differentiate", &|| text::of_outputs(&graph, found.iter().map(|(kind, id)| (kind, *id, None))));
-    let (name, row_axis) = (loss.name(), loss.row_axis());
+    let (name, row_axis) = (loss.name(), loss.rows_along());
     if found.is_empty() {
         return Err(Error::Expr { loss: name, message: "no output was asked for".to_owned() });
     }
@@ -113,6 +114,9 @@ fn lower_seen(
     }
     graph.verify(&name)?;
     check_rows(&graph, &name, row_axis, &found)?;
+    let written = [Some(built.loss), built.denominator].into_iter().flatten().map(|expr| expr.id);
+    let extras = found.iter().filter(|(kind, _)| matches!(kind, OutputKind::Extra(_))).map(|(_, id)| *id);
+    let cols = column_count(&graph, &name, loss.cols()?, &written.chain(extras).collect::<Vec<NodeId>>())?;
     let sums_columns = graph.sums_columns(&[built.loss.id]);
     let lowered = Lowered { graph: &graph, has_rows: row_axis != RowAxis::None, sums_columns };
     let mut outputs = lowered.outputs(&found, &inputs);
@@ -121,6 +125,8 @@ fn lower_seen(
     let print = |outputs: &[Output]| text::of_outputs(&graph, outputs.iter().map(|o| (&o.kind, o.node, o.at_label)));
     see("simplify, split_label, expand", &|| print(&outputs));
     if columns == Columns::Range {
+        let roots = outputs.iter().flat_map(Output::roots).chain([whole]).collect::<Vec<NodeId>>();
+        check_gathers(&graph, &name, &roots)?;
         let spread = |id: &mut NodeId| *id = spread_gathers(&graph, *id);
         outputs.iter_mut().for_each(|output| {
             spread(&mut output.node);
@@ -133,6 +139,8 @@ fn lower_seen(
     see("looks", &|| text::of_looks(&graph, &looks));
     let mut program = assign(&graph, [name, loss.title()], row_axis, outputs, looks);
     program.ragged = wanted.groups.as_ref().map(|groups| ragged_input(&program, groups)).transpose()?;
+    program.state_classes();
+    program.cols = cols;
     program.found_inf = wanted.found_inf;
     set_shape_rules(&mut program, loss);
     Ok(program)

@@ -44,7 +44,7 @@ impl Looks {
         let (read, read_by_rows) = (readers(true), readers(false));
         all.read = read;
         let below_loss: HashSet<NodeId> = taken.keys().copied().collect();
-        all.lenient = all.lenient_sums(&below_loss);
+        all.lenient = all.lenient_sums(graph, &below_loss);
         all.read = read_by_rows;
         // The operand of a sum counts only where the sum is taken.
         for (sum, own) in all.sums.iter().filter(|(sum, _)| below_loss.contains(sum)) {
@@ -62,7 +62,7 @@ impl Looks {
 
     /// Sums that rows or elements read, and whose labels the loss looks at elsewhere too. Called while `self.loss`
     /// holds the looks of the loss without its sums.
-    fn lenient_sums(&self, below_loss: &HashSet<NodeId>) -> Vec<NodeId> {
+    fn lenient_sums(&self, graph: &Graph, below_loss: &HashSet<NodeId>) -> Vec<NodeId> {
         let labels = |looks: &mut dyn Iterator<Item = &Look>| -> HashSet<Look> {
             looks.filter(|look| look.kind == LookKind::Label).copied().collect()
         };
@@ -70,7 +70,12 @@ impl Looks {
         for (_, looks) in self.sums.iter().filter(|(sum, _)| below_loss.contains(sum) && !self.read.contains(sum)) {
             strict.extend(labels(&mut looks.iter()));
         }
-        let is_lenient = |sum: &&NodeId| labels(&mut self.of_sum(**sum).iter()).is_subset(&strict);
+        // An index in range has no row that could count as 0.
+        let of_gathers = |sum: NodeId| {
+            let labels = self.of_sum(sum).iter().filter(|look| look.kind == LookKind::Label);
+            labels.into_iter().all(|look| matches!(graph.node(look.node), Node::At(..)))
+        };
+        let is_lenient = |sum: &&NodeId| of_gathers(**sum) && labels(&mut self.of_sum(**sum).iter()).is_subset(&strict);
         self.sums.iter().map(|(sum, _)| sum).filter(|sum| self.read.contains(sum)).filter(is_lenient).copied().collect()
     }
 

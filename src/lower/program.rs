@@ -3,10 +3,10 @@
 use super::looks::Look;
 use super::looks::{Looks, Poison};
 use crate::error::{Error, Result};
-use crate::expr::op::Kind;
+use crate::expr::op::{Kind, Op};
 use crate::expr::{Fold, InputDecl, Node, NodeId, ParamDecl, Reduce};
 use crate::loss::check_once;
-use crate::shape::{Extents, Grouping, Layout, Ragged, RowAxis, Scope, ShapeRule};
+use crate::shape::{ColumnCount, Extents, Grouping, Layout, Ragged, RowAxis, Scope, ShapeRule};
 
 /// The factor of every gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -259,6 +259,15 @@ impl RaggedInput {
     }
 }
 
+/// The label that is reported of a row: the first out of range that the loss compares with nothing (an ignored index is
+/// compared), else the first out of range; `None` if all are classes.
+pub fn reported_label(labels: &[i64], classes: u64, is_compared: impl Fn(i64) -> bool) -> Option<i64> {
+    let is_outside = |label: &&i64| u64::try_from(**label).map_or(true, |label| label >= classes);
+    let mut outside = labels.iter().filter(is_outside).copied();
+    let first = outside.next()?;
+    Some(std::iter::once(first).chain(outside).find(|label| !is_compared(*label)).unwrap_or(first))
+}
+
 /// A lowered loss: plain data that `schedule`, `codegen` and `cpu` read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
@@ -268,8 +277,10 @@ pub struct Program {
     pub title: String,
     /// The axis that makes a row; with `RowAxis::None` there are only elements.
     pub row_axis: RowAxis,
-    /// Nodes, operands first. Only constants, inputs, counts, `ColIndex`, `Op`, `Reduce` (of `Sum`, `Max`, `Min`,
-    /// `ArgMax`, `ExpSumRest`), `FoldOver` and `At` are left.
+    /// The numbers of columns that it takes.
+    pub cols: ColumnCount,
+    /// Nodes, operands first. Only constants, inputs, counts, `ColIndex`, `RowIndex`, `GroupRows`, `Op`, `InRange`,
+    /// `Reduce` (of `Sum`, `Max`, `Min`, `ArgMax`, `ExpSumRest`), `FoldOver` and `At` are left.
     pub nodes: Vec<Node>,
     /// Scope of each node.
     pub scopes: Vec<Scope>,
@@ -313,22 +324,90 @@ impl Program {
         self.kinds[id.index()]
     }
 
+    /// The input whose indices a node is, unchanged; `None` for any other.
+    pub fn label_input(&self, id: NodeId) -> Option<usize> {
+        match *self.node(id) {
+            Node::Input(input) if self.kind(id) == Kind::Int => Some(input as usize),
+            Node::InRange(x, _) => self.label_input(x),
+            _ => None,
+        }
+    }
+
+    /// An error for a batch of no rows in groups of unequal length: groups without rows have values all the same, which
+    /// no pass would compute.
+    pub fn check_batch(&self, extents: &Extents) -> Result<()> {
+        if !extents.is_empty() || self.ragged.is_none() || extents.groups() == 0 {
+            return Ok(());
+        }
+        let message = format!("a batch of no rows of {}, in groups that have none; leave the batch out", self.name);
+        Err(Error::Unsupported { message })
+    }
+
+    /// The label inputs whose range is checked, each with the number of classes that it is checked against: of `columns`,
+    /// where that is the number of columns.
+    pub fn checked_labels(&self, columns: u64) -> Vec<(usize, u64)> {
+        let mut all: Vec<(usize, u64)> = Vec::new();
+        let mut note = |label: NodeId, classes: Option<u32>| {
+            for id in self.below(&[label], |id| self.kind(id) != Kind::Int) {
+                let Some(input) = self.label_input(id) else { continue };
+                let classes = classes.map_or(columns, u64::from);
+                match all.iter_mut().find(|known| known.0 == input) {
+                    Some(known) => known.1 = known.1.min(classes),
+                    None => all.push((input, classes)),
+                }
+            }
+        };
+        for node in &self.nodes {
+            match *node {
+                Node::At(_, label) => note(label, None),
+                Node::InRange(label, classes) => note(label, classes),
+                _ => {}
+            }
+        }
+        let stored = self.outputs.iter().filter_map(|output| output.at_label);
+        stored.for_each(|(label, _)| note(label, None));
+        all.sort_unstable();
+        all
+    }
+
+    /// Class indices and parameters that a label input is compared with.
+    pub fn compared_with(&self, input: usize) -> Vec<Node> {
+        let is_label = |id: NodeId| self.label_input(id) == Some(input);
+        let other = |node: &Node| match *node {
+            Node::Op(Op::Eq, [a, b, _]) if is_label(a) => Some(*self.node(b)),
+            Node::Op(Op::Eq, [a, b, _]) if is_label(b) => Some(*self.node(a)),
+            _ => None,
+        };
+        let is_index = |node: &Node| matches!(node, Node::Int(_) | Node::Param(_));
+        self.nodes.iter().filter_map(other).filter(is_index).collect()
+    }
+
+    /// Notes at each label input the fewest classes that an expression states for it.
+    pub(super) fn state_classes(&mut self) {
+        for node in self.nodes.clone() {
+            let Node::InRange(x, Some(classes)) = node else { continue };
+            if let Some(input) = self.label_input(x) {
+                let known = &mut self.inputs[input].classes;
+                *known = Some(known.map_or(classes, |known| known.min(classes)));
+            }
+        }
+    }
+
+    /// Whether an index may exceed an i32: an unsigned label, or a literal. Such are compared with unsigned ones only, all
+    /// others as signed.
+    pub fn exceeds_i32(&self, id: NodeId) -> bool {
+        match *self.node(id) {
+            Node::Input(input) => self.inputs[input as usize].unsigned,
+            Node::Int(value) => value > i64::from(i32::MAX),
+            Node::InRange(x, _) => self.exceeds_i32(x),
+            Node::Op(Op::Select, [_, a, b]) => self.exceeds_i32(a) || self.exceeds_i32(b),
+            _ => false,
+        }
+    }
+
     /// Whether there are rows, or only elements.
     pub fn has_rows(&self) -> bool {
         self.row_axis != RowAxis::None
-    }
-
-    /// An error for a batch of no rows if the loss has passes for each column, or groups without rows: those over columns
-    /// or groups would have to run, on sums over no rows.
-    pub fn check_batch(&self, extents: &Extents) -> Result<()> {
-        let by_column = |pass: &Pass| matches!(pass.over, Over::RowsByColumn | Over::Columns);
-        let why = match extents.is_empty() {
-            true if self.passes.iter().any(by_column) => "which sums by column",
-            true if self.ragged.is_some() && extents.groups() > 0 => "in groups that have none",
-            _ => return Ok(()),
-        };
-        let message = format!("a batch of no rows of {}, {why}; leave the batch out", self.name);
-        Err(Error::Unsupported { message })
     }
 
     /// The rows that make a group: `group_rows` rows, or those that the input of unequal groups says. `layout` gives that

@@ -162,7 +162,8 @@ impl<'g> Lowered<'g> {
             let of_label = matches!(graph.node(look.node), Node::At(_, of) if of == label);
             look.kind == LookKind::Label && of_label && look.is_everywhere()
         };
-        if looks(graph, self.has_rows, &[value]).iter().any(is_check) {
+        let is_fixed = matches!(graph.node(label), Node::Int(_));
+        if is_fixed || looks(graph, self.has_rows, &[value]).iter().any(is_check) {
             return graph.expr(value);
         }
         column.equals(graph.expr(label)).select(graph.expr(value), 0.0)

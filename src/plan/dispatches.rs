@@ -13,7 +13,7 @@ use crate::codegen::{
 };
 use crate::dispatch::{Dispatch, Exchange, Note, Planned, Region, Uniform};
 use crate::error::Result;
-use crate::lower::Over;
+use crate::lower::{Over, Program};
 use crate::plan::labels::labels;
 use crate::schedule::{Kernel, Spread};
 use std::ops::Range;
@@ -133,12 +133,16 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
     fn pass(&mut self, pass: usize) {
         let (problem, choice) = (self.problem, &self.choices[pass]);
         let program = problem.program;
+        // Gradients of no rows are zeros, whatever a pass over columns would store.
+        let unseen =
+            (problem.geometry.is_empty() && program.found_inf).then(|| Program { found_inf: false, ..program.clone() });
+        let noting = unseen.as_ref().unwrap_or(program);
         let stages = if choice.states.slots > 0 { program.passes[pass].stages.len() as u32 } else { 0 };
         for stage in if choice.states.known { stages } else { 0 }..=stages {
             for index in 0..choice.pieces.pieces.len() {
                 let chunk = choice.pieces.pieces[index];
                 let bytes = problem.chunk_bytes(pass, &choice.pieces.cut, chunk);
-                let source = pass_kernel(program, pass, &choice.schedule, &choice.variant, stage);
+                let source = pass_kernel(noting, pass, &choice.schedule, &choice.variant, stage);
                 let shape = self.shape_of_chunk(pass, index);
                 let uniforms = vec![(0, shape.clone()), (1, self.params.clone())];
                 self.push(source, self.grid(choice), uniforms.clone(), Note::Pass(pass), &bytes);

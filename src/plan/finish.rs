@@ -191,6 +191,8 @@ impl<N: Known> Builder<'_, '_, N> {
                 all.repeats *= size;
             }
         }
+        // Of no rows a gradient is 0, that of a column too.
+        all.repeats = if problem.geometry.is_empty() { 0 } else { all.repeats };
         all
     }
 

@@ -19,9 +19,9 @@ use crate::plan::sizes::Sizes;
 use crate::plan::spec::PlanSpec;
 use crate::schedule::{
     Kernel, LEAST_COLS, PassSchedule, Pinned, Shape, candidates, forward_and_backward, run_stages_ahead, save_rows,
-    split_outputs,
+    split_outputs, stages_ahead_of_columns, widen_stages,
 };
-use crate::shape::{DType, Extents, Geometry, Layout, Operand, Rows, Scope, ShapeRule};
+use crate::shape::{ColumnCount, DType, Extents, Geometry, Layout, Operand, Rows, Scope, ShapeRule};
 use std::sync::Arc;
 
 /// Largest bytes of a buffer, whatever a device allows, so that sums of byte offsets fit 64 bits.
@@ -99,6 +99,10 @@ impl PreparedLoss {
             return Err(Error::Unsupported { message });
         }
         let cols = self.extents(&self.planned_inputs())?.cols;
+        if let Some(allowed) = self.program.cols.refused(classes) {
+            let (loss, param, found) = (name.clone(), "shard".to_owned(), format!("{classes} classes"));
+            return Err(Error::Param { loss, param, found, allowed });
+        }
         let fits = first.checked_add(cols).is_some_and(|end| end <= classes) && classes <= i32::MAX as u64;
         if fits && shards > 0 {
             return Ok(());
@@ -127,22 +131,29 @@ impl PreparedLoss {
         let in_place: Vec<usize> = (0..program.outputs.len())
             .filter(|&o| matches!(mode_of(program, &self.spec, o), Mode::InPlace(_)))
             .collect();
+        let has_columns = program.passes.iter().any(|pass| matches!(pass.over, Over::RowsByColumn | Over::Columns));
+        if has_columns && self.spec.shard.is_some() {
+            let message = format!("a shard of {}: it sums over the rows for each column", program.name);
+            return Err(Error::Unsupported { message });
+        }
         if self.spec.shard.is_some() || self.spec.separate_backward {
-            if program.passes.iter().any(|pass| matches!(pass.over, Over::RowsByColumn | Over::Columns)) {
-                let message = format!(
-                    "a shard of {}, or its gradients apart from the loss: it sums over the rows for each column",
-                    program.name
-                );
-                return Err(Error::Unsupported { message });
-            }
             let (program, forward) = forward_and_backward(program, limits, &in_place, self.spec.shard.is_some())?;
-            (self.program, self.phasing.forward) = (program, Some(forward));
+            (self.program, self.phasing.forward) = match has_columns {
+                true => {
+                    let (program, forward) = stages_ahead_of_columns(program, forward);
+                    (program, Some(forward))
+                }
+                false => (program, Some(forward)),
+            };
         } else {
             self.program = split_outputs(program, limits, &in_place)?;
             let Extents { rows, cols, .. } = self.extents(&self.planned_inputs())?;
             let by_column = self.program.passes.iter().any(|pass| pass.over == Over::RowsByColumn);
             if by_column {
                 self.program = run_stages_ahead(&self.program);
+            }
+            if by_column && self.phasing.column_range {
+                self.program = widen_stages(&self.program, &self.limits);
             }
             if by_column || cols >= LEAST_COLS && !self.phasing.column_range {
                 // A quarter of the workspace; passes by column need all.
@@ -193,9 +204,12 @@ impl PreparedLoss {
     }
 
     fn rows(&self, inputs: &[Option<Placed>]) -> Result<Rows<'_>> {
+        let Program { row_axis: axis, cols, name: loss, .. } = &self.program;
+        // Of a shard, all classes count: `check_shard`.
+        let cols = if self.spec.shard.is_some() { ColumnCount::default() } else { *cols };
         let layout = |input: usize| inputs.get(input)?.as_ref().map(|placed| &placed.layout);
         let grouping = self.program.grouping(self.spec.group_rows, layout)?;
-        Ok(Rows { axis: self.program.row_axis, grouping, loss: &self.program.name })
+        Ok(Rows { axis: *axis, cols, grouping, loss })
     }
 
     /// Sizes of a problem with these inputs.

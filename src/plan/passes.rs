@@ -103,15 +103,18 @@ impl Problem<'_> {
     }
 
     /// Of no rows, passes write nothing. A gradient that has values all the same (of a scalar, of a column, of a broadcast
-    /// input) is zeros, written as a sum over no rows; one that accumulates stays as it is.
+    /// input) is zeros, written as a sum over no rows; one that accumulates stays as it is. Passes over columns run, so that
+    /// a gradient of theirs is kept whatever its mode.
     fn keep_gradients_of_no_rows(&mut self) -> Result<()> {
         for output in 0..self.outputs.len() {
             let name = |input: usize| &self.program.inputs[input].name;
             match (&self.program.outputs[output].kind, self.modes[output]) {
                 _ if self.outputs[output].is_empty => {}
                 (&OutputKind::HessianDiagonal(input), _) => return Err(no_hessian_of_broadcast(name(input))),
+                (OutputKind::Grad(_), _) if self.program.outputs[output].scope == Scope::Column => self.keep(output),
                 (&OutputKind::Grad(input), Mode::InPlace(_)) => return Err(no_place_for_broadcast(name(input))),
                 (OutputKind::Grad(_), Mode::Write) => self.keep(output),
+
                 _ => {}
             }
         }
@@ -266,7 +269,7 @@ impl Problem<'_> {
     }
 
     /// The chunks of a pass, each tensor of which fits a binding, but for those that are bound whole; none if there are
-    /// no rows.
+    /// no rows (columns there are nevertheless).
     fn chunks(&self, over: Over, slots: &[Slot]) -> Result<Pieces> {
         let alignment = u64::from(self.limits.offset_alignment);
         let axes = match over {
@@ -283,7 +286,7 @@ impl Problem<'_> {
             Slot::Input(input) => (self.program.inputs[input].name.as_str(), self.placement(*slot)),
             _ => ("an output", self.placement(*slot)),
         };
-        let pieces = match self.geometry.is_empty() {
+        let pieces = match self.geometry.is_empty() && over != Over::Columns {
             true => Vec::new(),
             false => cut.chunks(&slots.iter().map(named).collect::<Vec<_>>(), self.phasing.column_range)?,
         };

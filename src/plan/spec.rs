@@ -20,7 +20,7 @@ pub enum GradMode {
 }
 
 /// Shapes and outputs of a plan. The first axis is a capacity: fewer rows may be bound, down to none. A batch of no rows
-/// (`[0, C]`, planned or bound) dispatches the last sums and zeros of gradients that have values, nothing else.
+/// (`[0, C]`, planned or bound) dispatches the last sums, what is made of sums by column (0 each), and zeros of gradients that have values.
 ///
 /// ```
 /// use wgloss::{DType, PlanSpec};
@@ -161,7 +161,7 @@ impl PlanSpec {
     }
 
     /// Consecutive rows that make a group. By default as many as give each group one value of an input of
-    /// [`Scope::Group`](crate::Scope::Group) with several values, else the rows of one index of the first axis. They must
+    /// [`Scope::Group`](crate::Scope::Group) with several values, else the rows of one index of their first axis. They must
     /// divide the number of rows, planned or bound, else that is an [`Error::Param`](crate::Error::Param). For groups of
     /// unequal length: [`group_offsets`](PlanSpec::group_offsets).
     ///

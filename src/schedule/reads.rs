@@ -44,7 +44,7 @@ pub fn reads_row_groups(program: &Program, pass: &Pass) -> bool {
 /// Whether a pass reads scalars, may report a label in the status word, or notes gradients in the found word.
 pub fn uses_scalars(program: &Program, pass: &Pass) -> bool {
     let is_scalar = |node: &Node, scope| match node {
-        Node::At(..) | Node::FoldOver(_, Scope::Total, _) => true,
+        Node::At(..) | Node::InRange(..) | Node::FoldOver(_, Scope::Total, _) => true,
         Node::Input(_) => scope == Scope::Scalar,
         _ => false,
     };

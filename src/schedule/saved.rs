@@ -1,7 +1,9 @@
 //! Row values that survive between passes: a pass whose stages an earlier pass ran already reads their results from
 //! the workspace, and visits its elements once at most.
 
+use super::reads::check_bindings;
 use crate::expr::{Node, NodeId};
+use crate::limits::Limits;
 use crate::lower::{Known, LookKind, LookPlace, Over, Pass, Placed, Poison, Program, Stage};
 use crate::shape::Scope;
 
@@ -22,6 +24,35 @@ pub fn save_rows(program: &Program, most: u64) -> Program {
         }
     }
     program
+}
+
+/// Lets the first stage of a pass run what the first stage of a later one adds to it, where that can be computed by then:
+/// the later pass needs no trip of its own for it. In a range of the columns, gathers are such sums.
+pub fn widen_stages(program: &Program, limits: &Limits) -> Program {
+    let mut program = program.clone();
+    for later in 1..program.passes.len() {
+        let widened = (0..later).find_map(|earlier| Some((earlier, widened(&program, earlier, later)?)));
+        if let Some((earlier, pass)) = widened.filter(|(_, pass)| check_bindings(&program, pass, limits).is_ok()) {
+            program.passes[earlier] = pass;
+        }
+    }
+    program
+}
+
+/// The earlier pass with the first stage of the later one; `None` unless it runs a part of it, or if the rest is not known
+/// by then.
+fn widened(program: &Program, earlier: usize, later: usize) -> Option<Pass> {
+    let (first, second) = (&program.passes[earlier], &program.passes[later]);
+    let (own, wanted) = (first.stages.first()?, second.stages.first()?);
+    let is_wanted = |id: &NodeId| wanted.reduces.contains(id);
+    let runs_a_part = own.reduces.iter().all(is_wanted) && own.reduces.len() < wanted.reduces.len();
+    let of_rows = first.over == Over::Rows && second.over == Over::Rows;
+    if !runs_a_part || !of_rows || !are_known_before(program, earlier, &wanted.reduces) {
+        return None;
+    }
+    let mut pass = first.clone();
+    pass.stages[0] = wanted.clone();
+    Some(pass)
 }
 
 /// Puts a pass ahead that runs the stages of each pass by column: its kernel runs none itself.
@@ -160,8 +191,13 @@ fn reductions(program: &Program, pass: &Pass, stages: usize) -> Vec<NodeId> {
 fn is_known_before(program: &Program, pass: usize, poison: &Poison) -> bool {
     let mut roots: Vec<NodeId> = poison.looks.iter().flat_map(|placed| placed.look.nodes()).collect();
     roots.extend(poison.row);
+    are_known_before(program, pass, &roots)
+}
+
+/// Whether all sums that these values read are known before a pass.
+fn are_known_before(program: &Program, pass: usize, roots: &[NodeId]) -> bool {
     let before: Vec<NodeId> = program.passes[..pass].iter().flat_map(|pass| pass.totals.iter().copied()).collect();
-    let sums = program.below(&roots, |id| matches!(program.node(id), Node::FoldOver(..)));
+    let sums = program.below(roots, |id| matches!(program.node(id), Node::FoldOver(..)));
     let mut sums = sums.into_iter().filter(|id| matches!(program.node(*id), Node::FoldOver(..)));
     sums.all(|sum| before.contains(&sum))
 }

@@ -1,6 +1,7 @@
 //! Forward and backward apart: gradients in passes of their own, which find the states of the rows' stages.
 
 use super::reads::check_bindings;
+use super::saved::{run_stages_ahead, save_rows};
 use crate::error::{Error, Result};
 use crate::expr::{Node, NodeId};
 use crate::limits::Limits;
@@ -53,6 +54,19 @@ pub fn forward_and_backward(
     let ahead = forward.len();
     let passes = forward.into_iter().chain(backward).collect();
     Ok((Program { passes, ..program.clone() }, ahead))
+}
+
+/// Lets a program whose `forward` first passes are those of the loss sum by column: the stages of these passes run ahead,
+/// as in a program of one phase, and what they leave is saved for both phases. Returns the passes before the gradients.
+///
+/// A pass of the loss that would make nothing but states goes: saved row values stand for them.
+pub fn stages_ahead_of_columns(mut program: Program, forward: usize) -> (Program, usize) {
+    let backward = program.passes.split_off(forward);
+    program.passes.retain(|pass| !pass.totals.is_empty() || !pass.outputs.is_empty());
+    program = run_stages_ahead(&program);
+    let forward = program.passes.len();
+    program.passes.extend(backward);
+    (save_rows(&program, u64::MAX), forward)
 }
 
 fn is_grad(program: &Program, output: usize) -> bool {

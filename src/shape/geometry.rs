@@ -4,28 +4,19 @@
 //! columns; without rows, four of elements.
 
 use super::layout::Layout;
+use super::row_axis::{ColumnCount, RowAxis};
 use super::rule::{ShapeRule, check, common_rank, fits_rows, of_rows, ranked, ways_out};
 use super::scope::Scope;
 use crate::error::{Error, Result};
+use std::ops::Range;
 
-/// The axis of the element inputs that makes a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum RowAxis {
-    /// There are no rows: elements stand alone.
-    #[default]
-    None,
-    /// Axis 1 of `[N, C, d1, …]`; of `[C]`, axis 0.
-    Class,
-    /// The last axis.
-    Last,
-}
-
-/// How a loss sees its tensors: the axis that makes a row, and the rows that make a group.
+/// How a loss sees its tensors: the axes that make a row, and the rows that make a group.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
-    /// The axis that makes a row.
+    /// The axes that make a row.
     pub axis: RowAxis,
+    /// The numbers of columns that the loss takes.
+    pub cols: ColumnCount,
     /// The rows that make a group.
     pub grouping: Grouping,
     /// Name of the loss, for messages.
@@ -36,7 +27,7 @@ pub struct Rows<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grouping {
     /// Equal numbers of consecutive rows. `None`: as many as give one group per value of a group input; without one, the
-    /// rows per index of the first axis.
+    /// rows per index of their first axis.
     Equal(Option<u64>),
     /// This number of groups of unequal length.
     Ragged(u64),
@@ -76,8 +67,8 @@ pub struct Extents {
     pub domain: Vec<usize>,
     /// Shape of a row value.
     pub row_shape: Vec<usize>,
-    /// The axis of `domain` that makes a row.
-    class: Option<usize>,
+    /// The axes of `domain` that make a row; `None` without rows.
+    columns: Option<Range<usize>>,
 }
 
 /// Sizes of a problem, and each tensor's strides along the merged axes.
@@ -117,29 +108,19 @@ impl Extents {
             let expected = format!("at most {MOST_ELEMENTS} elements in all, broadcast");
             return Err(wrong_domain(operands, expected, &domain));
         }
-        let class = match by.axis {
-            RowAxis::None => None,
-            RowAxis::Class if domain.len() > 1 => Some(1),
-            RowAxis::Class | RowAxis::Last => match domain.len().checked_sub(1) {
-                Some(last) => Some(last),
-                None => {
-                    return Err(wrong_domain(operands, "at least one axis, that of the row".to_owned(), &domain));
-                }
-            },
-        };
-        if class.is_some_and(|class| domain[class] == 0) {
-            return Err(wrong_domain(operands, "at least one column; only axes of rows may be 0".to_owned(), &domain));
-        }
+        let columns = columns_of(by.axis, operands, &domain)?;
         let mut row_shape = domain.clone();
-        if let Some(class) = class {
-            row_shape.remove(class);
-        } else {
-            row_shape.clear();
-        }
+        row_shape.drain(columns.clone().unwrap_or(0..domain.len()));
         let batch = domain.first().copied().unwrap_or(1) as u64;
-        let cols = class.map_or(domain.iter().product::<usize>(), |class| domain[class]) as u64;
-        let rows = if class.is_some() { row_shape.iter().product::<usize>() as u64 } else { 1 };
-        let by_input = || groups_of(operands).filter(|groups| rows.is_multiple_of(*groups)).unwrap_or(batch);
+        let cols = domain[columns.clone().unwrap_or(0..domain.len())].iter().product::<usize>() as u64;
+        let rows = row_shape.iter().product::<usize>() as u64;
+        if let Some(expected) = by.cols.refused(cols) {
+            let Rows { axis, loss, .. } = by;
+            let expected = format!("along {axis} {expected} ({loss}); `.row_axis(…)` makes rows along other axes");
+            return Err(wrong_domain(operands, expected, &domain));
+        }
+        let first_of_rows = row_shape.first().map_or(1, |size| *size as u64);
+        let by_input = || groups_of(operands).filter(|groups| rows.is_multiple_of(*groups)).unwrap_or(first_of_rows);
         let (group_rows, groups) = match by.grouping {
             Grouping::Equal(per_group) => {
                 let group_rows = per_group.unwrap_or_else(|| (rows / by_input().max(1)).max(1));
@@ -149,7 +130,7 @@ impl Extents {
             Grouping::Ragged(0) if rows > 0 => return Err(no_group(operands)),
             Grouping::Ragged(groups) => (rows.max(1), groups),
         };
-        Ok(Extents { rows, cols, batch, group_rows, groups, domain, row_shape, class })
+        Ok(Extents { rows, cols, batch, group_rows, groups, domain, row_shape, columns })
     }
 
     /// Number of elements.
@@ -187,18 +168,18 @@ impl Geometry {
     /// merge to four axes.
     pub fn new(by: Rows<'_>, operands: &[Operand<'_>]) -> Result<Geometry> {
         let extents = Extents::new(by, operands)?;
-        let Extents { ref domain, ref row_shape, class, cols, .. } = extents;
+        let Extents { ref domain, ref row_shape, ref columns, cols, .. } = extents;
         // Strides along the axes of rows (of elements, without rows), then along the columns.
-        let outer = if class.is_some() { row_shape } else { domain };
+        let outer = if columns.is_some() { row_shape } else { domain };
         let rank = common_rank(operands);
         let mut along: Vec<(Vec<u64>, u64)> = Vec::new();
         for operand in operands {
             along.push(match operand.scope {
                 Scope::Group => (vec![0; outer.len()], 0),
-                _ => strides_of(operand, [domain, outer], class, cols, rank)?,
+                _ => strides_of(operand, by.axis, &extents, rank)?,
             });
         }
-        let keep = if class.is_some() { 3 } else { 4 };
+        let keep = if columns.is_some() { 3 } else { 4 };
         let merged = merge(outer, along.iter().map(|a| &a.0[..]).collect(), keep);
         let Some((sizes, merged)) = merged else {
             let expected = format!("strides that merge to at most {keep} axes; make a contiguous copy");
@@ -214,12 +195,12 @@ impl Geometry {
                 continue;
             }
             all[keep - sizes.len()..keep].copy_from_slice(outer);
-            if class.is_some() {
+            if columns.is_some() {
                 all[3] = *along_cols;
             }
             strides.push(all);
         }
-        if class.is_some() {
+        if columns.is_some() {
             axes[3] = cols;
         }
         Ok(Geometry { extents, axes, strides })
@@ -314,49 +295,83 @@ fn domain(operands: &[Operand<'_>], rank: Option<usize>) -> Result<Vec<usize>> {
     })
 }
 
+/// The axes of the domain that make a row; `None` without rows.
+fn columns_of(axis: RowAxis, operands: &[Operand<'_>], domain: &[usize]) -> Result<Option<Range<usize>>> {
+    if axis == RowAxis::None {
+        return Ok(None);
+    }
+    let Some(columns) = axis.columns(domain.len()) else {
+        let expected = match axis {
+            RowAxis::Class | RowAxis::Last => "at least one axis, that of the row".to_owned(),
+            _ => format!(
+                "at least {} axes, as rows are along {axis}; reshape it, or choose other axes with `.row_axis(…)`",
+                axis.least_rank()
+            ),
+        };
+        return Err(wrong_domain(operands, expected, domain));
+    };
+    if domain[columns.clone()].contains(&0) {
+        return Err(wrong_domain(operands, "at least one column; only axes of rows may be 0".to_owned(), domain));
+    }
+    Ok(Some(columns))
+}
+
 /// An operand's strides along the outer axes and along the columns.
-fn strides_of(
-    operand: &Operand<'_>,
-    [domain, outer]: [&[usize]; 2],
-    class: Option<usize>,
-    cols: u64,
-    rank: Option<usize>,
-) -> Result<(Vec<u64>, u64)> {
+fn strides_of(operand: &Operand<'_>, axis: RowAxis, extents: &Extents, rank: Option<usize>) -> Result<(Vec<u64>, u64)> {
+    let Extents { domain, row_shape, columns, cols, .. } = extents;
+    let outer = if columns.is_some() { row_shape } else { domain };
     let Layout { shape, strides } = operand.layout;
     let wrong = |expected: String| Err(Error::Shape { input: operand.name.to_owned(), expected, found: shape.clone() });
     if shape.len() != strides.len() {
         return wrong(format!("one stride for each axis, {} given", strides.len()));
     }
+    let other_reading = || other_reading(axis, extents, operand);
     match operand.scope {
         Scope::Element => match spread(&ranked(operand, rank), domain) {
             Some(mut all) => {
-                let along_cols = class.map_or(0, |class| all.remove(class));
-                Ok((all, along_cols))
+                let Some(columns) = columns.clone() else { return Ok((all, 0)) };
+                let along: Vec<u64> = all.drain(columns.clone()).collect();
+                let along_cols = one_stride(&domain[columns], &along);
+                along_cols.map_or_else(
+                    || {
+                        wrong(format!(
+                            "{axis} with strides that merge to one, as they are one row, not {along:?}; make a \
+                             contiguous copy"
+                        ))
+                    },
+                    |stride| Ok((all, stride)),
+                )
             }
             None => wrong(format!("{domain:?}, or a shape that broadcasts to it")),
         },
         Scope::Row => match spread(&of_rows(operand.layout, outer), outer) {
             Some(_) if !fits_rows(operand, outer) => {
-                let ways = other_reading(domain, class, operand).unwrap_or_else(|| ways_out(shape, outer));
+                let ways = other_reading().unwrap_or_else(|| ways_out(shape, outer));
                 wrong(format!("{outer:?} (one value per row){ways}"))
             }
             Some(all) => Ok((all, 0)),
             None => {
-                let other = other_reading(domain, class, operand).unwrap_or_default();
+                let other = other_reading().unwrap_or_default();
                 let broadcast =
                     if operand.rule == ShapeRule::Broadcast { ", or a shape that broadcasts to it" } else { "" };
                 wrong(format!("{outer:?} (one value per row){broadcast}{other}"))
             }
         },
-        Scope::Column => match spread(operand.layout, &[cols as usize]) {
+        Scope::Column => match spread(operand.layout, &[*cols as usize]) {
             Some(all) => Ok((vec![0; outer.len()], all[0])),
-            None => wrong(format!("[{cols}] (one value per class)")),
+            None => wrong(format!("[{cols}] (one value per column)")),
         },
         _ => match spread(operand.layout, &vec![1; shape.len()]) {
             Some(_) => Ok((vec![0; outer.len()], 0)),
             None => wrong("one value".to_owned()),
         },
     }
+}
+
+/// The stride from one column to the next of a row along several axes; `None` if they do not lie as one axis does.
+fn one_stride(sizes: &[usize], strides: &[u64]) -> Option<u64> {
+    let (sizes, strides) = merge(sizes, vec![strides], 1)?;
+    Some(if sizes.is_empty() { 0 } else { strides[0][0] })
 }
 
 /// The strides of a layout along the axes of a shape that it broadcasts to; `None` if it does not.
@@ -374,22 +389,28 @@ fn spread(layout: &Layout, target: &[usize]) -> Option<Vec<u64>> {
     Some(all)
 }
 
-/// For a shape that has one value per row where classes are along the last axis instead of axis 1, or the reverse: both
-/// readings, and the way from one to the other.
-fn other_reading(domain: &[usize], class: Option<usize>, operand: &Operand<'_>) -> Option<String> {
+/// For a shape that has one value per row where rows are along another axis: both readings, and the way from one to the
+/// other.
+fn other_reading(axis: RowAxis, extents: &Extents, operand: &Operand<'_>) -> Option<String> {
+    let Extents { domain, columns, .. } = extents;
     let last = domain.len().checked_sub(1).filter(|last| *last > 1)?;
+    let own = columns.clone().filter(|columns| columns.len() == 1)?.start;
+    // Weights of losses that have no classes, Keras's, have no other reading.
+    if axis == RowAxis::Last && operand.rule != ShapeRule::Same {
+        return None;
+    }
     let shape = &operand.layout.shape;
-    let without = |axis: usize| [&domain[..axis], &domain[axis + 1..]].concat();
-    let (own, other, way) = match class? {
-        1 => ("axis 1", last, "the last axis: `.class_axis(ClassAxis::Last)`"),
-        // Weights of losses that have no classes, Keras's, have no other reading.
-        class if class == last && operand.rule == ShapeRule::Same => {
-            ("the last axis", 1, "axis 1: `.class_axis(ClassAxis::One)`, or `RowAxis::Class` in a loss of your own")
-        }
-        _ => return None,
+    let fits = |other: &usize| [&domain[..*other], &domain[*other + 1..]].concat() == *shape;
+    let other = [1, last].into_iter().chain(0..last).filter(|other| *other != own).find(fits)?;
+    let way = match other {
+        1 => "axis 1: `.class_axis(ClassAxis::One)`, or `RowAxis::Class` in a loss of your own".to_owned(),
+        _ if other == last => "the last axis: `.class_axis(ClassAxis::Last)`".to_owned(),
+        _ => format!(
+            "axis {other}: `.class_axis(ClassAxis::At({other}))`, or `RowAxis::At({other})` in a loss of your own"
+        ),
     };
-    let own = format!("here the classes of {domain:?} are along {own}");
-    (without(other) == *shape).then(|| format!(": {own}; {shape:?} has one value per row where they are along {way}"))
+    let own = format!("here the classes of {domain:?} are along {axis}");
+    Some(format!(": {own}; {shape:?} has one value per row where they are along {way}"))
 }
 
 /// Sizes of the merged axes, and each tensor's strides along them.
@@ -426,7 +447,7 @@ mod tests {
     use super::*;
 
     fn rows(axis: RowAxis) -> Rows<'static> {
-        Rows { axis, grouping: Grouping::Equal(None), loss: "a loss" }
+        Rows { axis, cols: ColumnCount::default(), grouping: Grouping::Equal(None), loss: "a loss" }
     }
 
     fn operand<'a>(name: &'a str, scope: Scope, layout: &'a Layout) -> Operand<'a> {

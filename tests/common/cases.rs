@@ -45,7 +45,7 @@ impl Declared {
         let input = loss.differentiable().expect("an input of numbers");
         let label = required.iter().find(|spec| spec.kind == Kind::Int);
         let target = label.or(required.iter().find(|spec| spec.name != input));
-        let family = match (loss.scope().expect("well formed"), loss.row_axis()) {
+        let family = match (loss.scope().expect("well formed"), loss.rows_along()) {
             (Scope::Element, _) => Family::Elements,
             (Scope::Row, RowAxis::Class) if label.is_some() => Family::Labels,
             (Scope::Row, RowAxis::Class) => Family::Probabilities,
@@ -141,7 +141,7 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
     let mut case = Case { options, reduction: reduction.to_owned(), ..Case::default() };
     case.broadcast = extras.contains(&"broadcast");
     let loss = loss_of(name, &case).expect("in the catalogue");
-    let axis = match loss.row_axis() {
+    let axis = match loss.rows_along() {
         RowAxis::Class if shape.len() > 1 => Some(1),
         RowAxis::Class | RowAxis::Last => Some(shape.len() - 1).filter(|_| loss.scope() == Ok(Scope::Row)),
         _ => None,

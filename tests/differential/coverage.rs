@@ -87,8 +87,11 @@ impl Coverage {
                         }
                     }
                 }
-                Form::Expression { tree, row_axis, .. } => {
-                    self.add("row axis of expressions", format!("{row_axis:?}"));
+                Form::Expression { tree, row_axis, cols, .. } => {
+                    if cols.is_some() {
+                        self.add("layouts", "stated columns");
+                    }
+                    self.add("row axis of expressions", kind_of_axis(*row_axis));
                     self.count_tree(tree);
                 }
             }
@@ -108,8 +111,8 @@ impl Coverage {
         if problem.broadcasts {
             self.add("layouts", "broadcast allowed");
         }
-        if problem.classes_last {
-            self.add("layouts", "classes along the last axis");
+        if let Some(axis) = problem.rows_along {
+            self.add("layouts", format!("rows along {}", kind_of_axis(axis)));
         }
         let whole = problem.domain.clone();
         for input in &problem.inputs {
@@ -240,8 +243,10 @@ impl Coverage {
                     Tree::Detach(_) => self.add("operations", "detach"),
                     Tree::StraightThrough(..) => self.add("operations", "straight_through"),
                     Tree::WithGradient(..) => self.add("operations", "with_gradient"),
+                    Tree::At(Index::Row, _) => self.add("operations", "at(row_index)"),
                     Tree::Col => self.add("operations", "col_index"),
                     Tree::GroupRows => self.add("operations", "rows of the group"),
+                    Tree::Row => self.add("operations", "row_index"),
                     Tree::Input(_) | Tree::Const(_) | Tree::Param(_) | Tree::Count(_) => {}
                 }
                 self.add("scopes", format!("{:?}", tree.scope()));
@@ -252,7 +257,11 @@ impl Coverage {
                 Test::And(..) => self.add("operations", "And"),
                 Test::Or(..) => self.add("operations", "Or"),
                 Test::ColIs(_) => self.add("operations", "column is"),
+                Test::ColBelow(_) => self.add("operations", "column below"),
                 Test::LabelIs(_) => self.add("operations", "label_is"),
+                Test::LabelBelow(_) => self.add("operations", "label below"),
+                Test::ClassIs(_, true) => self.add("operations", "class in range"),
+                Test::ClassIs(_, false) => self.add("operations", "class of an element"),
             },
             Part::Index(_) => {}
         });
@@ -279,6 +288,12 @@ impl Coverage {
             "sum_over(Total)",
             "col_index",
             "rows of the group",
+            "row_index",
+            "column below",
+            "label below",
+            "at(row_index)",
+            "class in range",
+            "class of an element",
         ];
         self.expect("operations", rest.iter().map(|name| (*name).to_owned()));
         use Scope::{Column, Element, Group, Param, Row, Scalar, Total};
@@ -291,10 +306,9 @@ impl Coverage {
         self.expect("upstream", [Upstream::One, Upstream::Scalar, Upstream::PerLoss].map(|u| format!("{u:?}")));
         self.expect("devices", [Device::Adapter, Device::WebGpu, Device::Small].map(|d| format!("{d:?}")));
         self.expect("data", FLAVOURS.map(|flavour| format!("{flavour:?}")));
-        self.expect(
-            "row axis of expressions",
-            [RowAxis::None, RowAxis::Last, RowAxis::Class].map(|a| format!("{a:?}")),
-        );
+        self.expect("row axis of expressions", ["None", "Last", "Class", "At", "From"].map(str::to_owned));
+        self.expect("layouts", ["stated columns".to_owned()]);
+        self.expect("layouts", ["Last", "At", "From"].map(|axis| format!("rows along {axis}")));
         self.expect("rows", ["0".to_owned()]);
         self.expect("outputs", ["group_offsets", "group_ids"].map(str::to_owned));
         self.expect("reductions", REDUCTIONS.iter().map(|name| (*name).to_owned()));
@@ -307,6 +321,11 @@ impl Coverage {
 const DTYPES: [DType; 5] = [DType::F32, DType::F16, DType::BF16, DType::I32, DType::U32];
 const REDUCTIONS: [&str; 8] =
     ["None", "Sum", "Mean", "MeanOrZero", "BatchMean", "MeanWithSampleWeight", "MeanOverPositive", "By"];
+
+/// A row axis without its index.
+fn kind_of_axis(axis: RowAxis) -> String {
+    format!("{axis:?}").split('(').next().unwrap_or("").to_owned()
+}
 
 fn reduction(reduction: &Reduction) -> String {
     format!("{reduction:?}").split('(').next().unwrap_or("").to_owned()

@@ -27,10 +27,10 @@ pub fn draw(seed: u64) -> Problem {
     let mut random = Random::new(seed);
     let random = &mut random;
     let expression = random.one_in(2);
-    let row_axis = if expression {
-        random.pick(&[RowAxis::None, RowAxis::Last, RowAxis::Last, RowAxis::Class])
-    } else {
-        RowAxis::None
+    let row_axis = match random.below(5) {
+        _ if !expression => RowAxis::None,
+        0 => other_axis(random),
+        _ => random.pick(&[RowAxis::None, RowAxis::Last, RowAxis::Last, RowAxis::Class]),
     };
     let mut names: Vec<&'static str> = Vec::new();
     if !expression {
@@ -44,28 +44,34 @@ pub fn draw(seed: u64) -> Problem {
             }
         }
     }
-    let of_rows = if expression { row_axis } else { named(names[0]).row_axis() };
+    let of_rows = if expression { row_axis } else { named(names[0]).rows_along() };
     let own_axis = of_rows;
-    let classes_last = of_rows == RowAxis::Class && random.one_in(3);
-    let of_rows = if classes_last { RowAxis::Last } else { of_rows };
+    let rows_along = match (of_rows, random.below(8)) {
+        (RowAxis::None, _) => None,
+        (RowAxis::Class, 0..=1) => Some(RowAxis::Last),
+        (_, 2) => Some(other_axis(random)),
+        _ => None,
+    };
+    let of_rows = rows_along.unwrap_or(of_rows);
     let device = device(random);
     let domain = domain(of_rows, device, random);
-    let class = class_axis(of_rows, domain.len());
+    let columns = of_rows.columns(domain.len());
+    let cols: usize = domain[columns.clone().unwrap_or(0..domain.len())].iter().product();
     let elements: usize = domain.iter().product();
-    let cols = class.map_or(elements, |axis| domain[axis]);
     let rows = elements / cols;
-    let batch = domain.first().copied().unwrap_or(1).max(1);
-    let group_rows = group_rows(class.is_some(), rows, random);
-    let unequal = expression && class.is_some() && random.one_in(3);
+    let along = columns.clone().unwrap_or_default();
+    let first_of_rows = (0..domain.len()).find(|axis| !along.contains(axis)).map_or(1, |axis| domain[axis]);
+    let group_rows = group_rows(columns.is_some(), rows, random);
+    let unequal = expression && columns.is_some() && random.one_in(3);
     let group_rows = group_rows.filter(|_| !unequal);
-    let rows_in_group = group_rows.map_or((rows / batch).max(1), |n| (n as usize).clamp(1, rows));
+    let rows_in_group = group_rows.map_or((rows / first_of_rows).max(1), |n| (n as usize).clamp(1, rows));
     let mut forms: Vec<Form> =
         names.into_iter().map(|name| Form::Catalogue { name, options: options(name, random) }).collect();
     // An expression alone, or with a loss of labels that it is added to.
     let beside = forms.len() == 1 && SUMS.iter().any(|group| group.contains(&forms[0].name())) && random.one_in(6);
     if expression || beside {
         let group = if unequal { rows } else { rows_in_group };
-        let mut grower = Grower::new(random, class.is_some(), [rows, cols], group);
+        let mut grower = Grower::new(random, columns.is_some(), [rows, cols], group);
         grower.unequal = unequal;
         let mut tree = grower.loss();
         // Most trees have no values of groups.
@@ -76,7 +82,10 @@ pub fn draw(seed: u64) -> Problem {
             tree = grower.loss();
         }
         let params = [random.pick(&[0.5, 1.5, 2.0]), random.pick(&[0.25, 1.0, 0.75])];
-        forms.push(Form::Expression { tree, row_axis: own_axis, params });
+        // One statement in ten is wrong, and refused by both paths.
+        let stated = if random.one_in(10) { cols + 1 } else { cols };
+        let cols = (columns.is_some() && random.one_in(6)).then_some(stated);
+        forms.push(Form::Expression { tree, row_axis: own_axis, cols, params });
     }
     let reduction = reduction(random);
     let several = forms.len() > 1;
@@ -90,7 +99,7 @@ pub fn draw(seed: u64) -> Problem {
     let mut problem = Problem {
         terms: terms.collect(),
         scaled_by: random.one_in(8).then_some("scale"),
-        classes_last,
+        rows_along,
         broadcasts: random.one_in(2),
         domain,
         inputs: Vec::new(),
@@ -113,7 +122,7 @@ pub fn draw(seed: u64) -> Problem {
     outputs(&mut problem, random);
     capacity(&mut problem, random);
     if random.one_in(3) {
-        problem.pinned = pinned(class.is_some(), random);
+        problem.pinned = pinned(columns.is_some(), random);
     }
     // Losses beside each other have no found_inf.
     let beside = random.one_in(3).then(|| random.pick(&[Side::Before, Side::After]));
@@ -133,12 +142,10 @@ pub fn named(name: &str) -> Loss {
     losses::by_name(name).expect("a loss of the catalogue")
 }
 
-pub fn class_axis(row_axis: RowAxis, rank: usize) -> Option<usize> {
-    match row_axis {
-        RowAxis::None => None,
-        RowAxis::Class if rank > 1 => Some(1),
-        _ => rank.checked_sub(1),
-    }
+/// Rows along an axis that no loss of the catalogue has by itself, or along several.
+fn other_axis(random: &mut Random) -> RowAxis {
+    let axis = random.below(3);
+    if random.one_in(2) { RowAxis::At(axis) } else { RowAxis::From(axis) }
 }
 
 fn device(random: &mut Random) -> Device {
@@ -149,9 +156,10 @@ fn domain(row_axis: RowAxis, device: Device, random: &mut Random) -> Vec<usize> 
     let rank = match row_axis {
         RowAxis::None => random.pick(&[1, 1, 2, 2, 3]),
         RowAxis::Last => random.pick(&[1, 2, 2, 2, 3]),
+        RowAxis::At(axis) | RowAxis::From(axis) => axis + random.pick(&[1, 1, 2]),
         _ => random.pick(&[1, 2, 2, 2, 3, 3, 4]),
     };
-    let class = class_axis(row_axis, rank);
+    let columns = row_axis.columns(rank).unwrap_or_default();
     // A few are large enough that the small device cuts them, or that rows are split.
     let most = match random.below(24) {
         0 => 40_000,
@@ -160,15 +168,15 @@ fn domain(row_axis: RowAxis, device: Device, random: &mut Random) -> Vec<usize> 
         _ => ELEMENTS,
     };
     let mut domain = vec![1; rank];
-    // The class axis first, which may be any size; the others share what is left.
-    let order = class.into_iter().chain((0..rank).filter(|axis| Some(*axis) != class));
+    // The axes of a row first, which may be any size; the others share what is left.
+    let order = columns.clone().chain((0..rank).filter(|axis| !columns.contains(axis)));
     for axis in order {
         let left = most / domain.iter().product::<usize>().max(1);
         // Half of the rows are short, so that there are many.
-        let left = if Some(axis) == class && random.one_in(2) { left.min(65) } else { left };
+        let left = if columns.contains(&axis) && random.one_in(2) { left.min(65) } else { left };
         let fit: Vec<usize> = SIZES.iter().copied().filter(|size| *size <= left.max(1)).collect();
         domain[axis] = random.pick(&fit);
-        if Some(axis) == class && most > ELEMENTS && random.one_in(3) {
+        if columns.contains(&axis) && most > ELEMENTS && random.one_in(3) {
             domain[axis] = random.pick(&[4097, 5000, 17_001]).min(left);
         }
     }
@@ -282,7 +290,8 @@ fn outputs(problem: &mut Problem, random: &mut Random) {
 
 /// Plans for more rows than are bound, where the first axis is one of rows.
 fn capacity(problem: &mut Problem, random: &mut Random) {
-    if random.one_in(8) && problem.class_axis() != Some(0) && !problem.domain.is_empty() {
+    if random.one_in(8) && !problem.columns().is_some_and(|columns| columns.contains(&0)) && !problem.domain.is_empty()
+    {
         // Groups divide the planned rows as well as those that are bound.
         let more = if problem.group_rows.is_some() { problem.domain[0] } else { random.pick(&[1, 3, 16]) };
         problem.capacity = Some(problem.domain[0] + more);
@@ -292,8 +301,8 @@ fn capacity(problem: &mut Problem, random: &mut Random) {
 /// Sometimes an axis of rows has no index: planned so, or bound so to a plan of more. Inputs that are broadcast along it
 /// still are.
 fn empty(problem: &mut Problem, random: &mut Random) {
-    let class = problem.class_axis();
-    let axes: Vec<usize> = (0..problem.domain.len()).filter(|axis| Some(*axis) != class).collect();
+    let columns = problem.columns().unwrap_or_default();
+    let axes: Vec<usize> = (0..problem.domain.len()).filter(|axis| !columns.contains(axis)).collect();
     if axes.is_empty() || !random.one_in(20) {
         return;
     }

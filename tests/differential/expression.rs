@@ -17,6 +17,9 @@ pub const INPUTS: [(&str, Scope); 7] = [
 ];
 /// The label that expressions may read.
 pub const LABEL: &str = "target";
+/// The labels of elements that expressions may read, and the number of their classes.
+pub const CLASSES: &str = "classes";
+pub const CLASS_COUNT: u32 = 3;
 /// The parameters of expressions.
 pub const PARAMS: [&str; 2] = ["p", "q"];
 
@@ -40,6 +43,8 @@ pub enum Tree {
     Input(&'static str),
     /// The element's column as a number.
     Col,
+    /// The row's number.
+    Row,
     Count(Extent),
     /// Number of rows of the group, of groups of unequal length.
     GroupRows,
@@ -74,14 +79,22 @@ pub enum Test {
     Or(Box<Test>, Box<Test>),
     /// The element's column is that index.
     ColIs(Index),
+    /// The element's column is below that index.
+    ColBelow(Index),
     /// The row's label is that index.
     LabelIs(i64),
+    /// The row's label is below that index.
+    LabelBelow(i64),
+    /// The element's label is that class; whether its range is checked.
+    ClassIs(i64, bool),
 }
 
 /// A class index, one a row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Index {
     Label,
+    /// The row's number.
+    Row,
     Fixed(i64),
     ArgMax(Box<Tree>),
 }
@@ -107,7 +120,8 @@ impl Tree {
     pub fn visit<'t>(&'t self, see: &mut dyn FnMut(Part<'t>)) {
         see(Part::Tree(self));
         match self {
-            Tree::Const(_) | Tree::Param(_) | Tree::Input(_) | Tree::Col | Tree::Count(_) | Tree::GroupRows => {}
+            Tree::Const(_) | Tree::Param(_) | Tree::Input(_) | Tree::Count(_) => {}
+            Tree::Col | Tree::Row | Tree::GroupRows => {}
             Tree::Op(_, operands) => operands.iter().for_each(|x| x.visit(see)),
             Tree::Powi(x, _) => x.visit(see),
             Tree::Clamp(x, low, high) => [x, low, high].into_iter().for_each(|x| x.visit(see)),
@@ -161,7 +175,8 @@ impl Tree {
             found |= match part {
                 Part::Tree(Tree::Input(input)) => *input == name,
                 Part::Tree(Tree::WithGradient(_, input, _)) => *input == name,
-                Part::Test(Test::LabelIs(_)) | Part::Index(Index::Label) => name == LABEL,
+                Part::Test(Test::ClassIs(..)) => name == CLASSES,
+                Part::Test(Test::LabelIs(_) | Test::LabelBelow(_)) | Part::Index(Index::Label) => name == LABEL,
                 _ => false,
             }
         });
@@ -182,6 +197,7 @@ impl Tree {
             Tree::Input(name) => INPUTS.iter().find(|i| i.0 == *name).map_or(Scope::Element, |i| i.1),
             Tree::Col => Scope::Column,
             Tree::GroupRows => Scope::Group,
+            Tree::Row => Scope::Row,
             Tree::Op(_, operands) => operands.iter().fold(Scope::Param, |scope, x| scope.join(x.scope())),
             Tree::Clamp(x, low, high) => join(&[x, low, high]),
             Tree::Powi(x, _) => x.scope(),
@@ -204,6 +220,7 @@ impl Tree {
             Tree::Param(name) => b.param(name),
             Tree::Input(name) => b.input(name),
             Tree::Col => graph.col_index().to_float(),
+            Tree::Row => graph.row_index().to_float(),
             Tree::Count(extent) => graph.count(*extent),
             Tree::GroupRows => graph.count(Extent::GroupRows),
             Tree::Op(op, operands) => apply(*op, &operands.iter().map(|x| x.build(b)).collect::<Vec<_>>()),
@@ -243,8 +260,11 @@ impl Tree {
     }
 
     /// The loss of this value.
-    pub fn loss(&self, name: &str, row_axis: RowAxis, params: [f64; 2]) -> Loss {
+    pub fn loss(&self, name: &str, row_axis: RowAxis, cols: Option<usize>, params: [f64; 2]) -> Loss {
         let mut definition = Loss::define(name).row_axis(row_axis);
+        if let Some(cols) = cols {
+            definition = definition.cols(cols);
+        }
         for (input, scope) in INPUTS {
             if self.reads(input) {
                 definition = definition.input(input, scope);
@@ -252,6 +272,9 @@ impl Tree {
         }
         if self.reads(LABEL) {
             definition = definition.label(LABEL);
+        }
+        if self.reads(CLASSES) {
+            definition = definition.labels(CLASSES, Scope::Element);
         }
         for (param, value) in PARAMS.iter().zip(params) {
             if self.has(|tree| matches!(tree, Tree::Param(name) if name == param)) {
@@ -306,8 +329,8 @@ impl Test {
                 a.visit(see);
                 b.visit(see);
             }
-            Test::ColIs(index) => index.visit(see),
-            Test::LabelIs(_) => {}
+            Test::ColIs(index) | Test::ColBelow(index) => index.visit(see),
+            Test::LabelIs(_) | Test::LabelBelow(_) | Test::ClassIs(..) => {}
         }
     }
 
@@ -316,9 +339,9 @@ impl Test {
             Test::Compare(_, a, b) => a.scope().join(b.scope()),
             Test::Not(a) => a.scope(),
             Test::And(a, b) | Test::Or(a, b) => a.scope().join(b.scope()),
-            Test::ColIs(Index::Fixed(_)) => Scope::Column,
-            Test::ColIs(_) => Scope::Element,
-            Test::LabelIs(_) => Scope::Row,
+            Test::ColIs(Index::Fixed(_)) | Test::ColBelow(Index::Fixed(_)) => Scope::Column,
+            Test::ColIs(_) | Test::ColBelow(_) | Test::ClassIs(..) => Scope::Element,
+            Test::LabelIs(_) | Test::LabelBelow(_) => Scope::Row,
         }
     }
 
@@ -336,7 +359,14 @@ impl Test {
             Test::And(x, y) => x.build(b).and(y.build(b)),
             Test::Or(x, y) => x.build(b).or(y.build(b)),
             Test::ColIs(index) => b.graph().col_index().equals(index.build(b)),
+            Test::ColBelow(index) => b.graph().col_index().lt(index.build(b)),
             Test::LabelIs(index) => b.label_is(LABEL, *index),
+            Test::LabelBelow(index) => Index::Label.build(b).lt(b.graph().index(*index)),
+            Test::ClassIs(index, is_checked) => {
+                let label = b.input(CLASSES);
+                let label = if *is_checked { label.in_range(CLASS_COUNT) } else { label };
+                label.equals(b.graph().index(*index))
+            }
         }
     }
 }
@@ -352,6 +382,7 @@ impl Index {
     fn build<'g>(&self, b: &Build<'g>) -> Expr<'g> {
         match self {
             Index::Label => b.graph().input(LABEL, Scope::Row, Kind::Int),
+            Index::Row => b.graph().row_index(),
             Index::Fixed(index) => b.graph().index(*index),
             Index::ArgMax(x) => x.build(b).argmax(),
         }
@@ -367,6 +398,7 @@ impl fmt::Display for Tree {
             Tree::Input(name) => write!(f, "{name}"),
             Tree::GroupRows => f.write_str("count(GroupRows)"),
             Tree::Col => f.write_str("col_index().to_float()"),
+            Tree::Row => f.write_str("row_index().to_float()"),
             Tree::Count(extent) => write!(f, "count({extent:?})"),
             Tree::Op(op @ (Op::Add | Op::Sub | Op::Mul | Op::Div), x) => {
                 let sign = match op {
@@ -424,7 +456,13 @@ impl fmt::Display for Test {
             Test::And(a, b) => write!(f, "{a}.and({b})"),
             Test::Or(a, b) => write!(f, "{a}.or({b})"),
             Test::ColIs(index) => write!(f, "col_index().equals({index})"),
+            Test::ColBelow(index) => write!(f, "col_index().lt({index})"),
             Test::LabelIs(index) => write!(f, "label_is({LABEL:?}, {index})"),
+            Test::LabelBelow(index) => write!(f, "{LABEL}.lt(index({index}))"),
+            Test::ClassIs(index, is_checked) => {
+                let checked = if *is_checked { format!(".in_range({CLASS_COUNT})") } else { String::new() };
+                write!(f, "{CLASSES}{checked}.equals(index({index}))")
+            }
         }
     }
 }
@@ -433,6 +471,7 @@ impl fmt::Display for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Index::Label => f.write_str(LABEL),
+            Index::Row => f.write_str("row_index()"),
             Index::Fixed(index) => write!(f, "index({index})"),
             Index::ArgMax(x) => write!(f, "{x}.argmax()"),
         }

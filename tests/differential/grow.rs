@@ -184,7 +184,8 @@ impl<'r> Grower<'r> {
                 self.sum_over(Scope::Column, x)
             }
             Scope::Element if self.sums => self.grow(Scope::Total, depth.max(1)),
-            Scope::Row => match self.random.below(6) {
+            Scope::Row => match self.random.below(7) {
+                6 => (Tree::op(Op::Div, [Tree::Row, Tree::Count(Extent::Rows)]), Range::new(0.0, 1.0)),
                 0..=2 => {
                     let x = self.element(depth);
                     self.fold(x)
@@ -281,6 +282,7 @@ impl<'r> Grower<'r> {
             0 if self.random.one_in(4) => Index::Fixed(1 << 32),
             0 => Index::Fixed(self.random.below(self.cols) as i64),
             1 | 2 => Index::ArgMax(self.element(depth.min(1)).0.into()),
+            3 if self.rows <= self.cols => Index::Row,
             _ => Index::Label,
         }
     }
@@ -289,9 +291,18 @@ impl<'r> Grower<'r> {
     fn test(&mut self, scope: Scope, depth: usize) -> Test {
         let d = depth.min(1);
         match self.random.below(12) {
-            0 if self.has_rows && scope == Scope::Element => Test::ColIs(self.index(d)),
-            1 if self.has_rows && scope >= Scope::Row => Test::LabelIs(self.random.pick(&[0, 1, -100])),
+            0 if self.has_rows && scope == Scope::Element => match self.random.one_in(2) {
+                true => Test::ColIs(self.index(d)),
+                false => Test::ColBelow(self.index(d)),
+            },
+            1 if self.has_rows && scope >= Scope::Row => {
+                let index = self.random.pick(&[0, 1, -100]);
+                if self.random.one_in(3) { Test::LabelBelow(index + 2) } else { Test::LabelIs(index) }
+            }
             2 => Test::Not(self.test(scope, d).into()),
+            3 if scope == Scope::Element && self.random.one_in(2) => {
+                Test::ClassIs(self.random.below(3) as i64, !self.random.one_in(3))
+            }
             3 => Test::And(self.test(scope, 0).into(), self.test(scope, 0).into()),
             4 => Test::Or(self.test(scope, 0).into(), self.test(scope, 0).into()),
             5 if self.has_rows && scope == Scope::Element => {

@@ -22,7 +22,9 @@ fn ignored_labels_are_good(problem: &Problem, want: &Outcome) -> Option<(&'stati
     let (row, label) = want.bad_label?;
     let ignores = |form: &Form| match form {
         Form::Catalogue { .. } => ignored_index(form) == Some(label),
-        Form::Expression { tree, .. } => !tree.reads(super::expression::LABEL),
+        Form::Expression { tree, .. } => {
+            !tree.reads(super::expression::LABEL) && !tree.reads(super::expression::CLASSES)
+        }
     };
     let all = problem.terms.iter().all(|term| ignores(&term.form));
     all.then(|| ("an ignored label is bad", format!("row {row} has the label {label}, which every term ignores")))
@@ -53,8 +55,10 @@ fn a_nan_loss_has_no_finite_gradient(
         if input.scope != Scope::Element || input.shape_beside(&problem.domain) != problem.domain || !own {
             continue;
         }
-        let rows = match (scope, problem.class_axis()) {
-            (Scope::Row, Some(axis)) => row_groups(input.shape_beside(&problem.domain), problem.domain.len(), axis),
+        let rows = match (scope, problem.columns()) {
+            (Scope::Row, Some(columns)) => {
+                row_groups(input.shape_beside(&problem.domain), problem.domain.len(), &columns)
+            }
             (Scope::Element, _) => (0..grads.len()).collect(),
             _ => continue,
         };

@@ -37,6 +37,7 @@ use super::reference::{self, Key, Outcome, Reference, cancellation};
 use super::values::{Host, Moves, moved, values};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use wgloss::UPSTREAM;
 use wgloss::{DType, Reduction, Scope};
 
@@ -313,13 +314,13 @@ impl<'j> Judge<'j> {
 
     fn find_reach(&self) -> f64 {
         let mut reach = 1.0f64;
-        let Some(axis) = self.problem.class_axis() else { return reach };
-        let entropy = if self.has_entropy() { (self.problem.domain[axis] as f64).ln() } else { 0.0 };
+        let Some(columns) = self.problem.columns() else { return reach };
+        let entropy = if self.has_entropy() { (self.problem.rows_cols().1 as f64).ln() } else { 0.0 };
         for (input, host) in self.problem.inputs.iter().zip(self.hosts) {
             if input.scope != Scope::Element || input.values.are_indices() {
                 continue;
             }
-            let groups = row_groups(input.shape_beside(&self.problem.domain), self.problem.domain.len(), axis);
+            let groups = row_groups(input.shape_beside(&self.problem.domain), self.problem.domain.len(), &columns);
             let values: Vec<f64> = host.numbers().iter().map(|x| f64::from(*x)).collect();
             let mut bounds: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
             for (group, x) in groups.iter().zip(&values).filter(|(_, x)| x.is_finite()) {
@@ -343,9 +344,9 @@ impl<'j> Judge<'j> {
         match key {
             Key::Grad(name) | Key::Hessian(name) => {
                 let input = self.problem.input(name).expect("a gradient is of an input");
-                match (input.scope, self.problem.class_axis()) {
-                    (Scope::Element, Some(axis)) => {
-                        row_groups(input.shape_beside(&self.problem.domain), self.problem.domain.len(), axis)
+                match (input.scope, self.problem.columns()) {
+                    (Scope::Element, Some(columns)) => {
+                        row_groups(input.shape_beside(&self.problem.domain), self.problem.domain.len(), &columns)
                     }
                     _ => vec![0; count],
                 }
@@ -383,13 +384,13 @@ fn widen(spread: &mut Spread, a: &Outcome, b: &Outcome) {
 }
 
 /// For each element of that shape, which row it is of.
-pub fn row_groups(shape: &[usize], rank: usize, axis: usize) -> Vec<usize> {
+pub fn row_groups(shape: &[usize], rank: usize, columns: &Range<usize>) -> Vec<usize> {
     // Shapes are aligned at their ends.
-    let own = (axis + shape.len()).checked_sub(rank);
-    let count: usize = shape.iter().product();
-    let Some(own) = own else { return (0..count).collect() };
-    let inner: usize = shape[own + 1..].iter().product();
-    (0..count).map(|k| k / (inner * shape[own]) * inner + k % inner).collect()
+    let own = |axis: usize| (axis + shape.len()).saturating_sub(rank);
+    let own = own(columns.start)..own(columns.end);
+    let cols: usize = shape[own.clone()].iter().product();
+    let inner: usize = shape[own.end..].iter().product();
+    (0..shape.iter().product()).map(|k| k / (inner * cols).max(1) * inner + k % inner.max(1)).collect()
 }
 
 /// For each value the largest of its group.
@@ -433,8 +434,9 @@ pub fn check_itself() {
     assert_eq!(class_error(f64::NEG_INFINITY, want[2], DType::F32), Some("infinity"));
     assert_eq!(class_error(f64::INFINITY, 7e4, DType::F16), None);
     assert_eq!(class_error(f64::INFINITY, 7e4, DType::F32), Some("infinity"));
-    assert_eq!(row_groups(&[2, 3, 2], 3, 1), [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3]);
-    assert_eq!(row_groups(&[3], 2, 1), [0, 0, 0]);
-    assert_eq!(row_groups(&[2], 2, 0), [0, 1]);
+    assert_eq!(row_groups(&[2, 3, 2], 3, &(1..2)), [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3]);
+    assert_eq!(row_groups(&[3], 2, &(1..2)), [0, 0, 0]);
+    assert_eq!(row_groups(&[2], 2, &(0..1)), [0, 1]);
+    assert_eq!(row_groups(&[2, 1, 2], 3, &(1..3)), [0, 0, 1, 1]);
     assert_eq!(largest_of(&[0, 0, 1], &[1.0, -3.0, f64::NAN]), [3.0, 3.0, 0.0]);
 }

@@ -7,7 +7,7 @@
 
 use super::dual::{Dual, NAN, apply, clamp, fold_row, softmax};
 use super::expression::{Fold, INPUTS, Index, PARAMS, Test, Tree};
-use super::problem::{Flavour, Form, GROUPS, Problem, Unequal};
+use super::problem::{Flavour, Form, GROUPS, Input, Problem, Unequal};
 use super::random::Random;
 use super::values::Host;
 use std::cell::Cell;
@@ -36,6 +36,8 @@ struct Oracle<'o> {
     batch: usize,
     inputs: Vec<(&'static str, Array)>,
     labels: Vec<i64>,
+    /// Labels of elements.
+    classes: Vec<i64>,
     params: [f64; 2],
     problem: &'o Problem,
     /// The largest derivative of any node so far.
@@ -162,7 +164,7 @@ impl<'o> Oracle<'o> {
         let (rows, cols) = problem.rows_cols();
         let batch = problem.domain.first().copied().unwrap_or(1);
         let (group, groups) = groups_of(problem, hosts);
-        let (inputs, labels) = (Vec::new(), Vec::new());
+        let (inputs, labels, classes) = (Vec::new(), Vec::new(), Vec::new());
         let (steepest, is_undecided, has_ties) = (Cell::new(0.0), Cell::new(false), Cell::new(false));
         let mut oracle = Oracle {
             rows,
@@ -172,6 +174,7 @@ impl<'o> Oracle<'o> {
             batch,
             inputs,
             labels,
+            classes,
             params,
             problem,
             steepest,
@@ -189,17 +192,24 @@ impl<'o> Oracle<'o> {
                     let name = INPUTS.iter().find(|i| i.0 == input.name).map_or("input", |i| i.0);
                     oracle.inputs.push((name, Array { scope: input.scope, values }));
                 }
-                Host::Signed(values) => oracle.labels = sources.iter().map(|s| i64::from(values[*s])).collect(),
-                Host::Unsigned(values) => oracle.labels = sources.iter().map(|s| i64::from(values[*s])).collect(),
+                Host::Signed(values) => oracle.note(input, sources.iter().map(|s| i64::from(values[*s])).collect()),
+                Host::Unsigned(values) => oracle.note(input, sources.iter().map(|s| i64::from(values[*s])).collect()),
             }
         }
         oracle
     }
 
+    fn note(&mut self, input: &Input, labels: Vec<i64>) {
+        match input.scope {
+            Scope::Element => self.classes = self.in_rows(&labels, Scope::Element),
+            _ => self.labels = labels,
+        }
+    }
+
     /// Element values in the order of rows, then columns.
     fn in_rows<T: Copy>(&self, values: &[T], scope: Scope) -> Vec<T> {
-        let Some(axis) = self.problem.class_axis().filter(|_| scope == Scope::Element) else { return values.to_vec() };
-        let inner: usize = self.problem.domain[axis + 1..].iter().product();
+        let Some(columns) = self.problem.columns().filter(|_| scope == Scope::Element) else { return values.to_vec() };
+        let inner: usize = self.problem.domain[columns.end..].iter().product();
         let mut all = Vec::new();
         for row in 0..self.rows {
             let first = row / inner * inner * self.cols + row % inner;
@@ -268,6 +278,10 @@ impl<'o> Oracle<'o> {
             Tree::Col => {
                 let values = (0..self.cols).map(|col| [col as f64, 0.0]).collect();
                 Array { scope: Scope::Column, values }
+            }
+            Tree::Row => {
+                let values = (0..self.rows).map(|row| [row as f64, 0.0]).collect();
+                Array { scope: Scope::Row, values }
             }
             Tree::Count(extent) => constant(match extent {
                 Extent::Cols => self.cols as f64,
@@ -384,6 +398,7 @@ impl<'o> Oracle<'o> {
     fn indices(&self, index: &Index) -> Vec<Option<i64>> {
         match index {
             Index::Label => self.labels.iter().map(|y| Some(*y)).collect(),
+            Index::Row => (0..self.rows as i64).map(Some).collect(),
             // Of no rows too, columns ask for it.
             Index::Fixed(index) => vec![Some(*index); self.rows.max(1)],
             Index::ArgMax(x) => {
@@ -421,11 +436,19 @@ impl<'o> Oracle<'o> {
             }
             Test::And(a, b) => self.both(a, b, |a, b| a && b),
             Test::Or(a, b) => self.both(a, b, |a, b| a || b),
-            Test::ColIs(index) => {
+            Test::ColIs(index) | Test::ColBelow(index) => {
                 let indices = self.indices(index);
                 let scope = if matches!(index, Index::Fixed(_)) { Scope::Column } else { Scope::Element };
-                let holds = |k: usize| indices[k / self.cols].map(|index| index == (k % self.cols) as i64);
+                let is_below = matches!(test, Test::ColBelow(_));
+                let compare = |col: i64, index: i64| if is_below { col < index } else { col == index };
+                let holds = |k: usize| indices[k / self.cols].map(|index| compare((k % self.cols) as i64, index));
                 Truths { scope, values: (0..self.count(scope)).map(holds).collect() }
+            }
+            Test::ClassIs(index, _) => {
+                Truths { scope: Scope::Element, values: self.classes.iter().map(|y| Some(y == index)).collect() }
+            }
+            Test::LabelBelow(index) => {
+                Truths { scope: Scope::Row, values: self.labels.iter().map(|y| Some(y < index)).collect() }
             }
             Test::LabelIs(index) => {
                 Truths { scope: Scope::Row, values: self.labels.iter().map(|y| Some(y == index)).collect() }
@@ -449,8 +472,8 @@ fn groups_of(problem: &Problem, hosts: &[Host]) -> (Vec<usize>, usize) {
     let (rows, _) = problem.rows_cols();
     let given = problem.inputs.iter().zip(hosts).find(|(input, _)| input.name == GROUPS);
     let (Some(Unequal { ids, groups }), Some((_, host))) = (problem.unequal, given) else {
-        let batch = problem.domain.first().copied().unwrap_or(1);
-        let group_rows = problem.group_rows.map_or((rows / batch.max(1)).max(1), |rows| rows as usize);
+        let first = problem.shape_of(Scope::Row).first().copied().unwrap_or(1);
+        let group_rows = problem.group_rows.map_or((rows / first.max(1)).max(1), |rows| rows as usize);
         return ((0..rows).map(|row| row / group_rows).collect(), rows / group_rows);
     };
     let indices: Vec<i64> = match host {

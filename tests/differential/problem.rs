@@ -2,6 +2,7 @@
 
 use super::expression::{PARAMS, Tree};
 use std::fmt;
+use std::ops::Range;
 use wgloss::Layout;
 use wgloss::Pinned;
 use wgloss::{ClassAxis, DType, GradMode, GroupInput, Loss, Reduction, RowAxis, Scope, Value, losses};
@@ -13,8 +14,8 @@ pub struct Problem {
     pub terms: Vec<Term>,
     /// Name of a scalar input that scales the sum of the terms.
     pub scaled_by: Option<&'static str>,
-    /// Whether the classes are along the last axis, of losses over classes.
-    pub classes_last: bool,
+    /// The axes that make a row, where they are not those of the definitions.
+    pub rows_along: Option<RowAxis>,
     /// Whether predictions and targets may broadcast.
     pub broadcasts: bool,
     /// Shape of an element value.
@@ -85,8 +86,17 @@ impl Term {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Form {
-    Catalogue { name: &'static str, options: Vec<(String, Value)> },
-    Expression { tree: Tree, row_axis: RowAxis, params: [f64; 2] },
+    Catalogue {
+        name: &'static str,
+        options: Vec<(String, Value)>,
+    },
+    /// `cols` is the number of columns that it states.
+    Expression {
+        tree: Tree,
+        row_axis: RowAxis,
+        cols: Option<usize>,
+        params: [f64; 2],
+    },
 }
 
 /// A tensor that the loss reads, and what becomes of its gradient.
@@ -281,7 +291,7 @@ impl Form {
                 let loss = losses::by_name(name).expect("a loss of the catalogue");
                 options.iter().fold(loss, |loss, (option, value)| loss.option(option, value.clone()))
             }
-            Form::Expression { tree, row_axis, params } => tree.loss("expression", *row_axis, *params),
+            Form::Expression { tree, row_axis, cols, params } => tree.loss("expression", *row_axis, *cols, *params),
         }
     }
 }
@@ -290,9 +300,10 @@ impl Problem {
     /// The loss of a term, as the problem lays it out.
     pub fn loss_of(&self, term: &Term) -> Loss {
         let loss = term.renamed(term.form.loss().broadcast(self.broadcasts));
-        match self.classes_last && loss.row_axis() == RowAxis::Class {
-            true => loss.class_axis(ClassAxis::Last),
-            false => loss,
+        match (self.rows_along, loss.rows_along()) {
+            (Some(RowAxis::Last), RowAxis::Class) => loss.class_axis(ClassAxis::Last),
+            (Some(axis), RowAxis::Class | RowAxis::Last) => loss.row_axis(axis),
+            _ => loss,
         }
     }
 
@@ -343,31 +354,26 @@ impl Problem {
         self.inputs.iter().filter(|i| i.grad.is_some()).map(|i| i.name.clone()).collect()
     }
 
-    /// The axis of an element value that makes a row.
-    pub fn class_axis(&self) -> Option<usize> {
-        let rank = self.domain.len();
-        match self.loss().row_axis() {
-            RowAxis::None => None,
-            RowAxis::Class if rank > 1 => Some(1),
-            _ => rank.checked_sub(1),
-        }
+    /// The axes of an element value that make a row.
+    pub fn columns(&self) -> Option<Range<usize>> {
+        self.loss().rows_along().columns(self.domain.len())
     }
 
     /// Shape of a value of that scope.
     pub fn shape_of(&self, scope: Scope) -> Vec<usize> {
-        let class = self.class_axis();
         match scope {
             Scope::Element => self.domain.clone(),
             Scope::Row => {
                 let mut shape = self.domain.clone();
-                class.map(|axis| shape.remove(axis));
+                shape.drain(self.columns().unwrap_or_default());
                 shape
             }
-            Scope::Column => vec![class.map_or(1, |axis| self.domain[axis])],
+            Scope::Column => vec![self.columns().map_or(1, |columns| self.domain[columns].iter().product())],
             Scope::Group if self.unequal.is_some() => vec![self.unequal.map_or(0, |unequal| unequal.groups)],
             Scope::Group => {
                 let (rows, _) = self.rows_cols();
-                let by_batch = (rows / self.domain.first().copied().unwrap_or(1).max(1)).max(1);
+                let first = self.shape_of(Scope::Row).first().copied().unwrap_or(1);
+                let by_batch = (rows / first.max(1)).max(1);
                 // A number of rows that makes no whole groups is refused, whatever the shape.
                 let own = self.group_rows.map(|own| own as usize).filter(|own| *own > 0 && rows.is_multiple_of(*own));
                 vec![rows / own.unwrap_or(by_batch)]
@@ -378,8 +384,11 @@ impl Problem {
 
     pub fn rows_cols(&self) -> (usize, usize) {
         let all: usize = self.domain.iter().product();
-        match self.class_axis() {
-            Some(axis) => (all / self.domain[axis].max(1), self.domain[axis]),
+        match self.columns() {
+            Some(columns) => {
+                let cols: usize = self.domain[columns].iter().product();
+                (all / cols.max(1), cols)
+            }
             None => (1, all),
         }
     }
@@ -407,11 +416,12 @@ impl fmt::Display for Problem {
                     let options = options.iter().map(|(name, value)| format!(".option({name:?}, {value:?})"));
                     format!("{name}(){}", options.collect::<String>())
                 }
-                Form::Expression { tree, row_axis, params } => {
+                Form::Expression { tree, row_axis, cols, params } => {
                     let read = |name: &&str| tree.has(|t| matches!(t, Tree::Param(p) if p == name));
                     let params = PARAMS.iter().zip(params).filter(|(name, _)| read(name));
                     let params = params.map(|(name, value)| format!(", {name} = {value}")).collect::<String>();
-                    format!("[{tree}] (row axis {row_axis:?}{params})")
+                    let cols = cols.map_or(String::new(), |cols| format!(", {cols} columns"));
+                    format!("[{tree}] (row axis {row_axis:?}{cols}{params})")
                 }
             };
             let own = if term.renamed { ", of inputs of its own" } else { "" };
@@ -421,8 +431,8 @@ impl fmt::Display for Problem {
         if let Some(name) = self.scaled_by {
             write!(f, ", scaled by {name}")?;
         }
-        if self.classes_last {
-            f.write_str(", classes along the last axis")?;
+        if let Some(axis) = self.rows_along {
+            write!(f, ", rows along {axis}")?;
         }
         if self.broadcasts {
             f.write_str(", broadcasting")?;

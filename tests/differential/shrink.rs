@@ -68,9 +68,16 @@ fn simpler(problem: &Problem) -> Vec<Problem> {
     with(&|p| p.scaled_by = None);
     with(&|p| p.broadcasts = false);
     if problem.domain.len() <= 2 {
-        with(&|p| p.classes_last = false);
+        with(&|p| p.rows_along = None);
     }
     with(&|p| p.beside = None);
+    with(&|p| {
+        p.terms.iter_mut().for_each(|term| {
+            if let Form::Expression { cols, .. } = &mut term.form {
+                *cols = None;
+            }
+        });
+    });
     with(&|p| p.upstream = Upstream::One);
     with(&|p| p.outputs.separate = false);
     with(&|p| p.outputs.found_inf = false);
@@ -211,19 +218,19 @@ fn settle(problem: &mut Problem) -> bool {
 
 /// Another size for an axis of the domain, and so of every input that has it.
 pub fn resize(problem: &mut Problem, axis: usize, to: usize) {
-    let class = problem.class_axis();
+    let columns = problem.columns().unwrap_or_default();
+    let has_rows = problem.columns().is_some();
     let rank = problem.domain.len();
     let (rows, elements) = (problem.shape_of(Scope::Row), problem.domain.clone());
     problem.domain[axis] = to;
     for input in &mut problem.inputs {
         let of_rows = input.shape_beside(&rows).len();
-        let own = match (input.scope, class) {
-            (Scope::Element, _) => (axis + input.shape_beside(&elements).len()).checked_sub(rank),
-            (Scope::Row, Some(class)) if axis != class => {
-                let axis = if axis > class { axis - 1 } else { axis };
-                (axis + of_rows + 1).checked_sub(rank)
+        let own = match input.scope {
+            Scope::Element => (axis + input.shape_beside(&elements).len()).checked_sub(rank),
+            Scope::Row if has_rows && !columns.contains(&axis) => {
+                let axis = if axis >= columns.end { axis - columns.len() } else { axis };
+                (axis + of_rows + columns.len()).checked_sub(rank)
             }
-            (Scope::Column, Some(class)) if axis == class => Some(0),
             _ => None,
         };
         if let Some(size) = own.and_then(|own| input.shape.get_mut(own)) {
@@ -239,6 +246,10 @@ pub fn resize(problem: &mut Problem, axis: usize, to: usize) {
         if !problem.rows_cols().0.is_multiple_of(rows.max(1) as usize) {
             problem.group_rows = Some(1);
         }
+    }
+    let cols = problem.rows_cols().1;
+    for input in problem.inputs.iter_mut().filter(|input| input.scope == Scope::Column) {
+        input.shape.iter_mut().for_each(|size| *size = (*size).min(cols));
     }
     fit_groups(problem);
 }
@@ -303,7 +314,7 @@ fn instead(node: &Tree) -> Vec<Tree> {
         Tree::Input("other") => return vec![Tree::Input("input")],
         Tree::Input("s") => return vec![Tree::Input("r")],
         Tree::Input("k") => return vec![Tree::Const(2.0)],
-        Tree::Input(_) | Tree::Col => Vec::new(),
+        Tree::Input(_) | Tree::Col | Tree::Row => Vec::new(),
         Tree::Op(_, x) => x.clone(),
         Tree::Clamp(x, low, high) => operands(&[x, low, high]),
         Tree::Powi(x, _) => operands(&[x]),
@@ -329,8 +340,8 @@ fn test_operands(test: &Test) -> Vec<Tree> {
         Test::Compare(_, a, b) => vec![a.clone(), b.clone()],
         Test::Not(a) => test_operands(a),
         Test::And(a, b) | Test::Or(a, b) => [test_operands(a), test_operands(b)].concat(),
-        Test::ColIs(Index::ArgMax(x)) => vec![(**x).clone()],
-        Test::ColIs(_) | Test::LabelIs(_) => Vec::new(),
+        Test::ColIs(Index::ArgMax(x)) | Test::ColBelow(Index::ArgMax(x)) => vec![(**x).clone()],
+        Test::ColIs(_) | Test::ColBelow(_) | Test::LabelIs(_) | Test::LabelBelow(_) | Test::ClassIs(..) => Vec::new(),
     }
 }
 
@@ -403,7 +414,10 @@ fn rebuild_test(test: &Test, place: usize, k: usize, count: &mut usize) -> Test 
             Test::Or(a.into(), rebuild_test(b, place, k, count).into())
         }
         Test::ColIs(index) => Test::ColIs(rebuild_index(index, place, k, count)),
+        Test::ColBelow(index) => Test::ColBelow(rebuild_index(index, place, k, count)),
         Test::LabelIs(index) => Test::LabelIs(*index),
+        Test::LabelBelow(index) => Test::LabelBelow(*index),
+        Test::ClassIs(index, is_checked) => Test::ClassIs(*index, *is_checked),
     }
 }
 

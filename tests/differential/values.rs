@@ -1,5 +1,6 @@
 //! The numbers of a problem, and labels, as both paths get them.
 
+use super::expression::CLASS_COUNT;
 use super::invariants::has_pairs;
 use super::judge::row_groups;
 use super::problem::{Data, Flavour, Form, Input, Problem, Values};
@@ -51,7 +52,12 @@ pub fn values(problem: &Problem, data: Data) -> Vec<Host> {
         let mut host = if input.values == Values::Groups {
             groups(problem, input, data.flavour, &mut random)
         } else if input.values == Values::Label {
-            labels(input, count, cols, ignored, data.flavour, &mut random)
+            // Labels of elements have classes of their own, and none is ignored.
+            let (classes, ignored) = match input.scope {
+                Scope::Element => (CLASS_COUNT as usize, 0),
+                _ => (cols, ignored),
+            };
+            labels(input, count, classes, ignored, data.flavour, &mut random)
         } else {
             let number = |random: &mut Random| number(input.values, data.flavour, offset, random);
             Host::Numbers((0..count).map(|_| stored(input.dtype, number(&mut random) as f32)).collect())
@@ -201,9 +207,9 @@ fn source(input: &Input, index: usize) -> usize {
 
 /// Where a logit is −∞ the target has no probability; every row keeps a finite logit.
 fn pair_zeros(problem: &Problem, all: &mut [Host]) {
-    let (rows, as_logarithm) = (problem.class_axis(), problem.inputs[1].values == Values::LogProbability);
+    let (rows, as_logarithm) = (problem.columns(), problem.inputs[1].values == Values::LogProbability);
     let groups = match rows {
-        Some(axis) => row_groups(&problem.domain, problem.domain.len(), axis),
+        Some(columns) => row_groups(&problem.domain, problem.domain.len(), &columns),
         None => Vec::new(),
     };
     let [Host::Numbers(logits), Host::Numbers(targets), ..] = all else { return };

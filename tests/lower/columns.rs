@@ -5,7 +5,8 @@ use crate::common::context;
 use half::bf16;
 use wgloss::cpu::CpuPlan;
 use wgloss::{
-    Bindings, Context, DType, Error, Extent, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, Wanted,
+    Bindings, Context, DType, Error, Extent, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Shard, Tensor,
+    Upstream, Wanted, losses,
 };
 
 /// Dice loss per class after a softmax: `L_c = w_c·(1 − (2·Σᵢ pᵢ_c·tᵢ_c + 1) / (Σᵢ pᵢ_c + Σᵢ tᵢ_c + 1))`.
@@ -148,6 +149,44 @@ impl Data {
         close(&format!("{what}: w, GPU"), &read(bound.grad("w").unwrap()), &want.w);
         close(&format!("{what}: probability, GPU"), &read(bound.extra("probability").unwrap()), &want.probability);
     }
+
+    /// The loss first, then its gradients for an upstream that is written in between: twice, as steps follow each other.
+    fn check_apart(&self, ctx: &Context, reduction: Reduction) {
+        let classes = self.shape[1];
+        let what = format!("{:?}, last {}, {reduction:?}, apart", self.shape, self.is_last);
+        let (upstream, per_class) = match reduction {
+            Reduction::None => (Upstream::PerLoss, vec![classes]),
+            _ => (Upstream::Scalar, vec![]),
+        };
+        let [x, y] = [&self.x_shape(), &self.y_shape()];
+        let (x, y) = (Tensor::from_slice(ctx, &self.x, x).unwrap(), Tensor::from_slice(ctx, &self.y, y).unwrap());
+        let w = Tensor::from_slice(ctx, &self.w, &[classes]).unwrap();
+        let up = Tensor::zeros(ctx, DType::F32, &per_class).unwrap();
+        let inputs = [("x", &x), ("y", &y), ("w", &w), ("upstream", &up)];
+        let spec = PlanSpec::new().like(&inputs).grad("x").grad("w").upstream(upstream).separate_backward();
+        let plan = ctx.plan(&dice(self.row_axis()).reduction(reduction.clone()), &spec).unwrap();
+        let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
+        let encode = |phase: &dyn Fn(&mut wgpu::CommandEncoder) -> wgloss::Result<()>| {
+            let mut encoder = ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            phase(&mut encoder).unwrap();
+            ctx.queue().submit([encoder.finish()]);
+        };
+        let read =
+            |tensor: &Tensor| -> Vec<f64> { tensor.to_vec::<f32>().unwrap().into_iter().map(f64::from).collect() };
+        for seed in [1, 2] {
+            let ups = random(up.shape().iter().product(), seed);
+            encode(&|encoder| bound.encode_forward(encoder));
+            let plain = self.expected(&|_| 1.0).losses;
+            let whole = vec![plain.iter().sum::<f64>()];
+            let losses = if reduction == Reduction::None { plain } else { whole };
+            close(&format!("{what}: loss"), &read(bound.loss().unwrap()), &losses);
+            up.write(ctx, &ups).unwrap();
+            encode(&|encoder| bound.encode_backward(encoder));
+            let want = self.expected(&|class| f64::from(ups[if ups.len() == 1 { 0 } else { class }]));
+            close(&format!("{what}: x"), &read(bound.grad("x").unwrap()), &want.x);
+            close(&format!("{what}: w"), &read(bound.grad("w").unwrap()), &want.w);
+        }
+    }
 }
 
 fn close(what: &str, got: &[f64], want: &[f64]) {
@@ -167,6 +206,70 @@ fn dice_of_classes_is_the_textbooks() {
             data.check(ctx, Reduction::Mean, DType::BF16);
         }
     }
+}
+
+/// Beside a cross-entropy whose rows are larger than a binding: the gradient's trip finds what the first one left.
+#[test]
+fn logits_beyond_a_binding_are_read_twice_for_the_gradient() {
+    let Some(_) = context() else { return };
+    let limits = wgpu::Limits { max_storage_buffer_binding_size: 1 << 17, ..wgpu::Limits::default() };
+    let ctx = Context::with_limits(limits).unwrap();
+    let data = Data::new([2, 150, 250], false);
+    let (rows, classes) = (500, 150);
+    let mut want = data.expected(&|_| 1.0 / classes as f64);
+    let mut loss = want.losses.iter().sum::<f64>() / classes as f64;
+    for row in 0..rows {
+        let e: Vec<f64> = (0..classes).map(|c| f64::from(data.x[data.at(row, c)]).exp()).collect();
+        let (sum, label) = (e.iter().sum::<f64>(), data.y[row] as usize);
+        loss -= (e[label] / sum).ln() / rows as f64;
+        for (c, e) in e.iter().enumerate() {
+            want.x[data.at(row, c)] += (e / sum - if c == label { 1.0 } else { 0.0 }) / rows as f64;
+        }
+    }
+    let x = Tensor::from_slice(&ctx, &data.x, &data.x_shape()).unwrap();
+    let y = Tensor::from_slice(&ctx, &data.y, &data.y_shape()).unwrap();
+    let w = Tensor::from_slice(&ctx, &data.w, &[classes]).unwrap();
+    let both = losses::cross_entropy().rename_input("input", "x").rename_input("target", "y") + dice(RowAxis::Class);
+    let inputs = [("x", &x), ("y", &y), ("w", &w)];
+    let plan = ctx.plan(&both, &PlanSpec::new().like(&inputs).grad("x")).unwrap();
+    let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
+    bound.submit().unwrap();
+    close("loss", &[f64::from(bound.read_loss().unwrap())], &[loss]);
+    let grad = bound.grad("x").unwrap().to_vec::<f32>().unwrap();
+    close("gradient", &grad.into_iter().map(f64::from).collect::<Vec<_>>(), &want.x);
+    let text = bound.explain();
+    let reads: Vec<&str> = text.lines().filter(|line| line.trim_start().starts_with("x ")).collect();
+    let counts: Vec<bool> = reads.iter().map(|line| line.contains("2 reads")).collect();
+    assert_eq!(counts, [false, false, true], "{text}");
+    assert!(!text.contains("3 reads"), "{text}");
+}
+
+#[test]
+fn gradients_come_apart_from_the_loss() {
+    let Some(ctx) = context() else { return };
+    let limits = wgpu::Limits { max_storage_buffer_binding_size: 1 << 17, ..wgpu::Limits::default() };
+    let small = Context::with_limits(limits).unwrap();
+    for shape in [[1, 1, 3], [2, 3, 5], [2, 21, 40], [1, 300, 7], [2, 5, 3000], [1, 5000, 2]] {
+        for is_last in [false, true] {
+            for reduction in [Reduction::None, Reduction::Sum] {
+                Data::new(shape, is_last).check_apart(ctx, reduction);
+            }
+        }
+    }
+    // Several samples per binding; samples that are larger than a binding.
+    for shape in [[9, 6, 1000], [2, 150, 250]] {
+        Data::new(shape, false).check_apart(&small, Reduction::Sum);
+    }
+}
+
+#[test]
+fn a_shard_does_not_sum_by_column() {
+    let Some(ctx) = context() else { return };
+    let spec =
+        PlanSpec::new().input("x", DType::F32, &[4, 3]).input("y", DType::I32, &[4]).input("w", DType::F32, &[3]);
+    let spec = spec.shard(Shard { first: 0, classes: 6, shards: 2 });
+    let error = ctx.plan(&dice(RowAxis::Last), &spec).unwrap_err();
+    assert!(matches!(&error, Error::Unsupported { message } if message.contains("for each column")), "{error}");
 }
 
 #[test]

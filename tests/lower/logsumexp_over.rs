@@ -59,18 +59,40 @@ fn on_cpu(case: &Case, x: &[f32], s: f32, shape: &[usize], reduction: &Reduction
 }
 
 fn on_gpu(ctx: &Context, case: &Case, (x, s): (&[f32], f32), shape: &[usize], reduction: &Reduction) -> Found {
+    found_on_gpu(ctx, case, (x, s), shape, reduction, false)
+}
+
+/// As [`on_gpu`]; `apart`, the gradient of `x` alone, in a phase of its own: that of a scalar belongs to the forward pass.
+fn found_on_gpu(
+    ctx: &Context,
+    case: &Case,
+    (x, s): (&[f32], f32),
+    shape: &[usize],
+    reduction: &Reduction,
+    apart: bool,
+) -> Found {
     let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(ctx, values, shape).unwrap();
     let (x, s) = (tensor(x, shape), tensor(&[s], &[]));
     let offsets = case.offsets.as_ref().map(|offsets| Tensor::from_slice(ctx, offsets, &[case.sets + 1]).unwrap());
     let mut inputs = vec![("x", &x), ("s", &s)];
     inputs.extend(offsets.iter().map(|offsets| ("groups", offsets)));
-    let spec = PlanSpec::new().like(&inputs).grad("x").grad("s");
+    let spec = PlanSpec::new().like(&inputs).grad("x");
+    let spec = if apart { spec.separate_backward() } else { spec.grad("s") };
     let spec = if offsets.is_some() { spec.group_offsets("groups") } else { spec };
     let plan = ctx.plan(&loss(case).reduction(reduction.clone()), &spec).unwrap();
     let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
-    bound.submit().unwrap();
-    let read = |tensor: &Tensor| tensor.to_vec::<f32>().unwrap().into_iter().map(f64::from).collect();
-    [bound.loss().unwrap(), bound.grad("x").unwrap(), bound.grad("s").unwrap()].map(read)
+    match apart {
+        true => {
+            let mut encoder = ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            bound.encode_forward(&mut encoder).unwrap();
+            bound.encode_backward(&mut encoder).unwrap();
+            ctx.queue().submit([encoder.finish()]);
+        }
+        false => bound.submit().unwrap(),
+    }
+    let read = |tensor: &Tensor| -> Vec<f64> { tensor.to_vec::<f32>().unwrap().into_iter().map(f64::from).collect() };
+    let by_s = bound.grad("s").map_or(Vec::new(), read);
+    [read(bound.loss().unwrap()), read(bound.grad("x").unwrap()), by_s]
 }
 
 /// Every scope, of these rows and columns; groups are equal (rows of the first axis) and of unequal length.
@@ -118,6 +140,40 @@ fn logsumexp_over_every_scope_is_the_textbooks() {
                     }
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn gradients_may_be_apart() {
+    let Some(ctx) = context() else { return };
+    for (rows, cols) in [(7, 5), (60, 65), (300, 32)] {
+        let x: Vec<f32> = random(rows * cols, 2).iter().map(|x| 2.0 * x + 1e4).collect();
+        for case in cases(rows, cols) {
+            let reduction = if case.scope == Scope::Total { Reduction::Sum } else { Reduction::None };
+            let what = format!("{} of [{rows}, {cols}]", case.name);
+            let want = expected(&case, &x, 0.5, cols);
+            let [losses, by_x, _] = found_on_gpu(ctx, &case, (&x, 0.5), &[rows, cols], &reduction, true);
+            let worst = mismatch(&losses, &want[0], 2e-6, |_| 2e-3);
+            assert!(worst.is_none(), "{what}: {worst:?}");
+            let worst = mismatch(&by_x, &want[1], 2e-3, |_| 1e-9);
+            assert!(worst.is_none(), "{what}: gradient of x {worst:?}");
+        }
+    }
+}
+
+#[test]
+fn of_no_rows_it_is_minus_infinity() {
+    let nothing = |sets: usize, by_s: Vec<f64>| [vec![f64::NEG_INFINITY; sets], Vec::new(), by_s];
+    for case in cases(6, 3).into_iter().filter(|case| matches!(case.scope, Scope::Column | Scope::Total)) {
+        let reduction = if case.scope == Scope::Total { Reduction::Sum } else { Reduction::None };
+        let want = nothing(case.sets, vec![0.0]);
+        assert_eq!(on_cpu(&case, &[], 0.5, &[0, 3], &reduction), want, "{}, CPU", case.name);
+        let Some(ctx) = context() else { continue };
+        for apart in [false, true] {
+            let found = found_on_gpu(ctx, &case, (&[], 0.5), &[0, 3], &reduction, apart);
+            let want = nothing(case.sets, if apart { Vec::new() } else { vec![0.0] });
+            assert_eq!(found, want, "{}, GPU, apart {apart}", case.name);
         }
     }
 }

@@ -4,8 +4,8 @@ use crate::common::compare::{assert_grads, mismatch, random, report};
 use crate::common::{context, is_in_share};
 use half::bf16;
 use wgloss::{
-    Bindings, Bound, Context, CpuOutput, DType, Error, HostTensor, Loss, PlanSpec, Reduction, Shard, Tensor, cpu,
-    losses,
+    Bindings, Bound, Context, CpuOutput, DType, Error, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Shard,
+    Tensor, cpu, losses,
 };
 use wgloss::{Upstream, Wanted};
 
@@ -338,4 +338,46 @@ fn shards_that_do_not_fit_their_classes() {
     let bound = Problem::new(losses::cross_entropy(), 4, 6).shard(ctx, 0..3, 2).unwrap();
     assert!(matches!(bound.submit(), Err(Error::Unsupported { .. })));
     assert!(matches!(bound.states(bound.exchanges()), Err(Error::Unsupported { .. })));
+}
+
+/// `L = x_0·x_k − x_1²` of each row.
+fn crossed(k: usize, stated: Option<usize>) -> Loss {
+    let definition = Loss::define("crossed").input("input", Scope::Element).row_axis(RowAxis::Last);
+    let definition = stated.into_iter().fold(definition, |definition, cols| definition.cols(cols));
+    definition.expr(move |b| {
+        let x = b.input("input");
+        x.column(0) * x.column(k) - x.column(1) * x.column(1)
+    })
+}
+
+#[test]
+fn a_fixed_column_may_be_of_another_shard() {
+    let Some(ctx) = context() else { return };
+    let problem = Problem { labels: None, ..Problem::new(crossed(7, None).reduction(Reduction::None), 3, 10) };
+    let shards = [problem.shard(ctx, 0..2, 2).unwrap(), problem.shard(ctx, 2..10, 2).unwrap()];
+    step(ctx, &shards);
+    for (shard, columns) in shards.iter().zip([0..2usize, 2..10]) {
+        let (loss, grad) = (shard.loss().unwrap().to_vec::<f32>().unwrap(), grad_of(shard, "input"));
+        for (row, x) in problem.elements[0].1.chunks(10).enumerate() {
+            let want = f64::from(x[0]) * f64::from(x[7]) - f64::from(x[1]) * f64::from(x[1]);
+            assert!((f64::from(loss[row]) - want).abs() < 1e-5, "{loss:?}");
+            let slope = |col: usize| match col {
+                0 => x[7],
+                1 => -2.0 * x[1],
+                7 => x[0],
+                _ => 0.0,
+            };
+            let want: Vec<f32> = columns.clone().map(slope).collect();
+            assert_eq!(grad[row * want.len()..][..want.len()], want, "row {row}");
+        }
+    }
+    // All classes count, not the shard's columns.
+    let plan = |loss: &Loss, classes: u64| {
+        let shard = Shard { first: 0, classes, shards: 2 };
+        ctx.plan(loss, &PlanSpec::new().input("input", DType::F32, &[3, 2]).shard(shard)).map(|_| ())
+    };
+    for (loss, classes) in [(crossed(7, None), 7), (crossed(3, Some(4)), 5)] {
+        assert!(matches!(plan(&loss, classes), Err(Error::Param { param, .. }) if param == "shard"));
+    }
+    assert_eq!((plan(&crossed(7, None), 8), plan(&crossed(3, Some(4)), 4)), (Ok(()), Ok(())));
 }

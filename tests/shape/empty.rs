@@ -306,17 +306,86 @@ fn groups_of_no_rows_are_none() {
     }
 }
 
+/// `L_c = w_c·(2 − (2·Σᵢ xᵢ_c² + 1) / (Σᵢ xᵢ_c + 1))`: of no rows `w_c`.
+fn by_column() -> Loss {
+    let definition = Loss::define("by column").input("x", Scope::Element).input("w", Scope::Column);
+    definition.row_axis(RowAxis::Last).extra("sum", |b| b.input("x").sum_over(Scope::Column)).expr(|b| {
+        let x = b.input("x");
+        let both = (x * x.softmax()).sum_over(Scope::Column);
+        b.input("w") * (2.0 - (2.0 * both + 1.0) / (x.sum_over(Scope::Column) + 1.0))
+    })
+}
+
 #[test]
-fn sums_by_column_of_no_rows_are_an_error() {
-    let loss = Loss::define("by column").input("x", Scope::Element).row_axis(RowAxis::Last);
-    let loss = loss.expr(|b| b.input("x").sum_over(Scope::Column).sum_over(Scope::Total));
-    let error = cpu::forward_backward(&loss, &[("x", HostTensor::f32(&[], &[0, 3]))], &["x"]).unwrap_err();
-    assert!(matches!(&error, Error::Unsupported { message } if message.contains("by column")), "{error}");
+fn sums_by_column_of_no_rows_are_zero() {
+    let w = [3.0f32, 0.5, 2.5];
+    let losses: Vec<f64> = w.iter().map(|w| f64::from(*w)).collect();
+    for (reduction, want) in [
+        (Reduction::None, losses.clone()),
+        (Reduction::Sum, vec![losses.iter().sum()]),
+        (Reduction::Mean, vec![losses.iter().sum::<f64>() / 3.0]),
+    ] {
+        let loss = by_column().reduction(reduction.clone());
+        let what = format!("{reduction:?}");
+        let host = [("x", HostTensor::f32(&[], &[0, 3])), ("w", HostTensor::f32(&w, &[3]))];
+        let grads = vec!["x".to_owned(), "w".to_owned()];
+        let wanted = Wanted { loss: true, grads, extras: vec!["sum".to_owned()], ..Wanted::default() };
+        let out = cpu::run::<f64>(&loss, &host, &wanted).unwrap();
+        assert_same(&what, out.loss_values().unwrap(), &want);
+        assert_same(&what, out.extra("sum").unwrap(), &[0.0; 3]);
+        assert_same(&what, out.grad("x").unwrap(), &[]);
+        assert_same(&what, out.grad("w").unwrap(), &[0.0; 3]);
+        let Some(ctx) = context() else { continue };
+        let x = Tensor::zeros(ctx, DType::F32, &[0, 3]).unwrap();
+        // Planned for rows, of which none are bound, and planned for none.
+        for rows in [5, 0] {
+            for mode in [GradMode::Write, GradMode::Accumulate, GradMode::InPlace] {
+                let what = format!("{what}, {rows} rows planned, {mode:?}");
+                let weight = Tensor::from_slice(ctx, &w, &[3]).unwrap();
+                let spec = PlanSpec::new().input("x", DType::F32, &[rows, 3]).input("w", DType::F32, &[3]);
+                // The gradient of `x` reads `w` again.
+                let spec = if mode == GradMode::InPlace { spec } else { spec.grad("x") };
+                let spec = spec.grad_mode("w", mode).extra("sum").found_inf();
+                let grad = Tensor::from_slice(ctx, &[7.0f32, 8.0, 9.0], &[3]).unwrap();
+                let bindings = Bindings::new().input("x", &x).input("w", &weight);
+                let bindings = if mode == GradMode::Accumulate { bindings.grad("w", &grad) } else { bindings };
+                let bound = ctx.plan(&loss, &spec).unwrap().bind(&bindings).unwrap();
+                assert!(bound.explain().contains("0 rows of 3 columns"), "{}", bound.explain());
+                bound.submit().unwrap();
+                let read = |tensor: &Tensor| wide(&bound.read::<f32>(tensor).unwrap());
+                assert_same(&what, &read(bound.loss().unwrap()), &want);
+                assert_same(&what, &read(bound.extra("sum").unwrap()), &[0.0; 3]);
+                assert_same(&what, &read(bound.found_inf().unwrap()), &[0.0]);
+                let kept = if mode == GradMode::Accumulate { [7.0, 8.0, 9.0] } else { [0.0; 3] };
+                assert_same(&what, &read(bound.grad("w").unwrap()), &kept);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_gradient_of_no_rows_is_zero_where_its_formula_has_no_value() {
+    // Σᵢ x / Σᵢ x² is 0/0.
+    let loss = Loss::define("ratio").input("x", Scope::Element).input("w", Scope::Column).row_axis(RowAxis::Last);
+    let loss = loss.expr(|b| {
+        let x = b.input("x");
+        b.input("w") * x.sum_over(Scope::Column) / (x * x).sum_over(Scope::Column)
+    });
+    let loss = loss.reduction(Reduction::Sum);
+    let host = [("x", HostTensor::f32(&[], &[0, 2])), ("w", HostTensor::f32(&[1.0, 2.0], &[2]))];
+    let out = cpu::forward_backward(&loss, &host, &["w"]).unwrap();
+    assert!(out.loss().unwrap().is_nan());
+    assert_same("CPU", out.grad("w").unwrap(), &[0.0; 2]);
     let Some(ctx) = context() else { return };
-    let plan = ctx.plan(&loss, &PlanSpec::new().input("x", DType::F32, &[2, 3]).grad("x")).unwrap();
-    let x = Tensor::zeros(ctx, DType::F32, &[0, 3]).unwrap();
-    let error = plan.bind(&Bindings::new().input("x", &x)).unwrap_err();
-    assert!(matches!(&error, Error::Unsupported { message } if message.contains("by column")), "{error}");
+    let x = Tensor::zeros(ctx, DType::F32, &[0, 2]).unwrap();
+    let w = Tensor::from_slice(ctx, &[1.0f32, 2.0], &[2]).unwrap();
+    let inputs = [("x", &x), ("w", &w)];
+    let plan = ctx.plan(&loss, &PlanSpec::new().like(&inputs).grad("w").found_inf()).unwrap();
+    let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
+    bound.submit().unwrap();
+    assert!(bound.read_loss().unwrap().is_nan());
+    assert_same("GPU", &wide(&bound.read::<f32>(bound.grad("w").unwrap()).unwrap()), &[0.0; 2]);
+    assert_same("found_inf", &wide(&bound.read::<f32>(bound.found_inf().unwrap()).unwrap()), &[0.0]);
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn assert_same(what: &str, loss: &Loss, laid_out: &Case, name: &str, plain: &Cas
 fn classes_along_the_last_axis_are_rows_as_they_lie() {
     // V = 5 beside T = 3, and V = T.
     for classes in [5, 3] {
-        for entry in CATALOGUE.iter().filter(|entry| (entry.make)().row_axis() == RowAxis::Class) {
+        for entry in CATALOGUE.iter().filter(|entry| (entry.make)().rows_along() == RowAxis::Class) {
             for options in option_sets(entry.name).into_iter().take(2) {
                 let plain = case(entry.name, &options, &[6, classes], &[], "none", 2.0);
                 let mut laid_out = plain.clone();
@@ -116,7 +116,7 @@ fn labels_that_fit_the_other_class_axis_are_told_both_readings() {
 #[test]
 fn a_class_axis_is_set_by_name_and_only_where_there_are_classes() {
     let by_name = losses::by_name("cross_entropy").unwrap().option("class_axis", ClassAxis::Last);
-    assert_eq!(by_name.row_axis(), RowAxis::Last);
+    assert_eq!(by_name.rows_along(), RowAxis::Last);
     let error = losses::by_name("hinge").unwrap().class_axis(ClassAxis::Last).check().unwrap_err();
     assert!(matches!(&error, Error::Name { name, .. } if name == "class_axis"), "{error}");
     let error = losses::by_name("nll").unwrap().option("class_axis", true).check().unwrap_err();
@@ -126,7 +126,7 @@ fn a_class_axis_is_set_by_name_and_only_where_there_are_classes() {
     let sum = losses::cross_entropy().class_axis(ClassAxis::Last) + losses::z_loss(0.1);
     let error = refused(&sum, &[("input", &[2, 3, 3]), ("target", &[2, 3])]);
     assert!(matches!(&error, Error::Expr { message, .. } if message.contains("class_axis")), "{error}");
-    assert_eq!(sum.class_axis(ClassAxis::Last).row_axis(), RowAxis::Last);
+    assert_eq!(sum.class_axis(ClassAxis::Last).rows_along(), RowAxis::Last);
 }
 
 #[test]

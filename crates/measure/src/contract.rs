@@ -48,10 +48,9 @@ struct Rows {
 impl Rows {
     fn new(axis: RowAxis, shape: &[usize]) -> Rows {
         let last = shape.last().copied().unwrap_or(1);
-        let (len, stride) = match axis {
-            RowAxis::None => (shape.iter().product(), 1),
-            RowAxis::Class if shape.len() > 1 => (shape[1], shape[2..].iter().product()),
-            _ => (last, 1),
+        let (len, stride) = match axis.columns(shape.len()) {
+            Some(columns) => (shape[columns.clone()].iter().product(), shape[columns.end..].iter().product()),
+            None => (shape.iter().product(), 1),
         };
         Rows { len, stride, cols: if axis == RowAxis::None { last } else { len } }
     }
@@ -117,7 +116,7 @@ impl Reference {
         let grad = match wrt {
             None => None,
             Some((name, shape)) => {
-                let rows = Rows::new(loss.row_axis(), shape);
+                let rows = Rows::new(loss.rows_along(), shape);
                 Some(Grad::new(name, out.grad(name)?.to_vec(), storage.dtype(), rows))
             }
         };

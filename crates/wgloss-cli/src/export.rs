@@ -64,7 +64,7 @@ enum Reduce {
 /// The inputs that the loss must have, and the optional ones that were named.
 fn inputs(loss: &Loss, asked: &[String]) -> Fallible<Vec<InputSpec>> {
     let known = loss.inputs();
-    let per_loss = if loss.row_axis() == wgloss::RowAxis::None { Scope::Element } else { Scope::Row };
+    let per_loss = if loss.rows_along() == wgloss::RowAxis::None { Scope::Element } else { Scope::Row };
     let generic = [SAMPLE_WEIGHT, MASK].map(|name| InputSpec::optional(name, per_loss));
     let all: Vec<InputSpec> = known.into_iter().chain(generic).collect();
     if let Some(name) = asked.iter().find(|name| !all.iter().any(|input| input.optional && input.name == **name)) {

@@ -1,7 +1,7 @@
 //! Losses by name, with their options, as they are written on the command line.
 
 use crate::Fallible;
-use wgloss::{ClassAxis, Loss, Value, losses};
+use wgloss::{ClassAxis, Loss, RowAxis, Value, losses};
 
 /// The catalogue's names, for arguments.
 pub fn loss_names() -> clap::builder::PossibleValuesParser {
@@ -14,6 +14,19 @@ pub fn with_options(name: &str, options: &[String]) -> Fallible<Loss> {
     options.iter().try_fold(loss, |loss, option| with_option(loss, option))
 }
 
+/// What may be written for a row axis.
+const ROW_AXES: &str = "last, class, the index of an axis, or INDEX.. for all axes from there on";
+
+/// A row axis as it is written on the command line.
+fn row_axis(text: &str) -> Option<RowAxis> {
+    match (text, text.strip_suffix("..")) {
+        ("last" | "-1", _) => Some(RowAxis::Last),
+        ("class", _) => Some(RowAxis::Class),
+        (_, Some(first)) => first.parse().ok().map(RowAxis::From),
+        (_, None) => text.parse().ok().map(RowAxis::At),
+    }
+}
+
 /// Sets an option as it is written on the command line; what it may be depends on the loss.
 fn with_option(loss: Loss, text: &str) -> Fallible<Loss> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("--option {text}: write NAME=VALUE"))?;
@@ -23,8 +36,11 @@ fn with_option(loss: Loss, text: &str) -> Fallible<Loss> {
         None if name == "class_axis" => match value {
             "1" | "one" => Value::ClassAxis(ClassAxis::One),
             "-1" | "last" => Value::ClassAxis(ClassAxis::Last),
-            _ => return Err(wrong("one or last").into()),
+            _ => {
+                Value::ClassAxis(ClassAxis::At(value.parse().map_err(|_| wrong("one, last, or the index of an axis"))?))
+            }
         },
+        None if name == "row_axis" => Value::RowAxis(row_axis(value).ok_or_else(|| wrong(ROW_AXES))?),
         None if name == "broadcast" => Value::Flag(value.parse().map_err(|_| wrong("true or false"))?),
         Some(Value::Flag(_)) => Value::Flag(value.parse().map_err(|_| wrong("true or false"))?),
         Some(Value::Index(_)) if value == "none" => Value::Index(None),

@@ -131,7 +131,7 @@ fn shapes(quick: bool) -> &'static [[usize; 2]] {
 }
 
 fn named(loss: &Loss, ctx: &Context, quick: bool) -> Vec<Named> {
-    schedules(loss.row_axis() != wgloss::RowAxis::None, ctx.limits(), quick)
+    schedules(loss.rows_along() != wgloss::RowAxis::None, ctx.limits(), quick)
 }
 
 /// The worst value; none where the schedule cannot take the shape, or should not.

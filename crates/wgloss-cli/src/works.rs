@@ -27,7 +27,7 @@ impl Suite {
 
     /// Rows and columns for a loss.
     pub fn shapes(self, loss: &Loss) -> &'static [[usize; 2]] {
-        match (self, loss.row_axis()) {
+        match (self, loss.rows_along()) {
             (Suite::Quick, RowAxis::None) => &[[4096, 1024]],
             (Suite::Quick, _) => &[[4096, 1000], [256, 32_000]],
             (Suite::Full, RowAxis::None) => &[[1024, 1024], [16_384, 4096]],

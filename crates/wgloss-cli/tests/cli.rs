@@ -200,8 +200,11 @@ fn explain_tells_expression_gradient_stages_and_bytes() {
     let kernels = right(&["explain", "huber", "--rows", "4", "--cols", "4", "--dtype", "bf16", "--wgsl"]);
     assert!(kernels.contains("@compute") && kernels.contains("// huber: pass 0"), "{kernels}");
     right(&["explain", "cross_entropy", "-O", "class_axis=last"]);
-    let output = wgloss(&["explain", "cross_entropy", "-O", "class_axis=2"]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("one or last"));
+    let output = wgloss(&["explain", "cross_entropy", "-O", "class_axis=first"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("one, last"));
+    right(&["explain", "hinge", "-O", "row_axis=1.."]);
+    let output = wgloss(&["explain", "hinge", "-O", "row_axis=..1"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("INDEX.."));
     let learned = right(&["explain", "cross_entropy", "--rows", "64", "-O", "temperature=@t"]);
     assert!(learned.lines().any(|line| line.contains("/ t")), "{learned}");
     let output = wgloss(&["explain", "huber", "--option", "delta=@mask"]);

@@ -7,7 +7,7 @@ mod stages;
 use super::access::Frame;
 use super::elementwise::gather;
 use super::emit::{Emit, group_load, is_literal, is_outer, op_text, outer_code, outer_value, params};
-use super::poison::{bits, bits_of_value, is_bad, is_of_columns, labels, looking_at};
+use super::poison::{Label, bits, bits_of_value, is_bad, is_of_columns, labels, looking_at};
 use super::state::{Part, State};
 use super::{KernelSource, Mode, Slot, Variant, scalar_type, state_words, structure, title};
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
@@ -334,6 +334,11 @@ impl<'f, 'a> Row<'f, 'a> {
                         _ => self.row_float(&mut text, id, &bits),
                     }
                 }
+                Node::RowIndex => putln!(text, "    r.n{n} = r.row;"),
+                Node::InRange(label, classes) => {
+                    let label = Label { label, classes, conditions: [None; 2] };
+                    text.push_str(&label.range_text(self.frame.pass, id, &outer_value(program, label.label, "r")));
+                }
                 Node::FoldOver(..) | Node::GroupRows => {
                     self.row_float(&mut text, id, &group_load(self.frame, id, "r.row"))
                 }
@@ -393,11 +398,12 @@ impl<'f, 'a> Row<'f, 'a> {
     fn reports(&self, depth: usize) -> String {
         let program = self.frame.program;
         let mut text = String::new();
-        for (label, row) in labels(program, self.frame.pass) {
+        for label in labels(program, self.frame.pass) {
             let known = |id: NodeId| self.depth.get(&id).copied().unwrap_or(0);
-            if row.map_or(0, known).max(known(label)) == depth {
+            let [row, _] = label.conditions;
+            if row.map_or(0, known).max(known(label.label)) == depth {
                 let counts = row.map_or(String::new(), |row| format!(" && {}", outer_value(program, row, "r")));
-                let bad = is_bad(&outer_value(program, label, "r"));
+                let bad = label.is_bad(&outer_value(program, label.label, "r"), 1);
                 putln!(text, "    if ({bad}{counts}) {{ atomicMin(&scalars.bad_row, r.row); }}");
             }
         }
@@ -432,7 +438,9 @@ impl<'f, 'a> Row<'f, 'a> {
         roots.extend(elements.flat_map(|o| [Some(o.node)].into_iter().chain(at_label(o.at_label))).flatten());
         roots.extend(pass.poison.iter().flat_map(|poison| [poison.row, poison.gate]).flatten());
         roots.extend(pass.poison.iter().flat_map(|poison| &poison.looks).flat_map(|placed| placed.look.nodes()));
-        roots.extend(labels(program, pass).into_iter().flat_map(|(label, row)| [Some(label), row]).flatten());
+        roots.extend(
+            labels(program, pass).into_iter().flat_map(|label| [Some(label.label), label.conditions[0]]).flatten(),
+        );
         roots.extend(pass.stages.iter().flat_map(|stage| &stage.reduces).copied());
         let needed: HashSet<NodeId> = program.within(pass, &roots).into_iter().collect();
         self.row_nodes().filter(|id| is_op(id) && !needed.contains(id)).collect()

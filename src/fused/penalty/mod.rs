@@ -172,6 +172,8 @@ impl Penalty {
         }
         let lambda = ParamDecl { name: "lambda".to_owned(), kind: Kind::Float, value: self.lambda };
         let input = |name: &str| InputDecl {
+            unsigned: false,
+            classes: None,
             name: name.to_owned(),
             scope: Scope::Element,
             kind: Kind::Float,

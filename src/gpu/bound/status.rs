@@ -1,9 +1,10 @@
 //! The status words of a bound plan, per loss: the first row with a label out of range, and which label that is; the first
 //! offset or id of groups of unequal length that is not allowed.
 
-use crate::dispatch::{Compared, GroupStatus, Labels};
+use crate::dispatch::{Compared, GroupStatus, LabelInput, Labels};
 use crate::error::{Error, Result};
 use crate::gpu::device::context::Context;
+use crate::lower::reported_label;
 use crate::shape::DType;
 use std::sync::{Arc, Mutex};
 
@@ -85,7 +86,7 @@ impl Status {
     }
 
     async fn check_word(&self, watched: &Watched) -> Result<()> {
-        let Labels { word, classes, .. } = watched.labels;
+        let word = watched.labels.word;
         let Some(row) = self.word(word).await? else { return Ok(()) };
         let mut found = Vec::new();
         for (label, buffer) in watched.labels.inputs.iter().zip(&watched.buffers) {
@@ -94,10 +95,15 @@ impl Status {
                 element += rest % size * stride;
                 rest /= size;
             }
-            found.push(self.read(buffer, element).await?);
+            // Of several labels of a row, the one that is reported.
+            let between = if label.per_row > 1 { label.strides[3] } else { 0 };
+            let all = self.read_several(buffer, element, [label.per_row, between]).await?;
+            let is_compared = |value| self.is_compared(label, value);
+            found.push(all.map(|all| reported_label(&all, label.classes, is_compared).unwrap_or(all[0])));
         }
         self.clear(word)?;
-        Err(Error::LabelOutOfRange { row, label: self.named(&watched.labels, &found), classes })
+        let (label, classes) = self.named(&watched.labels, row, &found);
+        Err(Error::LabelOutOfRange { row, label, classes })
     }
 
     async fn check_groups(&self, groups: &WatchedGroups) -> Result<()> {
@@ -124,32 +130,54 @@ impl Status {
         self.ctx.write("status", &self.scalars, 4 * word, &NONE_BAD.to_le_bytes())
     }
 
-    /// The label, offset or id that lies this many elements after the first; `None` if the buffer cannot be read: that
-    /// hides the value, not the report.
+    /// The offset or id that lies this many elements after the first.
     async fn read(&self, at: &IndexBuffer, element: u64) -> Result<Option<i64>> {
-        let Ok(bits) = self.ctx.read("label", &at.buffer, 4 * (at.offset + element), 4).await else {
+        Ok(self.read_several(at, element, [1, 1]).await?.map(|all| all[0]))
+    }
+
+    /// The labels, offsets or ids that lie this many elements after the first: a number of them, so far apart. `None` if
+    /// the buffer cannot be read: that hides the values, not the report.
+    async fn read_several(
+        &self,
+        at: &IndexBuffer,
+        element: u64,
+        [count, between]: [u64; 2],
+    ) -> Result<Option<Vec<i64>>> {
+        let bytes = 4 * ((count - 1) * between + 1);
+        let Ok(bits) = self.ctx.read("label", &at.buffer, 4 * (at.offset + element), bytes).await else {
             // A lost device has no report.
             return self.ctx.check_device().map(|()| None);
         };
-        Ok(Some(match at.dtype {
-            DType::U32 => i64::from(bytemuck::pod_read_unaligned::<u32>(&bits)),
-            _ => i64::from(bytemuck::pod_read_unaligned::<i32>(&bits)),
-        }))
+        let each = bits.chunks_exact(4).step_by(between.max(1) as usize).map(|bits| match at.dtype {
+            DType::U32 => i64::from(bytemuck::pod_read_unaligned::<u32>(bits)),
+            _ => i64::from(bytemuck::pod_read_unaligned::<i32>(bits)),
+        });
+        Ok(Some(each.collect()))
     }
 
-    /// The row's label that is out of range, preferably one that the loss compares with nothing.
-    fn named(&self, labels: &Labels, found: &[Option<i64>]) -> i64 {
-        let outside = |label: i64| u64::try_from(label).map_or(true, |label| label >= labels.classes);
-        let all = || labels.inputs.iter().zip(found).filter_map(|(label, found)| Some((label, (*found)?)));
-        let mut wrong = all().filter(|(_, value)| outside(*value));
+    /// Whether the loss compares a label with that index.
+    fn is_compared(&self, label: &LabelInput, value: i64) -> bool {
         let params = self.params.lock().expect("parameters are only locked to be set, which does not panic");
-        let is = |with: &Compared, value: i64| match *with {
+        label.compared.iter().any(|with| match *with {
             Compared::Index(index) => index == value,
             Compared::Param(param) => params[param] == value as f64,
-        };
-        let surely = wrong.clone().find(|(label, value)| !label.compared.iter().any(|with| is(with, *value)));
+        })
+    }
+
+    /// The row's label that is out of range, preferably one that the loss compares with nothing; of labels that are in
+    /// range, the row's own number, where that is one. And the number of classes.
+    fn named(&self, labels: &Labels, row: u64, found: &[Option<i64>]) -> (i64, u64) {
+        let all = || labels.inputs.iter().zip(found).filter_map(|(label, found)| Some((label, (*found)?)));
+        let is_outside = |label: &LabelInput, value: i64| reported_label(&[value], label.classes, |_| false).is_some();
+        let mut wrong = all().filter(|(label, value)| is_outside(label, *value));
+        let surely = wrong.clone().find(|(label, value)| !self.is_compared(label, *value));
         // A label that could not be read may be the wrong one.
         let perhaps = if found.contains(&None) { None } else { wrong.next() };
-        surely.or(perhaps).map_or(Error::UNKNOWN_LABEL, |(_, value)| value)
+        let own = (labels.by_row && row >= labels.classes).then_some((row as i64, labels.classes));
+        let of_input = |(label, value): (&LabelInput, i64)| (value, label.classes);
+        let found = surely.map(of_input).or(own).or(perhaps.map(of_input));
+        // One label input, or several with as many classes.
+        let classes = labels.inputs.first().map_or(labels.classes, |label| label.classes);
+        found.unwrap_or((Error::UNKNOWN_LABEL, classes))
     }
 }

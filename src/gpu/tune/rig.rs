@@ -80,7 +80,8 @@ impl<'a> Trial<'a> {
                 trial.bindings = std::mem::take(&mut trial.bindings).input(&decl.name, &tensor);
                 continue;
             }
-            let labels = (decl.kind == Kind::Int).then_some(cols.min(1 << 31) as u32);
+            let classes = decl.classes.map_or(cols, |classes| cols.min(classes.into()));
+            let labels = (decl.kind == Kind::Int).then_some(classes.clamp(1, 1 << 31) as u32);
             let source = trial.source(io.dtype, labels, input as u32)?;
             fills.push((tensor.buffer().clone(), source));
             if modes.contains(&Mode::InPlace(input)) {
@@ -200,12 +201,9 @@ impl<'a> Trial<'a> {
             let (kind, tensor) = (&signature.outputs[output].kind, &bound.outputs[output]);
             let is_gradient = kind.is_gradient();
             let shape = tensor.shape();
-            let last = match signature.row_axis {
-                RowAxis::None => false,
-                RowAxis::Class => shape.len() <= 2,
-                RowAxis::Last => true,
-            };
-            let dense = *tensor.layout() == Layout::contiguous(shape) && shape.last() == Some(&self.cols);
+            let columns = signature.row_axis.columns(shape.len()).filter(|columns| columns.end == shape.len());
+            let last = columns.is_some_and(|columns| shape[columns].iter().product::<usize>() == self.cols);
+            let dense = *tensor.layout() == Layout::contiguous(shape);
             let in_rows = is_gradient && signature.outputs[output].scope == Scope::Element && last && dense;
             let row = if in_rows { self.cols } else { want[output].len() };
             let measure = Measure { dtype: tensor.dtype(), row, is_loss: !is_gradient };
