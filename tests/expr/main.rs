@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod indices;
 mod language;
 mod math;
 mod powers;

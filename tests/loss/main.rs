@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod element_labels;
 mod labels;
 mod mean_or_zero;
 mod rename;

@@ -1,9 +1,7 @@
 //! The number of the row, and indices compared by their order: GPU and CPU, against plain loops.
 
-mod common;
-
-use common::compare::{assert_close, random};
-use common::context;
+use crate::common::compare::{assert_close, random};
+use crate::common::context;
 use wgloss::{Bindings, Context, Error, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, Wanted, cpu};
 
 /// A problem of scores `[rows, cols]` and one index per row.

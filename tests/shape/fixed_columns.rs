@@ -1,10 +1,8 @@
 //! Losses whose formulas tell columns apart: `column(k)`, and the number of columns that they state. GPU and CPU,
 //! against plain loops.
 
-mod common;
-
-use common::compare::{assert_close, random};
-use common::context;
+use crate::common::compare::{assert_close, random};
+use crate::common::context;
 use half::bf16;
 use wgloss::export::Export;
 use wgloss::{

@@ -1,9 +1,7 @@
 //! Labels of elements: compared, checked against a number of classes, reported. GPU and CPU, against plain loops.
 
-mod common;
-
-use common::compare::{assert_close, is_nan, random};
-use common::context;
+use crate::common::compare::{assert_close, is_nan, random};
+use crate::common::context;
 use wgloss::{
     Bindings, Context, DType, Error, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, Wanted, cpu,
 };

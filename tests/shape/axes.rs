@@ -1,9 +1,7 @@
 //! Rows along any axis, or along several, GPU and CPU, against plain loops.
 
-mod common;
-
-use common::compare::{assert_close, random};
-use common::context;
+use crate::common::compare::{assert_close, random};
+use crate::common::context;
 use wgloss::export::Export;
 use wgloss::{
     Bindings, ClassAxis, Context, DType, Error, HostTensor, Layout, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor,
