@@ -17,6 +17,7 @@ mod row;
 mod state;
 mod states;
 mod stitch;
+mod store;
 pub mod template;
 
 use crate::expr::op::Kind;
@@ -25,7 +26,6 @@ use crate::lower::{Pass, Program};
 use crate::schedule::{Kernel, PassSchedule, tensor_inputs};
 use crate::shape::DType;
 use crate::shape::Scope;
-pub use access::edge_outputs;
 pub use columns::column_finish;
 pub use found::{found, note, note_declarations, scalar_values, see, seen_name};
 pub use groups::{BLOCK, GROUP_WORDS, group_values, ragged_sums, row_groups};
@@ -33,6 +33,7 @@ pub use reduce::{ReduceKind, reduce, sum_counts, total_outputs};
 pub use state::stage_words;
 pub use states::states;
 pub use stitch::stitch;
+pub use store::edge_outputs;
 
 /// How a tensor's address depends on the column (on the innermost index, without rows).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

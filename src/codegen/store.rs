@@ -1,0 +1,217 @@
+//! How a pass kernel stores its outputs: whole windows, windows that reach past a row's ends, single elements, and the values
+//! of rows; 16-bit types two to a word, of which two rows may share one.
+
+use super::access::{COMPONENTS, Frame, WINDOW};
+use super::found::{note, see, seen_name};
+use super::{Mode, Slot, Variant, tensors};
+use crate::lower::{Pass, Program};
+use crate::shape::{DType, Scope};
+use crate::text::{put, putln};
+
+impl Frame<'_> {
+    /// Stores a value (or a window of values) at a column; adds it to the old value if the output accumulates. Stores NaN
+    /// where `poison` says so.
+    pub fn store(&self, output: usize, base: &str, col: &str, value: &str, poison: Option<&str>) -> String {
+        self.store_number(output, base, col, (value, poison), None)
+    }
+
+    /// As [`Frame::store`], where `is_number` may be a condition of the row under which no value is NaN.
+    pub fn store_number(
+        &self,
+        output: usize,
+        base: &str,
+        col: &str,
+        (value, poison): (&str, Option<&str>),
+        is_number: Option<&str>,
+    ) -> String {
+        let slot = Slot::Output(output);
+        let (w, ty) = if self.width == 4 { ("4", "F4") } else { ("", "f32") };
+        let value = match self.mode(output) {
+            Mode::Accumulate => format!("bitcast<{ty}>({}) + {value}", self.load(slot, base, col)),
+            _ => value.to_owned(),
+        };
+        let bits = match (poison, self.width) {
+            (Some(poison), _) => format!("store_bits{w}({value}, {poison})"),
+            (None, WINDOW) => format!("bitcast<U4>({value})"),
+            (None, _) => format!("bitcast<U>({value})"),
+        };
+        let dtype = self.access(slot).dtype;
+        // Of 16-bit types, halves are looked at.
+        let (mut text, bits) = match self.program.notes(output) && !dtype.is_packed() {
+            true => seen_bits(output, &bits, self.width, self.is_masked()),
+            false => (String::new(), bits),
+        };
+        let name = self.buffer(slot);
+        if self.width == 1 {
+            putln!(text, "    {name}[{}] = {bits};", self.at_col(slot, base, col));
+            return text;
+        }
+        if !self.is_vector(slot) {
+            putln!(text, "    let bits{output} = {bits};");
+            for (k, c) in COMPONENTS.into_iter().enumerate() {
+                let only = if self.is_masked() { format!("if (valid.{c}) ") } else { String::new() };
+                let address = self.at_col(slot, base, &format!("({col} + {k}u)"));
+                putln!(text, "    {only}{{ {name}[{address}] = bits{output}.{c}; }}");
+            }
+            return text;
+        }
+        let at = format!("{name}[({base} + {col}) / 4u]");
+        if dtype.is_packed() && !self.is_masked() && !self.program.notes(output) {
+            putln!(text, "    {at} = {};", self.packed(dtype, &bits, is_number));
+            return text;
+        }
+        match (dtype, self.is_masked()) {
+            (DType::F16, masked) => self.store_packed(output, &at, &format!("narrow4_f16({bits})"), masked),
+            (DType::BF16, masked) => self.store_packed(output, &at, &format!("narrow4_bf16({bits})"), masked),
+            (_, false) => {
+                putln!(text, "    {at} = {bits};");
+                text
+            }
+            (_, true) => {
+                // Storing a component writes its 4 bytes only: elements of other rows stay.
+                put!(text, "    let bits{output} = {bits};\n    if (all(valid)) {{\n");
+                put!(text, "        {at} = bits{output};\n    }} else {{\n");
+                for c in COMPONENTS {
+                    putln!(text, "        if (valid.{c}) {{ {at}.{c} = bits{output}.{c}; }}");
+                }
+                text.push_str("    }\n");
+                text
+            }
+        }
+    }
+
+    /// A window's bits, packed to two words.
+    fn packed(&self, dtype: DType, bits: &str, is_number: Option<&str>) -> String {
+        match (dtype, is_number) {
+            (DType::BF16, Some(condition)) => format!("pack4_bf16_if({bits}, {condition})"),
+            (DType::BF16, None) if self.carries_nan => format!("pack4_bf16_by_sum({bits})"),
+            (DType::BF16, None) => format!("pack4_bf16({bits})"),
+            _ => format!("pack4_f16({bits})"),
+        }
+    }
+
+    /// Stores one element at an address, by a lane that has stored its neighbours before.
+    pub fn store_one(&self, output: usize, address: &str, value: &str) -> String {
+        let slot = Slot::Output(output);
+        let (name, dtype) = (self.buffer(slot), self.access(slot).dtype);
+        let word = match (self.is_vector(slot), dtype.is_packed()) {
+            (true, true) => format!("{name}[({address}) / 4u][({address}) / 2u % 2u]"),
+            (true, false) => format!("{name}[({address}) / 4u][({address}) % 4u]"),
+            (false, true) => format!("{name}[({address}) / 2u]"),
+            (false, false) => format!("{name}[{address}]"),
+        };
+        let bits = format!("bitcast<u32>({value})");
+        if !dtype.is_packed() {
+            return format!("    {word} = {bits};\n");
+        }
+        format!(
+            "    let shift = ({address}) % 2u * 16u;\n    \
+             {word} = ({word} & ~(0xffffu << shift)) | (narrow_{dtype}({bits}) << shift);\n"
+        )
+    }
+
+    /// Stores the row's value, an f32; adds it to the old value if the output accumulates.
+    pub fn store_row(&self, output: usize, address: &str, value: &str, poison: &str) -> String {
+        let name = self.buffer(Slot::Output(output));
+        let value = match self.mode(output) {
+            Mode::Accumulate => format!("bitcast<f32>({name}[{address}]) + {value}"),
+            _ => value.to_owned(),
+        };
+        let bits = format!("store_bits({value}, {poison})");
+        let (mut text, bits) = match self.program.notes(output) {
+            true => seen_bits(output, &bits, 1, false),
+            false => (String::new(), bits),
+        };
+        putln!(text, "    {name}[{address}] = {bits};");
+        text
+    }
+
+    /// Outputs of the pass of which it is noted where stored values are not finite.
+    pub(super) fn noted(&self) -> impl Iterator<Item = usize> {
+        self.pass.outputs.iter().copied().filter(|&output| self.program.notes(output))
+    }
+
+    /// Components of what a lane has seen of an output.
+    pub(super) fn seen_width(&self, output: usize) -> u32 {
+        if self.program.outputs[output].scope == Scope::Element { self.width } else { 1 }
+    }
+
+    /// At the end of a lane: statements that note what it has seen.
+    pub fn seen_text(&self) -> String {
+        let note = |output: usize| {
+            let dtype = self.access(Slot::Output(output)).dtype;
+            format!("    {}\n", note(&seen_name(output), dtype, self.seen_width(output)))
+        };
+        self.noted().map(note).collect()
+    }
+
+    /// Stores four 16-bit values to two words. In a word that two rows share, the row's half goes to `work`, from where
+    /// `stitch.wgsl` assembles the word. Without rows no other lane writes the other half.
+    fn store_packed(&self, output: usize, at: &str, halves: &str, masked: bool) -> String {
+        let mut text = format!("    let half{output} = {halves};\n");
+        if self.program.notes(output) {
+            let dtype = self.access(Slot::Output(output)).dtype;
+            putln!(text, "    {}", see(output, &format!("half{output}"), dtype, self.width, masked));
+        }
+        let h = |c: char| format!("half{output}.{c}");
+        let word = |low: char, high: char| format!("{} | ({} << 16u)", h(low), h(high));
+        let whole = format!("{at} = vec2<u32>({}, {});", word('x', 'y'), word('z', 'w'));
+        if !masked {
+            putln!(text, "    {whole}");
+            return text;
+        }
+        put!(text, "    if (all(valid)) {{\n        {whole}\n    }} else {{\n");
+        for (component, low, high) in [('x', 'x', 'y'), ('y', 'z', 'w')] {
+            let (edges, both) = (format!("{at}.{component}"), word(low, high));
+            let (first, last) = if self.program.has_rows() {
+                let edge = self.edge(output);
+                let at = |side: u32| format!("work[shape.edge_base + ({edge}u * shape.rows + r.row) * 2u + {side}u]");
+                (format!("{} = {};", at(0), h(high)), format!("{} = {};", at(1), h(low)))
+            } else {
+                (
+                    format!("{edges} = ({edges} & 0xffffu) | ({} << 16u);", h(high)),
+                    format!("{edges} = ({edges} & 0xffff0000u) | {};", h(low)),
+                )
+            };
+            put!(
+                text,
+                "        if (valid.{low} && valid.{high}) {{ {edges} = {both}; }}\n        \
+                 else if (valid.{high}) {{ {first} }}\n        else if (valid.{low}) {{ {last} }}\n"
+            );
+        }
+        text.push_str("    }\n");
+        text
+    }
+
+    /// Index of an output among [`Frame::edge_outputs`].
+    pub fn edge(&self, output: usize) -> usize {
+        let edges = self.edge_outputs();
+        edges.iter().position(|o| *o == output).expect("only outputs that leave halves are stitched")
+    }
+
+    /// Outputs whose rows may share words: they leave halves in `work`.
+    pub fn edge_outputs(&self) -> Vec<usize> {
+        edge_outputs(self.program, self.pass, self.variant, self.width)
+    }
+}
+
+/// Statements that name the f32 bits to store, and see them; and their name.
+fn seen_bits(output: usize, bits: &str, width: u32, masked: bool) -> (String, String) {
+    let name = format!("stored{output}");
+    let see = see(output, &name, DType::F32, width, masked);
+    (format!("    let {name} = {bits};\n    {see}\n"), name)
+}
+
+/// Element outputs of a pass over masked windows that store two elements per word.
+pub fn edge_outputs(program: &Program, pass: &Pass, variant: &Variant, width: u32) -> Vec<usize> {
+    if !variant.masked || !program.has_rows() || width == 1 {
+        return Vec::new();
+    }
+    let slots = tensors(program, pass);
+    let is_edge = |&output: &usize| {
+        let tensor =
+            slots.iter().position(|s| *s == Slot::Output(output)).expect("outputs of a pass are among its tensors");
+        program.outputs[output].scope == Scope::Element && variant.access[tensor].dtype.is_packed()
+    };
+    pass.outputs.iter().copied().filter(is_edge).collect()
+}
