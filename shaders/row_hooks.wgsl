@@ -16,6 +16,8 @@ const STRIDED: bool = true;
 // Whether what a lane takes begins before the row, aligned to as much memory; then the windows of what is not wholly
 // the row's, at its beginning and its end, have hooks of their own, that mask.
 const EARLY: bool = false;
+// Whether rows have as many columns as the kernel is made for.
+const EXACT: bool = true;
 const ENDS: u32 = 0u;
 // hook end
 

@@ -1,12 +1,12 @@
 // Rows held in registers by LANES lanes each: one trip over memory in, one out.
 // Grid: ROWS rows per workgroup, strided past the grid limit. Reads inputs[row, 0..cols] once (windows at the ends of a
-// row, where they are masked, for each stage), LANES·WIDTH·(TRIPS − 1) < cols ≤ LANES·WIDTH·TRIPS; writes the element outputs
+// row, where they are masked, for each stage), cols ≤ LANES·WIDTH·TRIPS (if EXACT, above LANES·WIDTH·(TRIPS − 1)); writes the element outputs
 // there and the row's values at [row].
 
 // import row_hooks
 
-// Trips in which every lane has a whole step, whatever the row's length: a row that begins early may lack steps.
-const FULL: u32 = select(TRIPS - 1u, max(TRIPS, 3u) - 3u, EARLY);
+// Trips in which every lane has a whole step: all but the last, or some less where a row may begin early.
+const FULL: u32 = select(0u, select(TRIPS - 1u, max(TRIPS, 3u) - 3u, EARLY), EXACT);
 
 @compute @workgroup_size(WG)
 fn main(

@@ -125,6 +125,8 @@ pub struct Variant {
     pub modes: Vec<Mode>,
     /// Whether a dispatch reads a range of the columns: column indices start at `shape.first_col`.
     pub column_range: bool,
+    /// Whether a row has as many columns as the kernel is made for: then all loads of a lane but the last lie within it.
+    pub exact: bool,
     /// Whether inputs and outputs share buffers, so that all must be declared read_write.
     pub pooled: bool,
     /// Words per row of `work` between the row values that an earlier pass has saved and the states of this pass, which lie

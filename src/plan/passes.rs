@@ -140,7 +140,8 @@ impl Problem<'_> {
         let Windows { access, aligned_to, masked, .. } = windows;
         let axes = self.geometry.axes.map(|size| size > 1);
         let (pooled, column_range) = (self.pooled, self.phasing.column_range);
-        let variant = Variant { access, aligned_to, masked, axes, modes, pooled, column_range, saved_before: 0 };
+        let variant =
+            Variant { access, aligned_to, masked, axes, modes, pooled, column_range, exact: true, saved_before: 0 };
         let states = self.row_states(index, &schedule, &pieces, before.map(|choice| choice.states));
         Ok(PassChoice { over: pass.over, shape, schedule, variant, pieces, states })
     }

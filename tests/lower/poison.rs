@@ -452,6 +452,21 @@ fn the_label_s_element_is_its_own() {
 }
 
 /// A total that no row takes is not looked at, by the loss or by the gradient.
+/// A condition of the row is false for NaN, and leaves the row out: its elements are NaN all the same, not 0.
+#[test]
+fn a_nan_in_a_rows_condition_poisons_its_elements() {
+    for cols in [3usize, 40] {
+        let loss = Loss::define("mine").input("x", Scope::Element).input("s", Scope::Row);
+        let loss = loss.row_axis(RowAxis::Last).expr(|b| {
+            let x = b.input("x");
+            b.input("s").gt(0.0).select(x * x, 1.0)
+        });
+        let loss = loss.reduction(Reduction::None);
+        let inputs = vec![("x", numbers(&vec![2.0; 3 * cols], &[3, cols])), ("s", numbers(&[1.0, NAN, -1.0], &[3]))];
+        problem(loss, inputs, "x").poisons(|k| k / cols == 1, None);
+    }
+}
+
 #[test]
 fn a_total_that_is_not_taken_poisons_nothing() {
     let loss = Loss::define("mine").input("x", Scope::Element).input("c", Scope::Row).row_axis(RowAxis::Last);

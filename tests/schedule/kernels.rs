@@ -59,7 +59,17 @@ fn variant(program: &Program, pass: usize, mode: Mode, dtype: DType, masked: boo
     let aligned_to = if early { access.iter().position(|access| access.wide) } else { aligned_to };
     let modes = pass.outputs.iter().map(|_| mode).collect();
     let axes = [false, false, program.has_rows() || !masked, true];
-    Variant { access, aligned_to, masked, axes, modes, pooled: false, column_range: false, saved_before: 0 }
+    Variant {
+        access,
+        aligned_to,
+        masked,
+        axes,
+        modes,
+        pooled: false,
+        column_range: false,
+        exact: true,
+        saved_before: 0,
+    }
 }
 
 /// Elements that a lane takes at a time, stored as what, in masked windows or not.

@@ -41,9 +41,12 @@ pub(super) fn kernel(
     for (name, value) in constants {
         putln!(declarations, "const {name}: u32 = {value}u;");
     }
-    let early = frame.has_ends();
+    let (early, exact) = (frame.has_ends(), variant.exact);
     let ends = if early { 2 * width / frame.width } else { 0 };
-    putln!(declarations, "const STRIDED: bool = {strided};\nconst EARLY: bool = {early};\nconst ENDS: u32 = {ends}u;");
+    putln!(
+        declarations,
+        "const STRIDED: bool = {strided};\nconst EARLY: bool = {early};\nconst EXACT: bool = {exact};\nconst ENDS: u32 = {ends}u;"
+    );
     let mut hooks = BTreeMap::from([
         ("bindings".to_owned(), declarations),
         ("row".to_owned(), row.begin_text()),
