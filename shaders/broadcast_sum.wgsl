@@ -29,12 +29,7 @@ const WG: u32 = 64u;
 const ACCUMULATE: bool = false;
 // hook end
 
-struct Sum { bits: u32, sum: f32 }
-var<workgroup> lanes: array<Sum, WG>;
-
-fn combine(a: Sum, b: Sum) -> Sum {
-    return Sum(max(a.bits, b.bits), a.sum + b.sum);
-}
+// import sum
 
 @compute @workgroup_size(WG)
 fn main(
@@ -51,23 +46,16 @@ fn main(
             let bits = elements[first + offset(k, axes.summed, axes.summed_strides)];
             s = combine(s, Sum(bits & MAGNITUDE, bitcast<f32>(bits)));
         }
-        lanes[lane] = s;
-        workgroupBarrier(); // all lanes have written before any is read
-        for (var step = WG / 2u; step > 0u; step >>= 1u) {
-            if (lane < step) {
-                lanes[lane] = combine(lanes[lane], lanes[lane + step]);
-            }
-            workgroupBarrier(); // this step is written before the next one reads it
-        }
+        let all = sum_of_lanes(s, lane);
         if (lane == 0u) {
             let target_value = axes.target_first + offset(value, axes.kept, axes.target_strides);
             let place = target_value + group.y * axes.segment_stride;
-            var sum = lanes[0].sum;
+            var sum = all.sum;
             if (ACCUMULATE) {
                 sum += bitcast<f32>(output[place]);
             }
             // hook begin: store
-            output[place] = store_bits(sum, lanes[0].bits > INF_BITS);
+            output[place] = store_bits(sum, all.bits > INF_BITS);
             // hook end
         }
         workgroupBarrier(); // the result is read before the next value writes

@@ -40,27 +40,18 @@ const GROUPS: u32 = WG / LANES;
 const RUN: u32 = 32u;
 var<workgroup> lanes: array<Sums, WG>;
 
-// The terms of the rows from `first` to `end`, one in LANES.
-fn add_rows(before: Sums, first: u32, end: u32) -> Sums {
+// Adds the terms of the rows (of blocks, their sums) from `first` to `end`, one in LANES.
+fn add(before: Sums, first: u32, end: u32, are_blocks: bool) -> Sums {
     var s = before;
     for (var start = first; start < end; start += RUN * LANES) {
         var run = sums_identity();
         let stop = min(end, start + RUN * LANES);
-        for (var row = start; row < stop; row += LANES) {
-            run = sums_step(run, row);
-        }
-        s = sums_combine(s, run);
-    }
-    return s;
-}
-
-fn add_blocks(before: Sums, first: u32, end: u32) -> Sums {
-    var s = before;
-    for (var start = first; start < end; start += RUN * LANES) {
-        var run = sums_identity();
-        let stop = min(end, start + RUN * LANES);
-        for (var block = start; block < stop; block += LANES) {
-            run = blocks_step(run, block);
+        for (var k = start; k < stop; k += LANES) {
+            if (are_blocks) {
+                run = blocks_step(run, k);
+            } else {
+                run = sums_step(run, k);
+            }
         }
         s = sums_combine(s, run);
     }
@@ -84,11 +75,11 @@ fn main(
         let first_block = (first + BLOCK - 1u) / BLOCK;
         let end_block = end / BLOCK;
         if (BLOCKS && first_block < end_block) {
-            s = add_rows(s, first + lane, first_block * BLOCK);
-            s = add_blocks(s, first_block + lane, end_block);
-            s = add_rows(s, end_block * BLOCK + lane, end);
+            s = add(s, first + lane, first_block * BLOCK, false);
+            s = add(s, first_block + lane, end_block, true);
+            s = add(s, end_block * BLOCK + lane, end, false);
         } else {
-            s = add_rows(s, first + lane, end);
+            s = add(s, first + lane, end, false);
         }
         // Phase 2: lanes of one group, in a fixed order.
         lanes[thread] = s;

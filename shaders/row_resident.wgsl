@@ -1,7 +1,7 @@
 // Rows held in registers by LANES lanes each: one trip over memory in, one out.
 // Grid: ROWS rows per workgroup, strided past the grid limit. Reads inputs[row, 0..cols] once (windows at the ends of a
-// row, where they are masked, for each stage), cols ≤ LANES·WIDTH·TRIPS (if EXACT, above LANES·WIDTH·(TRIPS − 1)); writes the element outputs
-// there and the row's values at [row].
+// row, where they are masked, for each stage), cols ≤ LANES·WIDTH·TRIPS (if EXACT, above LANES·WIDTH·(TRIPS − 1)); writes
+// the element outputs there and the row's values at [row].
 
 // import row_hooks
 

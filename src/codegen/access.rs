@@ -40,6 +40,8 @@ pub(super) struct Frame<'a> {
     pub slots: Vec<Slot>,
     /// Whether a window may reach past the ends of its row (of the elements, without rows), and is masked.
     pub masked: bool,
+    /// Whether windows lie at the ends of a row (of the elements), where they have hooks of their own.
+    pub at_end: bool,
     /// Whether sums find NaN: see [`Limits::carries_nan`](crate::limits::Limits::carries_nan).
     pub carries_nan: bool,
 }
@@ -49,8 +51,8 @@ impl<'a> Frame<'a> {
     pub fn new(program: &'a Program, pass: usize, variant: &'a Variant, step: u32) -> Frame<'a> {
         let pass = &program.passes[pass];
         let slots = tensors(program, pass);
-        let (masked, carries_nan) = (false, false);
-        Frame { program, pass, variant, width: step.min(WINDOW), step, slots, masked, carries_nan }
+        let (masked, at_end, carries_nan) = (false, false, false);
+        Frame { program, pass, variant, width: step.min(WINDOW), step, slots, masked, at_end, carries_nan }
     }
 
     /// The frame of a pass as it is scheduled.
@@ -61,8 +63,7 @@ impl<'a> Frame<'a> {
 
     /// The same for windows that reach past the ends of a row (of the elements).
     pub fn at_ends(&self) -> Frame<'a> {
-        let Frame { program, pass, variant, width, step, ref slots, carries_nan, .. } = *self;
-        Frame { program, pass, variant, width, step, slots: slots.clone(), masked: variant.masked, carries_nan }
+        Frame { slots: self.slots.clone(), masked: self.variant.masked, at_end: true, ..*self }
     }
 
     /// Index of a slot among the pass's tensors, as in `shape.tensors`.

@@ -7,6 +7,7 @@ use super::poison::{
     Label, bits, bits_of_value, is_poisoned, labels, largest, lenient_value, looking_at, poison_name, poisons_of,
     poisons_of_outputs,
 };
+use super::store::Stored;
 use super::{KernelSource, Slot, Variant, scalar_type, structure, title};
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::expr::op::Kind;
@@ -137,7 +138,8 @@ fn item_text(frame: &Frame<'_>, roots: &[NodeId], name: &str, fetched: &[usize])
         putln!(text, "    let to{output} = {};", frame.base(slot));
         let value = emit.value(program.outputs[output].node);
         let poison = poison_name(&poisons_of(pass, Consumer::Output(output)));
-        text.push_str(&frame.store(output, &format!("to{output}"), col_of(frame), &value, Some(&poison)));
+        let stored = Stored { value: &value, poison: Some(&poison), is_number: None };
+        text.push_str(&frame.store(output, &format!("to{output}"), col_of(frame), stored));
     }
     text.push_str("    return s;\n}\n");
     text

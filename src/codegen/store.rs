@@ -8,22 +8,22 @@ use crate::lower::{Pass, Program};
 use crate::shape::{DType, Scope};
 use crate::text::{put, putln};
 
-impl Frame<'_> {
-    /// Stores a value (or a window of values) at a column; adds it to the old value if the output accumulates. Stores NaN
-    /// where `poison` says so.
-    pub fn store(&self, output: usize, base: &str, col: &str, value: &str, poison: Option<&str>) -> String {
-        self.store_number(output, base, col, (value, poison), None)
-    }
+/// What is stored of an output: one element, or a window of four.
+#[derive(Clone, Copy)]
+pub(super) struct Stored<'t> {
+    pub value: &'t str,
+    /// Where NaN is stored in its place; `None` for nowhere.
+    pub poison: Option<&'t str>,
+    /// A condition of the row under which the value is no NaN; `None` if there is none.
+    pub is_number: Option<&'t str>,
+}
 
-    /// As [`Frame::store`], where `is_number` may be a condition of the row under which no value is NaN.
-    pub fn store_number(
-        &self,
-        output: usize,
-        base: &str,
-        col: &str,
-        (value, poison): (&str, Option<&str>),
-        is_number: Option<&str>,
-    ) -> String {
+impl Frame<'_> {
+    /// Stores a value (or a window of values) at a column; adds it to the old value if the output accumulates.
+    pub fn store(&self, output: usize, base: &str, col: &str, stored: Stored<'_>) -> String {
+        let Stored { value, poison, is_number } = stored;
+        // What is added to may be NaN, whatever is added.
+        let is_number = is_number.filter(|_| self.mode(output) != Mode::Accumulate);
         let slot = Slot::Output(output);
         let (w, ty) = if self.width == 4 { ("4", "F4") } else { ("", "f32") };
         let value = match self.mode(output) {

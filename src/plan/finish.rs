@@ -202,7 +202,7 @@ impl<N: Known> Builder<'_, '_, N> {
         let workgroup = problem.reduce_workgroup(summed);
         let constants = format!("const WG: u32 = {workgroup}u;\nconst ACCUMULATE: bool = {accumulate};\n");
         let title = format!("{}: gradient summed over broadcast axes", problem.program.title);
-        let stored = "store_bits(sum, lanes[0].bits > INF_BITS)";
+        let stored = "store_bits(sum, all.bits > INF_BITS)";
         let store = match self.notes(slots) {
             true => {
                 let note = note("(stored & MAGNITUDE)", DType::F32, 1);

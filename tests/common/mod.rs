@@ -13,7 +13,7 @@ use oracle::{Array, Case, Opt};
 use share::Share;
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex};
-use wgloss::{Context, Element, HostTensor, Loss, Reduction, Result, Scope, Tensor, Value, cpu, losses};
+use wgloss::{Bound, Context, Element, HostTensor, Loss, Reduction, Result, Scope, Tensor, Value, cpu, losses};
 
 /// What a path gives for a case.
 #[derive(Clone, Debug)]
@@ -21,6 +21,11 @@ pub struct Outcome {
     pub loss: Vec<f64>,
     pub loss_shape: Vec<usize>,
     pub grads: BTreeMap<String, Vec<f64>>,
+}
+
+/// A tensor that a submitted plan has written, in f64; an error of the step fails the test.
+pub fn read(bound: &Bound, tensor: &Tensor) -> Vec<f64> {
+    bound.read::<f32>(tensor).unwrap().into_iter().map(f64::from).collect()
 }
 
 /// The GPU, where there is one. Without one, tests of the GPU path are skipped, unless `WGLOSS_REQUIRE_ADAPTER` is set.

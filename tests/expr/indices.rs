@@ -1,7 +1,7 @@
 //! The number of the row, and indices compared by their order: GPU and CPU, against plain loops.
 
 use crate::common::compare::{assert_close, random};
-use crate::common::context;
+use crate::common::{context, read};
 use wgloss::{Bindings, Context, Error, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, Wanted, cpu};
 
 /// A problem of scores `[rows, cols]` and one index per row.
@@ -53,10 +53,8 @@ impl Data {
         let plan = ctx.plan(&loss, &PlanSpec::new().like(&inputs).grad("x")).unwrap();
         let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
         bound.submit().unwrap();
-        let read =
-            |tensor: &Tensor| -> Vec<f64> { bound.read::<f32>(tensor).unwrap().into_iter().map(f64::from).collect() };
-        assert_close(&what, &read(bound.loss().unwrap()), &losses, 4e-6);
-        assert_close(&what, &read(bound.grad("x").unwrap()), &grad, 4e-6);
+        assert_close(&what, &read(&bound, bound.loss().unwrap()), &losses, 4e-6);
+        assert_close(&what, &read(&bound, bound.grad("x").unwrap()), &grad, 4e-6);
     }
 }
 

@@ -190,6 +190,33 @@ fn kernels_of_unequal_groups_are_valid() {
     }
 }
 
+/// Rounding alone would make some NaN a number. Where a softmax is stored, the row's factor says that there is none; where it
+/// is added to what was there, that may be NaN.
+#[test]
+fn halves_are_packed_without_a_look_for_nan_only_where_none_can_be() {
+    let program = program(&losses::cross_entropy());
+    let last = program.passes.len() - 1;
+    let shape = Shape {
+        rows: 64,
+        cols: 512,
+        width: 4,
+        held_bits: 16,
+        masked: false,
+        rows_innermost: false,
+        overwritten: false,
+        states: States::Inside,
+    };
+    for carries_nan in [false, true] {
+        let pinned = Pinned { carries_nan: Some(carries_nan), ..Pinned::default() };
+        let chosen = schedule(&program, &program.passes[last], shape, &Limits::WEBGPU, pinned).unwrap();
+        for (mode, is_unchecked) in [(Mode::Write, true), (Mode::Accumulate, false)] {
+            let variant = variant(&program, last, mode, DType::BF16, false, false);
+            let source = pass_kernel(&program, last, &chosen, &variant, 0).wgsl;
+            assert_eq!(source.contains("= pack4_bf16_if("), is_unchecked, "{mode:?}, carries NaN {carries_nan}");
+        }
+    }
+}
+
 // Elsewhere they are compiled only where the benchmark runs.
 #[test]
 fn kernels_of_the_device_benchmark_are_valid() {

@@ -1,7 +1,7 @@
 //! Rows along any axis, or along several, GPU and CPU, against plain loops.
 
 use crate::common::compare::{assert_close, random};
-use crate::common::context;
+use crate::common::{context, read};
 use wgloss::export::Export;
 use wgloss::{
     Bindings, ClassAxis, Context, DType, Error, HostTensor, Layout, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor,
@@ -74,10 +74,8 @@ impl Rows {
         let plan = ctx.plan(&ratio(axis).reduction(Reduction::None), &PlanSpec::new().like(&inputs).grad("x")).unwrap();
         let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
         bound.submit().unwrap();
-        let read =
-            |tensor: &Tensor| -> Vec<f64> { bound.read::<f32>(tensor).unwrap().into_iter().map(f64::from).collect() };
-        assert_close(&what, &read(bound.loss().unwrap()), &losses, 4e-6);
-        assert_close(&what, &read(bound.grad("x").unwrap()), &grad, 4e-6);
+        assert_close(&what, &read(&bound, bound.loss().unwrap()), &losses, 4e-6);
+        assert_close(&what, &read(&bound, bound.grad("x").unwrap()), &grad, 4e-6);
         assert_eq!(bound.loss().unwrap().shape(), self.outer);
     }
 }

@@ -2,7 +2,7 @@
 //! against plain loops.
 
 use crate::common::compare::{assert_close, random};
-use crate::common::context;
+use crate::common::{context, read};
 use half::bf16;
 use wgloss::export::Export;
 use wgloss::{
@@ -55,10 +55,8 @@ fn check(ctx: &Context, loss: &Loss, [rows, cols]: [usize; 2], dtype: DType) {
     let spec = PlanSpec::new().like(&[("x", &x)]).grad("x").grad_dtype("x", DType::F32);
     let bound = ctx.plan(&loss, &spec).unwrap().bind(&Bindings::new().inputs(&[("x", &x)])).unwrap();
     bound.submit().unwrap();
-    let read =
-        |tensor: &Tensor| -> Vec<f64> { bound.read::<f32>(tensor).unwrap().into_iter().map(f64::from).collect() };
-    assert_close(&what, &read(bound.loss().unwrap()), &losses, 4e-6);
-    assert_close(&what, &read(bound.grad("x").unwrap()), &grad, 4e-6);
+    assert_close(&what, &read(&bound, bound.loss().unwrap()), &losses, 4e-6);
+    assert_close(&what, &read(&bound, bound.grad("x").unwrap()), &grad, 4e-6);
 }
 
 #[test]

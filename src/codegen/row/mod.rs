@@ -278,7 +278,7 @@ impl<'f, 'a> Row<'f, 'a> {
 
     /// Whether a function is called with a window: one of two, or one at an end of a row.
     fn takes_window(&self, frame: &Frame<'_>) -> bool {
-        frame.is_paired() || std::ptr::eq(frame, self.ends)
+        frame.is_paired() || frame.at_end
     }
 
     fn fetch_window(&self) -> String {

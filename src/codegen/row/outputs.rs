@@ -7,6 +7,7 @@ use crate::codegen::emit::{is_literal, is_shifted, outer_value};
 use crate::codegen::poison::{
     bits, bits_of_value, is_poisoned, largest, lenient_value, poison_name, poisons_of, poisons_of_outputs,
 };
+use crate::codegen::store::Stored;
 use crate::codegen::{Mode, Slot};
 use crate::expr::op::{Kind, Op};
 use crate::expr::{Node, NodeId};
@@ -129,7 +130,8 @@ impl Row<'_, '_> {
             putln!(text, "    {{\n    let col = first + {}u;", 4 * step);
             for output in self.element_outputs() {
                 let base = self.base_name(Slot::Output(output));
-                text.push_str(&frame.store(output, &base, "col", "constant", None));
+                let stored = Stored { value: "constant", poison: None, is_number: None };
+                text.push_str(&frame.store(output, &base, "col", stored));
             }
             text.push_str("    }\n");
         }
@@ -197,7 +199,7 @@ impl Row<'_, '_> {
         }
         text.push_str(self.unpack(frame));
         // Inside the row, a row that is poisoned or left out whole never comes here.
-        let at_end = std::ptr::eq(frame, self.ends);
+        let at_end = frame.at_end;
         let is_checked = at_end || self.is_poisoned_by_row().is_none();
         let counted = self.counted().filter(|_| !at_end);
         let written_at_label = self.written_at_label().filter(|_| !at_end);
@@ -231,7 +233,8 @@ impl Row<'_, '_> {
             let factor = self.factor(node).filter(|_| poison.is_none() && at_label.is_none());
             let is_number =
                 factor.map(|factor| format!("({}) < INF_BITS", bits_of_value(&outer_value(program, factor, "r"))));
-            text.push_str(&frame.store_number(output, &base, "col", (&value, poison), is_number.as_deref()));
+            let stored = Stored { value: &value, poison, is_number: is_number.as_deref() };
+            text.push_str(&frame.store(output, &base, "col", stored));
         }
         text.push_str("}\n");
         text
