@@ -1,7 +1,7 @@
 //! What the catalogue knows of a loss besides its definition: its name, and what it is to be tried with.
 //!
 //! A loss is added in three places: in its family file, its function, its type where it has options, and its entry; in
-//! `tests/common/oracle.rs`, its textbook form; in README.md, its row. Tests fail without the last two.
+//! `tests/common/oracle/`, its textbook form; in README.md, its row. Tests fail without the last two.
 
 use crate::expr::op::Kind;
 use crate::loss::{Loss, Value};

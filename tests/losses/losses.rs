@@ -39,7 +39,7 @@ fn the_shares_of_a_grid_have_each_case_once() {
 fn every_loss_has_an_oracle() {
     for Entry { name, .. } in CATALOGUE {
         let case = case(name, &vec![], &[3, 5], &[], "mean", 2.0);
-        assert!(oracle::oracle(name, &case).is_some(), "{name} has no oracle in tests/common/oracle.rs");
+        assert!(oracle::oracle(name, &case).is_some(), "{name} has no oracle in tests/common/oracle/");
     }
 }
 
