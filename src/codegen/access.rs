@@ -4,11 +4,12 @@
 //! row may start inside a vector (odd column counts, views), steps are aligned to one tensor and start up to `WIDTH −
 //! 1` columns early; windows at the ends of a row (of the elements) have their own hooks, which mask columns outside
 //! it. Tensors whose rows have the same offset inside a vector are loaded and stored as vectors, the others element by
-//! element. Two windows per step are for loads of 64-bit integers: each window is one half of such a vector.
+//! element. Two windows per step are for accesses of both at once (see [`Pair`]): of 16 bytes of 16-bit elements, or by
+//! 64-bit integers.
 
 use super::found::{note_declarations, scalars_type, seen_name};
 use super::groups::{group_values, row_word};
-use super::{Access, Along, Binding, Mode, Slot, Variant, column_slots, state_words, tensors};
+use super::{Access, Along, Binding, Mode, Pair, Slot, Variant, column_slots, state_words, tensors};
 use crate::expr::NodeId;
 use crate::expr::op::Kind;
 use crate::lower::{Known, Over, Pass, Program, Saves};
@@ -26,6 +27,11 @@ pub(super) const WINDOW: u32 = 4;
 const WORDS: &str = "\
 fn words2(pair: u64) -> vec2<u32> { return vec2<u32>(u32(pair), u32(pair >> 32u)); }
 fn words4(a: u64, b: u64) -> vec4<u32> { return vec4<u32>(words2(a), words2(b)); }
+";
+
+/// The window at an address, of a vector of two.
+const HALF_OF: &str = "\
+fn half_of(words: vec4<u32>, address: u32) -> vec2<u32> { return select(words.xy, words.zw, (address & 4u) != 0u); }
 ";
 
 /// Bindings and address arithmetic of a pass kernel.
@@ -95,9 +101,9 @@ impl<'a> Frame<'a> {
         self.width == WINDOW && self.access(slot).vector
     }
 
-    /// Whether two windows are loaded as one vector of 64-bit integers.
-    pub fn is_wide(&self, slot: Slot) -> bool {
-        self.is_paired() && self.access(slot).wide
+    /// What the two windows of a step are together.
+    pub fn pair(&self, slot: Slot) -> Pair {
+        if self.is_paired() { self.access(slot).pair } else { Pair::Apart }
     }
 
     pub fn mode(&self, output: usize) -> Mode {
@@ -139,11 +145,11 @@ impl<'a> Frame<'a> {
             }
             all.push(Binding { slot, writes });
             let is_packed = self.access(slot).dtype.is_packed();
-            let element = match (self.is_wide(slot), self.is_vector(slot), is_packed) {
-                (true, _, true) => "vec2<u64>",
-                (true, _, false) => "vec4<u64>",
-                (false, true, true) => "vec2<u32>",
-                (false, true, false) => "vec4<u32>",
+            let element = match (self.pair(slot), self.is_vector(slot), is_packed) {
+                (Pair::Words64, _, true) => "vec2<u64>",
+                (Pair::Words64, _, false) => "vec4<u64>",
+                (Pair::Halves, ..) | (Pair::Apart, true, false) => "vec4<u32>",
+                (Pair::Apart, true, true) => "vec2<u32>",
                 _ => "u32",
             };
             declare(&mut text, all.len() + 1, writes, &name, &format!("array<{element}>"));
@@ -164,8 +170,13 @@ impl<'a> Frame<'a> {
             all.push(Binding { slot, writes: true });
             declare(&mut text, all.len() + 1, true, name, ty);
         }
-        if self.is_paired() {
-            text.push_str(WORDS);
+        for (pair, declarations) in [(Pair::Words64, WORDS), (Pair::Halves, HALF_OF)] {
+            if self.slots.iter().any(|slot| self.pair(*slot) == pair) {
+                text.push_str(declarations);
+            }
+        }
+        for output in self.halves_outputs() {
+            putln!(text, "var<private> packed{output}: vec2<u32>;");
         }
         if self.variant.masked {
             let cols = self.cols();
@@ -279,9 +290,8 @@ impl<'a> Frame<'a> {
 
     /// f32 (or index) bits of the element, or of the window's elements, at a column.
     pub fn load(&self, slot: Slot, base: &str, col: &str) -> String {
-        let name = self.buffer(slot);
-        if self.is_wide(slot) {
-            let at = format!("({base} + {col})");
+        if self.pair(slot) == Pair::Words64 {
+            let (name, at) = (self.buffer(slot), format!("({base} + {col})"));
             let half = |words: &str| format!("{name}[{at} / 8u][{at} / 4u % 2u{words}]");
             return match self.access(slot).dtype.is_packed() {
                 true => self.widened(slot, &format!("words2({})", half(""))),
@@ -289,7 +299,7 @@ impl<'a> Frame<'a> {
             };
         }
         if self.is_vector(slot) {
-            return self.widened(slot, &format!("{name}[({base} + {col}) / 4u]"));
+            return self.widened(slot, &self.load_vector(slot, base, col));
         }
         if self.width == 1 {
             return self.load_one(slot, &self.at_col(slot, base, col));
@@ -304,6 +314,15 @@ impl<'a> Frame<'a> {
         format!("U4({}, {}, {}, {})", each(0), each(1), each(2), each(3))
     }
 
+    /// A window that is a vector, or a half of one, as it is stored.
+    fn load_vector(&self, slot: Slot, base: &str, col: &str) -> String {
+        let (name, at) = (self.buffer(slot), format!("({base} + {col})"));
+        match self.pair(slot) {
+            Pair::Halves => format!("half_of({name}[{at} / 8u], {at})"),
+            _ => format!("{name}[{at} / 4u]"),
+        }
+    }
+
     /// The type of what [`Frame::load_raw`] gives of a window (at a row's end too).
     pub fn raw_type(&self, slot: Slot) -> &'static str {
         match (self.is_held_packed(slot), self.width) {
@@ -315,13 +334,13 @@ impl<'a> Frame<'a> {
 
     /// Whether a window is held as loaded, two elements to a word.
     fn is_held_packed(&self, slot: Slot) -> bool {
-        self.is_vector(slot) && !self.is_wide(slot) && self.access(slot).dtype.is_packed()
+        self.is_vector(slot) && self.pair(slot) != Pair::Words64 && self.access(slot).dtype.is_packed()
     }
 
     /// The window's elements as they are loaded: 16-bit types two to a word, others as [`Frame::load`] has them.
     pub fn load_raw(&self, slot: Slot, base: &str, col: &str) -> String {
         match self.is_held_packed(slot) {
-            true => format!("{}[({base} + {col}) / 4u]", self.buffer(slot)),
+            true => self.load_vector(slot, base, col),
             false => self.load(slot, base, col),
         }
     }
@@ -331,17 +350,20 @@ impl<'a> Frame<'a> {
         if self.is_held_packed(slot) { self.widened(slot, raw) } else { raw.to_owned() }
     }
 
-    /// As [`Frame::load`] for two windows, the first at `col`, where a pair starts. Returns a statement to write
+    /// As [`Frame::load_raw`] for two windows, the first at `col`, where a pair starts. Returns a statement to write
     /// before, and both expressions.
     pub fn load_pair(&self, slot: Slot, base: &str, col: &str) -> (String, [String; 2]) {
-        if !self.is_wide(slot) {
-            return (String::new(), [self.load(slot, base, col), self.load(slot, base, &format!("({col} + 4u)"))]);
+        let pair = self.pair(slot);
+        if pair == Pair::Apart {
+            let second = format!("({col} + 4u)");
+            return (String::new(), [col, &second].map(|col| self.load_raw(slot, base, col)));
         }
         let w = format!("w{}", self.tensor(slot));
         let before = format!("    let {w} = {}[({base} + {col}) / 8u];\n", self.buffer(slot));
-        let halves = match self.access(slot).dtype.is_packed() {
-            true => ["x", "y"].map(|c| self.widened(slot, &format!("words2({w}.{c})"))),
-            false => [("x", "y"), ("z", "w")].map(|(low, high)| format!("words4({w}.{low}, {w}.{high})")),
+        let halves = match (pair, self.access(slot).dtype.is_packed()) {
+            (Pair::Halves, _) => ["xy", "zw"].map(|c| format!("{w}.{c}")),
+            (_, true) => ["x", "y"].map(|c| self.widened(slot, &format!("words2({w}.{c})"))),
+            (_, false) => [("x", "y"), ("z", "w")].map(|(low, high)| format!("words4({w}.{low}, {w}.{high})")),
         };
         (before, halves)
     }
@@ -355,21 +377,30 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// The stored word that holds the element at an address, of tensors that are no 64-bit integers: to be read or written.
+    pub fn word_of(&self, slot: Slot, address: &str) -> String {
+        let name = self.buffer(slot);
+        match (self.pair(slot), self.is_vector(slot), self.access(slot).dtype.is_packed()) {
+            (Pair::Halves, ..) => format!("{name}[({address}) / 8u][({address}) / 2u % 4u]"),
+            (_, true, true) => format!("{name}[({address}) / 4u][({address}) / 2u % 2u]"),
+            (_, true, false) => format!("{name}[({address}) / 4u][({address}) % 4u]"),
+            (_, false, true) => format!("{name}[({address}) / 2u]"),
+            (_, false, false) => format!("{name}[{address}]"),
+        }
+    }
+
     /// f32 (or index) bits of one element at an address.
     pub fn load_one(&self, slot: Slot, address: &str) -> String {
         let name = self.buffer(slot);
         let dtype = self.access(slot).dtype;
-        let word = match (self.is_wide(slot), self.is_vector(slot), dtype.is_packed()) {
-            (true, _, true) => {
+        let word = match (self.pair(slot), dtype.is_packed()) {
+            (Pair::Words64, true) => {
                 format!("u32({name}[({address}) / 8u][({address}) / 4u % 2u] >> (({address}) / 2u % 2u * 32u))")
             }
-            (true, _, false) => {
+            (Pair::Words64, false) => {
                 format!("u32({name}[({address}) / 8u][({address}) / 2u % 4u] >> (({address}) % 2u * 32u))")
             }
-            (false, true, true) => format!("{name}[({address}) / 4u][({address}) / 2u % 2u]"),
-            (false, true, false) => format!("{name}[({address}) / 4u][({address}) % 4u]"),
-            (false, false, true) => format!("{name}[({address}) / 2u]"),
-            (false, false, false) => format!("{name}[{address}]"),
+            _ => self.word_of(slot, address),
         };
         match dtype {
             DType::F16 => format!("widen_f16({word}, {address})"),

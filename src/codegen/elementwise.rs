@@ -8,7 +8,7 @@ use super::poison::{
     poisons_of_outputs,
 };
 use super::store::Stored;
-use super::{KernelSource, Slot, Variant, scalar_type, structure, title};
+use super::{KernelSource, Pair, Slot, Variant, scalar_type, structure, title};
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::expr::op::Kind;
 use crate::expr::{Fold, Node, NodeId};
@@ -72,8 +72,8 @@ fn hook(frame: &Frame<'_>) -> String {
     putln!(text, "fn early(o: Outer) -> u32 {{ return {early}; }}");
     text.push_str(&sums_text(frame));
     if frame.is_paired() {
-        let is_wide = |input: &usize| frame.is_wide(Slot::Input(*input));
-        let fetched: Vec<usize> = visited_inputs(program, frame.pass).into_iter().filter(is_wide).collect();
+        let is_paired = |input: &usize| frame.pair(Slot::Input(*input)) != Pair::Apart;
+        let fetched: Vec<usize> = visited_inputs(program, frame.pass).into_iter().filter(is_paired).collect();
         text.push_str(&item_text(frame, &roots, "window", &fetched));
         text.push_str(&pair_text(frame, &fetched));
     } else {
@@ -86,7 +86,7 @@ fn hook(frame: &Frame<'_>) -> String {
     text
 }
 
-/// `item` as two windows of four items; each wide input is loaded once for both.
+/// `item` as two windows of four items; inputs and outputs that are pairs are loaded and stored once for both.
 fn pair_text(frame: &Frame<'_>, fetched: &[usize]) -> String {
     let mut text = "fn item(o: Outer, sums: LaneSums, first: u32) -> LaneSums {\n".to_owned();
     text.push_str(&frame.coordinates("first"));
@@ -95,11 +95,16 @@ fn pair_text(frame: &Frame<'_>, fetched: &[usize]) -> String {
         let slot = Slot::Input(input);
         let (before, [a, b]) = frame.load_pair(slot, &format!("({})", frame.base(slot)), frame.element_col());
         text.push_str(&before);
-        put!(low, ", {a}");
-        put!(high, ", {b}");
+        put!(low, ", {}", frame.widen_raw(slot, &a));
+        put!(high, ", {}", frame.widen_raw(slot, &b));
     }
-    putln!(text, "    return window(o, window(o, sums, first{low}), first + 4u{high});\n}}");
-    text
+    let windows = [
+        format!("    let s = window(o, sums, first{low});\n"),
+        format!("    let both = window(o, s, first + 4u{high});\n"),
+    ];
+    let base = |output| format!("({})", frame.base(Slot::Output(output)));
+    text.push_str(&frame.both(windows, &base, frame.element_col()));
+    text + "    return both;\n}\n"
 }
 
 /// Looks at values of the whole dispatch that count for every item: made once per lane, in `outer_begin`.

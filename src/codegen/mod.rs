@@ -55,8 +55,20 @@ pub struct Access {
     pub dtype: DType,
     /// Whether windows of four columns are loaded and stored as vectors of four.
     pub vector: bool,
-    /// Whether two windows are loaded as one vector, by kernels in which a lane takes two per step.
-    pub wide: bool,
+    /// What two windows are together, in kernels in which a lane takes two per step.
+    pub pair: Pair,
+}
+
+/// How the two windows of a step are loaded and stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Pair {
+    /// Each by itself.
+    #[default]
+    Apart,
+    /// Loaded as one vector of 64-bit integers, stored each by itself.
+    Words64,
+    /// 16-bit elements: loaded and stored as one vector of four words.
+    Halves,
 }
 
 /// How an output is stored.

@@ -3,7 +3,7 @@
 
 use super::access::{COMPONENTS, Frame, WINDOW};
 use super::found::{note, see, seen_name};
-use super::{Mode, Slot, Variant, tensors};
+use super::{Mode, Pair, Slot, Variant, tensors};
 use crate::lower::{Pass, Program};
 use crate::shape::{DType, Scope};
 use crate::text::{put, putln};
@@ -55,14 +55,15 @@ impl Frame<'_> {
             }
             return text;
         }
-        let at = format!("{name}[({base} + {col}) / 4u]");
+        let address = format!("({base} + {col})");
         if dtype.is_packed() && !self.is_masked() && !self.program.notes(output) {
-            putln!(text, "    {at} = {};", self.packed(dtype, &bits, is_number));
+            text.push_str(&self.store_words(output, &address, &self.packed(dtype, &bits, is_number)));
             return text;
         }
+        let at = format!("{name}[{address} / 4u]");
         match (dtype, self.is_masked()) {
-            (DType::F16, masked) => self.store_packed(output, &at, &format!("narrow4_f16({bits})"), masked),
-            (DType::BF16, masked) => self.store_packed(output, &at, &format!("narrow4_bf16({bits})"), masked),
+            (DType::F16, _) => self.store_packed(output, &address, &format!("narrow4_f16({bits})")),
+            (DType::BF16, _) => self.store_packed(output, &address, &format!("narrow4_bf16({bits})")),
             (_, false) => {
                 putln!(text, "    {at} = {bits};");
                 text
@@ -93,13 +94,7 @@ impl Frame<'_> {
     /// Stores one element at an address, by a lane that has stored its neighbours before.
     pub fn store_one(&self, output: usize, address: &str, value: &str) -> String {
         let slot = Slot::Output(output);
-        let (name, dtype) = (self.buffer(slot), self.access(slot).dtype);
-        let word = match (self.is_vector(slot), dtype.is_packed()) {
-            (true, true) => format!("{name}[({address}) / 4u][({address}) / 2u % 2u]"),
-            (true, false) => format!("{name}[({address}) / 4u][({address}) % 4u]"),
-            (false, true) => format!("{name}[({address}) / 2u]"),
-            (false, false) => format!("{name}[{address}]"),
-        };
+        let (word, dtype) = (self.word_of(slot, address), self.access(slot).dtype);
         let bits = format!("bitcast<u32>({value})");
         if !dtype.is_packed() {
             return format!("    {word} = {bits};\n");
@@ -145,24 +140,57 @@ impl Frame<'_> {
         self.noted().map(note).collect()
     }
 
+    /// Outputs of which both windows of a step are stored at once, by [`Frame::both`].
+    pub fn halves_outputs(&self) -> Vec<usize> {
+        let is_halves = |output: &usize| self.pair(Slot::Output(*output)) == Pair::Halves;
+        self.pass.outputs.iter().copied().filter(is_halves).collect()
+    }
+
+    /// Statements of the two windows of a step, and the stores of what they leave for both.
+    pub fn both(&self, windows: [String; 2], base: &dyn Fn(usize) -> String, col: &str) -> String {
+        let [mut text, second] = windows;
+        for output in self.halves_outputs() {
+            putln!(text, "    let first{output} = packed{output};");
+        }
+        text.push_str(&second);
+        for output in self.halves_outputs() {
+            let (name, base) = (self.buffer(Slot::Output(output)), base(output));
+            putln!(text, "    {name}[({base} + {col}) / 8u] = vec4<u32>(first{output}, packed{output});");
+        }
+        text
+    }
+
+    /// Stores two words of 16-bit values, or leaves them for [`Frame::both`].
+    fn store_words(&self, output: usize, address: &str, words: &str) -> String {
+        let slot = Slot::Output(output);
+        match (self.pair(slot), self.at_end) {
+            (Pair::Halves, false) => format!("    packed{output} = {words};\n"),
+            (Pair::Halves, true) => {
+                let [low, high] = [0, 2].map(|k| self.word_of(slot, &format!("{address} + {k}u")));
+                format!("    let words{output} = {words};\n    {low} = words{output}.x;\n    {high} = words{output}.y;\n")
+            }
+            _ => format!("    {}[{address} / 4u] = {words};\n", self.buffer(slot)),
+        }
+    }
+
     /// Stores four 16-bit values to two words. In a word that two rows share, the row's half goes to `work`, from where
     /// `stitch.wgsl` assembles the word. Without rows no other lane writes the other half.
-    fn store_packed(&self, output: usize, at: &str, halves: &str, masked: bool) -> String {
+    fn store_packed(&self, output: usize, address: &str, halves: &str) -> String {
         let mut text = format!("    let half{output} = {halves};\n");
+        let masked = self.is_masked();
         if self.program.notes(output) {
             let dtype = self.access(Slot::Output(output)).dtype;
             putln!(text, "    {}", see(output, &format!("half{output}"), dtype, self.width, masked));
         }
         let h = |c: char| format!("half{output}.{c}");
         let word = |low: char, high: char| format!("{} | ({} << 16u)", h(low), h(high));
-        let whole = format!("{at} = vec2<u32>({}, {});", word('x', 'y'), word('z', 'w'));
+        let whole = self.store_words(output, address, &format!("vec2<u32>({}, {})", word('x', 'y'), word('z', 'w')));
         if !masked {
-            putln!(text, "    {whole}");
-            return text;
+            return text + &whole;
         }
-        put!(text, "    if (all(valid)) {{\n        {whole}\n    }} else {{\n");
-        for (component, low, high) in [('x', 'x', 'y'), ('y', 'z', 'w')] {
-            let (edges, both) = (format!("{at}.{component}"), word(low, high));
+        put!(text, "    if (all(valid)) {{\n    {whole}    }} else {{\n");
+        for (first, low, high) in [(0, 'x', 'y'), (2, 'z', 'w')] {
+            let (edges, both) = (self.edge_word(output, address, first), word(low, high));
             let (first, last) = if self.program.has_rows() {
                 let edge = self.edge(output);
                 let at = |side: u32| format!("work[shape.edge_base + ({edge}u * shape.rows + r.row) * 2u + {side}u]");
@@ -181,6 +209,15 @@ impl Frame<'_> {
         }
         text.push_str("    }\n");
         text
+    }
+
+    /// The word of a window's elements `first` and `first + 1`.
+    fn edge_word(&self, output: usize, address: &str, first: u32) -> String {
+        let slot = Slot::Output(output);
+        match self.pair(slot) {
+            Pair::Halves => self.word_of(slot, &format!("{address} + {first}u")),
+            _ => format!("{}[{address} / 4u].{}", self.buffer(slot), COMPONENTS[first as usize / 2]),
+        }
     }
 
     /// Index of an output among [`Frame::edge_outputs`].

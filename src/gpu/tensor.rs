@@ -246,9 +246,10 @@ impl Tensor {
         start..range.end.next_multiple_of(16).min(self.buffer.size() - self.buffer.size() % 4)
     }
 
-    /// Whether the last vector of four elements is whole in the buffer.
-    pub(crate) fn has_whole_vectors(&self) -> bool {
-        self.byte_range().end.next_multiple_of(4 * self.dtype.size()) <= self.buffer.size()
+    /// Bytes of the longest vector, of 4, 8 or 16, of which the last is whole in the buffer.
+    pub(crate) fn whole_bytes(&self) -> u64 {
+        let (end, size) = (self.byte_range().end, self.buffer.size());
+        [16, 8].into_iter().find(|bytes| end.next_multiple_of(*bytes) <= size).unwrap_or(4)
     }
 
     /// Copies host values into the tensor, which must be contiguous and store them as [`Tensor::from_slice`] would. Takes

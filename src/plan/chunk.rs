@@ -185,7 +185,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn placement(strides: [u64; 4], offset: u64, dtype: DType) -> Placement {
-        Placement { strides, offset, first: 0, dtype, whole_vectors: true, is_empty: false }
+        Placement { strides, offset, first: 0, dtype, whole_bytes: 16, is_empty: false }
     }
 
     #[test]

@@ -337,7 +337,7 @@ impl PreparedLoss {
             offset: placed.offset,
             first: placed.offset % (alignment / placed.dtype.size()),
             dtype: placed.dtype,
-            whole_vectors: placed.whole_vectors,
+            whole_bytes: placed.whole_bytes,
             is_empty: placed.layout.is_empty(),
         };
         let inputs: Vec<Option<Placement>> = tensors.inputs.iter().map(|io| io.as_ref().map(&mut placement)).collect();

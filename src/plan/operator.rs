@@ -33,14 +33,14 @@ pub struct Placed {
     pub dtype: DType,
     /// First element in the buffer.
     pub offset: u64,
-    /// Whether the buffer holds the last vector of four elements.
-    pub whole_vectors: bool,
+    /// Bytes of the longest vector, of 4, 8 or 16, of which the buffer holds the last whole.
+    pub whole_bytes: u64,
 }
 
 impl Placed {
     /// A tensor as wgloss makes it: at the start of a buffer that holds whole vectors.
     pub fn planned(layout: Layout, dtype: DType) -> Placed {
-        Placed { layout, dtype, offset: 0, whole_vectors: true }
+        Placed { layout, dtype, offset: 0, whole_bytes: 16 }
     }
 }
 

@@ -21,8 +21,8 @@ pub(crate) struct Placement {
     /// First element in a binding of the whole tensor.
     pub first: u64,
     pub dtype: DType,
-    /// Whether its buffer holds all of its last vector of four elements.
-    pub whole_vectors: bool,
+    /// Bytes of the longest vector, of 4, 8 or 16, of which its buffer holds the last whole.
+    pub whole_bytes: u64,
     /// Whether it has no elements.
     pub is_empty: bool,
 }
@@ -38,7 +38,7 @@ impl Placement {
             _ => [a1 * a2 * a3, a2 * a3, a3, 1],
         };
         let is_empty = Placement::kept_values(geometry, scope) == 0;
-        Placement { strides, offset: 0, first: 0, dtype: DType::F32, whole_vectors: true, is_empty }
+        Placement { strides, offset: 0, first: 0, dtype: DType::F32, whole_bytes: 16, is_empty }
     }
 
     /// Number of values of such a gradient.

@@ -1,6 +1,6 @@
 //! How a pass addresses its tensors: single elements, windows of four columns (one vector), or pairs of windows. Pure.
 
-use crate::codegen::{Access, Along, Mode, Slot};
+use crate::codegen::{Access, Along, Mode, Pair, Slot};
 use crate::lower::{Over, Pass};
 use crate::plan::problem::Problem;
 use crate::schedule::{visited_inputs, width};
@@ -39,7 +39,10 @@ impl Problem<'_> {
     fn remainders(&self, slot: Slot, vector: u64) -> Option<[u64; 4]> {
         let placement = self.placement(slot);
         let axes = self.geometry.axes;
-        if !self.has_columns(slot) || along(placement.strides[3]) != Along::Unit || !placement.whole_vectors {
+        if !self.has_columns(slot) || along(placement.strides[3]) != Along::Unit {
+            return None;
+        }
+        if placement.whole_bytes < 16.min(vector * placement.dtype.size()) {
             return None;
         }
         let along = |axis: usize| if axes[axis] == 1 { 0 } else { placement.strides[axis] % vector };
@@ -54,7 +57,7 @@ impl Problem<'_> {
         let single = |&slot: &Slot| {
             let placement = self.placement(slot);
             let along = if self.has_columns(slot) { along(placement.strides[3]) } else { Along::Repeat };
-            Access { along, dtype: placement.dtype, vector: false, wide: false }
+            Access { along, dtype: placement.dtype, vector: false, pair: Pair::Apart }
         };
         let mut access: Vec<Access> = slots.iter().map(single).collect();
         let remainders: Vec<Option<[u64; 4]>> = slots.iter().map(|slot| self.remainders(*slot, 4)).collect();
@@ -88,30 +91,59 @@ impl Problem<'_> {
         self.paired(slots, pass, Windows { width: 4, access, aligned_to, masked: !aligned })
     }
 
-    /// Pairs of windows, if the device loads them faster and some input allows it: loaded by vectors, at every column,
-    /// and not overwritten by its gradient. Pairs are aligned to the first such input.
+    /// Pairs of windows, if the device loads them faster.
     fn paired(&self, slots: &[Slot], pass: &Pass, windows: Windows) -> Windows {
         let axes = self.geometry.axes;
         let flat = self.program.has_rows() || axes[..3] == [1; 3];
-        let asked = width(8, self.pinned) == 8;
+        if !flat || axes[3] < MASKED_COLS || width(8, self.pinned) < 8 {
+            return windows;
+        }
+        let (pair, pairs) = match self.limits.wide {
+            true => (Pair::Words64, self.loaded_by_words(slots, pass, &windows)),
+            false => (Pair::Halves, self.halves(slots, pass, &windows)),
+        };
+        let Some(primary) = pairs.iter().position(|is_pair| *is_pair) else { return windows };
+        let aligned = axes[3].is_multiple_of(8) && self.remainders(slots[primary], 8) == Some([0; 4]);
+        let pairs = pairs.iter().map(|is_pair| if *is_pair { pair } else { Pair::Apart });
+        let access = windows.access.iter().zip(pairs).map(|(access, pair)| Access { pair, ..*access }).collect();
+        Windows { width: 8, access, aligned_to: (!aligned).then_some(primary), masked: windows.masked }
+    }
+
+    /// The inputs that are loaded by 64-bit integers: by vectors, at every column, aligned as the first such input, and
+    /// not overwritten by their gradients.
+    fn loaded_by_words(&self, slots: &[Slot], pass: &Pass, windows: &Windows) -> Vec<bool> {
         let visited = visited_inputs(self.program, pass);
         let is_loaded = |input: usize| visited.contains(&input) && !self.modes.contains(&Mode::InPlace(input));
         let is_wide =
-            |k: &usize| matches!(slots[*k], Slot::Input(input) if windows.access[*k].vector && is_loaded(input));
-        let primary = (0..slots.len()).find(is_wide);
-        let Some(primary) = primary.filter(|_| self.limits.wide && asked && flat && axes[3] >= MASKED_COLS) else {
-            return windows;
+            |k: usize| matches!(slots[k], Slot::Input(input) if windows.access[k].vector && is_loaded(input));
+        let begin = |k: usize| self.remainders(slots[k], 8);
+        let first = (0..slots.len()).find(|k| is_wide(*k)).map(begin);
+        (0..slots.len()).map(|k| is_wide(k) && Some(begin(k)) == first).collect()
+    }
+
+    /// The inputs and outputs of 16-bit elements, if all tensors whose elements a lane visits are such, loaded and stored
+    /// by vectors and aligned alike: then an access is 16 bytes.
+    fn halves(&self, slots: &[Slot], pass: &Pass, windows: &Windows) -> Vec<bool> {
+        let visited = visited_inputs(self.program, pass);
+        let is_visited = |k: usize| match slots[k] {
+            Slot::Input(input) => visited.contains(&input) && self.program.inputs[input].scope.has_columns(),
+            Slot::Output(output) => self.program.outputs[output].scope.has_columns(),
+            _ => false,
         };
         let begin = |k: usize| self.remainders(slots[k], 8);
-        let aligned = axes[3].is_multiple_of(8) && begin(primary) == Some([0; 4]);
-        let wide: Vec<bool> = (0..slots.len()).map(|k| is_wide(&k) && begin(k) == begin(primary)).collect();
-        let access = windows.access.iter().zip(wide).map(|(access, wide)| Access { wide, ..*access }).collect();
-        Windows { width: 8, access, aligned_to: (!aligned).then_some(primary), masked: windows.masked }
+        let first = (0..slots.len()).find(|k| is_visited(*k)).map(begin);
+        let is_half = |k: usize| {
+            let access = &windows.access[k];
+            access.vector && access.dtype.is_packed() && begin(k).is_some() && Some(begin(k)) == first
+        };
+        let all = (0..slots.len()).filter(|k| is_visited(*k)).all(is_half);
+        (0..slots.len()).map(|k| all && is_visited(k)).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::codegen::Pair;
     use crate::limits::Limits;
     use crate::plan::loss::PreparedLoss;
     use crate::plan::operator::{Conditions, Tensors};
@@ -136,7 +168,7 @@ mod tests {
         let (_, choices) = prepared.choose(&tensors, Conditions::default()).unwrap();
         let choice = choices.last().unwrap();
         let variant = &choice.variant;
-        let wide = variant.access.iter().map(|access| access.wide).collect();
+        let wide = variant.access.iter().map(|access| access.pair == Pair::Words64).collect();
         let ends = [variant.aligned_to.is_some(), variant.masked];
         (choice.schedule.width, ends, wide)
     }

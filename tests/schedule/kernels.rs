@@ -5,7 +5,7 @@ use crate::common::is_in_share;
 use naga::valid::Capabilities;
 use wgloss::DType;
 use wgloss::internals::codegen::{
-    Access, Along, Mode, ReduceKind, Slot, Variant, edge_outputs, found, pass_kernel, ragged_sums, reduce, row_groups,
+    Access, Along, Mode, Pair, ReduceKind, Slot, Variant, edge_outputs, found, pass_kernel, ragged_sums, reduce, row_groups,
     stitch, tensors, total_outputs,
 };
 use wgloss::internals::lower::{GroupInput, Program, Wanted, lower};
@@ -36,7 +36,8 @@ fn program(loss: &Loss) -> Program {
 
 /// A dense problem: every tensor with columns is reached by vectors, unless `masked` windows begin elsewhere in one.
 /// Of pairs of vectors that begin elsewhere, windows may be whole: then they are aligned to an input, `early`.
-fn variant(program: &Program, pass: usize, mode: Mode, dtype: DType, masked: bool, early: bool) -> Variant {
+fn variant(program: &Program, pass: usize, mode: Mode, stored: (DType, Pair), masked: bool, early: bool) -> Variant {
+    let (dtype, pair) = stored;
     let pass = &program.passes[pass];
     let slots = tensors(program, pass);
     let visited = visited_inputs(program, pass);
@@ -52,11 +53,15 @@ fn variant(program: &Program, pass: usize, mode: Mode, dtype: DType, masked: boo
         // Columns' values begin at a vector of their own.
         let vector = scope == Scope::Element || (scope == Scope::Column && !masked);
         let dtype = if is_float { dtype } else { DType::I32 };
-        Access { along, dtype, vector, wide: vector && is_visited(slot) }
+        let is_pair = match pair {
+            Pair::Words64 => is_visited(slot),
+            _ => dtype == stored.0 && (is_visited(slot) || matches!(slot, Slot::Output(_))),
+        };
+        Access { along, dtype, vector, pair: if vector && is_pair { pair } else { Pair::Apart } }
     };
     let access: Vec<Access> = slots.iter().map(access).collect();
     let aligned_to = slots.iter().position(|s| matches!(s, Slot::Output(_))).filter(|k| masked && access[*k].vector);
-    let aligned_to = if early { access.iter().position(|access| access.wide) } else { aligned_to };
+    let aligned_to = if early { access.iter().position(|access| access.pair != Pair::Apart) } else { aligned_to };
     let modes = pass.outputs.iter().map(|_| mode).collect();
     let axes = [false, false, program.has_rows() || !masked, true];
     Variant {
@@ -73,16 +78,19 @@ fn variant(program: &Program, pass: usize, mode: Mode, dtype: DType, masked: boo
 }
 
 /// Elements that a lane takes at a time, stored as what, in masked windows or not.
-const STORAGE: [(u32, DType, bool); 9] = [
-    (1, DType::F32, false),
-    (4, DType::F32, false),
-    (4, DType::F32, true),
-    (4, DType::F16, true),
-    (4, DType::BF16, false),
-    (8, DType::F32, false),
-    (8, DType::F32, true),
-    (8, DType::F16, true),
-    (8, DType::BF16, false),
+const STORAGE: [(u32, DType, Pair, bool); 12] = [
+    (1, DType::F32, Pair::Apart, false),
+    (4, DType::F32, Pair::Apart, false),
+    (4, DType::F32, Pair::Apart, true),
+    (4, DType::F16, Pair::Apart, true),
+    (4, DType::BF16, Pair::Apart, false),
+    (8, DType::F32, Pair::Words64, false),
+    (8, DType::F32, Pair::Words64, true),
+    (8, DType::F16, Pair::Words64, true),
+    (8, DType::BF16, Pair::Words64, false),
+    (8, DType::BF16, Pair::Halves, false),
+    (8, DType::BF16, Pair::Halves, true),
+    (8, DType::F16, Pair::Halves, false),
 ];
 
 #[test]
@@ -96,7 +104,7 @@ fn every_generated_kernel_is_valid() {
         validate(&found(&noted).wgsl);
         for (p, pass) in program.passes.iter().enumerate() {
             for kernel in kernels {
-                for (width, dtype, masked) in STORAGE {
+                for (width, dtype, pair, masked) in STORAGE {
                     for mode in [Mode::Write, Mode::Accumulate] {
                         let shape = Shape {
                             held_bits: 32,
@@ -113,16 +121,16 @@ fn every_generated_kernel_is_valid() {
                         let Ok(chosen) = schedule(&program, pass, shape, &limits, pinned) else { continue };
                         count += 1;
                         let name = entry.name;
-                        if !is_in_share(&format!("{name} {p} {kernel:?} {width} {dtype} {masked} {mode:?}")) {
+                        if !is_in_share(&format!("{name} {p} {kernel:?} {width} {dtype} {pair:?} {masked} {mode:?}")) {
                             continue;
                         }
                         // Where windows are whole, in every second mode.
                         let early = chosen.width == 8 && (masked || mode == Mode::Write);
-                        let variant = variant(&program, p, mode, dtype, masked && chosen.width > 1, early);
+                        let variant = variant(&program, p, mode, (dtype, pair), masked && chosen.width > 1, early);
                         let phases =
                             if let Kernel::RowSplit { .. } = chosen.kernel { pass.stages.len() as u32 } else { 0 };
                         // 64-bit integers are no part of WebGPU.
-                        let more = if chosen.width == 8 { Capabilities::SHADER_INT64 } else { Capabilities::empty() };
+                        let more = if pair == Pair::Words64 { Capabilities::SHADER_INT64 } else { Capabilities::empty() };
                         for phase in 0..=phases {
                             validate_with(&pass_kernel(&program, p, &chosen, &variant, phase).wgsl, more);
                             // Kernels that store gradients, where it is asked whether these are finite.
@@ -183,7 +191,7 @@ fn kernels_of_unequal_groups_are_valid() {
                     held_bits,
                 };
                 let Ok(chosen) = schedule(&program, pass, shape, &Limits::WEBGPU, pinned) else { continue };
-                let variant = variant(&program, p, Mode::Write, DType::F32, false, false);
+                let variant = variant(&program, p, Mode::Write, (DType::F32, Pair::Apart), false, false);
                 validate(&pass_kernel(&program, p, &chosen, &variant, 0).wgsl);
             }
         }
@@ -210,7 +218,7 @@ fn halves_are_packed_without_a_look_for_nan_only_where_none_can_be() {
         let pinned = Pinned { carries_nan: Some(carries_nan), ..Pinned::default() };
         let chosen = schedule(&program, &program.passes[last], shape, &Limits::WEBGPU, pinned).unwrap();
         for (mode, is_unchecked) in [(Mode::Write, true), (Mode::Accumulate, false)] {
-            let variant = variant(&program, last, mode, DType::BF16, false, false);
+            let variant = variant(&program, last, mode, (DType::BF16, Pair::Apart), false, false);
             let source = pass_kernel(&program, last, &chosen, &variant, 0).wgsl;
             assert_eq!(source.contains("= pack4_bf16_if("), is_unchecked, "{mode:?}, carries NaN {carries_nan}");
         }
@@ -231,7 +239,7 @@ fn generated(source: &str) -> String {
 
 #[test]
 fn generated_kernels_are_as_kept() {
-    let snapshot = |name: &str, loss: &Loss, kernel: Kernel, width: u32| {
+    let snapshot = |name: &str, loss: &Loss, kernel: Kernel, width: u32, stored: (DType, Pair)| {
         let program = program(loss);
         let last = program.passes.len() - 1;
         let chosen = PassSchedule {
@@ -246,16 +254,19 @@ fn generated_kernels_are_as_kept() {
             strided: true,
             why: "",
         };
-        let source =
-            pass_kernel(&program, last, &chosen, &variant(&program, last, Mode::Write, DType::F32, false, false), 0)
-                .wgsl;
+        let variant = variant(&program, last, Mode::Write, stored, false, false);
+        let source = pass_kernel(&program, last, &chosen, &variant, 0).wgsl;
         insta::assert_snapshot!(name, generated(&source));
     };
-    snapshot("mse_elementwise_vec4", &losses::mse(), Kernel::Elementwise, 4);
-    snapshot("cross_entropy_row_vec4", &losses::cross_entropy(), Kernel::Row, 4);
-    snapshot("mse_elementwise_pairs", &losses::mse(), Kernel::Elementwise, 8);
-    snapshot("cross_entropy_row_pairs", &losses::cross_entropy(), Kernel::Row, 8);
-    snapshot("cross_entropy_split_scalar", &losses::cross_entropy(), Kernel::RowSplit { splits: 4 }, 1);
+    let (vectors, words) = ((DType::F32, Pair::Apart), (DType::F32, Pair::Words64));
+    snapshot("mse_elementwise_vec4", &losses::mse(), Kernel::Elementwise, 4, vectors);
+    snapshot("cross_entropy_row_vec4", &losses::cross_entropy(), Kernel::Row, 4, vectors);
+    snapshot("mse_elementwise_pairs", &losses::mse(), Kernel::Elementwise, 8, words);
+    snapshot("cross_entropy_row_pairs", &losses::cross_entropy(), Kernel::Row, 8, words);
+    let halves = (DType::BF16, Pair::Halves);
+    snapshot("mse_elementwise_halves", &losses::mse(), Kernel::Elementwise, 8, halves);
+    snapshot("cross_entropy_resident_halves", &losses::cross_entropy(), Kernel::RowResident { trips: 2 }, 8, halves);
+    snapshot("cross_entropy_split_scalar", &losses::cross_entropy(), Kernel::RowSplit { splits: 4 }, 1, vectors);
     let ids = ragged(GroupInput::ids("groups", 9));
     insta::assert_snapshot!("unequal_groups_ids", generated(&row_groups(&ids, ids.ragged.unwrap(), 7, 64).wgsl));
     insta::assert_snapshot!("unequal_groups_sums", generated(&ragged_sums(&ids, 0, [64, 8], true).wgsl));

@@ -241,8 +241,8 @@ impl<'f, 'a> Row<'f, 'a> {
         text
     }
 
-    /// `Window`, the bits of the inputs in one window; `Fetched`, what a lane's step loads, of one window or two; and the
-    /// function from this to that. 16-bit elements stay packed until they are used: rows are held so.
+    /// `Window`, the bits of the inputs in one window; `Fetched`, what a lane's step loads, of one window or two halves; and
+    /// the function from this to that. 16-bit elements stay packed until they are used: rows are held so.
     fn windows_text(&self) -> String {
         let frame = self.frame;
         let u = if frame.width == 4 { "U4" } else { "U" };
@@ -252,12 +252,12 @@ impl<'f, 'a> Row<'f, 'a> {
             none.into_iter().chain(inputs).collect::<Vec<_>>()
         };
         let mut text = structure("Window", &of(&|_| u));
+        let fetched = if frame.is_paired() { "Half" } else { "Fetched" };
+        text.push_str(&structure(fetched, &of(&|slot| frame.raw_type(slot))));
         if frame.is_paired() {
-            text.push_str("struct Fetched {\n    a: Window,\n    b: Window,\n}\n");
-            return text;
+            text.push_str("struct Fetched {\n    a: Half,\n    b: Half,\n}\n");
         }
-        text.push_str(&structure("Fetched", &of(&|slot| frame.raw_type(slot))));
-        text.push_str("fn window(fetched: Fetched) -> Window {\n    var f: Window;\n");
+        putln!(text, "fn window(fetched: {fetched}) -> Window {{\n    var f: Window;");
         for &input in &self.fetched {
             let bits = frame.widen_raw(Slot::Input(input), &format!("fetched.x{input}"));
             putln!(text, "    f.x{input} = {bits};");
@@ -266,19 +266,18 @@ impl<'f, 'a> Row<'f, 'a> {
         text
     }
 
-    /// How a function of one window names its inputs: as they are fetched, if a step has one window, or as a window.
+    /// How a function of one window names its inputs: as they are fetched, or, at an end of a row, as a window.
     fn argument(&self, frame: &Frame<'_>) -> &'static str {
-        if self.takes_window(frame) { "f: Window" } else { "fetched: Fetched" }
+        match (frame.at_end, frame.is_paired()) {
+            (true, _) => "f: Window",
+            (false, true) => "fetched: Half",
+            (false, false) => "fetched: Fetched",
+        }
     }
 
     /// The window of that argument, `f`.
     fn unpack(&self, frame: &Frame<'_>) -> &'static str {
-        if self.takes_window(frame) { "" } else { "    let f = window(fetched);\n" }
-    }
-
-    /// Whether a function is called with a window: one of two, or one at an end of a row.
-    fn takes_window(&self, frame: &Frame<'_>) -> bool {
-        frame.is_paired() || frame.at_end
+        if frame.at_end { "" } else { "    let f = window(fetched);\n" }
     }
 
     fn fetch_window(&self) -> String {

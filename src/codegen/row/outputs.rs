@@ -20,9 +20,11 @@ impl Row<'_, '_> {
         let (frame, program) = (self.frame, self.frame.program);
         let mut text = match frame.is_paired() {
             true => {
-                let pair = "fn write_elements(r: RowValues, f: Fetched, col: u32) {\n    write_window(r, f.a, col);\n    \
-                            write_window(r, f.b, col + 4u);\n}\n";
-                self.elements_text(self.frame, "write_window") + pair
+                let windows = ["write_window(r, f.a, col)", "write_window(r, f.b, col + 4u)"];
+                let base = |output| self.base_name(Slot::Output(output));
+                let both = frame.both(windows.map(|window| format!("    {window};\n")), &base, "col");
+                let text = self.elements_text(self.frame, "write_window");
+                text + "fn write_elements(r: RowValues, f: Fetched, col: u32) {\n" + &both + "}\n"
             }
             false => self.elements_text(self.frame, "write_elements"),
         };
@@ -126,15 +128,19 @@ impl Row<'_, '_> {
              fn write_constant(r: RowValues, first: u32) {{\n    let constant = {ty}(bitcast<f32>({bits}));\n",
             both.join(" || ")
         );
-        for step in 0..if frame.is_paired() { 2 } else { 1 } {
-            putln!(text, "    {{\n    let col = first + {}u;", 4 * step);
+        let base = |output| self.base_name(Slot::Output(output));
+        let window = |step: u32| {
+            let mut text = format!("    {{\n    let col = first + {}u;\n", 4 * step);
             for output in self.element_outputs() {
-                let base = self.base_name(Slot::Output(output));
                 let stored = Stored { value: "constant", poison: None, is_number: None };
-                text.push_str(&frame.store(output, &base, "col", stored));
+                text.push_str(&frame.store(output, &base(output), "col", stored));
             }
-            text.push_str("    }\n");
-        }
+            text + "    }\n"
+        };
+        text.push_str(&match frame.is_paired() {
+            true => frame.both([0, 1].map(window), &base, "first"),
+            false => window(0),
+        });
         text.push_str("}\n");
         text
     }

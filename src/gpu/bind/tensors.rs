@@ -13,8 +13,8 @@ use crate::shape::DType;
 
 impl Placed {
     pub(crate) fn of(tensor: &Tensor) -> Placed {
-        let whole_vectors = tensor.has_whole_vectors();
-        Placed { layout: tensor.layout().clone(), dtype: tensor.dtype(), offset: tensor.offset(), whole_vectors }
+        let whole_bytes = tensor.whole_bytes();
+        Placed { layout: tensor.layout().clone(), dtype: tensor.dtype(), offset: tensor.offset(), whole_bytes }
     }
 }
 
