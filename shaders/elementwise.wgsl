@@ -12,6 +12,8 @@ const WIDTH: u32 = 1u;
 const SUMS: u32 = 1u;
 // Windows of steps that may not be wholly inside: of the first one, which then begins early, and of the last one.
 const ENDS: u32 = 0u;
+// Items that a lane may load at once.
+const AHEAD: u32 = 1u;
 // hook end
 
 // hook begin: items
@@ -59,8 +61,12 @@ fn main(
         // Sums of short runs are added to each other: long runs would lose digits.
         var run = sums_identity(o);
         let stop = min(first + BLOCK * WG, end);
-        for (var i = first; i < stop; i += WG) {
-            run = item(o, run, begin + i * WIDTH);
+        for (var i = first; i < stop; i += AHEAD * WG) {
+            for (var k = 0u; k < AHEAD; k++) {
+                if (k == 0u || i + k * WG < stop) {
+                    run = item(o, run, begin + (i + k * WG) * WIDTH);
+                }
+            }
         }
         s = sums_add(s, run);
     }

@@ -1,11 +1,11 @@
 var<workgroup> stage0_parts: array<Stage0, max(WG / SUBGROUP, 1u)>;
-// Combines the states of lanes that are powers of two below `lanes` apart, by exchange. The lower lane's state comes first,
-// so that all lanes get the same bits.
+// Combines the states of lanes that are powers of two below `lanes` apart, by exchange. The lower lane's state comes first
+// where the order matters, so that all lanes get the same bits.
 fn stage0_exchanged(mine: Stage0, thread: u32, lanes: u32) -> Stage0 {
     var all = mine;
     for (var step = 1u; step < lanes; step <<= 1u) {
         let other = stage0_exchange(all, step);
-        if ((thread & step) == 0u) {
+        if (STAGE0_COMMUTES || (thread & step) == 0u) {
             all = stage0_combine(all, other);
         } else {
             all = stage0_combine(other, all);

@@ -30,6 +30,8 @@ fn finish(s: Sums) {
 const FINISH: bool = false;
 // hook end
 
+// Items that a lane loads at once.
+const AHEAD: u32 = 8u;
 var<workgroup> lanes: array<Sums, WG>;
 
 @compute @workgroup_size(WG)
@@ -42,7 +44,13 @@ fn main(
         // Phase 1: each lane's items.
         let end = min((segment + 1u) * span.length, span.count);
         var s = sums_identity();
-        for (var i = segment * span.length + lane; i < end; i += WG) {
+        var i = segment * span.length + lane;
+        for (; i + (AHEAD - 1u) * WG < end; i += AHEAD * WG) {
+            for (var k = 0u; k < AHEAD; k++) {
+                s = sums_step(s, i + k * WG);
+            }
+        }
+        for (; i < end; i += WG) {
             s = sums_step(s, i);
         }
         // Phase 2: lanes.

@@ -4,9 +4,6 @@
 
 // import row_hooks
 
-// Steps that a lane loads before it writes the first.
-const AHEAD: u32 = 4u;
-
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -58,9 +55,19 @@ fn main(
                 if (i32(begin) <= last) {
                     left = u32(last - i32(begin)) / step + 1u;
                 }
+                let numbers = NUMBERS && has_numbers(r);
                 for (; left % AHEAD != 0u; left--) {
                     let col = begin + (left - 1u) * step;
                     write_elements(r, fetch(r, col), col);
+                }
+                for (; numbers && left > 0u; left -= AHEAD) {
+                    var held: array<Fetched, AHEAD>;
+                    for (var k = 0u; k < AHEAD; k++) {
+                        held[k] = fetch(r, begin + (left - AHEAD + k) * step);
+                    }
+                    for (var k = 0u; k < AHEAD; k++) {
+                        write_numbers(r, held[k], begin + (left - AHEAD + k) * step);
+                    }
                 }
                 for (; left > 0u; left -= AHEAD) {
                     var held: array<Fetched, AHEAD>;

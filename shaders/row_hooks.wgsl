@@ -19,6 +19,8 @@ const EARLY: bool = false;
 // Whether rows have as many columns as the kernel is made for.
 const EXACT: bool = true;
 const ENDS: u32 = 0u;
+// Steps that a lane of a streamed row loads before it writes the first.
+const AHEAD: u32 = 4u;
 // hook end
 
 // hook begin: row
@@ -70,6 +72,8 @@ fn stage0_save(s: Stage0, first: u32) {
 }
 fn stage0_load(first: u32) -> Stage0 { return Stage0(work[first], bitcast<f32>(work[first + 1u])); }
 const STAGE0_INDEX: u32 = 0u;
+// Whether states combine to the same bits in either order.
+const STAGE0_COMMUTES: bool = true;
 // hook end
 // import gather
 // repeat end
@@ -78,6 +82,10 @@ const STAGE0_INDEX: u32 = 0u;
 fn write_elements(r: RowValues, fetched: Fetched, col: u32) {
     output0[r.base0 + col] = bitcast<u32>(r.sum);
 }
+// Whether rows that have no NaN among their element outputs are written in a way of their own, and whether a row is one.
+const NUMBERS: bool = true;
+fn has_numbers(r: RowValues) -> bool { return true; }
+fn write_numbers(r: RowValues, fetched: Fetched, col: u32) { write_elements(r, fetched, col); }
 fn write_end(r: RowValues, f: Window, col: u32) { write_elements(r, Fetched(f.x0), col); }
 // A row whose elements are all NaN (or all 0), and a step of it.
 fn is_constant(r: RowValues) -> bool { return r.bits > INF_BITS; }

@@ -60,12 +60,24 @@ fn main(
                 for (var col = begin + lane * WIDTH; i32(col) <= last; col += LANES * WIDTH) {
                     write_constant(r, col);
                 }
-            } else {
+            } else if (NUMBERS && has_numbers(r)) {
+                for (var trip = 0u; trip < TRIPS; trip++) {
+                    let col = begin + (trip * LANES + lane) * WIDTH;
+                    if (trip < FULL || i32(col) <= last) {
+                        write_numbers(r, held[trip], col);
+                    }
+                }
+            } else if (!NUMBERS) {
                 for (var trip = 0u; trip < TRIPS; trip++) {
                     let col = begin + (trip * LANES + lane) * WIDTH;
                     if (trip < FULL || i32(col) <= last) {
                         write_elements(r, held[trip], col);
                     }
+                }
+            } else {
+                // So rare a row is loaded again, by a loop that costs no registers.
+                for (var col = begin + lane * WIDTH; i32(col) <= last; col += LANES * WIDTH) {
+                    write_elements(r, fetch(r, col), col);
                 }
             }
             if (has_label(r, begin, lane, last) && !is_constant(r)) {

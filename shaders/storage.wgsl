@@ -44,11 +44,8 @@ fn pack4_bf16(bits: vec4<u32>) -> vec2<u32> {
     return half.xz | (half.yw << vec2<u32>(16u));
 }
 
-// Four values, none of which is NaN if `is_number`: rounding alone would make some NaN a number.
-fn pack4_bf16_if(bits: vec4<u32>, is_number: bool) -> vec2<u32> {
-    if (!is_number) {
-        return pack4_bf16(bits);
-    }
+// Four values, none of which is NaN: rounding alone would make some NaN a number.
+fn pack4_bf16_numbers(bits: vec4<u32>) -> vec2<u32> {
     let rounded = bits + vec4<u32>(0x7fffu) + ((bits >> vec4<u32>(16u)) & vec4<u32>(1u));
     return (rounded.xz >> vec2<u32>(16u)) | (rounded.yw & vec2<u32>(0xffff0000u));
 }
@@ -57,7 +54,10 @@ fn pack4_bf16_if(bits: vec4<u32>, is_number: bool) -> vec2<u32> {
 fn pack4_bf16_by_sum(bits: vec4<u32>) -> vec2<u32> {
     let values = bitcast<vec4<f32>>(bits);
     let sum = (values.x + values.y) + (values.z + values.w);
-    return pack4_bf16_if(bits, (bitcast<u32>(sum) & MAGNITUDE) < INF_BITS);
+    if ((bitcast<u32>(sum) & MAGNITUDE) >= INF_BITS) {
+        return pack4_bf16(bits);
+    }
+    return pack4_bf16_numbers(bits);
 }
 
 fn narrow_f16(bits: u32) -> u32 { return narrow4_f16(vec4<u32>(bits)).x; }

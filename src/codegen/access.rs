@@ -48,6 +48,8 @@ pub(super) struct Frame<'a> {
     pub masked: bool,
     /// Whether windows lie at the ends of a row (of the elements), where they have hooks of their own.
     pub at_end: bool,
+    /// Whether one workgroup takes all items, and writes the sums to the scalars.
+    pub alone: bool,
     /// Whether sums find NaN: see [`Limits::carries_nan`](crate::limits::Limits::carries_nan).
     pub carries_nan: bool,
 }
@@ -57,14 +59,14 @@ impl<'a> Frame<'a> {
     pub fn new(program: &'a Program, pass: usize, variant: &'a Variant, step: u32) -> Frame<'a> {
         let pass = &program.passes[pass];
         let slots = tensors(program, pass);
-        let (masked, at_end, carries_nan) = (false, false, false);
-        Frame { program, pass, variant, width: step.min(WINDOW), step, slots, masked, at_end, carries_nan }
+        let (masked, at_end, alone, carries_nan) = (false, false, false, false);
+        Frame { program, pass, variant, width: step.min(WINDOW), step, slots, masked, at_end, alone, carries_nan }
     }
 
     /// The frame of a pass as it is scheduled.
     pub fn scheduled(program: &'a Program, pass: usize, variant: &'a Variant, schedule: &PassSchedule) -> Frame<'a> {
-        let carries_nan = schedule.carries_nan;
-        Frame { carries_nan, ..Frame::new(program, pass, variant, schedule.width) }
+        let PassSchedule { alone, carries_nan, .. } = *schedule;
+        Frame { alone, carries_nan, ..Frame::new(program, pass, variant, schedule.width) }
     }
 
     /// The same for windows that reach past the ends of a row (of the elements).
@@ -164,7 +166,7 @@ impl<'a> Frame<'a> {
         }
         let shared = [
             (uses_work(self.program, self.pass), Slot::Workspace, "work", "array<u32>"),
-            (uses_scalars(self.program, self.pass), Slot::Scalars, "scalars", scalars_type(notes)),
+            (self.alone || uses_scalars(self.program, self.pass), Slot::Scalars, "scalars", scalars_type(notes)),
         ];
         for (_, slot, name, ty) in shared.into_iter().filter(|s| s.0) {
             all.push(Binding { slot, writes: true });

@@ -8,7 +8,7 @@ use super::poison::{
     poisons_of_outputs,
 };
 use super::store::Stored;
-use super::{KernelSource, Pair, Slot, Variant, scalar_type, structure, title};
+use super::{KernelSource, Pair, Slot, Variant, scalar_slots, scalar_type, structure, title};
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::expr::op::Kind;
 use crate::expr::{Fold, Node, NodeId};
@@ -25,10 +25,12 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
     let frame = Frame::scheduled(program, pass, variant, schedule);
     let (bindings, declarations) = frame.bindings(&params(program, 1));
     let sums = totals(&frame).len();
-    let PassSchedule { workgroup, width, .. } = schedule;
+    let PassSchedule { workgroup, width, alone, .. } = schedule;
     let ends = if frame.has_ends() { 2 * width / frame.width } else { 0 };
     let constants = format!(
-        "const WG: u32 = {workgroup}u;\nconst WIDTH: u32 = {width}u;\nconst SUMS: u32 = {sums}u;\nconst ENDS: u32 = {ends}u;\n"
+        "const WG: u32 = {workgroup}u;\nconst WIDTH: u32 = {width}u;\nconst SUMS: u32 = {sums}u;\nconst ENDS: u32 = {ends}u;\n\
+         const AHEAD: u32 = {}u;\n",
+        if *alone { 8 } else { 1 }
     );
     let hooks = BTreeMap::from([
         ("bindings".to_owned(), declarations + &constants),
@@ -143,7 +145,7 @@ fn item_text(frame: &Frame<'_>, roots: &[NodeId], name: &str, fetched: &[usize])
         putln!(text, "    let to{output} = {};", frame.base(slot));
         let value = emit.value(program.outputs[output].node);
         let poison = poison_name(&poisons_of(pass, Consumer::Output(output)));
-        let stored = Stored { value: &value, poison: Some(&poison), is_number: None };
+        let stored = Stored { value: &value, poison: Some(&poison), is_number: false };
         text.push_str(&frame.store(output, &format!("to{output}"), col_of(frame), stored));
     }
     text.push_str("    return s;\n}\n");
@@ -381,7 +383,14 @@ fn sums_text(frame: &Frame<'_>) -> String {
     text.push_str("fn sums_store(s: Sums, group: u32, groups: u32) {\n");
     for (k, total) in totals(frame).iter().enumerate() {
         let poison = is_poisoned(frame.pass, Consumer::Sum(*total), "s");
-        putln!(text, "    work[{k}u * groups + group] = store_bits(s.sum{k}, {poison});");
+        let place = match frame.alone {
+            true => {
+                let slot = scalar_slots(frame.program).iter().position(|id| id == total);
+                format!("scalars.values[{}]", slot.expect("every sum over everything has a slot"))
+            }
+            false => format!("work[{k}u * groups + group]"),
+        };
+        putln!(text, "    {place} = store_bits(s.sum{k}, {poison});");
     }
     text.push_str("}\n");
     text

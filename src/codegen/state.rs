@@ -202,6 +202,12 @@ impl State {
         }
     }
 
+    /// A step of the second of two trips by a lane that does not hold the largest value.
+    pub fn plain_step(&self, x: &str, f: &str, width: u32) -> String {
+        let (n, w) = (self.id.0, if width == 4 { "4" } else { "" });
+        format!("    s.rest{n} += math_exp_neg{w}({x} - {f}(r.top{n}));\n")
+    }
+
     pub fn step(&self, x: &str, col: &str, f: &str, width: u32) -> String {
         let n = self.id.0;
         let w = if width == 4 { "4" } else { "" };
@@ -230,6 +236,11 @@ impl State {
             )
             .replace("F4", f),
         }
+    }
+
+    /// Whether two states combine to the same bits in either order.
+    pub fn commutes(&self) -> bool {
+        self.reduce != Reduce::ExpSumRest || self.part != Part::Whole
     }
 
     pub fn combine(&self) -> String {

@@ -14,8 +14,8 @@ pub(super) struct Stored<'t> {
     pub value: &'t str,
     /// Where NaN is stored in its place; `None` for nowhere.
     pub poison: Option<&'t str>,
-    /// A condition of the row under which the value is no NaN; `None` if there is none.
-    pub is_number: Option<&'t str>,
+    /// Whether the value is known to be no NaN.
+    pub is_number: bool,
 }
 
 impl Frame<'_> {
@@ -23,7 +23,7 @@ impl Frame<'_> {
     pub fn store(&self, output: usize, base: &str, col: &str, stored: Stored<'_>) -> String {
         let Stored { value, poison, is_number } = stored;
         // What is added to may be NaN, whatever is added.
-        let is_number = is_number.filter(|_| self.mode(output) != Mode::Accumulate);
+        let is_number = is_number && self.mode(output) != Mode::Accumulate;
         let slot = Slot::Output(output);
         let (w, ty) = if self.width == 4 { ("4", "F4") } else { ("", "f32") };
         let value = match self.mode(output) {
@@ -82,11 +82,11 @@ impl Frame<'_> {
     }
 
     /// A window's bits, packed to two words.
-    fn packed(&self, dtype: DType, bits: &str, is_number: Option<&str>) -> String {
+    fn packed(&self, dtype: DType, bits: &str, is_number: bool) -> String {
         match (dtype, is_number) {
-            (DType::BF16, Some(condition)) => format!("pack4_bf16_if({bits}, {condition})"),
-            (DType::BF16, None) if self.carries_nan => format!("pack4_bf16_by_sum({bits})"),
-            (DType::BF16, None) => format!("pack4_bf16({bits})"),
+            (DType::BF16, true) => format!("pack4_bf16_numbers({bits})"),
+            (DType::BF16, false) if self.carries_nan => format!("pack4_bf16_by_sum({bits})"),
+            (DType::BF16, false) => format!("pack4_bf16({bits})"),
             _ => format!("pack4_f16({bits})"),
         }
     }
@@ -167,7 +167,9 @@ impl Frame<'_> {
             (Pair::Halves, false) => format!("    packed{output} = {words};\n"),
             (Pair::Halves, true) => {
                 let [low, high] = [0, 2].map(|k| self.word_of(slot, &format!("{address} + {k}u")));
-                format!("    let words{output} = {words};\n    {low} = words{output}.x;\n    {high} = words{output}.y;\n")
+                format!(
+                    "    let words{output} = {words};\n    {low} = words{output}.x;\n    {high} = words{output}.y;\n"
+                )
             }
             _ => format!("    {}[{address} / 4u] = {words};\n", self.buffer(slot)),
         }

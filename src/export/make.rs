@@ -14,7 +14,7 @@ use crate::plan::dispatches::dispatches;
 use crate::plan::loss::PreparedLoss;
 use crate::plan::operator::Conditions;
 use crate::plan::passes::PassChoice;
-use crate::plan::problem::{ONE_STEP, Problem, reduce_lanes};
+use crate::plan::problem::{Problem, most_partials, reduce_lanes};
 use crate::plan::spec::PlanSpec;
 use crate::schedule::{Kernel, Spread};
 use crate::shape::{Count, DType, Formula, Scope};
@@ -106,7 +106,9 @@ impl Maker<'_> {
         let mut uniforms: Vec<ExportUniform> = Vec::new();
         let dispatches: Vec<ExportDispatch> =
             planned.all().map(|dispatch| self.dispatch(dispatch, &mut kernels, &mut uniforms)).collect();
-        let invocations = self.choices.iter().map(|choice| choice.schedule.workgroup).max().unwrap_or(1);
+        let of_passes = self.choices.iter().map(|choice| choice.schedule.workgroup);
+        let of_sums = self.choices.iter().map(|choice| self.problem.sums_workgroup(choice));
+        let invocations = of_passes.chain(of_sums).max().unwrap_or(1);
         let name = |input: usize| program.inputs[input].name.clone();
         Export {
             loss: program.name.clone(),
@@ -243,9 +245,9 @@ impl Maker<'_> {
             }
             let [sums, _] = sum_counts(program, pass);
             let added = planned.dispatches.iter().filter(|dispatch| dispatch.note == Note::Total(pass)).count();
-            // An element-wise pass never leaves more than `ONE_STEP` partials.
+            // An element-wise pass never leaves more partials than one step adds up.
             if sums > 0 && added == 1 && schedule.kernel != Kernel::Elementwise {
-                let formula = Formula::Rows.is_at_most(number(ONE_STEP));
+                let formula = Formula::Rows.is_at_most(number(most_partials(&self.prepared.limits)));
                 all.push(Condition { formula, why: "sums are added in one step; export for more rows" });
             }
         }

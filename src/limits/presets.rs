@@ -48,9 +48,16 @@ impl Limits {
 
     /// NVIDIA H100, NVIDIA's Vulkan driver. `maxComputeWorkGroupInvocations` 1024, `maxComputeSharedMemorySize` 48 KiB,
     /// `maxComputeWorkGroupCount` 65,535 along y and z, `maxStorageBufferRange` 2³² − 1, `maxMemoryAllocationSize`
-    /// 0xffe00000, subgroups of 32: as that driver reports of data-centre and desktop GPUs since Turing. An H200
-    /// reports all of these (driver 580.159); not yet compared with an H100 itself.
-    pub const H100: Limits = Limits { exp2: true, carries_nan: true, workgroup_bytes: 48 << 10, buffer_bytes: 0xffe0_0000, subgroup: 32, ..VULKAN };
+    /// 0xffe00000, subgroups of 32: as that driver reports of data-centre and desktop GPUs since Turing. An H100
+    /// and an H200 report all of these, and were probed to have an accurate exp2 and to carry NaN (driver 580.159).
+    pub const H100: Limits = Limits {
+        exp2: true,
+        carries_nan: true,
+        workgroup_bytes: 48 << 10,
+        buffer_bytes: 0xffe0_0000,
+        subgroup: 32,
+        ..VULKAN
+    };
 
     /// AMD RDNA 2 (Radeon RX 6800 to 6950 XT), Mesa's RADV. `maxComputeWorkGroupInvocations` 1024,
     /// `maxComputeWorkGroupCount` 65,535 along y and z, `maxStorageBufferRange` 2³² − 1, `minSubgroupSize` 32 since

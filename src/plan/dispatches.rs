@@ -3,10 +3,10 @@
 use super::chunk::{Chunk, Cut};
 use super::groups::group_blocks;
 use super::passes::PassChoice;
-use super::problem::Problem;
+use super::problem::{Problem, most_partials};
 use super::sizes::{Known, Sizes};
 use super::uniform::{Filled, SHAPE, SPAN, params_uniform};
-use super::workspace::{Leaves, Span, Workspace, takes_two_steps};
+use super::workspace::{Leaves, Span, Workspace};
 use crate::codegen::{
     Binding, KernelSource, ReduceKind, Slot, column_finish, column_slots, edge_outputs, group_values, pass_kernel,
     reduce, stitch, sum_counts, tensors, total_outputs,
@@ -271,11 +271,13 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
             let span = Span::groups(partials, rows, group_rows, &self.workspace);
             self.reduction(pass, &ReduceKind::Groups, &span, &[]);
         }
-        if totals == 0 && outputs.is_empty() {
+        let is_written = self.choices[pass].schedule.alone;
+        if outputs.is_empty() && (totals == 0 || is_written) {
             return;
         }
         let items = if totals == 0 { N::of(0) } else { items };
-        let segments = takes_two_steps(items.number()).then(|| Span::segments(items.clone(), &self.workspace));
+        let segments =
+            (items.number() > most_partials(problem.limits)).then(|| Span::segments(items.clone(), &self.workspace));
         if let Some(first) = &segments {
             self.reduction(pass, &ReduceKind::Segments, first, &[]);
         }
@@ -305,7 +307,8 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
 
     pub(super) fn reduction(&mut self, pass: usize, kind: &ReduceKind, span: &Span<N>, outputs: &[usize]) {
         let problem = self.problem;
-        let workgroup = problem.reduce_workgroup(span.length.number());
+        let sums: u64 = sum_counts(problem.program, pass).into_iter().sum();
+        let workgroup = problem.reduce_workgroup(span.length.number(), sums);
         let source = reduce(problem.program, pass, kind, outputs, workgroup);
         let sizes = &self.sizes;
         let items = if problem.program.has_rows() { sizes.rows.clone() } else { sizes.cols.clone() };
@@ -382,11 +385,23 @@ impl PassChoice {
     /// How its items spread over workgroups.
     pub(crate) fn spread(&self, problem: &Problem<'_>) -> Spread {
         let schedule = &self.schedule;
+        if schedule.alone {
+            return Spread { splits: None, each: u64::from(u32::MAX), most: 1 };
+        }
         Spread::new(schedule.kernel, schedule.workgroup, schedule.lanes, schedule.width, problem.limits)
     }
 }
 
 impl Problem<'_> {
+    /// Most invocations of the dispatches that add up a pass's partial sums.
+    pub(crate) fn sums_workgroup(&self, choice: &PassChoice) -> u32 {
+        let rows = match choice.schedule.kernel {
+            Kernel::Elementwise => 0,
+            _ => self.geometry.rows.min(most_partials(self.limits)),
+        };
+        self.reduce_workgroup(rows, 1).max(self.reduce_lanes())
+    }
+
     /// Rows (elements, without rows) of a chunk.
     pub(crate) fn items_of(&self, cut: &Cut, chunk: Chunk) -> u64 {
         chunk.len * cut.axes[cut.axis + 1..self.item_axes()].iter().product::<u64>()

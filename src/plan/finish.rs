@@ -199,7 +199,7 @@ impl<N: Known> Builder<'_, '_, N> {
     fn push_sum(&mut self, output: usize, sum: BroadcastSum, slots: [Slot; 2], accumulate: bool) {
         let problem = self.problem;
         let summed = sum.repeats.div_ceil(sum.segments);
-        let workgroup = problem.reduce_workgroup(summed);
+        let workgroup = problem.reduce_workgroup(summed, 1);
         let constants = format!("const WG: u32 = {workgroup}u;\nconst ACCUMULATE: bool = {accumulate};\n");
         let title = format!("{}: gradient summed over broadcast axes", problem.program.title);
         let stored = "store_bits(sum, all.bits > INF_BITS)";

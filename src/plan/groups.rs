@@ -1,10 +1,10 @@
 //! Groups of unequal length: the dispatch that finds their rows, and the sums over them.
 
 use super::dispatches::Builder;
-use super::problem::Problem;
+use super::problem::{ONE_STEP, Problem};
 use super::sizes::Known;
 use super::uniform::SPAN;
-use super::workspace::{Span, takes_two_steps};
+use super::workspace::Span;
 use crate::codegen::{BLOCK, ReduceKind, ragged_sums, row_groups};
 use crate::dispatch::{GroupStatus, Note, Slot};
 use crate::error::{Error, Result};
@@ -18,7 +18,7 @@ const TERMS: u64 = 8;
 
 /// Blocks of rows that are summed before groups of unequal length are; 0 where one dispatch adds up all.
 pub(super) fn group_blocks<N: Known>(problem: &Problem<'_>, rows: &N) -> N {
-    match problem.program.ragged.is_some() && takes_two_steps(rows.number()) {
+    match problem.program.ragged.is_some() && rows.number() > ONE_STEP {
         true => rows.clone().div_ceil(N::of(BLOCK)),
         false => N::of(0),
     }

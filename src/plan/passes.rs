@@ -135,7 +135,14 @@ impl Problem<'_> {
             return Err(Error::Limit { what, needed, allowed, limit: "32-bit indices" });
         }
         let shape = self.pass_shape(pass, &slots, &windows, &pieces);
-        let schedule = schedule::schedule(self.program, pass, shape, self.limits, self.pinned)?;
+        let mut schedule = schedule::schedule(self.program, pass, shape, self.limits, self.pinned)?;
+        let (is_whole, is_open) = (pieces.pieces.len() == 1, self.pinned.workgroup.is_none());
+        if let Some(workgroup) =
+            schedule::alone(self.program, index, items, self.limits).filter(|_| is_whole && is_open && items > 0)
+        {
+            let why = "few rows, of which no element is read";
+            schedule = PassSchedule { workgroup, grid: [1, 1], alone: true, why, ..schedule };
+        }
         let modes = pass.outputs.iter().map(|&output| self.mode(output)).collect();
         let Windows { access, aligned_to, masked, .. } = windows;
         let axes = self.geometry.axes.map(|size| size > 1);
@@ -239,8 +246,8 @@ impl Problem<'_> {
         let fetched = visited_inputs(program, pass);
         let is_fetched = |slot: &Slot| matches!(slot, Slot::Input(input) if fetched.contains(input));
         let of_fetched = slots.iter().zip(&windows.access).filter(|(slot, _)| is_fetched(slot));
-        let held_bits =
-            of_fetched.map(|(_, access)| if access.vector && access.dtype.is_packed() { 16 } else { 32 }).sum();
+        let packed: Vec<bool> = of_fetched.map(|(_, access)| access.vector && access.dtype.is_packed()).collect();
+        let held_bits = packed.iter().map(|packed| if *packed { 16 } else { 32 }).sum();
         let items = self.items_of_first(pieces);
         let cols = pieces.pieces.first().map_or(geometry.cols, |chunk| chunk.cols);
         schedule::Shape {
@@ -248,6 +255,7 @@ impl Problem<'_> {
             cols: if program.has_rows() { cols } else { items },
             width: windows.width,
             held_bits,
+            held_packed: packed.contains(&true),
             masked: windows.aligned_to.is_some(),
             rows_innermost,
             overwritten: pass.outputs.iter().any(|&output| self.overwrites(output)),

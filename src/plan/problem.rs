@@ -8,6 +8,8 @@ use crate::shape::{DType, Geometry, Scope};
 
 /// Most items that one dispatch adds up; more take two.
 pub(crate) const ONE_STEP: u64 = 1 << 14;
+/// The same of partial sums on a GPU, where a dispatch costs as much as a workgroup's sum of so many.
+pub(crate) const ONE_STEP_GPU: u64 = 1 << 16;
 /// Most segments of the first of these two dispatches.
 pub(crate) const SEGMENTS: u64 = 256;
 
@@ -105,6 +107,11 @@ pub(crate) fn reduce_lanes(limits: &Limits) -> u32 {
     if limits.software { 32 } else { limits.invocations().min(256) }
 }
 
+/// Most partial sums that one dispatch adds up.
+pub(crate) fn most_partials(limits: &Limits) -> u64 {
+    if limits.software { ONE_STEP } else { ONE_STEP_GPU }
+}
+
 /// Whether a gradient of that scope has fewer values than its pass computes.
 pub(crate) fn is_broadcast(program: &Program, geometry: &Geometry, scope: Scope, destination: &Placement) -> bool {
     let along = match scope {
@@ -151,9 +158,16 @@ impl Problem<'_> {
         reduce_lanes(self.limits)
     }
 
-    /// Invocations of a workgroup that adds up `items`: about eight items per lane.
-    pub(crate) fn reduce_workgroup(&self, items: u64) -> u32 {
-        (items.div_ceil(8).next_power_of_two() as u32).clamp(8, self.reduce_lanes())
+    /// Invocations of a workgroup that adds up `items` of each of so many sums: about eight items per lane; more on a GPU
+    /// where one workgroup adds up what two steps would otherwise.
+    pub(crate) fn reduce_workgroup(&self, items: u64, sums: u64) -> u32 {
+        let is_long = items > ONE_STEP && !self.limits.software;
+        let fitting = u64::from(self.limits.workgroup_bytes) / (4 * (1 + 2 * sums));
+        let most = match is_long && fitting >= u64::from(self.limits.invocations()) {
+            true => self.limits.invocations(),
+            false => self.reduce_lanes(),
+        };
+        (items.div_ceil(8).next_power_of_two().min(1 << 20) as u32).clamp(8, most.max(8))
     }
 
     /// Workgroups for `items`, one item per invocation, within the grid limit.

@@ -93,6 +93,7 @@ mod tests {
             carries_nan: false,
             width: 4,
             grid: [7, 1],
+            alone: false,
             strided: false,
             why: "",
         };

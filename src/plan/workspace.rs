@@ -1,7 +1,7 @@
 //! The regions of `work` (partials, group sums, row states, edges), and the reductions of partials: with numbers, or with
 //! formulas.
 
-use crate::plan::problem::{ONE_STEP, SEGMENTS};
+use crate::plan::problem::SEGMENTS;
 use crate::shape::Count;
 
 /// Where the regions of `work` begin, in words.
@@ -56,11 +56,6 @@ pub(crate) struct Span<N = u64> {
     pub segments: N,
     pub items_base: N,
     pub results_base: N,
-}
-
-/// Whether a sum of `items` partials takes two dispatches.
-pub(crate) fn takes_two_steps(items: u64) -> bool {
-    items > ONE_STEP
 }
 
 impl<N: Count> Span<N> {

@@ -153,6 +153,7 @@ mod tests {
             cols,
             width: if vectors { 4 } else { 1 },
             held_bits: 32,
+            held_packed: false,
             masked,
             rows_innermost: false,
             overwritten: false,

@@ -31,6 +31,7 @@ pub(super) fn choose(shape: &Shape, limits: &Limits) -> PassSchedule {
         width: 1,
         grid: [tiles.min(u64::from(limits.workgroups)) as u32, splits],
         strided: true,
+        alone: false,
         why: "sums over the rows for each column",
     }
 }

@@ -12,6 +12,7 @@ mod spread;
 mod traffic;
 
 pub use candidates::candidates;
+pub(crate) use elements::alone;
 pub use reads::{
     is_read_by_row, looked_at, reads_row_groups, roots, tensor_inputs, uses_scalars, uses_work, visited_inputs,
 };
@@ -106,6 +107,8 @@ pub struct PassSchedule {
     pub grid: [u32; 2],
     /// Whether a workgroup takes more than one row.
     pub strided: bool,
+    /// Whether one workgroup takes all rows, without their columns, and writes the sums: no dispatch adds up partials.
+    pub alone: bool,
     /// The reason, in words.
     pub why: &'static str,
 }
@@ -133,6 +136,8 @@ pub struct Shape {
     pub width: u32,
     /// Bits that a lane holds of a column, of all inputs that are read at every column: 16 of a packed element, else 32.
     pub held_bits: u32,
+    /// Whether some of these inputs are packed.
+    pub held_packed: bool,
     /// Whether a row may start inside a vector. If so, lanes start up to `width − 1` columns early and mask them.
     pub masked: bool,
     /// Whether neighbouring rows lie next to each other in memory, and neighbouring columns do not.
@@ -210,6 +215,7 @@ mod tests {
             cols,
             width: if cols.is_multiple_of(4) { 4 } else { 1 },
             held_bits: 32,
+            held_packed: false,
             masked: false,
             rows_innermost: false,
             overwritten: false,
@@ -259,6 +265,7 @@ mod tests {
             cols: 64,
             width: 4,
             held_bits: 32,
+            held_packed: false,
             masked: true,
             rows_innermost: false,
             overwritten: false,
@@ -279,6 +286,7 @@ mod tests {
             cols: 1 << 20,
             width: 4,
             held_bits: 32,
+            held_packed: false,
             masked: false,
             rows_innermost: false,
             overwritten: false,

@@ -8,13 +8,26 @@ use crate::lower::Pass;
 /// Most words that a lane holds of a row. At 1,024 invocations a GPU's lane has 64 registers (NVIDIA, GCN, CDNA), and as many
 /// as these go to temporaries. A CPU spills values to its nearest cache, which is cheaper than Mesa's loads (8,192 rows of
 /// 1,000 columns: 47 ms instead of 70).
-fn resident_words(limits: &Limits) -> u64 {
-    if limits.software { 128 } else { 32 }
+///
+/// One tensor of f32 needs few temporaries, and what it spills where lanes have 64 registers is cheaper than a second trip
+/// (H100, 2.98 TB/s copied: 56 words reach 92% of it, 74% when streamed; 64 words 75%). Lanes of GCN and CDNA have 64 at
+/// 1,024 invocations, and NVIDIA's compiler, not theirs, spills well.
+fn resident_words(shape: &Shape, limits: &Limits) -> u64 {
+    let is_single = shape.held_bits == 32 && !shape.held_packed;
+    match limits.software {
+        true => 128,
+        false if is_single && (1..=32).contains(&limits.subgroup) => 56,
+        false => 32,
+    }
 }
 
-/// Words that a lane of a GPU holds at best: fewer leave loads unused, more leave fewer rows in flight (H200, rows of 4,096
-/// halves: 3.9 TB/s with 16 words, 1.5 with 64).
+/// Words that a lane of a GPU holds at best: fewer leave loads unused, more leave fewer rows in flight (H100, shares of the
+/// copied 2.8 TB/s: rows of 8,192 halves 94% with 16 words, 81% with 8).
 const BEST_WORDS: u64 = 16;
+
+/// Most lanes that hold so few words each. Larger workgroups are alone on a core, so that nothing is loaded while they
+/// compute: rows of 32,768 halves reach 82% with 512 lanes of 32 words, 80% with 1,024 of 16.
+const BEST_LANES: u64 = 512;
 
 /// Words of a step of `width` columns. A CPU holds values, one a word.
 fn step_words(shape: &Shape, width: u32, limits: &Limits) -> u64 {
@@ -86,7 +99,7 @@ pub(super) fn choose(pass: &Pass, shape: &Shape, width: u32, limits: &Limits, pi
         trips,
         windows: trips * u64::from(width.div_ceil(4)),
         stops: limits.software && trips * (stages + 1) > SOFTWARE_ITERATIONS,
-        fits: trips * step_words(shape, width, limits) <= resident_words(limits),
+        fits: trips * step_words(shape, width, limits) <= resident_words(shape, limits),
         shared,
         can_split: (stages > 0 || shared || pass.known.is_some()) && !shape.overwritten,
         known: pass.known.is_some(),
@@ -105,7 +118,7 @@ pub(super) fn choose(pass: &Pass, shape: &Shape, width: u32, limits: &Limits, pi
     let exp2 = pinned.exp2.unwrap_or(limits.exp2);
     let carries_nan = carries_nan(limits, pinned);
     let subgroup = if pinned.subgroups == Some(false) { 0 } else { limits.subgroup };
-    Ok(PassSchedule { kernel, workgroup, lanes, subgroup, exp2, carries_nan, width, grid, strided, why })
+    Ok(PassSchedule { kernel, workgroup, lanes, subgroup, exp2, carries_nan, width, grid, strided, alone: false, why })
 }
 
 impl Rows<'_> {
@@ -196,7 +209,7 @@ fn row_lanes([vectors, width]: [u64; 2], shape: &Shape, pass: &Pass, limits: &Li
     let least = if limits.software && by_row { 8 } else { 64.min(most) };
     let lanes = lanes.unwrap_or_else(|| {
         let words = step_words(shape, width as u32, limits);
-        let held = (resident_words(limits) / words).max(1);
+        let held = (resident_words(shape, limits) / words).max(1);
         let best = (BEST_WORDS / words).max(1);
         if shape.rows_innermost && shape.rows >= 1024 {
             // Neighbouring lanes read neighbouring rows.
@@ -213,7 +226,9 @@ fn row_lanes([vectors, width]: [u64; 2], shape: &Shape, pass: &Pass, limits: &Li
             (vectors.div_ceil(best).next_power_of_two() as u32).min(32)
         } else {
             // Long rows: few at a time, so that caches still hold a row when it is read again.
-            (vectors.div_ceil(best).next_power_of_two()).min(u64::from(most)) as u32
+            let lanes = vectors.div_ceil(best).next_power_of_two().min(u64::from(most));
+            let fewer = (32 / words).max(1) * BEST_LANES;
+            if vectors <= fewer { lanes.min(BEST_LANES) as u32 } else { lanes as u32 }
         }
     });
     (pinned.workgroup.unwrap_or(lanes.max(least)), lanes)

@@ -5,8 +5,8 @@ use crate::common::is_in_share;
 use naga::valid::Capabilities;
 use wgloss::DType;
 use wgloss::internals::codegen::{
-    Access, Along, Mode, Pair, ReduceKind, Slot, Variant, edge_outputs, found, pass_kernel, ragged_sums, reduce, row_groups,
-    stitch, tensors, total_outputs,
+    Access, Along, Mode, Pair, ReduceKind, Slot, Variant, edge_outputs, found, pass_kernel, ragged_sums, reduce,
+    row_groups, stitch, tensors, total_outputs,
 };
 use wgloss::internals::lower::{GroupInput, Program, Wanted, lower};
 use wgloss::internals::schedule::{PassSchedule, Shape, States, schedule, visited_inputs};
@@ -108,6 +108,7 @@ fn every_generated_kernel_is_valid() {
                     for mode in [Mode::Write, Mode::Accumulate] {
                         let shape = Shape {
                             held_bits: 32,
+                            held_packed: false,
                             rows: 64,
                             cols: 512,
                             width,
@@ -130,7 +131,8 @@ fn every_generated_kernel_is_valid() {
                         let phases =
                             if let Kernel::RowSplit { .. } = chosen.kernel { pass.stages.len() as u32 } else { 0 };
                         // 64-bit integers are no part of WebGPU.
-                        let more = if pair == Pair::Words64 { Capabilities::SHADER_INT64 } else { Capabilities::empty() };
+                        let more =
+                            if pair == Pair::Words64 { Capabilities::SHADER_INT64 } else { Capabilities::empty() };
                         for phase in 0..=phases {
                             validate_with(&pass_kernel(&program, p, &chosen, &variant, phase).wgsl, more);
                             // Kernels that store gradients, where it is asked whether these are finite.
@@ -189,6 +191,7 @@ fn kernels_of_unequal_groups_are_valid() {
                     overwritten,
                     states,
                     held_bits,
+                    held_packed: false,
                 };
                 let Ok(chosen) = schedule(&program, pass, shape, &Limits::WEBGPU, pinned) else { continue };
                 let variant = variant(&program, p, Mode::Write, (DType::F32, Pair::Apart), false, false);
@@ -209,6 +212,7 @@ fn halves_are_packed_without_a_look_for_nan_only_where_none_can_be() {
         cols: 512,
         width: 4,
         held_bits: 16,
+        held_packed: true,
         masked: false,
         rows_innermost: false,
         overwritten: false,
@@ -220,7 +224,7 @@ fn halves_are_packed_without_a_look_for_nan_only_where_none_can_be() {
         for (mode, is_unchecked) in [(Mode::Write, true), (Mode::Accumulate, false)] {
             let variant = variant(&program, last, mode, (DType::BF16, Pair::Apart), false, false);
             let source = pass_kernel(&program, last, &chosen, &variant, 0).wgsl;
-            assert_eq!(source.contains("= pack4_bf16_if("), is_unchecked, "{mode:?}, carries NaN {carries_nan}");
+            assert_eq!(source.contains("= pack4_bf16_numbers("), is_unchecked, "{mode:?}, carries NaN {carries_nan}");
         }
     }
 }
@@ -252,6 +256,7 @@ fn generated_kernels_are_as_kept() {
             carries_nan: false,
             grid: [64, 1],
             strided: true,
+            alone: false,
             why: "",
         };
         let variant = variant(&program, last, Mode::Write, stored, false, false);

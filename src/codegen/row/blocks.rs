@@ -6,20 +6,41 @@ use super::{Row, Trip};
 use crate::codegen::access::Frame;
 use crate::codegen::poison::{bits, largest};
 use crate::codegen::state::State;
-use crate::codegen::structure;
+use crate::codegen::{Slot, structure};
 use crate::expr::NodeId;
 use crate::lower::Look;
 use crate::text::{put, putln};
 
-/// Steps that a lane loads at once. H200, rows of 131,072 columns: 2.74 TB/s of halves with two, 2.59 with four, whose
-/// registers leave fewer rows in flight; of f32 2.75 and 2.86.
-pub(super) const BLOCK: u32 = 2;
+/// Words that a lane loads at once to find their largest value: fewer wait for memory, more leave fewer rows in flight.
+/// H100, 3.0 TB/s copied: rows of 65,536 halves reach 78% with 16 words, 75% with 8; of 57,344 f32 74% and 67%.
+const BLOCK_WORDS: u32 = 16;
+/// Words that a lane loads ahead of the first element that it writes.
+const AHEAD_WORDS: u32 = 8;
 
 impl Row<'_, '_> {
+    /// Words that a lane's step loads.
+    fn step_words(&self) -> u32 {
+        let words = |input: &usize| match self.frame.raw_type(Slot::Input(*input)) {
+            "vec2<u32>" => self.frame.step / 2,
+            _ => self.frame.step,
+        };
+        self.fetched.iter().map(words).sum::<u32>().max(1)
+    }
+
+    /// Steps that a lane loads at once to find their largest value; two at least.
+    fn block(&self) -> u32 {
+        (BLOCK_WORDS / self.step_words()).max(2)
+    }
+
+    /// Steps that a lane loads ahead of the first that it writes.
+    pub(super) fn ahead(&self) -> u32 {
+        (AHEAD_WORDS / self.step_words()).max(1)
+    }
+
     /// What a trip by blocks has in the place of steps: the lane's state and the trip itself, over whole steps and at the
     /// row's ends.
     pub(super) fn blocks_text(&self, trip: &Trip) -> String {
-        let Trip { index, states, .. } = trip;
+        let (block, Trip { index, states, .. }) = (self.block(), trip);
         let u = if self.frame.width == 4 { "U4" } else { "U" };
         let seen: Vec<String> = self.poisons(trip).into_iter().map(bits).collect();
         let mut lane: Vec<(String, String)> = seen.iter().map(|bits| (bits.clone(), u.to_owned())).collect();
@@ -37,24 +58,24 @@ impl Row<'_, '_> {
              return s;\n}}\n"
         );
         text.push_str(&self.operands_text(trip));
-        for steps in [1, BLOCK] {
+        for steps in [1, block] {
             text.push_str(&self.block_text(trip, steps));
         }
         put!(
             text,
             "fn stage{index}_run(r: RowValues, begin: u32, last: i32) -> LaneStage{index} {{\n    \
              var s = stage{index}_identity();\n    var col = begin;\n    let step = LANES * WIDTH;\n    \
-             for (; i32(col + {}u * step) <= last; col += {BLOCK}u * step) {{\n        \
-             var held: array<Fetched, {BLOCK}>;\n        \
-             for (var k = 0u; k < {BLOCK}u; k++) {{\n            held[k] = fetch(r, col + k * step);\n        }}\n        \
-             var x: array<Operands{index}, {BLOCK}>;\n        \
-             for (var k = 0u; k < {BLOCK}u; k++) {{\n            \
+             for (; i32(col + {}u * step) <= last; col += {block}u * step) {{\n        \
+             var held: array<Fetched, {block}>;\n        \
+             for (var k = 0u; k < {block}u; k++) {{\n            held[k] = fetch(r, col + k * step);\n        }}\n        \
+             var x: array<Operands{index}, {block}>;\n        \
+             for (var k = 0u; k < {block}u; k++) {{\n            \
              x[k] = stage{index}_operands(r, held[k], col + k * step);\n        }}\n        \
-             s = stage{index}_block{BLOCK}(s, x, col);\n    }}\n    \
+             s = stage{index}_block{block}(s, x, col);\n    }}\n    \
              for (; i32(col) <= last; col += step) {{\n        \
              let x = array<Operands{index}, 1>(stage{index}_operands(r, fetch(r, col), col));\n        \
              s = stage{index}_block1(s, x, col);\n    }}\n    return s;\n}}\n",
-            BLOCK - 1
+            block - 1
         );
         text.push_str(&self.block_end_text(trip));
         let kept: String = states.iter().map(|s| kept(s.number())).collect();

@@ -28,7 +28,8 @@ pub(super) fn kernel(
 ) -> KernelSource {
     let frame = Frame::scheduled(program, pass, variant, schedule);
     let ends = frame.at_ends();
-    let row = Row::new(&frame, &ends, schedule.kernel);
+    let parts_owners = schedule.subgroup > 0 && schedule.lanes > schedule.subgroup;
+    let row = Row { parts_owners, ..Row::new(&frame, &ends, schedule.kernel) };
     let (bindings, mut declarations) = frame.bindings(&params(program, 1));
     let PassSchedule { workgroup, lanes, subgroup, width, kernel, strided, .. } = *schedule;
     let trips = if let Kernel::RowResident { trips } = kernel { trips } else { 1 };
@@ -45,7 +46,8 @@ pub(super) fn kernel(
     let ends = if early { 2 * width / frame.width } else { 0 };
     putln!(
         declarations,
-        "const STRIDED: bool = {strided};\nconst EARLY: bool = {early};\nconst EXACT: bool = {exact};\nconst ENDS: u32 = {ends}u;"
+        "const STRIDED: bool = {strided};\nconst EARLY: bool = {early};\nconst EXACT: bool = {exact};\nconst ENDS: u32 = {ends}u;\nconst AHEAD: u32 = {}u;",
+        row.ahead()
     );
     let mut hooks = BTreeMap::from([
         ("bindings".to_owned(), declarations),
@@ -136,6 +138,8 @@ pub(super) struct Row<'f, 'a> {
     streams: bool,
     /// Whether sums of exponentials find NaN. States that leave the kernel hold the bits that were seen, always.
     carries_nan: bool,
+    /// Whether a row has several subgroups, so that most need not look for its largest value.
+    parts_owners: bool,
 }
 
 impl<'f, 'a> Row<'f, 'a> {
@@ -164,7 +168,9 @@ impl<'f, 'a> Row<'f, 'a> {
         let carries_nan = frame.carries_nan && is_whole;
         let streams = kernel == Kernel::Row;
         let last = HashSet::new();
-        let mut row = Row { frame, ends, nodes, depth, fetched, trips, last, is_whole, streams, carries_nan };
+        let parts_owners = false;
+        let mut row =
+            Row { frame, ends, nodes, depth, fetched, trips, last, is_whole, streams, carries_nan, parts_owners };
         // Sums by column take their terms from the row's values.
         if !matches!(kernel, Kernel::ColumnSums { .. }) {
             row.last = row.last_values();

@@ -12,22 +12,29 @@ use crate::codegen::{Mode, Slot};
 use crate::expr::op::{Kind, Op};
 use crate::expr::{Node, NodeId};
 use crate::lower::{Consumer, Look, LookPlace};
-use crate::shape::Scope;
+use crate::shape::{DType, Scope};
 use crate::text::putln;
 
 impl Row<'_, '_> {
     pub(super) fn outputs_text(&self) -> String {
         let (frame, program) = (self.frame, self.frame.program);
-        let mut text = match frame.is_paired() {
-            true => {
-                let windows = ["write_window(r, f.a, col)", "write_window(r, f.b, col + 4u)"];
-                let base = |output| self.base_name(Slot::Output(output));
-                let both = frame.both(windows.map(|window| format!("    {window};\n")), &base, "col");
-                let text = self.elements_text(self.frame, "write_window");
-                text + "fn write_elements(r: RowValues, f: Fetched, col: u32) {\n" + &both + "}\n"
-            }
-            false => self.elements_text(self.frame, "write_elements"),
-        };
+        let mut text = self.whole_step_of_elements(["write_elements", "write_window"]);
+        let factors = self.factors();
+        if factors.is_empty() {
+            text.push_str(
+                "const NUMBERS: bool = false;\nfn has_numbers(r: RowValues) -> bool { return false; }\n\
+                 fn write_numbers(r: RowValues, fetched: Fetched, col: u32) {}\n",
+            );
+        } else {
+            let finite = |id: &NodeId| format!("({}) < INF_BITS", bits_of_value(&outer_value(program, *id, "r")));
+            let all: Vec<String> = factors.iter().map(finite).collect();
+            putln!(
+                text,
+                "const NUMBERS: bool = true;\nfn has_numbers(r: RowValues) -> bool {{ return {}; }}",
+                all.join(" && ")
+            );
+            text.push_str(&self.whole_step_of_elements(["write_numbers", "write_number_window"]));
+        }
         text.push_str(&match self.ends.has_ends() {
             true => self.elements_text(self.ends, "write_end"),
             false => "fn write_end(r: RowValues, f: Window, col: u32) {}\n".to_owned(),
@@ -52,6 +59,45 @@ impl Row<'_, '_> {
         text.push_str(&self.save_text());
         text.push_str("}\n");
         text
+    }
+
+    /// A function that writes a step's element outputs, of one window, or of two, of which each has the second name.
+    fn whole_step_of_elements(&self, [name, window]: [&str; 2]) -> String {
+        let frame = self.frame;
+        if !frame.is_paired() {
+            return self.elements_text(frame, name);
+        }
+        let windows = [("f.a", "col"), ("f.b", "col + 4u")].map(|(f, col)| format!("    {window}(r, {f}, {col});\n"));
+        let base = |output| self.base_name(Slot::Output(output));
+        let both = frame.both(windows, &base, "col");
+        self.elements_text(frame, window) + &format!("fn {name}(r: RowValues, f: Fetched, col: u32) {{\n{both}}}\n")
+    }
+
+    /// The row values whose finiteness makes bf16 outputs numbers.
+    fn factors(&self) -> Vec<NodeId> {
+        let (frame, program) = (self.frame, self.frame.program);
+        let is_rounded = |output: &usize| {
+            let is_bf16 = frame.access(Slot::Output(*output)).dtype == DType::BF16;
+            is_bf16 && frame.is_vector(Slot::Output(*output)) && !program.notes(*output)
+        };
+        if !self.is_whole || self.is_poisoned_by_row().is_none() {
+            return Vec::new();
+        }
+        let values = self.element_values();
+        let rounded = values.into_iter().filter(|(output, _)| is_rounded(output));
+        let mut all: Vec<NodeId> = rounded.filter_map(|(output, value)| self.factor(output, value)).collect();
+        all.dedup();
+        all
+    }
+
+    /// Element outputs, and their values in a row that is not constant.
+    fn element_values(&self) -> Vec<(usize, NodeId)> {
+        let outputs = self.element_outputs();
+        let values = match self.counted() {
+            Some((_, values)) => values,
+            None => outputs.iter().map(|&output| self.frame.program.outputs[output].node).collect(),
+        };
+        outputs.into_iter().zip(values).collect()
     }
 
     fn element_outputs(&self) -> Vec<usize> {
@@ -132,7 +178,7 @@ impl Row<'_, '_> {
         let window = |step: u32| {
             let mut text = format!("    {{\n    let col = first + {}u;\n", 4 * step);
             for output in self.element_outputs() {
-                let stored = Stored { value: "constant", poison: None, is_number: None };
+                let stored = Stored { value: "constant", poison: None, is_number: false };
                 text.push_str(&frame.store(output, &base(output), "col", stored));
             }
             text + "    }\n"
@@ -185,8 +231,13 @@ impl Row<'_, '_> {
 
     /// The row value by which an exponential of a shifted value is multiplied to give an output: where it is finite, so is
     /// the output.
-    fn factor(&self, value: NodeId) -> Option<NodeId> {
-        let program = self.frame.program;
+    fn factor(&self, output: usize, value: NodeId) -> Option<NodeId> {
+        let (frame, program) = (self.frame, self.frame.program);
+        // A value that is put at a label is no product; what is added to may be NaN, whatever is added.
+        let by_itself = self.written_at_label().is_some_and(|(labelled, ..)| labelled == output);
+        if program.outputs[output].at_label.is_some() && !by_itself || frame.mode(output) == Mode::Accumulate {
+            return None;
+        }
         let Node::Op(Op::Mul, [a, b, _]) = *program.node(value) else { return None };
         let (exp, factor) = if self.is_element(a) { (a, b) } else { (b, a) };
         let is_exp = matches!(*program.node(exp), Node::Op(Op::Exp, [x, ..]) if is_shifted(program, x));
@@ -209,6 +260,7 @@ impl Row<'_, '_> {
         let is_checked = at_end || self.is_poisoned_by_row().is_none();
         let counted = self.counted().filter(|_| !at_end);
         let written_at_label = self.written_at_label().filter(|_| !at_end);
+        let is_numbers = matches!(name, "write_numbers" | "write_number_window");
         let values: Vec<NodeId> = match &counted {
             Some((_, values)) => values.clone(),
             None => elements.iter().map(|&o| program.outputs[o].node).collect(),
@@ -235,11 +287,8 @@ impl Row<'_, '_> {
             }
             let poison = poison_name(&poisons_of(pass, Consumer::Output(output)));
             let poison = is_checked.then_some(poison.as_str());
-            // A value that is put at a label is no product.
-            let factor = self.factor(node).filter(|_| poison.is_none() && at_label.is_none());
-            let is_number =
-                factor.map(|factor| format!("({}) < INF_BITS", bits_of_value(&outer_value(program, factor, "r"))));
-            let stored = Stored { value: &value, poison, is_number: is_number.as_deref() };
+            let is_number = is_numbers && self.factor(output, node).is_some();
+            let stored = Stored { value: &value, poison, is_number };
             text.push_str(&frame.store(output, &base, "col", stored));
         }
         text.push_str("}\n");

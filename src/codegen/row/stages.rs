@@ -37,7 +37,8 @@ impl Row<'_, '_> {
         // To `work` and back, for split rows.
         text.push_str(&save_text(*stage, &names, "work"));
         text.push_str(&load_text(*stage, &names, "work"));
-        putln!(text, "const STAGE{stage}_INDEX: u32 = {stage}u;");
+        let commutes = states.iter().all(State::commutes);
+        putln!(text, "const STAGE{stage}_INDEX: u32 = {stage}u;\nconst STAGE{stage}_COMMUTES: bool = {commutes};");
         text
     }
 
@@ -71,27 +72,49 @@ impl Row<'_, '_> {
         text
     }
 
-    /// `stageN_step` and `stageN_end`: one step of a lane, inside the row and at its ends.
+    /// `stageN_step` and `stageN_end`: one step of a lane, inside the row and at its ends. Where few subgroups hold the
+    /// row's largest value, lanes that do take steps of their own.
     fn steps_text(&self, trip: &Trip) -> String {
         let stage = trip.index;
-        let mut text = String::new();
         let lane = format!("LaneStage{stage}");
-        if self.frame.is_paired() {
-            text.push_str(&self.step_text(trip, self.frame, "window"));
-            let window = |s: &str, half: &str, col: &str| format!("stage{stage}_window({s}, r, f.{half}, {col})");
+        let mut text = String::new();
+        if trip.part == Part::Rest && self.parts_owners {
+            let owns: Vec<String> = trip.states.iter().map(|state| format!("r.own{}", state.number())).collect();
+            text.push_str(&self.whole_step_text(trip, ["plain", "plain_window"]));
+            text.push_str(&self.whole_step_text(trip, ["own", "own_window"]));
+            let call = |name: &str| format!("stage{stage}_{name}(s, r, f, col)");
             putln!(
                 text,
-                "fn stage{stage}_step(s: {lane}, r: RowValues, f: Fetched, col: u32) -> {lane} {{ return {}; }}",
-                window(&window("s", "a", "col"), "b", "col + 4u")
+                "fn stage{stage}_step(s: {lane}, r: RowValues, f: Fetched, col: u32) -> {lane} {{\n    \
+                 if ({}) {{\n        return {};\n    }}\n    return {};\n}}",
+                owns.join(" || "),
+                call("own"),
+                call("plain")
             );
         } else {
-            text.push_str(&self.step_text(trip, self.frame, "step"));
+            text.push_str(&self.whole_step_text(trip, ["step", "window"]));
         }
         if self.ends.has_ends() {
             text.push_str(&self.step_text(trip, self.ends, "end"));
         } else {
             putln!(text, "fn stage{stage}_end(s: {lane}, r: RowValues, f: Window, col: u32) -> {lane} {{ return s; }}");
         }
+        text
+    }
+
+    /// A step inside the row, of one window, or of two, of which each has the second name.
+    fn whole_step_text(&self, trip: &Trip, [name, window]: [&str; 2]) -> String {
+        if !self.frame.is_paired() {
+            return self.step_text(trip, self.frame, name);
+        }
+        let (stage, lane) = (trip.index, format!("LaneStage{}", trip.index));
+        let call = |s: &str, half: &str, col: &str| format!("stage{stage}_{window}({s}, r, f.{half}, {col})");
+        let both = call(&call("s", "a", "col"), "b", "col + 4u");
+        let mut text = self.step_text(trip, self.frame, window);
+        putln!(
+            text,
+            "fn stage{stage}_{name}(s: {lane}, r: RowValues, f: Fetched, col: u32) -> {lane} {{ return {both}; }}"
+        );
         text
     }
 
@@ -161,8 +184,13 @@ impl Row<'_, '_> {
             let seen = largest(self.looks(trip, k).map(|look| self.look(look)), "");
             putln!(text, "    s.{bits} = max(s.{bits}, {seen});");
         }
+        let is_plain = matches!(name, "plain" | "plain_window");
         for state in states {
-            text.push_str(&state.step(&self.element_value(state.operand), frame.col_index(), f, w));
+            let x = self.element_value(state.operand);
+            text.push_str(&match is_plain {
+                true => state.plain_step(&x, f, w),
+                false => state.step(&x, frame.col_index(), f, w),
+            });
         }
         if frame.is_masked() {
             text.push_str(&frame.valid("col"));
