@@ -350,7 +350,7 @@ fn data(problem: &Problem, random: &mut Random) -> Vec<Data> {
             Flavour::Plain | Flavour::Ties | Flavour::Nan => true,
             Flavour::Offset => has(&[Values::Logits]) && has(&[Values::Label]),
             Flavour::MinusInfinity => has(&[Values::Logits, Values::LogProbability]) && problem.is_catalogue(),
-            Flavour::BadLabel => has(&[Values::Label]),
+            Flavour::BadLabel => has(&[Values::Label, Values::BinaryLabel]),
             Flavour::BadGroup => has(&[Values::Groups]),
             Flavour::Nothing => has(&[Values::Label, Values::Weight, Values::Mask]),
         })
