@@ -222,8 +222,8 @@ impl ClassAxis {
 }
 
 /// Names of options that a definition does not declare: every loss has the first, every loss with rows the second too,
-/// every loss over classes all.
-pub(super) const SHAPE_OPTIONS: [&str; 3] = ["broadcast", "row_axis", "class_axis"];
+/// every loss over classes the third, every loss with rows along the last axis the fourth.
+pub(super) const SHAPE_OPTIONS: [&str; 4] = ["broadcast", "row_axis", "class_axis", "axis"];
 
 /// An option of a loss.
 #[derive(Clone, Debug, PartialEq)]
