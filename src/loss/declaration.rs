@@ -20,6 +20,8 @@ pub enum Domain {
     Unit,
     /// In the unit interval, or −1 (which turns it off).
     UnitOrOff,
+    /// 1 or 2: the power of a norm.
+    OneOrTwo,
 }
 
 impl Domain {
@@ -31,6 +33,7 @@ impl Domain {
                 Domain::Positive => x > 0.0,
                 Domain::NonNegative => x >= 0.0,
                 Domain::Unit => (0.0..=1.0).contains(&x),
+                Domain::OneOrTwo => x == 1.0 || x == 2.0,
                 Domain::UnitOrOff => x == -1.0 || (0.0..=1.0).contains(&x),
             }
     }
@@ -43,6 +46,7 @@ impl fmt::Display for Domain {
             Domain::Positive => "finite and > 0",
             Domain::NonNegative => "finite and >= 0",
             Domain::Unit => "in [0, 1]",
+            Domain::OneOrTwo => "1 or 2",
             Domain::UnitOrOff => "in [0, 1], or -1 for none",
         })
     }

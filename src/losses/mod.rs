@@ -38,6 +38,8 @@ mod divergence;
 mod entry;
 mod focal;
 mod hinge;
+mod margin;
+mod multiclass_margin;
 mod options;
 mod penalty;
 mod regression;
@@ -48,6 +50,8 @@ pub use divergence::*;
 pub use entry::{Entry, Range};
 pub use focal::*;
 pub use hinge::*;
+pub use margin::*;
+pub use multiclass_margin::*;
 pub use penalty::*;
 pub use regression::*;
 pub use softmax::*;
@@ -60,6 +64,8 @@ const FAMILIES: &[&[Entry]] = &[
     focal::ENTRIES,
     divergence::ENTRIES,
     hinge::ENTRIES,
+    margin::ENTRIES,
+    multiclass_margin::ENTRIES,
     penalty::ENTRIES,
 ];
 

@@ -3,6 +3,8 @@
 //! The loops take any [`Real`]: f64 for the loss, dual numbers for its derivatives. At a kink or a clamp those are of one
 //! side, so the data must keep clear of both.
 
+mod margin;
+
 use super::real::{Dual, Real};
 use std::collections::BTreeMap;
 
@@ -156,6 +158,10 @@ fn class_axis(shape: &[usize]) -> usize {
     if shape.len() == 1 { 0 } else { 1 }
 }
 
+fn last_axis(shape: &[usize]) -> usize {
+    shape.len() - 1
+}
+
 fn without(shape: &[usize], axis: usize) -> Vec<usize> {
     let mut shape = shape.to_vec();
     shape.remove(axis);
@@ -262,7 +268,7 @@ fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
             let log_p = log_softmax(row)[y];
             -alpha[y] * (R::ONE - log_p.exp()).powf(number("gamma", 2.0)) * log_p
         }),
-        _ => return None,
+        _ => return margin::losses(name, case),
     })
 }
 
@@ -453,7 +459,16 @@ pub fn log_softmax<R: Real>(row: &[R]) -> Vec<R> {
 
 /// Losses of rows along the class axis of `input`, each from the places of its row's elements; ignored rows are 0.
 fn of_rows<R: Real>(input: &Array<R>, ignored: Vec<bool>, loss: impl Fn(usize, &[usize]) -> R) -> Losses<R> {
-    let axis = class_axis(&input.shape);
+    of_rows_along(input, class_axis(&input.shape), ignored, loss)
+}
+
+/// The same along any axis.
+fn of_rows_along<R: Real>(
+    input: &Array<R>,
+    axis: usize,
+    ignored: Vec<bool>,
+    loss: impl Fn(usize, &[usize]) -> R,
+) -> Losses<R> {
     let rows = rows_of(&input.shape, axis);
     let is_ignored = |row: usize| ignored.get(row) == Some(&true);
     let each = |row: usize| if is_ignored(row) { R::constant(0.0) } else { loss(row, &rows[row]) };
@@ -486,6 +501,21 @@ fn labelled<R: Real>(case: &Case<R>, weight: &str, by_weight: bool, f: impl Fn(&
         f(&logits, labels[row] as usize, &weights)
     });
     Losses { mean_over, ..losses }
+}
+
+/// A loss `f(row, label)` of rows along an axis of that input; no label is ignored.
+fn labelled_rows<R: Real>(
+    case: &Case<R>,
+    input: &str,
+    axis: fn(&[usize]) -> usize,
+    f: impl Fn(&[R], usize) -> R,
+) -> Losses<R> {
+    let input = &case.arrays[input];
+    let (labels, _) = case.labels.as_ref().expect("labels");
+    of_rows_along(input, axis(&input.shape), vec![], |row, places| {
+        let row_values: Vec<R> = places.iter().map(|&k| input.values[k]).collect();
+        f(&row_values, labels[row] as usize)
+    })
 }
 
 fn cross_entropy<R: Real>(case: &Case<R>) -> Losses<R> {
