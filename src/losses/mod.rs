@@ -34,6 +34,7 @@ use crate::loss::{Build, DefinitionBuilder, Loss};
 use crate::shape::{RowAxis, Scope, ShapeRule};
 
 mod binary;
+mod categorical;
 mod divergence;
 mod entry;
 mod focal;
@@ -43,9 +44,11 @@ mod multiclass_margin;
 mod options;
 mod penalty;
 mod regression;
+mod sigmoid;
 mod softmax;
 
 pub use binary::*;
+pub use categorical::*;
 pub use divergence::*;
 pub use entry::{Entry, Range};
 pub use focal::*;
@@ -54,6 +57,7 @@ pub use margin::*;
 pub use multiclass_margin::*;
 pub use penalty::*;
 pub use regression::*;
+pub use sigmoid::*;
 pub use softmax::*;
 
 /// The entries of each family.
@@ -66,6 +70,8 @@ const FAMILIES: &[&[Entry]] = &[
     hinge::ENTRIES,
     margin::ENTRIES,
     multiclass_margin::ENTRIES,
+    sigmoid::ENTRIES,
+    categorical::ENTRIES,
     penalty::ENTRIES,
 ];
 

@@ -3,7 +3,9 @@
 //! The loops take any [`Real`]: f64 for the loss, dual numbers for its derivatives. At a kink or a clamp those are of one
 //! side, so the data must keep clear of both.
 
+mod categorical;
 mod margin;
+mod sigmoid;
 
 use super::real::{Dual, Real};
 use std::collections::BTreeMap;
@@ -211,6 +213,15 @@ pub fn gradient_magnitudes(name: &str, case: &Case, input: &str) -> Option<Vec<f
             };
             Some(rows_of(&student.shape, class_axis(&student.shape)).into_iter().map(largest).collect())
         }
+        // Of p·ln p and p·H.
+        ("entropy", "input") => {
+            let x = &case.arrays[input];
+            let largest = |row: Vec<usize>| {
+                let log_p = log_softmax(&row.iter().map(|&k| x.values[k]).collect::<Vec<f64>>());
+                log_p.into_iter().map(|log_p| log_p.exp() * -log_p).fold(0.0, f64::max)
+            };
+            Some(rows_of(&x.shape, class_axis(&x.shape)).into_iter().map(largest).collect())
+        }
         // Of losses.
         ("distillation", "teacher_logits") => {
             let each = Case { reduction: "none".to_owned(), ..case.clone() };
@@ -244,7 +255,7 @@ fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
         "tvd" => of_residual(&|r| r.abs() / 2.0),
         "jsd" => jsd(case),
         "distillation" => distillation(case),
-        "sigmoid_focal" => elementwise(case, ["inputs", "targets"], |x, t| sigmoid_focal(case, x, t)),
+        "sigmoid_focal" => elementwise(case, ["inputs", "targets"], |x, t| sigmoid_focal(case, 0.25, x, t)),
         "exp_square" => of_residual(&|r| (-r).exp_m1().squared()),
         "composite" => of_residual(&|r| r * r * number("mse_weight", 0.7) + r.abs() * number("l1_weight", 0.3)),
         "log_cosh" => {
@@ -268,7 +279,10 @@ fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
             let log_p = log_softmax(row)[y];
             -alpha[y] * (R::ONE - log_p.exp()).powf(number("gamma", 2.0)) * log_p
         }),
-        _ => return margin::losses(name, case),
+        _ => {
+            let of_families = [margin::losses, sigmoid::losses, categorical::losses];
+            return of_families.iter().find_map(|losses| losses(name, case));
+        }
     })
 }
 
@@ -388,8 +402,8 @@ fn bce_with_logits<R: Real>(case: &Case<R>) -> Losses<R> {
     losses
 }
 
-fn sigmoid_focal<R: Real>(case: &Case<R>, x: R, t: R) -> R {
-    let (alpha, gamma) = (case.num("alpha", 0.25), case.num("gamma", 2.0));
+fn sigmoid_focal<R: Real>(case: &Case<R>, alpha: f64, x: R, t: R) -> R {
+    let (alpha, gamma) = (case.num("alpha", alpha), case.num("gamma", 2.0));
     let p = sigmoid(x);
     let bce = t * softplus(-x) + (R::ONE - t) * softplus(x);
     let p_t = p * t + (R::ONE - p) * (R::ONE - t);
