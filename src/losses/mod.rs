@@ -41,6 +41,7 @@ mod focal;
 mod hinge;
 mod margin;
 mod multiclass_margin;
+mod noisy_labels;
 mod options;
 mod penalty;
 mod regression;
@@ -55,6 +56,7 @@ pub use focal::*;
 pub use hinge::*;
 pub use margin::*;
 pub use multiclass_margin::*;
+pub use noisy_labels::*;
 pub use penalty::*;
 pub use regression::*;
 pub use sigmoid::*;
@@ -72,6 +74,7 @@ const FAMILIES: &[&[Entry]] = &[
     multiclass_margin::ENTRIES,
     sigmoid::ENTRIES,
     categorical::ENTRIES,
+    noisy_labels::ENTRIES,
     penalty::ENTRIES,
 ];
 
@@ -166,6 +169,12 @@ mod tests {
         refused(&distillation(1.1, 1.0));
         refused(&distillation(0.5, 0.0));
         refused(&jsd(1.5));
+        refused(&multi_margin().p(1.5));
+        refused(&generalized_ce().q(0.0));
+        refused(&taylor_ce().order(0.0));
+        refused(&taylor_ce().order(2.5));
+        refused(&asymmetric().clip(1.5));
+        refused(&ldam().scale(0.0));
         taken(&jsd(1.0));
         taken(&cross_entropy().softcap(0.0).lse_square_scale(0.0).entropy_bonus(-1.0));
     }

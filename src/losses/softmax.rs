@@ -168,7 +168,7 @@ fn kept<'g>(b: &Build<'g>, value: Expr<'g>) -> Expr<'g> {
 }
 
 /// Begins a loss of `input` and the class index `target`.
-fn of_logits_and_labels(name: &str) -> DefinitionBuilder {
+pub(super) fn of_logits_and_labels(name: &str) -> DefinitionBuilder {
     let definition = Loss::define(name).row_axis(RowAxis::Class).input("input", Scope::Element).label("target");
     definition.index("ignore_index", Some(-100))
 }

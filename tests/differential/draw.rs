@@ -227,6 +227,7 @@ fn options(name: &str, random: &mut Random) -> Vec<(String, Value)> {
                 ("softcap", _) => random.pick(&[5.0, 30.0]),
                 ("eps", _) => random.pick(&[1e-8, 0.1]),
                 ("lse_square_scale" | "z", _) => random.pick(&[1e-4, 0.1]),
+                (_, Domain::Order) => random.pick(&[1.0, 2.0, 5.0]),
                 (_, Domain::OneOrTwo) => random.pick(&[1.0, 2.0]),
                 (_, Domain::Finite) => random.pick(&[-0.5, 0.2, 1.0]),
                 (_, Domain::Positive) => random.pick(&[0.5, 1.0, 2.0, 0.7]),

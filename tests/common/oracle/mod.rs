@@ -5,6 +5,7 @@
 
 mod categorical;
 mod margin;
+mod noisy_labels;
 mod sigmoid;
 
 use super::real::{Dual, Real};
@@ -280,7 +281,7 @@ fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
             -alpha[y] * (R::ONE - log_p.exp()).powf(number("gamma", 2.0)) * log_p
         }),
         _ => {
-            let of_families = [margin::losses, sigmoid::losses, categorical::losses];
+            let of_families = [margin::losses, sigmoid::losses, categorical::losses, noisy_labels::losses];
             return of_families.iter().find_map(|losses| losses(name, case));
         }
     })
