@@ -33,6 +33,7 @@ use crate::expr::Expr;
 use crate::loss::{Build, DefinitionBuilder, Loss};
 use crate::shape::{RowAxis, Scope, ShapeRule};
 
+mod adversarial;
 mod binary;
 mod categorical;
 mod divergence;
@@ -48,6 +49,7 @@ mod regression;
 mod sigmoid;
 mod softmax;
 
+pub use adversarial::*;
 pub use binary::*;
 pub use categorical::*;
 pub use divergence::*;
@@ -75,6 +77,7 @@ const FAMILIES: &[&[Entry]] = &[
     sigmoid::ENTRIES,
     categorical::ENTRIES,
     noisy_labels::ENTRIES,
+    adversarial::ENTRIES,
     penalty::ENTRIES,
 ];
 

@@ -154,8 +154,11 @@ fn every_loss_of_two_required_inputs_refuses_different_shapes_unless_it_may_broa
     for entry in CATALOGUE {
         let loss = (entry.make)();
         let required: Vec<_> = loss.inputs().into_iter().filter(|input| !input.optional).collect();
-        // Values per class broadcast as they are.
-        for other in required.iter().skip(1).filter(|input| input.scope != Scope::Column) {
+        // Values per class broadcast as they are; inputs apart have shapes of their own.
+        let has_the_shape = |input: &&wgloss::loss::InputSpec| {
+            input.scope != Scope::Column && input.shape_rule != wgloss::ShapeRule::Apart
+        };
+        for other in required.iter().skip(1).filter(has_the_shape) {
             let shape = |input: &wgloss::loss::InputSpec| -> &[usize] {
                 match (input.scope, input.name == other.name) {
                     (Scope::Row, true) => &[1],

@@ -3,6 +3,7 @@
 //! The loops take any [`Real`]: f64 for the loss, dual numbers for its derivatives. At a kink or a clamp those are of one
 //! side, so the data must keep clear of both.
 
+mod adversarial;
 mod categorical;
 mod margin;
 mod noisy_labels;
@@ -191,7 +192,10 @@ pub fn oracle<R: Real>(name: &str, case: &Case<R>) -> Option<Vec<R>> {
         "rmse" => Some(vec![rmse(case)]),
         "l1_penalty" => Some(vec![penalty(case, |w| w.abs())]),
         "l2_penalty" => Some(vec![penalty(case, |w| w * w / 2.0)]),
-        _ => Some(reduce(case, losses(name, case)?)),
+        _ => match adversarial::total(name, case) {
+            Some(total) => Some(vec![total]),
+            None => Some(reduce(case, losses(name, case)?)),
+        },
     }
 }
 
@@ -281,7 +285,8 @@ fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
             -alpha[y] * (R::ONE - log_p.exp()).powf(number("gamma", 2.0)) * log_p
         }),
         _ => {
-            let of_families = [margin::losses, sigmoid::losses, categorical::losses, noisy_labels::losses];
+            let of_families =
+                [margin::losses, sigmoid::losses, categorical::losses, noisy_labels::losses, adversarial::losses];
             return of_families.iter().find_map(|losses| losses(name, case));
         }
     })
@@ -301,7 +306,7 @@ fn reduce<R: Real>(case: &Case<R>, losses: Losses<R>) -> Vec<R> {
     match case.reduction.as_str() {
         "none" => each,
         "sum" => vec![total],
-        "mean" | "sum_over_batch_size" => vec![total / kept(&mean_over.unwrap_or(vec![R::ONE; each.len()]))],
+        "" | "mean" | "sum_over_batch_size" => vec![total / kept(&mean_over.unwrap_or(vec![R::ONE; each.len()]))],
         "mean_or_zero" => {
             let counted = kept(&mean_over.unwrap_or(vec![R::ONE; each.len()]));
             vec![if counted.value() == 0.0 { zero } else { total / counted }]
