@@ -62,10 +62,31 @@ use std::marker::PhantomData;
 /// # }
 /// ```
 pub fn run<T: HostFloat>(loss: &Loss, inputs: &[(&str, HostTensor<'_>)], wanted: &Wanted) -> Result<CpuOutput<T>> {
+    let shape_of = |name: &str| inputs.iter().find(|(known, _)| *known == name).map(|(_, tensor)| tensor.shape());
+    let parts = loss.parts(shape_of)?;
+    if !parts.is_empty() {
+        return run_parts(&parts, inputs, wanted);
+    }
     let plan = CpuPlan::new(loss, inputs, wanted)?;
     let mut out = plan.output();
     plan.run(inputs, &mut out)?;
     Ok(out)
+}
+
+/// The sum of the parts of a loss over several shapes.
+fn run_parts<T: HostFloat>(parts: &[Loss], inputs: &[(&str, HostTensor<'_>)], wanted: &Wanted) -> Result<CpuOutput<T>> {
+    let mut all = CpuOutput::new(wanted.found_inf);
+    for part in parts {
+        let hidden: Vec<String> = parts.iter().flat_map(Loss::inputs).map(|input| input.name).collect();
+        let own: Vec<String> = part.inputs().into_iter().map(|input| input.name).collect();
+        let is_others = |name: &str| hidden.iter().any(|known| known == name) && !own.iter().any(|known| known == name);
+        let given: Vec<_> = inputs.iter().filter(|(name, _)| !is_others(name)).cloned().collect();
+        let mut wanted = wanted.clone();
+        wanted.grads.retain(|name| !is_others(name));
+        wanted.hessian_diagonals.retain(|name| !is_others(name));
+        all.add(run(part, &given, &wanted)?);
+    }
+    Ok(all)
 }
 
 /// The loss and its gradients with respect to the inputs named, in f64.

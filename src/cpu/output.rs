@@ -73,6 +73,19 @@ impl<T: HostFloat> CpuOutput<T> {
         self.items[index].values.fill(value);
     }
 
+    /// Adds the outputs of another run: numbers and gradients that both have, and what this one has not.
+    pub(super) fn add(&mut self, other: CpuOutput<T>) {
+        self.bad_label = self.bad_label.or(other.bad_label);
+        for item in other.items {
+            let kind = std::mem::discriminant(&item.kind);
+            let is_same = |known: &&mut Item<T>| std::mem::discriminant(&known.kind) == kind && known.name == item.name;
+            match self.items.iter_mut().find(is_same) {
+                Some(known) => known.values.iter_mut().zip(item.values).for_each(|(sum, more)| *sum = *sum + more),
+                None => self.items.push(item),
+            }
+        }
+    }
+
     /// Sets all gradients to 0: those of no rows, whatever their formula gives for sums of nothing.
     pub(super) fn clear_gradients(&mut self) {
         let gradients = self.items.iter_mut().filter(|item| item.kind.is_gradient());

@@ -20,6 +20,11 @@ pub enum Domain {
     Unit,
     /// In the unit interval, or −1 (which turns it off).
     UnitOrOff,
+    /// 1 or 2: the power of a norm.
+    OneOrTwo,
+    /// A whole number from 1 to 64, the number of terms of a series: each is another formula, so that it is a number and
+    /// no scalar on the GPU, and a plan keeps it.
+    Order,
 }
 
 impl Domain {
@@ -31,6 +36,8 @@ impl Domain {
                 Domain::Positive => x > 0.0,
                 Domain::NonNegative => x >= 0.0,
                 Domain::Unit => (0.0..=1.0).contains(&x),
+                Domain::Order => x.fract() == 0.0 && (1.0..=64.0).contains(&x),
+                Domain::OneOrTwo => x == 1.0 || x == 2.0,
                 Domain::UnitOrOff => x == -1.0 || (0.0..=1.0).contains(&x),
             }
     }
@@ -43,6 +50,8 @@ impl fmt::Display for Domain {
             Domain::Positive => "finite and > 0",
             Domain::NonNegative => "finite and >= 0",
             Domain::Unit => "in [0, 1]",
+            Domain::OneOrTwo => "1 or 2",
+            Domain::Order => "a whole number from 1 to 64",
             Domain::UnitOrOff => "in [0, 1], or -1 for none",
         })
     }
@@ -222,8 +231,8 @@ impl ClassAxis {
 }
 
 /// Names of options that a definition does not declare: every loss has the first, every loss with rows the second too,
-/// every loss over classes all.
-pub(super) const SHAPE_OPTIONS: [&str; 3] = ["broadcast", "row_axis", "class_axis"];
+/// every loss over classes the third, every loss with rows along the last axis the fourth.
+pub(super) const SHAPE_OPTIONS: [&str; 4] = ["broadcast", "row_axis", "class_axis", "axis"];
 
 /// An option of a loss.
 #[derive(Clone, Debug, PartialEq)]
@@ -295,6 +304,9 @@ impl OptionDecl {
         match made {
             Value::Scalar(input) => Some(format!("written to the scalar input `{input}`, which the plan reads")),
             Value::Num(made) if *made == value => None,
+            Value::Num(made) if self.domain == Domain::Order => {
+                Some(format!("{made}, of which it is the formula; plan again with {} = {value}", self.name))
+            }
             Value::Num(made) if self.structural.contains(made) || self.special.contains(made) => {
                 Some(format!("{made}, for which this plan has a kernel of its own; {again}"))
             }
@@ -317,6 +329,9 @@ pub(crate) fn check_option(loss: &str, decl: &OptionDecl, value: &Value) -> Resu
             true => Ok(()),
             false => wrong(format!("{x:e}"), format!("{}, and {KERNEL_NUMBERS}", decl.domain)),
         },
+        (Value::Num(_), Value::Scalar(name)) if decl.domain == Domain::Order => {
+            wrong(format!("the scalar `{name}`"), decl.domain.to_string())
+        }
         (Value::Num(_), Value::Scalar(name)) => match refused_scalar(name) {
             None => Ok(()),
             Some(allowed) => wrong(format!("the scalar `{name}`"), allowed),

@@ -7,6 +7,7 @@
 //! are here, their shapes in `shapes`, their sums and multiples in `arithmetic`, other names for their inputs in
 //! `rename`.
 
+mod apart;
 mod arithmetic;
 mod build;
 mod declaration;
@@ -68,6 +69,8 @@ struct Term {
     scales: Vec<String>,
     definition: Arc<Definition>,
     names: Names,
+    /// Names of inputs that it has not, as part of a loss over several shapes.
+    hidden: Vec<String>,
     values: BTreeMap<String, Value>,
     reduction: Reduction,
     /// The axes that make a row: those of the definition, until others are set.
@@ -98,7 +101,8 @@ impl Term {
         let divisor = if let Reduction::By(name) = &self.reduction { Some(name) } else { None };
         let options = self.option_scalars().map(|(_, name)| name);
         let scalars = options.chain(&self.scales).chain(divisor).map(scalar);
-        self.shaped_inputs().map(given).chain(scalars).collect()
+        let is_shown = |input: &InputSpec| !self.hidden.contains(&input.name);
+        self.shaped_inputs().map(given).chain(scalars).filter(is_shown).collect()
     }
 
     /// Options that are scalars on the GPU: the name of each, and of the input.
@@ -140,6 +144,7 @@ impl DefinitionBuilder {
             row_axis: definition.row_axis,
             definition: Arc::new(definition),
             names: Names::default(),
+            hidden: Vec::new(),
             values,
             reduction: Reduction::Mean,
             broadcast: false,
@@ -404,13 +409,16 @@ impl Loss {
         let term = &self.terms[index];
         let Definition { name: loss, inputs, extras, .. } = &*term.definition;
         let reads = |graph: &Graph, name: &str| graph.inputs().iter().any(|read| read.name == name);
-        if let Some((option, input)) = term.option_scalars().find(|(_, input)| !reads(graph, input)) {
+        let is_shown = |name: &str| !term.hidden.iter().any(|hidden| hidden == name);
+        let mut scalars = term.option_scalars().filter(|(_, input)| is_shown(input));
+        if let Some((option, input)) = scalars.find(|(_, input)| !reads(graph, input)) {
             let message =
                 format!("its option `{option}` is the scalar `{input}`, and is not read with its other options");
             return Err(Error::Expr { loss: loss.clone(), message });
         }
         let is_read = |graph: &Graph, input: &InputSpec| reads(graph, term.names.given(&input.name));
-        let mut unread = inputs.iter().filter(|input| !input.optional && !is_read(graph, input)).peekable();
+        let declared = inputs.iter().filter(|input| !input.optional && is_shown(term.names.given(&input.name)));
+        let mut unread = declared.filter(|input| !is_read(graph, input)).peekable();
         if unread.peek().is_none() {
             return Ok(());
         }

@@ -20,6 +20,7 @@ impl Term {
     pub(super) fn set_shape_option(&mut self, name: &str, value: &Value) -> Result<bool> {
         let has_classes = self.definition.row_axis == RowAxis::Class;
         let has_rows = self.definition.row_axis != RowAxis::None;
+        let is_last = self.definition.row_axis == RowAxis::Last;
         let allowed = match (name, value) {
             ("class_axis", Value::ClassAxis(axis)) if has_classes => {
                 self.row_axis = axis.row_axis();
@@ -29,12 +30,21 @@ impl Term {
                 self.row_axis = *axis;
                 return Ok(true);
             }
+            ("axis", Value::Num(axis)) if is_last && *axis == -1.0 => {
+                self.row_axis = RowAxis::Last;
+                return Ok(true);
+            }
+            ("axis", Value::Num(axis)) if is_last && *axis >= 0.0 && axis.fract() == 0.0 => {
+                self.row_axis = RowAxis::At(*axis as usize);
+                return Ok(true);
+            }
             ("broadcast", Value::Flag(yes)) => {
                 self.broadcast = *yes;
                 return Ok(true);
             }
             ("broadcast", _) => "true or false",
             ("class_axis", _) if has_classes => "ClassAxis::One, ClassAxis::Last or ClassAxis::At(axis)",
+            ("axis", _) if is_last => "the index of an axis from 0, or -1, the last one",
             ("row_axis", _) if has_rows => "RowAxis::Last, RowAxis::Class, RowAxis::At(axis) or RowAxis::From(axis)",
             _ => return Ok(false),
         };
@@ -46,7 +56,8 @@ impl Term {
     pub(super) fn shape_options(&self) -> &'static [&'static str] {
         match self.definition.row_axis {
             RowAxis::None => &SHAPE_OPTIONS[..1],
-            RowAxis::Class => &SHAPE_OPTIONS,
+            RowAxis::Class => &SHAPE_OPTIONS[..3],
+            RowAxis::Last => &["broadcast", "row_axis", "axis"],
             _ => &SHAPE_OPTIONS[..2],
         }
     }
@@ -75,6 +86,9 @@ impl Loss {
     ///
     /// A loss without rows gives an [`Error::Name`] when it is planned; a tensor that has not these axes an
     /// [`Error::Shape`].
+    ///
+    /// A loss whose rows are along the last axis by default, as Keras's and optax's are, has the option `axis` of these
+    /// libraries too: `.option("axis", 1.0)` is `RowAxis::At(1)`, and `-1.0` the last axis.
     ///
     /// ```
     /// use wgloss::{HostTensor, RowAxis, cpu, losses};

@@ -25,6 +25,8 @@ pub enum Range {
     Count,
     /// −1 or 1.
     Sign,
+    /// 0 or 1: numbers, or class indices.
+    Binary,
     /// Class indices.
     Label,
     /// Weights, above 0.
@@ -32,7 +34,7 @@ pub enum Range {
 }
 
 impl Range {
-    /// The least and the largest number to draw; of [`Range::Sign`] the two that there are. Class indices depend on how
+    /// The least and the largest number to draw; of [`Range::Sign`] and [`Range::Binary`] the two that there are. Class indices depend on how
     /// many classes there are: they have none.
     pub fn bounds(self) -> Option<(f64, f64)> {
         match self {
@@ -41,6 +43,7 @@ impl Range {
             Range::Probability => Some((0.02, 0.98)),
             Range::Positive | Range::Count => Some((0.1, 4.0)),
             Range::Sign => Some((-1.0, 1.0)),
+            Range::Binary => Some((0.0, 1.0)),
             Range::Weight => Some((0.5, 2.0)),
             Range::Label => None,
         }

@@ -52,19 +52,21 @@ pub(super) const ENTRIES: &[Entry] = &[
 pub fn sigmoid_focal() -> SigmoidFocal {
     let definition = Loss::define("sigmoid_focal").input("inputs", Scope::Element).input("targets", Scope::Element);
     let definition = definition.structural_param("alpha", 0.25, Domain::UnitOrOff, &[-1.0]);
-    let loss = with_gamma(definition).expr(|b| {
-        let (x, t) = (b.input("inputs"), b.input("targets"));
-        // 1 − pₜ without the difference, which cancels where pₜ is near 1.
-        let miss = (-x).sigmoid() * t + x.sigmoid() * (1.0 - t);
-        if b.value("alpha") == Some(-1.0) {
-            return focus(b, miss, logistic(x, t, 1.0 - t));
-        }
-        let alpha = b.param("alpha");
-        // Balanced before the logit comes in: a share of 0 leaves out what is infinite as well.
-        let balance = alpha * t + (1.0 - alpha) * (1.0 - t);
-        focus(b, miss, logistic(x, balance * t, balance * (1.0 - t)))
-    });
+    let loss = with_gamma(definition).expr(|b| focal_of_logits(b, b.input("inputs"), b.input("targets")));
     SigmoidFocal(loss)
+}
+
+/// `αₜ·(1 − pₜ)^γ·bce` of the logit `x` and the target `t`, with the options `alpha` and `gamma`.
+pub(super) fn focal_of_logits<'g>(b: &Build<'g>, x: Expr<'g>, t: Expr<'g>) -> Expr<'g> {
+    // 1 − pₜ without the difference, which cancels where pₜ is near 1.
+    let miss = (-x).sigmoid() * t + x.sigmoid() * (1.0 - t);
+    if b.value("alpha") == Some(-1.0) {
+        return focus(b, miss, logistic(x, t, 1.0 - t));
+    }
+    let alpha = b.param("alpha");
+    // Balanced before the logit comes in: a share of 0 leaves out what is infinite as well.
+    let balance = alpha * t + (1.0 - alpha) * (1.0 - t);
+    focus(b, miss, logistic(x, balance * t, balance * (1.0 - t)))
 }
 
 loss_with_options! {
@@ -128,23 +130,32 @@ loss_with_options! {
     }
 }
 
-fn with_gamma(definition: DefinitionBuilder) -> DefinitionBuilder {
-    definition.special_param("gamma", 2.0, Domain::NonNegative, &[0.0, 1.0, 2.0])
+pub(super) fn with_gamma(definition: DefinitionBuilder) -> DefinitionBuilder {
+    definition.special_param("gamma", 2.0, Domain::NonNegative, FAST_POWERS)
 }
+
+/// Exponents at which [`to_the_power`] multiplies.
+pub(super) const FAST_POWERS: &[f64] = &[0.0, 1.0, 2.0, 4.0];
 
 /// `miss^γ · value`, where `miss` is the probability of all but the target.
 fn focus<'g>(b: &Build<'g>, miss: Expr<'g>, value: Expr<'g>) -> Expr<'g> {
-    match b.value("gamma") {
-        Some(0.0) => value,
-        Some(1.0) => miss * value,
-        Some(2.0) => miss * miss * value,
+    to_the_power(b, "gamma", miss).map_or(value, |power| power * value)
+}
+
+/// `miss` ≥ 0 to the power of that option, whose special values are [`FAST_POWERS`]; `None` where that is 0, and the power 1.
+pub(super) fn to_the_power<'g>(b: &Build<'g>, option: &str, miss: Expr<'g>) -> Option<Expr<'g>> {
+    match b.value(option) {
+        Some(0.0) => None,
+        Some(1.0) => Some(miss),
+        Some(2.0) => Some(miss * miss),
+        Some(4.0) => Some(miss.powi(4)),
         _ => {
-            let gamma = b.param("gamma");
+            let exponent = b.param(option);
             // The power 0 is 1 whatever the miss is, beside an infinite value as well.
-            let is_off = gamma.equals(0.0);
-            let power = is_off.select(miss.detach(), miss).pow(gamma);
-            // At 0 the power's derivative is infinite for γ < 1, though the loss and its gradient go to 0 there.
-            miss.equals(0.0).select(is_off.to_float(), power) * value
+            let is_off = exponent.equals(0.0);
+            let power = is_off.select(miss.detach(), miss).pow(exponent);
+            // At 0 the power's derivative is infinite for exponents < 1, though the loss and its gradient go to 0 there.
+            Some(miss.equals(0.0).select(is_off.to_float(), power))
         }
     }
 }

@@ -33,23 +33,35 @@ use crate::expr::Expr;
 use crate::loss::{Build, DefinitionBuilder, Loss};
 use crate::shape::{RowAxis, Scope, ShapeRule};
 
+mod adversarial;
 mod binary;
+mod categorical;
 mod divergence;
 mod entry;
 mod focal;
 mod hinge;
+mod margin;
+mod multiclass_margin;
+mod noisy_labels;
 mod options;
 mod penalty;
 mod regression;
+mod sigmoid;
 mod softmax;
 
+pub use adversarial::*;
 pub use binary::*;
+pub use categorical::*;
 pub use divergence::*;
 pub use entry::{Entry, Range};
 pub use focal::*;
 pub use hinge::*;
+pub use margin::*;
+pub use multiclass_margin::*;
+pub use noisy_labels::*;
 pub use penalty::*;
 pub use regression::*;
+pub use sigmoid::*;
 pub use softmax::*;
 
 /// The entries of each family.
@@ -60,6 +72,12 @@ const FAMILIES: &[&[Entry]] = &[
     focal::ENTRIES,
     divergence::ENTRIES,
     hinge::ENTRIES,
+    margin::ENTRIES,
+    multiclass_margin::ENTRIES,
+    sigmoid::ENTRIES,
+    categorical::ENTRIES,
+    noisy_labels::ENTRIES,
+    adversarial::ENTRIES,
     penalty::ENTRIES,
 ];
 
@@ -154,6 +172,12 @@ mod tests {
         refused(&distillation(1.1, 1.0));
         refused(&distillation(0.5, 0.0));
         refused(&jsd(1.5));
+        refused(&multi_margin().p(1.5));
+        refused(&generalized_ce().q(0.0));
+        refused(&taylor_ce().order(0.0));
+        refused(&taylor_ce().order(2.5));
+        refused(&asymmetric().clip(1.5));
+        refused(&ldam().scale(0.0));
         taken(&jsd(1.0));
         taken(&cross_entropy().softcap(0.0).lse_square_scale(0.0).entropy_bonus(-1.0));
     }

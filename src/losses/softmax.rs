@@ -109,7 +109,7 @@ pub fn cross_entropy() -> CrossEntropy {
         let lse = offset.map_or(z.logsumexp(), |offset| z.logsumexp() + offset);
         value = plus_lse_square(b, "lse_square_scale", value, lse);
         if b.value("entropy_bonus") != Some(0.0) {
-            value = value - b.param("entropy_bonus") * entropy(z);
+            value = value - b.param("entropy_bonus") * entropy_of(z);
         }
         over_labels(b, value, label_weight)
     });
@@ -159,7 +159,7 @@ fn with_extras(definition: DefinitionBuilder) -> DefinitionBuilder {
             let y = b.input("target");
             kept(b, (-label_nll(scaled_logits(b).0, y)).exp())
         })
-        .extra("entropy", |b| entropy(scaled_logits(b).0))
+        .extra("entropy", |b| entropy_of(scaled_logits(b).0))
 }
 
 /// The value in rows that are not ignored; 0 in the others.
@@ -168,7 +168,7 @@ fn kept<'g>(b: &Build<'g>, value: Expr<'g>) -> Expr<'g> {
 }
 
 /// Begins a loss of `input` and the class index `target`.
-fn of_logits_and_labels(name: &str) -> DefinitionBuilder {
+pub(super) fn of_logits_and_labels(name: &str) -> DefinitionBuilder {
     let definition = Loss::define(name).row_axis(RowAxis::Class).input("input", Scope::Element).label("target");
     definition.index("ignore_index", Some(-100))
 }
@@ -212,7 +212,7 @@ fn plus_lse_square<'g>(b: &Build<'g>, option: &str, value: Expr<'g>, lse: Expr<'
 }
 
 /// `−Σⱼ pⱼ ln pⱼ` of the softmax `p`: no term is negative, and 0·ln 0 is 0.
-fn entropy(z: Expr<'_>) -> Expr<'_> {
+pub(super) fn entropy_of(z: Expr<'_>) -> Expr<'_> {
     let p = z.softmax();
     let surprise = p.gt(0.0).select(z.logsumexp_shifted() - (z - z.max().detach()), 0.0);
     // What the derivative has through ln p adds up to Σ dp = 0; left to rounding, it would drown confident rows.
@@ -365,16 +365,20 @@ pub fn cross_entropy_prob() -> CrossEntropyProb {
             let share = b.param("label_smoothing");
             t = (1.0 - share).times(t) + share / b.graph().count(Extent::Cols);
         }
-        let (q, x) = (weighted(b, t), b.input("input"));
-        // What a probability of 0 is to have counts for nothing, whatever its logit is.
-        let (log_p, total) = (x.log_softmax(), q.sum());
-        let value = -q.times(log_p);
-        // `p·Σq − q` cancels where p is near 1, as p − 1 does not.
-        let p = x.softmax();
-        let d_input = p.gt(0.5).select(total * (p - 1.0) + (total - q), total * p - q);
-        value.with_gradient(q, -log_p).with_gradient(x, d_input).sum()
+        cross_entropy_of(b.input("input"), weighted(b, t))
     });
     CrossEntropyProb(loss)
+}
+
+/// `−Σⱼ qⱼ·ln pⱼ` of the softmax `p` of `x`.
+pub(super) fn cross_entropy_of<'g>(x: Expr<'g>, q: Expr<'g>) -> Expr<'g> {
+    // What a probability of 0 is to have counts for nothing, whatever its logit is.
+    let (log_p, total) = (x.log_softmax(), q.sum());
+    let value = -q.times(log_p);
+    // `p·Σq − q` cancels where p is near 1, as p − 1 does not.
+    let p = x.softmax();
+    let d_x = p.gt(0.5).select(total * (p - 1.0) + (total - q), total * p - q);
+    value.with_gradient(q, -log_p).with_gradient(x, d_x).sum()
 }
 
 loss_with_options! {

@@ -77,11 +77,19 @@ impl<'g> Lowered<'g> {
 
     /// Replaces element nodes, then simplifies. Row values stay: they do not depend on the column.
     fn replace(&self, root: NodeId, by: &dyn Fn(NodeId) -> Option<NodeId>) -> NodeId {
+        // The operands of softmaxes last: `a·p − a` is known by its softmax, which another operand would hide.
+        let outside = self.replaced(root, by, true);
+        self.replaced(outside, by, false)
+    }
+
+    /// The same once, also within the operands of softmaxes or not (`keeps_softmax`).
+    fn replaced(&self, root: NodeId, by: &dyn Fn(NodeId) -> Option<NodeId>, keeps_softmax: bool) -> NodeId {
         let graph = self.graph;
         let mut done: HashMap<NodeId, NodeId> = HashMap::new();
         for id in graph.reachable(&[root]) {
             let new = match (by(id), graph.node(id)) {
                 (Some(new), _) => new,
+                (None, Node::Softmax(_) | Node::SoftmaxMinusOne(_)) if keeps_softmax => id,
                 // The row's sums are over the operand as it was.
                 (None, Node::Softmax(x)) if done[&x] != x => {
                     (exp_below(graph.expr(done[&x]), graph.expr(x)) * inverse_sum(graph.expr(x))).id

@@ -1,5 +1,6 @@
 //! A loss prepared for shapes, without a device: its program, and the dispatches for tensors of those shapes. Pure.
 
+use super::beside::Beside;
 use crate::codegen::{Mode, pass_kernel};
 use crate::dispatch::{OutputSignature, ParamSignature, Planned, Signature, output_name};
 use crate::error::{Error, Result};
@@ -384,7 +385,14 @@ impl PreparedLoss {
 
 impl Operator for Loss {
     fn prepare(&self, spec: &PlanSpec, limits: &Limits) -> Result<Arc<dyn Prepared>> {
-        Ok(Arc::new(PreparedLoss::new(self, spec, limits)?))
+        let shape_of = |name: &str| {
+            let layout = spec.inputs.iter().find(|(known, ..)| known == name);
+            layout.map(|(.., layout)| &layout.shape[..])
+        };
+        match &self.parts(shape_of)?[..] {
+            [] => Ok(Arc::new(PreparedLoss::new(self, spec, limits)?)),
+            parts => Beside::of(parts).prepare(spec, limits),
+        }
     }
 }
 

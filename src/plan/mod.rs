@@ -1,5 +1,6 @@
 //! A loss planned for one problem: its dispatches, what they bind, and what was chosen. Pure: no device.
 
+mod beside;
 pub(crate) mod check;
 mod chunk;
 pub(crate) mod dispatches;
@@ -21,6 +22,7 @@ pub(crate) mod uniform;
 mod vectors;
 pub(crate) mod workspace;
 
+pub use beside::Beside;
 pub use operator::Operator;
 pub use problem::Shard;
 pub use spec::{GradMode, PlanSpec};

@@ -37,6 +37,10 @@ pub enum ShapeRule {
     SameUpToLastOne,
     /// The shape of the inputs of those rules, or that without its last axis, or with size 1 there: PyTorch's `var`.
     OptionalLastAxis,
+    /// As [`ShapeRule::Same`] in one kernel; of another shape than the others of this rule, the loss is the sum of a part
+    /// per input, each over its own: a discriminator's real and generated samples. The expression is then built once per
+    /// input, with the others absent: it takes them by [`Build::optional`](crate::loss::Build::optional).
+    Apart,
     /// Any shape that broadcasts with the others: weights and masks.
     #[default]
     Broadcast,
@@ -52,13 +56,13 @@ impl ShapeRule {
     /// The rule where predictions and targets broadcast.
     pub(crate) fn broadcast(self) -> ShapeRule {
         match self {
-            ShapeRule::Same | ShapeRule::SameUpToLastOne => ShapeRule::Broadcast,
+            ShapeRule::Same | ShapeRule::SameUpToLastOne | ShapeRule::Apart => ShapeRule::Broadcast,
             other => other,
         }
     }
 
     fn is_same(self) -> bool {
-        matches!(self, ShapeRule::Same | ShapeRule::SameUpToLastOne)
+        matches!(self, ShapeRule::Same | ShapeRule::SameUpToLastOne | ShapeRule::Apart)
     }
 }
 
@@ -124,7 +128,7 @@ pub(super) fn check(operands: &[Operand<'_>], common: Option<usize>) -> Result<(
     for operand in elements(operands) {
         let found = ranked(operand, common);
         let fits = match operand.rule {
-            ShapeRule::Same | ShapeRule::SameUpToLastOne => found.shape == want.shape,
+            ShapeRule::Same | ShapeRule::SameUpToLastOne | ShapeRule::Apart => found.shape == want.shape,
             ShapeRule::OptionalLastAxis => found.shape == want.shape || is_but_for_last(&found.shape, &want.shape),
             ShapeRule::Broadcast | ShapeRule::Offsets | ShapeRule::GroupIds => true,
         };

@@ -58,6 +58,16 @@ impl Declared {
     }
 }
 
+/// The losses that generic grids go over: all, or those with a text of `WGLOSS_TEST_LOSSES` (`margin,focal`) in their name.
+pub fn tried() -> impl Iterator<Item = &'static Entry> {
+    static PARTS: OnceLock<Option<Vec<String>>> = OnceLock::new();
+    let split = |list: String| list.split(',').map(str::to_owned).collect();
+    let parts = PARTS.get_or_init(|| std::env::var("WGLOSS_TEST_LOSSES").ok().map(split));
+    let is_tried =
+        |name: &str| parts.as_ref().is_none_or(|parts| parts.iter().any(|part| name.contains(part.as_str())));
+    CATALOGUE.iter().filter(move |entry| is_tried(entry.name))
+}
+
 /// A loss of the catalogue by name.
 pub fn declared(name: &str) -> &'static Declared {
     static ALL: OnceLock<BTreeMap<&str, Declared>> = OnceLock::new();
@@ -196,9 +206,19 @@ fn targets(
 ) {
     let input = names(name).0;
     for spec in loss.inputs().into_iter().filter(|spec| !spec.optional && spec.name != input) {
-        // Such an input broadcasts along the last axis alone.
-        let shape = if spec.shape_rule == ShapeRule::OptionalLastAxis { whole } else { target_shape };
+        let shape = match spec.scope {
+            Scope::Column => &[classes],
+            // Such an input broadcasts along the last axis alone.
+            _ if spec.shape_rule == ShapeRule::OptionalLastAxis => whole,
+            _ => target_shape,
+        };
         let array = match range(name, loss, &spec.name) {
+            Range::Binary if spec.kind == Kind::Int => {
+                let labels = (0..whole.iter().product()).map(|_| (random.bits() & 1) as i64);
+                case.labels = Some((labels.collect(), whole.to_vec()));
+                continue;
+            }
+            Range::Binary => random.array(shape, |r| (r.bits() & 1) as f64),
             Range::Label => {
                 let rows = row_shape.iter().product::<usize>();
                 let ignored = match loss.option_value("ignore_index") {
@@ -287,7 +307,7 @@ pub const SMALL_SHAPES: &[&[usize]] = &[&[1], &[7], &[4, 1], &[3, 5], &[2, 4, 3]
 
 /// Calls `each(name, label, case)` for the share of the grid that is to run; the label says which case it is.
 pub fn for_each_case(shapes: &[&[usize]], spread: f64, mut each: impl FnMut(&str, &str, &Case)) {
-    for Entry { name, .. } in CATALOGUE {
+    for Entry { name, .. } in tried() {
         for options in option_sets(name) {
             for extras in extras_of(name) {
                 for reduction in reductions_of(name, &extras) {

@@ -167,7 +167,14 @@ fn case(file: &str, name: &str, about: &serde_json::Value, tensors: &SafeTensors
     for (output, error) in about["lib_f32_err"].as_object().into_iter().flatten() {
         lib_f32_err.insert(output.clone(), error[0].as_f64().unwrap_or(f64::INFINITY));
     }
-    let inputs = strings("inputs").into_iter().map(|input| (input.clone(), tensor(&input))).collect();
+    let mut inputs: Vec<(String, Tensor)> =
+        strings("inputs").into_iter().map(|input| (input.clone(), tensor(&input))).collect();
+    // An option of one number per class is an input here; a list of axes is none.
+    for (option, value) in about["options"].as_object().into_iter().flatten() {
+        let Some(list) = value.as_array().filter(|_| option != "axis") else { continue };
+        let values: Vec<f32> = list.iter().map(|x| x.as_f64().expect("a list of numbers") as f32).collect();
+        inputs.push((option.clone(), Tensor { shape: vec![values.len()], values: Values::F32(values) }));
+    }
     GoldenCase { file: file.to_owned(), name: name.to_owned(), inputs, outputs, options, reduction, lib_f32_err }
 }
 
@@ -217,9 +224,18 @@ pub struct Deviation {
     pub outputs: Vec<String>,
     /// Kind of input, by its name in [`Deviation::places`].
     pub kind: String,
-    /// What wgloss gives there; none where it is what the other elements of a row give.
-    pub promise: Option<f64>,
+    pub promise: Promise,
     pub reason: String,
+}
+
+/// What wgloss gives where it departs from its source.
+#[derive(Debug)]
+pub enum Promise {
+    Number(f64),
+    /// What the other classes of the row give.
+    OtherClasses,
+    /// Of the logistic loss of a score and a sign, the limit of an exponent that overflows.
+    Linear,
 }
 
 /// The deviations of a folder; none where it has no such file.
@@ -237,9 +253,12 @@ pub fn deviations(folder: &Path) -> Vec<Deviation> {
             outputs: one["outputs"].as_array().expect("a list of outputs").iter().map(string).collect(),
             kind: string(&one["kind"]),
             promise: match &one["promise"] {
-                toml::Value::Float(promise) => Some(*promise),
-                toml::Value::String(words) if words == "the other classes" => None,
-                other => panic!("`promise` is a float (nan, inf, 0.0) or \"the other classes\", not {other}"),
+                toml::Value::Float(promise) => Promise::Number(*promise),
+                toml::Value::String(words) if words == "the other classes" => Promise::OtherClasses,
+                toml::Value::String(words) if words == "linear" => Promise::Linear,
+                other => {
+                    panic!("`promise` is a float (nan, inf, 0.0), \"the other classes\" or \"linear\", not {other}")
+                }
             },
             reason: string(&one["reason"]),
         })
@@ -257,6 +276,13 @@ fn without_zeros(case: &GoldenCase) -> Vec<f64> {
     rows_of(&input.shape, 1).iter().map(loss).collect()
 }
 
+/// ln(1 + exp(u)) of a large `u = −t·x`, or its derivative with respect to x.
+fn linear(case: &GoldenCase, output: &str) -> Vec<f64> {
+    let (input, target) = (case.input("input").expect("an input"), case.input("target").expect("a target"));
+    let pairs = input.to_f64().into_iter().zip(target.to_f64());
+    pairs.map(|(x, t)| if output == "loss" { -t * x } else { -t }).collect()
+}
+
 impl Deviation {
     /// What wgloss promises for each element of an output that is of this kind.
     pub fn promises(&self, case: &GoldenCase, output: &str) -> Vec<Option<f64>> {
@@ -264,11 +290,12 @@ impl Deviation {
         if !places.contains(&true) {
             return vec![None; places.len()];
         }
-        let places = places.into_iter();
-        match self.promise {
-            Some(promise) => places.map(|of_kind| of_kind.then_some(promise)).collect(),
-            None => places.zip(without_zeros(case)).map(|(of_kind, loss)| of_kind.then_some(loss)).collect(),
-        }
+        let promised = match self.promise {
+            Promise::Number(promise) => vec![promise; places.len()],
+            Promise::OtherClasses => without_zeros(case),
+            Promise::Linear => linear(case, output),
+        };
+        places.into_iter().zip(promised).map(|(of_kind, promise)| of_kind.then_some(promise)).collect()
     }
 
     /// Whether each element of an output is of this kind.
@@ -285,6 +312,12 @@ impl Deviation {
             // The element's own loss is NaN.
             "nan_loss" if loss.shape == *shape => loss.to_f64().iter().map(|l| l.is_nan()).collect(),
             "nan_loss" => vec![false; count],
+            // exp(−t·x) overflows in f64.
+            "exponent_overflows" if unreduced => {
+                let (x, t) = (spread("input"), spread("target"));
+                (0..count).map(|k| -t[k] * x[k] > f64::MAX.ln()).collect()
+            }
+            "exponent_overflows" => vec![false; count],
             // Input and target are the same everywhere.
             "all_equal" => {
                 let same = case.input("input").map(Tensor::to_f64) == case.input("target").map(Tensor::to_f64);

@@ -13,7 +13,7 @@ use oracle::{Array, Case, Opt};
 use share::Share;
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex};
-use wgloss::{Bound, Context, Element, HostTensor, Loss, Reduction, Result, Scope, Tensor, Value, cpu, losses};
+use wgloss::{Bound, Context, Element, HostTensor, Kind, Loss, Reduction, Result, Scope, Tensor, Value, cpu, losses};
 
 /// What a path gives for a case.
 #[derive(Clone, Debug)]
@@ -124,13 +124,19 @@ pub fn exp_square() -> Loss {
     })
 }
 
-/// The numbers of a case in f32 (in which they are exact), and its labels in i32.
-struct Owned<'c> {
-    numbers: Vec<(&'c str, &'c [usize], Vec<f32>)>,
-    labels: Option<(&'c [usize], Vec<i32>)>,
+/// The name of a loss's labels.
+pub fn label_of(loss: &Loss) -> String {
+    let label = loss.inputs().into_iter().find(|spec| spec.kind == Kind::Int);
+    label.expect("a case with labels is of a loss with labels").name
 }
 
-fn owned(case: &Case) -> Owned<'_> {
+/// The numbers of a case in f32 (in which they are exact), and its labels in i32, by name.
+struct Owned<'c> {
+    numbers: Vec<(&'c str, &'c [usize], Vec<f32>)>,
+    labels: Option<(String, &'c [usize], Vec<i32>)>,
+}
+
+fn owned<'c>(loss: &Loss, case: &'c Case) -> Owned<'c> {
     let single = |(name, array): (&'_ String, &'_ Array)| -> Vec<f32> {
         let values: Vec<f32> = array.values.iter().map(|x| *x as f32).collect();
         let exact = values.iter().zip(&array.values).all(|(a, b)| f64::from(*a) == *b || b.is_nan());
@@ -139,16 +145,16 @@ fn owned(case: &Case) -> Owned<'_> {
     };
     let numbers = case.arrays.iter().map(|one| (one.0.as_str(), &one.1.shape[..], single(one))).collect();
     let narrow = |labels: &Vec<i64>| labels.iter().map(|y| i32::try_from(*y).expect("an i32 label")).collect();
-    let labels = case.labels.as_ref().map(|(labels, shape)| (&shape[..], narrow(labels)));
+    let labels = case.labels.as_ref().map(|(labels, shape)| (label_of(loss), &shape[..], narrow(labels)));
     Owned { numbers, labels }
 }
 
 /// Runs a case on the f64 CPU path.
 pub fn on_cpu(loss: &Loss, case: &Case, grads: &[&str]) -> Result<Outcome> {
-    let owned = owned(case);
+    let owned = owned(loss, case);
     let mut inputs: Vec<(&str, HostTensor<'_>)> =
         owned.numbers.iter().map(|(name, shape, values)| (*name, HostTensor::f32(values, shape))).collect();
-    inputs.extend(owned.labels.iter().map(|(shape, labels)| ("target", HostTensor::i32(labels, shape))));
+    inputs.extend(owned.labels.iter().map(|(name, shape, labels)| (name.as_str(), HostTensor::i32(labels, shape))));
     let out = cpu::forward_backward(loss, &inputs, grads)?;
     let mut found = BTreeMap::new();
     for name in grads {
@@ -159,10 +165,10 @@ pub fn on_cpu(loss: &Loss, case: &Case, grads: &[&str]) -> Result<Outcome> {
 
 /// The Hessian diagonal of a case on the f64 CPU path.
 pub fn hessian_on_cpu(loss: &Loss, case: &Case, wrt: &str) -> Result<Vec<f64>> {
-    let owned = owned(case);
+    let owned = owned(loss, case);
     let mut inputs: Vec<(&str, HostTensor<'_>)> =
         owned.numbers.iter().map(|(name, shape, values)| (*name, HostTensor::f32(values, shape))).collect();
-    inputs.extend(owned.labels.iter().map(|(shape, labels)| ("target", HostTensor::i32(labels, shape))));
+    inputs.extend(owned.labels.iter().map(|(name, shape, labels)| (name.as_str(), HostTensor::i32(labels, shape))));
     cpu::hessian_diagonal(loss, &inputs, wrt)
 }
 
@@ -180,14 +186,14 @@ pub fn on_gpu_stored<T: Element>(
     narrow: fn(f32) -> T,
     widen: fn(T) -> f64,
 ) -> Result<Outcome> {
-    let owned = owned(case);
+    let owned = owned(loss, case);
     let mut tensors: Vec<(&str, Tensor)> = Vec::new();
     for (name, shape, values) in &owned.numbers {
         let values: Vec<T> = values.iter().map(|x| narrow(*x)).collect();
         tensors.push((name, Tensor::from_slice(ctx, &values, shape)?));
     }
-    if let Some((shape, labels)) = &owned.labels {
-        tensors.push(("target", Tensor::from_slice(ctx, labels, shape)?));
+    if let Some((name, shape, labels)) = &owned.labels {
+        tensors.push((name, Tensor::from_slice(ctx, labels, shape)?));
     }
     let inputs: Vec<(&str, &Tensor)> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
     let out = loss.forward_backward_of(ctx, &inputs, grads)?;

@@ -227,6 +227,8 @@ fn options(name: &str, random: &mut Random) -> Vec<(String, Value)> {
                 ("softcap", _) => random.pick(&[5.0, 30.0]),
                 ("eps", _) => random.pick(&[1e-8, 0.1]),
                 ("lse_square_scale" | "z", _) => random.pick(&[1e-4, 0.1]),
+                (_, Domain::Order) => random.pick(&[1.0, 2.0, 5.0]),
+                (_, Domain::OneOrTwo) => random.pick(&[1.0, 2.0]),
                 (_, Domain::Finite) => random.pick(&[-0.5, 0.2, 1.0]),
                 (_, Domain::Positive) => random.pick(&[0.5, 1.0, 2.0, 0.7]),
                 (_, Domain::NonNegative) => random.pick(&[0.0, 0.5, 1.0, 3.0]),
@@ -350,7 +352,7 @@ fn data(problem: &Problem, random: &mut Random) -> Vec<Data> {
             Flavour::Plain | Flavour::Ties | Flavour::Nan => true,
             Flavour::Offset => has(&[Values::Logits]) && has(&[Values::Label]),
             Flavour::MinusInfinity => has(&[Values::Logits, Values::LogProbability]) && problem.is_catalogue(),
-            Flavour::BadLabel => has(&[Values::Label]),
+            Flavour::BadLabel => has(&[Values::Label, Values::BinaryLabel]),
             Flavour::BadGroup => has(&[Values::Groups]),
             Flavour::Nothing => has(&[Values::Label, Values::Weight, Values::Mask]),
         })

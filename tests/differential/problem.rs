@@ -146,6 +146,8 @@ pub enum Values {
     /// From 0 to 1, and now and then one of them.
     Share,
     Label,
+    /// Labels of two classes.
+    BinaryLabel,
     /// Offsets or ids of groups of unequal length.
     Groups,
 }
@@ -153,7 +155,7 @@ pub enum Values {
 impl Values {
     /// Whether they are indices, not numbers.
     pub fn are_indices(self) -> bool {
-        matches!(self, Values::Label | Values::Groups)
+        matches!(self, Values::Label | Values::BinaryLabel | Values::Groups)
     }
 }
 

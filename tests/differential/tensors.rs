@@ -25,6 +25,7 @@ pub fn values_of(form: &Form, input: &str) -> Values {
         Range::Probability => Values::Probability,
         Range::Positive => Values::Positive,
         Range::Count => Values::Count,
+        Range::Binary => Values::Binary,
         Range::Sign if converts => Values::Binary,
         Range::Sign => Values::Sign,
         Range::Label => Values::Label,
@@ -44,7 +45,10 @@ pub fn inputs(problem: &mut Problem, random: &mut Random) {
         }
         let of_term = |term: &&Term| problem.loss_of(term).inputs().iter().any(|i| i.name == spec.name);
         let values = match problem.terms.iter().find(of_term) {
-            _ if spec.kind == Kind::Int => Values::Label,
+            Some(term) if spec.kind == Kind::Int => match values_of(&term.form, term.declared(&spec.name)) {
+                Values::Binary => Values::BinaryLabel,
+                _ => Values::Label,
+            },
             Some(term) => values_of(&term.form, term.declared(&spec.name)),
             None => Values::Scale,
         };
@@ -76,7 +80,7 @@ pub fn inputs(problem: &mut Problem, random: &mut Random) {
         let may_end_in_one = scope == Scope::Row && shape.len() == problem.shape_of(scope).len();
         let shape = if may_end_in_one && random.one_in(12) { [&shape[..], &[1]].concat() } else { shape };
         let dtype = match values {
-            Values::Label => random.pick(&[DType::I32, DType::I32, DType::U32]),
+            values if values.are_indices() => random.pick(&[DType::I32, DType::I32, DType::U32]),
             _ => random.pick(&FLOATS),
         };
         let home = home(shape.len(), true, pool, random);
@@ -153,7 +157,7 @@ pub fn gradients(problem: &mut Problem, random: &mut Random) {
     }
     let whole = problem.domain.clone();
     if random.one_in(10) {
-        let fits = |i: &&mut Input| i.scope == Scope::Element && i.values != Values::Label;
+        let fits = |i: &&mut Input| i.scope == Scope::Element && !i.values.are_indices();
         if let Some(input) = problem.inputs.iter_mut().find(fits) {
             input.hessian = input.shape == whole || random.one_in(4);
         }

@@ -51,10 +51,11 @@ pub fn values(problem: &Problem, data: Data) -> Vec<Host> {
         let count: usize = input.shape.iter().product();
         let mut host = if input.values == Values::Groups {
             groups(problem, input, data.flavour, &mut random)
-        } else if input.values == Values::Label {
+        } else if input.values.are_indices() {
             // Labels of elements have classes of their own, and none is ignored.
-            let (classes, ignored) = match input.scope {
-                Scope::Element => (CLASS_COUNT as usize, 0),
+            let (classes, ignored) = match (input.values, input.scope) {
+                (Values::BinaryLabel, _) => (2, 0),
+                (_, Scope::Element) => (CLASS_COUNT as usize, 0),
                 _ => (cols, ignored),
             };
             labels(input, count, classes, ignored, data.flavour, &mut random)
@@ -115,7 +116,7 @@ fn number(values: Values, flavour: Flavour, offset: f64, random: &mut Random) ->
         Values::Scale => random.between(0.25, 2.0),
         Values::Share if ties || random.one_in(4) => random.pick(&[0.0, 1.0, 0.5]),
         Values::Share => random.between(0.0, 1.0),
-        Values::Label | Values::Groups => 0.0,
+        Values::Label | Values::BinaryLabel | Values::Groups => 0.0,
     }
 }
 

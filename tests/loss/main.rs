@@ -1,5 +1,6 @@
 //! What a loss of any formula has: inputs, labels, scalars, names, reductions.
 
+mod apart;
 #[path = "../common/mod.rs"]
 mod common;
 mod element_labels;

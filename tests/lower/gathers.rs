@@ -38,6 +38,39 @@ fn label<'a>(ctx: &Context, values: &'a [i32], shape: &[usize]) -> (&'a str, Hos
     ("target", HostTensor::i32(values, shape), Tensor::from_slice(ctx, values, shape).unwrap())
 }
 
+/// Cross-entropy of logits less a margin at the label: the softmax's operand depends on the label itself.
+fn margin_softmax() -> Loss {
+    let definition = Loss::define("margin_softmax").input("input", Scope::Element).label("target");
+    definition.row_axis(RowAxis::Last).expr(|b| {
+        let (x, y) = (b.input("input"), b.input("target"));
+        let z = x - b.graph().col_index().equals(y).select(0.25, 0.0);
+        z.logsumexp_shifted() - (z.at(y) - z.max().detach())
+    })
+}
+
+#[test]
+fn the_gradient_of_a_margin_softmax_keeps_the_digits_of_confident_rows() {
+    let Some(ctx) = context() else { return };
+    // The label is certain to 1e-9, 1e-6 and 1e-3: p − 1 is that small, and what f32 has of p is 1.
+    let labels = [1, 0, 4];
+    let lead = [21.0f32, 14.0, 7.0];
+    let x: Vec<f32> = (0..15).map(|k| if k as i32 % 5 == labels[k / 5] { lead[k / 5] } else { 0.0 }).collect();
+    let loss = margin_softmax().reduction(Reduction::None);
+    let (host, y) = (HostTensor::f32(&x, &[3, 5]), HostTensor::i32(&labels, &[3]));
+    let want = cpu::forward_backward(&loss, &[("input", host), ("target", y)], &["input"]).unwrap();
+    let (x, y) = (Tensor::from_slice(ctx, &x, &[3, 5]).unwrap(), Tensor::from_slice(ctx, &labels, &[3]).unwrap());
+    let got = loss.forward_backward(ctx, &[("input", &x), ("target", &y)]).unwrap();
+    let got: Vec<f64> = got.grad("input").unwrap().to_vec::<f32>().unwrap().into_iter().map(f64::from).collect();
+    let want = want.grad("input").unwrap();
+    for row in 0..3 {
+        let label = row * 5 + labels[row] as usize;
+        let others = 4.0 * (0.25 - f64::from(lead[row])).exp();
+        assert!((want[label] * (1.0 + others) / -others - 1.0).abs() < 1e-12, "the f64 path, row {row}");
+        let off = mismatch(&got[row * 5..][..5], &want[row * 5..][..5], 1e-6, |_| 2e-6 * want[label].abs());
+        assert_eq!(off, None, "row {row}");
+    }
+}
+
 #[test]
 fn class_weights_at_axis_one_agree_with_the_cpu() {
     if context().is_none() {

@@ -183,6 +183,14 @@ fn a_row_axis_is_set_by_name_and_only_where_there_are_rows() {
     assert_eq!(by_name.class_axis(ClassAxis::At(3)).rows_along(), RowAxis::At(3));
     let error = losses::mse().row_axis(RowAxis::Last).check().unwrap_err();
     assert!(matches!(&error, Error::Name { name, .. } if name == "row_axis"), "{error}");
+    // Keras's and optax's name for it.
+    for (axis, along) in [(-1.0, RowAxis::Last), (0.0, RowAxis::At(0)), (2.0, RowAxis::At(2))] {
+        assert_eq!(losses::by_name("hinge").unwrap().option("axis", axis).rows_along(), along);
+    }
+    for axis in [-2.0, 0.5, f64::NAN] {
+        let error = losses::by_name("hinge").unwrap().option("axis", axis).check().unwrap_err();
+        assert!(matches!(&error, Error::Param { param, .. } if param == "axis"), "{error}");
+    }
     let error = losses::by_name("hinge").unwrap().row_axis(RowAxis::None).check().unwrap_err();
     assert!(matches!(&error, Error::Param { allowed, .. } if allowed.contains("RowAxis::From")), "{error}");
     let sum = losses::cross_entropy() + ratio(RowAxis::Last);

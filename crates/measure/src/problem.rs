@@ -101,16 +101,19 @@ impl Problem {
         let ignored =
             loss.options().iter().find(|option| option.name == "ignore_index").map(|option| option.default.clone());
         for (index, input) in problem.inputs.iter_mut().enumerate() {
+            let count = input.shape.iter().fold(1, |count: usize, size| count.saturating_mul(*size));
+            let entry = losses::entry(&problem.name);
+            let range = entry.map_or(Range::Any, |entry| entry.range(loss, &input.name));
+            let key = |k: usize| (k % cols.saturating_mul(PERIOD)) as u64 ^ ((index as u64 + 1) << 56);
             match &mut input.values {
                 Values::Labels(labels) => {
-                    make_room(labels, rows, &input.name)?;
-                    labels.extend((0..rows).map(|row| label(row, rows, cols, ignored.as_ref())));
+                    make_room(labels, count, &input.name)?;
+                    match range {
+                        Range::Binary => labels.extend((0..count).map(|k| (mixed(key(k)) >> 63) as i32)),
+                        _ => labels.extend((0..count).map(|row| label(row, count, cols, ignored.as_ref()))),
+                    }
                 }
                 Values::Numbers(values) => {
-                    let count = input.shape.iter().fold(1, |count: usize, size| count.saturating_mul(*size));
-                    let entry = losses::entry(&problem.name);
-                    let range = entry.map_or(Range::Any, |entry| entry.range(loss, &input.name));
-                    let key = |k: usize| (k % cols.saturating_mul(PERIOD)) as u64 ^ ((index as u64 + 1) << 56);
                     let value = |k| storage.round(number(range, mixed(key(k))));
                     make_room(values, count, &input.name)?;
                     values.par_extend((0..count).into_par_iter().map(value));
@@ -244,7 +247,7 @@ impl OnDevice {
 fn number(range: Range, bits: u64) -> f32 {
     let (low, high) = range.bounds().map_or((-4.0, 4.0), |(low, high)| (low as f32, high as f32));
     match range {
-        Range::Sign => [low, high][(bits >> 63) as usize],
+        Range::Sign | Range::Binary => [low, high][(bits >> 63) as usize],
         _ => low + (high - low) * (bits >> 40) as f32 / (1 << 24) as f32,
     }
 }

@@ -3,6 +3,12 @@
 //! The loops take any [`Real`]: f64 for the loss, dual numbers for its derivatives. At a kink or a clamp those are of one
 //! side, so the data must keep clear of both.
 
+mod adversarial;
+mod categorical;
+mod margin;
+mod noisy_labels;
+mod sigmoid;
+
 use super::real::{Dual, Real};
 use std::collections::BTreeMap;
 
@@ -156,6 +162,10 @@ fn class_axis(shape: &[usize]) -> usize {
     if shape.len() == 1 { 0 } else { 1 }
 }
 
+fn last_axis(shape: &[usize]) -> usize {
+    shape.len() - 1
+}
+
 fn without(shape: &[usize], axis: usize) -> Vec<usize> {
     let mut shape = shape.to_vec();
     shape.remove(axis);
@@ -182,7 +192,10 @@ pub fn oracle<R: Real>(name: &str, case: &Case<R>) -> Option<Vec<R>> {
         "rmse" => Some(vec![rmse(case)]),
         "l1_penalty" => Some(vec![penalty(case, |w| w.abs())]),
         "l2_penalty" => Some(vec![penalty(case, |w| w * w / 2.0)]),
-        _ => Some(reduce(case, losses(name, case)?)),
+        _ => match adversarial::total(name, case) {
+            Some(total) => Some(vec![total]),
+            None => Some(reduce(case, losses(name, case)?)),
+        },
     }
 }
 
@@ -204,6 +217,15 @@ pub fn gradient_magnitudes(name: &str, case: &Case, input: &str) -> Option<Vec<f
                 temperature * log_softmax(&row).into_iter().fold(f64::MIN, f64::max).exp()
             };
             Some(rows_of(&student.shape, class_axis(&student.shape)).into_iter().map(largest).collect())
+        }
+        // Of p·ln p and p·H.
+        ("entropy", "input") => {
+            let x = &case.arrays[input];
+            let largest = |row: Vec<usize>| {
+                let log_p = log_softmax(&row.iter().map(|&k| x.values[k]).collect::<Vec<f64>>());
+                log_p.into_iter().map(|log_p| log_p.exp() * -log_p).fold(0.0, f64::max)
+            };
+            Some(rows_of(&x.shape, class_axis(&x.shape)).into_iter().map(largest).collect())
         }
         // Of losses.
         ("distillation", "teacher_logits") => {
@@ -238,7 +260,7 @@ fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
         "tvd" => of_residual(&|r| r.abs() / 2.0),
         "jsd" => jsd(case),
         "distillation" => distillation(case),
-        "sigmoid_focal" => elementwise(case, ["inputs", "targets"], |x, t| sigmoid_focal(case, x, t)),
+        "sigmoid_focal" => elementwise(case, ["inputs", "targets"], |x, t| sigmoid_focal(case, 0.25, x, t)),
         "exp_square" => of_residual(&|r| (-r).exp_m1().squared()),
         "composite" => of_residual(&|r| r * r * number("mse_weight", 0.7) + r.abs() * number("l1_weight", 0.3)),
         "log_cosh" => {
@@ -262,7 +284,11 @@ fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
             let log_p = log_softmax(row)[y];
             -alpha[y] * (R::ONE - log_p.exp()).powf(number("gamma", 2.0)) * log_p
         }),
-        _ => return None,
+        _ => {
+            let of_families =
+                [margin::losses, sigmoid::losses, categorical::losses, noisy_labels::losses, adversarial::losses];
+            return of_families.iter().find_map(|losses| losses(name, case));
+        }
     })
 }
 
@@ -280,7 +306,7 @@ fn reduce<R: Real>(case: &Case<R>, losses: Losses<R>) -> Vec<R> {
     match case.reduction.as_str() {
         "none" => each,
         "sum" => vec![total],
-        "mean" | "sum_over_batch_size" => vec![total / kept(&mean_over.unwrap_or(vec![R::ONE; each.len()]))],
+        "" | "mean" | "sum_over_batch_size" => vec![total / kept(&mean_over.unwrap_or(vec![R::ONE; each.len()]))],
         "mean_or_zero" => {
             let counted = kept(&mean_over.unwrap_or(vec![R::ONE; each.len()]));
             vec![if counted.value() == 0.0 { zero } else { total / counted }]
@@ -382,8 +408,8 @@ fn bce_with_logits<R: Real>(case: &Case<R>) -> Losses<R> {
     losses
 }
 
-fn sigmoid_focal<R: Real>(case: &Case<R>, x: R, t: R) -> R {
-    let (alpha, gamma) = (case.num("alpha", 0.25), case.num("gamma", 2.0));
+fn sigmoid_focal<R: Real>(case: &Case<R>, alpha: f64, x: R, t: R) -> R {
+    let (alpha, gamma) = (case.num("alpha", alpha), case.num("gamma", 2.0));
     let p = sigmoid(x);
     let bce = t * softplus(-x) + (R::ONE - t) * softplus(x);
     let p_t = p * t + (R::ONE - p) * (R::ONE - t);
@@ -453,7 +479,16 @@ pub fn log_softmax<R: Real>(row: &[R]) -> Vec<R> {
 
 /// Losses of rows along the class axis of `input`, each from the places of its row's elements; ignored rows are 0.
 fn of_rows<R: Real>(input: &Array<R>, ignored: Vec<bool>, loss: impl Fn(usize, &[usize]) -> R) -> Losses<R> {
-    let axis = class_axis(&input.shape);
+    of_rows_along(input, class_axis(&input.shape), ignored, loss)
+}
+
+/// The same along any axis.
+fn of_rows_along<R: Real>(
+    input: &Array<R>,
+    axis: usize,
+    ignored: Vec<bool>,
+    loss: impl Fn(usize, &[usize]) -> R,
+) -> Losses<R> {
     let rows = rows_of(&input.shape, axis);
     let is_ignored = |row: usize| ignored.get(row) == Some(&true);
     let each = |row: usize| if is_ignored(row) { R::constant(0.0) } else { loss(row, &rows[row]) };
@@ -486,6 +521,21 @@ fn labelled<R: Real>(case: &Case<R>, weight: &str, by_weight: bool, f: impl Fn(&
         f(&logits, labels[row] as usize, &weights)
     });
     Losses { mean_over, ..losses }
+}
+
+/// A loss `f(row, label)` of rows along an axis of that input; no label is ignored.
+fn labelled_rows<R: Real>(
+    case: &Case<R>,
+    input: &str,
+    axis: fn(&[usize]) -> usize,
+    f: impl Fn(&[R], usize) -> R,
+) -> Losses<R> {
+    let input = &case.arrays[input];
+    let (labels, _) = case.labels.as_ref().expect("labels");
+    of_rows_along(input, axis(&input.shape), vec![], |row, places| {
+        let row_values: Vec<R> = places.iter().map(|&k| input.values[k]).collect();
+        f(&row_values, labels[row] as usize)
+    })
 }
 
 fn cross_entropy<R: Real>(case: &Case<R>) -> Losses<R> {

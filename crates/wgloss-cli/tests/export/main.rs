@@ -7,7 +7,7 @@ mod host;
 
 use common::cases::{case, names};
 use common::compare::{mismatch, report};
-use common::{loss_of, on_cpu, oracle};
+use common::{label_of, loss_of, on_cpu, oracle};
 use host::{Host, Written};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -161,20 +161,22 @@ fn every_loss_runs_from_its_manifest() {
         let program = host.load(&folder);
         let [rows, cols] = [7, 28];
         let case = case(name, &vec![], &[rows, cols], &[], "mean", 2.5);
+        let loss = loss_of(name, &case).expect("a loss");
+        let label = case.labels.as_ref().map_or_else(String::new, |_| label_of(&loss));
         let mut inputs: Vec<(&str, Vec<u8>)> =
             case.arrays.iter().map(|(name, array)| (name.as_str(), f32s(&array.values))).collect();
         if let Some((labels, _)) = &case.labels {
             let narrow: Vec<i32> = labels.iter().map(|label| *label as i32).collect();
-            inputs.push(("target", label_bytes(&narrow)));
+            inputs.push((&label, label_bytes(&narrow)));
         }
         let got = program.run(&inputs, rows as u64, cols as u64);
         count += 1;
         // The oracle is the textbook; the CPU path's gradients were compared with its differences.
         let want = oracle::oracle(name, &case).expect("an oracle");
-        let loss = numbers(&got.outputs["loss"], want.len());
-        complaints.extend(mismatch(&loss, &want, 1e-5, |_| 1e-6).map(|off| format!("{name}: loss {off}")));
+        let value = numbers(&got.outputs["loss"], want.len());
+        complaints.extend(mismatch(&value, &want, 1e-5, |_| 1e-6).map(|off| format!("{name}: loss {off}")));
         let wrt = names(name).0;
-        let want = &on_cpu(&loss_of(name, &case).expect("a loss"), &case, &[wrt]).expect("right").grads[wrt];
+        let want = &on_cpu(&loss, &case, &[wrt]).expect("right").grads[wrt];
         let largest = want.iter().fold(0.0f64, |most, x| most.max(x.abs()));
         let grads = numbers(&got.outputs[&format!("d_{wrt}")], want.len());
         let off = mismatch(&grads, want, 1e-6, |_| 4e-6 * largest);

@@ -53,6 +53,11 @@ impl Loss {
 }
 
 impl Beside {
+    /// These losses.
+    pub(super) fn of(losses: &[Loss]) -> Beside {
+        Beside { losses: losses.to_vec() }
+    }
+
     /// One more loss, as [`Loss::beside`].
     #[must_use]
     pub fn beside(mut self, other: impl Into<Loss>) -> Beside {
