@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 mod chunk;
+mod columns;
 pub(crate) mod dispatches;
 mod exchange;
 pub(crate) mod explain;

@@ -39,6 +39,10 @@ impl Problem<'_> {
     fn remainders(&self, slot: Slot, vector: u64) -> Option<[u64; 4]> {
         let placement = self.placement(slot);
         let axes = self.geometry.axes;
+        // The rows of a value per group and column are groups, which do not lie along the merged axes.
+        if self.scope(slot) == Some(Scope::GroupColumn) {
+            return None;
+        }
         if !self.has_columns(slot) || along(placement.strides[3]) != Along::Unit {
             return None;
         }
@@ -114,8 +118,7 @@ impl Problem<'_> {
     fn loaded_by_words(&self, slots: &[Slot], pass: &Pass, windows: &Windows) -> Vec<bool> {
         let visited = visited_inputs(self.program, pass);
         let is_loaded = |input: usize| visited.contains(&input) && !self.modes.contains(&Mode::InPlace(input));
-        let is_wide =
-            |k: usize| matches!(slots[k], Slot::Input(input) if windows.access[k].vector && is_loaded(input));
+        let is_wide = |k: usize| matches!(slots[k], Slot::Input(input) if windows.access[k].vector && is_loaded(input));
         let begin = |k: usize| self.remainders(slots[k], 8);
         let first = (0..slots.len()).find(|k| is_wide(*k)).map(begin);
         (0..slots.len()).map(|k| is_wide(k) && Some(begin(k)) == first).collect()

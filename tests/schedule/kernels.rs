@@ -5,8 +5,8 @@ use crate::common::is_in_share;
 use naga::valid::Capabilities;
 use wgloss::DType;
 use wgloss::internals::codegen::{
-    Access, Along, Mode, Pair, ReduceKind, Slot, Variant, edge_outputs, found, pass_kernel, ragged_sums, reduce, row_groups,
-    stitch, tensors, total_outputs,
+    Access, Along, Mode, Pair, ReduceKind, Slot, Variant, edge_outputs, found, pass_kernel, ragged_sums, reduce,
+    row_groups, stitch, tensors, total_outputs,
 };
 use wgloss::internals::lower::{GroupInput, Program, Wanted, lower};
 use wgloss::internals::schedule::{PassSchedule, Shape, States, schedule, visited_inputs};
@@ -115,6 +115,7 @@ fn every_generated_kernel_is_valid() {
                             rows_innermost: false,
                             overwritten: false,
                             states: States::Inside,
+                            group_rows: 0,
                         };
                         let pinned = Pinned { kernel, ..Pinned::default() };
                         let limits = Limits { subgroup: if width == 1 { 0 } else { 32 }, ..Limits::WEBGPU };
@@ -130,7 +131,8 @@ fn every_generated_kernel_is_valid() {
                         let phases =
                             if let Kernel::RowSplit { .. } = chosen.kernel { pass.stages.len() as u32 } else { 0 };
                         // 64-bit integers are no part of WebGPU.
-                        let more = if pair == Pair::Words64 { Capabilities::SHADER_INT64 } else { Capabilities::empty() };
+                        let more =
+                            if pair == Pair::Words64 { Capabilities::SHADER_INT64 } else { Capabilities::empty() };
                         for phase in 0..=phases {
                             validate_with(&pass_kernel(&program, p, &chosen, &variant, phase).wgsl, more);
                             // Kernels that store gradients, where it is asked whether these are finite.
@@ -188,6 +190,7 @@ fn kernels_of_unequal_groups_are_valid() {
                     rows_innermost,
                     overwritten,
                     states,
+                    group_rows: 0,
                     held_bits,
                 };
                 let Ok(chosen) = schedule(&program, pass, shape, &Limits::WEBGPU, pinned) else { continue };
@@ -213,6 +216,7 @@ fn halves_are_packed_without_a_look_for_nan_only_where_none_can_be() {
         rows_innermost: false,
         overwritten: false,
         states: States::Inside,
+        group_rows: 0,
     };
     for carries_nan in [false, true] {
         let pinned = Pinned { carries_nan: Some(carries_nan), ..Pinned::default() };
