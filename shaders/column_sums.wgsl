@@ -52,9 +52,11 @@ fn main(
     let outer = outer_begin();
     let across = thread % ACROSS;
     let down = thread / ACROSS;
+    // hook begin: range
     let length = (shape.items + groups.y - 1u) / groups.y;
     let first = min(group.y * length, shape.items);
     let end = min(first + length, shape.items);
+    // hook end
     let tiles = (shape.cols + ACROSS * EACH - 1u) / (ACROSS * EACH);
     for (var tile = group.x; tile < tiles; tile += groups.x) {
         let begin = tile * ACROSS * EACH + across;

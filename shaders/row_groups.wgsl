@@ -1,7 +1,7 @@
 // Groups of unequal length: the rows of each group and the group of each row, whatever the offsets or ids hold.
 // Grid: any number of workgroups, strided; an invocation takes one index: of an offset or id, of a row, of a group. Reads
-// `input`; writes per group its first row, the row after its last and its number of rows (NaN where its offsets are not
-// allowed), per row its group (`shape.groups` for none), and the lowest index that is not allowed.
+// `input`; writes per group its first row, the row after its last and its number of rows (NaN where one of its two offsets is
+// not allowed), per row its group (`shape.groups` for none), and the lowest index that is not allowed.
 // src/shape/ragged.rs has the same rule and the same searches for the CPU.
 
 // hook begin: bindings
@@ -72,7 +72,7 @@ fn write_group(group: u32) {
             end = leading(shape.rows, group);
         }
     } else {
-        is_bad = !is_allowed(group + 1u) || group == 0u && !is_allowed(0u);
+        is_bad = !(is_allowed(group) && is_allowed(group + 1u));
         if (!is_bad) {
             first = value_at(group);
             end = value_at(group + 1u);

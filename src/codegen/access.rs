@@ -9,7 +9,9 @@
 
 use super::found::{note_declarations, scalars_type, seen_name};
 use super::groups::{group_values, row_word};
-use super::{Access, Along, Binding, Mode, Pair, Slot, Variant, column_slots, state_words, tensors};
+use super::{
+    Access, Along, Binding, Mode, Pair, Slot, Variant, column_slots, group_column_slots, state_words, tensors,
+};
 use crate::expr::NodeId;
 use crate::expr::op::Kind;
 use crate::lower::{Known, Over, Pass, Program, Saves};
@@ -195,25 +197,44 @@ impl<'a> Frame<'a> {
         if self.program.has_rows() { 3 } else { 4 }
     }
 
-    /// The variable that a tensor of groups, or of the columns in a pass over these, is indexed with.
-    pub fn own_index(&self, slot: Slot) -> Option<&'static str> {
-        let scope = match slot {
-            Slot::Input(input) => self.program.inputs[input].scope,
-            Slot::Output(output) => self.program.outputs[output].scope,
-            _ => return None,
-        };
-        match scope {
-            Scope::Group => Some("group"),
-            Scope::Column if self.pass.over == Over::Columns => Some("column"),
+    /// The scope of a tensor.
+    fn scope(&self, slot: Slot) -> Option<Scope> {
+        match slot {
+            Slot::Input(input) => Some(self.program.inputs[input].scope),
+            Slot::Output(output) => Some(self.program.outputs[output].scope),
             _ => None,
         }
     }
 
-    /// The word of a sum over the rows for one column of the whole row: behind the sums over groups.
-    pub fn column_sum(&self, id: NodeId, col: &str) -> String {
-        let slot = column_slots(self.program).iter().position(|n| *n == id).expect("every sum by column has a slot");
+    /// The variable that a tensor of groups, or of the columns in a pass over these, is indexed with.
+    pub fn own_index(&self, slot: Slot) -> Option<&'static str> {
+        match self.scope(slot)? {
+            Scope::Group => Some("group"),
+            Scope::Column if matches!(self.pass.over, Over::Columns | Over::GroupColumns) => Some("column"),
+            _ => None,
+        }
+    }
+
+    /// The word of a sum over the rows (of the group of `item`) for one column of the whole row: behind the sums over groups.
+    pub fn column_sum(&self, id: NodeId, item: &str, col: &str) -> String {
         let groups = group_values(self.program);
-        format!("work[shape.group_base + {groups}u * shape.groups + {slot}u * shape.classes + {col}]")
+        let columns = column_slots(self.program);
+        if let Some(slot) = columns.iter().position(|n| *n == id) {
+            return format!("work[shape.group_base + {groups}u * shape.groups + {slot}u * shape.classes + {col}]");
+        }
+        let slot = group_column_slots(self.program).iter().position(|n| *n == id);
+        let slot = slot.expect("every sum by column, or by group and column, has a slot");
+        let first = format!("shape.group_base + {groups}u * shape.groups + {}u * shape.classes", columns.len());
+        let group = self.group(item);
+        format!("work[{first} + ({slot}u * shape.groups + {group}) * shape.classes + {col}]")
+    }
+
+    /// The word of such a sum for the item of a pass over columns, or over groups with their columns.
+    pub fn column_sum_of_item(&self, id: NodeId, item: &str) -> String {
+        match self.pass.over {
+            Over::GroupColumns => self.column_sum(id, item, &format!("{item} % shape.classes")),
+            _ => self.column_sum(id, item, item),
+        }
     }
 
     /// Indices along the axes, `a0` to `a3`, from the index of a row or element; `group` and `column`, where tensors are
@@ -221,15 +242,21 @@ impl<'a> Frame<'a> {
     pub fn coordinates(&self, index: &str) -> String {
         let used: Vec<usize> = (0..self.outer_axes()).filter(|&axis| self.variant.axes[axis]).collect();
         let mut text = String::new();
+        let is_by_both = |slot: &Slot| self.scope(*slot) == Some(Scope::GroupColumn);
+        let by_both = self.slots.iter().any(is_by_both);
+        let of_both = by_both && self.pass.over == Over::GroupColumns;
         let has = |own: &str| self.slots.iter().any(|slot| self.own_index(*slot) == Some(own));
         if reads_row_groups(self.program, self.pass) {
             let word = row_word(self.program, &format!("shape.first_item + {index}"));
             putln!(text, "    let own_group = work[{word}];\n    let group = min(own_group, shape.groups - 1u);");
-        } else if has("group") {
+        } else if has("group") || by_both {
             putln!(text, "    let group = {};", self.group(&format!("(shape.first_item + {index})")));
         }
-        if has("column") {
-            putln!(text, "    let column = shape.first_item + {index};");
+        if has("column") || of_both {
+            match self.pass.over {
+                Over::GroupColumns => putln!(text, "    let column = (shape.first_item + {index}) % shape.classes;"),
+                _ => putln!(text, "    let column = shape.first_item + {index};"),
+            }
         }
         let mut rest = index.to_owned();
         for (k, &axis) in used.iter().enumerate().rev() {
@@ -257,6 +284,12 @@ impl<'a> Frame<'a> {
             put!(text, " + {own} * shape.tensors[{}].w", 2 * tensor);
             return text;
         }
+        if self.scope(slot) == Some(Scope::GroupColumn) {
+            // In a pass over rows, the column comes later: from the first of the dispatch on.
+            let column = if self.pass.over == Over::GroupColumns { "column" } else { "shape.first_col" };
+            put!(text, " + group * shape.tensors[{0}].z + {column} * shape.tensors[{0}].w", 2 * tensor);
+            return text;
+        }
         for axis in (0..3).filter(|&axis| self.variant.axes[axis]) {
             put!(text, " + a{axis} * shape.tensors[{}][{axis}]", 2 * tensor);
         }
@@ -282,11 +315,11 @@ impl<'a> Frame<'a> {
         let first = if self.variant.column_range { "shape.first_col + " } else { "" };
         let each = |k: usize| {
             let col = if self.is_masked() { format!("near(col + {k}u)") } else { format!("(col + {k}u)") };
-            self.column_sum(id, &format!("{first}{col}"))
+            self.column_sum(id, "r.row", &format!("{first}{col}"))
         };
         match self.width {
             WINDOW => format!("U4({}, {}, {}, {})", each(0), each(1), each(2), each(3)),
-            _ => self.column_sum(id, &format!("{first}col")),
+            _ => self.column_sum(id, "r.row", &format!("{first}col")),
         }
     }
 

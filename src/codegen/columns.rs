@@ -1,15 +1,18 @@
-//! Hooks of `column_sums.wgsl` and `column_finish.wgsl`: sums over the rows for each column.
+//! Hooks of `column_sums.wgsl`, `column_finish.wgsl` and `group_column_finish.wgsl`: sums over the rows (of each group) for
+//! each column.
 
 use super::access::Frame;
 use super::emit::{outer_value, params};
 use super::fold::{added, combined, folds, identity};
 use super::poison::{lenient_value, poisons_of};
+use super::reduce::sums_to;
 use super::row::Row;
-use super::{Binding, KernelSource, Slot, Variant, column_slots, structure, title};
+use super::{Binding, KernelSource, Slot, Variant, column_slots, group_column_slots, structure, title};
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::expr::{Fold, NodeId};
 use crate::lower::{Consumer, Look, LookPlace, Program};
 use crate::schedule::{Kernel, PassSchedule};
+use crate::shape::Scope;
 use crate::text::{put, putln};
 use std::collections::BTreeMap;
 
@@ -23,14 +26,32 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
     for (name, value) in [("WG", schedule.workgroup), ("ACROSS", across), ("EACH", each), ("WIDTH", 1)] {
         putln!(declarations, "const {name}: u32 = {value}u;");
     }
-    let hooks = BTreeMap::from([
+    let mut hooks = BTreeMap::from([
         ("bindings".to_owned(), declarations),
         ("row".to_owned(), row.begin_text()),
         ("columns".to_owned(), columns_text(&frame, &row)),
     ]);
+    hooks
+        .insert("range".to_owned(), if frame.pass.sums_per_group(program) { RANGE_OF_GROUP } else { RANGE }.to_owned());
     let wgsl = fill_hooks(&title(program, pass, schedule), Skeleton::ColumnSums, 0, LaneReduce::Tree, &hooks);
     KernelSource { wgsl: wgsl.expect("the skeleton of column sums takes these hooks"), bindings }
 }
+
+/// The rows of a range: of all rows of the dispatch, as many for each range.
+const RANGE: &str = "    let length = (shape.items + groups.y - 1u) / groups.y;
+    let first = min(group.y * length, shape.items);
+    let end = min(first + length, shape.items);
+";
+
+/// The rows of a range within one group, each of which has `shape.splits` ranges. A dispatch has whole groups, or rows of one
+/// group alone; ranges behind its last row have no rows.
+const RANGE_OF_GROUP: &str = "    let group_rows = min(shape.group_rows, shape.items);
+    let length = (group_rows + shape.splits - 1u) / shape.splits;
+    let part = group.y % shape.splits;
+    let first_of_group = min(group.y / shape.splits * group_rows, shape.items);
+    let first = first_of_group + min(part * length, group_rows);
+    let end = min(first_of_group + min(part * length + length, group_rows), shape.items);
+";
 
 fn columns_text(frame: &Frame<'_>, row: &Row<'_, '_>) -> String {
     let (program, pass) = (frame.program, frame.pass);
@@ -93,10 +114,13 @@ fn fold_text(maxima: &[bool]) -> String {
     )
 }
 
-/// The kernel that adds up the partial sums of a pass.
-pub fn column_finish(program: &Program, pass: usize, workgroup: u32) -> KernelSource {
-    let sums = &program.passes[pass].totals;
-    let slots = column_slots(program);
+/// The kernel that adds up the partial sums of a pass: of its sums by column, or by group and column.
+pub fn column_finish(program: &Program, pass: usize, to: Scope, workgroup: u32) -> KernelSource {
+    let sums = &sums_to(program, pass, to);
+    let (slots, skeleton, by) = match to {
+        Scope::GroupColumn => (group_column_slots(program), Skeleton::GroupColumnFinish, "by group and column"),
+        _ => (column_slots(program), Skeleton::ColumnFinish, "by column"),
+    };
     let slots: Vec<String> = sums
         .iter()
         .map(|sum| slots.iter().position(|slot| slot == sum).expect("every sum by column has a slot"))
@@ -110,8 +134,8 @@ pub fn column_finish(program: &Program, pass: usize, workgroup: u32) -> KernelSo
     );
     let maxima: Vec<bool> = folds(program, sums).into_iter().map(|fold| fold == Fold::Max).collect();
     let hooks = BTreeMap::from([("constants".to_owned(), constants + &fold_text(&maxima))]);
-    let title = format!("{}: sums of pass {pass} by column, {workgroup} invocations", program.title);
-    let wgsl = fill_hooks(&title, Skeleton::ColumnFinish, 0, LaneReduce::Tree, &hooks);
+    let title = format!("{}: sums of pass {pass} {by}, {workgroup} invocations", program.title);
+    let wgsl = fill_hooks(&title, skeleton, 0, LaneReduce::Tree, &hooks);
     KernelSource {
         wgsl: wgsl.expect("the kernel takes constants"),
         bindings: vec![Binding { slot: Slot::Workspace, writes: true }],

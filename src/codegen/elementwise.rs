@@ -213,15 +213,16 @@ fn totals_text(emit: &Emit<'_, '_>) -> String {
     text
 }
 
-/// Stores the row's term of each sum over groups, one word per row, behind the partial sums of all workgroups: as row
-/// kernels do.
+/// Stores the row's term of each sum over groups (of a pass over groups and columns, the item's term of each sum to groups
+/// or columns), one word per item, behind the partial sums of all workgroups: as row kernels do.
 fn group_terms_text(emit: &Emit<'_, '_>) -> String {
     let (frame, program) = (emit.frame, emit.frame.program);
     let totals = totals(frame).len();
     let mut text = String::new();
     for (k, sum) in frame.pass.totals[totals..].iter().enumerate() {
         let operand = program.node(*sum).operands().next().expect("a sum has an operand");
-        let first = format!("{totals}u * shape.sum_groups + {k}u * shape.rows");
+        let items = if frame.pass.over == Over::GroupColumns { "items" } else { "rows" };
+        let first = format!("{totals}u * shape.sum_groups + {k}u * shape.{items}");
         let value = lenient_value(program, frame.pass, *sum, emit.value(operand), &|id| emit.value(id));
         let seen = poisons_of(frame.pass, Consumer::Sum(*sum)).into_iter();
         let seen = seen.map(|k| format!("max({}, o.{})", bits(k), bits(k)));
@@ -292,16 +293,19 @@ fn load(frame: &Frame<'_>, id: NodeId, fetched: &[usize], spelled: &dyn Fn(NodeI
                 _ => format!("    let b{n} = {bits};\n    let e{n} = bitcast<{f}>(b{n});\n"),
             }
         }
-        Node::At(x, label) => gather(frame, id, x, &spelled(label)),
+        Node::At(x, label) => gather(frame, id, x, [&spelled(label), ITEM]),
         Node::FoldOver(_, Scope::Group, _) | Node::GroupRows => {
             let load = group_load(frame, id, ITEM);
             format!("    let b{n} = {load};\n    let e{n} = bitcast<f32>(b{n});\n")
         }
-        Node::FoldOver(_, Scope::Column, _) => {
-            let load = frame.column_sum(id, ITEM);
+        Node::FoldOver(_, Scope::Column | Scope::GroupColumn, _) => {
+            let load = frame.column_sum_of_item(id, ITEM);
             format!("    let b{n} = {load};\n    let e{n} = bitcast<f32>(b{n});\n")
         }
         Node::ColIndex if frame.pass.over == Over::Columns => format!("    let e{n} = {ITEM};\n"),
+        Node::ColIndex if frame.pass.over == Over::GroupColumns => {
+            format!("    let e{n} = {ITEM} % shape.classes;\n")
+        }
         // Only gathers read it here, and their value is the label itself.
         Node::ColIndex => String::new(),
         Node::RowIndex => format!("    let e{n} = {ITEM};\n"),
@@ -311,8 +315,8 @@ fn load(frame: &Frame<'_>, id: NodeId, fetched: &[usize], spelled: &dyn Fn(NodeI
 }
 
 /// `let eID` = the input at the label's column (the last column if the label is out of range), and `bID` its bits. A
-/// gather of the column index gives the label itself.
-pub(super) fn gather(frame: &Frame<'_>, id: NodeId, x: NodeId, label: &str) -> String {
+/// gather of the column index gives the label itself. `item` is the row.
+pub(super) fn gather(frame: &Frame<'_>, id: NodeId, x: NodeId, [label, item]: [&str; 2]) -> String {
     let program = frame.program;
     let n = id.0;
     match *program.node(x) {
@@ -326,8 +330,8 @@ pub(super) fn gather(frame: &Frame<'_>, id: NodeId, x: NodeId, label: &str) -> S
                 _ => format!("{col}    let b{n} = {here};\n    let e{n} = bitcast<f32>(b{n});\n"),
             }
         }
-        Node::FoldOver(_, Scope::Column, _) => {
-            let here = frame.column_sum(x, &format!("col{n}"));
+        Node::FoldOver(_, Scope::Column | Scope::GroupColumn, _) => {
+            let here = frame.column_sum(x, item, &format!("col{n}"));
             format!(
                 "    let col{n} = min({label}, shape.classes - 1u);\n    let b{n} = {here};\n    \
                  let e{n} = bitcast<f32>(b{n});\n"

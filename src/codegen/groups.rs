@@ -59,6 +59,7 @@ impl Frame<'_> {
     pub fn group(&self, item: &str) -> String {
         match self.pass.over {
             Over::Groups => item.to_owned(),
+            Over::GroupColumns => format!("{item} / shape.classes"),
             _ if self.program.ragged.is_some() => "group".to_owned(),
             _ => format!("{item} / shape.group_rows"),
         }

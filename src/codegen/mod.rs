@@ -174,6 +174,12 @@ pub fn column_slots(program: &Program) -> Vec<NodeId> {
     (0..program.nodes.len()).filter(is_by_column).map(|index| NodeId(index as u32)).collect()
 }
 
+/// Sums over the rows of each group for each column, in the order of their regions in `work`.
+pub fn group_column_slots(program: &Program) -> Vec<NodeId> {
+    let is_it = |index: &usize| matches!(program.nodes[*index], Node::FoldOver(_, Scope::GroupColumn, _));
+    (0..program.nodes.len()).filter(is_it).map(|index| NodeId(index as u32)).collect()
+}
+
 /// Words of the largest state among a pass's stages.
 pub fn state_words(program: &Program, pass: &Pass) -> u32 {
     (0..pass.stages.len()).map(|stage| stage_words(program, pass, stage)).max().unwrap_or(1)

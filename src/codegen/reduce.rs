@@ -38,9 +38,9 @@ pub fn total_outputs(program: &Program) -> Vec<usize> {
     (0..program.outputs.len()).filter(|&o| program.outputs[o].scope == Scope::Total).collect()
 }
 
-/// Number of a pass's sums over everything, and over groups.
-pub fn sum_counts(program: &Program, pass: usize) -> [u64; 2] {
-    [Scope::Total, Scope::Group].map(|to| sums_to(program, pass, to).len() as u64)
+/// Number of a pass's sums over everything, over groups, by column, and by group and column.
+pub fn sum_counts(program: &Program, pass: usize) -> [u64; 4] {
+    [Scope::Total, Scope::Group, Scope::Column, Scope::GroupColumn].map(|to| sums_to(program, pass, to).len() as u64)
 }
 
 /// The kernel that reduces the sums of a pass. `outputs` of scope `Total` are computed from them, by index; modes of

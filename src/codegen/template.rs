@@ -69,6 +69,8 @@ pub enum Skeleton {
     ColumnSums,
     /// `column_finish.wgsl`
     ColumnFinish,
+    /// `group_column_finish.wgsl`
+    GroupColumnFinish,
     /// `found.wgsl`
     Found,
     /// `row_groups.wgsl`
@@ -79,7 +81,7 @@ pub enum Skeleton {
 
 impl Skeleton {
     /// Every skeleton.
-    pub const ALL: [Skeleton; 16] = [
+    pub const ALL: [Skeleton; 17] = [
         Skeleton::Elementwise,
         Skeleton::Row,
         Skeleton::RowResident,
@@ -93,6 +95,7 @@ impl Skeleton {
         Skeleton::Scalar,
         Skeleton::ColumnSums,
         Skeleton::ColumnFinish,
+        Skeleton::GroupColumnFinish,
         Skeleton::Found,
         Skeleton::RowGroups,
         Skeleton::RaggedSums,
@@ -113,6 +116,7 @@ impl Skeleton {
             Skeleton::Scalar => include_str!("../../shaders/scalar.wgsl"),
             Skeleton::ColumnSums => include_str!("../../shaders/column_sums.wgsl"),
             Skeleton::ColumnFinish => include_str!("../../shaders/column_finish.wgsl"),
+            Skeleton::GroupColumnFinish => include_str!("../../shaders/group_column_finish.wgsl"),
             Skeleton::Found => include_str!("../../shaders/found.wgsl"),
             Skeleton::RowGroups => include_str!("../../shaders/row_groups.wgsl"),
             Skeleton::RaggedSums => include_str!("../../shaders/ragged_sums.wgsl"),

@@ -42,6 +42,10 @@ pub enum Action<R> {
     ColumnSum(usize),
     /// That at the column of a label, clamped.
     GatherColumnSum(usize, R),
+    /// The sum over the rows of the lane's group for the lane's column, of an earlier pass, by node.
+    GroupColumnSum(usize),
+    /// That at the column of a label, clamped.
+    GatherGroupColumnSum(usize, R),
     /// An input, at the lane's row and column.
     Load(usize),
     /// An input at the row and the column of a label, clamped.
@@ -57,7 +61,9 @@ impl<R: Copy> Action<R> {
     /// The operands that a step reads.
     pub fn operands(&self) -> impl Iterator<Item = R> + use<R> {
         let all = match *self {
-            Action::Gather(_, label) | Action::GatherColumnSum(_, label) => [Some(label), None, None],
+            Action::Gather(_, label) | Action::GatherColumnSum(_, label) | Action::GatherGroupColumnSum(_, label) => {
+                [Some(label), None, None]
+            }
             Action::Op(_, operands) => operands,
             _ => [None; 3],
         };
@@ -77,6 +83,8 @@ impl<R: Copy> Action<R> {
             Action::GroupRows => Action::GroupRows,
             Action::ColumnSum(node) => Action::ColumnSum(node),
             Action::GatherColumnSum(node, label) => Action::GatherColumnSum(node, f(label)),
+            Action::GroupColumnSum(node) => Action::GroupColumnSum(node),
+            Action::GatherGroupColumnSum(node, label) => Action::GatherGroupColumnSum(node, f(label)),
             Action::Load(input) => Action::Load(input),
             Action::Gather(input, label) => Action::Gather(input, f(label)),
             Action::ColIndex => Action::ColIndex,
@@ -176,7 +184,8 @@ pub struct Sum {
 pub enum Dest {
     /// An output.
     Output(usize),
-    /// The row's term of the group sum of this node.
+    /// The row's term of the group sum of this node; of a pass over groups and columns, the item's term of this sum to
+    /// groups or columns.
     GroupTerm(usize),
 }
 
@@ -198,6 +207,8 @@ pub enum ElementDest {
     Output(usize),
     /// The sum over the rows for each column, of this node.
     ColumnSum(usize),
+    /// The sum over the rows of each group for each column, of this node.
+    GroupColumnSum(usize),
 }
 
 /// An element value that is stored or summed, and the row value that is stored at the row's label.

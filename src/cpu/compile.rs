@@ -4,7 +4,7 @@ use super::code::*;
 use super::values::*;
 use crate::expr::op::Kind;
 use crate::expr::{Fold, NodeId};
-use crate::lower::{Consumer, LookKind, LookPlace, Pass, Program};
+use crate::lower::{Consumer, LookKind, LookPlace, Over, Pass, Program};
 use crate::shape::Scope;
 use std::collections::HashMap;
 
@@ -101,7 +101,8 @@ impl Builder<'_> {
         };
         let stages = roots.stages.iter().enumerate().map(of_stage).collect();
         let outputs = roots.outputs.iter().filter(|o| o.is_element).map(|o| o.value);
-        let sums = roots.sums.iter().filter(|sum| sum.to == Scope::Column).map(|sum| sum.value);
+        let by_column = self.pass.over == Over::RowsByColumn;
+        let sums = roots.sums.iter().filter(|_| by_column).map(|sum| sum.value);
         let mut last: Vec<ValueId> = outputs.chain(sums).chain(looked(LookPlace::Element)).collect();
         if !last.is_empty() {
             last.extend(roots.poisons.iter().filter_map(|poison| poison.gate));
@@ -289,12 +290,15 @@ fn add_results(code: &mut PassCode, roots: &Roots, homes: &Homes) -> Consumers {
         let lenient = of_sum.map(|(_, root)| label_code(*root, homes)).collect();
         let consumer = Consumer::Sum(NodeId(node as u32));
         match sum.to {
-            Scope::Group => {
+            Scope::Group | Scope::Column if code.over != Over::RowsByColumn => {
                 code.stores.push(Store { src, dest: Dest::GroupTerm(node), fold, lenient });
                 consumers.stores.push(consumer);
             }
-            Scope::Column => {
-                let dest = ElementDest::ColumnSum(node);
+            Scope::Column | Scope::GroupColumn => {
+                let dest = match sum.to {
+                    Scope::Column => ElementDest::ColumnSum(node),
+                    _ => ElementDest::GroupColumnSum(node),
+                };
                 code.element_stores.push(ElementStore { src, dest, fold, at_label: None, lenient });
                 consumers.elements.push(consumer);
             }

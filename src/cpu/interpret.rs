@@ -1,6 +1,6 @@
 //! A pass over all rows: tiles of rows on all threads, each tile phase by phase.
 
-use super::code::{LabelCode, LookCode, PassCode, Phase, Src, Trip};
+use super::code::{ElementDest, ElementStore, LabelCode, LookCode, PassCode, Phase, Src, Trip};
 use super::lanes::{self, Value};
 use super::machine::{Bank, HostFloat, LANES, Machine, Shared, Spot};
 use super::state::State;
@@ -22,7 +22,7 @@ pub struct BadLabel {
 pub struct PassResult {
     /// In the order of [`PassCode::sums`].
     pub sums: Vec<f64>,
-    /// Of a pass by column: per sum in the order of [`PassCode::element_stores`], one value per column.
+    /// Of a pass by column: per sum in the order of [`PassCode::element_stores`], one value per column (and group).
     pub columns: Vec<Vec<f64>>,
     /// That of the first row with one.
     pub bad_label: Option<BadLabel>,
@@ -32,7 +32,13 @@ impl PassResult {
     /// Sums of nothing.
     fn new(shared: &Shared<'_, '_>, code: &PassCode) -> PassResult {
         let by_column = if code.over == Over::RowsByColumn { code.element_stores.len() } else { 0 };
-        let columns = code.element_stores[..by_column].iter().map(|store| vec![store.fold.identity(); shared.cols()]);
+        let columns = code.element_stores[..by_column].iter().map(|store| {
+            let groups = match store.dest {
+                ElementDest::GroupColumnSum(_) => shared.geometry.groups() as usize,
+                _ => 1,
+            };
+            vec![store.fold.identity(); groups * shared.cols()]
+        });
         let sums = code.sums.iter().map(|sum| sum.fold.identity());
         PassResult { sums: sums.collect(), columns: columns.collect(), bad_label: None }
     }
@@ -308,6 +314,15 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
         }
     }
 
+    /// Index of the sum for column 0 that a row adds to.
+    fn first_column(&self, store: &ElementStore, row: u64) -> usize {
+        let shared = self.machine.shared;
+        match store.dest {
+            ElementDest::GroupColumnSum(_) => (row / shared.geometry.group_rows) as usize * shared.cols(),
+            _ => 0,
+        }
+    }
+
     /// The last trip, which adds elements to the sums over the rows for each column.
     fn sum_columns(&mut self, tile: Tile, columns: &mut [Vec<f64>]) {
         let code = self.code;
@@ -323,10 +338,11 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
                         Some(row) => (row, spot.col + lane),
                         None => (lane, spot.col),
                     };
+                    let sum = &mut columns[worker.first_column(store, tile.first + row as u64) + col];
                     if any_poison && worker.nan[lane] {
-                        columns[col] = f64::NAN;
+                        *sum = f64::NAN;
                     } else if !left_out[index].contains(&row) {
-                        columns[col] = store.fold.combine(columns[col], value.at(lane).to());
+                        *sum = store.fold.combine(*sum, value.at(lane).to());
                     }
                 }
             }

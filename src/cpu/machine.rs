@@ -7,7 +7,7 @@ use super::math::Math;
 use crate::expr::op::{Kind, Op};
 use crate::expr::{Extent, ParamDecl};
 use crate::lower::Over;
-use crate::shape::{Geometry, RowGroups};
+use crate::shape::{Geometry, RowGroups, Scope};
 
 /// Lanes per block: enough to hide a step's fixed cost, few enough for the first-level cache.
 pub const LANES: usize = 1024;
@@ -41,8 +41,8 @@ pub struct Source<'a> {
     pub data: &'a Data<'a>,
     /// Along the axes of its scope.
     pub strides: [u64; 4],
-    /// Whether it has one value per group.
-    pub of_groups: bool,
+    /// The axes along which its values vary.
+    pub scope: Scope,
 }
 
 /// Data that all threads of a pass share.
@@ -59,7 +59,7 @@ pub struct Shared<'r, 'a> {
     pub totals: &'r [f64],
     /// By node, then group.
     pub group_sums: &'r [Vec<f64>],
-    /// By node, then column.
+    /// By node, then column (group by group, of sums by group and column).
     pub column_sums: &'r [Vec<f64>],
 }
 
@@ -68,6 +68,7 @@ impl Shared<'_, '_> {
     pub fn rows(&self) -> u64 {
         match self.over {
             Over::Groups => self.geometry.groups(),
+            Over::GroupColumns => self.geometry.groups() * self.geometry.cols,
             Over::Rows | Over::RowsByColumn if self.has_rows => self.geometry.rows,
             _ => self.geometry.cols,
         }
@@ -78,10 +79,31 @@ impl Shared<'_, '_> {
         if self.has_rows && self.over.has_rows() { self.geometry.cols as usize } else { 1 }
     }
 
+    /// The item of a lane: in a block along the columns, all lanes have one.
+    fn item(&self, spot: Spot, lane: usize) -> u64 {
+        if spot.along.is_some() { spot.row } else { spot.row + lane as u64 }
+    }
+
+    /// The column of a lane.
+    fn col(&self, spot: Spot, lane: usize) -> usize {
+        match self.over {
+            Over::Columns => spot.row as usize + lane,
+            Over::GroupColumns => ((spot.row + lane as u64) % self.geometry.cols) as usize,
+            _ if spot.along.is_some() => spot.col + lane,
+            _ => spot.col,
+        }
+    }
+
+    /// Index, among values per group and column, of column 0 of a lane's group.
+    fn first_of_group(&self, spot: Spot, lane: usize) -> usize {
+        (self.group(self.item(spot, lane)).unwrap_or(0) * self.geometry.cols) as usize
+    }
+
     /// The group of an item; `None` for a row that bad offsets or ids give to none.
     fn group(&self, item: u64) -> Option<u64> {
         match self.row_groups {
             _ if self.over == Over::Groups => Some(item),
+            _ if self.over == Over::GroupColumns => Some(item / self.geometry.cols),
             Some(groups) => groups.of(item),
             None => Some(item / self.geometry.group_rows),
         }
@@ -305,10 +327,20 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
             }
             (Action::ColumnSum(node), Register::Float(out)) => {
                 let sums = &self.shared.column_sums[node];
-                let first = if self.shared.over == Over::Columns { spot.row as usize } else { spot.col };
-                let is_along = self.shared.over == Over::Columns || spot.along.is_some();
-                let col = |lane: usize| if is_along { first + lane } else { first };
+                let col = |lane: usize| self.shared.col(spot, lane);
                 out[..count].iter_mut().enumerate().for_each(|(lane, o)| *o = T::of(sums[col(lane)]));
+            }
+            (Action::GroupColumnSum(node), Register::Float(out)) => {
+                let sums = &self.shared.column_sums[node];
+                let index = |lane: usize| self.shared.first_of_group(spot, lane) + self.shared.col(spot, lane);
+                out[..count].iter_mut().enumerate().for_each(|(lane, o)| *o = T::of(sums[index(lane)]));
+            }
+            (Action::GatherGroupColumnSum(node, label), Register::Float(out)) => {
+                let (sums, labels) = (&self.shared.column_sums[node], self.ints(label, spot));
+                let last = self.shared.geometry.cols as usize - 1;
+                let col = |lane: usize| usize::try_from(labels.at(lane)).unwrap_or(usize::MAX).min(last);
+                let index = |lane: usize| self.shared.first_of_group(spot, lane) + col(lane);
+                out[..count].iter_mut().enumerate().for_each(|(lane, o)| *o = T::of(sums[index(lane)]));
             }
             (Action::GatherColumnSum(node, label), Register::Float(out)) => {
                 let (sums, labels) = (&self.shared.column_sums[node], self.ints(label, spot));
@@ -325,13 +357,10 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
                 let labels = self.ints(label, spot);
                 self.gather_ints(input, labels, spot, &mut out[..count]);
             }
-            (Action::ColIndex, Register::Int(out)) if self.shared.over == Over::Columns => {
-                out[..count].iter_mut().zip(spot.row..).for_each(|(o, col)| *o = col as i64);
+            (Action::ColIndex, Register::Int(out)) => {
+                let col = |lane: usize| self.shared.col(spot, lane) as i64;
+                out[..count].iter_mut().enumerate().for_each(|(lane, o)| *o = col(lane));
             }
-            (Action::ColIndex, Register::Int(out)) => match spot.along {
-                Some(_) => out[..count].iter_mut().zip(spot.col..).for_each(|(o, col)| *o = col as i64),
-                None => out[..count].fill(spot.col as i64),
-            },
             (Action::RowIndex, Register::Int(out)) => {
                 out[..count].iter_mut().zip(spot.row..).for_each(|(o, row)| *o = row as i64);
             }
@@ -379,8 +408,15 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
     /// Calls `f(lane, offset, stride, count)` for each run of lanes whose elements are `stride` apart in an input.
     fn runs(&self, input: usize, spot: Spot, mut f: impl FnMut(usize, usize, usize, usize)) {
         let Shared { geometry, has_rows, .. } = *self.shared;
-        let Source { ref strides, of_groups, .. } = self.shared.inputs[input];
-        if of_groups {
+        let Source { ref strides, scope, .. } = self.shared.inputs[input];
+        if scope == Scope::GroupColumn || self.shared.over == Over::GroupColumns && scope == Scope::Column {
+            let offset = |lane: usize| {
+                let group = self.shared.group(self.shared.item(spot, lane)).unwrap_or(0);
+                (group * strides[2]) as usize + self.shared.col(spot, lane) * strides[3] as usize
+            };
+            return (0..spot.count).for_each(|lane| f(lane, offset(lane), 0, 1));
+        }
+        if scope == Scope::Group {
             // Row values: lanes are items.
             // Values of no group are overwritten later.
             let group = |lane: usize| self.shared.group(spot.row + lane as u64).unwrap_or(0);
@@ -428,7 +464,7 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
 
     /// Lanes whose row is in no group, if the input has one value per group.
     fn without_group(&self, input: usize, spot: Spot) -> impl Iterator<Item = usize> {
-        let lanes = if self.shared.inputs[input].of_groups { spot.count } else { 0 };
+        let lanes = if self.shared.inputs[input].scope == Scope::Group { spot.count } else { 0 };
         (0..lanes).filter(move |lane| self.shared.group(spot.row + *lane as u64).is_none())
     }
 

@@ -34,8 +34,8 @@ pub use machine::HostFloat;
 pub use output::CpuOutput;
 
 use crate::error::{Error, Result};
-use crate::expr::Node;
 use crate::expr::op::Kind;
+use crate::expr::{Node, NodeId};
 use crate::loss::{Loss, check_once, check_read};
 use crate::lower::{OutputKind, Over, Program, RaggedInput, UPSTREAM, Wanted, lower, reported_label};
 use crate::shape::{Extents, Geometry, Layout, Operand, Ragged, RowGroups, Rows, Scope, no_hessian_of_broadcast};
@@ -157,7 +157,7 @@ struct Sums {
     totals: Vec<f64>,
     /// One value per group.
     groups: Vec<Vec<f64>>,
-    /// One value per column.
+    /// One value per column, or per group and column.
     columns: Vec<Vec<f64>>,
 }
 
@@ -249,11 +249,7 @@ impl<T: HostFloat> CpuPlan<T> {
         out.make_room()?;
         let all = tensors.iter().zip(&self.program.inputs).zip(&self.geometry.strides);
         let sources: Vec<Source<'_>> = all
-            .map(|((tensor, decl), strides)| Source {
-                data: &tensor.data,
-                strides: *strides,
-                of_groups: decl.scope == Scope::Group,
-            })
+            .map(|((tensor, decl), strides)| Source { data: &tensor.data, strides: *strides, scope: decl.scope })
             .collect();
         let nodes = self.program.nodes.len();
         let none = vec![Vec::new(); nodes];
@@ -264,8 +260,8 @@ impl<T: HostFloat> CpuPlan<T> {
         let row_groups = row_groups.as_ref();
         let is_empty = self.geometry.is_empty();
         for (node, columns) in self.program.nodes.iter().zip(&mut sums.columns).filter(|_| is_empty) {
-            if let Node::FoldOver(fold, Scope::Column, _) = node {
-                *columns = vec![fold.identity(); self.geometry.cols as usize];
+            if let Node::FoldOver(fold, to @ (Scope::Column | Scope::GroupColumn), _) = node {
+                *columns = vec![fold.identity(); self.geometry.shape_of(*to).iter().product()];
             }
         }
         // Of no rows, passes over columns alone have items.
@@ -337,7 +333,7 @@ impl<T: HostFloat> CpuPlan<T> {
         }
         let outputs = code.element_stores.iter().filter_map(|store| match store.dest {
             ElementDest::Output(output) => Some(take(output)),
-            ElementDest::ColumnSum(_) => None,
+            ElementDest::ColumnSum(_) | ElementDest::GroupColumnSum(_) => None,
         });
         let elements = outputs.collect();
         let inner = if code.over.has_rows() { self.inner } else { 1 };
@@ -346,7 +342,7 @@ impl<T: HostFloat> CpuPlan<T> {
             sums.totals[sum.node] = *value;
         }
         let column_sums = code.element_stores.iter().filter_map(|store| match store.dest {
-            ElementDest::ColumnSum(node) => Some(node),
+            ElementDest::ColumnSum(node) | ElementDest::GroupColumnSum(node) => Some(node),
             ElementDest::Output(_) => None,
         });
         for (node, columns) in column_sums.zip(result.columns) {
@@ -355,11 +351,19 @@ impl<T: HostFloat> CpuPlan<T> {
         for (store, terms) in code.stores.iter().filter(is_group).zip(&terms) {
             let Dest::GroupTerm(node) = store.dest else { unreachable!("only stores of group terms are left") };
             let (fold, combine) = (store.fold, |a: f64, b: f64| store.fold.combine(a, b));
-            let group = |terms: &[T]| terms.iter().map(|x| x.to()).fold(fold.identity(), combine);
-            sums.groups[node] = match data.1 {
-                Some(groups) => groups.folds(fold.identity(), combine, |row| terms[row].to()),
-                None => terms.chunks(self.geometry.group_rows as usize).map(group).collect(),
-            };
+            let folded = |terms: &mut dyn Iterator<Item = &T>| terms.map(|x| x.to()).fold(fold.identity(), combine);
+            let cols = self.geometry.cols as usize;
+            let each = if code.over == Over::GroupColumns { cols } else { self.geometry.group_rows as usize };
+            match data.1 {
+                Some(groups) => {
+                    sums.groups[node] = groups.folds(fold.identity(), combine, |row| terms[row].to());
+                }
+                None if self.program.scope(NodeId(node as u32)) == Scope::Column => {
+                    let of = |col: usize| folded(&mut terms.iter().skip(col).step_by(cols));
+                    sums.columns[node] = (0..cols).map(of).collect();
+                }
+                None => sums.groups[node] = terms.chunks(each).map(|terms| folded(&mut terms.iter())).collect(),
+            }
         }
         // The lowest row of any pass.
         out.bad_label = out.bad_label.into_iter().chain(result.bad_label).min_by_key(|bad| bad.row);

@@ -3,7 +3,7 @@
 use super::code::{Action, Level};
 use crate::expr::op::Kind;
 use crate::expr::{Fold, Node, NodeId, Reduce};
-use crate::lower::{Consumer, Look, LookKind, LookPlace, Over, Pass, Placed, Poison, Program};
+use crate::lower::{Consumer, Look, LookKind, LookPlace, Pass, Placed, Poison, Program};
 use crate::shape::Scope;
 use std::collections::HashMap;
 
@@ -148,6 +148,10 @@ impl<'p> Builder<'p> {
                 Some(label) => self.add(Action::GatherColumnSum(id.index(), label)),
                 None => self.add(Action::ColumnSum(id.index())),
             },
+            Node::FoldOver(_, Scope::GroupColumn, _) => match at {
+                Some(label) => self.add(Action::GatherGroupColumnSum(id.index(), label)),
+                None => self.add(Action::GroupColumnSum(id.index())),
+            },
             Node::FoldOver(..) => self.add(Action::Total(id.index())),
             Node::InRange(x, _) => self.value(x, at),
             Node::At(x, label) => {
@@ -166,16 +170,16 @@ impl<'p> Builder<'p> {
         }
         let operands = || action.operands().map(|o| &self.values[o]);
         let depth = operands().map(|v| v.depth).max().unwrap_or(0);
-        // A pass over columns has one item per column.
-        let of_columns = if self.pass.over == Over::Columns { Level::Row } else { Level::Element };
+        // A pass over columns (of groups) has one item per column.
+        let of_columns = if self.pass.over.has_rows() { Level::Element } else { Level::Row };
         let (level, kind, depth) = match action {
             Action::Float(_) | Action::Count(_) | Action::Total(_) => (Level::Global, Kind::Float, 0),
             Action::Param(index) => (Level::Global, self.program.params[index].kind, 0),
             Action::Int(_) => (Level::Global, Kind::Int, 0),
             Action::Bool(_) => (Level::Global, Kind::Bool, 0),
             Action::GroupSum(_) | Action::GroupRows => (Level::Row, Kind::Float, 0),
-            Action::ColumnSum(_) => (of_columns, Kind::Float, 0),
-            Action::GatherColumnSum(..) => (Level::Row, Kind::Float, depth),
+            Action::ColumnSum(_) | Action::GroupColumnSum(_) => (of_columns, Kind::Float, 0),
+            Action::GatherColumnSum(..) | Action::GatherGroupColumnSum(..) => (Level::Row, Kind::Float, depth),
             Action::Load(input) => {
                 let decl = &self.program.inputs[input];
                 let level = match decl.scope {
@@ -248,7 +252,7 @@ impl<'p> Builder<'p> {
         let Node::FoldOver(fold, to, x) = *self.program.node(id) else { unreachable!("totals are sums") };
         let value = self.value(x, None);
         let is_element = self.values[value].level == Level::Element;
-        assert!(!is_element || to == Scope::Column, "lowering takes elements to their row first");
+        assert!(!is_element || to.has_columns(), "lowering takes elements to their row first");
         SumRoot { node: id.index(), fold, value, to }
     }
 

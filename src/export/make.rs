@@ -61,6 +61,11 @@ impl Export {
         if prepared.program.ragged.is_some() {
             return fault("groups of unequal length, which the formulas of an export do not count; take equal groups");
         }
+        if prepared.program.has_group_columns() {
+            return fault(
+                "values per group and column, whose kernels are made for one number of groups; sum by column alone",
+            );
+        }
         let (problem, mut choices) = prepared.choose(&prepared.planned_tensors()?, Conditions::default())?;
         // A host may run the kernels over fewer columns.
         choices.iter_mut().for_each(|choice| choice.variant.exact = false);
@@ -243,7 +248,7 @@ impl Maker<'_> {
                 let formula = items.is_at_most(number(each * most));
                 all.push(Condition { formula, why: "each workgroup takes its rows once; export for more rows" });
             }
-            let [sums, _] = sum_counts(program, pass);
+            let [sums, ..] = sum_counts(program, pass);
             let added = planned.dispatches.iter().filter(|dispatch| dispatch.note == Note::Total(pass)).count();
             // An element-wise pass never leaves more partials than one step adds up.
             if sums > 0 && added == 1 && schedule.kernel != Kernel::Elementwise {

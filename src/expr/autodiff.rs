@@ -153,20 +153,33 @@ impl<'g> Reverse<'g> {
         conditions.iter().rev().fold(value, |value, condition| self.graph.expr(*condition).select(value, 0.0))
     }
 
+    /// The scope whose values an adjoint of this scope has: of a column (and group) those of elements, where nothing is
+    /// summed by column.
+    fn multiplicity(&self, scope: Scope) -> Scope {
+        match scope {
+            Scope::Column | Scope::GroupColumn if !self.sums_columns => Scope::Element,
+            _ => scope,
+        }
+    }
+
     /// Whether all conditions choose among values of that scope: see [`reaches`].
     fn reach(&self, taken: &Taken, scope: Scope) -> bool {
-        let scope = if scope == Scope::Column && !self.sums_columns { Scope::Element } else { scope };
+        let scope = self.multiplicity(scope);
         taken.conditions.iter().all(|id| reaches(self.graph.expr(*id), scope))
     }
 
     /// Sums a contribution, one value per value of scope `from`, to the scope `to` of its operand.
     fn sum_to(&self, to: Scope, contribution: Expr<'g>, from: Scope) -> Expr<'g> {
         let graph = self.graph;
-        let multiplicity =
-            |scope: Scope| if scope == Scope::Column && !self.sums_columns { Scope::Element } else { scope };
-        let (to, from) = (multiplicity(to), multiplicity(from));
+        let (to, from) = (self.multiplicity(to), self.multiplicity(from));
         if to == from || to == Scope::Param {
             return contribution;
+        }
+        if from == Scope::GroupColumn {
+            return self.sum_group_columns(to, contribution);
+        }
+        if to == Scope::GroupColumn {
+            return self.sum_to_group_columns(contribution);
         }
         if to == Scope::Column {
             return self.sum_to_columns(contribution);
@@ -180,8 +193,9 @@ impl<'g> Reverse<'g> {
                 _ => contribution * graph.count(Extent::Cols),
             };
         }
-        // One value per column is one per element here.
-        let inner = if contribution.scope() == Scope::Column { Scope::Element } else { contribution.scope() };
+        // One value per column (and group) is one per element here.
+        let is_by_column = matches!(contribution.scope(), Scope::Column | Scope::GroupColumn);
+        let inner = if is_by_column { Scope::Element } else { contribution.scope() };
         let count = |extent: Extent| graph.count(extent);
         // Elements to their row first, unless everything goes into one total.
         match (to, from) {
@@ -199,7 +213,7 @@ impl<'g> Reverse<'g> {
             },
             (_, Scope::Element) => match inner {
                 // Counted in every row, not once per column.
-                Scope::Element if contribution.scope() == Scope::Column => contribution.sum().sum_over(Scope::Total),
+                Scope::Element if is_by_column => contribution.sum().sum_over(Scope::Total),
                 Scope::Element => contribution.sum_over(Scope::Total),
                 Scope::Row | Scope::Group => {
                     let rows = contribution * count(Extent::Cols);
@@ -227,9 +241,33 @@ impl<'g> Reverse<'g> {
         let count = |extent: Extent| self.graph.count(extent);
         match contribution.scope() {
             Scope::Element => contribution.sum_over(Scope::Column),
+            Scope::GroupColumn => (contribution * count(Extent::GroupRows)).sum_over(Scope::Column),
             Scope::Row => contribution.sum_over(Scope::Total),
             Scope::Group => (contribution * count(Extent::GroupRows)).sum_over(Scope::Total),
             _ => contribution * count(Extent::Rows),
+        }
+    }
+
+    /// Sums a contribution, one value per element, over the rows of each group.
+    fn sum_to_group_columns(&self, contribution: Expr<'g>) -> Expr<'g> {
+        match contribution.scope() {
+            Scope::Element => contribution.sum_over(Scope::GroupColumn),
+            Scope::Row => contribution.sum_over(Scope::Group),
+            _ => contribution * self.graph.count(Extent::GroupRows),
+        }
+    }
+
+    /// Sums a contribution, one value per group and column, to a scope further out.
+    fn sum_group_columns(&self, to: Scope, contribution: Expr<'g>) -> Expr<'g> {
+        let times = |extent: Extent| contribution * self.graph.count(extent);
+        match (to, contribution.scope()) {
+            (_, Scope::GroupColumn) => contribution.sum_over(to.max(Scope::Total)),
+            (Scope::Column, Scope::Group) | (Scope::Group, Scope::Column) => contribution.sum_over(Scope::Total),
+            (Scope::Column, _) => times(Extent::Groups),
+            (Scope::Group, _) => times(Extent::Cols),
+            (_, Scope::Column) => times(Extent::Groups).sum_over(Scope::Total),
+            (_, Scope::Group) => times(Extent::Cols).sum_over(Scope::Total),
+            _ => times(Extent::Cols) * self.graph.count(Extent::Groups),
         }
     }
 }

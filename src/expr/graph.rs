@@ -270,12 +270,13 @@ impl Graph {
         self.reachable_until(roots, |_| false)
     }
 
-    /// Whether some value below the roots is one of columns alone: summed over the rows for each column, or counted once
-    /// per column.
+    /// Whether some value below the roots is one of columns alone (or of groups and columns): summed over the rows for each
+    /// column, or counted once per column.
     pub(crate) fn sums_columns(&self, roots: &[NodeId]) -> bool {
+        let is_by_column = |scope: Scope| matches!(scope, Scope::Column | Scope::GroupColumn);
         self.reachable(roots).into_iter().any(|id| match self.node(id) {
-            Node::FoldOver(_, to, x) => to == Scope::Column || self.scope(x) == Scope::Column,
-            _ => self.scope(id) == Scope::Column && roots.contains(&id),
+            Node::FoldOver(_, to, x) => [to, self.scope(x)].into_iter().any(is_by_column),
+            _ => is_by_column(self.scope(id)) && roots.contains(&id),
         })
     }
 

@@ -389,8 +389,9 @@ impl<'g> Expr<'g> {
         self.graph.add(Node::InRange(self.id, None))
     }
 
-    /// Σ over the rows of a group (of a row or element value), over all rows for each column (of an element value), or
-    /// over the whole tensor: values of rows, groups and columns count once each.
+    /// Σ over the rows of a group (of a row or element value), over all rows for each column, over the rows of each group for
+    /// each column ([`Scope::GroupColumn`], of an element value), or over the whole tensor: values of rows, groups and columns
+    /// count once each. Values per group and column are summed to their group, their column, or over the whole tensor.
     ///
     /// ```
     /// use wgloss::{HostTensor, Loss, Reduction, RowAxis, Scope, cpu};
@@ -404,6 +405,25 @@ impl<'g> Expr<'g> {
     /// let out = cpu::forward_backward(&loss.reduction(Reduction::None), &inputs, &["x"])?;
     /// assert_eq!(out.loss_values()?, [5.0, 10.0]);
     /// assert_eq!(out.grad("x")?, [1.0, 2.0, 3.0, 4.0]);
+    /// # Ok::<(), wgloss::Error>(())
+    /// ```
+    ///
+    /// Per sample and class: groups are the indices of the first axis, unless
+    /// [`PlanSpec::group_rows`](crate::PlanSpec::group_rows) says otherwise.
+    ///
+    /// ```
+    /// use wgloss::{HostTensor, Loss, Reduction, RowAxis, Scope, cpu};
+    /// // Dice of each sample's classes, from logits [N, C, d…] and a label per voxel.
+    /// let dice = Loss::define("dice").input("x", Scope::Element).label("y").row_axis(RowAxis::Class).expr(|b| {
+    ///     let p = b.input("x").softmax();
+    ///     let t = b.graph().col_index().equals(b.input("y")).to_float();
+    ///     1.0 - 2.0 * (p * t).sum_over(Scope::GroupColumn) / (p + t).sum_over(Scope::GroupColumn)
+    /// });
+    /// let (x, y) = ([0.0f32; 12], [0, 1, 1, 1, 0, 0]);
+    /// let inputs = [("x", HostTensor::f32(&x, &[2, 2, 3])), ("y", HostTensor::i32(&y, &[2, 3]))];
+    /// let out = cpu::forward_backward(&dice.reduction(Reduction::None), &inputs, &["x"])?;
+    /// let want = [0.6, 3.0 / 7.0, 3.0 / 7.0, 0.6];
+    /// assert!(out.loss_values()?.iter().zip(want).all(|(loss, want)| (loss - want).abs() < 1e-12));
     /// # Ok::<(), wgloss::Error>(())
     /// ```
     pub fn sum_over(self, to: Scope) -> Expr<'g> {

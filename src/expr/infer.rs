@@ -104,14 +104,16 @@ impl Known<'_> {
         let found = self.scope(x);
         let fits = match to {
             Scope::Total => found > to,
-            Scope::Group => matches!(found, Scope::Row | Scope::Element),
-            Scope::Column => found == Scope::Element,
+            Scope::Group => matches!(found, Scope::Row | Scope::GroupColumn | Scope::Element),
+            Scope::Column => matches!(found, Scope::GroupColumn | Scope::Element),
+            Scope::GroupColumn => found == Scope::Element,
             _ => false,
         };
         if !fits {
             return Some(format!(
-                "sum_over({to:?}), or logsumexp_over, of a value of scope {found:?}; it goes to Group from rows and \
-                 elements, to Column from elements, to Total from further in"
+                "sum_over({to:?}), or logsumexp_over, of a value of scope {found:?}; it goes to Group from rows, \
+                 elements and values per group and column, to Column from elements and values per group and column, to \
+                 GroupColumn from elements, to Total from further in"
             ));
         }
         self.no_number(x, "sum_over")

@@ -41,7 +41,9 @@ mod tests {
     fn scopes_join_inward() {
         use Scope::*;
         assert_eq!(Row.join(Column), Element);
-        assert_eq!(Column.join(Group), Element);
+        assert_eq!(Column.join(Group), GroupColumn);
+        assert_eq!(GroupColumn.join(Row), Element);
+        assert_eq!((GroupColumn.join(Group), Column.join(GroupColumn)), (GroupColumn, GroupColumn));
         assert_eq!(Total.join(Column), Column);
         assert_eq!(Scalar.join(Row), Row);
         assert_eq!(Element.join(Row), Element);

@@ -98,7 +98,7 @@ pub(super) fn reduce<'g>(
         value = value.masked(keep);
     }
     let kept = |x: Expr<'g>| keep.map_or(x, |keep| x.masked(keep)).sum_over(Scope::Total);
-    let count = || graph.count(number_of(scope));
+    let count = || number_of(graph, scope);
     let denominator = match reduction {
         Reduction::None => return Ok((value, None)),
         Reduction::Sum => None,
@@ -129,17 +129,18 @@ pub(super) fn reduce<'g>(
 }
 
 /// Number of loss values of a scope.
-fn number_of(scope: Scope) -> Extent {
+fn number_of(graph: &Graph, scope: Scope) -> Expr<'_> {
     match scope {
-        Scope::Element => Extent::Elements,
-        Scope::Group => Extent::Groups,
-        Scope::Column => Extent::Cols,
-        _ => Extent::Rows,
+        Scope::Element => graph.count(Extent::Elements),
+        Scope::Group => graph.count(Extent::Groups),
+        Scope::Column => graph.count(Extent::Cols),
+        Scope::GroupColumn => graph.count(Extent::Groups) * graph.count(Extent::Cols),
+        _ => graph.count(Extent::Rows),
     }
 }
 
-/// A loss is a number per element, row, group or column, which take a weight and a mask, or one in all, which takes
-/// neither.
+/// A loss is a number per element, row, group or column (or group and column), which take a weight and a mask, or one in
+/// all, which takes neither.
 fn check_value(per_loss: &PerLoss<'_>, value: Expr<'_>) -> Result<()> {
     let fault = |message: String| Err(Error::Expr { loss: per_loss.loss.to_owned(), message });
     let (scope, kind) = (value.scope(), value.kind());
@@ -154,7 +155,8 @@ fn check_value(per_loss: &PerLoss<'_>, value: Expr<'_>) -> Result<()> {
              terms a name of its own"
         ));
     }
-    if scope > Scope::Total && !matches!(scope, Scope::Element | Scope::Row | Scope::Group | Scope::Column) {
+    let has_values = matches!(scope, Scope::Element | Scope::Row | Scope::Group | Scope::Column | Scope::GroupColumn);
+    if scope > Scope::Total && !has_values {
         let message = "a loss has one value per element, row, group or column, or one in all; this one has scope";
         return fault(format!("{message} {scope:?}"));
     }

@@ -68,7 +68,10 @@ impl Program {
     /// The items of the pass that makes a sum.
     pub(super) fn summed_over(&self, sum: NodeId) -> Over {
         let Node::FoldOver(_, to, x) = *self.node(sum) else { unreachable!("sums are summed") };
-        if to == Scope::Column { Over::RowsByColumn } else { Over::of(self.scope(x)) }
+        match self.scope(x) {
+            Scope::Element if to.has_columns() => Over::RowsByColumn,
+            inner => Over::of(inner),
+        }
     }
 
     /// Outputs that passes over these items make, and the nodes that they and their looks read.
@@ -154,7 +157,7 @@ fn passes(program: &Program) -> Vec<Pass> {
 
 /// A pass with these sums and outputs: its stages, and the looks that it makes.
 pub(crate) fn finish_pass(program: &Program, over: Over, mut totals: Vec<NodeId>, outputs: Vec<usize>) -> Pass {
-    // Sums over everything first, then sums over groups: their order in memory.
+    // Sums over everything first, then over groups, by column, by group and column: their order in memory.
     totals.sort_by_key(|id| program.scope(*id));
     let looks = program.looks_of(&totals, &outputs);
     let lenient = lenient_labels(program, &totals);

@@ -12,7 +12,7 @@ pub(super) fn check_rows(graph: &Graph, name: &str, row_axis: RowAxis, outputs: 
     let roots: Vec<NodeId> = outputs.iter().map(|o| o.1).collect();
     let fault = |message: &str| Err(Error::Expr { loss: name.to_owned(), message: message.to_owned() });
     for id in graph.reachable(&roots) {
-        let of_rows = matches!(graph.scope(id), Scope::Row | Scope::Column | Scope::Group)
+        let of_rows = matches!(graph.scope(id), Scope::Row | Scope::Column | Scope::Group | Scope::GroupColumn)
             || matches!(graph.node(id), Node::Softmax(_) | Node::SoftmaxMinusOne(_));
         if row_axis == RowAxis::None && of_rows {
             return fault("row, column and group values need a row axis: say which with `row_axis`");

@@ -31,5 +31,9 @@ pub(super) fn spread_gathers(graph: &Graph, root: NodeId) -> NodeId {
 
 /// Whether a dispatch that sees a range of the columns has a value at all of them.
 fn is_whole(graph: &Graph, x: NodeId) -> bool {
-    matches!(graph.node(x), Node::ColIndex | Node::FoldOver(_, Scope::Column, _))
+    match graph.node(x) {
+        Node::ColIndex => true,
+        Node::FoldOver(_, to, _) => to.has_columns(),
+        _ => false,
+    }
 }

@@ -174,6 +174,14 @@ fn declare_groups(graph: &Graph, loss: &Loss, input: &str, by: Ragged) -> Result
 /// The input of groups of unequal length; an error if no value of the program is one of a group.
 fn ragged_input(program: &Program, groups: &GroupInput) -> Result<RaggedInput> {
     let GroupInput { input, by } = groups;
+    if program.has_group_columns() {
+        let message = format!(
+            "values per group and column of {}, in groups of unequal length; take equal groups (group_rows), or sum each \
+             column over its group as a row value (`column(k)`)",
+            program.name
+        );
+        return Err(Error::Unsupported { message });
+    }
     if !program.scopes.contains(&Scope::Group) {
         let message = format!("it has no value of a group, so that nothing would read `{input}`; leave it out");
         return Err(Error::Expr { loss: program.name.clone(), message });

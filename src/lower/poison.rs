@@ -103,12 +103,12 @@ impl Looks {
 }
 
 impl Look {
-    /// A look of a sum's operand, where the sum is taken: a condition of the whole tensor, or of the group or column that
-    /// the sum goes to.
+    /// A look of a sum's operand, where the sum is taken: a condition of the whole tensor, or of the group or column (or
+    /// both) that the sum goes to.
     fn where_taken(self, graph: &Graph, has_rows: bool, taken: Option<NodeId>) -> Look {
         let Some(taken) = taken else { return self };
         let with = |own: Option<NodeId>, taken: NodeId| Some(own.map_or(taken, |own| and(graph, taken, own)));
-        if graph.scope(taken) != Scope::Column {
+        if !graph.scope(taken).has_columns() {
             return Look { row: with(self.row, taken), ..self };
         }
         // A single element counts in its own column, a value of the row in all of them.

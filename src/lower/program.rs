@@ -127,7 +127,7 @@ pub struct Output {
     pub node: NodeId,
     /// If the value at the label's column differs: the label, and the value there. Both are row values.
     pub at_label: Option<(NodeId, NodeId)>,
-    /// `Element`, `Row`, `Column`, `Group` or `Total`.
+    /// `Element`, `Row`, `GroupColumn`, `Column`, `Group` or `Total`.
     pub scope: Scope,
 }
 
@@ -159,17 +159,20 @@ pub enum Over {
     Groups,
     /// Columns: it reads column inputs and sums over the rows for each column, no rows.
     Columns,
+    /// Groups with their columns: it reads group and column inputs and sums over the rows of groups, no rows.
+    GroupColumns,
 }
 
 impl Over {
     /// All, in the order in which passes alternate.
-    pub const ALL: [Over; 4] = [Over::Rows, Over::RowsByColumn, Over::Groups, Over::Columns];
+    pub const ALL: [Over; 5] = [Over::Rows, Over::RowsByColumn, Over::Groups, Over::Columns, Over::GroupColumns];
 
     /// The items that a value of that scope is computed from.
     pub fn of(scope: Scope) -> Over {
         match scope {
             Scope::Group => Over::Groups,
             Scope::Column => Over::Columns,
+            Scope::GroupColumn => Over::GroupColumns,
             _ => Over::Rows,
         }
     }
@@ -180,6 +183,7 @@ impl Over {
             Over::Rows | Over::RowsByColumn => true,
             Over::Groups => scope <= Scope::Group,
             Over::Columns => scope <= Scope::Total || scope == Scope::Column,
+            Over::GroupColumns => scope.join(Scope::GroupColumn) == Scope::GroupColumn,
         }
     }
 
@@ -238,6 +242,13 @@ pub struct Pass {
     /// Lenient sums with their labels: a label out of range is reported, its row counts as 0, and the sum is not
     /// poisoned.
     pub lenient: Vec<(NodeId, Look)>,
+}
+
+impl Pass {
+    /// Whether it sums over the rows of each group for each column.
+    pub fn sums_per_group(&self, program: &Program) -> bool {
+        self.over == Over::RowsByColumn && self.totals.iter().any(|id| program.scope(*id) == Scope::GroupColumn)
+    }
 }
 
 /// The input of a program that gives groups of unequal length.
@@ -403,6 +414,15 @@ impl Program {
             Node::Op(Op::Select, [_, a, b]) => self.exceeds_i32(a) || self.exceeds_i32(b),
             _ => false,
         }
+    }
+
+    /// Whether values per group and column are summed, or are tensors; not only what elements are computed from.
+    pub fn has_group_columns(&self) -> bool {
+        let is_it = |scope: Scope| scope == Scope::GroupColumn;
+        let sums = |node: &Node| matches!(*node, Node::FoldOver(_, to, x) if is_it(to) || is_it(self.scope(x)));
+        self.nodes.iter().any(sums)
+            || self.inputs.iter().any(|input| is_it(input.scope))
+            || self.outputs.iter().any(|output| is_it(output.scope))
     }
 
     /// Whether there are rows, or only elements.

@@ -32,7 +32,7 @@ impl<'g> Lowered<'g> {
             // the expression itself sums over them.
             let is_gradient = matches!(kind, OutputKind::Grad(_) | OutputKind::HessianDiagonal(_));
             let scope = match scope {
-                Scope::Column if is_gradient && !self.sums_columns => Scope::Element,
+                Scope::Column | Scope::GroupColumn if is_gradient && !self.sums_columns => Scope::Element,
                 Scope::Param | Scope::Scalar | Scope::Total => Scope::Total,
                 other => other,
             };
@@ -51,7 +51,7 @@ impl<'g> Lowered<'g> {
         let graph = self.graph;
         let mut labels = Vec::new();
         let mut tests = Vec::new();
-        for id in graph.reachable_until(&[root], |node| matches!(node, Node::FoldOver(_, Scope::Column, _))) {
+        for id in graph.reachable_until(&[root], |node| matches!(node, Node::FoldOver(_, to, _) if to.has_columns())) {
             if let Node::Op(Op::Eq, [a, b, _]) = graph.node(id) {
                 let label = match (graph.node(a), graph.node(b)) {
                     (Node::ColIndex, _) if graph.scope(b) <= Scope::Row => b,

@@ -24,6 +24,8 @@ pub(crate) struct Cut {
     pub binding_bytes: u64,
     /// Alignment of a binding's offset, in bytes.
     pub alignment: u64,
+    /// Rows per group, where a chunk must have whole groups, or a group whole chunks; 0 where it need not.
+    pub group_rows: u64,
 }
 
 /// Bytes of the longest vector that kernels load.
@@ -45,7 +47,7 @@ impl Cut {
     /// Cuts the outermost of the first `items` axes that has more than one index.
     pub fn new(axes: [u64; 4], items: usize, binding_bytes: u64, alignment: u64) -> Cut {
         let axis = (0..items).find(|&axis| axes[axis] > 1).unwrap_or(items - 1);
-        Cut { axes, axis, binding_bytes, alignment }
+        Cut { axes, axis, binding_bytes, alignment, group_rows: 0 }
     }
 
     /// All columns of `len` indices from `first` on.
@@ -107,9 +109,35 @@ impl Cut {
             // Elements are cut at pairs of vectors, so that one kernel serves all chunks.
             len -= len % 8;
         }
+        len = self.whole_groups(len)?;
         check_count(total.div_ceil(len))?;
         let starts = (0..total).step_by(usize::try_from(len).unwrap_or(usize::MAX));
         Ok(starts.map(|first| self.all_columns(first, len.min(total - first))).collect())
+    }
+
+    /// The most indices of the cut axis, up to `len`, of which a chunk has whole groups, or a group whole chunks.
+    fn whole_groups(&self, len: u64) -> Result<u64> {
+        if self.group_rows == 0 || len == self.axes[self.axis] {
+            return Ok(len);
+        }
+        let inner: u64 = self.axes[self.axis + 1..3].iter().product();
+        let (mut divisor, mut rest) = (self.group_rows, inner);
+        while rest > 0 {
+            (divisor, rest) = (rest, divisor % rest);
+        }
+        let unit = self.group_rows / divisor;
+        if len >= unit {
+            return Ok(len - len % unit);
+        }
+        let divides = |len: &u64| self.group_rows.is_multiple_of(len * inner);
+        (1..=len).rev().find(divides).ok_or_else(|| {
+            let (rows, chunk) = (self.group_rows, len * inner);
+            let message = format!(
+                "sums over groups of {rows} rows for each column, of a tensor of which a binding holds {chunk} rows, neither \
+                 whole groups nor a divisor of one; choose other group_rows, or bind fewer rows at a time"
+            );
+            Error::Unsupported { message }
+        })
     }
 
     /// Elements that fit a binding at any offset.
@@ -149,6 +177,7 @@ impl Cut {
         let widest = tensors.iter().map(|(_, placement)| rows_of(placement)).min().unwrap_or(total).clamp(1, total);
         let chunks = |rows: u64| total.div_ceil(rows).saturating_mul(cols.div_ceil(most(rows).max(1)));
         let rows = if most(widest) >= least && chunks(widest) <= chunks(1) { widest } else { 1 };
+        let rows = self.whole_groups(rows)?;
         let most = most(rows);
         if most < least {
             let worst = tensors.iter().find(|(_, placement)| fits(placement, rows) < least);
@@ -193,6 +222,19 @@ mod tests {
         let cut = Cut::new([1, 1, 1024, 1000], 3, 128 << 20, 256);
         let x = placement([0, 0, 1000, 1], 0, DType::F32);
         assert_eq!(cut.chunks(&[("input", x)], true).unwrap(), [cut.all_columns(0, 1024)]);
+    }
+
+    #[test]
+    fn chunks_have_whole_groups_or_groups_whole_chunks() {
+        let len = |inner: u64, group_rows: u64, most: u64| {
+            let cut = Cut { group_rows, ..Cut::new([1, 96, inner, 10], 3, 1 << 20, 256) };
+            cut.whole_groups(most).map_err(|error| error.to_string())
+        };
+        // Samples that are groups; groups of two samples, of half a sample, of six in inner rows of four.
+        assert_eq!([len(4, 4, 7), len(4, 8, 7), len(4, 2, 7), len(4, 6, 7)], [7, 6, 7, 6].map(Ok));
+        // Larger than a chunk: 24 samples in chunks of 8; 96 in chunks of 6.
+        assert_eq!([len(4, 96, 8), len(1, 96, 7), len(4, 96 * 4, 96)], [8, 6, 96].map(Ok));
+        assert!(len(4, 6, 2).unwrap_err().contains("group_rows"));
     }
 
     #[test]

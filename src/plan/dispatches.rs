@@ -8,7 +8,7 @@ use super::sizes::{Known, Sizes};
 use super::uniform::{Filled, SHAPE, SPAN, params_uniform};
 use super::workspace::{Leaves, Span, Workspace};
 use crate::codegen::{
-    Binding, KernelSource, ReduceKind, Slot, column_finish, column_slots, edge_outputs, group_values, pass_kernel,
+    Binding, KernelSource, ReduceKind, Slot, column_slots, edge_outputs, group_column_slots, group_values, pass_kernel,
     reduce, stitch, sum_counts, tensors, total_outputs,
 };
 use crate::dispatch::{Dispatch, Exchange, Note, Planned, Region, Uniform};
@@ -78,12 +78,18 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
     fn new(problem: &'p Problem<'a>, choices: &'p [PassChoice], sizes: Sizes<N>) -> Result<Builder<'p, 'a, N>> {
         let program = problem.program;
         let leaves = choices.iter().zip(&program.passes).enumerate().map(|(index, (choice, pass))| {
-            let [totals, group_sums] = sum_counts(program, index);
+            let [totals, group_sums, column_sums, _] = sum_counts(program, index);
+            let terms = match choice.over {
+                Over::GroupColumns => {
+                    let each = sizes.groups.clone().times(sizes.cols.clone());
+                    N::of(group_sums + column_sums).times(each)
+                }
+                _ => N::of(group_sums).times(sizes.rows.clone().plus(group_blocks(problem, &sizes.rows))),
+            };
             Leaves {
                 totals,
                 items: sum_items(problem, &sizes, choice),
-                group_sums,
-                group_blocks: group_blocks(problem, &sizes.rows),
+                terms,
                 columns: choice.column_partials().map_or(0, |partials| partials * pass.totals.len() as u64),
                 states: choice.states.first + choice.states.words(program, index) + pass.saves.words(),
                 edges: edge_outputs(program, pass, &choice.variant, choice.schedule.width).len() as u64,
@@ -94,6 +100,8 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
         let of_groups = N::of(group_values(program)).times(sizes.groups.clone());
         let row_groups = if program.ragged.is_some() { sizes.rows.clone() } else { N::of(0) };
         let sums = of_groups.plus(N::of(by_column).times(sizes.cols.clone())).plus(row_groups);
+        let by_both = N::of(group_column_slots(program).len() as u64);
+        let sums = sums.plus(by_both.times(sizes.groups.clone()).times(sizes.cols.clone()));
         let workspace = Workspace::new(&leaves, [&sizes.rows, &sizes.cols], sums, sizes.groups.clone());
         problem.check_workspace(workspace.words.number())?;
         let params = params_uniform(program.params.len());
@@ -193,7 +201,7 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
             .count("group_rows", sizes.group_rows.clone())
             .count("group_base", workspace.group_base.clone())
             .count("groups", sizes.groups.clone())
-            .count("splits", N::of(self.choices[pass].splits()))
+            .count("splits", N::of(self.choices[pass].splits(self.problem)))
             .count("state_base", workspace.state_base.clone().plus(N::of(first).times(sizes.rows.clone())))
             .count("edge_base", workspace.edge_base.clone())
             .count("classes", sizes.classes.clone())
@@ -258,12 +266,14 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
             |&output: &usize| !(problem.geometry.is_empty() && program.outputs[output].kind.is_gradient());
         let outputs = if is_last { total_outputs(program) } else { Vec::new() };
         let outputs: Vec<usize> = outputs.into_iter().filter(is_computed).collect();
-        let [totals, group_sums] = sum_counts(program, pass);
+        let [totals, group_sums, column_sums, _] = sum_counts(program, pass);
         let items = sum_items(problem, &self.sizes, &self.choices[pass]);
         if let Some(partials) = self.choices[pass].column_partials() {
             self.finish_columns(pass, partials);
         }
-        if group_sums > 0 && program.ragged.is_some() && !problem.geometry.is_empty() {
+        if self.choices[pass].over == Over::GroupColumns {
+            self.finish_group_columns(pass, N::of(totals).times(items.clone()), [group_sums, column_sums]);
+        } else if group_sums > 0 && program.ragged.is_some() && !problem.geometry.is_empty() {
             self.ragged_sums(pass, N::of(totals).times(items.clone()), group_sums);
         } else if group_sums > 0 && !problem.geometry.is_empty() {
             let partials = N::of(totals).times(items.clone());
@@ -283,26 +293,6 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
         }
         let modes = outputs.iter().map(|&output| problem.mode(output)).collect();
         self.reduction(pass, &ReduceKind::Finish(modes), &Span::finish(items, segments.as_ref()), &outputs);
-    }
-
-    /// Adds up the partial sums of a pass by column.
-    fn finish_columns(&mut self, pass: usize, partials: u64) {
-        let (problem, sizes) = (self.problem, &self.sizes);
-        let sums = problem.program.passes[pass].totals.len() as u64;
-        let workgroup = problem.reduce_lanes();
-        let groups = N::of(group_values(problem.program)).times(sizes.groups.clone());
-        let span = SPAN
-            .fill()
-            .count("count", N::of(partials))
-            .count("length", sizes.cols.clone())
-            .count("segments", N::of(sums))
-            .count("items_base", N::of(0))
-            .count("results_base", self.workspace.group_base.clone().plus(groups));
-        let most = N::of(u64::from(problem.limits.workgroups));
-        let along = sizes.cols.clone().div_ceil(N::of(u64::from(workgroup))).at_most(most);
-        let uniforms = vec![(0, self.shape(pass).done()), (1, span.done())];
-        let source = column_finish(problem.program, pass, workgroup);
-        self.push(source, [along, N::of(sums)], uniforms, Note::Columns(pass), &[]);
     }
 
     pub(super) fn reduction(&mut self, pass: usize, kind: &ReduceKind, span: &Span<N>, outputs: &[usize]) {
@@ -340,6 +330,7 @@ fn items<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassChoice,
     match pieces.len() {
         1 if choice.over == Over::Groups => sizes.groups.clone(),
         1 if choice.over == Over::Columns => sizes.cols.clone(),
+        1 if choice.over == Over::GroupColumns => sizes.groups.clone().times(sizes.cols.clone()),
         1 if problem.program.has_rows() => sizes.rows.clone(),
         1 => sizes.cols.clone(),
         _ => N::of(problem.items_of(&choice.pieces.cut, pieces[index])),
@@ -372,14 +363,23 @@ impl PassChoice {
         let (pieces, chunk) = (&self.pieces.pieces, self.pieces.pieces[index]);
         match self.schedule.kernel {
             Kernel::ColumnSums { splits, .. } => chunk.first / pieces[0].len * u64::from(splits),
-            _ if chunk.cols < self.pieces.cut.axes[3] => chunk.first_col / pieces[0].cols * self.splits(),
+            Kernel::RowSplit { splits } if chunk.cols < self.pieces.cut.axes[3] => {
+                chunk.first_col / pieces[0].cols * u64::from(splits)
+            }
+            _ if chunk.cols < self.pieces.cut.axes[3] => chunk.first_col / pieces[0].cols,
             _ => 0,
         }
     }
 
-    /// Workgroups per row and chunk of columns.
-    fn splits(&self) -> u64 {
-        if let Kernel::RowSplit { splits } = self.schedule.kernel { u64::from(splits) } else { 1 }
+    /// Workgroups per row and chunk of columns; of sums by column, ranges of rows per group and chunk.
+    pub(super) fn splits(&self, problem: &Problem<'_>) -> u64 {
+        match self.schedule.kernel {
+            Kernel::RowSplit { splits } => u64::from(splits),
+            Kernel::ColumnSums { splits, .. } if self.shape.group_rows > 0 => {
+                u64::from(splits) / (self.shape.rows / problem.geometry.group_rows).max(1)
+            }
+            _ => 1,
+        }
     }
 
     /// How its items spread over workgroups.

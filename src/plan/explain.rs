@@ -164,6 +164,7 @@ impl Problem<'_> {
                 Over::RowsByColumn => " by column",
                 Over::Groups => " over groups",
                 Over::Columns => " over columns",
+                Over::GroupColumns => " over groups and columns",
             };
             let _ = writeln!(text, "pass {index}{over}: {} ({})", schedule_text(&choice.schedule), choice.schedule.why);
             let _ = writeln!(text, "    {}", self.counts(index, choice, planned));

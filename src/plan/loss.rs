@@ -8,7 +8,7 @@ use crate::expr::op::{Kind, Op};
 use crate::expr::{InputDecl, Node, NodeId};
 use crate::limits::Limits;
 use crate::loss::{Loss, Value, check_once, check_option, check_read, check_weight};
-use crate::lower::{Columns, GroupInput, OutputKind, Over, Program, lower_columns};
+use crate::lower::{Columns, GroupInput, OutputKind, Over, Pass, Program, lower_columns};
 use crate::plan::check::{
     check_capacity, check_grad_dtype, check_in_place, check_input, check_written, missing, mode_of,
 };
@@ -132,7 +132,8 @@ impl PreparedLoss {
         let in_place: Vec<usize> = (0..program.outputs.len())
             .filter(|&o| matches!(mode_of(program, &self.spec, o), Mode::InPlace(_)))
             .collect();
-        let has_columns = program.passes.iter().any(|pass| matches!(pass.over, Over::RowsByColumn | Over::Columns));
+        let by_column = |pass: &Pass| matches!(pass.over, Over::RowsByColumn | Over::Columns | Over::GroupColumns);
+        let has_columns = program.passes.iter().any(by_column);
         if has_columns && self.spec.shard.is_some() {
             let message = format!("a shard of {}: it sums over the rows for each column", program.name);
             return Err(Error::Unsupported { message });

@@ -3,6 +3,7 @@
 mod beside;
 pub(crate) mod check;
 mod chunk;
+mod columns;
 pub(crate) mod dispatches;
 mod exchange;
 pub(crate) mod explain;

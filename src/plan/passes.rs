@@ -128,7 +128,7 @@ impl Problem<'_> {
             return Err(Error::Limit { what: "tensors of a pass".into(), needed, allowed, limit: "wgloss" });
         }
         let windows = self.windows(&slots, pass);
-        let pieces = self.chunks(pass.over, &slots)?;
+        let pieces = self.chunks(pass, &slots)?;
         let items = self.items_of_first(&pieces);
         if items > u64::from(u32::MAX) {
             let (what, needed, allowed) = ("values of one dispatch".to_owned(), items, u64::from(u32::MAX));
@@ -219,7 +219,7 @@ impl Problem<'_> {
             return Ok(());
         }
         let slots = tensors(self.program, pass);
-        let shape = self.pass_shape(pass, &slots, &self.windows(&slots, pass), &self.chunks(pass.over, &slots)?);
+        let shape = self.pass_shape(pass, &slots, &self.windows(&slots, pass), &self.chunks(pass, &slots)?);
         let chosen = |overwritten: bool| {
             let shape = schedule::Shape { overwritten, ..shape };
             schedule::schedule(self.program, pass, shape, self.limits, self.pinned)
@@ -264,7 +264,13 @@ impl Problem<'_> {
                 Phasing { forward: Some(_), .. } => States::Kept,
                 _ => States::Inside,
             },
+            group_rows: self.summed_group_rows(pass),
         }
+    }
+
+    /// Rows per group, of a pass that sums over the rows of each group for each column; 0 for others.
+    fn summed_group_rows(&self, pass: &Pass) -> u64 {
+        if pass.sums_per_group(self.program) { self.geometry.group_rows } else { 0 }
     }
 
     /// Number of axes that items lie along: 3 for rows, 4 for elements.
@@ -279,14 +285,17 @@ impl Problem<'_> {
 
     /// The chunks of a pass, each tensor of which fits a binding, but for those that are bound whole; none if there are
     /// no rows (columns there are nevertheless).
-    fn chunks(&self, over: Over, slots: &[Slot]) -> Result<Pieces> {
+    fn chunks(&self, pass: &Pass, slots: &[Slot]) -> Result<Pieces> {
+        let over = pass.over;
         let alignment = u64::from(self.limits.offset_alignment);
         let axes = match over {
             Over::Rows | Over::RowsByColumn => self.geometry.axes,
             Over::Groups => [1, 1, self.geometry.groups(), 1],
             Over::Columns => [1, 1, self.geometry.cols, 1],
+            Over::GroupColumns => [1, 1, self.geometry.groups().saturating_mul(self.geometry.cols), 1],
         };
-        let cut = Cut::new(axes, self.item_axes(), self.limits.binding_bytes, alignment);
+        let mut cut = Cut::new(axes, self.item_axes(), self.limits.binding_bytes, alignment);
+        cut.group_rows = self.summed_group_rows(pass);
         let (whole, slots): (Vec<Slot>, Vec<Slot>) = slots.iter().partition(|slot| self.is_whole(over, **slot));
         for slot in whole {
             self.check_whole(slot)?;
@@ -305,8 +314,9 @@ impl Problem<'_> {
     /// An error if a tensor of groups or columns exceeds a binding.
     fn check_whole(&self, slot: Slot) -> Result<()> {
         let Placement { first, strides, dtype, .. } = self.placement(slot);
-        let values = if self.has_columns(slot) { self.geometry.cols } else { self.geometry.groups() };
-        let elements = values.saturating_sub(1).saturating_mul(strides[3]).saturating_add(1 + first);
+        let sizes = self.geometry.axes_of(self.scope(slot).unwrap_or(Scope::Total));
+        let along = |axis: usize| sizes[axis].saturating_sub(1).saturating_mul(strides[axis]);
+        let elements = along(2).saturating_add(along(3)).saturating_add(1 + first);
         let (needed, allowed) = (elements.saturating_mul(dtype.size()), self.limits.binding_bytes);
         if needed <= allowed {
             return Ok(());

@@ -36,6 +36,7 @@ impl Placement {
         let strides = match scope {
             Scope::Row if program.has_rows() => [a1 * a2, a2, 1, 0],
             Scope::Group | Scope::Column => [0, 0, 0, 1],
+            Scope::GroupColumn => [0, 0, geometry.cols, 1],
             Scope::Total => [0; 4],
             _ => [a1 * a2 * a3, a2 * a3, a3, 1],
         };
@@ -50,6 +51,7 @@ impl Placement {
             Scope::Row => geometry.rows,
             Scope::Group => geometry.groups(),
             Scope::Column => geometry.cols,
+            Scope::GroupColumn => geometry.groups() * geometry.cols,
             _ => geometry.elements(),
         }
     }
@@ -135,7 +137,7 @@ impl Problem<'_> {
     }
 
     /// Scope of a tensor's values; `None` for a slot that is no tensor.
-    fn scope(&self, slot: Slot) -> Option<Scope> {
+    pub(crate) fn scope(&self, slot: Slot) -> Option<Scope> {
         match slot {
             Slot::Input(input) => Some(self.program.inputs[input].scope),
             Slot::Output(output) => Some(self.program.outputs[output].scope),
@@ -148,10 +150,11 @@ impl Problem<'_> {
         self.scope(slot).is_some_and(Scope::has_columns)
     }
 
-    /// Whether dispatches of a pass over these items bind a tensor whole: one value per group, or per column of a pass
-    /// over the columns. What gives groups of unequal length is bound whole too, by the dispatch that reads it.
+    /// Whether dispatches of a pass over these items bind a tensor whole: one value per group (and column), or per column of
+    /// a pass over the columns. What gives groups of unequal length is bound whole too, by the dispatch that reads it.
     pub(crate) fn is_whole(&self, over: Over, slot: Slot) -> bool {
-        self.scope(slot) == Some(Scope::Group) || over == Over::Columns
+        matches!(self.scope(slot), Some(Scope::Group | Scope::GroupColumn))
+            || matches!(over, Over::Columns | Over::GroupColumns)
     }
 
     pub(crate) fn reduce_lanes(&self) -> u32 {

@@ -198,8 +198,8 @@ impl PlanSpec {
     /// ```
     ///
     /// Offsets that descend, that exceed the number of rows, or that do not begin with 0 and end with it, lead nowhere
-    /// outside the tensors: they poison what depends on their group with NaN, and reading a result returns
-    /// [`Error::GroupOutOfRange`](crate::Error::GroupOutOfRange).
+    /// outside the tensors: they poison the group that begins there and the one that ends there with NaN, and reading a
+    /// result returns [`Error::GroupOutOfRange`](crate::Error::GroupOutOfRange).
     ///
     /// Cost: one dispatch per step finds each row's group by binary search (a word per row and three words per group of
     /// workspace), which passes that read values of groups load again, 4 bytes per row. A sum over groups reads its terms once,

@@ -39,6 +39,10 @@ impl Problem<'_> {
     fn remainders(&self, slot: Slot, vector: u64) -> Option<[u64; 4]> {
         let placement = self.placement(slot);
         let axes = self.geometry.axes;
+        // The rows of a value per group and column are groups, which do not lie along the merged axes.
+        if self.scope(slot) == Some(Scope::GroupColumn) {
+            return None;
+        }
         if !self.has_columns(slot) || along(placement.strides[3]) != Along::Unit {
             return None;
         }

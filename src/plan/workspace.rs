@@ -19,10 +19,10 @@ pub(crate) struct Leaves<N = u64> {
     /// Number of sums over everything, and partials per sum.
     pub totals: u64,
     pub items: N,
-    /// Number of sums over groups; each has one value per row, and one per block of rows where blocks are summed first.
-    pub group_sums: u64,
-    pub group_blocks: N,
-    /// Partials per column, of all sums by column.
+    /// Terms of sums over groups, one per row and sum, and one per block of rows where blocks are summed first; of a pass over
+    /// groups with their columns, terms of sums to groups or columns.
+    pub terms: N,
+    /// Partials per column, of all sums by column, and by group and column.
     pub columns: u64,
     /// Words of states per row.
     pub states: u64,
@@ -36,8 +36,7 @@ impl<N: Count> Workspace<N> {
         let most = |words: fn(&Leaves<N>) -> u64| passes.iter().map(words).max().unwrap_or(0);
         let items = |pass: &Leaves<N>| {
             let totals = N::of(pass.totals).times(pass.items.clone());
-            let groups = N::of(pass.group_sums).times(rows.clone().plus(pass.group_blocks.clone()));
-            totals.plus(groups).plus(N::of(pass.columns).times(cols.clone()))
+            totals.plus(pass.terms.clone()).plus(N::of(pass.columns).times(cols.clone()))
         };
         let segments_base = passes.iter().map(items).fold(N::of(0), N::at_least);
         let group_base = segments_base.clone().plus(N::of(most(|pass| pass.totals) * SEGMENTS));
@@ -63,6 +62,12 @@ impl<N: Count> Span<N> {
     pub fn groups(partials: N, rows: N, group_rows: N, workspace: &Workspace<N>) -> Span<N> {
         let (segments, results_base) = (workspace.groups.clone(), workspace.group_base.clone());
         Span { count: rows, length: group_rows, segments, items_base: partials, results_base }
+    }
+
+    /// Sums of each group's columns, whose values lie behind `partials` words.
+    pub fn of_columns(partials: N, cols: N, workspace: &Workspace<N>) -> Span<N> {
+        let (segments, results_base) = (workspace.groups.clone(), workspace.group_base.clone());
+        Span { count: cols.clone().times(segments.clone()), length: cols, segments, items_base: partials, results_base }
     }
 
     /// The first of two dispatches: one sum per segment.

@@ -158,6 +158,7 @@ mod tests {
             rows_innermost: false,
             overwritten: false,
             states: States::Inside,
+            group_rows: 0,
         };
         vec![shape; program.passes.len()]
     }

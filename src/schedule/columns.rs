@@ -1,6 +1,7 @@
 //! Schedules of passes that sum over the rows for each column.
 
 use super::{Kernel, PassSchedule, Shape};
+use crate::error::{Error, Result};
 use crate::limits::Limits;
 
 /// Most columns that one lane adds up.
@@ -10,8 +11,8 @@ const LEAST_ROWS: u64 = 32;
 /// Most ranges of rows: the partials of a column are added up one after another.
 const MOST_SPLITS: u64 = 128;
 
-/// Chooses the schedule of such a pass.
-pub(super) fn choose(shape: &Shape, limits: &Limits) -> PassSchedule {
+/// Chooses the schedule of such a pass; an error for more groups than a grid has workgroups along an axis.
+pub(super) fn choose(shape: &Shape, limits: &Limits) -> Result<PassSchedule> {
     let workgroup = if limits.software { 32 } else { limits.invocations().min(256) };
     // Neighbouring lanes read neighbouring elements: of one row, or of one column.
     let cols = u32::try_from(shape.cols).unwrap_or(u32::MAX);
@@ -19,9 +20,19 @@ pub(super) fn choose(shape: &Shape, limits: &Limits) -> PassSchedule {
     let each = cols.div_ceil(across).clamp(1, MOST_EACH);
     let tiles = shape.cols.div_ceil(u64::from(across * each));
     let busy = if limits.software { 16 } else { 2048 };
-    let most = (shape.rows / (u64::from(workgroup / across) * LEAST_ROWS)).clamp(1, MOST_SPLITS);
-    let splits = (busy / tiles).clamp(1, most.min(u64::from(limits.workgroups))) as u32;
-    PassSchedule {
+    // The ranges of a group are its own.
+    let (groups, rows) = match shape.group_rows {
+        0 => (1, shape.rows),
+        each => ((shape.rows / each).max(1), shape.rows.min(each)),
+    };
+    let workgroups = u64::from(limits.workgroups);
+    if groups > workgroups {
+        let (what, limit) = ("groups that are summed by column".to_owned(), "max_compute_workgroups_per_dimension");
+        return Err(Error::Limit { what, needed: groups, allowed: workgroups, limit });
+    }
+    let most = (rows / (u64::from(workgroup / across) * LEAST_ROWS)).clamp(1, MOST_SPLITS);
+    let splits = (groups * (busy / (tiles * groups)).clamp(1, most.min(workgroups / groups))) as u32;
+    Ok(PassSchedule {
         kernel: Kernel::ColumnSums { across, each, splits },
         workgroup,
         lanes: 1,
@@ -32,6 +43,10 @@ pub(super) fn choose(shape: &Shape, limits: &Limits) -> PassSchedule {
         grid: [tiles.min(u64::from(limits.workgroups)) as u32, splits],
         strided: true,
         alone: false,
-        why: "sums over the rows for each column",
-    }
+        why: if shape.group_rows == 0 {
+            "sums over the rows for each column"
+        } else {
+            "sums over groups for each column"
+        },
+    })
 }

@@ -51,7 +51,7 @@ pub enum Kernel {
         across: u32,
         /// Columns per lane.
         each: u32,
-        /// Ranges of rows, each with a partial sum per column.
+        /// Ranges of rows, each with a partial sum per column; of sums per group, ranges of all its groups.
         splits: u32,
     },
 }
@@ -146,6 +146,8 @@ pub struct Shape {
     pub overwritten: bool,
     /// Where the row's states are combined.
     pub states: States,
+    /// Rows per group, of a pass that sums over the rows of each group for each column; 0 for others.
+    pub group_rows: u64,
 }
 
 /// Chooses the schedule of a pass.
@@ -167,7 +169,7 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, p
         return Err(Error::Unsupported { message: message.to_owned() });
     }
     if pass.over == Over::RowsByColumn {
-        return Ok(columns::choose(&shape, limits));
+        return columns::choose(&shape, limits);
     }
     let width = width(shape.width, pinned);
     match program.has_rows() && pass.columns {
@@ -220,6 +222,7 @@ mod tests {
             rows_innermost: false,
             overwritten: false,
             states: States::Inside,
+            group_rows: 0,
         };
         schedule(&program, program.passes.last().unwrap(), shape, limits, Pinned::default()).unwrap()
     }
@@ -270,6 +273,7 @@ mod tests {
             rows_innermost: false,
             overwritten: false,
             states: States::Inside,
+            group_rows: 0,
         };
         let pinned = Pinned { width: Some(0), ..Pinned::default() };
         let chosen = schedule(&program, &program.passes[0], shape, &Limits::WEBGPU, pinned);
@@ -291,6 +295,7 @@ mod tests {
             rows_innermost: false,
             overwritten: false,
             states: States::Inside,
+            group_rows: 0,
         };
         let pass = program.passes.last().unwrap();
         let chosen = schedule(&program, pass, shape, &large, Pinned::default()).unwrap();

@@ -28,7 +28,10 @@ fn reads(program: &Program, pass: &Pass, wanted: impl Fn(&Node, Scope) -> bool) 
 
 /// Whether a pass leaves sums or states in `work`, or reads sums over groups, sums by column or saved row values there.
 pub fn uses_work(program: &Program, pass: &Pass) -> bool {
-    let sums = |node: &Node, _| matches!(node, Node::FoldOver(_, Scope::Group | Scope::Column, _) | Node::GroupRows);
+    let sums = |node: &Node, _| match node {
+        Node::FoldOver(_, to, _) => *to > Scope::Total,
+        node => *node == Node::GroupRows,
+    };
     // Two rows may share a word of a 16-bit output.
     let edges = program.has_rows() && pass.outputs.iter().any(|&o| program.outputs[o].scope == Scope::Element);
     let leaves = !pass.totals.is_empty() || !pass.stages.is_empty() || edges;

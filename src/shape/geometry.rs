@@ -155,6 +155,7 @@ impl Extents {
             Scope::Row => self.row_shape.clone(),
             Scope::Group => vec![self.groups() as usize],
             Scope::Column => vec![self.cols as usize],
+            Scope::GroupColumn => vec![self.groups() as usize, self.cols as usize],
             _ => Vec::new(),
         }
     }
@@ -175,7 +176,7 @@ impl Geometry {
         let mut along: Vec<(Vec<u64>, u64)> = Vec::new();
         for operand in operands {
             along.push(match operand.scope {
-                Scope::Group => (vec![0; outer.len()], 0),
+                Scope::Group | Scope::GroupColumn => (vec![0; outer.len()], 0),
                 _ => strides_of(operand, by.axis, &extents, rank)?,
             });
         }
@@ -190,9 +191,16 @@ impl Geometry {
         let mut strides = Vec::new();
         for (operand, (outer, (_, along_cols))) in operands.iter().zip(merged.iter().zip(&along)) {
             let mut all = [0; 4];
-            if operand.scope == Scope::Group {
-                strides.push([0, 0, 0, group_stride(operand, extents.groups())?]);
-                continue;
+            match operand.scope {
+                Scope::Group => {
+                    strides.push([0, 0, 0, group_stride(operand, extents.groups())?]);
+                    continue;
+                }
+                Scope::GroupColumn => {
+                    strides.push(group_column_strides(operand, &extents)?);
+                    continue;
+                }
+                _ => {}
             }
             all[keep - sizes.len()..keep].copy_from_slice(outer);
             if columns.is_some() {
@@ -206,11 +214,12 @@ impl Geometry {
         Ok(Geometry { extents, axes, strides })
     }
 
-    /// The axes that values of a scope lie along: the merged axes, or for groups and columns these alone.
+    /// The axes that values of a scope lie along: the merged axes, or for groups and columns (or both) these alone.
     pub fn axes_of(&self, scope: Scope) -> [u64; 4] {
         match scope {
             Scope::Group => [1, 1, 1, self.groups()],
             Scope::Column => [1, 1, 1, self.cols],
+            Scope::GroupColumn => [1, 1, self.groups(), self.cols],
             _ => self.axes,
         }
     }
@@ -235,8 +244,12 @@ fn no_group(operands: &[Operand<'_>]) -> Error {
 
 /// Number of groups that the group inputs have values for; `None` if there is none with more than one value.
 fn groups_of(operands: &[Operand<'_>]) -> Option<u64> {
-    let groups = operands.iter().filter(|operand| operand.scope == Scope::Group);
-    groups.map(|operand| operand.layout.len() as u64).filter(|groups| *groups > 1).max()
+    let groups = operands.iter().filter_map(|operand| match (operand.scope, &operand.layout.shape[..]) {
+        (Scope::Group, _) => Some(operand.layout.len() as u64),
+        (Scope::GroupColumn, [groups, _]) => Some(*groups as u64),
+        _ => None,
+    });
+    groups.filter(|groups| *groups > 1).max()
 }
 
 /// Stride between the values of a group operand; 0 where one value serves all groups.
@@ -249,6 +262,18 @@ fn group_stride(operand: &Operand<'_>, groups: u64) -> Result<u64> {
         _ => {
             let expected = format!("[{groups}] (one value per group), or one value");
             Err(Error::Shape { input: operand.name.to_owned(), expected, found: shape.clone() })
+        }
+    }
+}
+
+/// Strides of a group-and-column operand, along the groups and along the columns last; 0 where one value serves all.
+fn group_column_strides(operand: &Operand<'_>, extents: &Extents) -> Result<[u64; 4]> {
+    let sizes = extents.shape_of(Scope::GroupColumn);
+    match spread(operand.layout, &sizes) {
+        Some(strides) => Ok([0, 0, strides[0], strides[1]]),
+        None => {
+            let expected = format!("{sizes:?} (one value per group and column), or a shape that broadcasts to it");
+            Err(Error::Shape { input: operand.name.to_owned(), expected, found: operand.layout.shape.clone() })
         }
     }
 }

@@ -47,10 +47,11 @@ impl Ragged {
 }
 
 /// The rows of each group, and the group of each row, whatever the offsets or ids hold.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct RowGroups {
+    by: Ragged,
     rows: Vec<Range<u64>>,
-    /// By group: whether its offsets are not allowed. It has no rows then.
+    /// By group: whether one of its two offsets is not allowed. It has no rows then.
     is_bad: Vec<bool>,
     /// By row: its group. `None` where its id is not allowed, and outside the groups that offsets give.
     group: Vec<Option<u64>>,
@@ -69,9 +70,7 @@ impl RowGroups {
             by.allowed(index, before, sizes).contains(&(bits(index) as i64))
         };
         let of_group = |group: u64| match by {
-            Ragged::Offsets if is_allowed(group + 1) && (group > 0 || is_allowed(0)) => {
-                (bits(group).min(rows)..bits(group + 1), false)
-            }
+            Ragged::Offsets if is_allowed(group) && is_allowed(group + 1) => (bits(group)..bits(group + 1), false),
             Ragged::Offsets => (0..0, true),
             Ragged::Ids { .. } => {
                 let first = group.checked_sub(1).map_or(0, |before| leading(rows, before, bits));
@@ -87,7 +86,7 @@ impl RowGroups {
         let first_bad = (0..values).find(|index| !is_allowed(*index));
         let (rows_of, is_bad) = (0..groups).map(of_group).unzip();
         let first_bad = first_bad.map(|index| (index, [index.checked_sub(1).map(&value), Some(value(index))]));
-        RowGroups { rows: rows_of, is_bad, group: (0..rows).map(of_row).collect(), first_bad }
+        RowGroups { by, rows: rows_of, is_bad, group: (0..rows).map(of_row).collect(), first_bad }
     }
 
     /// The group of a row.
@@ -95,16 +94,18 @@ impl RowGroups {
         self.group[row as usize]
     }
 
-    /// Number of rows of a group; NaN where its offsets are not allowed.
+    /// Number of rows of a group; NaN where one of its two offsets is not allowed.
     pub fn count(&self, group: u64) -> f64 {
         let rows = &self.rows[group as usize];
         if self.is_bad[group as usize] { f64::NAN } else { (rows.end - rows.start) as f64 }
     }
 
-    /// The rows' terms, folded from `identity` on, one result per group; NaN where the group's offsets or the id of one of
-    /// its rows are not allowed.
+    /// The rows' terms, folded from `identity` on, one result per group; NaN where one of the group's two offsets, or the id
+    /// of one of its rows, is not allowed. Offsets alone say which rows a group has: among offsets that descend, the search
+    /// from a row may miss the group that holds it, and the row's term counts in that group all the same.
     pub fn folds(&self, identity: f64, combine: impl Fn(f64, f64) -> f64, term: impl Fn(usize) -> f64) -> Vec<f64> {
-        let of_row = |row: u64| if self.group[row as usize].is_some() { term(row as usize) } else { f64::NAN };
+        let is_known = |row: u64| self.by == Ragged::Offsets || self.group[row as usize].is_some();
+        let of_row = |row: u64| if is_known(row) { term(row as usize) } else { f64::NAN };
         let of_group = |(rows, is_bad): (&Range<u64>, &bool)| match is_bad {
             true => f64::NAN,
             false => rows.clone().map(of_row).fold(identity, &combine),

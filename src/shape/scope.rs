@@ -16,6 +16,8 @@ pub enum Scope {
     Row,
     /// One value per column (class), shape `[cols]`: an input (class weights), or a sum over all rows.
     Column,
+    /// One value per group and column, shape `[groups, cols]`: an input, or a sum over the rows of each group.
+    GroupColumn,
     /// One value per element.
     Element,
 }
@@ -23,14 +25,15 @@ pub enum Scope {
 impl Scope {
     /// Whether a value varies along the columns.
     pub fn has_columns(self) -> bool {
-        matches!(self, Scope::Column | Scope::Element)
+        matches!(self, Scope::Column | Scope::GroupColumn | Scope::Element)
     }
 
     /// The scope of a value computed from both.
     pub fn join(self, other: Scope) -> Scope {
         let (outer, inner) = if self <= other { (self, other) } else { (other, self) };
         match (outer, inner) {
-            (Scope::Group | Scope::Row, Scope::Column) => Scope::Element,
+            (Scope::Group, Scope::Column) => Scope::GroupColumn,
+            (Scope::Row, Scope::Column | Scope::GroupColumn) => Scope::Element,
             (_, inner) => inner,
         }
     }

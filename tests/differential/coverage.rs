@@ -282,9 +282,11 @@ impl Coverage {
             "at(argmax)",
             "logsumexp_over(Group)",
             "logsumexp_over(Column)",
+            "logsumexp_over(GroupColumn)",
             "logsumexp_over(Total)",
             "sum_over(Group)",
             "sum_over(Column)",
+            "sum_over(GroupColumn)",
             "sum_over(Total)",
             "col_index",
             "rows of the group",
@@ -296,8 +298,11 @@ impl Coverage {
             "class of an element",
         ];
         self.expect("operations", rest.iter().map(|name| (*name).to_owned()));
-        use Scope::{Column, Element, Group, Param, Row, Scalar, Total};
-        self.expect("scopes", [Param, Scalar, Total, Group, Row, Column, Element].map(|s| format!("{s:?}")));
+        use Scope::{Column, Element, Group, GroupColumn, Param, Row, Scalar, Total};
+        self.expect(
+            "scopes",
+            [Param, Scalar, Total, Group, Row, Column, GroupColumn, Element].map(|s| format!("{s:?}")),
+        );
         self.expect("input dtypes", DTYPES.map(|dtype| dtype.to_string()));
         self.expect("gradient dtypes", DTYPES[..3].iter().map(ToString::to_string));
         let modes = [GradMode::Write, GradMode::InPlace, GradMode::Accumulate];

@@ -37,7 +37,8 @@ impl Problem {
             if by_batch && shape.len() >= whole.len() && !whole.is_empty() && shape[0] == whole[0] {
                 shape[0] = capacity;
             }
-            if input.scope == Scope::Group && shape == whole && self.unequal.is_none() {
+            let is_of_groups = matches!(input.scope, Scope::Group | Scope::GroupColumn);
+            if is_of_groups && shape.len() == whole.len() && shape[0] == whole[0] && self.unequal.is_none() {
                 // A plan for a batch of no rows has a group per index of the first axis.
                 shape[0] = (shape[0] * capacity).checked_div(self.domain[0]).unwrap_or(capacity);
             }

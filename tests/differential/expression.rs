@@ -6,13 +6,14 @@ use wgloss::loss::Build;
 use wgloss::{Domain, Expr, Extent, Loss, RowAxis, Scope};
 
 /// Inputs that expressions may read, and the scope of each. The first is always read.
-pub const INPUTS: [(&str, Scope); 7] = [
+pub const INPUTS: [(&str, Scope); 8] = [
     ("input", Scope::Element),
     ("other", Scope::Element),
     ("r", Scope::Row),
     ("s", Scope::Row),
     ("c", Scope::Column),
     ("g", Scope::Group),
+    ("h", Scope::GroupColumn),
     ("k", Scope::Scalar),
 ];
 /// The label that expressions may read.
@@ -256,7 +257,7 @@ impl Tree {
 
     /// Whether it has values of groups.
     pub fn has_groups(&self) -> bool {
-        self.reads("g") || self.has(|tree| tree.scope() == Scope::Group)
+        self.reads("g") || self.has(|tree| matches!(tree.scope(), Scope::Group | Scope::GroupColumn))
     }
 
     /// The loss of this value.

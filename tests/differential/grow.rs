@@ -40,6 +40,7 @@ impl<'r> Grower<'r> {
             8..=14 if self.has_rows => Scope::Row,
             15 | 16 if self.has_rows => Scope::Group,
             17 if self.has_rows => Scope::Column,
+            18 if self.has_rows && !self.unequal => Scope::GroupColumn,
             _ => Scope::Total,
         };
         let depth = 1 + self.random.below(4);
@@ -55,7 +56,7 @@ impl<'r> Grower<'r> {
         let input = (Tree::input("input"), Range::new(-4.0, 4.0));
         match scope {
             Scope::Element => input,
-            Scope::Column => self.sum_over(Scope::Column, input),
+            Scope::Column | Scope::GroupColumn => self.sum_over(scope, input),
             Scope::Row if self.has_rows => self.fold(input),
             Scope::Group => self.sum_over(Scope::Group, input),
             _ => self.sum_over(Scope::Total, input),
@@ -176,12 +177,17 @@ impl<'r> Grower<'r> {
                 3 => (Tree::Truth(Test::ColIs(self.index(depth)).into()), Range::new(0.0, 1.0)),
                 4 | 5 => self.grow(Scope::Row, depth.max(1)),
                 6 if self.random.one_in(2) => self.grow(Scope::Group, depth.max(1)),
+                6 if !self.unequal && self.random.one_in(2) => self.grow(Scope::GroupColumn, depth.max(1)),
                 6 => self.grow(Scope::Column, depth.max(1)),
                 _ => self.grow(Scope::Total, depth.max(1)),
             },
-            Scope::Column if self.sums => {
+            Scope::Column | Scope::Group if self.sums && !self.unequal && self.random.one_in(4) => {
+                let x = self.of_groups_and_columns(depth);
+                self.sum_over(scope, x)
+            }
+            Scope::Column | Scope::GroupColumn if self.sums => {
                 let x = self.of_elements(depth);
-                self.sum_over(Scope::Column, x)
+                self.sum_over(scope, x)
             }
             Scope::Element if self.sums => self.grow(Scope::Total, depth.max(1)),
             Scope::Row => match self.random.below(7) {
@@ -200,6 +206,10 @@ impl<'r> Grower<'r> {
                 let scope = self.random.pick(&[Scope::Row, Scope::Element]);
                 let x = if scope == Scope::Row { self.row(depth) } else { self.of_elements(depth) };
                 self.sum_over(Scope::Group, x)
+            }
+            Scope::Total if self.sums && self.has_rows && !self.unequal && self.random.one_in(6) => {
+                let x = self.of_groups_and_columns(depth);
+                self.sum_over(Scope::Total, x)
             }
             Scope::Total if self.sums && self.has_rows && self.random.one_in(4) => {
                 let x = self.grow(Scope::Group, depth);
@@ -234,6 +244,15 @@ impl<'r> Grower<'r> {
         tame((sum, Range::new(range.low - 4.0, range.high + 4.0)), 30.0)
     }
 
+    /// A value per group and column between −30 and 30.
+    fn of_groups_and_columns(&mut self, depth: usize) -> Grown {
+        let (x, range) = self.grow(Scope::GroupColumn, depth);
+        if x.scope() == Scope::GroupColumn {
+            return tame((x, range), 30.0);
+        }
+        (Tree::input("h"), Range::new(-4.0, 4.0))
+    }
+
     /// A row value.
     fn row(&mut self, depth: usize) -> Grown {
         let (x, range) = self.grow(Scope::Row, depth);
@@ -258,15 +277,17 @@ impl<'r> Grower<'r> {
     }
 
     fn sum_over(&mut self, to: Scope, x: Grown) -> Grown {
-        let rows = if to == Scope::Group { self.group_rows } else { self.rows };
-        let terms = match x.0.scope() {
-            Scope::Element if to != Scope::Column => rows * self.cols,
-            Scope::Column => self.cols,
+        let rows = if matches!(to, Scope::Group | Scope::GroupColumn) { self.group_rows } else { self.rows };
+        let terms = match (x.0.scope(), to) {
+            (Scope::Element, Scope::Group | Scope::Total) => rows * self.cols,
+            (Scope::Column, _) | (Scope::GroupColumn, Scope::Group) => self.cols,
+            (Scope::GroupColumn, Scope::Column) => self.rows / self.group_rows,
+            (Scope::GroupColumn, _) => self.rows / self.group_rows * self.cols,
             _ => rows,
         };
         let n = terms as f64;
         // Of a group without rows it is −∞.
-        let often = if to == Scope::Column { 2 } else { 3 };
+        let often = if to.has_columns() { 2 } else { 3 };
         if self.random.one_in(often) && !(self.unequal && to == Scope::Group) {
             let (x, range) = tame(x, 30.0);
             return (Tree::LogSumExpOver(to, x.into()), Range::new(range.low, range.high + n.ln()));
@@ -405,6 +426,8 @@ impl<'r> Grower<'r> {
             (Scope::Element, 3) if self.has_rows => "r",
             (Scope::Element | Scope::Column, 4) if self.has_rows => "c",
             (Scope::Column, _) => "c",
+            (Scope::GroupColumn, 3 | 4) => ["c", "g"][self.random.below(2)],
+            (Scope::GroupColumn, _) => "h",
             (_, 5 | 6) => "other",
             _ => "input",
         };

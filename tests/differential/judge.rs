@@ -3,7 +3,8 @@
 //! 1. *Classes.* NaN must be where the f64 path has NaN, and nowhere else; likewise +∞ and −∞, except that a number
 //!    beyond the largest of the output's type is ∞ there. No tolerance widens this. One thing does not count: what is
 //!    NaN of finite inputs and good labels alone (0/0 of weights that are all 0, and 0·∞ after it) may be ∞, and a
-//!    derivative 0, since drivers compute fast and rewrites may see the 0 first. In expressions it may be anything, where
+//!    derivative 0, since drivers compute fast and rewrites may see the 0 first. Where some input is infinite, that is what
+//!    the f64 path finds to be NaN with a finite number in its place as well. In expressions it may be anything, where
 //!    an input is so large that exp overflows: some drivers stop at the largest number instead of ∞.
 //! 2. *The contract* (design §6). Losses: 2e-6·|want| + 2e-7·mean|term|, a loss of one row 2e-7·max(1, reach), where
 //!    the reach is the largest distance of a logit from its row's maximum. Gradients: 2e-6 of the largest of their row
@@ -146,10 +147,9 @@ impl<'j> Judge<'j> {
             let (got, want) = (got.len() as f64, want.len() as f64);
             return Some(self.mismatch(path, key, "count", 0, [0, 0], [got, want, 0.0]));
         }
-        let finite = self.want.bad_label.is_none()
-            && self.want.bad_group.is_none()
-            && self.hosts.iter().all(|h| h.numbers().iter().all(|x| x.is_finite()));
-        let undefined = |k: usize| finite && want[k].is_nan();
+        let of_finite = OnceCell::new();
+        let of_finite = || of_finite.get_or_init(|| self.of_finite_inputs(key)).as_ref();
+        let undefined = |k: usize| want[k].is_nan() && of_finite().is_some_and(|of| of[k].is_nan());
         let nothing = |k: usize| got[k] == base.map_or(0.0, |base| base[k]);
         let overflows = !self.problem.is_catalogue()
             && self.hosts.iter().flat_map(|host| host.numbers()).any(|x| x.abs() > 80.0 && x.is_finite());
@@ -201,6 +201,25 @@ impl<'j> Judge<'j> {
             }
         }
         None
+    }
+
+    /// The f64 path's values of an output with every infinite input replaced by −1; `None` where a label or group is out
+    /// of range or an input is NaN.
+    fn of_finite_inputs(&self, key: &Key) -> Option<Vec<f64>> {
+        let numbers = || self.hosts.iter().flat_map(|host| host.numbers());
+        if self.want.bad_label.is_some() || self.want.bad_group.is_some() || numbers().any(|x| x.is_nan()) {
+            return None;
+        }
+        if numbers().all(|x| x.is_finite()) {
+            return Some(self.want.outputs[key].clone());
+        }
+        let finite = |x: &f32| if x.is_finite() { *x } else { -1.0 };
+        let replaced = |host: &Host| match host {
+            Host::Numbers(values) => Host::Numbers(values.iter().map(finite).collect()),
+            other => other.clone(),
+        };
+        let hosts: Vec<Host> = self.hosts.iter().map(replaced).collect();
+        self.double.run(&hosts).ok().map(|outcome| outcome.outputs[key].clone())
     }
 
     fn mismatch(

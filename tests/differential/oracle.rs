@@ -224,6 +224,7 @@ impl<'o> Oracle<'o> {
             Scope::Row => self.rows,
             Scope::Column => self.cols,
             Scope::Group => self.groups,
+            Scope::GroupColumn => self.groups * self.cols,
             _ => 1,
         }
     }
@@ -231,16 +232,18 @@ impl<'o> Oracle<'o> {
     /// Index of a value of `of` that belongs to that value of `scope`.
     fn index(&self, scope: Scope, k: usize, of: Scope) -> usize {
         let (row, col) = match scope {
-            Scope::Element => (k / self.cols, k % self.cols),
+            Scope::Element | Scope::GroupColumn => (k / self.cols, k % self.cols),
             Scope::Column => (0, k),
             _ => (k, 0),
         };
+        // Of groups, the first index is the group's.
+        let group = || if matches!(scope, Scope::Group | Scope::GroupColumn) { row } else { self.group[row] };
         match of {
-            Scope::Group if scope == Scope::Group => k,
             Scope::Element => k,
             Scope::Row => row,
             Scope::Column => col,
-            Scope::Group => self.group[row],
+            Scope::Group => group(),
+            Scope::GroupColumn => group() * self.cols + col,
             _ => 0,
         }
     }

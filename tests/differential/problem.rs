@@ -380,6 +380,7 @@ impl Problem {
                 let own = self.group_rows.map(|own| own as usize).filter(|own| *own > 0 && rows.is_multiple_of(*own));
                 vec![rows / own.unwrap_or(by_batch)]
             }
+            Scope::GroupColumn => [self.shape_of(Scope::Group), self.shape_of(Scope::Column)].concat(),
             _ => Vec::new(),
         }
     }

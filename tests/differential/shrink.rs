@@ -270,6 +270,15 @@ fn fit_groups(problem: &mut Problem) {
     for input in problem.inputs.iter_mut().filter(of_groups).filter(|input| !input.shape.is_empty()) {
         input.shape = if input.shape == [1] { vec![1] } else { groups.clone() };
     }
+    let of_both = problem.shape_of(Scope::GroupColumn);
+    for input in problem.inputs.iter_mut().filter(|input| input.scope == Scope::GroupColumn) {
+        let lead = of_both.len() - input.shape.len();
+        input
+            .shape
+            .iter_mut()
+            .zip(&of_both[lead..])
+            .for_each(|(size, whole)| *size = if *size == 1 { 1 } else { *whole });
+    }
 }
 
 /// The tree with one node replaced by an operand of it, or by a leaf.
@@ -330,6 +339,7 @@ fn instead(node: &Tree) -> Vec<Tree> {
         Scope::Row => all.push(Tree::Input("r")),
         Scope::Group => all.push(Tree::Input("g")),
         Scope::Column => all.push(Tree::Input("c")),
+        Scope::GroupColumn => all.push(Tree::Input("h")),
         _ => all.push(Tree::Const(2.0)),
     }
     all

@@ -4,6 +4,7 @@ mod columns;
 #[path = "../common/mod.rs"]
 mod common;
 mod gathers;
+mod group_columns;
 mod group_values;
 mod hostile;
 mod logsumexp_over;

@@ -116,6 +116,7 @@ fn every_generated_kernel_is_valid() {
                             rows_innermost: false,
                             overwritten: false,
                             states: States::Inside,
+                            group_rows: 0,
                         };
                         let pinned = Pinned { kernel, ..Pinned::default() };
                         let limits = Limits { subgroup: if width == 1 { 0 } else { 32 }, ..Limits::WEBGPU };
@@ -190,6 +191,7 @@ fn kernels_of_unequal_groups_are_valid() {
                     rows_innermost,
                     overwritten,
                     states,
+                    group_rows: 0,
                     held_bits,
                     held_packed: false,
                 };
@@ -217,6 +219,7 @@ fn halves_are_packed_without_a_look_for_nan_only_where_none_can_be() {
         rows_innermost: false,
         overwritten: false,
         states: States::Inside,
+        group_rows: 0,
     };
     for carries_nan in [false, true] {
         let pinned = Pinned { carries_nan: Some(carries_nan), ..Pinned::default() };

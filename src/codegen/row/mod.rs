@@ -352,7 +352,7 @@ impl<'f, 'a> Row<'f, 'a> {
                 }
                 Node::At(x, label) => {
                     let label = outer_value(program, label, "r");
-                    text.push_str(&gather(self.frame, id, x, &label));
+                    text.push_str(&gather(self.frame, id, x, [&label, "r.row"]));
                     putln!(text, "    r.n{n} = e{n};");
                     self.look_at_gather(&mut text, id, x, &label);
                 }
@@ -496,7 +496,7 @@ impl<'f, 'a> Row<'f, 'a> {
             }
             Node::Input(input) => format!("    let e{} = f.x{input};\n", id.0),
             Node::ColIndex => format!("    let e{} = {};\n", id.0, frame.col_index()),
-            Node::FoldOver(_, Scope::Column, _) => {
+            Node::FoldOver(_, Scope::Column | Scope::GroupColumn, _) => {
                 let bits = frame.load_column_sum(id);
                 format!("    let b{0} = {bits};\n    let e{0} = bitcast<{f}>(b{0});\n", id.0)
             }
@@ -510,7 +510,7 @@ impl<'f, 'a> Row<'f, 'a> {
         let u = if self.frame.width == 4 { "U4" } else { "U" };
         let seen = match *program.node(look.node) {
             Node::Input(input) if is_of_columns(program, look.node) => format!("f.x{input} & {u}(MAGNITUDE)"),
-            Node::FoldOver(_, Scope::Column, _) => format!("b{} & {u}(MAGNITUDE)", look.node.0),
+            Node::FoldOver(_, Scope::Column | Scope::GroupColumn, _) => format!("b{} & {u}(MAGNITUDE)", look.node.0),
             _ => format!("{u}({})", bits_of_value(&outer_value(program, look.node, "r"))),
         };
         let conditions = [look.row, look.element].into_iter().flatten().map(|id| self.element_value(id));

@@ -60,8 +60,50 @@ fn hostile_groups_poison_and_are_told_and_change_nothing_else() {
     cases.push((By::Offsets, vec![12, 8, 4, 0], 0));
     cases.push((By::Ids, vec![2, 2, 2, 2, 1, 1, 1, 0, 0, 0, 0, 0], 4));
     cases.push((By::Ids, vec![0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2], 3));
+    // Offsets among which a search from row 11 finds no group, while the last group begins and ends where it may.
+    cases.push((By::Offsets, vec![13, 9, 4, 12], 0));
     for (by, indices, first) in cases {
         check_hostile(ctx, &rows, &numbers, (by, &indices), first);
+    }
+}
+
+/// A group whose offsets are allowed sums its rows, though the search from a row, among offsets that descend, may miss it.
+/// A group that begins at an offset that is not allowed is poisoned, as is the one that ends there.
+#[test]
+fn a_group_is_poisoned_by_its_own_two_offsets_alone() {
+    let Some(ctx) = context() else { return };
+    let loss = Loss::define("sums").input("r", Scope::Row).input("x", Scope::Element).row_axis(RowAxis::Last);
+    let loss = loss.expr(|b| (b.input("r") + b.input("x").sum()).sum_over(Scope::Group)).reduction(Reduction::None);
+    let (r, x) = ([1.0f32; 64], [0.0f32; 64]);
+    let nan = f64::NAN;
+    let cases: [(&[i32], &[f64]); 4] = [
+        (&[0, 36, 30, 50, 64], &[36.0, nan, nan, 14.0]),
+        (&[1, 36, 50, 64], &[nan, 14.0, 14.0]),
+        (&[i32::MIN, 64, 59, 64], &[nan, nan, nan]),
+        // From row 30, a search sees 68, 70 and 100, and finds no group.
+        (&[100, 70, 69, 68, 1, 2, 50, 64], &[nan, nan, nan, nan, nan, 48.0, 14.0]),
+    ];
+    for (offsets, want) in cases {
+        let shape = [offsets.len()];
+        let host = [
+            ("r", HostTensor::f32(&r, &[64])),
+            ("x", HostTensor::f32(&x, &[64, 1])),
+            ("groups", HostTensor::i32(offsets, &shape)),
+        ];
+        let groups = Some(GroupInput::offsets("groups"));
+        let mut out =
+            wgloss::cpu::run::<f64>(&loss, &host, &Wanted { loss: true, groups, ..Wanted::default() }).unwrap();
+        assert!(matches!(out.take_bad_group(), Some(Error::GroupOutOfRange { .. })), "{offsets:?}");
+        close(&format!("{offsets:?}, CPU"), out.loss_values().unwrap(), want);
+        let tensors = [
+            ("r", &Tensor::from_slice(ctx, &r, &[64]).unwrap()),
+            ("x", &Tensor::from_slice(ctx, &x, &[64, 1]).unwrap()),
+            ("groups", &Tensor::from_slice(ctx, offsets, &shape).unwrap()),
+        ];
+        let plan = ctx.plan(&loss, &PlanSpec::new().like(&tensors).group_offsets("groups")).unwrap();
+        let bound = plan.bind(&Bindings::new().inputs(&tensors)).unwrap();
+        bound.submit().unwrap();
+        close(&format!("{offsets:?}, GPU"), &read(bound.loss().unwrap()), want);
     }
 }
 
