@@ -35,20 +35,24 @@ use crate::shape::{RowAxis, Scope, ShapeRule};
 
 mod binary;
 mod divergence;
+mod dpo;
 mod entry;
 mod focal;
 mod hinge;
 mod options;
 mod penalty;
+mod preference;
 mod regression;
 mod softmax;
 
 pub use binary::*;
 pub use divergence::*;
+pub use dpo::*;
 pub use entry::{Entry, Range};
 pub use focal::*;
 pub use hinge::*;
 pub use penalty::*;
+pub use preference::*;
 pub use regression::*;
 pub use softmax::*;
 
@@ -61,6 +65,8 @@ const FAMILIES: &[&[Entry]] = &[
     divergence::ENTRIES,
     hinge::ENTRIES,
     penalty::ENTRIES,
+    dpo::ENTRIES,
+    preference::ENTRIES,
 ];
 
 /// Every loss, as [`by_name`] makes it.

@@ -146,6 +146,8 @@ pub enum Values {
     /// From 0 to 1, and now and then one of them.
     Share,
     Label,
+    /// Boxes: two columns of least, two of largest coordinates.
+    Box,
     /// Offsets or ids of groups of unequal length.
     Groups,
 }

@@ -29,6 +29,9 @@ pub fn values_of(form: &Form, input: &str) -> Values {
         Range::Sign => Values::Sign,
         Range::Label => Values::Label,
         Range::Weight => Values::Weight,
+        Range::Mask => Values::Mask,
+        Range::Box => Values::Box,
+        Range::Bin => Values::Probability,
         _ => Values::Any,
     }
 }

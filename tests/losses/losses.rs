@@ -14,9 +14,10 @@ use rayon::prelude::*;
 use wgloss::losses::{CATALOGUE, Entry, Range};
 use wgloss::{Context, HostTensor, Loss, Reduction, Scope, cpu, losses};
 
-/// Inputs of numbers that the loss has a gradient for: all but a mask.
+/// Inputs of numbers that the loss has a gradient for: all but a mask and integers.
 fn differentiable(case: &Case) -> Vec<&str> {
-    case.arrays.keys().map(String::as_str).filter(|name| *name != "mask").collect()
+    let numbers = case.arrays.keys().map(String::as_str).filter(|name| !case.integers.contains(*name));
+    numbers.filter(|name| *name != "mask").collect()
 }
 
 #[test]

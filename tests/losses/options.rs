@@ -14,6 +14,7 @@ const INF: f32 = f32::INFINITY;
 enum Data {
     Numbers(Vec<f32>, Vec<usize>),
     Labels(Vec<i32>),
+    Integers(Vec<i32>, Vec<usize>),
 }
 
 type Inputs<'n> = Vec<(&'n str, Data)>;
@@ -28,6 +29,7 @@ fn on_cpu(loss: &Loss, inputs: &Inputs<'_>, grads: &[&str]) -> Found {
     let host = inputs.iter().map(|(name, data)| match data {
         Data::Numbers(values, shape) => (*name, HostTensor::f32(values, shape)),
         Data::Labels(labels) => (*name, HostTensor::i32(labels, &[labels.len()])),
+        Data::Integers(values, shape) => (*name, HostTensor::i32(values, shape)),
     });
     let host: Vec<(&str, HostTensor<'_>)> = host.collect();
     let wanted = Wanted { loss: true, grads: grads.iter().map(|g| (*g).to_owned()).collect(), ..Wanted::default() };
@@ -42,6 +44,7 @@ fn on_gpu(loss: &Loss, inputs: &Inputs<'_>, grads: &[&str], set: Option<(&str, f
     let tensor = |data: &Data| match data {
         Data::Numbers(values, shape) => Tensor::from_slice(ctx, values, shape).unwrap(),
         Data::Labels(labels) => Tensor::from_slice(ctx, labels, &[labels.len()]).unwrap(),
+        Data::Integers(values, shape) => Tensor::from_slice(ctx, values, shape).unwrap(),
     };
     let tensors: Vec<(&str, Tensor)> = inputs.iter().map(|(name, data)| (*name, tensor(data))).collect();
     let tensors: Vec<(&str, &Tensor)> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
@@ -70,7 +73,11 @@ fn same(what: &str, got: &Found, want: &Found, tolerance: f64) {
 
 fn data_of<'c>(case: &'c Case) -> Inputs<'c> {
     let narrow = |values: &[f64]| values.iter().map(|x| *x as f32).collect::<Vec<f32>>();
-    let arrays = case.arrays.iter().map(|(name, a)| (name.as_str(), numbers(&narrow(&a.values), &a.shape)));
+    let whole = |values: &[f64]| values.iter().map(|x| *x as i32).collect::<Vec<i32>>();
+    let arrays = case.arrays.iter().map(|(name, a)| match case.integers.contains(name) {
+        true => (name.as_str(), Data::Integers(whole(&a.values), a.shape.clone())),
+        false => (name.as_str(), numbers(&narrow(&a.values), &a.shape)),
+    });
     let labels = case.labels.iter().map(|(y, _)| ("target", Data::Labels(y.iter().map(|y| *y as i32).collect())));
     arrays.chain(labels).collect()
 }
@@ -83,7 +90,9 @@ fn slope(name: &str, case: &Case, option: &str, at: f64) -> f64 {
         oracle::oracle(name, &case).expect("the oracle knows the loss")[0]
     };
     let slope = |h: f64| (value(at + h) - value(at - h)) / (2.0 * h);
-    (4.0 * slope(1e-4) - slope(2e-4)) / 3.0
+    // Near 0, where an option may be in a logarithm, the steps are shorter.
+    let step = 1e-4 * (10.0 * at.abs()).clamp(0.01, 1.0);
+    (4.0 * slope(step) - slope(2.0 * step)) / 3.0
 }
 
 /// Every numeric option of the catalogue, with each set of the others: as a scalar it is the number that it holds, and has

@@ -103,15 +103,25 @@ impl Problem {
         for (index, input) in problem.inputs.iter_mut().enumerate() {
             match &mut input.values {
                 Values::Labels(labels) => {
-                    make_room(labels, rows, &input.name)?;
-                    labels.extend((0..rows).map(|row| label(row, rows, cols, ignored.as_ref())));
+                    let range = losses::entry(&problem.name).map(|entry| entry.range(loss, &input.name));
+                    let count: usize = input.shape.iter().product();
+                    make_room(labels, count, &input.name)?;
+                    match range {
+                        Some(Range::Length) => labels.extend((0..count).map(|k| (mixed(k as u64) % 9) as i32 + 1)),
+                        Some(Range::Binary) => labels.extend((0..count).map(|k| (mixed(k as u64) % 2) as i32)),
+                        _ => labels.extend((0..rows).map(|row| label(row, rows, cols, ignored.as_ref()))),
+                    }
                 }
                 Values::Numbers(values) => {
                     let count = input.shape.iter().fold(1, |count: usize, size| count.saturating_mul(*size));
                     let entry = losses::entry(&problem.name);
                     let range = entry.map_or(Range::Any, |entry| entry.range(loss, &input.name));
                     let key = |k: usize| (k % cols.saturating_mul(PERIOD)) as u64 ^ ((index as u64 + 1) << 56);
-                    let value = |k| storage.round(number(range, mixed(key(k))));
+                    let value = |k| match (range, k % 4) {
+                        (Range::Box, 0 | 1) => storage.round(number(range, mixed(key(k))) * 3.0 / 7.0),
+                        (Range::Box, _) => storage.round(number(range, mixed(key(k))) * 3.0 / 7.0 + 2.0),
+                        (range, _) => storage.round(number(range, mixed(key(k)))),
+                    };
                     make_room(values, count, &input.name)?;
                     values.par_extend((0..count).into_par_iter().map(value));
                 }
@@ -122,6 +132,8 @@ impl Problem {
 
     /// Inputs without values: for what looks at shapes only.
     pub fn shaped(loss: &Loss, rows: usize, cols: usize, storage: Storage) -> Problem {
+        // Rows of a stated number of columns have it.
+        let cols = loss.cols().ok().flatten().map_or(cols, |stated| stated as usize);
         let input = |spec: wgloss::loss::InputSpec| {
             let shape = match spec.scope {
                 Scope::Element => vec![rows, cols],
@@ -244,7 +256,7 @@ impl OnDevice {
 fn number(range: Range, bits: u64) -> f32 {
     let (low, high) = range.bounds().map_or((-4.0, 4.0), |(low, high)| (low as f32, high as f32));
     match range {
-        Range::Sign => [low, high][(bits >> 63) as usize],
+        Range::Sign | Range::Mask => [low, high][(bits >> 63) as usize],
         _ => low + (high - low) * (bits >> 40) as f32 / (1 << 24) as f32,
     }
 }

@@ -3,8 +3,10 @@
 //! The loops take any [`Real`]: f64 for the loss, dual numbers for its derivatives. At a kink or a clamp those are of one
 //! side, so the data must keep clear of both.
 
+mod preference;
+
 use super::real::{Dual, Real};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An array in row-major order.
 #[derive(Clone, Debug)]
@@ -26,6 +28,9 @@ pub enum Opt {
     Num(f64),
     Flag(bool),
     Index(Option<i64>),
+    Word(&'static str),
+    /// All axes from this one on, as Keras's `axis`.
+    AxesFrom(usize),
 }
 
 /// One problem: inputs by name, labels, options by name, and the reduction by its name in Python libraries.
@@ -33,6 +38,8 @@ pub enum Opt {
 pub struct Case<R = f64> {
     pub arrays: BTreeMap<String, Array<R>>,
     pub labels: Option<(Vec<i64>, Vec<usize>)>,
+    /// Which arrays hold integers: lengths, classes of elements.
+    pub integers: BTreeSet<String>,
     pub options: BTreeMap<String, Opt>,
     pub reduction: String,
     /// Whether targets broadcast.
@@ -44,6 +51,7 @@ impl<R> Default for Case<R> {
         Case {
             arrays: BTreeMap::new(),
             labels: None,
+            integers: BTreeSet::new(),
             options: BTreeMap::new(),
             reduction: String::new(),
             broadcast: false,
@@ -58,6 +66,7 @@ impl Case {
         Case {
             arrays: self.arrays.iter().map(|(name, array)| (name.clone(), dual(array))).collect(),
             labels: self.labels.clone(),
+            integers: self.integers.clone(),
             options: self.options.clone(),
             reduction: self.reduction.clone(),
             broadcast: self.broadcast,
@@ -85,6 +94,14 @@ impl<R: Real> Case<R> {
     pub fn index(&self, name: &str, default: Option<i64>) -> Option<i64> {
         match self.options.get(name) {
             Some(Opt::Index(value)) => *value,
+            None => default,
+            other => panic!("option {name} is {other:?}"),
+        }
+    }
+
+    pub fn word(&self, name: &str, default: &'static str) -> &'static str {
+        match self.options.get(name) {
+            Some(Opt::Word(value)) => value,
             None => default,
             other => panic!("option {name} is {other:?}"),
         }
@@ -174,6 +191,8 @@ struct Losses<R> {
     ignored: Vec<bool>,
     /// Size of the first axis.
     batch: usize,
+    /// What is added to the reduced loss.
+    of_batch: Option<R>,
 }
 
 /// The loss of that name, in the shape of its reduction; `None` where this oracle does not know it.
@@ -182,7 +201,11 @@ pub fn oracle<R: Real>(name: &str, case: &Case<R>) -> Option<Vec<R>> {
         "rmse" => Some(vec![rmse(case)]),
         "l1_penalty" => Some(vec![penalty(case, |w| w.abs())]),
         "l2_penalty" => Some(vec![penalty(case, |w| w * w / 2.0)]),
-        _ => Some(reduce(case, losses(name, case)?)),
+        _ => {
+            let losses = losses(name, case)?;
+            let of_batch = losses.of_batch.unwrap_or(R::constant(0.0));
+            Some(reduce(case, losses).into_iter().map(|loss| loss + of_batch).collect())
+        }
     }
 }
 
@@ -262,8 +285,13 @@ fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
             let log_p = log_softmax(row)[y];
             -alpha[y] * (R::ONE - log_p.exp()).powf(number("gamma", 2.0)) * log_p
         }),
-        _ => return None,
+        _ => return of_families(name, case),
     })
+}
+
+/// The losses whose textbook form is in the file of a family.
+fn of_families<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
+    preference::losses(name, case)
 }
 
 fn reduce<R: Real>(case: &Case<R>, losses: Losses<R>) -> Vec<R> {
@@ -304,7 +332,7 @@ fn elementwise<R: Real>(case: &Case<R>, [a, b]: [&str; 2], f: impl Fn(R, R) -> R
     let values = (0..x.len()).map(|k| w[k] * f(x[k], t[k])).collect();
     let taken_from = x.iter().map(|x| x.value().abs()).collect();
     let batch = shape.first().copied().unwrap_or(1);
-    Losses { values, shape, taken_from, mean_over: None, ignored: vec![], batch }
+    Losses { values, shape, taken_from, mean_over: None, ignored: vec![], batch, of_batch: None }
 }
 
 /// The same; its mean divides by the sum of `weight`.
@@ -418,6 +446,7 @@ fn of_last_axis<R: Real>(shape: &[usize], predicted: &[R], loss: impl Fn(&[usize
         mean_over: None,
         ignored: vec![],
         batch: shape[0],
+        of_batch: None,
     }
 }
 
@@ -464,6 +493,7 @@ fn of_rows<R: Real>(input: &Array<R>, ignored: Vec<bool>, loss: impl Fn(usize, &
         mean_over: None,
         ignored,
         batch: input.shape[0],
+        of_batch: None,
     }
 }
 

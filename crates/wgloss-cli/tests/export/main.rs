@@ -161,8 +161,13 @@ fn every_loss_runs_from_its_manifest() {
         let program = host.load(&folder);
         let [rows, cols] = [7, 28];
         let case = case(name, &vec![], &[rows, cols], &[], "mean", 2.5);
+        let whole = |values: &[f64]| values.iter().map(|x| *x as i32).collect::<Vec<i32>>();
+        let bytes = |name: &String, values: &[f64]| match case.integers.contains(name) {
+            true => label_bytes(&whole(values)),
+            false => f32s(values),
+        };
         let mut inputs: Vec<(&str, Vec<u8>)> =
-            case.arrays.iter().map(|(name, array)| (name.as_str(), f32s(&array.values))).collect();
+            case.arrays.iter().map(|(name, array)| (name.as_str(), bytes(name, &array.values))).collect();
         if let Some((labels, _)) = &case.labels {
             let narrow: Vec<i32> = labels.iter().map(|label| *label as i32).collect();
             inputs.push(("target", label_bytes(&narrow)));
