@@ -167,7 +167,9 @@ impl Frame<'_> {
             (Pair::Halves, false) => format!("    packed{output} = {words};\n"),
             (Pair::Halves, true) => {
                 let [low, high] = [0, 2].map(|k| self.word_of(slot, &format!("{address} + {k}u")));
-                format!("    let words{output} = {words};\n    {low} = words{output}.x;\n    {high} = words{output}.y;\n")
+                format!(
+                    "    let words{output} = {words};\n    {low} = words{output}.x;\n    {high} = words{output}.y;\n"
+                )
             }
             _ => format!("    {}[{address} / 4u] = {words};\n", self.buffer(slot)),
         }

@@ -50,7 +50,14 @@ impl Limits {
     /// `maxComputeWorkGroupCount` 65,535 along y and z, `maxStorageBufferRange` 2³² − 1, `maxMemoryAllocationSize`
     /// 0xffe00000, subgroups of 32: as that driver reports of data-centre and desktop GPUs since Turing. An H200
     /// reports all of these (driver 580.159); not yet compared with an H100 itself.
-    pub const H100: Limits = Limits { exp2: true, carries_nan: true, workgroup_bytes: 48 << 10, buffer_bytes: 0xffe0_0000, subgroup: 32, ..VULKAN };
+    pub const H100: Limits = Limits {
+        exp2: true,
+        carries_nan: true,
+        workgroup_bytes: 48 << 10,
+        buffer_bytes: 0xffe0_0000,
+        subgroup: 32,
+        ..VULKAN
+    };
 
     /// AMD RDNA 2 (Radeon RX 6800 to 6950 XT), Mesa's RADV. `maxComputeWorkGroupInvocations` 1024,
     /// `maxComputeWorkGroupCount` 65,535 along y and z, `maxStorageBufferRange` 2³² − 1, `minSubgroupSize` 32 since

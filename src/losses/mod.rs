@@ -41,6 +41,7 @@ mod focal;
 mod hinge;
 mod options;
 mod penalty;
+mod policy;
 mod preference;
 mod regression;
 mod softmax;
@@ -52,6 +53,7 @@ pub use entry::{Entry, Range};
 pub use focal::*;
 pub use hinge::*;
 pub use penalty::*;
+pub use policy::*;
 pub use preference::*;
 pub use regression::*;
 pub use softmax::*;
@@ -67,6 +69,7 @@ const FAMILIES: &[&[Entry]] = &[
     penalty::ENTRIES,
     dpo::ENTRIES,
     preference::ENTRIES,
+    policy::ENTRIES,
 ];
 
 /// Every loss, as [`by_name`] makes it.

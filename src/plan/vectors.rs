@@ -114,8 +114,7 @@ impl Problem<'_> {
     fn loaded_by_words(&self, slots: &[Slot], pass: &Pass, windows: &Windows) -> Vec<bool> {
         let visited = visited_inputs(self.program, pass);
         let is_loaded = |input: usize| visited.contains(&input) && !self.modes.contains(&Mode::InPlace(input));
-        let is_wide =
-            |k: usize| matches!(slots[k], Slot::Input(input) if windows.access[k].vector && is_loaded(input));
+        let is_wide = |k: usize| matches!(slots[k], Slot::Input(input) if windows.access[k].vector && is_loaded(input));
         let begin = |k: usize| self.remainders(slots[k], 8);
         let first = (0..slots.len()).find(|k| is_wide(*k)).map(begin);
         (0..slots.len()).map(|k| is_wide(k) && Some(begin(k)) == first).collect()

@@ -144,7 +144,7 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
     let loss = loss_of(name, &case).expect("in the catalogue");
     let axis = match loss.rows_along() {
         RowAxis::Class if shape.len() > 1 => Some(1),
-        RowAxis::Class | RowAxis::Last => Some(shape.len() - 1).filter(|_| loss.scope() == Ok(Scope::Row)),
+        RowAxis::Class | RowAxis::Last => Some(shape.len() - 1),
         _ => None,
     };
     // Rows of a stated number of columns have it.
@@ -184,6 +184,7 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
             // One an entry of the last axis, but for the first.
             Some(_) if std::mem::replace(&mut whole, true) => &shape[shape.len() - 1..],
             Some(_) => shape,
+            None if loss.scope() == Ok(Scope::Element) => shape,
             None => &row_shape[..],
         };
         let array = match *extra {

@@ -5,8 +5,8 @@ use crate::common::is_in_share;
 use naga::valid::Capabilities;
 use wgloss::DType;
 use wgloss::internals::codegen::{
-    Access, Along, Mode, Pair, ReduceKind, Slot, Variant, edge_outputs, found, pass_kernel, ragged_sums, reduce, row_groups,
-    stitch, tensors, total_outputs,
+    Access, Along, Mode, Pair, ReduceKind, Slot, Variant, edge_outputs, found, pass_kernel, ragged_sums, reduce,
+    row_groups, stitch, tensors, total_outputs,
 };
 use wgloss::internals::lower::{GroupInput, Program, Wanted, lower};
 use wgloss::internals::schedule::{PassSchedule, Shape, States, schedule, visited_inputs};
@@ -130,7 +130,8 @@ fn every_generated_kernel_is_valid() {
                         let phases =
                             if let Kernel::RowSplit { .. } = chosen.kernel { pass.stages.len() as u32 } else { 0 };
                         // 64-bit integers are no part of WebGPU.
-                        let more = if pair == Pair::Words64 { Capabilities::SHADER_INT64 } else { Capabilities::empty() };
+                        let more =
+                            if pair == Pair::Words64 { Capabilities::SHADER_INT64 } else { Capabilities::empty() };
                         for phase in 0..=phases {
                             validate_with(&pass_kernel(&program, p, &chosen, &variant, phase).wgsl, more);
                             // Kernels that store gradients, where it is asked whether these are finite.

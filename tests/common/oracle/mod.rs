@@ -3,6 +3,7 @@
 //! The loops take any [`Real`]: f64 for the loss, dual numbers for its derivatives. At a kink or a clamp those are of one
 //! side, so the data must keep clear of both.
 
+mod policy;
 mod preference;
 
 use super::real::{Dual, Real};
@@ -191,6 +192,8 @@ struct Losses<R> {
     ignored: Vec<bool>,
     /// Size of the first axis.
     batch: usize,
+    /// What the mean divides by, where that is a number of its own.
+    divisor: Option<R>,
     /// What is added to the reduced loss.
     of_batch: Option<R>,
 }
@@ -291,11 +294,11 @@ fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
 
 /// The losses whose textbook form is in the file of a family.
 fn of_families<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
-    preference::losses(name, case)
+    preference::losses(name, case).or_else(|| policy::losses(name, case))
 }
 
 fn reduce<R: Real>(case: &Case<R>, losses: Losses<R>) -> Vec<R> {
-    let Losses { values, shape, mean_over, ignored, batch, .. } = losses;
+    let Losses { values, shape, mean_over, ignored, batch, divisor, .. } = losses;
     let sample_weight = case.spread("sample_weight", &shape);
     let mut mask: Vec<bool> = case.spread("mask", &shape).iter().map(|mask| mask.value() != 0.0).collect();
     for place in 0..ignored.len() {
@@ -305,6 +308,9 @@ fn reduce<R: Real>(case: &Case<R>, losses: Losses<R>) -> Vec<R> {
     let each: Vec<R> = (0..values.len()).map(|k| if mask[k] { values[k] * sample_weight[k] } else { zero }).collect();
     let kept = |weights: &[R]| (0..weights.len()).filter(|&k| mask[k]).map(|k| weights[k]).sum::<R>();
     let total: R = each.iter().copied().sum();
+    if let ("mean" | "mean_or_zero" | "", Some(divisor)) = (case.reduction.as_str(), divisor) {
+        return vec![total / divisor];
+    }
     match case.reduction.as_str() {
         "none" => each,
         "sum" => vec![total],
@@ -332,7 +338,7 @@ fn elementwise<R: Real>(case: &Case<R>, [a, b]: [&str; 2], f: impl Fn(R, R) -> R
     let values = (0..x.len()).map(|k| w[k] * f(x[k], t[k])).collect();
     let taken_from = x.iter().map(|x| x.value().abs()).collect();
     let batch = shape.first().copied().unwrap_or(1);
-    Losses { values, shape, taken_from, mean_over: None, ignored: vec![], batch, of_batch: None }
+    Losses { values, shape, taken_from, mean_over: None, ignored: vec![], batch, divisor: None, of_batch: None }
 }
 
 /// The same; its mean divides by the sum of `weight`.
@@ -446,6 +452,7 @@ fn of_last_axis<R: Real>(shape: &[usize], predicted: &[R], loss: impl Fn(&[usize
         mean_over: None,
         ignored: vec![],
         batch: shape[0],
+        divisor: None,
         of_batch: None,
     }
 }
@@ -493,6 +500,7 @@ fn of_rows<R: Real>(input: &Array<R>, ignored: Vec<bool>, loss: impl Fn(usize, &
         mean_over: None,
         ignored,
         batch: input.shape[0],
+        divisor: None,
         of_batch: None,
     }
 }
