@@ -34,6 +34,8 @@ use crate::loss::{Build, DefinitionBuilder, Loss};
 use crate::shape::{RowAxis, Scope, ShapeRule};
 
 mod binary;
+mod boxes;
+mod detection;
 mod divergence;
 mod dpo;
 mod entry;
@@ -47,6 +49,8 @@ mod regression;
 mod softmax;
 
 pub use binary::*;
+pub use boxes::*;
+pub use detection::*;
 pub use divergence::*;
 pub use dpo::*;
 pub use entry::{Entry, Range};
@@ -70,6 +74,8 @@ const FAMILIES: &[&[Entry]] = &[
     dpo::ENTRIES,
     preference::ENTRIES,
     policy::ENTRIES,
+    boxes::ENTRIES,
+    detection::ENTRIES,
 ];
 
 /// Every loss, as [`by_name`] makes it.

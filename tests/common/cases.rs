@@ -248,10 +248,11 @@ fn targets(
                 integers(range, shape, random)
             }
             Range::Box => boxes(shape, random),
+            Range::Bin if classes == 1 => random.array(shape, |_| 0.0),
             // Clear of the columns themselves.
             Range::Bin => random.array(shape, |r| {
                 let last = classes.saturating_sub(2) as u64;
-                (r.bits() % (last + 1)) as f64 + r.uniform(0.1, 0.9)
+                f64::from(((r.bits() % (last + 1)) as f64 + r.uniform(0.1, 0.9)) as f32)
             }),
             Range::Label => {
                 let rows = row_shape.iter().product::<usize>();

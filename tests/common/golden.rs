@@ -334,6 +334,15 @@ impl Deviation {
                     vec![false; count]
                 }
             }
+            // The boxes of the row do not overlap.
+            "boxes_apart" => {
+                let (a, b) = (spread("boxes1"), spread("boxes2"));
+                let apart = |k: usize, axis: usize| {
+                    let first = k / 4 * 4 + axis;
+                    a[first + 2].min(b[first + 2]) <= a[first].max(b[first])
+                };
+                (0..count).map(|k| apart(k, 0) || apart(k, 1)).collect()
+            }
             // The row is labelled `ignore_index` and holds NaN.
             "nan_in_ignored_row" => {
                 let ignored = case.options.get("ignore_index");

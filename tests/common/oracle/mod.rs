@@ -3,6 +3,8 @@
 //! The loops take any [`Real`]: f64 for the loss, dual numbers for its derivatives. At a kink or a clamp those are of one
 //! side, so the data must keep clear of both.
 
+mod boxes;
+mod detection;
 mod policy;
 mod preference;
 
@@ -294,7 +296,13 @@ fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
 
 /// The losses whose textbook form is in the file of a family.
 fn of_families<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
-    preference::losses(name, case).or_else(|| policy::losses(name, case))
+    let families = [
+        preference::losses(name, case),
+        policy::losses(name, case),
+        boxes::losses(name, case),
+        detection::losses(name, case),
+    ];
+    families.into_iter().flatten().next()
 }
 
 fn reduce<R: Real>(case: &Case<R>, losses: Losses<R>) -> Vec<R> {

@@ -156,10 +156,11 @@ fn a_bad_label_is_in_the_status_word_and_a_scalar_scales_the_gradient() {
 fn every_loss_runs_from_its_manifest() {
     let Some(host) = host() else { return };
     let (mut complaints, mut count) = (Vec::new(), 0);
-    for Entry { name, .. } in wgloss::losses::CATALOGUE {
-        let folder = exported(name, &[name, "--rows", "40", "--cols", "28"]);
+    for Entry { name, make, .. } in wgloss::losses::CATALOGUE {
+        let cols = make().cols().expect("one number of columns").unwrap_or(28) as usize;
+        let folder = exported(name, &[name, "--rows", "40", "--cols", &cols.to_string()]);
         let program = host.load(&folder);
-        let [rows, cols] = [7, 28];
+        let rows = 7;
         let case = case(name, &vec![], &[rows, cols], &[], "mean", 2.5);
         let whole = |values: &[f64]| values.iter().map(|x| *x as i32).collect::<Vec<i32>>();
         let bytes = |name: &String, values: &[f64]| match case.integers.contains(name) {
