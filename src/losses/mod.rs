@@ -46,6 +46,7 @@ mod penalty;
 mod policy;
 mod preference;
 mod regression;
+mod segmentation;
 mod softmax;
 
 pub use binary::*;
@@ -60,6 +61,7 @@ pub use penalty::*;
 pub use policy::*;
 pub use preference::*;
 pub use regression::*;
+pub use segmentation::*;
 pub use softmax::*;
 
 /// The entries of each family.
@@ -76,6 +78,7 @@ const FAMILIES: &[&[Entry]] = &[
     policy::ENTRIES,
     boxes::ENTRIES,
     detection::ENTRIES,
+    segmentation::ENTRIES,
 ];
 
 /// Every loss, as [`by_name`] makes it.

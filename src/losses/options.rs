@@ -1,7 +1,7 @@
 //! Types of the losses that have options: one setter per option, so that an option that a loss lacks does not compile.
 
 /// Makes the type of a loss with options, a newtype of [`Loss`](crate::loss::Loss): a setter per option (`number`, `index`, `flag`,
-/// `word` or `axis`, that of the classes), those that every loss has, and sums and products.
+/// `word`, `rows` or `axis`, that of the classes), those that every loss has, and sums and products.
 macro_rules! loss_with_options {
     ($(#[$about:meta])* $Type:ident { $($(#[$doc:meta])* $kind:ident $option:ident;)* }) => {
         $(#[$about])*
@@ -130,6 +130,13 @@ macro_rules! setter {
         #[must_use]
         pub fn row_axis(self, axis: crate::shape::RowAxis) -> Self {
             Self(self.0.row_axis(axis))
+        }
+    };
+    (rows $option:ident $(#[$doc:meta])*) => {
+        $(#[$doc])*
+        #[must_use]
+        pub fn $option(self, $option: crate::shape::RowAxis) -> Self {
+            Self(self.0.$option($option))
         }
     };
     (word $option:ident $(#[$doc:meta])*) => {

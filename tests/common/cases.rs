@@ -155,6 +155,9 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
     let shape = &stated[..];
     let mut row_shape = shape.to_vec();
     let classes = axis.map_or(1, |axis| row_shape.remove(axis));
+    if let RowAxis::From(first) = loss.rows_along() {
+        row_shape.truncate(first);
+    }
     // A power of the miss bends sharply near a miss of 0.
     let reach = if name == "sigmoid_focal" { 0.6 * spread } else { spread };
     let target_shape = if extras.contains(&"broadcast") { &shape[shape.len() - 1..] } else { shape };

@@ -7,6 +7,7 @@ mod boxes;
 mod detection;
 mod policy;
 mod preference;
+mod segmentation;
 
 use super::real::{Dual, Real};
 use std::collections::{BTreeMap, BTreeSet};
@@ -302,7 +303,7 @@ fn of_families<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
         boxes::losses(name, case),
         detection::losses(name, case),
     ];
-    families.into_iter().flatten().next()
+    families.into_iter().flatten().next().or_else(|| segmentation::losses(name, case))
 }
 
 fn reduce<R: Real>(case: &Case<R>, losses: Losses<R>) -> Vec<R> {
@@ -322,7 +323,7 @@ fn reduce<R: Real>(case: &Case<R>, losses: Losses<R>) -> Vec<R> {
     match case.reduction.as_str() {
         "none" => each,
         "sum" => vec![total],
-        "mean" | "sum_over_batch_size" => vec![total / kept(&mean_over.unwrap_or(vec![R::ONE; each.len()]))],
+        "" | "mean" | "sum_over_batch_size" => vec![total / kept(&mean_over.unwrap_or(vec![R::ONE; each.len()]))],
         "mean_or_zero" => {
             let counted = kept(&mean_over.unwrap_or(vec![R::ONE; each.len()]));
             vec![if counted.value() == 0.0 { zero } else { total / counted }]

@@ -158,10 +158,18 @@ fn every_loss_runs_from_its_manifest() {
     let (mut complaints, mut count) = (Vec::new(), 0);
     for Entry { name, make, .. } in wgloss::losses::CATALOGUE {
         let cols = make().cols().expect("one number of columns").unwrap_or(28) as usize;
-        let folder = exported(name, &[name, "--rows", "40", "--cols", &cols.to_string()]);
+        // An export has rows along its first axis.
+        let is_whole = make().rows_along() == wgloss::RowAxis::From(0);
+        let options = if is_whole { vec![("axis", oracle::Opt::AxesFrom(1))] } else { vec![] };
+        let cols_text = cols.to_string();
+        let mut args = vec![*name, "--rows", "40", "--cols", &cols_text];
+        if is_whole {
+            args.extend(["--option", "row_axis=1.."]);
+        }
+        let folder = exported(name, &args);
         let program = host.load(&folder);
         let rows = 7;
-        let case = case(name, &vec![], &[rows, cols], &[], "mean", 2.5);
+        let case = case(name, &options, &[rows, cols], &[], "mean", 2.5);
         let whole = |values: &[f64]| values.iter().map(|x| *x as i32).collect::<Vec<i32>>();
         let bytes = |name: &String, values: &[f64]| match case.integers.contains(name) {
             true => label_bytes(&whole(values)),
