@@ -48,6 +48,7 @@ mod preference;
 mod regression;
 mod segmentation;
 mod softmax;
+mod value;
 
 pub use binary::*;
 pub use boxes::*;
@@ -63,6 +64,7 @@ pub use preference::*;
 pub use regression::*;
 pub use segmentation::*;
 pub use softmax::*;
+pub use value::*;
 
 /// The entries of each family.
 const FAMILIES: &[&[Entry]] = &[
@@ -79,6 +81,7 @@ const FAMILIES: &[&[Entry]] = &[
     boxes::ENTRIES,
     detection::ENTRIES,
     segmentation::ENTRIES,
+    value::ENTRIES,
 ];
 
 /// Every loss, as [`by_name`] makes it.

@@ -9,7 +9,10 @@ const VOCABULARY: usize = 37;
 
 /// Numbers between −2 and 2 that look random.
 fn noise(seed: usize, count: usize) -> Vec<f32> {
-    (0..count).map(|k| ((k + 7919 * seed) as u32).wrapping_mul(2_654_435_761) >> 8).map(|z| z as f32 / (1 << 22) as f32 - 2.0).collect()
+    (0..count)
+        .map(|k| ((k + 7919 * seed) as u32).wrapping_mul(2_654_435_761) >> 8)
+        .map(|z| z as f32 / (1 << 22) as f32 - 2.0)
+        .collect()
 }
 
 /// Sequences of these lengths, packed: tokens and the first row of each, then the number of rows.
@@ -136,7 +139,7 @@ fn dpo_goes_from_the_logits_of_two_models_to_the_gradient_of_one() {
 
 #[test]
 fn grpo_takes_sequences_of_unequal_length_from_logits() {
-    const [LOW, HIGH]: [f64; 2] = [0.2, 0.3];
+    let (low, high) = (0.2, 0.3);
     // The last sequence has no token, and counts among the sequences.
     let lengths = [4, 1, 9, 6, 0];
     let packed = Packed::new(&lengths);
@@ -148,9 +151,9 @@ fn grpo_takes_sequences_of_unequal_length_from_logits() {
         .map(|(row, shift)| (packed.log_prob(&policy, row).0 + 0.3 * f64::from(*shift)) as f32)
         .collect();
     let loss = Loss::define("grpo_from_logits").input("policy", Scope::Element).input("old_log_probs", Scope::Row);
-    let loss = loss.input("advantages", Scope::Group).label("token").row_axis(RowAxis::Last).expr(|b| {
+    let loss = loss.input("advantages", Scope::Group).label("token").row_axis(RowAxis::Last).expr(move |b| {
         let ratio = (token_log_probs(b, "policy") - b.input("old_log_probs")).exp();
-        let gain = (ratio * b.input("advantages")).minimum(ratio.clamp(1.0 - LOW, 1.0 + HIGH) * b.input("advantages"));
+        let gain = (ratio * b.input("advantages")).minimum(ratio.clamp(1.0 - low, 1.0 + high) * b.input("advantages"));
         -gain.sum_over(Scope::Group) / b.graph().count(wgloss::Extent::GroupRows).maximum(1.0)
     });
 
@@ -160,7 +163,7 @@ fn grpo_takes_sequences_of_unequal_length_from_logits() {
         let advantage = f64::from(advantages[sequence(row)]);
         let share = 1.0 / (lengths[sequence(row)] as f64 * lengths.len() as f64);
         let ratio = (packed.log_prob(&policy, row).0 - f64::from(old[row])).exp();
-        let bound = ratio.clamp(1.0 - LOW, 1.0 + HIGH);
+        let bound = ratio.clamp(1.0 - low, 1.0 + high);
         value -= share * (ratio * advantage).min(bound * advantage);
         if ratio * advantage <= bound * advantage {
             slopes[row] = -share * ratio * advantage;

@@ -8,6 +8,7 @@ mod detection;
 mod policy;
 mod preference;
 mod segmentation;
+mod value;
 
 use super::real::{Dual, Real};
 use std::collections::{BTreeMap, BTreeSet};
@@ -205,6 +206,7 @@ struct Losses<R> {
 pub fn oracle<R: Real>(name: &str, case: &Case<R>) -> Option<Vec<R>> {
     match name {
         "rmse" => Some(vec![rmse(case)]),
+        "moe_load_balancing" => Some(vec![value::moe_load_balancing(case)]),
         "l1_penalty" => Some(vec![penalty(case, |w| w.abs())]),
         "l2_penalty" => Some(vec![penalty(case, |w| w * w / 2.0)]),
         _ => {
@@ -303,7 +305,12 @@ fn of_families<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
         boxes::losses(name, case),
         detection::losses(name, case),
     ];
-    families.into_iter().flatten().next().or_else(|| segmentation::losses(name, case))
+    families
+        .into_iter()
+        .flatten()
+        .next()
+        .or_else(|| segmentation::losses(name, case))
+        .or_else(|| value::losses(name, case))
 }
 
 fn reduce<R: Real>(case: &Case<R>, losses: Losses<R>) -> Vec<R> {
