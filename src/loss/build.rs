@@ -15,8 +15,12 @@ use std::collections::BTreeMap;
 pub enum Denominator<'g> {
     /// The number of loss values: elements, or rows. A loss that is one number already is not divided.
     Count,
+    /// As `Count`, but 1 where a `mask` leaves out every value: the mean of no value is then 0, not 0/0.
+    CountOrOne,
     /// The sum of this over everything (Σ weight, valid rows).
     Sum(Expr<'g>),
+    /// This number itself: an option, a sum over everything.
+    Total(Expr<'g>),
 }
 
 /// The expression of a loss before its reduction.
@@ -39,7 +43,9 @@ impl<'g> Unreduced<'g> {
     pub(super) fn within(self, graph: &'g Graph) -> Unreduced<'g> {
         let denominator = match self.denominator {
             Denominator::Count => Denominator::Count,
+            Denominator::CountOrOne => Denominator::CountOrOne,
             Denominator::Sum(x) => Denominator::Sum(x.into_expr(graph)),
+            Denominator::Total(x) => Denominator::Total(x.into_expr(graph)),
         };
         Unreduced { value: self.value.into_expr(graph), denominator }
     }
@@ -169,6 +175,12 @@ impl<'g> Build<'g> {
     pub fn flag(&self, name: &str) -> bool {
         let flag = |value: &Value| if let Value::Flag(yes) = value { Some(*yes) } else { None };
         self.option(name, "a switch", flag).unwrap_or(false)
+    }
+
+    /// One of the words that the option allows.
+    pub fn word(&self, name: &str) -> &'static str {
+        let word = |value: &Value| if let Value::Word(word) = value { Some(*word) } else { None };
+        self.option(name, "a word", word).unwrap_or("")
     }
 
     /// The value of an option; a fault if the loss has no such option, or one of another type.

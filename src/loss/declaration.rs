@@ -18,6 +18,8 @@ pub enum Domain {
     NonNegative,
     /// 0 ≤ x ≤ 1.
     Unit,
+    /// 0 ≤ x < 1/2: a rate of errors that can be corrected.
+    BelowHalf,
     /// In the unit interval, or −1 (which turns it off).
     UnitOrOff,
     /// 1 or 2: the power of a norm.
@@ -38,6 +40,7 @@ impl Domain {
                 Domain::Unit => (0.0..=1.0).contains(&x),
                 Domain::Order => x.fract() == 0.0 && (1.0..=64.0).contains(&x),
                 Domain::OneOrTwo => x == 1.0 || x == 2.0,
+                Domain::BelowHalf => (0.0..0.5).contains(&x),
                 Domain::UnitOrOff => x == -1.0 || (0.0..=1.0).contains(&x),
             }
     }
@@ -52,6 +55,7 @@ impl fmt::Display for Domain {
             Domain::Unit => "in [0, 1]",
             Domain::OneOrTwo => "1 or 2",
             Domain::Order => "a whole number from 1 to 64",
+            Domain::BelowHalf => "in [0, 0.5)",
             Domain::UnitOrOff => "in [0, 1], or -1 for none",
         })
     }
@@ -69,6 +73,8 @@ pub enum Value {
     Index(Option<i64>),
     /// A switch; it selects the expression.
     Flag(bool),
+    /// One of the words that the option allows; it selects the expression. Any text sets it: `.option("loss_type", "dapo")`.
+    Word(&'static str),
     /// The value of `class_axis`, which every loss over classes has.
     ClassAxis(ClassAxis),
     /// The value of `row_axis`, which every loss with rows has.
@@ -249,6 +255,8 @@ pub struct OptionDecl {
     /// Numbers at which the formula is simpler (smoothing 0, γ = 2): a plan made at one has a faster kernel, and no
     /// other value; `set_param` may take any other plan there.
     pub special: Vec<f64>,
+    /// The words it may be, where its values are words.
+    pub words: &'static [&'static str],
 }
 
 /// An input of a loss.
@@ -318,6 +326,17 @@ impl OptionDecl {
     }
 }
 
+/// The value as the option keeps it: text that is one of its words is that word, not the name of a scalar.
+pub(super) fn kept(decl: &OptionDecl, value: &Value) -> Value {
+    match value {
+        Value::Scalar(text) => match decl.words.iter().find(|word| *word == text) {
+            Some(word) => Value::Word(word),
+            None => value.clone(),
+        },
+        _ => value.clone(),
+    }
+}
+
 /// An error unless the option takes this value.
 pub(crate) fn check_option(loss: &str, decl: &OptionDecl, value: &Value) -> Result<()> {
     let wrong = |found: String, allowed: String| {
@@ -337,6 +356,15 @@ pub(crate) fn check_option(loss: &str, decl: &OptionDecl, value: &Value) -> Resu
             Some(allowed) => wrong(format!("the scalar `{name}`"), allowed),
         },
         (Value::Index(_), Value::Index(_)) | (Value::Flag(_), Value::Flag(_)) => Ok(()),
+        (Value::Word(_), Value::Word(word)) if decl.words.contains(word) => Ok(()),
+        (Value::Word(_), other) => {
+            let found = match other {
+                Value::Word(text) => (*text).to_owned(),
+                Value::Scalar(text) => text.clone(),
+                other => format!("{other:?}"),
+            };
+            wrong(found, format!("one of {}", decl.words.join(", ")))
+        }
         (_, other) if matches!(decl.default, Value::Num(_) | Value::Scalar(_)) => {
             wrong(format!("{other:?}"), "a number, or the name of a scalar".to_owned())
         }

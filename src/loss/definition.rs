@@ -21,6 +21,8 @@ pub struct Definition {
     pub(super) extras: Vec<(String, Box<ExtraFn>)>,
     /// The first input with a rule that was not declared before.
     undeclared: Option<String>,
+    /// What is added to the reduced loss.
+    pub(super) of_batch: Option<Box<ExtraFn>>,
     pub(super) build: Box<BuildFn>,
 }
 
@@ -81,6 +83,7 @@ pub struct DefinitionBuilder {
     extras: Vec<(String, Box<ExtraFn>)>,
     /// The first input with a rule that was not declared before.
     undeclared: Option<String>,
+    of_batch: Option<Box<ExtraFn>>,
 }
 
 impl DefinitionBuilder {
@@ -93,6 +96,7 @@ impl DefinitionBuilder {
             options: Vec::new(),
             extras: Vec::new(),
             undeclared: None,
+            of_batch: None,
         }
     }
 
@@ -122,6 +126,12 @@ impl DefinitionBuilder {
     /// others and with columns. A label of a row that gathers is checked by that ([`DefinitionBuilder::label`]).
     pub fn labels(self, name: &str, scope: Scope) -> Self {
         self.with_input(InputSpec::required(name, scope, Kind::Int))
+    }
+
+    /// Integers that may be absent, one per value of that scope: lengths, say. They broadcast ([`ShapeRule::Broadcast`]),
+    /// unless [`DefinitionBuilder::shape_rule`] says otherwise.
+    pub fn optional_labels(self, name: &str, scope: Scope) -> Self {
+        self.with_input(InputSpec { kind: Kind::Int, ..InputSpec::optional(name, scope) })
     }
 
     /// The shapes that a declared input may have beside the others: see [`ShapeRule`]. A name that is not declared comes
@@ -174,8 +184,8 @@ impl DefinitionBuilder {
     }
 
     fn with_option(mut self, name: &str, default: Value, domain: Domain) -> Self {
-        let (structural, special) = (Vec::new(), Vec::new());
-        self.options.push(OptionDecl { name: name.to_owned(), default, domain, structural, special });
+        let (name, structural, special) = (name.to_owned(), Vec::new(), Vec::new());
+        self.options.push(OptionDecl { name, default, domain, structural, special, words: &[] });
         self
     }
 
@@ -220,6 +230,24 @@ impl DefinitionBuilder {
         self.with_option(name, Value::Flag(default), Domain::Finite)
     }
 
+    /// One of these words, of which the first is the default. Each selects a formula.
+    ///
+    /// ```
+    /// use wgloss::{Error, Loss, Scope};
+    /// let loss = Loss::define("distance").input("x", Scope::Element).words("norm", &["l1", "l2"]).expr(|b| {
+    ///     let x = b.input("x");
+    ///     if b.word("norm") == "l1" { x.abs() } else { x * x }
+    /// });
+    /// assert_eq!(loss.clone().option("norm", "l2").check(), Ok(()));
+    /// let error = loss.option("norm", "l3").check().unwrap_err();
+    /// assert_eq!(error.to_string(), "norm = l3 for distance; must be one of l1, l2");
+    /// ```
+    pub fn words(mut self, name: &str, words: &'static [&'static str]) -> Self {
+        self = self.with_option(name, Value::Word(words.first().copied().unwrap_or("")), Domain::Finite);
+        self.options.last_mut().expect("it was just declared").words = words;
+        self
+    }
+
     /// An extra output, which a plan may ask for by name: one number per row, or one in all.
     pub fn extra<F>(mut self, name: &str, build: F) -> Self
     where
@@ -229,9 +257,29 @@ impl DefinitionBuilder {
         self
     }
 
+    /// A term of the whole batch, one number, which is added to the reduced loss, whatever the reduction is; with
+    /// [`Reduction::None`](super::Reduction::None) to each value. `sample_weight` and `mask` do not act on it: a definition
+    /// that declares `mask` itself, as an optional input of the scope of its losses, may.
+    ///
+    /// ```
+    /// use wgloss::{HostTensor, Loss, Reduction, Scope, cpu};
+    /// let loss = Loss::define("spread").input("x", Scope::Element).of_batch(|b| b.input("x").sum_over(Scope::Total));
+    /// let loss = loss.expr(|b| b.input("x") * b.input("x")).reduction(Reduction::Sum);
+    /// let x = HostTensor::f32(&[1.0, 2.0], &[2]);
+    /// assert_eq!(cpu::forward_backward(&loss, &[("x", x)], &[])?.loss()?, 5.0 + 3.0);
+    /// # Ok::<(), wgloss::Error>(())
+    /// ```
+    pub fn of_batch<F>(mut self, build: F) -> Self
+    where
+        F: for<'g> Fn(&Build<'g>) -> Expr<'g> + Send + Sync + 'static,
+    {
+        self.of_batch = Some(Box::new(build));
+        self
+    }
+
     /// The definition with this expression.
     pub(super) fn finish(self, build: Box<BuildFn>) -> Definition {
-        let DefinitionBuilder { name, row_axis, cols, inputs, options, extras, undeclared } = self;
-        Definition { name, row_axis, cols, inputs, options, extras, undeclared, build }
+        let DefinitionBuilder { name, row_axis, cols, inputs, options, extras, undeclared, of_batch } = self;
+        Definition { name, row_axis, cols, inputs, options, extras, undeclared, of_batch, build }
     }
 }

@@ -19,6 +19,7 @@ mod shapes;
 
 pub use crate::shape::RowAxis;
 pub use build::{Build, Denominator, Unreduced};
+use declaration::kept;
 pub use declaration::{ClassAxis, Domain, InputSpec, OptionDecl, ParamValue, Value};
 pub(crate) use declaration::{check_option, check_weight};
 pub use definition::{Definition, DefinitionBuilder};
@@ -28,10 +29,10 @@ pub use reduction::Reduction;
 
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
-use crate::expr::{Expr, Graph};
+use crate::expr::{Expr, Graph, IntoExpr};
 use crate::shape::Scope;
 use given::Names;
-use reduction::{PerLoss, reduce};
+use reduction::{PerLoss, check_of_batch, reduce};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -309,8 +310,9 @@ impl Loss {
                 found |= term.set_shape_option(own, value)?;
                 continue;
             };
-            check_option(&term.definition.name, decl, value)?;
-            term.values.insert(own.to_owned(), value.clone());
+            let value = kept(decl, value);
+            check_option(&term.definition.name, decl, &value)?;
+            term.values.insert(own.to_owned(), value);
             found = true;
         }
         if found {
@@ -360,9 +362,10 @@ impl Loss {
         let mut sum: Option<Expr<'g>> = None;
         let mut denominator = None;
         for (index, term) in self.terms.iter().enumerate() {
-            let Definition { name, build, .. } = &*term.definition;
+            let Definition { name, build, of_batch, .. } = &*term.definition;
             let b = term.build(graph, self.prefix(index), present);
             let unreduced = build(&b).within(graph);
+            let of_batch = of_batch.as_ref().map(|build| build(&b).into_expr(graph));
             if let Some(error) = b.fault.into_inner() {
                 return Err(error);
             }
@@ -371,6 +374,10 @@ impl Loss {
             let (mut loss, divided_by) = reduce(graph, &per_loss, &term.reduction, unreduced)?;
             if index == 0 {
                 denominator = divided_by;
+            }
+            if let Some(own) = of_batch {
+                check_of_batch(name, own)?;
+                loss = loss + own;
             }
             if term.weight != 1.0 {
                 loss = graph.param(&format!("{}weight", self.prefix(index)), term.weight) * loss;
@@ -530,6 +537,21 @@ mod tests {
         assert!(matches!(mixed.build(&graph, &|_| None), Err(Error::Expr { .. })));
     }
 
+    #[test]
+    fn a_word_is_one_of_those_that_the_option_allows() {
+        let loss = || {
+            let loss = Loss::define("w").input("x", Scope::Element).words("norm", &["l1", "l2"]);
+            loss.expr(|b| if b.word("norm") == "l1" { b.input("x").abs() } else { b.input("x").powi(2) })
+        };
+        assert_eq!(loss().option_value("norm"), Some(&Value::Word("l1")));
+        assert_eq!(loss().option("norm", "l2".to_owned()).option_value("norm"), Some(&Value::Word("l2")));
+        assert_eq!(loss().option("norm", Value::Word("l2")).check(), Ok(()));
+        for wrong in [Value::from("l3"), Value::Word("l3"), Value::Num(1.0), Value::Flag(true)] {
+            let error = loss().option("norm", wrong).check().unwrap_err();
+            assert!(error.to_string().ends_with("must be one of l1, l2"), "{error}");
+        }
+    }
+
     fn mistake(build: impl for<'g> Fn(&Build<'g>) -> Expr<'g> + Send + Sync + 'static) -> Error {
         let loss = Loss::define("mine").input("x", Scope::Element).param("k", 2.0, Domain::Positive).flag("f", true);
         let loss = loss.expr(build).reduction(Reduction::None);
@@ -548,6 +570,14 @@ mod tests {
         wrong(mistake(|b| b.input("x") * b.index("k").unwrap_or(1) as f64));
         wrong(mistake(|b| if b.flag("k") { b.input("x") } else { -b.input("x") }));
         wrong(mistake(|b| b.input("x").lt(0.0)));
+        wrong(mistake(|b| if b.word("k") == "a" { b.input("x") } else { -b.input("x") }));
+    }
+
+    #[test]
+    fn a_term_of_the_batch_is_one_number() {
+        let loss = Loss::define("own").input("x", Scope::Element).of_batch(|b| b.input("x")).expr(|b| b.input("x"));
+        let error = loss.build(&Graph::new(), &|_| Some(false)).err().expect("a mistake");
+        assert!(matches!(&error, Error::Expr { message, .. } if message.contains("one number")), "{error}");
     }
 
     #[test]

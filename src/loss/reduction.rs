@@ -104,7 +104,12 @@ pub(super) fn reduce<'g>(
         Reduction::Sum => None,
         Reduction::Mean | Reduction::MeanOrZero => Some(match unreduced.denominator {
             Denominator::Sum(x) => kept(x),
+            Denominator::Total(x) => x,
             Denominator::Count => keep.map_or_else(count, |keep| keep.to_float().sum_over(Scope::Total)),
+            Denominator::CountOrOne => match keep {
+                Some(keep) => keep.to_float().sum_over(Scope::Total).maximum(1.0),
+                None => count(),
+            },
         }),
         Reduction::BatchMean => Some(graph.count(Extent::Batch)),
         Reduction::MeanWithSampleWeight => {
@@ -137,6 +142,16 @@ fn number_of(graph: &Graph, scope: Scope) -> Expr<'_> {
         Scope::GroupColumn => graph.count(Extent::Groups) * graph.count(Extent::Cols),
         _ => graph.count(Extent::Rows),
     }
+}
+
+/// A term of the batch is one number.
+pub(super) fn check_of_batch(loss: &str, term: Expr<'_>) -> Result<()> {
+    let (scope, kind) = (term.scope(), term.kind());
+    if scope <= Scope::Total && kind == Kind::Float {
+        return Ok(());
+    }
+    let message = format!("its term of the batch is one number; found {kind:?} of scope {scope:?}");
+    Err(Error::Expr { loss: loss.to_owned(), message })
 }
 
 /// A loss is a number per element, row, group or column (or group and column), which take a weight and a mask, or one in

@@ -4,7 +4,7 @@
 //! `tests/common/oracle/`, its textbook form; in README.md, its row. Tests fail without the last two.
 
 use crate::expr::op::Kind;
-use crate::loss::{Loss, Value};
+use crate::loss::{Loss, MASK, Value};
 
 /// Where the values of an input lie that tests, verification and benchmarks draw: inside the domain of the loss, and
 /// clear of where it is infinite.
@@ -29,13 +29,20 @@ pub enum Range {
     Binary,
     /// Class indices.
     Label,
+    /// Numbers of tokens: integers from 0.
+    Length,
+    /// Boxes (left, top, right, bottom) that overlap: the first two columns below 1.5, the others above 2.
+    Box,
+    /// Positions between the columns: 0 to their number less one.
+    Bin,
     /// Weights, above 0.
     Weight,
 }
 
 impl Range {
-    /// The least and the largest number to draw; of [`Range::Sign`] and [`Range::Binary`] the two that there are. Class indices depend on how
-    /// many classes there are: they have none.
+    /// The least and the largest number to draw; of [`Range::Sign`] and [`Range::Binary`] the two that there are; of
+    /// [`Range::Bin`] those that rows of two columns take. Class indices depend on how many classes there are, and numbers of
+    /// tokens are integers: they have none.
     pub fn bounds(self) -> Option<(f64, f64)> {
         match self {
             Range::Any | Range::Logits => Some((-4.0, 4.0)),
@@ -44,8 +51,10 @@ impl Range {
             Range::Positive | Range::Count => Some((0.1, 4.0)),
             Range::Sign => Some((-1.0, 1.0)),
             Range::Binary => Some((0.0, 1.0)),
+            Range::Box => Some((0.0, 3.5)),
+            Range::Bin => Some((0.0, 0.9)),
             Range::Weight => Some((0.5, 2.0)),
-            Range::Label => None,
+            Range::Label | Range::Length => None,
         }
     }
 }
@@ -101,6 +110,7 @@ impl Entry {
         }
         match loss.inputs().iter().find(|spec| spec.name == input) {
             Some(spec) if spec.kind == Kind::Int => Range::Label,
+            Some(spec) if spec.name == MASK => Range::Binary,
             Some(spec) if spec.optional => Range::Weight,
             _ => Range::Any,
         }

@@ -35,8 +35,11 @@ use crate::shape::{RowAxis, Scope, ShapeRule};
 
 mod adversarial;
 mod binary;
+mod boxes;
 mod categorical;
+mod detection;
 mod divergence;
+mod dpo;
 mod entry;
 mod focal;
 mod hinge;
@@ -45,14 +48,21 @@ mod multiclass_margin;
 mod noisy_labels;
 mod options;
 mod penalty;
+mod policy;
+mod preference;
 mod regression;
+mod segmentation;
 mod sigmoid;
 mod softmax;
+mod value;
 
 pub use adversarial::*;
 pub use binary::*;
+pub use boxes::*;
 pub use categorical::*;
+pub use detection::*;
 pub use divergence::*;
+pub use dpo::*;
 pub use entry::{Entry, Range};
 pub use focal::*;
 pub use hinge::*;
@@ -60,9 +70,13 @@ pub use margin::*;
 pub use multiclass_margin::*;
 pub use noisy_labels::*;
 pub use penalty::*;
+pub use policy::*;
+pub use preference::*;
 pub use regression::*;
+pub use segmentation::*;
 pub use sigmoid::*;
 pub use softmax::*;
+pub use value::*;
 
 /// The entries of each family.
 const FAMILIES: &[&[Entry]] = &[
@@ -79,6 +93,13 @@ const FAMILIES: &[&[Entry]] = &[
     noisy_labels::ENTRIES,
     adversarial::ENTRIES,
     penalty::ENTRIES,
+    dpo::ENTRIES,
+    preference::ENTRIES,
+    policy::ENTRIES,
+    boxes::ENTRIES,
+    detection::ENTRIES,
+    segmentation::ENTRIES,
+    value::ENTRIES,
 ];
 
 /// Every loss, as [`by_name`] makes it.

@@ -1,7 +1,7 @@
 //! Types of the losses that have options: one setter per option, so that an option that a loss lacks does not compile.
 
 /// Makes the type of a loss with options, a newtype of [`Loss`](crate::loss::Loss): a setter per option (`number`, `index`, `flag`,
-/// `axis`, that of the classes, or `rows`, the axes of a row), those that every loss has, and sums and products.
+/// `word`, `axis`, that of the classes, or `rows`, the axes of a row), those that every loss has, and sums and products.
 macro_rules! loss_with_options {
     ($(#[$about:meta])* $Type:ident { $($(#[$doc:meta])* $kind:ident $option:ident;)* }) => {
         $(#[$about])*
@@ -135,8 +135,15 @@ macro_rules! setter {
     (rows $option:ident $(#[$doc:meta])*) => {
         $(#[$doc])*
         #[must_use]
-        pub fn $option(self, axis: crate::shape::RowAxis) -> Self {
-            Self(self.0.$option(axis))
+        pub fn $option(self, $option: crate::shape::RowAxis) -> Self {
+            Self(self.0.$option($option))
+        }
+    };
+    (word $option:ident $(#[$doc:meta])*) => {
+        $(#[$doc])*
+        #[must_use]
+        pub fn $option(self, $option: &str) -> Self {
+            Self(self.0.option(stringify!($option), $option))
         }
     };
     (flag $option:ident $(#[$doc:meta])*) => {

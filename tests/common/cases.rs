@@ -98,6 +98,7 @@ pub fn option_sets(name: &str) -> Vec<Options> {
         Value::Num(x) => Opt::Num(x),
         Value::Flag(yes) => Opt::Flag(yes),
         Value::Index(index) => Opt::Index(index),
+        Value::Word(word) => Opt::Word(word),
         ref other => panic!("option {other:?}"),
     };
     let variants = declared(name).entry.variants.iter();
@@ -153,29 +154,50 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
     let loss = loss_of(name, &case).expect("in the catalogue");
     let axis = match loss.rows_along() {
         RowAxis::Class if shape.len() > 1 => Some(1),
-        RowAxis::Class | RowAxis::Last => Some(shape.len() - 1).filter(|_| loss.scope() == Ok(Scope::Row)),
+        RowAxis::Class | RowAxis::Last => Some(shape.len() - 1),
         _ => None,
     };
+    // Rows of a stated number of columns have it.
+    let mut stated = shape.to_vec();
+    if let (Some(cols), Some(last)) = (loss.cols().expect("one number of columns"), stated.last_mut()) {
+        *last = cols as usize;
+    }
+    let shape = &stated[..];
     let mut row_shape = shape.to_vec();
     let classes = axis.map_or(1, |axis| row_shape.remove(axis));
+    if let RowAxis::From(first) = loss.rows_along() {
+        row_shape.truncate(first);
+    }
     // A power of the miss bends sharply near a miss of 0.
     let reach = if name == "sigmoid_focal" { 0.6 * spread } else { spread };
     let target_shape = if extras.contains(&"broadcast") { &shape[shape.len() - 1..] } else { shape };
     targets(&mut case, name, &loss, [target_shape, shape, &row_shape], classes, reach, random);
-    let target = case.arrays.get(names(name).1).map(|target| oracle::broadcast(target, shape));
+    let of_element = |target: &&Array| target.shape.len() == shape.len() || extras.contains(&"broadcast");
+    let target = case.arrays.get(names(name).1).filter(of_element).map(|target| oracle::broadcast(target, shape));
+    let ranges = [names(name).0, names(name).1].map(|input| range(name, &loss, input));
+    let input_range = ranges[0];
     let values = (0..shape.iter().product()).map(|k| {
         let beside = target.as_ref().map(|target| target[k]);
-        prediction([names(name).0, names(name).1].map(|input| range(name, &loss, input)), beside, reach, random)
+        prediction(ranges, beside, reach, random)
     });
-    let values = Array::new(shape, values.collect());
+    let mut values = Array::new(shape, values.collect());
+    if input_range == Range::Box {
+        values = boxes(shape, random);
+    }
     case.arrays.insert(names(name).0.to_owned(), values);
     let mut whole = false;
     for extra in extras {
-        let weighed = match loss.inputs().iter().find(|spec| spec.name == *extra).map(|spec| spec.scope) {
+        let declared = loss.inputs().into_iter().find(|spec| spec.name == *extra);
+        let range = declared.as_ref().map(|_| range(name, &loss, extra));
+        let weighed = match declared.as_ref().map(|spec| spec.scope) {
+            Some(Scope::Scalar) => &[][..],
             Some(Scope::Column) => &[classes],
+            Some(Scope::Row) => &row_shape[..],
+            Some(_) if range != Some(Range::Weight) => shape,
             // One an entry of the last axis, but for the first.
             Some(_) if std::mem::replace(&mut whole, true) => &shape[shape.len() - 1..],
             Some(_) => shape,
+            None if loss.scope() == Ok(Scope::Element) => shape,
             None => &row_shape[..],
         };
         let array = match *extra {
@@ -183,7 +205,14 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
             "mask" => {
                 Array::new(weighed, (0..weighed.iter().product()).map(|k| if k % 3 == 1 { 0.0 } else { 1.0 }).collect())
             }
-            _ => random.array(weighed, |r| r.uniform(0.5, 2.0)),
+            _ => match range {
+                Some(range) if declared.as_ref().is_some_and(|spec| is_integer(spec.kind, spec.scope, range)) => {
+                    case.integers.insert(extra.to_string());
+                    integers(range, weighed, random)
+                }
+                Some(Range::LogProbability) => random.array(weighed, |r| r.uniform(-3.0, -0.1)),
+                _ => random.array(weighed, |r| r.uniform(0.5, 2.0)),
+            },
         };
         case.arrays.insert(extra.to_string(), array);
     }
@@ -192,6 +221,23 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
 
 fn range(name: &str, loss: &Loss, input: &str) -> Range {
     declared(name).entry.range(loss, input)
+}
+
+/// Whether an input holds integers that are no class indices of rows or elements.
+fn is_integer(kind: Kind, scope: Scope, range: Range) -> bool {
+    range == Range::Length || range == Range::Binary && kind == Kind::Int && scope == Scope::Row
+}
+
+fn integers(range: Range, shape: &[usize], random: &mut Random) -> Array {
+    let least = if range == Range::Length { 1 } else { 0 };
+    let most = if range == Range::Length { 9 } else { 2 };
+    random.array(shape, |r| (least + r.bits() % most) as f64)
+}
+
+/// Boxes in the last axis, none of whose edges is near one of the other boxes'.
+fn boxes(shape: &[usize], random: &mut Random) -> Array {
+    let corner = |col: usize, r: &mut Random| if col < 2 { r.uniform(0.0, 1.5) } else { r.uniform(2.0, 3.5) };
+    Array::new(shape, (0..shape.iter().product()).map(|k| corner(k % 4, random)).collect())
 }
 
 /// The inputs that must be there besides the prediction: labels, targets, a teacher's logits.
@@ -210,15 +256,27 @@ fn targets(
             Scope::Column => &[classes],
             // Such an input broadcasts along the last axis alone.
             _ if spec.shape_rule == ShapeRule::OptionalLastAxis => whole,
+            Scope::Row => row_shape,
             _ => target_shape,
         };
         let array = match range(name, loss, &spec.name) {
+            range if is_integer(spec.kind, spec.scope, range) => {
+                case.integers.insert(spec.name.clone());
+                integers(range, shape, random)
+            }
             Range::Binary if spec.kind == Kind::Int => {
                 let labels = (0..whole.iter().product()).map(|_| (random.bits() & 1) as i64);
                 case.labels = Some((labels.collect(), whole.to_vec()));
                 continue;
             }
             Range::Binary => random.array(shape, |r| (r.bits() & 1) as f64),
+            Range::Box => boxes(shape, random),
+            Range::Bin if classes == 1 => random.array(shape, |_| 0.0),
+            // Clear of the columns themselves.
+            Range::Bin => random.array(shape, |r| {
+                let last = classes.saturating_sub(2) as u64;
+                f64::from(((r.bits() % (last + 1)) as f64 + r.uniform(0.1, 0.9)) as f32)
+            }),
             Range::Label => {
                 let rows = row_shape.iter().product::<usize>();
                 let ignored = match loss.option_value("ignore_index") {
@@ -253,7 +311,7 @@ fn prediction([range, of_target]: [Range; 2], target: Option<f64>, reach: f64, r
             f64::from((target.unwrap_or(0.0) + random.clear_of(-reach, reach, KINKS)) as f32)
         }
         Range::Any => random.clear_of(-reach, reach, KINKS),
-        Range::Logits => random.uniform(-reach, reach),
+        Range::Logits | Range::Box => random.uniform(-reach, reach),
         Range::LogProbability => random.uniform(-3.0, -0.1),
         Range::Probability => loop {
             let x = random.uniform(0.3, 0.7);
@@ -276,9 +334,12 @@ pub fn extras_of(name: &str) -> Vec<Vec<&'static str>> {
     if !matches!(family(name), Family::Total | Family::Penalty) {
         sets.push(vec!["sample_weight"]);
         sets.push(vec!["mask"]);
-        sets.push([own, vec!["sample_weight", "mask"]].concat());
+        let beside = ["sample_weight", "mask"].into_iter().filter(|name| !own.contains(name));
+        sets.push(own.iter().copied().chain(beside).collect());
     }
-    if matches!(family(name), Family::Elements | Family::Total) {
+    // Labels, and integers, do not broadcast.
+    let whole = |name: &str| (declared(name).entry.make)().inputs().iter().all(|spec| spec.kind != Kind::Int);
+    if matches!(family(name), Family::Elements | Family::Total) && whole(name) {
         sets.push(vec!["broadcast"]);
     }
     sets

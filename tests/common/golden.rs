@@ -83,12 +83,21 @@ impl GoldenCase {
         let mut case = Case { options: self.options.clone(), reduction: self.reduction.clone(), ..Case::default() };
         for (name, tensor) in &self.inputs {
             match &tensor.values {
+                Values::I64(_) if is_integer(name) => {
+                    case.integers.insert(name.clone());
+                    case.arrays.insert(name.clone(), Array::new(&tensor.shape, tensor.to_f64()));
+                }
                 Values::I64(labels) => case.labels = Some((labels.clone(), tensor.shape.clone())),
                 _ => drop(case.arrays.insert(name.clone(), Array::new(&tensor.shape, tensor.to_f64()))),
             }
         }
         case
     }
+}
+
+/// Whether integers of that name are no labels of rows: lengths, a class per element.
+fn is_integer(name: &str) -> bool {
+    name.ends_with("_lengths") || name == "label"
 }
 
 /// The folder that `WGLOSS_GOLDEN` names, or the repository's.
@@ -158,7 +167,14 @@ fn case(file: &str, name: &str, about: &serde_json::Value, tensors: &SafeTensors
             serde_json::Value::Null if option == "ignore_index" => Opt::Index(None),
             serde_json::Value::Number(number) => Opt::Num(number.as_f64().expect("a number")),
             serde_json::Value::String(text) if text == "inf" => Opt::Num(f64::INFINITY),
-            // Left out: an option that is None, or a word, has no counterpart here yet.
+            serde_json::Value::String(text) => Opt::Word(text.clone().leak()),
+            serde_json::Value::Array(axes) if option == "axis" => {
+                let axes: Vec<u64> = axes.iter().map(|axis| axis.as_u64().expect("the index of an axis")).collect();
+                assert!(axes.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{file}/{name}: axes {axes:?}");
+                Opt::AxesFrom(axes[0] as usize)
+            }
+            serde_json::Value::Null if option == "axis" => Opt::AxesFrom(0),
+            // Left out: the default is None here too.
             _ => continue,
         };
         options.insert(option.clone(), value);
@@ -336,6 +352,8 @@ impl Deviation {
                 (0..count).map(right).collect()
             }
             "right_at_infinity" => vec![false; count],
+            // The log-probability of a rejected answer is 0: it is certain.
+            "rejected_is_certain" => spread("rejected_logps").iter().map(|x| *x == 0.0).collect(),
             // The logit, or the log-probability, of a target of 0 is −∞: in the element, or in one of the row.
             "zero_at_minus_infinity" => {
                 let (input, target) = (case.input("input").expect("an input"), case.input("target").expect("a target"));
@@ -348,6 +366,15 @@ impl Deviation {
                 } else {
                     vec![false; count]
                 }
+            }
+            // The boxes of the row do not overlap.
+            "boxes_apart" => {
+                let (a, b) = (spread("boxes1"), spread("boxes2"));
+                let apart = |k: usize, axis: usize| {
+                    let first = k / 4 * 4 + axis;
+                    a[first + 2].min(b[first + 2]) <= a[first].max(b[first])
+                };
+                (0..count).map(|k| apart(k, 0) || apart(k, 1)).collect()
             }
             // The row is labelled `ignore_index` and holds NaN.
             "nan_in_ignored_row" => {

@@ -13,7 +13,9 @@ use oracle::{Array, Case, Opt};
 use share::Share;
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex};
-use wgloss::{Bound, Context, Element, HostTensor, Kind, Loss, Reduction, Result, Scope, Tensor, Value, cpu, losses};
+use wgloss::{
+    Bound, Context, Element, HostTensor, Kind, Loss, Reduction, Result, RowAxis, Scope, Tensor, Value, cpu, losses,
+};
 
 /// What a path gives for a case.
 #[derive(Clone, Debug)]
@@ -65,10 +67,12 @@ pub fn context_for(label: &str) -> Option<&'static Context> {
     context().filter(|_| is_in_share(label))
 }
 
-/// Whether the case with this label is in the share of the generic grids that is to run.
+/// Whether the case with this label is in the share of the generic grids that is to run. `WGLOSS_TEST_LABEL=dpo,kto`
+/// leaves those with one of these texts in their label.
 pub fn is_in_share(label: &str) -> bool {
     static SHARE: LazyLock<Share> = LazyLock::new(Share::from_env);
-    SHARE.takes(label)
+    static PART: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("WGLOSS_TEST_LABEL").ok());
+    SHARE.takes(label) && PART.as_ref().is_none_or(|parts| parts.split(',').any(|part| label.contains(part)))
 }
 
 fn open() -> Option<Context> {
@@ -93,14 +97,13 @@ pub fn loss_of(name: &str, case: &Case) -> Option<Loss> {
         _ => losses::by_name(name)?,
     };
     for (option, value) in case.options.iter().filter(|_| name != "composite") {
-        loss = loss.option(
-            option,
-            match *value {
-                Opt::Num(value) => Value::Num(value),
-                Opt::Flag(value) => Value::Flag(value),
-                Opt::Index(value) => Value::Index(value),
-            },
-        );
+        loss = match *value {
+            Opt::Num(value) => loss.option(option, Value::Num(value)),
+            Opt::Flag(value) => loss.option(option, Value::Flag(value)),
+            Opt::Index(value) => loss.option(option, Value::Index(value)),
+            Opt::Word(word) => loss.option(option, word),
+            Opt::AxesFrom(axis) => loss.row_axis(RowAxis::From(axis)),
+        };
     }
     let loss = loss.broadcast(case.broadcast);
     Some(match case.reduction.as_str() {
@@ -130,9 +133,10 @@ pub fn label_of(loss: &Loss) -> String {
     label.expect("a case with labels is of a loss with labels").name
 }
 
-/// The numbers of a case in f32 (in which they are exact), and its labels in i32, by name.
+/// The numbers of a case in f32 (in which they are exact), its integers and its labels in i32, by name.
 struct Owned<'c> {
     numbers: Vec<(&'c str, &'c [usize], Vec<f32>)>,
+    integers: Vec<(&'c str, &'c [usize], Vec<i32>)>,
     labels: Option<(String, &'c [usize], Vec<i32>)>,
 }
 
@@ -143,10 +147,13 @@ fn owned<'c>(loss: &Loss, case: &'c Case) -> Owned<'c> {
         assert!(exact, "values of {name} are not f32");
         values
     };
-    let numbers = case.arrays.iter().map(|one| (one.0.as_str(), &one.1.shape[..], single(one))).collect();
+    let (integers, numbers): (Vec<_>, Vec<_>) = case.arrays.iter().partition(|(name, _)| case.integers.contains(*name));
+    let numbers = numbers.into_iter().map(|one| (one.0.as_str(), &one.1.shape[..], single(one))).collect();
+    let whole = |values: &[f64]| values.iter().map(|x| *x as i32).collect();
+    let integers = integers.into_iter().map(|(name, a)| (name.as_str(), &a.shape[..], whole(&a.values))).collect();
     let narrow = |labels: &Vec<i64>| labels.iter().map(|y| i32::try_from(*y).expect("an i32 label")).collect();
     let labels = case.labels.as_ref().map(|(labels, shape)| (label_of(loss), &shape[..], narrow(labels)));
-    Owned { numbers, labels }
+    Owned { numbers, integers, labels }
 }
 
 /// Runs a case on the f64 CPU path.
@@ -154,6 +161,7 @@ pub fn on_cpu(loss: &Loss, case: &Case, grads: &[&str]) -> Result<Outcome> {
     let owned = owned(loss, case);
     let mut inputs: Vec<(&str, HostTensor<'_>)> =
         owned.numbers.iter().map(|(name, shape, values)| (*name, HostTensor::f32(values, shape))).collect();
+    inputs.extend(owned.integers.iter().map(|(name, shape, values)| (*name, HostTensor::i32(values, shape))));
     inputs.extend(owned.labels.iter().map(|(name, shape, labels)| (name.as_str(), HostTensor::i32(labels, shape))));
     let out = cpu::forward_backward(loss, &inputs, grads)?;
     let mut found = BTreeMap::new();
@@ -168,6 +176,7 @@ pub fn hessian_on_cpu(loss: &Loss, case: &Case, wrt: &str) -> Result<Vec<f64>> {
     let owned = owned(loss, case);
     let mut inputs: Vec<(&str, HostTensor<'_>)> =
         owned.numbers.iter().map(|(name, shape, values)| (*name, HostTensor::f32(values, shape))).collect();
+    inputs.extend(owned.integers.iter().map(|(name, shape, values)| (*name, HostTensor::i32(values, shape))));
     inputs.extend(owned.labels.iter().map(|(name, shape, labels)| (name.as_str(), HostTensor::i32(labels, shape))));
     cpu::hessian_diagonal(loss, &inputs, wrt)
 }
@@ -191,6 +200,9 @@ pub fn on_gpu_stored<T: Element>(
     for (name, shape, values) in &owned.numbers {
         let values: Vec<T> = values.iter().map(|x| narrow(*x)).collect();
         tensors.push((name, Tensor::from_slice(ctx, &values, shape)?));
+    }
+    for (name, shape, values) in &owned.integers {
+        tensors.push((name, Tensor::from_slice(ctx, values, shape)?));
     }
     if let Some((name, shape, labels)) = &owned.labels {
         tensors.push((name, Tensor::from_slice(ctx, labels, shape)?));

@@ -52,9 +52,14 @@ pub fn draw(seed: u64) -> Problem {
         (_, 2) => Some(other_axis(random)),
         _ => None,
     };
+    let stated = names.iter().find_map(|name| named(name).cols().expect("one number of columns"));
+    let rows_along = rows_along.filter(|_| stated.is_none());
     let of_rows = rows_along.unwrap_or(of_rows);
     let device = device(random);
-    let domain = domain(of_rows, device, random);
+    let mut domain = domain(of_rows, device, random);
+    if let (Some(cols), Some(last)) = (stated, domain.last_mut()) {
+        *last = cols as usize;
+    }
     let columns = of_rows.columns(domain.len());
     let cols: usize = domain[columns.clone().unwrap_or(0..domain.len())].iter().product();
     let elements: usize = domain.iter().product();
@@ -217,6 +222,7 @@ fn options(name: &str, random: &mut Random) -> Vec<(String, Value)> {
         }
         let value = match decl.default {
             Value::Flag(_) => Value::Flag(random.one_in(2)),
+            Value::Word(_) => Value::Word(random.pick(decl.words)),
             Value::Index(_) => Value::Index(random.pick(&[None, Some(-100), Some(-1), Some(2), Some(1 << 40)])),
             Value::Num(_) if random.one_in(6) => Value::Scalar(format!("{KNOB}{}", decl.name)),
             Value::Num(_) if !decl.structural.is_empty() && random.one_in(3) => {
@@ -231,6 +237,7 @@ fn options(name: &str, random: &mut Random) -> Vec<(String, Value)> {
                 (_, Domain::OneOrTwo) => random.pick(&[1.0, 2.0]),
                 (_, Domain::Finite) => random.pick(&[-0.5, 0.2, 1.0]),
                 (_, Domain::Positive) => random.pick(&[0.5, 1.0, 2.0, 0.7]),
+                (_, Domain::BelowHalf) => random.pick(&[0.0, 0.1, 0.3]),
                 (_, Domain::NonNegative) => random.pick(&[0.0, 0.5, 1.0, 3.0]),
                 (_, _) => random.pick(&[0.0, 0.1, 0.5, 1.0]),
             }),

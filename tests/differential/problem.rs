@@ -148,6 +148,8 @@ pub enum Values {
     Label,
     /// Labels of two classes.
     BinaryLabel,
+    /// Boxes: two columns of least, two of largest coordinates.
+    Box,
     /// Offsets or ids of groups of unequal length.
     Groups,
 }

@@ -30,6 +30,8 @@ pub fn values_of(form: &Form, input: &str) -> Values {
         Range::Sign => Values::Sign,
         Range::Label => Values::Label,
         Range::Weight => Values::Weight,
+        Range::Box => Values::Box,
+        Range::Bin => Values::Probability,
         _ => Values::Any,
     }
 }

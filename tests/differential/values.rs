@@ -60,8 +60,10 @@ pub fn values(problem: &Problem, data: Data) -> Vec<Host> {
             };
             labels(input, count, classes, ignored, data.flavour, &mut random)
         } else {
-            let number = |random: &mut Random| number(input.values, data.flavour, offset, random);
-            Host::Numbers((0..count).map(|_| stored(input.dtype, number(&mut random) as f32)).collect())
+            let last = input.shape.last().copied().unwrap_or(1);
+            let corner = |k: usize| if input.values == Values::Box && k % last > 1 { 2.5 } else { 0.0 };
+            let number = |k: usize, random: &mut Random| corner(k) + number(input.values, data.flavour, offset, random);
+            Host::Numbers((0..count).map(|k| stored(input.dtype, number(k, &mut random) as f32)).collect())
         };
         repeat(input, &mut host);
         all.push(host);
@@ -116,6 +118,8 @@ fn number(values: Values, flavour: Flavour, offset: f64, random: &mut Random) ->
         Values::Scale => random.between(0.25, 2.0),
         Values::Share if ties || random.one_in(4) => random.pick(&[0.0, 1.0, 0.5]),
         Values::Share => random.between(0.0, 1.0),
+        Values::Box if ties => random.pick(&[0.0, 1.0, 0.5]),
+        Values::Box => random.between(0.0, 2.0),
         Values::Label | Values::BinaryLabel | Values::Groups => 0.0,
     }
 }

@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod end_to_end;
 mod losses;
 mod options;
 mod random;

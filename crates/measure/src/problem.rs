@@ -109,12 +109,17 @@ impl Problem {
                 Values::Labels(labels) => {
                     make_room(labels, count, &input.name)?;
                     match range {
+                        Range::Length => labels.extend((0..count).map(|k| (mixed(key(k)) % 9) as i32 + 1)),
                         Range::Binary => labels.extend((0..count).map(|k| (mixed(key(k)) >> 63) as i32)),
                         _ => labels.extend((0..count).map(|row| label(row, count, cols, ignored.as_ref()))),
                     }
                 }
                 Values::Numbers(values) => {
-                    let value = |k| storage.round(number(range, mixed(key(k))));
+                    let value = |k| match (range, k % 4) {
+                        (Range::Box, 0 | 1) => storage.round(number(range, mixed(key(k))) * 3.0 / 7.0),
+                        (Range::Box, _) => storage.round(number(range, mixed(key(k))) * 3.0 / 7.0 + 2.0),
+                        (range, _) => storage.round(number(range, mixed(key(k)))),
+                    };
                     make_room(values, count, &input.name)?;
                     values.par_extend((0..count).into_par_iter().map(value));
                 }
@@ -125,6 +130,8 @@ impl Problem {
 
     /// Inputs without values: for what looks at shapes only.
     pub fn shaped(loss: &Loss, rows: usize, cols: usize, storage: Storage) -> Problem {
+        // Rows of a stated number of columns have it.
+        let cols = loss.cols().ok().flatten().map_or(cols, |stated| stated as usize);
         let input = |spec: wgloss::loss::InputSpec| {
             let shape = match spec.scope {
                 Scope::Element => vec![rows, cols],

@@ -43,6 +43,7 @@ fn with_option(loss: Loss, text: &str) -> Fallible<Loss> {
         None if name == "row_axis" => Value::RowAxis(row_axis(value).ok_or_else(|| wrong(ROW_AXES))?),
         None if name == "broadcast" => Value::Flag(value.parse().map_err(|_| wrong("true or false"))?),
         Some(Value::Flag(_)) => Value::Flag(value.parse().map_err(|_| wrong("true or false"))?),
+        Some(Value::Word(_)) => Value::from(value),
         Some(Value::Index(_)) if value == "none" => Value::Index(None),
         Some(Value::Index(_)) => Value::Index(Some(value.parse().map_err(|_| wrong("a class index, or none"))?)),
         _ if value.starts_with('@') => Value::Scalar(value[1..].to_owned()),

@@ -4,13 +4,19 @@
 //! side, so the data must keep clear of both.
 
 mod adversarial;
+mod boxes;
 mod categorical;
+mod detection;
 mod margin;
 mod noisy_labels;
+mod policy;
+mod preference;
+mod segmentation;
 mod sigmoid;
+mod value;
 
 use super::real::{Dual, Real};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An array in row-major order.
 #[derive(Clone, Debug)]
@@ -32,6 +38,9 @@ pub enum Opt {
     Num(f64),
     Flag(bool),
     Index(Option<i64>),
+    Word(&'static str),
+    /// All axes from this one on, as Keras's `axis`.
+    AxesFrom(usize),
 }
 
 /// One problem: inputs by name, labels, options by name, and the reduction by its name in Python libraries.
@@ -39,6 +48,8 @@ pub enum Opt {
 pub struct Case<R = f64> {
     pub arrays: BTreeMap<String, Array<R>>,
     pub labels: Option<(Vec<i64>, Vec<usize>)>,
+    /// Which arrays hold integers: lengths, classes of elements.
+    pub integers: BTreeSet<String>,
     pub options: BTreeMap<String, Opt>,
     pub reduction: String,
     /// Whether targets broadcast.
@@ -50,6 +61,7 @@ impl<R> Default for Case<R> {
         Case {
             arrays: BTreeMap::new(),
             labels: None,
+            integers: BTreeSet::new(),
             options: BTreeMap::new(),
             reduction: String::new(),
             broadcast: false,
@@ -64,6 +76,7 @@ impl Case {
         Case {
             arrays: self.arrays.iter().map(|(name, array)| (name.clone(), dual(array))).collect(),
             labels: self.labels.clone(),
+            integers: self.integers.clone(),
             options: self.options.clone(),
             reduction: self.reduction.clone(),
             broadcast: self.broadcast,
@@ -91,6 +104,14 @@ impl<R: Real> Case<R> {
     pub fn index(&self, name: &str, default: Option<i64>) -> Option<i64> {
         match self.options.get(name) {
             Some(Opt::Index(value)) => *value,
+            None => default,
+            other => panic!("option {name} is {other:?}"),
+        }
+    }
+
+    pub fn word(&self, name: &str, default: &'static str) -> &'static str {
+        match self.options.get(name) {
+            Some(Opt::Word(value)) => value,
             None => default,
             other => panic!("option {name} is {other:?}"),
         }
@@ -184,18 +205,27 @@ struct Losses<R> {
     ignored: Vec<bool>,
     /// Size of the first axis.
     batch: usize,
+    /// What the mean divides by, where that is a number of its own.
+    divisor: Option<R>,
+    /// What is added to the reduced loss.
+    of_batch: Option<R>,
 }
 
 /// The loss of that name, in the shape of its reduction; `None` where this oracle does not know it.
 pub fn oracle<R: Real>(name: &str, case: &Case<R>) -> Option<Vec<R>> {
     match name {
         "rmse" => Some(vec![rmse(case)]),
+        "moe_load_balancing" => Some(vec![value::moe_load_balancing(case)]),
         "l1_penalty" => Some(vec![penalty(case, |w| w.abs())]),
         "l2_penalty" => Some(vec![penalty(case, |w| w * w / 2.0)]),
-        _ => match adversarial::total(name, case) {
-            Some(total) => Some(vec![total]),
-            None => Some(reduce(case, losses(name, case)?)),
-        },
+        _ => {
+            if let Some(total) = adversarial::total(name, case) {
+                return Some(vec![total]);
+            }
+            let losses = losses(name, case)?;
+            let of_batch = losses.of_batch.unwrap_or(R::constant(0.0));
+            Some(reduce(case, losses).into_iter().map(|loss| loss + of_batch).collect())
+        }
     }
 }
 
@@ -284,16 +314,33 @@ fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
             let log_p = log_softmax(row)[y];
             -alpha[y] * (R::ONE - log_p.exp()).powf(number("gamma", 2.0)) * log_p
         }),
-        _ => {
-            let of_families =
-                [margin::losses, sigmoid::losses, categorical::losses, noisy_labels::losses, adversarial::losses];
-            return of_families.iter().find_map(|losses| losses(name, case));
-        }
+        _ => return of_families(name, case),
     })
 }
 
+/// The losses whose textbook form is in the file of a family.
+fn of_families<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
+    let families = [
+        margin::losses(name, case),
+        sigmoid::losses(name, case),
+        categorical::losses(name, case),
+        noisy_labels::losses(name, case),
+        adversarial::losses(name, case),
+        preference::losses(name, case),
+        policy::losses(name, case),
+        boxes::losses(name, case),
+        detection::losses(name, case),
+    ];
+    families
+        .into_iter()
+        .flatten()
+        .next()
+        .or_else(|| segmentation::losses(name, case))
+        .or_else(|| value::losses(name, case))
+}
+
 fn reduce<R: Real>(case: &Case<R>, losses: Losses<R>) -> Vec<R> {
-    let Losses { values, shape, mean_over, ignored, batch, .. } = losses;
+    let Losses { values, shape, mean_over, ignored, batch, divisor, .. } = losses;
     let sample_weight = case.spread("sample_weight", &shape);
     let mut mask: Vec<bool> = case.spread("mask", &shape).iter().map(|mask| mask.value() != 0.0).collect();
     for place in 0..ignored.len() {
@@ -303,6 +350,9 @@ fn reduce<R: Real>(case: &Case<R>, losses: Losses<R>) -> Vec<R> {
     let each: Vec<R> = (0..values.len()).map(|k| if mask[k] { values[k] * sample_weight[k] } else { zero }).collect();
     let kept = |weights: &[R]| (0..weights.len()).filter(|&k| mask[k]).map(|k| weights[k]).sum::<R>();
     let total: R = each.iter().copied().sum();
+    if let ("mean" | "mean_or_zero" | "", Some(divisor)) = (case.reduction.as_str(), divisor) {
+        return vec![total / divisor];
+    }
     match case.reduction.as_str() {
         "none" => each,
         "sum" => vec![total],
@@ -330,7 +380,7 @@ fn elementwise<R: Real>(case: &Case<R>, [a, b]: [&str; 2], f: impl Fn(R, R) -> R
     let values = (0..x.len()).map(|k| w[k] * f(x[k], t[k])).collect();
     let taken_from = x.iter().map(|x| x.value().abs()).collect();
     let batch = shape.first().copied().unwrap_or(1);
-    Losses { values, shape, taken_from, mean_over: None, ignored: vec![], batch }
+    Losses { values, shape, taken_from, mean_over: None, ignored: vec![], batch, divisor: None, of_batch: None }
 }
 
 /// The same; its mean divides by the sum of `weight`.
@@ -444,6 +494,8 @@ fn of_last_axis<R: Real>(shape: &[usize], predicted: &[R], loss: impl Fn(&[usize
         mean_over: None,
         ignored: vec![],
         batch: shape[0],
+        divisor: None,
+        of_batch: None,
     }
 }
 
@@ -499,6 +551,8 @@ fn of_rows_along<R: Real>(
         mean_over: None,
         ignored,
         batch: input.shape[0],
+        divisor: None,
+        of_batch: None,
     }
 }
 

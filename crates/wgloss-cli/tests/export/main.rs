@@ -156,15 +156,29 @@ fn a_bad_label_is_in_the_status_word_and_a_scalar_scales_the_gradient() {
 fn every_loss_runs_from_its_manifest() {
     let Some(host) = host() else { return };
     let (mut complaints, mut count) = (Vec::new(), 0);
-    for Entry { name, .. } in wgloss::losses::CATALOGUE {
-        let folder = exported(name, &[name, "--rows", "40", "--cols", "28"]);
+    for Entry { name, make, .. } in wgloss::losses::CATALOGUE {
+        let cols = make().cols().expect("one number of columns").unwrap_or(28) as usize;
+        // An export has rows along its first axis.
+        let is_whole = make().rows_along() == wgloss::RowAxis::From(0);
+        let options = if is_whole { vec![("axis", oracle::Opt::AxesFrom(1))] } else { vec![] };
+        let cols_text = cols.to_string();
+        let mut args = vec![*name, "--rows", "40", "--cols", &cols_text];
+        if is_whole {
+            args.extend(["--option", "row_axis=1.."]);
+        }
+        let folder = exported(name, &args);
         let program = host.load(&folder);
-        let [rows, cols] = [7, 28];
-        let case = case(name, &vec![], &[rows, cols], &[], "mean", 2.5);
+        let rows = 7;
+        let case = case(name, &options, &[rows, cols], &[], "mean", 2.5);
         let loss = loss_of(name, &case).expect("a loss");
         let label = case.labels.as_ref().map_or_else(String::new, |_| label_of(&loss));
+        let whole = |values: &[f64]| values.iter().map(|x| *x as i32).collect::<Vec<i32>>();
+        let bytes = |name: &String, values: &[f64]| match case.integers.contains(name) {
+            true => label_bytes(&whole(values)),
+            false => f32s(values),
+        };
         let mut inputs: Vec<(&str, Vec<u8>)> =
-            case.arrays.iter().map(|(name, array)| (name.as_str(), f32s(&array.values))).collect();
+            case.arrays.iter().map(|(name, array)| (name.as_str(), bytes(name, &array.values))).collect();
         if let Some((labels, _)) = &case.labels {
             let narrow: Vec<i32> = labels.iter().map(|label| *label as i32).collect();
             inputs.push((&label, label_bytes(&narrow)));
