@@ -6,7 +6,7 @@
 // up; `/` was exactly rounded there, and WGSL allows it 2.5 ulp. `tests/expr/math.rs` asserts them. Ranges mean normal f32:
 // an adapter may flush subnormal arguments and results to zero (SwiftShader does), and nothing here depends on it.
 //
-// NaN gives NaN. Most functions tell it by its bits or pass it on through arithmetic; exp_neg, expm1, erf and their
+// NaN gives NaN. Most functions tell it by its bits or pass it on through arithmetic; exp_neg, expm1, erf, atan and their
 // callers pass it through an ordered comparison, which a driver with fast math (Metal) may turn into a minimum: kernels
 // classify NaN on the bits they load.
 //
@@ -201,6 +201,21 @@ fn math_erf(x: F) -> F {
     let tail = F(1.0) - math_exp_neg((c * t + F(-1.11961782)) * t + F(-0.00204057386));
     let signed_tail = bitcast<F>(bitcast<U>(tail) | (bitcast<U>(x) & U(0x80000000u)));
     return select(signed_tail, p * x + x, a < F(0.93));
+}
+
+// Arc tangent. Error 1.6e-7 (2 ulp), also at tiny x; has a `/`. atan(1/t) = π/2 − atan(t) takes |x| > 1 to t below 1,
+// where the polynomial, in t², has error 2e-8. atan(±0) = ±0, ±∞ give ±π/2, NaN gives NaN.
+fn math_atan(x: F) -> F {
+    let a = abs(x);
+    let above = a > F(1.0);
+    let t = select(a, F(1.0) / a, above);
+    let z = t * t;
+    let b = ((F(-0.00179361494) * z + F(0.0109145744)) * z + F(-0.0311777834)) * z + F(0.0579575263);
+    let c = ((b * z + F(-0.0840344653)) * z + F(0.109521843)) * z + F(-0.142642409);
+    let below = ((c * z + F(0.199985489)) * z + F(-0.333332986)) * (z * t) + t;
+    // 1.57079637 is 4.4e-8 more than π/2.
+    let y = select(below, F(1.57079637) - (below + F(4.37113883e-8)), above);
+    return bitcast<F>((bitcast<U>(y) & U(0x7fffffffu)) | (bitcast<U>(x) & U(0x80000000u)));
 }
 
 // Square root: the builtin, exactly rounded on both adapters (WGSL allows about 2.5 ulp). ±0 give ±0, +∞ gives +∞,

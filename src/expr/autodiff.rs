@@ -442,6 +442,7 @@ pub(super) fn vjp<'g>(
         Op::Softplus => adjoint * a.sigmoid(),
         Op::LogCosh => adjoint * a.tanh(),
         Op::Erf => adjoint * (std::f64::consts::FRAC_2_SQRT_PI * (-(a * a)).exp()),
+        Op::Atan => adjoint / (1.0 + a * a),
         // 0 at the kink.
         Op::Relu => a.gt(0.0).select(adjoint, 0.0),
         Op::Add => adjoint,
@@ -468,7 +469,9 @@ pub(super) fn vjp<'g>(
         }
         Op::Xlogy if index == 0 => adjoint * operand(1).log(),
         Op::Xlogy => adjoint * (a / operand(1)),
-        Op::Sign | Op::Not | Op::ToFloat | Op::Lt | Op::Le | Op::Eq | Op::And | Op::Or | Op::Select => return None,
+        // Steps, flat between.
+        Op::Sign | Op::Floor => return None,
+        Op::Not | Op::ToFloat | Op::Lt | Op::Le | Op::Eq | Op::And | Op::Or | Op::Select => return None,
     })
 }
 

@@ -47,6 +47,10 @@ pub enum Op {
     LogCosh,
     /// The error function.
     Erf,
+    /// arctan a, within ±π/2.
+    Atan,
+    /// The largest integer ≤ a; gradient 0 everywhere.
+    Floor,
     /// max(a, 0); subgradient 0 at 0.
     Relu,
     /// Truth negated.
@@ -87,7 +91,7 @@ pub enum Op {
 
 impl Op {
     /// Every operation, for tests that must miss none.
-    pub const ALL: [Op; 32] = [
+    pub const ALL: [Op; 34] = [
         Op::Neg,
         Op::Abs,
         Op::Sign,
@@ -102,6 +106,8 @@ impl Op {
         Op::Softplus,
         Op::LogCosh,
         Op::Erf,
+        Op::Atan,
+        Op::Floor,
         Op::Relu,
         Op::Not,
         Op::ToFloat,
@@ -139,6 +145,8 @@ impl Op {
             | Op::Softplus
             | Op::LogCosh
             | Op::Erf
+            | Op::Atan
+            | Op::Floor
             | Op::Relu
             | Op::Not
             | Op::ToFloat => 1,
@@ -202,6 +210,8 @@ impl Op {
             Op::Softplus => a.max(zero) + (-a.abs()).exp().ln_1p(),
             Op::LogCosh => log_cosh(a),
             Op::Erf => a.erf(),
+            Op::Atan => a.atan(),
+            Op::Floor => a.floor(),
             Op::Relu if a.is_nan() => a,
             Op::Relu => a.max(zero),
             Op::Add => a + b,

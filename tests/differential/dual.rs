@@ -27,6 +27,8 @@ pub fn apply(op: Op, [a, da]: Dual, [b, db]: Dual) -> Dual {
         Op::Softplus => chain(softplus(a), sigmoid(a)),
         Op::LogCosh => chain(a.abs() + (-2.0 * a.abs()).exp().ln_1p() - 2f64.ln(), a.tanh()),
         Op::Erf => chain(libm::erf(a), std::f64::consts::FRAC_2_SQRT_PI * (-a * a).exp()),
+        Op::Atan => chain(a.atan(), 1.0 / (1.0 + a * a)),
+        Op::Floor => chain(a.floor(), 0.0),
         Op::Relu => chain(a.max(0.0), f64::from(u8::from(a > 0.0))),
         Op::Add => [a + b, da + db],
         Op::Sub => [a - b, da - db],

@@ -302,6 +302,8 @@ fn apply<'g>(op: Op, x: &[Expr<'g>]) -> Expr<'g> {
         Op::Softplus => x[0].softplus(),
         Op::LogCosh => x[0].log_cosh(),
         Op::Erf => x[0].erf(),
+        Op::Atan => x[0].atan(),
+        Op::Floor => x[0].floor(),
         Op::Relu => x[0].relu(),
         Op::Add => x[0] + x[1],
         Op::Sub => x[0] - x[1],

@@ -78,6 +78,26 @@ fn bounds_of_a_clamp_take_the_gradient_of_what_is_beyond_them() {
 }
 
 #[test]
+fn an_arc_tangent_has_the_slope_of_a_right_angle_far_out() {
+    let x = [f32::NEG_INFINITY, -3.0, -1.0, -1e-4, 0.0, 0.5, 1.0, 40.0, f32::INFINITY, f32::NAN];
+    let each = |f: fn(f64) -> f64| x.iter().map(|x| f(f64::from(*x))).collect::<Vec<f64>>();
+    let slope: fn(f64) -> f64 = |x| 1.0 / (1.0 + x * x);
+    agree(&of_x(|x| x.atan()), &[("x", &x)], &[("loss", each(f64::atan)), ("x", each(slope))]);
+    let x = [-2.0f32, -0.25, 0.5, 3.0];
+    let curve = x.map(|x| -2.0 * f64::from(x) / (1.0 + f64::from(x * x)).powi(2)).to_vec();
+    agree(&of_x(|x| x.atan()), &[("x", &x)], &[("loss", x.map(|x| f64::from(x).atan()).to_vec()), ("x''", curve)]);
+}
+
+#[test]
+fn a_floor_has_no_slope_and_leaves_that_of_the_rest() {
+    let x = [-1.5f32, -1.0, -0.25, -0.0, 0.75, 2.0, 8_388_609.0, f32::INFINITY, f32::NAN];
+    let floor = vec![-2.0, -1.0, -1.0, 0.0, 0.0, 2.0, 8_388_609.0, f64::INFINITY, f64::NAN];
+    agree(&of_x(|x| x.floor()), &[("x", &x)], &[("loss", floor)]);
+    let share = vec![0.5, 0.0, 0.75, 0.0, 0.75, 0.0];
+    agree(&of_x(|x| x - x.floor()), &[("x", &x[..6])], &[("loss", share), ("x", vec![1.0; 6])]);
+}
+
+#[test]
 fn a_clamp_bends_nowhere() {
     let curved = of_x(|x| x.clamp(-1.0, 1.0).powi(2));
     let want = [("loss", vec![1.0, 0.25, 1.0]), ("x", vec![0.0, 1.0, 0.0]), ("x''", vec![0.0, 2.0, 0.0])];
