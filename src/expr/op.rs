@@ -2,6 +2,7 @@
 //!
 //! Derivatives are in `autodiff`, one arm per operation.
 
+use super::special;
 use num_traits::Float;
 
 /// Number, index or truth value.
@@ -51,6 +52,10 @@ pub enum Op {
     Atan,
     /// The largest integer ≤ a; gradient 0 everywhere.
     Floor,
+    /// ln Γ(a) for a ≥ 0; NaN below 0.
+    Lgamma,
+    /// The derivative of ln Γ(a), for a ≥ 0; NaN below 0.
+    Digamma,
     /// max(a, 0); subgradient 0 at 0.
     Relu,
     /// Truth negated.
@@ -91,7 +96,7 @@ pub enum Op {
 
 impl Op {
     /// Every operation, for tests that must miss none.
-    pub const ALL: [Op; 34] = [
+    pub const ALL: [Op; 36] = [
         Op::Neg,
         Op::Abs,
         Op::Sign,
@@ -108,6 +113,8 @@ impl Op {
         Op::Erf,
         Op::Atan,
         Op::Floor,
+        Op::Lgamma,
+        Op::Digamma,
         Op::Relu,
         Op::Not,
         Op::ToFloat,
@@ -147,6 +154,8 @@ impl Op {
             | Op::Erf
             | Op::Atan
             | Op::Floor
+            | Op::Lgamma
+            | Op::Digamma
             | Op::Relu
             | Op::Not
             | Op::ToFloat => 1,
@@ -212,6 +221,8 @@ impl Op {
             Op::Erf => a.erf(),
             Op::Atan => a.atan(),
             Op::Floor => a.floor(),
+            Op::Lgamma => T::of(special::lgamma(a.to())),
+            Op::Digamma => T::of(special::digamma(a.to())),
             Op::Relu if a.is_nan() => a,
             Op::Relu => a.max(zero),
             Op::Add => a + b,

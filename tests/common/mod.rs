@@ -8,6 +8,7 @@ pub mod golden;
 pub mod oracle;
 pub mod real;
 pub mod share;
+pub mod special;
 
 use oracle::{Array, Case, Opt};
 use share::Share;

@@ -304,6 +304,8 @@ fn apply<'g>(op: Op, x: &[Expr<'g>]) -> Expr<'g> {
         Op::Erf => x[0].erf(),
         Op::Atan => x[0].atan(),
         Op::Floor => x[0].floor(),
+        Op::Lgamma => x[0].lgamma(),
+        Op::Digamma => x[0].digamma(),
         Op::Relu => x[0].relu(),
         Op::Add => x[0] + x[1],
         Op::Sub => x[0] - x[1],

@@ -81,7 +81,7 @@ impl<'r> Grower<'r> {
             }
             4 => {
                 let x = self.positive(scope, d);
-                let op = self.random.pick(&[Op::Log, Op::Log1p, Op::Sqrt]);
+                let op = self.random.pick(&[Op::Log, Op::Log, Op::Log1p, Op::Sqrt, Op::Sqrt, Op::Lgamma, Op::Digamma]);
                 unary(op, x)
             }
             5..=8 => {
