@@ -25,6 +25,8 @@ pub enum Range {
     Count,
     /// −1 or 1.
     Sign,
+    /// 0 or 1: which elements count.
+    Mask,
     /// Class indices.
     Label,
     /// Weights, above 0.
@@ -32,13 +34,14 @@ pub enum Range {
 }
 
 impl Range {
-    /// The least and the largest number to draw; of [`Range::Sign`] the two that there are. Class indices depend on how
+    /// The least and the largest number to draw; of [`Range::Sign`] and [`Range::Mask`] the two that there are. Class indices depend on how
     /// many classes there are: they have none.
     pub fn bounds(self) -> Option<(f64, f64)> {
         match self {
             Range::Any | Range::Logits => Some((-4.0, 4.0)),
             Range::LogProbability => Some((-6.0, -0.1)),
             Range::Probability => Some((0.02, 0.98)),
+            Range::Mask => Some((0.0, 1.0)),
             Range::Positive | Range::Count => Some((0.1, 4.0)),
             Range::Sign => Some((-1.0, 1.0)),
             Range::Weight => Some((0.5, 2.0)),

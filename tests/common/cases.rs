@@ -161,8 +161,10 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
     case.arrays.insert(names(name).0.to_owned(), values);
     let mut whole = false;
     for extra in extras {
-        let weighed = match loss.inputs().iter().find(|spec| spec.name == *extra).map(|spec| spec.scope) {
-            Some(Scope::Column) => &[classes],
+        let spec = loss.inputs().into_iter().find(|spec| spec.name == *extra);
+        let weighed = match spec.as_ref().map(|spec| (spec.scope, spec.shape_rule)) {
+            Some((Scope::Column, _)) => &[classes],
+            Some((Scope::Element, ShapeRule::Same)) => shape,
             // One an entry of the last axis, but for the first.
             Some(_) if std::mem::replace(&mut whole, true) => &shape[shape.len() - 1..],
             Some(_) => shape,
@@ -173,7 +175,15 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
             "mask" => {
                 Array::new(weighed, (0..weighed.iter().product()).map(|k| if k % 3 == 1 { 0.0 } else { 1.0 }).collect())
             }
-            _ => random.array(weighed, |r| r.uniform(0.5, 2.0)),
+            _ => match spec.map(|spec| range(name, &loss, &spec.name)) {
+                Some(Range::Any) => random.array(weighed, |r| r.uniform(-reach, reach)),
+                // Of each row the first counts.
+                Some(Range::Mask) => {
+                    let keeps = (0..weighed.iter().product()).map(|k| f64::from(u8::from(k % 3 != 2)));
+                    Array::new(weighed, keeps.collect())
+                }
+                _ => random.array(weighed, |r| r.uniform(0.5, 2.0)),
+            },
         };
         case.arrays.insert(extra.to_string(), array);
     }
@@ -197,7 +207,11 @@ fn targets(
     let input = names(name).0;
     for spec in loss.inputs().into_iter().filter(|spec| !spec.optional && spec.name != input) {
         // Such an input broadcasts along the last axis alone.
-        let shape = if spec.shape_rule == ShapeRule::OptionalLastAxis { whole } else { target_shape };
+        let shape = match (spec.scope, spec.shape_rule) {
+            (Scope::Row, _) => row_shape,
+            (_, ShapeRule::OptionalLastAxis) => whole,
+            _ => target_shape,
+        };
         let array = match range(name, loss, &spec.name) {
             Range::Label => {
                 let rows = row_shape.iter().product::<usize>();

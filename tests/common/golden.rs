@@ -81,9 +81,12 @@ impl GoldenCase {
     /// The case as the oracle takes it.
     pub fn to_oracle(&self) -> Case {
         let mut case = Case { options: self.options.clone(), reduction: self.reduction.clone(), ..Case::default() };
+        let declared = wgloss::losses::by_name(&self.file).map(|loss| loss.inputs()).unwrap_or_default();
         for (name, tensor) in &self.inputs {
+            // Masks may be integers in a file.
+            let are_numbers = declared.iter().any(|spec| spec.name == *name && spec.kind == wgloss::Kind::Float);
             match &tensor.values {
-                Values::I64(labels) => case.labels = Some((labels.clone(), tensor.shape.clone())),
+                Values::I64(labels) if !are_numbers => case.labels = Some((labels.clone(), tensor.shape.clone())),
                 _ => drop(case.arrays.insert(name.clone(), Array::new(&tensor.shape, tensor.to_f64()))),
             }
         }
@@ -154,10 +157,13 @@ fn case(file: &str, name: &str, about: &serde_json::Value, tensors: &SafeTensors
         }
         let value = match value {
             serde_json::Value::Bool(flag) => Opt::Flag(*flag),
-            serde_json::Value::Number(index) if option == "ignore_index" => Opt::Index(index.as_i64()),
+            serde_json::Value::Number(index) if ["ignore_index", "axis"].contains(&option.as_str()) => {
+                Opt::Index(index.as_i64())
+            }
             serde_json::Value::Null if option == "ignore_index" => Opt::Index(None),
             serde_json::Value::Number(number) => Opt::Num(number.as_f64().expect("a number")),
             serde_json::Value::String(text) if text == "inf" => Opt::Num(f64::INFINITY),
+            serde_json::Value::String(text) if text == "-inf" => Opt::Num(f64::NEG_INFINITY),
             // Left out: an option that is None, or a word, has no counterpart here yet.
             _ => continue,
         };

@@ -121,7 +121,7 @@ fn a_class_axis_is_set_by_name_and_only_where_there_are_classes() {
     assert!(matches!(&error, Error::Name { name, .. } if name == "class_axis"), "{error}");
     let error = losses::by_name("nll").unwrap().option("class_axis", true).check().unwrap_err();
     assert!(matches!(&error, Error::Param { allowed, .. } if allowed.contains("ClassAxis::Last")), "{error}");
-    let error = losses::by_name("nll").unwrap().option("axis", 1i64).check().unwrap_err();
+    let error = losses::by_name("nll").unwrap().option("dim", 1i64).check().unwrap_err();
     assert!(matches!(&error, Error::Name { known, .. } if known.contains("class_axis")), "{error}");
     let sum = losses::cross_entropy().class_axis(ClassAxis::Last) + losses::z_loss(0.1);
     let error = refused(&sum, &[("input", &[2, 3, 3]), ("target", &[2, 3])]);

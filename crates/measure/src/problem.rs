@@ -244,7 +244,7 @@ impl OnDevice {
 fn number(range: Range, bits: u64) -> f32 {
     let (low, high) = range.bounds().map_or((-4.0, 4.0), |(low, high)| (low as f32, high as f32));
     match range {
-        Range::Sign => [low, high][(bits >> 63) as usize],
+        Range::Sign | Range::Mask => [low, high][(bits >> 63) as usize],
         _ => low + (high - low) * (bits >> 40) as f32 / (1 << 24) as f32,
     }
 }
