@@ -41,6 +41,7 @@ mod hinge;
 mod options;
 mod penalty;
 mod regression;
+mod robust;
 mod softmax;
 
 pub use binary::*;
@@ -50,11 +51,13 @@ pub use focal::*;
 pub use hinge::*;
 pub use penalty::*;
 pub use regression::*;
+pub use robust::*;
 pub use softmax::*;
 
 /// The entries of each family.
 const FAMILIES: &[&[Entry]] = &[
     regression::ENTRIES,
+    robust::ENTRIES,
     binary::ENTRIES,
     softmax::ENTRIES,
     focal::ENTRIES,
@@ -66,8 +69,8 @@ const FAMILIES: &[&[Entry]] = &[
 /// Every loss, as [`by_name`] makes it.
 pub const CATALOGUE: &[Entry] = &entry::concatenated::<{ entry::count(FAMILIES) }>(FAMILIES);
 
-/// The loss of that name in [`CATALOGUE`], with default options: δ, β and λ 1 (jsd's β 0.5), τ 0.5, z 1e-4, a softcap
-/// of 30, α 0.5 and a temperature of 2. Other options are set [by name](Loss::option).
+/// The loss of that name in [`CATALOGUE`], with default options: δ, β, c and λ 1 (jsd's β 0.5), τ 0.5, z 1e-4, a softcap
+/// of 30, charbonnier's ε 1e-3, general_robust's α 1, α 0.5 and a temperature of 2 of distillation. Other options are set [by name](Loss::option).
 ///
 /// ```
 /// use wgloss::losses;
