@@ -38,9 +38,11 @@ mod divergence;
 mod entry;
 mod focal;
 mod hinge;
+mod likelihood;
 mod options;
 mod penalty;
 mod regression;
+mod relative;
 mod robust;
 mod softmax;
 
@@ -49,8 +51,10 @@ pub use divergence::*;
 pub use entry::{Entry, Range};
 pub use focal::*;
 pub use hinge::*;
+pub use likelihood::*;
 pub use penalty::*;
 pub use regression::*;
+pub use relative::*;
 pub use robust::*;
 pub use softmax::*;
 
@@ -58,6 +62,8 @@ pub use softmax::*;
 const FAMILIES: &[&[Entry]] = &[
     regression::ENTRIES,
     robust::ENTRIES,
+    relative::ENTRIES,
+    likelihood::ENTRIES,
     binary::ENTRIES,
     softmax::ENTRIES,
     focal::ENTRIES,
@@ -70,7 +76,7 @@ const FAMILIES: &[&[Entry]] = &[
 pub const CATALOGUE: &[Entry] = &entry::concatenated::<{ entry::count(FAMILIES) }>(FAMILIES);
 
 /// The loss of that name in [`CATALOGUE`], with default options: δ, β, c and λ 1 (jsd's β 0.5), τ 0.5, z 1e-4, a softcap
-/// of 30, charbonnier's ε 1e-3, general_robust's α 1, α 0.5 and a temperature of 2 of distillation. Other options are set [by name](Loss::option).
+/// of 30, charbonnier's ε 1e-3, general_robust's α 1, tweedie's p 1.5, evidential's λ 0.01, α 0.5 and a temperature of 2 of distillation. Other options are set [by name](Loss::option).
 ///
 /// ```
 /// use wgloss::losses;
