@@ -41,6 +41,7 @@ mod hinge;
 mod likelihood;
 mod options;
 mod penalty;
+mod ranking;
 mod regression;
 mod relative;
 mod robust;
@@ -53,6 +54,7 @@ pub use focal::*;
 pub use hinge::*;
 pub use likelihood::*;
 pub use penalty::*;
+pub use ranking::*;
 pub use regression::*;
 pub use relative::*;
 pub use robust::*;
@@ -69,6 +71,7 @@ const FAMILIES: &[&[Entry]] = &[
     focal::ENTRIES,
     divergence::ENTRIES,
     hinge::ENTRIES,
+    ranking::ENTRIES,
     penalty::ENTRIES,
 ];
 

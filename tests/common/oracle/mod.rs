@@ -3,7 +3,9 @@
 //! The loops take any [`Real`]: f64 for the loss, dual numbers for its derivatives. At a kink or a clamp those are of one
 //! side, so the data must keep clear of both.
 
+mod divergence;
 mod likelihood;
+mod ranking;
 mod robust;
 
 use super::real::{Dual, Real};
@@ -265,7 +267,10 @@ fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
             let log_p = log_softmax(row)[y];
             -alpha[y] * (R::ONE - log_p.exp()).powf(number("gamma", 2.0)) * log_p
         }),
-        _ => return robust::losses(name, case).or_else(|| likelihood::losses(name, case)),
+        _ => {
+            let families = [robust::losses, likelihood::losses, divergence::losses, ranking::losses];
+            return families.iter().find_map(|losses| losses(name, case));
+        }
     })
 }
 
