@@ -35,6 +35,7 @@ use crate::shape::{RowAxis, Scope, ShapeRule};
 
 mod binary;
 mod divergence;
+mod embedding;
 mod entry;
 mod focal;
 mod hinge;
@@ -49,6 +50,7 @@ mod softmax;
 
 pub use binary::*;
 pub use divergence::*;
+pub use embedding::*;
 pub use entry::{Entry, Range};
 pub use focal::*;
 pub use hinge::*;
@@ -71,6 +73,7 @@ const FAMILIES: &[&[Entry]] = &[
     focal::ENTRIES,
     divergence::ENTRIES,
     hinge::ENTRIES,
+    embedding::ENTRIES,
     ranking::ENTRIES,
     penalty::ENTRIES,
 ];

@@ -216,6 +216,16 @@ fn largest(values: &[f64]) -> f64 {
     values.iter().filter(|x| x.is_finite()).fold(0.0, |most, x| x.abs().max(most))
 }
 
+/// What wgloss gives at such a place.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Promise {
+    Number(f64),
+    /// What the row has without the classes that the target lacks.
+    OtherClasses,
+    /// The gradient of a cosine with respect to a zero vector, whose norm counts as 1e-7.
+    LeastNorm,
+}
+
 /// A place where wgloss promises something else than its source, on purpose.
 #[derive(Debug)]
 pub struct Deviation {
@@ -223,8 +233,7 @@ pub struct Deviation {
     pub outputs: Vec<String>,
     /// Kind of input, by its name in [`Deviation::places`].
     pub kind: String,
-    /// What wgloss gives there; none where it is what the other elements of a row give.
-    pub promise: Option<f64>,
+    pub promise: Promise,
     pub reason: String,
 }
 
@@ -243,9 +252,10 @@ pub fn deviations(folder: &Path) -> Vec<Deviation> {
             outputs: one["outputs"].as_array().expect("a list of outputs").iter().map(string).collect(),
             kind: string(&one["kind"]),
             promise: match &one["promise"] {
-                toml::Value::Float(promise) => Some(*promise),
-                toml::Value::String(words) if words == "the other classes" => None,
-                other => panic!("`promise` is a float (nan, inf, 0.0) or \"the other classes\", not {other}"),
+                toml::Value::Float(promise) => Promise::Number(*promise),
+                toml::Value::String(words) if words == "the other classes" => Promise::OtherClasses,
+                toml::Value::String(words) if words == "the least norm" => Promise::LeastNorm,
+                other => panic!("`promise` is a float (nan, inf, 0.0) or words known to golden.rs, not {other}"),
             },
             reason: string(&one["reason"]),
         })
@@ -263,6 +273,17 @@ fn without_zeros(case: &GoldenCase) -> Vec<f64> {
     rows_of(&input.shape, 1).iter().map(loss).collect()
 }
 
+/// −x̂/1e-7 of the other vector x: the gradient of Keras's cosine loss with respect to a vector of norm 0.
+fn at_least_norm(case: &GoldenCase, output: &str) -> Vec<f64> {
+    let other = case.input(if output == "grad_y_true" { "y_pred" } else { "y_true" }).expect("the other vector");
+    let (x, mut promised) = (other.to_f64(), vec![0.0; other.to_f64().len()]);
+    for row in rows_of(&other.shape, other.shape.len() - 1) {
+        let norm = row.iter().map(|&k| x[k] * x[k]).sum::<f64>().sqrt().max(1e-7);
+        row.iter().for_each(|&k| promised[k] = -x[k] / norm / 1e-7);
+    }
+    promised
+}
+
 impl Deviation {
     /// What wgloss promises for each element of an output that is of this kind.
     pub fn promises(&self, case: &GoldenCase, output: &str) -> Vec<Option<f64>> {
@@ -270,11 +291,12 @@ impl Deviation {
         if !places.contains(&true) {
             return vec![None; places.len()];
         }
-        let places = places.into_iter();
-        match self.promise {
-            Some(promise) => places.map(|of_kind| of_kind.then_some(promise)).collect(),
-            None => places.zip(without_zeros(case)).map(|(of_kind, loss)| of_kind.then_some(loss)).collect(),
-        }
+        let promised = match self.promise {
+            Promise::Number(promise) => vec![promise; places.len()],
+            Promise::OtherClasses => without_zeros(case),
+            Promise::LeastNorm => at_least_norm(case, output),
+        };
+        places.into_iter().zip(promised).map(|(of_kind, promise)| of_kind.then_some(promise)).collect()
     }
 
     /// Whether each element of an output is of this kind.
@@ -321,6 +343,16 @@ impl Deviation {
                 } else {
                     vec![false; count]
                 }
+            }
+            // The vector that the output is the gradient of is 0.
+            "zero_vector" => {
+                let vector = spread(output.strip_prefix("grad_").expect("a gradient"));
+                let mut places = vec![false; count];
+                for row in rows_of(shape, shape.len() - 1) {
+                    let is_zero = row.iter().all(|&k| vector[k] == 0.0);
+                    row.iter().for_each(|&k| places[k] = is_zero);
+                }
+                places
             }
             // The row is labelled `ignore_index` and holds NaN.
             "nan_in_ignored_row" => {

@@ -4,6 +4,7 @@
 //! side, so the data must keep clear of both.
 
 mod divergence;
+mod embedding;
 mod likelihood;
 mod ranking;
 mod robust;
@@ -268,7 +269,7 @@ fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
             -alpha[y] * (R::ONE - log_p.exp()).powf(number("gamma", 2.0)) * log_p
         }),
         _ => {
-            let families = [robust::losses, likelihood::losses, divergence::losses, ranking::losses];
+            let families = [robust::losses, likelihood::losses, divergence::losses, embedding::losses, ranking::losses];
             return families.iter().find_map(|losses| losses(name, case));
         }
     })
