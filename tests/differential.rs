@@ -32,6 +32,8 @@ mod differential {
 
 #[path = "common/share.rs"]
 mod share;
+#[path = "common/special.rs"]
+mod special;
 
 use differential::coverage::Coverage;
 use differential::draw::draw;

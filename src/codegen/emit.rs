@@ -149,6 +149,10 @@ pub(super) fn op_text(
         Op::Softplus => call("softplus"),
         Op::LogCosh => call("log_cosh"),
         Op::Erf => call("erf"),
+        Op::Atan => call("atan"),
+        Op::Floor => format!("select(floor({a}), {a}, math_is_nan{w}({a}))"),
+        Op::Lgamma => call("lgamma"),
+        Op::Digamma => call("digamma"),
         Op::Relu => format!("select(max({a}, {zero}), {a}, math_is_nan{w}({a}))"),
         Op::Not => format!("!({a})"),
         Op::ToFloat => match program.kind(operands[0]) {

@@ -480,6 +480,9 @@ pub(super) fn vjp<'g>(
         Op::Softplus => adjoint * a.sigmoid(),
         Op::LogCosh => adjoint * a.tanh(),
         Op::Erf => adjoint * (std::f64::consts::FRAC_2_SQRT_PI * (-(a * a)).exp()),
+        Op::Atan => adjoint / (1.0 + a * a),
+        Op::Lgamma => adjoint * a.digamma(),
+        Op::Digamma => adjoint * trigamma(a),
         // 0 at the kink.
         Op::Relu => a.gt(0.0).select(adjoint, 0.0),
         Op::Add => adjoint,
@@ -506,8 +509,22 @@ pub(super) fn vjp<'g>(
         }
         Op::Xlogy if index == 0 => adjoint * operand(1).log(),
         Op::Xlogy => adjoint * (a / operand(1)),
-        Op::Sign | Op::Not | Op::ToFloat | Op::Lt | Op::Le | Op::Eq | Op::And | Op::Or | Op::Select => return None,
+        // Steps, flat between.
+        Op::Sign | Op::Floor => return None,
+        Op::Not | Op::ToFloat | Op::Lt | Op::Le | Op::Eq | Op::And | Op::Or | Op::Select => return None,
     })
+}
+
+/// The derivative of `digamma`: `ψ′(a) = 1/a² + ψ′(a + 1)`, from the asymptotic series at `a + 8`, of which the first term
+/// left out is 5e-13. Only second derivatives have it, so it is no operation of its own.
+fn trigamma<'g>(a: Expr<'g>) -> Expr<'g> {
+    let inverse_square = |x: Expr<'g>| 1.0 / (x * x);
+    let below = (1..8).fold(inverse_square(a), |sum, k| sum + inverse_square(a + f64::from(k)));
+    let y = 1.0 / (a + 8.0);
+    let w = y * y;
+    let series = [-1.0 / 30.0, 1.0 / 42.0, -1.0 / 30.0, 1.0 / 6.0];
+    let above = series.into_iter().fold(a.graph().constant(5.0 / 66.0), |sum, c| sum * w + c);
+    a.lt(0.0).select(f64::NAN, below + (y + w * (0.5 + y * above)))
 }
 
 #[cfg(test)]

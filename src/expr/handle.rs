@@ -195,6 +195,14 @@ impl<'g> Expr<'g> {
         log_cosh LogCosh;
         /// The error function.
         erf Erf;
+        /// arctan x, within ±π/2.
+        atan Atan;
+        /// The largest integer ≤ x; gradient 0 everywhere, at the steps too.
+        floor Floor;
+        /// ln Γ(x) for x ≥ 0, +∞ at 0; NaN below 0.
+        lgamma Lgamma;
+        /// The derivative of ln Γ(x), for x ≥ 0, −∞ at 0; NaN below 0.
+        digamma Digamma;
         /// max(x, 0); subgradient 0 at 0.
         relu Relu;
         /// A truth value as 0 or 1, or an index as a number.

@@ -15,6 +15,7 @@ mod node;
 pub mod op;
 mod print;
 pub mod simplify;
+mod special;
 
 pub use graph::Graph;
 pub use handle::{Expr, IntoExpr};

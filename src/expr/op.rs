@@ -2,6 +2,7 @@
 //!
 //! Derivatives are in `autodiff`, one arm per operation.
 
+use super::special;
 use num_traits::Float;
 
 /// Number, index or truth value.
@@ -47,6 +48,14 @@ pub enum Op {
     LogCosh,
     /// The error function.
     Erf,
+    /// arctan a, within ±π/2.
+    Atan,
+    /// The largest integer ≤ a; gradient 0 everywhere.
+    Floor,
+    /// ln Γ(a) for a ≥ 0; NaN below 0.
+    Lgamma,
+    /// The derivative of ln Γ(a), for a ≥ 0; NaN below 0.
+    Digamma,
     /// max(a, 0); subgradient 0 at 0.
     Relu,
     /// Truth negated.
@@ -87,7 +96,7 @@ pub enum Op {
 
 impl Op {
     /// Every operation, for tests that must miss none.
-    pub const ALL: [Op; 32] = [
+    pub const ALL: [Op; 36] = [
         Op::Neg,
         Op::Abs,
         Op::Sign,
@@ -102,6 +111,10 @@ impl Op {
         Op::Softplus,
         Op::LogCosh,
         Op::Erf,
+        Op::Atan,
+        Op::Floor,
+        Op::Lgamma,
+        Op::Digamma,
         Op::Relu,
         Op::Not,
         Op::ToFloat,
@@ -139,6 +152,10 @@ impl Op {
             | Op::Softplus
             | Op::LogCosh
             | Op::Erf
+            | Op::Atan
+            | Op::Floor
+            | Op::Lgamma
+            | Op::Digamma
             | Op::Relu
             | Op::Not
             | Op::ToFloat => 1,
@@ -202,6 +219,10 @@ impl Op {
             Op::Softplus => a.max(zero) + (-a.abs()).exp().ln_1p(),
             Op::LogCosh => log_cosh(a),
             Op::Erf => a.erf(),
+            Op::Atan => a.atan(),
+            Op::Floor => a.floor(),
+            Op::Lgamma => T::of(special::lgamma(a.to())),
+            Op::Digamma => T::of(special::digamma(a.to())),
             Op::Relu if a.is_nan() => a,
             Op::Relu => a.max(zero),
             Op::Add => a + b,

@@ -6,7 +6,7 @@ use crate::expr::op::Kind;
 use crate::shape::{KERNEL_NUMBERS, RowAxis, Scope, ShapeRule, kernels_see};
 use std::fmt;
 
-/// Domain of a number. NaN and ∞ are in none.
+/// Domain of a number. NaN is in none, ∞ only where it says so.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Domain {
@@ -27,28 +27,46 @@ pub enum Domain {
     /// A whole number from 1 to 64, the number of terms of a series: each is another formula, so that it is a number and
     /// no scalar on the GPU, and a plan keeps it.
     Order,
+    /// Between the two, neither of which is inside.
+    Between(f64, f64),
+    /// Above 0, +∞ too. Where the option is +∞ the formula is another: it is
+    /// [structural](crate::loss::DefinitionBuilder::structural_param) there.
+    PositiveOrInfinite,
+    /// Finite, or −∞, where it is structural.
+    FiniteOrMinusInfinite,
 }
 
 impl Domain {
     /// Whether a number is inside.
     pub fn contains(self, x: f64) -> bool {
-        x.is_finite()
-            && match self {
-                Domain::Finite => true,
-                Domain::Positive => x > 0.0,
-                Domain::NonNegative => x >= 0.0,
-                Domain::Unit => (0.0..=1.0).contains(&x),
-                Domain::Order => x.fract() == 0.0 && (1.0..=64.0).contains(&x),
-                Domain::OneOrTwo => x == 1.0 || x == 2.0,
-                Domain::BelowHalf => (0.0..0.5).contains(&x),
-                Domain::UnitOrOff => x == -1.0 || (0.0..=1.0).contains(&x),
-            }
+        let has_limit = match self {
+            Domain::PositiveOrInfinite => x == f64::INFINITY,
+            Domain::FiniteOrMinusInfinite => x == f64::NEG_INFINITY,
+            _ => false,
+        };
+        has_limit
+            || x.is_finite()
+                && match self {
+                    Domain::Finite | Domain::FiniteOrMinusInfinite => true,
+                    Domain::PositiveOrInfinite => x > 0.0,
+                    Domain::Between(low, high) => low < x && x < high,
+                    Domain::Positive => x > 0.0,
+                    Domain::Order => x.fract() == 0.0 && (1.0..=64.0).contains(&x),
+                    Domain::OneOrTwo => x == 1.0 || x == 2.0,
+                    Domain::BelowHalf => (0.0..0.5).contains(&x),
+                    Domain::NonNegative => x >= 0.0,
+                    Domain::Unit => (0.0..=1.0).contains(&x),
+                    Domain::UnitOrOff => x == -1.0 || (0.0..=1.0).contains(&x),
+                }
     }
 }
 
 impl fmt::Display for Domain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Domain::Between(low, high) => return write!(f, "between {low} and {high}, neither included"),
+            Domain::PositiveOrInfinite => "> 0, or inf",
+            Domain::FiniteOrMinusInfinite => "finite, or -inf",
             Domain::Finite => "finite",
             Domain::Positive => "finite and > 0",
             Domain::NonNegative => "finite and >= 0",
@@ -344,7 +362,7 @@ pub(crate) fn check_option(loss: &str, decl: &OptionDecl, value: &Value) -> Resu
     };
     match (&decl.default, value) {
         (Value::Num(_), Value::Num(x)) if !decl.domain.contains(*x) => wrong(format!("{x}"), decl.domain.to_string()),
-        (Value::Num(_), Value::Num(x)) => match kernels_see(*x) {
+        (Value::Num(_), Value::Num(x)) => match kernels_see(*x) || x.is_infinite() {
             true => Ok(()),
             false => wrong(format!("{x:e}"), format!("{}, and {KERNEL_NUMBERS}", decl.domain)),
         },
@@ -373,5 +391,41 @@ pub(crate) fn check_option(loss: &str, decl: &OptionDecl, value: &Value) -> Resu
             wrong(format!("{value:?}"), "no option of a definition".to_owned())
         }
         (_, other) => wrong(format!("{other:?}"), "true or false".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_infinity_is_in_the_domains_that_say_so_alone() {
+        let (inf, nan) = (f64::INFINITY, f64::NAN);
+        let unlimited =
+            [Domain::PositiveOrInfinite, Domain::FiniteOrMinusInfinite].map(|d| [d.contains(inf), d.contains(-inf)]);
+        assert_eq!(unlimited, [[true, false], [false, true]]);
+        for domain in [Domain::Finite, Domain::Positive, Domain::NonNegative, Domain::Unit, Domain::Between(1.0, 2.0)] {
+            assert!(![inf, -inf, nan].into_iter().any(|x| domain.contains(x)), "{domain}");
+        }
+        assert_eq!([1.0, 1.5, 2.0].map(|x| Domain::Between(1.0, 2.0).contains(x)), [false, true, false]);
+        let of = |domain: Domain, value: f64| {
+            let decl = OptionDecl {
+                name: "p".into(),
+                default: Value::Num(1.5),
+                domain,
+                structural: vec![inf],
+                special: vec![],
+                words: &[],
+            };
+            check_option("mine", &decl, &Value::Num(value)).map_err(|error| error.to_string())
+        };
+        assert_eq!(of(Domain::PositiveOrInfinite, inf), Ok(()));
+        assert_eq!(of(Domain::PositiveOrInfinite, 0.0).unwrap_err(), "p = 0 for mine; must be > 0, or inf");
+        assert_eq!(
+            of(Domain::Between(1.0, 2.0), 2.0).unwrap_err(),
+            "p = 2 for mine; must be between 1 and 2, neither included"
+        );
+        assert_eq!(of(Domain::FiniteOrMinusInfinite, inf).unwrap_err(), "p = inf for mine; must be finite, or -inf");
+        assert!(of(Domain::PositiveOrInfinite, 1e-50).is_err(), "kernels would see 0");
     }
 }

@@ -38,6 +38,10 @@ impl Term {
                 self.row_axis = RowAxis::At(*axis as usize);
                 return Ok(true);
             }
+            ("axis", Value::Index(Some(axis))) if is_last && *axis >= -1 => {
+                self.row_axis = usize::try_from(*axis).map_or(RowAxis::Last, RowAxis::At);
+                return Ok(true);
+            }
             ("broadcast", Value::Flag(yes)) => {
                 self.broadcast = *yes;
                 return Ok(true);
@@ -82,7 +86,8 @@ impl Loss {
     }
 
     /// Sets the axes that make a row, in every term that has rows: by default those that its definition says. By name:
-    /// `.option("row_axis", RowAxis::From(1))`. Values per row (labels, weights) have the other axes.
+    /// `.option("row_axis", RowAxis::From(1))`, or, for one axis, as in Keras and optax, `.option("axis", -1)`, the last one.
+    /// Values per row (labels, weights) have the other axes.
     ///
     /// A loss without rows gives an [`Error::Name`] when it is planned; a tensor that has not these axes an
     /// [`Error::Shape`].
@@ -94,6 +99,7 @@ impl Loss {
     /// use wgloss::{HostTensor, RowAxis, cpu, losses};
     /// // Keras's hinge averages along the last axis; here along the first.
     /// let loss = losses::by_name("hinge").expect("in the catalogue").row_axis(RowAxis::At(0));
+    /// assert_eq!(loss.rows_along(), loss.clone().option("axis", 0).rows_along());
     /// let (y, p) = (HostTensor::f32(&[1.0, 0.0], &[2, 1]), HostTensor::f32(&[2.0, -2.0], &[2, 1]));
     /// assert_eq!(cpu::forward_backward(&loss, &[("y_true", y), ("y_pred", p)], &[])?.loss()?, 0.0);
     /// assert!(losses::mse().row_axis(RowAxis::Last).check().is_err());
@@ -155,5 +161,24 @@ impl Loss {
             other.row_axis
         );
         Err(Error::Expr { loss: self.name(), message })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::losses;
+
+    #[test]
+    fn an_axis_counts_from_the_first_and_minus_one_is_the_last() {
+        for (axis, want) in [(-1i64, RowAxis::Last), (0, RowAxis::At(0)), (2, RowAxis::At(2))] {
+            assert_eq!(losses::by_name("hinge").unwrap().option("axis", axis).rows_along(), want);
+        }
+        let refused = losses::by_name("hinge").unwrap().option("axis", -2i64).check().unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "axis = Index(Some(-2)) for hinge; must be -1, the last axis, or the index of an axis, from 0"
+        );
+        assert!(matches!(losses::mse().option("axis", -1i64).check(), Err(Error::Name { .. })));
     }
 }

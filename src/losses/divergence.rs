@@ -1,9 +1,10 @@
 //! Divergences between distributions, and distillation, which minimises one.
 
 use super::entry::{Entry, Range};
-use super::of_input_and_target;
 use super::options::loss_with_options;
+use super::relative::KERAS_EPSILON;
 use super::softmax::{label_nll, over_labels, scaled};
+use super::{of_input_and_target, of_true_and_predicted};
 use crate::expr::Expr;
 use crate::loss::Value::{Flag, Index, Num};
 use crate::loss::{Domain, Loss, ParamValue};
@@ -18,6 +19,10 @@ pub(super) const ENTRIES: &[Entry] = &[
     Entry::new("jsd", || jsd(0.5).into())
         .inputs(&[("input", Range::LogProbability), ("target", Range::LogProbability)])
         .variants(&[&[("beta", Num(0.1))], &[("beta", Num(0.0))], &[("beta", Num(1.0))]]),
+    Entry::new("kl_divergence", kl_divergence)
+        .inputs(&[("y_true", Range::Probability), ("y_pred", Range::Probability)]),
+    Entry::new("generalized_kl", generalized_kl)
+        .inputs(&[("log_predictions", Range::LogProbability), ("targets", Range::Positive)]),
     Entry::new("tvd", tvd).inputs(&[("input", Range::Probability), ("target", Range::Probability)]),
     Entry::new("distillation", || distillation(0.5, 2.0).into())
         .inputs(&[("student_logits", Range::Logits), ("teacher_logits", Range::Logits)])
@@ -141,6 +146,60 @@ fn mixture_divergence<'g>(x: Expr<'g>, y: Expr<'g>, beta: Expr<'g>) -> Expr<'g> 
     // What the derivatives have through M adds up to zero; left to rounding, it would drown near-equal distributions.
     let d_beta = p * log_p_over_m - q * log_q_over_m - (p - q);
     (d_x + d_y).with_gradient(x, d_x).with_gradient(y, d_y).with_gradient(beta, d_beta)
+}
+
+/// Kullback–Leibler divergence of the probabilities `y_pred` from `y_true`, in Keras's form.
+///
+/// `L = Σⱼ tⱼ·ln(tⱼ/pⱼ)` over the last axis, with `t = y_true` and `p = y_pred`, both clipped to \[1e-7, 1\].
+///
+/// Shapes: `y_true, y_pred: [rows, cols]` → loss `[rows]`; as in Keras, one of them may lack a last axis of size 1.
+/// Unit: nats.
+/// Gradient: `−t/p` with respect to `y_pred`, `ln(t/p) + 1` with respect to `y_true`; 0 where the one is clipped, half at a
+/// bound.
+/// Source: same as `keras.losses.KLDivergence`; [`kl_div`] takes logarithms, and has no clip.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (t, p) = (HostTensor::f32(&[0.5, 0.5], &[1, 2]), HostTensor::f32(&[0.25, 0.75], &[1, 2]));
+/// let out = cpu::forward_backward(&losses::kl_divergence(), &[("y_true", t), ("y_pred", p)], &["y_pred"])?;
+/// assert!((out.loss()? - 0.5 * (4f64 / 3.0).ln()).abs() < 1e-12);
+/// assert!(out.grad("y_pred")?[0] == -2.0 && (out.grad("y_pred")?[1] + 2.0 / 3.0).abs() < 1e-12);
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn kl_divergence() -> Loss {
+    of_true_and_predicted("kl_divergence").expr(|b| {
+        let [t, p] = ["y_true", "y_pred"].map(|name| b.input(name).maximum(KERAS_EPSILON).minimum(1.0));
+        (t * (t / p).log()).sum()
+    })
+}
+
+/// Generalised Kullback–Leibler divergence (I-divergence), of masses that need not add up to one.
+///
+/// `L = Σⱼ tⱼ·(ln tⱼ − xⱼ) + exp(xⱼ) − tⱼ` over the last axis, with `x = log_predictions` and `t = targets`. 0·ln 0 is 0.
+///
+/// Shapes: `log_predictions, targets: [..., cols]` → loss `[...]`; another axis by `row_axis`, or as in optax by
+/// `.option("axis", 0)`. Unit: nats.
+/// Gradient: `exp(x) − t` with respect to `log_predictions`, `ln t − x` with respect to `targets`, −∞ at `t = 0`.
+/// An `x` of −∞ is no mass: with a target of 0 its term is 0, with any other +∞.
+/// Source: Csiszár (1991). Same as `optax.losses.generalized_kl_divergence`; the sum of [`kl_div`] and what the masses differ
+/// by.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (x, t) = (HostTensor::f32(&[0.0, 0.0], &[1, 2]), HostTensor::f32(&[1.0, 0.0], &[1, 2]));
+/// let inputs = [("log_predictions", x), ("targets", t)];
+/// let out = cpu::forward_backward(&losses::generalized_kl(), &inputs, &["log_predictions"])?;
+/// assert_eq!((out.loss()?, out.grad("log_predictions")?), (1.0, &[0.0, 1.0][..]));
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn generalized_kl() -> Loss {
+    let definition = Loss::define("generalized_kl").row_axis(RowAxis::Last).input("log_predictions", Scope::Element);
+    definition.input("targets", Scope::Element).expr(|b| {
+        let (x, t) = (b.input("log_predictions"), b.input("targets"));
+        let gap = x.exp() - t;
+        let value = t.xlogy(t) - t.times(x) + gap;
+        value.with_gradient(x, gap).with_gradient(t, t.log() - x).sum()
+    })
 }
 
 /// Total variation distance of probabilities, element by element.

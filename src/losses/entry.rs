@@ -13,6 +13,8 @@ use crate::loss::{Loss, MASK, Value};
 pub enum Range {
     /// Any number: predictions, and what they are compared with.
     Any,
+    /// Coordinates of embeddings, whose distances are moderate: any number.
+    Coordinate,
     /// Scores of a sigmoid or a softmax: any number.
     Logits,
     /// Logarithms of probabilities, below 0.
@@ -46,6 +48,7 @@ impl Range {
     pub fn bounds(self) -> Option<(f64, f64)> {
         match self {
             Range::Any | Range::Logits => Some((-4.0, 4.0)),
+            Range::Coordinate => Some((-0.5, 0.5)),
             Range::LogProbability => Some((-6.0, -0.1)),
             Range::Probability => Some((0.02, 0.98)),
             Range::Positive | Range::Count => Some((0.1, 4.0)),

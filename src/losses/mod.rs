@@ -40,9 +40,11 @@ mod categorical;
 mod detection;
 mod divergence;
 mod dpo;
+mod embedding;
 mod entry;
 mod focal;
 mod hinge;
+mod likelihood;
 mod margin;
 mod multiclass_margin;
 mod noisy_labels;
@@ -50,7 +52,10 @@ mod options;
 mod penalty;
 mod policy;
 mod preference;
+mod ranking;
 mod regression;
+mod relative;
+mod robust;
 mod segmentation;
 mod sigmoid;
 mod softmax;
@@ -63,16 +68,21 @@ pub use categorical::*;
 pub use detection::*;
 pub use divergence::*;
 pub use dpo::*;
+pub use embedding::*;
 pub use entry::{Entry, Range};
 pub use focal::*;
 pub use hinge::*;
+pub use likelihood::*;
 pub use margin::*;
 pub use multiclass_margin::*;
 pub use noisy_labels::*;
 pub use penalty::*;
 pub use policy::*;
 pub use preference::*;
+pub use ranking::*;
 pub use regression::*;
+pub use relative::*;
+pub use robust::*;
 pub use segmentation::*;
 pub use sigmoid::*;
 pub use softmax::*;
@@ -81,6 +91,9 @@ pub use value::*;
 /// The entries of each family.
 const FAMILIES: &[&[Entry]] = &[
     regression::ENTRIES,
+    robust::ENTRIES,
+    relative::ENTRIES,
+    likelihood::ENTRIES,
     binary::ENTRIES,
     softmax::ENTRIES,
     focal::ENTRIES,
@@ -92,6 +105,8 @@ const FAMILIES: &[&[Entry]] = &[
     categorical::ENTRIES,
     noisy_labels::ENTRIES,
     adversarial::ENTRIES,
+    embedding::ENTRIES,
+    ranking::ENTRIES,
     penalty::ENTRIES,
     dpo::ENTRIES,
     preference::ENTRIES,
@@ -105,8 +120,8 @@ const FAMILIES: &[&[Entry]] = &[
 /// Every loss, as [`by_name`] makes it.
 pub const CATALOGUE: &[Entry] = &entry::concatenated::<{ entry::count(FAMILIES) }>(FAMILIES);
 
-/// The loss of that name in [`CATALOGUE`], with default options: δ, β and λ 1 (jsd's β 0.5), τ 0.5, z 1e-4, a softcap
-/// of 30, α 0.5 and a temperature of 2. Other options are set [by name](Loss::option).
+/// The loss of that name in [`CATALOGUE`], with default options: δ, β, c and λ 1 (jsd's β 0.5), τ 0.5, z 1e-4, a softcap
+/// of 30, charbonnier's ε 1e-3, general_robust's α 1, tweedie's p 1.5, evidential's λ 0.01, α 0.5 and a temperature of 2 of distillation. Other options are set [by name](Loss::option).
 ///
 /// ```
 /// use wgloss::losses;

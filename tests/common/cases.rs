@@ -2,6 +2,7 @@
 //!
 //! The data keep clear of kinks and clamps, where differences of the oracle say nothing; golden data check those.
 
+use super::golden::is_integer;
 use super::oracle::{self, Array, Case, Opt};
 use super::{is_in_share, loss_of};
 use std::collections::BTreeMap;
@@ -194,6 +195,7 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
             Some(Scope::Column) => &[classes],
             Some(Scope::Row) => &row_shape[..],
             Some(_) if range != Some(Range::Weight) => shape,
+            Some(_) if declared.as_ref().is_some_and(|spec| spec.shape_rule == ShapeRule::Same) => shape,
             // One an entry of the last axis, but for the first.
             Some(_) if std::mem::replace(&mut whole, true) => &shape[shape.len() - 1..],
             Some(_) => shape,
@@ -206,11 +208,17 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
                 Array::new(weighed, (0..weighed.iter().product()).map(|k| if k % 3 == 1 { 0.0 } else { 1.0 }).collect())
             }
             _ => match range {
-                Some(range) if declared.as_ref().is_some_and(|spec| is_integer(spec.kind, spec.scope, range)) => {
+                Some(range) if is_integer(extra) => {
                     case.integers.insert(extra.to_string());
                     integers(range, weighed, random)
                 }
                 Some(Range::LogProbability) => random.array(weighed, |r| r.uniform(-3.0, -0.1)),
+                Some(Range::Any) => random.array(weighed, |r| r.uniform(-reach, reach)),
+                // Of each row the first counts.
+                Some(Range::Binary) => {
+                    let keeps = (0..weighed.iter().product()).map(|k| f64::from(u8::from(k % 3 != 2)));
+                    Array::new(weighed, keeps.collect())
+                }
                 _ => random.array(weighed, |r| r.uniform(0.5, 2.0)),
             },
         };
@@ -221,11 +229,6 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
 
 fn range(name: &str, loss: &Loss, input: &str) -> Range {
     declared(name).entry.range(loss, input)
-}
-
-/// Whether an input holds integers that are no class indices of rows or elements.
-fn is_integer(kind: Kind, scope: Scope, range: Range) -> bool {
-    range == Range::Length || range == Range::Binary && kind == Kind::Int && scope == Scope::Row
 }
 
 fn integers(range: Range, shape: &[usize], random: &mut Random) -> Array {
@@ -260,7 +263,7 @@ fn targets(
             _ => target_shape,
         };
         let array = match range(name, loss, &spec.name) {
-            range if is_integer(spec.kind, spec.scope, range) => {
+            range if is_integer(&spec.name) => {
                 case.integers.insert(spec.name.clone());
                 integers(range, shape, random)
             }
@@ -298,6 +301,7 @@ fn targets(
             Range::LogProbability => random.array(shape, |r| r.uniform(-3.0, -0.1)),
             Range::Probability => random.array(shape, |r| if r.bits() & 1 == 0 { r.uniform(0.3, 0.9) } else { 1.0 }),
             Range::Count | Range::Positive => random.array(shape, |r| r.clear_of(0.3, 4.0, &[1.0])),
+            Range::Coordinate => random.array(shape, |r| r.uniform(-0.5, 0.5)),
             _ => random.array(shape, |r| r.uniform(-1.0, 1.0)),
         };
         case.arrays.insert(spec.name, array);
@@ -320,6 +324,7 @@ fn prediction([range, of_target]: [Range; 2], target: Option<f64>, reach: f64, r
             }
         },
         Range::Count | Range::Positive => random.clear_of(0.3, 4.0, &[1.0]),
+        Range::Coordinate => random.uniform(-0.5, 0.5),
         other => panic!("a prediction in the range {other:?}"),
     }
 }

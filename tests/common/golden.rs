@@ -81,13 +81,16 @@ impl GoldenCase {
     /// The case as the oracle takes it.
     pub fn to_oracle(&self) -> Case {
         let mut case = Case { options: self.options.clone(), reduction: self.reduction.clone(), ..Case::default() };
+        let declared = wgloss::losses::by_name(&self.file).map(|loss| loss.inputs()).unwrap_or_default();
         for (name, tensor) in &self.inputs {
+            // Masks may be integers in a file.
+            let are_numbers = declared.iter().any(|spec| spec.name == *name && spec.kind == wgloss::Kind::Float);
             match &tensor.values {
-                Values::I64(_) if is_integer(name) => {
+                Values::I64(_) if is_integer(name) && !are_numbers => {
                     case.integers.insert(name.clone());
                     case.arrays.insert(name.clone(), Array::new(&tensor.shape, tensor.to_f64()));
                 }
-                Values::I64(labels) => case.labels = Some((labels.clone(), tensor.shape.clone())),
+                Values::I64(labels) if !are_numbers => case.labels = Some((labels.clone(), tensor.shape.clone())),
                 _ => drop(case.arrays.insert(name.clone(), Array::new(&tensor.shape, tensor.to_f64()))),
             }
         }
@@ -96,7 +99,7 @@ impl GoldenCase {
 }
 
 /// Whether integers of that name are no labels of rows: lengths, a class per element.
-fn is_integer(name: &str) -> bool {
+pub fn is_integer(name: &str) -> bool {
     name.ends_with("_lengths") || name == "label"
 }
 
@@ -163,10 +166,13 @@ fn case(file: &str, name: &str, about: &serde_json::Value, tensors: &SafeTensors
         }
         let value = match value {
             serde_json::Value::Bool(flag) => Opt::Flag(*flag),
-            serde_json::Value::Number(index) if option == "ignore_index" => Opt::Index(index.as_i64()),
+            serde_json::Value::Number(index) if ["ignore_index", "axis"].contains(&option.as_str()) => {
+                Opt::Index(index.as_i64())
+            }
             serde_json::Value::Null if option == "ignore_index" => Opt::Index(None),
             serde_json::Value::Number(number) => Opt::Num(number.as_f64().expect("a number")),
             serde_json::Value::String(text) if text == "inf" => Opt::Num(f64::INFINITY),
+            serde_json::Value::String(text) if text == "-inf" => Opt::Num(f64::NEG_INFINITY),
             serde_json::Value::String(text) => Opt::Word(text.clone().leak()),
             serde_json::Value::Array(axes) if option == "axis" => {
                 let axes: Vec<u64> = axes.iter().map(|axis| axis.as_u64().expect("the index of an axis")).collect();
@@ -233,6 +239,18 @@ fn largest(values: &[f64]) -> f64 {
     values.iter().filter(|x| x.is_finite()).fold(0.0, |most, x| x.abs().max(most))
 }
 
+/// What wgloss gives at such a place.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Promise {
+    Number(f64),
+    /// What the row has without the classes that the target lacks.
+    OtherClasses,
+    /// The gradient of a cosine with respect to a zero vector, whose norm counts as 1e-7.
+    LeastNorm,
+    /// Of the logistic loss of a score and a sign, the limit of an exponent that overflows.
+    Linear,
+}
+
 /// A place where wgloss promises something else than its source, on purpose.
 #[derive(Debug)]
 pub struct Deviation {
@@ -242,16 +260,6 @@ pub struct Deviation {
     pub kind: String,
     pub promise: Promise,
     pub reason: String,
-}
-
-/// What wgloss gives where it departs from its source.
-#[derive(Debug)]
-pub enum Promise {
-    Number(f64),
-    /// What the other classes of the row give.
-    OtherClasses,
-    /// Of the logistic loss of a score and a sign, the limit of an exponent that overflows.
-    Linear,
 }
 
 /// The deviations of a folder; none where it has no such file.
@@ -272,9 +280,8 @@ pub fn deviations(folder: &Path) -> Vec<Deviation> {
                 toml::Value::Float(promise) => Promise::Number(*promise),
                 toml::Value::String(words) if words == "the other classes" => Promise::OtherClasses,
                 toml::Value::String(words) if words == "linear" => Promise::Linear,
-                other => {
-                    panic!("`promise` is a float (nan, inf, 0.0), \"the other classes\" or \"linear\", not {other}")
-                }
+                toml::Value::String(words) if words == "the least norm" => Promise::LeastNorm,
+                other => panic!("`promise` is a float (nan, inf, 0.0) or words known to golden.rs, not {other}"),
             },
             reason: string(&one["reason"]),
         })
@@ -299,6 +306,17 @@ fn linear(case: &GoldenCase, output: &str) -> Vec<f64> {
     pairs.map(|(x, t)| if output == "loss" { -t * x } else { -t }).collect()
 }
 
+/// −x̂/1e-7 of the other vector x: the gradient of Keras's cosine loss with respect to a vector of norm 0.
+fn at_least_norm(case: &GoldenCase, output: &str) -> Vec<f64> {
+    let other = case.input(if output == "grad_y_true" { "y_pred" } else { "y_true" }).expect("the other vector");
+    let (x, mut promised) = (other.to_f64(), vec![0.0; other.to_f64().len()]);
+    for row in rows_of(&other.shape, other.shape.len() - 1) {
+        let norm = row.iter().map(|&k| x[k] * x[k]).sum::<f64>().sqrt().max(1e-7);
+        row.iter().for_each(|&k| promised[k] = -x[k] / norm / 1e-7);
+    }
+    promised
+}
+
 impl Deviation {
     /// What wgloss promises for each element of an output that is of this kind.
     pub fn promises(&self, case: &GoldenCase, output: &str) -> Vec<Option<f64>> {
@@ -310,6 +328,7 @@ impl Deviation {
             Promise::Number(promise) => vec![promise; places.len()],
             Promise::OtherClasses => without_zeros(case),
             Promise::Linear => linear(case, output),
+            Promise::LeastNorm => at_least_norm(case, output),
         };
         places.into_iter().zip(promised).map(|(of_kind, promise)| of_kind.then_some(promise)).collect()
     }
@@ -375,6 +394,16 @@ impl Deviation {
                     a[first + 2].min(b[first + 2]) <= a[first].max(b[first])
                 };
                 (0..count).map(|k| apart(k, 0) || apart(k, 1)).collect()
+            }
+            // The vector that the output is the gradient of is 0.
+            "zero_vector" => {
+                let vector = spread(output.strip_prefix("grad_").expect("a gradient"));
+                let mut places = vec![false; count];
+                for row in rows_of(shape, shape.len() - 1) {
+                    let is_zero = row.iter().all(|&k| vector[k] == 0.0);
+                    row.iter().for_each(|&k| places[k] = is_zero);
+                }
+                places
             }
             // The row is labelled `ignore_index` and holds NaN.
             "nan_in_ignored_row" => {

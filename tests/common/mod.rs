@@ -8,6 +8,7 @@ pub mod golden;
 pub mod oracle;
 pub mod real;
 pub mod share;
+pub mod special;
 
 use oracle::{Array, Case, Opt};
 use share::Share;
@@ -67,12 +68,10 @@ pub fn context_for(label: &str) -> Option<&'static Context> {
     context().filter(|_| is_in_share(label))
 }
 
-/// Whether the case with this label is in the share of the generic grids that is to run. `WGLOSS_TEST_LABEL=dpo,kto`
-/// leaves those with one of these texts in their label.
+/// Whether the case with this label is in the share of the generic grids that is to run.
 pub fn is_in_share(label: &str) -> bool {
     static SHARE: LazyLock<Share> = LazyLock::new(Share::from_env);
-    static PART: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("WGLOSS_TEST_LABEL").ok());
-    SHARE.takes(label) && PART.as_ref().is_none_or(|parts| parts.split(',').any(|part| label.contains(part)))
+    SHARE.takes(label)
 }
 
 fn open() -> Option<Context> {

@@ -1,5 +1,6 @@
 //! Numbers that the oracle computes in: f64, and f64 with two derivatives along one direction, by the chain rule.
 
+use super::special;
 use std::cmp::Ordering;
 use std::iter::Sum;
 use std::ops::{Add, Div, Mul, Neg, Sub};
@@ -64,6 +65,17 @@ pub trait Real:
         let times = |factor: f64, x: f64, power: f64| if factor == 0.0 { 0.0 } else { factor * x.powf(power) };
         self.chain(self.value().powf(power), |x| {
             [times(power, x, power - 1.0), times(power * (power - 1.0), x, power - 2.0)]
+        })
+    }
+
+    fn lgamma(self) -> Self {
+        self.chain(special::lgamma(self.value()), |x| [special::digamma(x), special::trigamma(x)])
+    }
+
+    fn erf(self) -> Self {
+        self.chain(special::erf(self.value()), |x| {
+            let slope = std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp();
+            [slope, -2.0 * x * slope]
         })
     }
 

@@ -1,6 +1,7 @@
 //! Numbers with a derivative along one direction: the operations by the book, with the subgradients that are stated.
 
 use super::expression::Fold;
+use crate::special::{digamma, erf, lgamma, trigamma};
 use wgloss::internals::expr::op::Op;
 
 /// A value, and how it changes along the direction.
@@ -26,7 +27,11 @@ pub fn apply(op: Op, [a, da]: Dual, [b, db]: Dual) -> Dual {
         Op::LogSigmoid => chain(-softplus(-a), sigmoid(-a)),
         Op::Softplus => chain(softplus(a), sigmoid(a)),
         Op::LogCosh => chain(a.abs() + (-2.0 * a.abs()).exp().ln_1p() - 2f64.ln(), a.tanh()),
-        Op::Erf => chain(libm::erf(a), std::f64::consts::FRAC_2_SQRT_PI * (-a * a).exp()),
+        Op::Erf => chain(erf(a), std::f64::consts::FRAC_2_SQRT_PI * (-a * a).exp()),
+        Op::Atan => chain(a.atan(), 1.0 / (1.0 + a * a)),
+        Op::Floor => chain(a.floor(), 0.0),
+        Op::Lgamma => chain(lgamma(a), digamma(a)),
+        Op::Digamma => chain(digamma(a), trigamma(a)),
         Op::Relu => chain(a.max(0.0), f64::from(u8::from(a > 0.0))),
         Op::Add => [a + b, da + db],
         Op::Sub => [a - b, da - db],

@@ -25,8 +25,8 @@ pub struct Grower<'r> {
 }
 
 /// Operations of one number that take anything.
-const ANY: [Op; 9] =
-    [Op::Neg, Op::Abs, Op::Sign, Op::Tanh, Op::Sigmoid, Op::LogSigmoid, Op::Softplus, Op::LogCosh, Op::Erf];
+const ANY: [Op; 10] =
+    [Op::Neg, Op::Abs, Op::Sign, Op::Tanh, Op::Sigmoid, Op::LogSigmoid, Op::Softplus, Op::LogCosh, Op::Erf, Op::Atan];
 
 impl<'r> Grower<'r> {
     pub fn new(random: &'r mut Random, has_rows: bool, [rows, cols]: [usize; 2], group_rows: usize) -> Grower<'r> {
@@ -69,7 +69,7 @@ impl<'r> Grower<'r> {
             return self.leaf(scope);
         }
         let d = depth - 1;
-        match self.random.below(33) {
+        match self.random.below(34) {
             0..=2 => {
                 let (op, x) = (self.random.pick(&ANY), self.grow(scope, d));
                 // Beyond 3, erf is 1 in f32: maxima of it would be ties that the f64 path does not see.
@@ -82,7 +82,7 @@ impl<'r> Grower<'r> {
             }
             4 => {
                 let x = self.positive(scope, d);
-                let op = self.random.pick(&[Op::Log, Op::Log1p, Op::Sqrt]);
+                let op = self.random.pick(&[Op::Log, Op::Log, Op::Log1p, Op::Sqrt, Op::Sqrt, Op::Lgamma, Op::Digamma]);
                 unary(op, x)
             }
             5..=8 => {
@@ -154,6 +154,11 @@ impl<'r> Grower<'r> {
                 let powers =
                     Range::over([range.low.powi(n), range.high.powi(n), if n < 0 { range.high.powi(n) } else { 0.0 }]);
                 (Tree::Powi(tree.into(), n), if n == 0 { Range::new(1.0, 1.0) } else { powers })
+            }
+            23 => {
+                // Of numbers without rounding: next to a step, what is rounded may be on either side.
+                let (x, factor) = (self.leaf(scope), self.random.pick(&[0.5, 1.0, 2.0]));
+                unary(Op::Floor, binary(Op::Mul, x, (Tree::Const(factor), Range::new(factor, factor))))
             }
             _ => self.inward(scope, d),
         }

@@ -145,6 +145,8 @@ pub enum Values {
     Scale,
     /// From 0 to 1, and now and then one of them.
     Share,
+    /// Between two numbers, no nearer than 0.1 to either.
+    Between(u8, u8),
     Label,
     /// Labels of two classes.
     BinaryLabel,

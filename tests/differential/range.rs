@@ -1,6 +1,7 @@
 //! Bounds of what a tree's value may be, and operations that carry them on.
 
 use super::expression::Tree;
+use crate::special::{digamma, lgamma};
 use wgloss::internals::expr::op::Op;
 
 /// Bounds of a value.
@@ -66,6 +67,11 @@ pub fn unary(op: Op, (x, r): Grown) -> Grown {
         Op::Neg => r.map(|v| -v),
         Op::Abs => r.map(f64::abs).joined(Range::new(0.0, 0.0)),
         Op::Sign | Op::Tanh | Op::Erf => Range::new(-1.0, 1.0),
+        Op::Atan => Range::new(-std::f64::consts::FRAC_PI_2, std::f64::consts::FRAC_PI_2),
+        Op::Floor => r.map(f64::floor),
+        // Least at 1.46.
+        Op::Lgamma => r.map(lgamma).joined(Range::new(-0.13, -0.12)),
+        Op::Digamma => r.map(digamma),
         Op::Sigmoid => Range::new(0.0, 1.0),
         Op::LogSigmoid => Range::new(-r.largest() - 0.7, 0.0),
         Op::Softplus | Op::LogCosh => Range::new(0.0, r.largest() + 0.7),

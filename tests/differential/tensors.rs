@@ -16,7 +16,11 @@ pub fn values_of(form: &Form, input: &str) -> Values {
     let loss = form.loss();
     if let Some(option) = input.strip_prefix(KNOB) {
         let decl = loss.options().iter().find(|decl| decl.name == option).expect("an option of the loss");
-        return if matches!(decl.domain, Domain::Unit | Domain::UnitOrOff) { Values::Share } else { Values::Scale };
+        return match decl.domain {
+            Domain::Unit | Domain::UnitOrOff => Values::Share,
+            Domain::Between(low, high) => Values::Between(low as u8, high as u8),
+            _ => Values::Scale,
+        };
     }
     let converts = loss.option_value("convert_binary") == Some(&Value::Flag(true));
     match losses::entry(name).expect("a loss of the catalogue").range(&loss, input) {

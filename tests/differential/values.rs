@@ -118,6 +118,7 @@ fn number(values: Values, flavour: Flavour, offset: f64, random: &mut Random) ->
         Values::Scale => random.between(0.25, 2.0),
         Values::Share if ties || random.one_in(4) => random.pick(&[0.0, 1.0, 0.5]),
         Values::Share => random.between(0.0, 1.0),
+        Values::Between(low, high) => random.between(f64::from(low) + 0.1, f64::from(high) - 0.1),
         Values::Box if ties => random.pick(&[0.0, 1.0, 0.5]),
         Values::Box => random.between(0.0, 2.0),
         Values::Label | Values::BinaryLabel | Values::Groups => 0.0,

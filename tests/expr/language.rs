@@ -1,6 +1,7 @@
 //! What formulas are written in: numbers of three types, and bounds.
 
 use crate::common::agree::agree;
+use crate::common::special::{digamma, lgamma, trigamma};
 use wgloss::{Loss, Reduction, Scope};
 
 /// `x` by itself: not reduced.
@@ -75,6 +76,42 @@ fn bounds_of_a_clamp_take_the_gradient_of_what_is_beyond_them() {
         let inputs: Vec<(&str, &[f32])> = inputs.iter().map(|(name, values)| (*name, &values[..])).collect();
         agree(&loss, &inputs, &[("loss", vec![f64::NAN; 2])]);
     }
+}
+
+#[test]
+fn an_arc_tangent_has_the_slope_of_a_right_angle_far_out() {
+    let x = [f32::NEG_INFINITY, -3.0, -1.0, -1e-4, 0.0, 0.5, 1.0, 40.0, f32::INFINITY, f32::NAN];
+    let each = |f: fn(f64) -> f64| x.iter().map(|x| f(f64::from(*x))).collect::<Vec<f64>>();
+    let slope: fn(f64) -> f64 = |x| 1.0 / (1.0 + x * x);
+    agree(&of_x(|x| x.atan()), &[("x", &x)], &[("loss", each(f64::atan)), ("x", each(slope))]);
+    let x = [-2.0f32, -0.25, 0.5, 3.0];
+    let curve = x.map(|x| -2.0 * f64::from(x) / (1.0 + f64::from(x * x)).powi(2)).to_vec();
+    agree(&of_x(|x| x.atan()), &[("x", &x)], &[("loss", x.map(|x| f64::from(x).atan()).to_vec()), ("x''", curve)]);
+}
+
+#[test]
+fn the_gamma_function_has_three_derivatives() {
+    // Below 1, at the zeros 1 and 2, around 10, large.
+    let x = [0.03125f32, 0.75, 1.0, 1.25, 2.0, 2.5, 9.75, 10.0, 50.0, 1e6];
+    let each = |f: fn(f64) -> f64| x.iter().map(|x| f(f64::from(*x))).collect::<Vec<f64>>();
+    let (slope, curve) = (("x", each(digamma)), ("x''", each(trigamma)));
+    agree(&of_x(|x| x.lgamma()), &[("x", &x)], &[("loss", each(lgamma)), slope, curve]);
+    agree(&of_x(|x| x.digamma()), &[("x", &x)], &[("loss", each(digamma)), ("x", each(trigamma))]);
+    let edges = [0.0f32, -0.0, f32::INFINITY, -1.5, f32::NAN];
+    let (inf, nan) = (f64::INFINITY, f64::NAN);
+    let want = [("loss", vec![inf, inf, inf, nan, nan]), ("x", vec![-inf, -inf, inf, nan, nan])];
+    agree(&of_x(|x| x.lgamma()), &[("x", &edges)], &want);
+    let want = [("loss", vec![-inf, -inf, inf, nan, nan]), ("x", vec![inf, inf, 0.0, nan, nan])];
+    agree(&of_x(|x| x.digamma()), &[("x", &edges)], &want);
+}
+
+#[test]
+fn a_floor_has_no_slope_and_leaves_that_of_the_rest() {
+    let x = [-1.5f32, -1.0, -0.25, -0.0, 0.75, 2.0, 8_388_609.0, f32::INFINITY, f32::NAN];
+    let floor = vec![-2.0, -1.0, -1.0, 0.0, 0.0, 2.0, 8_388_609.0, f64::INFINITY, f64::NAN];
+    agree(&of_x(|x| x.floor()), &[("x", &x)], &[("loss", floor)]);
+    let share = vec![0.5, 0.0, 0.75, 0.0, 0.75, 0.0];
+    agree(&of_x(|x| x - x.floor()), &[("x", &x[..6])], &[("loss", share), ("x", vec![1.0; 6])]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! `shaders/math.wgsl`: the error bounds and special values that its comments state, at width 1 and width 4, against
 //! f64.
 
+use crate::common::special::{digamma, lgamma};
+use std::f32::consts::{FRAC_PI_2, FRAC_PI_4};
 use std::f64::consts::LN_2;
 use wgpu::util::DeviceExt;
 
@@ -116,6 +118,20 @@ fn cases() -> Vec<Case> {
                special: &[(0., 0., 0.), (INF, 0., INF), (-INF, 0., INF), (NAN, 0., NAN), (3e38, 0., 3e38)] },
         Case { call: "math_erf(x)", want: |x, _| libm::erf(x), bound: 1.3e-7, xs: (-6.0, 6.0), y,
                special: &[(0., 0., 0.), (INF, 0., 1.), (-INF, 0., -1.), (NAN, 0., NAN)] },
+        Case { call: "math_atan(x)", want: |x, _| x.atan(), bound: 1.6e-7 + DIVISION, xs: (-1e30, 1e30), y,
+               special: &[(0., 0., 0.), (1., 0., FRAC_PI_4), (INF, 0., FRAC_PI_2), (-INF, 0., -FRAC_PI_2), (NAN, 0., NAN),
+                          (ODD_NAN, 0., NAN)] },
+        Case { call: "math_atan(x)", want: |x, _| x.atan(), bound: 1.6e-7 + DIVISION, xs: (-3.0, 3.0), y, special: &[] },
+        Case { call: "math_lgamma(x)", want: |x, _| lgamma(x), bound: 4e-7 + DIVISION, xs: (TINY, 1e36), y,
+               special: &[(1., 0., 0.), (2., 0., 0.), (0., 0., INF), (-0.0, 0., INF), (INF, 0., INF), (3e38, 0., INF),
+                          (-1.5, 0., NAN), (-INF, 0., NAN), (NAN, 0., NAN), (ODD_NAN, 0., NAN)] },
+        Case { call: "math_lgamma(x)", want: |x, _| lgamma(x), bound: 4e-7 + DIVISION, xs: (0.01, 12.0), y, special: &[] },
+        Case { call: "math_lgamma(x)", want: |x, _| lgamma(x), bound: 4e-7 + DIVISION, xs: (0.99, 2.01), y, special: &[] },
+        Case { call: "math_digamma(x)", want: |x, _| digamma(x), bound: 4e-7 + DIVISION, xs: (1e-30, 1e30), y,
+               special: &[(0., 0., -INF), (-0.0, 0., -INF), (INF, 0., INF), (-1.5, 0., NAN), (-INF, 0., NAN),
+                          (NAN, 0., NAN), (ODD_NAN, 0., NAN)] },
+        Case { call: "math_digamma(x)", want: |x, _| digamma(x), bound: 4e-7 + DIVISION, xs: (0.01, 6.0), y, special: &[] },
+        Case { call: "math_digamma(x)", want: |x, _| digamma(x), bound: 4e-7 + DIVISION, xs: (1.46, 1.464), y, special: &[] },
         Case { call: "math_sqrt(x)", want: |x, _| x.sqrt(), bound: DIVISION, xs: (TINY, f32::MAX), y,
                special: &[(0., 0., 0.), (INF, 0., INF), (-1., 0., NAN), (NAN, 0., NAN)] },
         Case { call: "math_div(x, y)", want: |x, y| x / y, bound: DIVISION, xs: (-1e15, 1e15), y: |_, u| (u * 30.).exp(),

@@ -75,13 +75,15 @@ fn the_oracle_agrees_with_golden_data() {
 #[test]
 fn dual_numbers_have_the_derivatives_of_differences() {
     type Function = (&'static str, fn(Dual) -> Dual);
-    let functions: [Function; 12] = [
+    let functions: [Function; 14] = [
         ("exp", Dual::exp),
         ("exp_m1", Dual::exp_m1),
         ("ln", Dual::ln),
         ("ln_1p", Dual::ln_1p),
         ("sqrt", Dual::sqrt),
         ("tanh", Dual::tanh),
+        ("lgamma", Dual::lgamma),
+        ("erf", Dual::erf),
         ("abs", |x| (-x).abs() * x),
         ("powf", |x| x.powf(2.5)),
         ("at_least", |x| x.at_least(0.1) * x.at_least(9.0)),

@@ -121,7 +121,7 @@ fn a_class_axis_is_set_by_name_and_only_where_there_are_classes() {
     assert!(matches!(&error, Error::Name { name, .. } if name == "class_axis"), "{error}");
     let error = losses::by_name("nll").unwrap().option("class_axis", true).check().unwrap_err();
     assert!(matches!(&error, Error::Param { allowed, .. } if allowed.contains("ClassAxis::Last")), "{error}");
-    let error = losses::by_name("nll").unwrap().option("axis", 1i64).check().unwrap_err();
+    let error = losses::by_name("nll").unwrap().option("dim", 1i64).check().unwrap_err();
     assert!(matches!(&error, Error::Name { known, .. } if known.contains("class_axis")), "{error}");
     let sum = losses::cross_entropy().class_axis(ClassAxis::Last) + losses::z_loss(0.1);
     let error = refused(&sum, &[("input", &[2, 3, 3]), ("target", &[2, 3])]);
@@ -154,9 +154,10 @@ fn every_loss_of_two_required_inputs_refuses_different_shapes_unless_it_may_broa
     for entry in CATALOGUE {
         let loss = (entry.make)();
         let required: Vec<_> = loss.inputs().into_iter().filter(|input| !input.optional).collect();
-        // Values per class broadcast as they are; inputs apart have shapes of their own.
+        // Values per class, and inputs that broadcast, do so as they are; inputs apart have shapes of their own.
         let has_the_shape = |input: &&wgloss::loss::InputSpec| {
-            input.scope != Scope::Column && input.shape_rule != wgloss::ShapeRule::Apart
+            let is_bound = !matches!(input.shape_rule, ShapeRule::Apart | ShapeRule::Broadcast);
+            input.scope != Scope::Column && is_bound
         };
         for other in required.iter().skip(1).filter(has_the_shape) {
             let shape = |input: &wgloss::loss::InputSpec| -> &[usize] {

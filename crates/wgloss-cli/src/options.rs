@@ -41,6 +41,7 @@ fn with_option(loss: Loss, text: &str) -> Fallible<Loss> {
             }
         },
         None if name == "row_axis" => Value::RowAxis(row_axis(value).ok_or_else(|| wrong(ROW_AXES))?),
+        None if name == "axis" => Value::Index(Some(value.parse().map_err(|_| wrong("-1, or the index of an axis"))?)),
         None if name == "broadcast" => Value::Flag(value.parse().map_err(|_| wrong("true or false"))?),
         Some(Value::Flag(_)) => Value::Flag(value.parse().map_err(|_| wrong("true or false"))?),
         Some(Value::Word(_)) => Value::from(value),

@@ -7,10 +7,15 @@ mod adversarial;
 mod boxes;
 mod categorical;
 mod detection;
+mod divergence;
+mod embedding;
+mod likelihood;
 mod margin;
 mod noisy_labels;
 mod policy;
 mod preference;
+mod ranking;
+mod robust;
 mod segmentation;
 mod sigmoid;
 mod value;
@@ -326,6 +331,11 @@ fn of_families<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
         categorical::losses(name, case),
         noisy_labels::losses(name, case),
         adversarial::losses(name, case),
+        robust::losses(name, case),
+        likelihood::losses(name, case),
+        divergence::losses(name, case),
+        embedding::losses(name, case),
+        ranking::losses(name, case),
         preference::losses(name, case),
         policy::losses(name, case),
         boxes::losses(name, case),
