@@ -177,7 +177,7 @@ mod tests {
         let refused = losses::by_name("hinge").unwrap().option("axis", -2i64).check().unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "axis = Index(Some(-2)) for hinge; must be -1, the last axis, or the index of an axis, from 0"
+            "axis = Index(Some(-2)) for hinge; must be the index of an axis from 0, or -1, the last one"
         );
         assert!(matches!(losses::mse().option("axis", -1i64).check(), Err(Error::Name { .. })));
     }
