@@ -220,7 +220,8 @@ impl Loss {
         let declared = || self.terms.iter().flat_map(|t| t.definition.inputs.iter().map(|input| (input, &t.names)));
         let predicted = declared().find(|(input, _)| input.name == "y_pred");
         let first = || declared().find(|(input, _)| input.kind == Kind::Float && input.scope == Scope::Element);
-        predicted.or_else(first).map(|(input, names)| names.given(&input.name).to_owned())
+        let any = || declared().find(|(input, _)| input.kind == Kind::Float && !input.optional);
+        predicted.or_else(first).or_else(any).map(|(input, names)| names.given(&input.name).to_owned())
     }
 
     /// The options of its first term.

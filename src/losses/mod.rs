@@ -47,6 +47,7 @@ mod margin;
 mod multiclass_margin;
 mod noisy_labels;
 mod options;
+mod ordinal;
 mod penalty;
 mod policy;
 mod preference;
@@ -69,6 +70,7 @@ pub use hinge::*;
 pub use margin::*;
 pub use multiclass_margin::*;
 pub use noisy_labels::*;
+pub use ordinal::*;
 pub use penalty::*;
 pub use policy::*;
 pub use preference::*;
@@ -91,6 +93,7 @@ const FAMILIES: &[&[Entry]] = &[
     sigmoid::ENTRIES,
     categorical::ENTRIES,
     noisy_labels::ENTRIES,
+    ordinal::ENTRIES,
     adversarial::ENTRIES,
     penalty::ENTRIES,
     dpo::ENTRIES,

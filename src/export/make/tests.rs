@@ -58,6 +58,12 @@ fn formulas_give_the_dispatches_of_other_shapes() {
         let loss = losses::by_name(name).unwrap();
         for loss in [loss.clone(), loss.reduction(Reduction::None)] {
             for (dtype, shape) in [DType::F32, DType::BF16].iter().flat_map(|t| made_for.map(|shape| (*t, shape))) {
+                // A gradient of one value per row is exported in f32 only.
+                let wrt = loss.differentiable().unwrap();
+                let is_per_row = loss.inputs().iter().any(|input| input.name == wrt && input.scope == Scope::Row);
+                if is_per_row && dtype == DType::BF16 {
+                    continue;
+                }
                 let export = Export::new(&loss, &spec(&loss, dtype, shape)).unwrap();
                 let [rows, cols] = shape;
                 for other in [[rows - 1, cols], [rows / 2 + 1, cols], [rows, cols - 4], [rows - 1, cols - 5], [2, cols]]

@@ -9,6 +9,7 @@ mod categorical;
 mod detection;
 mod margin;
 mod noisy_labels;
+mod ordinal;
 mod policy;
 mod preference;
 mod segmentation;
@@ -326,6 +327,7 @@ fn of_families<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
         categorical::losses(name, case),
         noisy_labels::losses(name, case),
         adversarial::losses(name, case),
+        ordinal::losses(name, case),
         preference::losses(name, case),
         policy::losses(name, case),
         boxes::losses(name, case),
