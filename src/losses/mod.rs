@@ -53,6 +53,7 @@ mod policy;
 mod preference;
 mod regression;
 mod segmentation;
+mod sequence;
 mod sigmoid;
 mod softmax;
 mod value;
@@ -76,6 +77,7 @@ pub use policy::*;
 pub use preference::*;
 pub use regression::*;
 pub use segmentation::*;
+pub use sequence::*;
 pub use sigmoid::*;
 pub use softmax::*;
 pub use value::*;
@@ -94,6 +96,7 @@ const FAMILIES: &[&[Entry]] = &[
     categorical::ENTRIES,
     noisy_labels::ENTRIES,
     ordinal::ENTRIES,
+    sequence::ENTRIES,
     adversarial::ENTRIES,
     penalty::ENTRIES,
     dpo::ENTRIES,
@@ -109,7 +112,7 @@ const FAMILIES: &[&[Entry]] = &[
 pub const CATALOGUE: &[Entry] = &entry::concatenated::<{ entry::count(FAMILIES) }>(FAMILIES);
 
 /// The loss of that name in [`CATALOGUE`], with default options: δ, β and λ 1 (jsd's β 0.5), τ 0.5, z 1e-4, a softcap
-/// of 30, α 0.5 and a temperature of 2. Other options are set [by name](Loss::option).
+/// of 30, α 0.5, a temperature of 2 and a label smoothing of 0.1. Other options are set [by name](Loss::option).
 ///
 /// ```
 /// use wgloss::losses;

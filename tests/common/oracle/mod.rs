@@ -13,6 +13,7 @@ mod ordinal;
 mod policy;
 mod preference;
 mod segmentation;
+mod sequence;
 mod sigmoid;
 mod value;
 
@@ -328,6 +329,7 @@ fn of_families<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
         noisy_labels::losses(name, case),
         adversarial::losses(name, case),
         ordinal::losses(name, case),
+        sequence::losses(name, case),
         preference::losses(name, case),
         policy::losses(name, case),
         boxes::losses(name, case),
