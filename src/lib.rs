@@ -152,6 +152,7 @@ pub mod losses;
 mod lower;
 mod plan;
 mod schedule;
+pub mod schemes;
 mod shape;
 mod text;
 

@@ -9,3 +9,4 @@ mod mean_or_zero;
 mod rename;
 mod scalars;
 mod thresholds;
+mod uncertainty;
