@@ -154,6 +154,7 @@ pub mod losses;
 mod lower;
 mod plan;
 mod schedule;
+pub mod schemes;
 mod shape;
 mod text;
 

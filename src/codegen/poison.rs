@@ -2,7 +2,7 @@
 //! that of ∞ if there was a NaN or a bad label.
 
 use super::fold::identity;
-use crate::expr::{Node, NodeId};
+use crate::expr::{Classes, Node, NodeId};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Pass, Program};
 use crate::text::putln;
 
@@ -59,8 +59,7 @@ pub(super) fn looking_at(pass: &Pass, kind: LookKind, node: NodeId) -> Vec<usize
 #[derive(Clone, Copy, PartialEq)]
 pub(super) struct Label {
     pub label: NodeId,
-    /// The number of classes; `None` for that of the columns.
-    pub classes: Option<u32>,
+    pub classes: Classes,
     /// The conditions of the row (of the element) under which one out of range is reported.
     pub conditions: [Option<NodeId>; 2],
 }
@@ -69,7 +68,7 @@ impl Label {
     /// The label that a look is at.
     pub fn of(program: &Program, look: &Look) -> Label {
         let (label, classes) = match *program.node(look.node) {
-            Node::At(_, label) => (label, None),
+            Node::At(_, label) => (label, Classes::Columns),
             Node::InRange(label, classes) => (label, classes),
             ref other => unreachable!("labels are looked at in gathers and ranges, not in {other:?}"),
         };
@@ -88,7 +87,11 @@ impl Label {
 
     /// Whether it is out of range, spelled `label`, in vectors of four if `width` is 4.
     pub fn is_bad(&self, label: &str, width: u32) -> String {
-        let classes = self.classes.map_or("shape.classes".to_owned(), |classes| format!("{classes}u"));
+        let classes = match self.classes {
+            Classes::Exactly(classes) => format!("{classes}u"),
+            Classes::Columns => "shape.classes".to_owned(),
+            Classes::Between => "(shape.classes + 1u)".to_owned(),
+        };
         if width == 4 { format!("{label} >= U4({classes})") } else { format!("{label} >= {classes}") }
     }
 }

@@ -5,7 +5,7 @@
 //! trips: each element counts as a row.
 
 use crate::expr::op::{Kind, Op};
-use crate::expr::{Extent, Fold, NodeId, Reduce};
+use crate::expr::{Classes, Extent, Fold, NodeId, Reduce};
 use crate::lower::Over;
 
 /// How often a value is computed.
@@ -128,8 +128,7 @@ pub struct LookCode {
 #[derive(Clone, Copy, Debug)]
 pub struct LabelCode {
     pub label: Src,
-    /// The number of classes; `None` for that of the columns.
-    pub classes: Option<u32>,
+    pub classes: Classes,
     /// The label counts only where all conditions hold.
     pub conditions: [Option<Src>; 2],
 }

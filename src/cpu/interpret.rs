@@ -6,7 +6,7 @@ use super::machine::{Bank, HostFloat, LANES, Machine, Shared, Spot};
 use super::state::State;
 use super::tasks::{Task, Tiling, each_task, tasks};
 use crate::error::Result;
-use crate::expr::Fold;
+use crate::expr::{Classes, Fold};
 use crate::lower::Over;
 
 /// A label out of range.
@@ -217,7 +217,7 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
                 *any = poison[..tile.rows].iter().any(|poison| *poison);
             }
         }
-        let mut first: Option<(usize, i64, Option<u32>)> = None;
+        let mut first: Option<(usize, i64, Classes)> = None;
         for label in &code.labels {
             bad_labels(machine, label, tile, |lane, value| {
                 if first.is_none_or(|(row, ..)| lane < row) {
@@ -229,7 +229,7 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
         first.map(|(lane, label, classes)| BadLabel {
             row: tile.first + lane as u64,
             label,
-            classes: classes.map_or(cols, u64::from),
+            classes: classes.count(cols),
         })
     }
 
@@ -445,7 +445,7 @@ fn seen_nan<T: HostFloat>(machine: &Machine<'_, '_, T>, look: &LookCode, spot: S
 /// Calls `f(lane, label)` for each row of a tile whose label counts and is out of range.
 fn bad_labels<T: HostFloat>(machine: &Machine<'_, '_, T>, code: &LabelCode, tile: Tile, mut f: impl FnMut(usize, i64)) {
     let spot = tile.spot();
-    let classes = code.classes.map_or(machine.shared.cols() as i64, i64::from);
+    let classes = code.classes.count(machine.shared.cols() as u64) as i64;
     let labels = machine.ints(code.label, spot);
     let conditions = code.conditions.map(|condition| condition.map(|src| machine.bools(src, spot)));
     for lane in 0..tile.rows {

@@ -2,7 +2,7 @@
 
 use super::code::{Action, Level};
 use crate::expr::op::Kind;
-use crate::expr::{Fold, Node, NodeId, Reduce};
+use crate::expr::{Classes, Fold, Node, NodeId, Reduce};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Pass, Placed, Poison, Program};
 use crate::shape::Scope;
 use std::collections::HashMap;
@@ -59,8 +59,7 @@ pub struct LookRoot {
 #[derive(Clone, Copy)]
 pub struct LabelRoot {
     pub label: ValueId,
-    /// The number of classes; `None` for that of the columns.
-    pub classes: Option<u32>,
+    pub classes: Classes,
     pub conditions: [Option<ValueId>; 2],
 }
 
@@ -233,7 +232,7 @@ impl<'p> Builder<'p> {
 
     pub fn label(&mut self, look: &Look, row: Option<NodeId>) -> LabelRoot {
         let (label, classes) = match *self.program.node(look.node) {
-            Node::At(_, label) => (label, None),
+            Node::At(_, label) => (label, Classes::Columns),
             Node::InRange(label, classes) => (label, classes),
             ref other => unreachable!("labels are looked at in gathers and ranges, not in {other:?}"),
         };

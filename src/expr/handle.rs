@@ -1,7 +1,7 @@
 //! The `Copy` handle of an expression, with the operators and functions that build one.
 
 use super::graph::Graph;
-use super::node::{Extent, Fold, Node, NodeId, Reduce};
+use super::node::{Classes, Extent, Fold, Node, NodeId, Reduce};
 use crate::expr::op::{Kind, Op};
 use crate::shape::Scope;
 use std::fmt;
@@ -389,12 +389,36 @@ impl<'g> Expr<'g> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn in_range(self, classes: u32) -> Expr<'g> {
-        self.graph.add(Node::InRange(self.id, Some(classes)))
+        self.graph.add(Node::InRange(self.id, Classes::Exactly(classes)))
     }
 
     /// As [`Expr::in_range`], of the columns of the row: indices of its classes, several per row.
     pub fn in_columns(self) -> Expr<'g> {
-        self.graph.add(Node::InRange(self.id, None))
+        self.graph.add(Node::InRange(self.id, Classes::Columns))
+    }
+
+    /// As [`Expr::in_range`], of one class more than there are columns: of ordered classes that the columns are thresholds
+    /// between.
+    ///
+    /// ```
+    /// use wgloss::{Error, HostTensor, Loss, RowAxis, Scope, cpu};
+    /// // How many thresholds are on the wrong side of 0.
+    /// let wrong = Loss::define("wrong").input("input", Scope::Element).label("target").row_axis(RowAxis::Last).expr(|b| {
+    ///     let is_above = b.graph().col_index().lt(b.input("target").in_thresholds());
+    ///     let x = b.input("input");
+    ///     is_above.select(x.lt(0.0).to_float(), x.ge(0.0).to_float()).sum()
+    /// });
+    /// let x = HostTensor::f32(&[1.0, 1.0, 0.5], &[1, 3]);
+    /// let of = |label: &'static [i32]| {
+    ///     let inputs = [("input", x.clone()), ("target", HostTensor::i32(label, &[1]))];
+    ///     cpu::forward_backward(&wrong, &inputs, &[])?.loss()
+    /// };
+    /// assert_eq!((of(&[3])?, of(&[0])?), (0.0, 3.0));
+    /// assert_eq!(of(&[4]).unwrap_err(), Error::LabelOutOfRange { row: 0, label: 4, classes: 4 });
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn in_thresholds(self) -> Expr<'g> {
+        self.graph.add(Node::InRange(self.id, Classes::Between))
     }
 
     /// Σ over the rows of a group (of a row or element value), over all rows for each column, over the rows of each group for

@@ -20,7 +20,7 @@ mod special;
 pub use graph::Graph;
 pub use handle::{Expr, IntoExpr};
 pub(crate) use node::index_bits;
-pub use node::{Extent, Fold, InputDecl, Node, NodeId, ParamDecl, Reduce};
+pub use node::{Classes, Extent, Fold, InputDecl, Node, NodeId, ParamDecl, Reduce};
 pub(crate) use print::print_nodes;
 
 #[cfg(test)]

@@ -86,6 +86,28 @@ impl fmt::Debug for NodeId {
     }
 }
 
+/// The classes that a checked index is one of, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Classes {
+    /// This many.
+    Exactly(u32),
+    /// One per column.
+    Columns,
+    /// One more than columns: the columns are thresholds between them.
+    Between,
+}
+
+impl Classes {
+    /// Their number.
+    pub fn count(self, columns: u64) -> u64 {
+        match self {
+            Classes::Exactly(classes) => classes.into(),
+            Classes::Columns => columns,
+            Classes::Between => columns + 1,
+        }
+    }
+}
+
 /// One node. Operands come before their users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
@@ -116,8 +138,8 @@ pub enum Node {
     FoldOver(Fold, Scope, NodeId),
     /// The element of the row at a class index.
     At(NodeId, NodeId),
-    /// The class index itself, which must be one of this number of classes; of the columns, if that is `None`.
-    InRange(NodeId, Option<u32>),
+    /// The class index itself, which must be one of these.
+    InRange(NodeId, Classes),
     /// exp(xⱼ − logsumexp x)
     Softmax(NodeId),
     /// softmax − 1, which keeps its digits in a confident row.

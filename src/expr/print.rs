@@ -1,7 +1,7 @@
 //! Expressions as text.
 
 use super::graph::Graph;
-use super::node::{InputDecl, Node, NodeId, ParamDecl};
+use super::node::{Classes, InputDecl, Node, NodeId, ParamDecl};
 use crate::expr::op::Op;
 use crate::text::putln;
 use std::collections::HashMap;
@@ -49,8 +49,9 @@ fn node_text(node: &Node, operands: &[&str], params: &[ParamDecl], inputs: &[Inp
         Node::ColIndex => "col".to_owned(),
         Node::GroupRows => "own_grouprows".to_owned(),
         Node::RowIndex => "row".to_owned(),
-        Node::InRange(_, None) => format!("in_columns({list})"),
-        Node::InRange(_, Some(classes)) => format!("in_range({list}, {classes})"),
+        Node::InRange(_, Classes::Columns) => format!("in_columns({list})"),
+        Node::InRange(_, Classes::Between) => format!("in_thresholds({list})"),
+        Node::InRange(_, Classes::Exactly(classes)) => format!("in_range({list}, {classes})"),
         Node::Count(extent) => format!("{extent:?}").to_lowercase(),
         Node::Op(Op::Add, _) => format!("({} + {})", operands[0], operands[1]),
         Node::Op(Op::Sub, _) => format!("({} - {})", operands[0], operands[1]),

@@ -1,8 +1,9 @@
 //! Sums and multiples of losses.
 
 use super::declaration::{ParamValue, check_weight, refused_scalar};
-use super::{Loss, Term};
+use super::{Loss, Scale, Term};
 use crate::error::Error;
+use crate::shape::Scope;
 use std::iter::Sum;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -26,8 +27,43 @@ impl Loss {
             let (loss, param, found) = (self.name(), "weight".to_owned(), format!("the scalar `{input}`"));
             self.fault.get_or_insert(Error::Param { loss, param, found, allowed });
         }
-        self.terms.iter_mut().for_each(|term| term.scales.push(input.to_owned()));
+        self.terms.iter_mut().for_each(|term| term.scales.push(Scale::Factor(input.to_owned())));
         self
+    }
+
+    /// The loss weighted by an uncertainty that is learned with it: `exp(−s)·L + s/2`, where `s`, the scalar on the GPU of
+    /// that name, is the logarithm of the task's variance. Its gradient, `1/2 − exp(−s)·L`, balances the tasks of a sum.
+    ///
+    /// The likelihood of a Gaussian is that of `0.5 * mse()`, the mean squared error halved; cross-entropy goes as it is.
+    /// The loss must be one number: with `Reduction::None` the plan is an [`Error::Expr`].
+    ///
+    /// Source: Kendall, Gal and Cipolla (2018), arXiv:1705.07115, with `s = ln σ²` as there.
+    ///
+    /// ```
+    /// use wgloss::{HostTensor, cpu, losses};
+    /// let depth = (0.5 * losses::mse()).with_uncertainty("s_depth");
+    /// let pose = losses::huber(1.0).rename_input("input", "pose").rename_input("target", "true_pose");
+    /// let loss = depth + pose.with_uncertainty("s_pose");
+    /// assert!(loss.inputs().iter().any(|input| input.name == "s_pose"));
+    ///
+    /// let loss = losses::mse().with_uncertainty("s");
+    /// let (x, t) = (HostTensor::f32(&[3.0], &[1]), HostTensor::f32(&[1.0], &[1]));
+    /// let inputs = [("input", x), ("target", t), ("s", HostTensor::f32(&[0.0], &[]))];
+    /// let out = cpu::forward_backward(&loss, &inputs, &["s", "input"])?;
+    /// assert_eq!((out.loss()?, out.grad("s")?, out.grad("input")?), (4.0, &[-3.5][..], &[4.0][..]));
+    /// # Ok::<(), wgloss::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_uncertainty(self, log_variance: &str) -> Loss {
+        let mut loss = self;
+        if let Some(allowed) = refused_scalar(log_variance) {
+            let (name, param, found) = (loss.name(), "uncertainty".to_owned(), format!("the scalar `{log_variance}`"));
+            loss.fault.get_or_insert(Error::Param { loss: name, param, found, allowed });
+        }
+        loss.terms.iter_mut().for_each(|term| term.scales.push(Scale::Precision(log_variance.to_owned())));
+        let input = log_variance.to_owned();
+        let half = Loss::define("uncertainty").input(log_variance, Scope::Scalar);
+        loss + half.expr(move |b| 0.5 * b.input(&input))
     }
 }
 

@@ -62,12 +62,41 @@ pub struct Loss {
     fault: Option<Error>,
 }
 
+/// A scalar on the GPU that multiplies a term.
+#[derive(Clone, Debug)]
+enum Scale {
+    /// The input of this name.
+    Factor(String),
+    /// exp(−s) of the input s of this name: a precision, of which s is the logarithm of the variance.
+    Precision(String),
+}
+
+impl Scale {
+    fn input(&self) -> &String {
+        let (Scale::Factor(input) | Scale::Precision(input)) = self;
+        input
+    }
+
+    fn input_mut(&mut self) -> &mut String {
+        let (Scale::Factor(input) | Scale::Precision(input)) = self;
+        input
+    }
+
+    fn factor<'g>(&self, graph: &'g Graph) -> Expr<'g> {
+        let input = graph.input(self.input(), Scope::Scalar, Kind::Float);
+        match self {
+            Scale::Factor(_) => input,
+            Scale::Precision(_) => (-input).exp(),
+        }
+    }
+}
+
 /// One summand: a definition with the values of its options.
 #[derive(Clone)]
 struct Term {
     weight: f64,
     /// Scalars on the GPU that multiply it.
-    scales: Vec<String>,
+    scales: Vec<Scale>,
     definition: Arc<Definition>,
     names: Names,
     /// Names of inputs that it has not, as part of a loss over several shapes.
@@ -101,7 +130,7 @@ impl Term {
         let scalar = |name: &String| InputSpec::required(name, Scope::Scalar, Kind::Float);
         let divisor = if let Reduction::By(name) = &self.reduction { Some(name) } else { None };
         let options = self.option_scalars().map(|(_, name)| name);
-        let scalars = options.chain(&self.scales).chain(divisor).map(scalar);
+        let scalars = options.chain(self.scales.iter().map(Scale::input)).chain(divisor).map(scalar);
         let is_shown = |input: &InputSpec| !self.hidden.contains(&input.name);
         self.shaped_inputs().map(given).chain(scalars).filter(is_shown).collect()
     }
@@ -184,7 +213,10 @@ impl Loss {
                 sum += &format!("{}*", weight.abs());
             }
             for scale in &term.scales {
-                sum += &format!("{scale}*");
+                sum += &match scale {
+                    Scale::Factor(input) => format!("{input}*"),
+                    Scale::Precision(input) => format!("exp(-{input})*"),
+                };
             }
             sum += &term.definition.name;
         }
@@ -220,7 +252,8 @@ impl Loss {
         let declared = || self.terms.iter().flat_map(|t| t.definition.inputs.iter().map(|input| (input, &t.names)));
         let predicted = declared().find(|(input, _)| input.name == "y_pred");
         let first = || declared().find(|(input, _)| input.kind == Kind::Float && input.scope == Scope::Element);
-        predicted.or_else(first).map(|(input, names)| names.given(&input.name).to_owned())
+        let any = || declared().find(|(input, _)| input.kind == Kind::Float && !input.optional);
+        predicted.or_else(first).or_else(any).map(|(input, names)| names.given(&input.name).to_owned())
     }
 
     /// The options of its first term.
@@ -383,7 +416,7 @@ impl Loss {
                 loss = graph.param(&format!("{}weight", self.prefix(index)), term.weight) * loss;
             }
             for scale in &term.scales {
-                loss = graph.input(scale, Scope::Scalar, Kind::Float) * loss;
+                loss = scale.factor(graph) * loss;
             }
             // One number is one number, reduced from many or given as one.
             let shape = |loss: Expr<'_>| loss.scope().max(Scope::Total);

@@ -1,6 +1,6 @@
 //! Other names for the inputs of a loss.
 
-use super::{InputSpec, Loss, MASK, Reduction, SAMPLE_WEIGHT, Term, UPSTREAM, Value};
+use super::{InputSpec, Loss, MASK, Reduction, SAMPLE_WEIGHT, Scale, Term, UPSTREAM, Value};
 use crate::error::{Error, Result};
 
 impl Loss {
@@ -93,7 +93,9 @@ impl Term {
             Value::Scalar(name) => Some(name),
             _ => None,
         });
-        for scalar in options.chain(&mut self.scales).chain(divisor).filter(|scalar| *scalar == from) {
+        for scalar in
+            options.chain(self.scales.iter_mut().map(Scale::input_mut)).chain(divisor).filter(|scalar| *scalar == from)
+        {
             to.clone_into(scalar);
         }
     }

@@ -31,6 +31,10 @@ pub enum Range {
     Binary,
     /// Class indices.
     Label,
+    /// Class indices of one class more than there are columns.
+    LabelBetween,
+    /// Numbers in ascending order along the columns.
+    Ascending,
     /// Numbers of tokens: integers from 0.
     Length,
     /// Boxes (left, top, right, bottom) that overlap: the first two columns below 1.5, the others above 2.
@@ -47,7 +51,7 @@ impl Range {
     /// tokens are integers: they have none.
     pub fn bounds(self) -> Option<(f64, f64)> {
         match self {
-            Range::Any | Range::Logits => Some((-4.0, 4.0)),
+            Range::Any | Range::Logits | Range::Ascending => Some((-4.0, 4.0)),
             Range::Coordinate => Some((-0.5, 0.5)),
             Range::LogProbability => Some((-6.0, -0.1)),
             Range::Probability => Some((0.02, 0.98)),
@@ -57,7 +61,7 @@ impl Range {
             Range::Box => Some((0.0, 3.5)),
             Range::Bin => Some((0.0, 0.9)),
             Range::Weight => Some((0.5, 2.0)),
-            Range::Label | Range::Length => None,
+            Range::Label | Range::LabelBetween | Range::Length => None,
         }
     }
 }

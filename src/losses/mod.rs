@@ -49,6 +49,7 @@ mod margin;
 mod multiclass_margin;
 mod noisy_labels;
 mod options;
+mod ordinal;
 mod penalty;
 mod policy;
 mod preference;
@@ -57,6 +58,7 @@ mod regression;
 mod relative;
 mod robust;
 mod segmentation;
+mod sequence;
 mod sigmoid;
 mod softmax;
 mod value;
@@ -76,6 +78,7 @@ pub use likelihood::*;
 pub use margin::*;
 pub use multiclass_margin::*;
 pub use noisy_labels::*;
+pub use ordinal::*;
 pub use penalty::*;
 pub use policy::*;
 pub use preference::*;
@@ -84,6 +87,7 @@ pub use regression::*;
 pub use relative::*;
 pub use robust::*;
 pub use segmentation::*;
+pub use sequence::*;
 pub use sigmoid::*;
 pub use softmax::*;
 pub use value::*;
@@ -104,6 +108,8 @@ const FAMILIES: &[&[Entry]] = &[
     sigmoid::ENTRIES,
     categorical::ENTRIES,
     noisy_labels::ENTRIES,
+    ordinal::ENTRIES,
+    sequence::ENTRIES,
     adversarial::ENTRIES,
     embedding::ENTRIES,
     ranking::ENTRIES,
@@ -120,8 +126,9 @@ const FAMILIES: &[&[Entry]] = &[
 /// Every loss, as [`by_name`] makes it.
 pub const CATALOGUE: &[Entry] = &entry::concatenated::<{ entry::count(FAMILIES) }>(FAMILIES);
 
-/// The loss of that name in [`CATALOGUE`], with default options: δ, β, c and λ 1 (jsd's β 0.5), τ 0.5, z 1e-4, a softcap
-/// of 30, charbonnier's ε 1e-3, general_robust's α 1, tweedie's p 1.5, evidential's λ 0.01, α 0.5 and a temperature of 2 of distillation. Other options are set [by name](Loss::option).
+/// The loss of that name in [`CATALOGUE`], with default options; those that its function asks for are what its entry has (δ, β
+/// and λ 1, τ 0.5, a temperature of 2 and the like: [`Loss::options`] lists them). Others are set
+/// [by name](Loss::option).
 ///
 /// ```
 /// use wgloss::losses;

@@ -39,6 +39,14 @@ macro_rules! loss_with_options {
             }
         }
 
+        impl $Type {
+            /// Weights it by a learned uncertainty, as [`Loss::with_uncertainty`](crate::loss::Loss::with_uncertainty).
+            #[must_use]
+            pub fn with_uncertainty(self, log_variance: &str) -> crate::loss::Loss {
+                self.0.with_uncertainty(log_variance)
+            }
+        }
+
         impl std::ops::Deref for $Type {
             type Target = crate::loss::Loss;
             fn deref(&self) -> &crate::loss::Loss {

@@ -225,7 +225,7 @@ pub(super) fn label_nll<'g>(z: Expr<'g>, y: Expr<'g>) -> Expr<'g> {
 }
 
 /// `Σⱼ wⱼ·(ln Σₖ exp zₖ − zⱼ)`, both counted from the label's logit, which is known before the row has been read.
-fn nll_of_all<'g>(z: Expr<'g>, y: Expr<'g>, weight: Option<Expr<'g>>) -> Expr<'g> {
+pub(super) fn nll_of_all<'g>(z: Expr<'g>, y: Expr<'g>, weight: Option<Expr<'g>>) -> Expr<'g> {
     // A label of probability zero has loss +∞ wherever the others are counted from.
     let origin = z.at(y).gt(-3.0e38).select(z.at(y), 0.0).detach();
     let lse = z.logsumexp_shifted() - (origin - z.max().detach());

@@ -3,7 +3,7 @@
 use super::program::OutputKind;
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
-use crate::expr::{Graph, Node, NodeId};
+use crate::expr::{Classes, Graph, Node, NodeId};
 use crate::shape::{ColumnCount, RowAxis, Scope};
 use std::collections::HashSet;
 
@@ -17,8 +17,9 @@ pub(super) fn check_rows(graph: &Graph, name: &str, row_axis: RowAxis, outputs: 
         if row_axis == RowAxis::None && of_rows {
             return fault("row, column and group values need a row axis: say which with `row_axis`");
         }
-        if row_axis == RowAxis::None && matches!(graph.node(id), Node::InRange(_, None)) {
-            return fault("in_columns needs a row axis; in_range states the number of classes");
+        let counts_columns = matches!(graph.node(id), Node::InRange(_, Classes::Columns | Classes::Between));
+        if row_axis == RowAxis::None && counts_columns {
+            return fault("in_columns and in_thresholds need a row axis; in_range states the number of classes");
         }
         if let Node::Masked(mask, x) = graph.node(id) {
             if holds_sum_beyond(graph, graph.scope(mask), x) {

@@ -6,7 +6,7 @@
 
 use crate::expr::condition::{and, not, or, terms};
 use crate::expr::op::{Kind, Op};
-use crate::expr::{Extent, Graph, Node, NodeId, Reduce};
+use crate::expr::{Classes, Extent, Graph, Node, NodeId, Reduce};
 use std::collections::HashMap;
 
 /// Kind of a check.
@@ -276,7 +276,7 @@ impl Demands<'_> {
         &self,
         label: NodeId,
         x: NodeId,
-        classes: Option<u32>,
+        classes: Classes,
         condition: Condition,
         reduced: bool,
     ) -> (NodeId, Condition) {
@@ -288,10 +288,10 @@ impl Demands<'_> {
         }
         let (graph, x) = (self.graph, self.graph.expr(x));
         // Below 0 or beyond the last class.
-        let last = |classes: u32| graph.index(i64::from(classes) - 1);
         let beyond = match classes {
-            Some(classes) => last(classes).lt(x),
-            None => graph.count(Extent::Cols).le(x.to_float()),
+            Classes::Exactly(classes) => graph.index(i64::from(classes) - 1).lt(x),
+            Classes::Columns => graph.count(Extent::Cols).le(x.to_float()),
+            Classes::Between => graph.count(Extent::Cols).lt(x.to_float()),
         };
         let outside = x.lt(graph.index(0)).or(beyond);
         let outside = condition.element.map_or(outside, |element| graph.expr(element).and(outside));

@@ -4,7 +4,7 @@ use super::looks::Look;
 use super::looks::{Looks, Poison};
 use crate::error::{Error, Result};
 use crate::expr::op::{Kind, Op};
-use crate::expr::{Fold, InputDecl, Node, NodeId, ParamDecl, Reduce};
+use crate::expr::{Classes, Fold, InputDecl, Node, NodeId, ParamDecl, Reduce};
 use crate::loss::check_once;
 use crate::shape::{ColumnCount, Extents, Grouping, Layout, Ragged, RowAxis, Scope, ShapeRule};
 
@@ -358,10 +358,10 @@ impl Program {
     /// where that is the number of columns.
     pub fn checked_labels(&self, columns: u64) -> Vec<(usize, u64)> {
         let mut all: Vec<(usize, u64)> = Vec::new();
-        let mut note = |label: NodeId, classes: Option<u32>| {
+        let mut note = |label: NodeId, classes: Classes| {
             for id in self.below(&[label], |id| self.kind(id) != Kind::Int) {
                 let Some(input) = self.label_input(id) else { continue };
-                let classes = classes.map_or(columns, u64::from);
+                let classes = classes.count(columns);
                 match all.iter_mut().find(|known| known.0 == input) {
                     Some(known) => known.1 = known.1.min(classes),
                     None => all.push((input, classes)),
@@ -370,13 +370,13 @@ impl Program {
         };
         for node in &self.nodes {
             match *node {
-                Node::At(_, label) => note(label, None),
+                Node::At(_, label) => note(label, Classes::Columns),
                 Node::InRange(label, classes) => note(label, classes),
                 _ => {}
             }
         }
         let stored = self.outputs.iter().filter_map(|output| output.at_label);
-        stored.for_each(|(label, _)| note(label, None));
+        stored.for_each(|(label, _)| note(label, Classes::Columns));
         all.sort_unstable();
         all
     }
@@ -396,7 +396,7 @@ impl Program {
     /// Notes at each label input the fewest classes that an expression states for it.
     pub(super) fn state_classes(&mut self) {
         for node in self.nodes.clone() {
-            let Node::InRange(x, Some(classes)) = node else { continue };
+            let Node::InRange(x, Classes::Exactly(classes)) = node else { continue };
             if let Some(input) = self.label_input(x) {
                 let known = &mut self.inputs[input].classes;
                 *known = Some(known.map_or(classes, |known| known.min(classes)));

@@ -101,7 +101,7 @@ impl Extents {
     pub fn new(by: Rows<'_>, operands: &[Operand<'_>]) -> Result<Extents> {
         let rank = common_rank(operands);
         check(operands, rank)?;
-        let domain = domain(operands, rank)?;
+        let domain = domain(by.axis, operands, rank)?;
         // Sizes of 0 aside, so that no product of some axes overflows.
         let elements = domain.iter().try_fold(1u64, |n, &size| n.checked_mul(size.max(1) as u64));
         if elements.is_none_or(|n| n > MOST_ELEMENTS) {
@@ -284,8 +284,20 @@ fn wrong_domain(operands: &[Operand<'_>], expected: String, domain: &[usize]) ->
     Error::Shape { input: input.to_owned(), expected, found: domain.to_vec() }
 }
 
+/// The shape of elements without element inputs: the rows of the row inputs by the columns of the column inputs.
+fn rows_by_columns(axis: RowAxis, operands: &[Operand<'_>]) -> Option<Vec<usize>> {
+    let of = |scope: Scope| operands.iter().filter(move |operand| operand.scope == scope);
+    let largest = || of(Scope::Row).max_by_key(|operand| operand.layout.len());
+    let rows = of(Scope::Row).find(|operand| operand.rule == ShapeRule::Same).or_else(largest)?;
+    let cols = of(Scope::Column).map(|operand| operand.layout.len()).max()?;
+    let mut domain = rows.layout.shape.clone();
+    let place = axis.columns(domain.len() + 1).filter(|columns| columns.len() == 1)?.start;
+    domain.insert(place, cols);
+    Some(domain)
+}
+
 /// The shape that all element inputs, of that rank, broadcast to.
-fn domain(operands: &[Operand<'_>], rank: Option<usize>) -> Result<Vec<usize>> {
+fn domain(axis: RowAxis, operands: &[Operand<'_>], rank: Option<usize>) -> Result<Vec<usize>> {
     let mut domain: Vec<usize> = Vec::new();
     let mut found = false;
     for operand in operands.iter().filter(|p| p.scope == Scope::Element) {
@@ -311,6 +323,9 @@ fn domain(operands: &[Operand<'_>], rank: Option<usize>) -> Result<Vec<usize>> {
         domain = joined;
     }
     if found || operands.is_empty() {
+        return Ok(domain);
+    }
+    if let Some(domain) = rows_by_columns(axis, operands) {
         return Ok(domain);
     }
     Err(Error::Shape {

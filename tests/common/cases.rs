@@ -177,6 +177,7 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
     let target = case.arrays.get(names(name).1).filter(of_element).map(|target| oracle::broadcast(target, shape));
     let ranges = [names(name).0, names(name).1].map(|input| range(name, &loss, input));
     let input_range = ranges[0];
+    let shape = if scope_of(&loss, names(name).0) == Scope::Row { &row_shape[..] } else { shape };
     let values = (0..shape.iter().product()).map(|k| {
         let beside = target.as_ref().map(|target| target[k]);
         prediction(ranges, beside, reach, random)
@@ -225,6 +226,11 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
         case.arrays.insert(extra.to_string(), array);
     }
     case
+}
+
+/// The scope of an input.
+pub fn scope_of(loss: &Loss, input: &str) -> Scope {
+    loss.inputs().into_iter().find(|spec| spec.name == input).map_or(Scope::Element, |spec| spec.scope)
 }
 
 fn range(name: &str, loss: &Loss, input: &str) -> Range {
@@ -280,7 +286,8 @@ fn targets(
                 let last = classes.saturating_sub(2) as u64;
                 f64::from(((r.bits() % (last + 1)) as f64 + r.uniform(0.1, 0.9)) as f32)
             }),
-            Range::Label => {
+            label @ (Range::Label | Range::LabelBetween) => {
+                let classes = classes + usize::from(label == Range::LabelBetween);
                 let rows = row_shape.iter().product::<usize>();
                 let ignored = match loss.option_value("ignore_index") {
                     Some(Value::Index(index)) if rows > 2 => *index,
@@ -297,6 +304,14 @@ fn targets(
                 continue;
             }
             Range::Sign => Array::new(shape, (0..shape.iter().product()).map(|k| [-1.0, 1.0, 1.0][k % 3]).collect()),
+            // A step apart: a class without a width has probability zero.
+            Range::Ascending => {
+                let mut low = -1.5;
+                random.array(shape, |r| {
+                    low = f64::from((low + r.uniform(0.2, 0.9)) as f32);
+                    low
+                })
+            }
             Range::Logits => random.array(shape, |r| r.uniform(-reach, reach)),
             Range::LogProbability => random.array(shape, |r| r.uniform(-3.0, -0.1)),
             Range::Probability => random.array(shape, |r| if r.bits() & 1 == 0 { r.uniform(0.3, 0.9) } else { 1.0 }),

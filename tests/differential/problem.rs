@@ -125,6 +125,8 @@ pub struct Grad {
 pub enum Values {
     /// From −4 to 4.
     Any,
+    /// The same in ascending order.
+    Ascending,
     /// As `Any`; −∞ is a masked class.
     Logits,
     Probability,

@@ -65,6 +65,9 @@ pub fn values(problem: &Problem, data: Data) -> Vec<Host> {
             let number = |k: usize, random: &mut Random| corner(k) + number(input.values, data.flavour, offset, random);
             Host::Numbers((0..count).map(|k| stored(input.dtype, number(k, &mut random) as f32)).collect())
         };
+        if let (Values::Ascending, Host::Numbers(values)) = (input.values, &mut host) {
+            values.sort_by(f32::total_cmp);
+        }
         repeat(input, &mut host);
         all.push(host);
     }
@@ -100,7 +103,7 @@ fn number(values: Values, flavour: Flavour, offset: f64, random: &mut Random) ->
             offset + if random.one_in(6) { 40.0 } else { random.between(-4.0, 4.0) }
         }
         Values::Logits if flavour == Flavour::MinusInfinity && random.one_in(4) => f64::NEG_INFINITY,
-        Values::Any | Values::Logits => random.between(-4.0, 4.0),
+        Values::Any | Values::Logits | Values::Ascending => random.between(-4.0, 4.0),
         Values::Probability if ties => random.pick(&[0.0, 1.0, 0.5]),
         Values::Probability => random.between(0.01, 0.99),
         Values::LogProbability if flavour == Flavour::MinusInfinity && random.one_in(4) => f64::NEG_INFINITY,

@@ -8,3 +8,5 @@ mod labels;
 mod mean_or_zero;
 mod rename;
 mod scalars;
+mod thresholds;
+mod uncertainty;

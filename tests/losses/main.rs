@@ -7,3 +7,4 @@ mod losses;
 mod options;
 mod random;
 mod readme;
+mod sequences;

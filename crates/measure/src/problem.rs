@@ -111,6 +111,9 @@ impl Problem {
                     match range {
                         Range::Length => labels.extend((0..count).map(|k| (mixed(key(k)) % 9) as i32 + 1)),
                         Range::Binary => labels.extend((0..count).map(|k| (mixed(key(k)) >> 63) as i32)),
+                        Range::LabelBetween => {
+                            labels.extend((0..count).map(|row| label(row, count, cols + 1, ignored.as_ref())));
+                        }
                         _ => labels.extend((0..count).map(|row| label(row, count, cols, ignored.as_ref()))),
                     }
                 }
@@ -122,6 +125,9 @@ impl Problem {
                     };
                     make_room(values, count, &input.name)?;
                     values.par_extend((0..count).into_par_iter().map(value));
+                    if range == Range::Ascending {
+                        values.sort_by(f32::total_cmp);
+                    }
                 }
             }
         }

@@ -12,11 +12,13 @@ mod embedding;
 mod likelihood;
 mod margin;
 mod noisy_labels;
+mod ordinal;
 mod policy;
 mod preference;
 mod ranking;
 mod robust;
 mod segmentation;
+mod sequence;
 mod sigmoid;
 mod value;
 
@@ -336,6 +338,8 @@ fn of_families<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
         divergence::losses(name, case),
         embedding::losses(name, case),
         ranking::losses(name, case),
+        ordinal::losses(name, case),
+        sequence::losses(name, case),
         preference::losses(name, case),
         policy::losses(name, case),
         boxes::losses(name, case),
