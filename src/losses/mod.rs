@@ -49,6 +49,7 @@ mod margin;
 mod multiclass_margin;
 mod noisy_labels;
 mod options;
+mod overlap;
 mod penalty;
 mod policy;
 mod preference;
@@ -76,6 +77,7 @@ pub use likelihood::*;
 pub use margin::*;
 pub use multiclass_margin::*;
 pub use noisy_labels::*;
+pub use overlap::*;
 pub use penalty::*;
 pub use policy::*;
 pub use preference::*;
@@ -114,6 +116,7 @@ const FAMILIES: &[&[Entry]] = &[
     boxes::ENTRIES,
     detection::ENTRIES,
     segmentation::ENTRIES,
+    overlap::ENTRIES,
     value::ENTRIES,
 ];
 
