@@ -85,6 +85,26 @@ fn element_tangent<'g>(out: Expr<'g>, tangent: &HashMap<NodeId, Expr<'g>>, input
     }
 }
 
+/// Whether a gradient depends on the input through a sum over the rows for each column, or through a value of a row that
+/// depends on a sum over rows (of a group on one over everything): along one element then those of other rows change too, which
+/// [`diagonal`] does not follow.
+pub fn is_coupled(g: Expr<'_>, input: NodeId) -> bool {
+    let graph = g.graph();
+    let active = dependents(g, &[input]);
+    let all: Vec<NodeId> = graph.reachable(&[g.id]).into_iter().filter(|id| active[id.index()]).collect();
+    let folded_to = |id: &NodeId| match graph.node(*id) {
+        Node::FoldOver(_, to, _) => Some(to),
+        _ => None,
+    };
+    let below = |id: NodeId| graph.reachable(&[id]).into_iter().filter(move |other| *other != id);
+    all.iter().any(|&id| match graph.scope(id) {
+        _ if matches!(folded_to(&id), Some(Scope::Column | Scope::GroupColumn)) => true,
+        Scope::Row => below(id).any(|id| active[id.index()] && folded_to(&id).is_some()),
+        Scope::Group => below(id).any(|id| active[id.index()] && folded_to(&id) == Some(Scope::Total)),
+        _ => false,
+    })
+}
+
 /// Whether an element value depends on other elements of the input too, through a reduction.
 fn through_rows(x: Expr<'_>, input: NodeId) -> bool {
     let graph = x.graph();
@@ -108,6 +128,24 @@ mod tests {
         let grad = gradients(loss, g.constant(1.0), &[x.id])[0].unwrap();
         let diag = diagonal(grad, x.id).unwrap();
         assert!(g.print(diag.id).contains("softmax_minus_one(x)"), "{diag:?}");
+    }
+
+    #[test]
+    fn a_curvature_through_sums_that_rows_share_is_refused() {
+        let of =
+            |loss: Loss| cpu::hessian_diagonal(&loss, &[("x", HostTensor::f32(&[1.0, 2.0, 3.0, 4.0], &[2, 2]))], "x");
+        let loss = |build: for<'g> fn(Expr<'g>) -> Expr<'g>| {
+            let loss = Loss::define("mine").input("x", Scope::Element).row_axis(crate::RowAxis::Last);
+            loss.expr(move |b| build(b.input("x").powi(2).sum_over(Scope::Column)).sum_over(Scope::Total))
+        };
+        assert_eq!(of(loss(|sum| 3.0 * sum)), Ok(vec![6.0; 4]));
+        assert!(matches!(of(loss(|sum| sum * sum)), Err(crate::Error::Unsupported { .. })));
+        // A power of a row's sum times that of all rows.
+        let shared = Loss::define("mine").input("x", Scope::Element).row_axis(crate::RowAxis::Last).expr(|b| {
+            let row = b.input("x").powi(2).sum();
+            (row * row.sum_over(Scope::Total)).powi(2)
+        });
+        assert!(matches!(of(shared), Err(crate::Error::Unsupported { .. })));
     }
 
     #[test]

@@ -138,7 +138,7 @@ pub(super) fn with_gamma(definition: DefinitionBuilder) -> DefinitionBuilder {
 pub(super) const FAST_POWERS: &[f64] = &[0.0, 1.0, 2.0, 4.0];
 
 /// `miss^γ · value`, where `miss` is the probability of all but the target.
-fn focus<'g>(b: &Build<'g>, miss: Expr<'g>, value: Expr<'g>) -> Expr<'g> {
+pub(super) fn focus<'g>(b: &Build<'g>, miss: Expr<'g>, value: Expr<'g>) -> Expr<'g> {
     to_the_power(b, "gamma", miss).map_or(value, |power| power * value)
 }
 

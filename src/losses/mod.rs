@@ -50,6 +50,7 @@ mod multiclass_margin;
 mod noisy_labels;
 mod options;
 mod ordinal;
+mod overlap;
 mod penalty;
 mod policy;
 mod preference;
@@ -79,6 +80,7 @@ pub use margin::*;
 pub use multiclass_margin::*;
 pub use noisy_labels::*;
 pub use ordinal::*;
+pub use overlap::*;
 pub use penalty::*;
 pub use policy::*;
 pub use preference::*;
@@ -120,6 +122,7 @@ const FAMILIES: &[&[Entry]] = &[
     boxes::ENTRIES,
     detection::ENTRIES,
     segmentation::ENTRIES,
+    overlap::ENTRIES,
     value::ENTRIES,
 ];
 

@@ -50,6 +50,13 @@ pub(super) fn differentiated(
             return Err(Error::Expr { loss: name(), message });
         }
         let grad = autodiff::gradients(root, upstream, &[node_of(index)])[0];
+        if grad.is_some_and(|grad| hessian::is_coupled(grad, node_of(index))) {
+            let message = format!(
+                "the Hessian diagonal of {} with respect to `{input}`: rows share sums on which their gradient depends",
+                name()
+            );
+            return Err(Error::Unsupported { message });
+        }
         let diagonal = grad.and_then(|grad| hessian::diagonal(grad, node_of(index)));
         outputs.push((OutputKind::HessianDiagonal(index), diagonal.unwrap_or_else(|| graph.constant(0.0)).id));
     }

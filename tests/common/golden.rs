@@ -386,6 +386,8 @@ impl Deviation {
                     vec![false; count]
                 }
             }
+            // Nothing is wrong: the loss is 0.
+            "nothing_wrong" => vec![loss.to_f64() == [0.0]; count],
             // The boxes of the row do not overlap.
             "boxes_apart" => {
                 let (a, b) = (spread("boxes1"), spread("boxes2"));

@@ -12,7 +12,7 @@ use crate::common::share::Share;
 use crate::common::{Outcome, context, context_for, golden, hessian_on_cpu, loss_of, on_cpu, on_gpu};
 use rayon::prelude::*;
 use wgloss::losses::{Entry, Range};
-use wgloss::{Context, HostTensor, Loss, Reduction, Scope, cpu, losses};
+use wgloss::{Context, Error, HostTensor, Loss, Reduction, Scope, cpu, losses};
 
 /// Inputs of numbers that the loss has a gradient for: all but a mask and integers.
 fn differentiable(case: &Case) -> Vec<&str> {
@@ -163,6 +163,8 @@ fn hessian_diagonals_agree_with_derivatives_of_the_oracle() {
                         let want = oracle::hessian_diagonal(name, &case, input);
                         cases += 1;
                         match hessian_on_cpu(&loss, &case, input) {
+                            // Rows share sums on which their gradient depends.
+                            Err(Error::Unsupported { .. }) => {}
                             Ok(got) => {
                                 let off = mismatch(&got, &want, 1e-11, |_| 1e-11 * (1.0 + largest(&want)));
                                 complaints.extend(off.map(|off| format!("{label}: {off}")));

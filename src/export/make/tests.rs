@@ -4,7 +4,7 @@ use super::*;
 use crate::expr::op::Kind;
 use crate::losses;
 use crate::plan::operator::Prepared;
-use crate::{DType, Reduction, RowAxis};
+use crate::{DType, Reduction};
 
 fn spec(loss: &Loss, dtype: DType, [rows, cols]: [u64; 2]) -> PlanSpec {
     let (rows, cols) = (rows as usize, cols as usize);
@@ -47,6 +47,12 @@ fn agrees(export: &Export, planned: &Planned, [rows, cols]: [u64; 2]) -> bool {
         && planned.all().zip(&export.dispatches).all(same)
 }
 
+/// The loss with rows along its first axis and no values per sample and class, as an export takes it.
+fn exportable(loss: Loss) -> Loss {
+    let loss = if loss.rows_along() == crate::RowAxis::From(0) { loss.row_axis(crate::RowAxis::Last) } else { loss };
+    if loss.option_value("batch").is_some() { loss.option("batch", true) } else { loss }
+}
+
 /// Kernels for one shape, asked about others: wherever the same kernels are chosen there, the formulas give the
 /// dispatches that a plan of that shape has.
 #[test]
@@ -55,11 +61,7 @@ fn formulas_give_the_dispatches_of_other_shapes() {
     let made_for = [[4096, 1000], [50_000, 12], [300, 50_257], [300, 100_000], [3, 200_000], [700, 10], [64, 77]];
     let (mut same, mut kinds) = (0, std::collections::HashSet::new());
     for name in losses::CATALOGUE.iter().map(|entry| entry.name) {
-        let mut loss = losses::by_name(name).unwrap();
-        // An export has rows along its first axis.
-        if loss.rows_along() == RowAxis::From(0) {
-            loss = loss.row_axis(RowAxis::From(1));
-        }
+        let loss = exportable(losses::by_name(name).unwrap());
         // Some have rows of one length.
         let fixed = loss.cols().unwrap();
         for loss in [loss.clone(), loss.reduction(Reduction::None)] {

@@ -13,6 +13,7 @@ mod likelihood;
 mod margin;
 mod noisy_labels;
 mod ordinal;
+mod overlap;
 mod policy;
 mod preference;
 mod ranking;
@@ -226,7 +227,8 @@ pub fn oracle<R: Real>(name: &str, case: &Case<R>) -> Option<Vec<R>> {
         "l1_penalty" => Some(vec![penalty(case, |w| w.abs())]),
         "l2_penalty" => Some(vec![penalty(case, |w| w * w / 2.0)]),
         _ => {
-            if let Some(total) = adversarial::total(name, case) {
+            let whole = adversarial::total(name, case).or_else(|| overlap::oracle(name, case));
+            if let Some(total) = whole {
                 return Some(vec![total]);
             }
             let losses = losses(name, case)?;

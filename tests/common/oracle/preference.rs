@@ -89,8 +89,11 @@ fn kto<R: Real>(case: &Case<R>) -> Losses<R> {
     let mut losses = elementwise(case, ["policy_logps", "ref_logps"], |x, t| x - t);
     let kl = case.arrays.get("kl").map_or(0.0, |kl| kl.values[0].value());
     let beta = case.num("beta", 0.1);
-    let label = case.spread("label", &losses.shape);
-    let each = |(r, label): (&R, &R)| match label.value() == 1.0 {
+    let label: Vec<bool> = match &case.labels {
+        Some((labels, _)) => labels.iter().map(|label| *label == 1).collect(),
+        None => case.spread("label", &losses.shape).iter().map(|label| label.value() == 1.0).collect(),
+    };
+    let each = |(r, is_good): (&R, &bool)| match is_good {
         true => (R::ONE - sigmoid((*r - kl) * beta)) * case.num("desirable_weight", 1.0),
         false => (R::ONE - sigmoid(-(*r - kl) * beta)) * case.num("undesirable_weight", 1.0),
     };

@@ -160,11 +160,20 @@ fn every_loss_runs_from_its_manifest() {
         let cols = make().cols().expect("one number of columns").unwrap_or(28) as usize;
         // An export has rows along its first axis.
         let is_whole = make().rows_along() == wgloss::RowAxis::From(0);
-        let options = if is_whole { vec![("axis", oracle::Opt::AxesFrom(1))] } else { vec![] };
+        // Nor has it values per sample and class: kernels are made for one number of samples.
+        let is_by_sample = make().option_value("batch").is_some();
+        let options = match (is_whole, is_by_sample) {
+            (true, _) => vec![("axis", oracle::Opt::AxesFrom(1))],
+            (_, true) => vec![("batch", oracle::Opt::Flag(true))],
+            _ => vec![],
+        };
         let cols_text = cols.to_string();
         let mut args = vec![*name, "--rows", "40", "--cols", &cols_text];
         if is_whole {
             args.extend(["--option", "row_axis=1.."]);
+        }
+        if is_by_sample {
+            args.extend(["--option", "batch=true"]);
         }
         let folder = exported(name, &args);
         let program = host.load(&folder);
