@@ -276,9 +276,12 @@ impl<T: HostFloat> CpuPlan<T> {
         }
         for (index, plan) in self.outputs.iter().enumerate() {
             if let Some(strides) = plan.fold.as_ref().filter(|_| !is_empty) {
-                let by_element = self.program.outputs[index].scope == Scope::Element;
-                let cols = if by_element { shared.cols() } else { 1 };
-                out.fold(index, |full, sums| self.fold(full, cols, strides, sums))?;
+                let scope = self.program.outputs[index].scope;
+                let cols = if scope == Scope::Element { shared.cols() } else { 1 };
+                out.fold(index, |full, sums| match scope {
+                    Scope::GroupColumn => self.fold_group_columns(full, strides, sums),
+                    _ => self.fold(full, cols, strides, sums),
+                })?;
             }
         }
         Ok(())
@@ -432,6 +435,14 @@ impl<T: HostFloat> CpuPlan<T> {
             }
         }
         Ok(())
+    }
+
+    /// Sums the gradients of groups and columns that one element of a broadcast input was read for.
+    fn fold_group_columns(&self, full: &[T], strides: &[u64; 4], sums: &mut [f64]) {
+        for (index, value) in (0..).zip(full) {
+            let (group, col) = (index / self.geometry.cols, index % self.geometry.cols);
+            sums[(group * strides[2] + col * strides[3]) as usize] += value.to();
+        }
     }
 
     /// Sums the gradients of elements (or rows) that one element of a broadcast input was read for.

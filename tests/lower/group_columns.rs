@@ -372,6 +372,39 @@ fn a_label_gathers_what_its_group_sums() {
     }
 }
 
+/// One value per group, per class, or in all, of an input that may have one for both.
+#[test]
+fn gradients_of_broadcast_values_are_sums() {
+    let Some(ctx) = context() else { return };
+    let loss = Loss::define("weighed").input("x", Scope::Element).input("u", Scope::GroupColumn);
+    let loss = loss.row_axis(RowAxis::Last).expr(|b| b.input("u") * b.input("x").sum_over(Scope::GroupColumn));
+    let loss = loss.reduction(Reduction::Sum);
+    let (groups, rows, cols) = (3, 4, 5);
+    let x = random(groups * rows * cols, 3);
+    let shape = [groups, rows, cols];
+    let sum = |g: usize, c: usize| (0..rows).map(|row| f64::from(x[(g * rows + row) * cols + c])).sum::<f64>();
+    for own in [&[3, 5][..], &[3, 1], &[1, 5], &[5], &[1, 1], &[]] {
+        let (over, along) = match own {
+            [g, c] => (*g, *c),
+            [c] => (1, *c),
+            _ => (1, 1),
+        };
+        let (u, mut want) = (vec![1.5f32; over * along], vec![0.0; over * along]);
+        for (g, c) in (0..groups).flat_map(|g| (0..cols).map(move |c| (g, c))) {
+            want[g % over * along + c % along] += sum(g, c);
+        }
+        let host = [("x", HostTensor::f32(&x, &shape)), ("u", HostTensor::f32(&u, own))];
+        let out = wgloss::cpu::forward_backward(&loss, &host, &["u"]).unwrap();
+        assert_close(&format!("{own:?}, CPU"), out.grad("u").unwrap(), &want, 1e-12);
+        let [x, u] = [Tensor::from_slice(ctx, &x, &shape).unwrap(), Tensor::from_slice(ctx, &u, own).unwrap()];
+        let inputs = [("x", &x), ("u", &u)];
+        let plan = ctx.plan(&loss, &PlanSpec::new().like(&inputs).grad("u")).unwrap();
+        let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
+        bound.submit().unwrap();
+        assert_close(&format!("{own:?}, GPU"), &read(bound.grad("u").unwrap()), &want, 4e-6);
+    }
+}
+
 #[test]
 fn nan_poisons_its_group_and_column() {
     let Some(ctx) = context() else { return };
