@@ -72,6 +72,8 @@ pub struct Judge<'j> {
     cancellation: Option<f64>,
     sensitivity: OnceCell<Sensitivity>,
     reach: OnceCell<f64>,
+    /// The largest upstream gradient, and 1.
+    largest_upstream: OnceCell<f64>,
     /// Whether evidence was needed for what agrees.
     pub beyond_contract: bool,
 }
@@ -98,6 +100,7 @@ impl<'j> Judge<'j> {
             cancellation,
             sensitivity,
             reach,
+            largest_upstream: OnceCell::new(),
             beyond_contract,
         }
     }
@@ -257,9 +260,11 @@ impl<'j> Judge<'j> {
         if self.problem.is_catalogue() {
             return 1e-36;
         }
-        let upstream = self.problem.inputs.iter().zip(self.hosts).filter(|(input, _)| input.name == UPSTREAM);
-        let numbers = upstream.flat_map(|(_, host)| host.numbers());
-        let most = numbers.filter(|x| x.is_finite()).fold(1.0f64, |most, x| most.max(f64::from(x.abs())));
+        let most = *self.largest_upstream.get_or_init(|| {
+            let upstream = self.problem.inputs.iter().zip(self.hosts).filter(|(input, _)| input.name == UPSTREAM);
+            let numbers = upstream.flat_map(|(_, host)| host.numbers());
+            numbers.filter(|x| x.is_finite()).fold(1.0f64, |most, x| most.max(f64::from(x.abs())))
+        });
         let elements = self.problem.domain.iter().product::<usize>() / self.want.outputs[key].len().max(1);
         let steep = self.sensitivity().steepest.min(1e3);
         let steep = if matches!(key, Key::Hessian(_)) { steep * steep } else { steep };
