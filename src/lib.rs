@@ -139,6 +139,8 @@
 
 mod codegen;
 mod contract;
+#[cfg(test)]
+mod counted;
 pub mod cpu;
 mod dispatch;
 mod error;

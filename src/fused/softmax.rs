@@ -220,7 +220,8 @@ impl Prepared for PreparedSoftmax {
         let [groups, _] = dispatch.grid;
         Ok(format!(
             "softmax: {rows} rows of {cols} columns, on {adapter}\n{groups} workgroups of 32, one a row; the row is read \
-             three times, of which a cache may serve two\nmust move {bytes} B; 1 dispatch\n"
+             three times, of which a cache may serve two\nmust move {bytes} B\ndoes move {} B; 1 dispatch\n",
+            2 * bytes
         ))
     }
 

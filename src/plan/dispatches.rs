@@ -338,7 +338,7 @@ fn items<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassChoice,
 }
 
 /// Partials per sum over everything that a pass leaves; 0 if it has no chunks.
-fn sum_items<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassChoice) -> N {
+pub(super) fn sum_items<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassChoice) -> N {
     match choice.schedule.kernel {
         _ if choice.pieces.pieces.is_empty() => N::of(0),
         Kernel::Elementwise => {

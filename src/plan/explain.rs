@@ -4,6 +4,7 @@ use crate::codegen::Mode;
 use crate::dispatch::{Note, Planned, output_name};
 use crate::expr::Node;
 use crate::lower::{Over, Program};
+use crate::plan::moved::column_chunks;
 use crate::plan::passes::PassChoice;
 use crate::plan::problem::{Placement, Problem};
 use crate::schedule::{Footprint, Footprints, Kernel, PassSchedule, TensorId, Traffic, bytes_moved, traffic};
@@ -72,9 +73,10 @@ impl Problem<'_> {
         }
     }
 
-    /// Reads and writes of a pass, per tensor. `known` says that an earlier pass has computed its row states. A kept
-    /// gradient counts as its kept buffer.
-    pub(crate) fn traffic(&self, pass: usize, kernel: Kernel, known: bool) -> Vec<(Traffic, DType)> {
+    /// Reads and writes of a pass, per tensor. Values of rows are read once per chunk of columns. A kept gradient counts as
+    /// its kept buffer.
+    fn traffic(&self, pass: usize, choice: &PassChoice) -> Vec<(Traffic, DType)> {
+        let (kernel, known) = (choice.schedule.kernel, choice.states.known);
         let placement = |tensor| self.tensor(tensor).expect("a tensor of the pass is bound");
         let print = |tensor| footprint(&self.geometry, self.scope_of(tensor), &placement(tensor));
         let accumulates = |output: usize| self.modes[output] == Mode::Accumulate && self.destinations[output].is_none();
@@ -84,7 +86,13 @@ impl Problem<'_> {
         }
         let footprints = Footprints { rows: self.geometry.rows, of: &print, accumulates: &accumulates };
         let all = traffic(self.program, &pass, kernel, footprints);
-        all.into_iter().map(|visits| (visits, placement(visits.tensor).dtype)).collect()
+        let of_chunks = |mut visits: Traffic| {
+            if !self.scope_of(visits.tensor).has_columns() {
+                visits.reads *= column_chunks(choice) as u32;
+            }
+            (visits, placement(visits.tensor).dtype)
+        };
+        all.into_iter().map(of_chunks).collect()
     }
 
     /// Bytes that must move: inputs once, outputs once.
@@ -155,9 +163,10 @@ impl Problem<'_> {
         };
         let _ = writeln!(text, ", on {adapter}");
         let mut all: Vec<(Traffic, DType)> = Vec::new();
+        let mut in_workspace = self.workspace_bytes_besides(planned);
         for (index, choice) in choices.iter().enumerate() {
             let is_run = !choice.pieces.pieces.is_empty();
-            let tensors = is_run.then(|| self.traffic(index, choice.schedule.kernel, choice.states.known));
+            let tensors = is_run.then(|| self.traffic(index, choice));
             let tensors = tensors.unwrap_or_default();
             let over = match choice.over {
                 Over::Rows => "",
@@ -169,6 +178,15 @@ impl Problem<'_> {
             let _ = writeln!(text, "pass {index}{over}: {} ({})", schedule_text(&choice.schedule), choice.schedule.why);
             let _ = writeln!(text, "    {}", self.counts(index, choice, planned));
             table(&mut text, program, &tensors);
+            let own = self.workspace_bytes(index, choice);
+            in_workspace += own;
+            if own > 0 {
+                let _ = writeln!(
+                    text,
+                    "    workspace: {} B of sums, states and row values, read and written",
+                    grouped(own)
+                );
+            }
             all.extend(tensors);
         }
         let rest = self.traffic_besides();
@@ -191,12 +209,16 @@ impl Problem<'_> {
             let _ = writeln!(text, "found_inf: looked at where gradients are stored; 1 dispatch");
         }
         all.extend(rest);
-        let moved: u64 = all.iter().map(|(visits, _)| visits.bytes()).sum();
+        let found = if self.found_inf.is_some() { 4 } else { 0 };
+        let moved = all.iter().map(|(visits, _)| visits.bytes()).sum::<u64>() + in_workspace + found;
         let again: u64 = all.iter().map(|(visits, _)| visits.bytes_read_again()).sum();
         let dispatches = planned.all().count();
         let times = moved as f64 / planned.bytes.max(1) as f64;
         let _ = writeln!(text, "must move  {:>17} B  inputs once, outputs once", grouped(planned.bytes));
         let _ = write!(text, "does move  {:>17} B  {times:.2} times that", grouped(moved));
+        if in_workspace > 0 {
+            let _ = write!(text, "; {} B of it in the workspace", grouped(in_workspace));
+        }
         if again > 0 {
             let _ = write!(text, "; {} B of it are read again, which a cache may serve", grouped(again));
         }

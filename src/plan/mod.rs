@@ -11,6 +11,7 @@ mod finish;
 mod groups;
 mod labels;
 pub(crate) mod loss;
+mod moved;
 pub(crate) mod operator;
 pub(crate) mod passes;
 pub(crate) mod preview;

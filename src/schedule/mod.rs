@@ -20,7 +20,7 @@ pub(crate) use saved::{LEAST_COLS, run_stages_ahead, save_rows, widen_stages};
 pub use separate::{forward_and_backward, stages_ahead_of_columns};
 pub use split::split_outputs;
 pub use spread::Spread;
-pub use traffic::{Footprint, Footprints, TensorId, Traffic, bytes_moved, traffic};
+pub use traffic::{Footprint, Footprints, TensorId, Traffic, bytes_moved, traffic, trips_that_read};
 
 use crate::error::{Error, Result};
 use crate::limits::Limits;

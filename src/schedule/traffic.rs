@@ -119,6 +119,13 @@ fn loops(program: &Program, pass: &Pass) -> Vec<Vec<NodeId>> {
     stages.chain(outputs).collect()
 }
 
+/// Trips over a row's columns that read a sum by column.
+pub fn trips_that_read(program: &Program, pass: &Pass, sum: NodeId) -> u32 {
+    let is_element = |id: NodeId| program.scope(id).has_columns();
+    let stop = |id: NodeId| !is_element(id) || matches!(program.node(id), Node::FoldOver(..));
+    loops(program, pass).iter().filter(|roots| program.below(roots, stop).contains(&sum)).count() as u32
+}
+
 /// Whether an input is read at every column below these roots, not only at labels.
 fn visits(program: &Program, roots: &[NodeId], input: usize) -> bool {
     let is_input = |id: NodeId| *program.node(id) == Node::Input(input as u32);

@@ -43,6 +43,14 @@ fn total(text: &str, name: &str) -> usize {
     number(&words(text, name)[0])
 }
 
+/// Bytes that move, but for those in the workspace.
+#[track_caller]
+fn moved_in_tensors(text: &str) -> usize {
+    let words = words(text, "does move");
+    let of_workspace = words.windows(6).find(|words| words[1..] == ["B", "of", "it", "in", "the"]);
+    total(text, "does move") - of_workspace.map_or(0, |words| number(&words[0]))
+}
+
 #[test]
 fn streamed_rows_are_read_twice_and_resident_ones_once() {
     let Some(ctx) = context() else { return };
@@ -59,7 +67,7 @@ fn streamed_rows_are_read_twice_and_resident_ones_once() {
         assert_eq!(line(&text, "target"), ("i32 1 read".to_owned(), labels), "{text}");
         assert_eq!(line(&text, "loss"), ("f32 1 write".to_owned(), 4), "{text}");
         assert_eq!(total(&text, "must move"), must, "{text}");
-        assert_eq!(total(&text, "does move"), (reads + 1) * TENSOR + 2 * labels + 4, "{text}");
+        assert_eq!(moved_in_tensors(&text), (reads + 1) * TENSOR + 2 * labels + 4, "{text}");
         let again = format!("{} B of it are read again", "256,000");
         assert_eq!(text.contains(&again), reads == 2, "{text}");
         assert!(text.contains("workgroup 64, 64 lanes a row, width 4"), "{text}");
@@ -77,7 +85,7 @@ fn elements_by_themselves_move_once() {
     assert_eq!(line(&text, "target"), ("f32 1 read".to_owned(), TENSOR), "{text}");
     assert_eq!(line(&text, "gradient of input"), ("bf16 1 write".to_owned(), TENSOR / 2), "{text}");
     assert_eq!(total(&text, "must move"), 2 * TENSOR + 4, "{text}");
-    assert_eq!(total(&text, "does move"), 2 * TENSOR + 4, "{text}");
+    assert_eq!(moved_in_tensors(&text), 2 * TENSOR + 4, "{text}");
     // Added to what is there: read as well.
     let text = explained(ctx, &losses::mse(), &spec.grad_mode("target", GradMode::Accumulate));
     assert_eq!(line(&text, "gradient of target"), ("f32 1 read 1 write".to_owned(), 2 * TENSOR), "{text}");
@@ -94,7 +102,7 @@ fn broadcast_values_count_once_and_their_gradient_is_kept_first() {
     let small = 4 * COLS;
     assert_eq!(total(&text, "must move"), TENSOR + 2 * small + 4, "{text}");
     // Written whole by the pass, read back, summed.
-    assert_eq!(total(&text, "does move"), TENSOR + small + 2 * TENSOR + small + 4, "{text}");
+    assert_eq!(moved_in_tensors(&text), TENSOR + small + 2 * TENSOR + small + 4, "{text}");
     assert_eq!(line(&text, "gradient of target"), ("f32 1 write".to_owned(), small), "{text}");
     assert!(text.contains("kept in f32"), "{text}");
     // The same where strides repeat a row.

@@ -271,9 +271,11 @@ impl Prepared for PreparedPenalty {
         let groups = planned.workspace;
         Ok(format!(
             "{name}: {count} tensors, on {adapter}\n{groups} workgroups of {}; each element is read once\nmust move {} \
-             B; {} dispatches\n",
+             B\ndoes move {} B, partial sums too; {} dispatches\n",
             self.workgroup(),
             planned.bytes,
+            // A partial sum per workgroup is written, and read.
+            planned.bytes + 8 * groups,
             planned.dispatches.len()
         ))
     }
