@@ -357,6 +357,26 @@ impl<'g> Expr<'g> {
 
     /// The element of the row at a class index. An index outside the row poisons the row with NaN; one that is fixed
     /// ([`Graph::index`]) is a mistake of the plan instead, as of [`Expr::column`].
+    ///
+    /// There is one index per row: lanes hold a row in registers, where no other lane reaches an element. For an index per
+    /// element, of few classes, choose among fixed columns; the gradient adds up what chose each of them:
+    ///
+    /// ```
+    /// use wgloss::{Expr, HostTensor, Loss, Reduction, RowAxis, Scope, cpu};
+    /// // Per element the score of the class that it names, of three.
+    /// let named = Loss::define("named").input("x", Scope::Element).labels("y", Scope::Element).cols(3);
+    /// let named = named.row_axis(RowAxis::Last).expr(|b| {
+    ///     let (x, y) = (b.input("x"), b.input("y").in_range(3));
+    ///     let none = b.graph().constant(0.0);
+    ///     (0..3).fold(none, |rest, k| y.equals(b.graph().index(k as i64)).select(x.column(k), rest))
+    /// });
+    /// let (x, y) = ([0.5f32, 1.5, 2.5], [2, 0, 2]);
+    /// let inputs = [("x", HostTensor::f32(&x, &[1, 3])), ("y", HostTensor::i32(&y, &[1, 3]))];
+    /// let out = cpu::forward_backward(&named.reduction(Reduction::None), &inputs, &["x"])?;
+    /// assert_eq!(out.loss_values()?, [2.5, 0.5, 2.5]);
+    /// assert_eq!(out.grad("x")?, [1.0, 0.0, 2.0]);
+    /// # Ok::<(), wgloss::Error>(())
+    /// ```
     pub fn at(self, label: Expr<'g>) -> Expr<'g> {
         self.graph.add(Node::At(self.id, label.into_expr(self.graph).id))
     }

@@ -121,7 +121,10 @@ impl Known<'_> {
 
     fn fault_of_at(&self, x: NodeId, label: NodeId) -> Option<String> {
         if self.kind(label) != Kind::Int || self.scope(label) > Scope::Row {
-            return Some("`at` takes one class index per row".to_owned());
+            let way = "y.equals(graph.index(k)).select(x.column(k), …)";
+            return Some(format!(
+                "`at` takes one class index per row; for an index per element, choose among fixed columns: {way}"
+            ));
         }
         let found = self.scope(x);
         if !self.is_element(x) {

@@ -171,3 +171,60 @@ fn elements_at_maxima_are_read_before_gradients_take_their_place() {
         }
     }
 }
+
+/// `L_ij = u_ij·x_{i, y_ij}²` by a choice among fixed columns; `∂L/∂x_ic = Σ_j [y_ij = c]·2·u_ij·x_ic`.
+#[test]
+fn an_index_per_element_chooses_among_fixed_columns() {
+    let Some(ctx) = context() else { return };
+    let loss = |classes: usize| {
+        let definition = Loss::define("named").input("x", Scope::Element).input("u", Scope::Element);
+        definition.labels("y", Scope::Element).cols(classes).row_axis(RowAxis::Last).expr(move |b| {
+            let (x, y) = (b.input("x"), b.input("y").in_range(classes as u32));
+            let none = b.graph().constant(0.0);
+            let choose = |rest, k: usize| y.equals(b.graph().index(k as i64)).select(x.column(k), rest);
+            let named = (0..classes).fold(none, choose);
+            b.input("u") * named * named
+        })
+    };
+    for [rows, cols] in [[1, 1], [7, 3], [300, 5]] {
+        let (x, u) = (random(rows * cols, 3), random(rows * cols, 4));
+        let y: Vec<i32> = (0..rows * cols).map(|k| (k * 7 / 3 % cols) as i32).collect();
+        let (mut losses, mut d_x) = (Vec::new(), vec![0.0f64; rows * cols]);
+        for (k, label) in y.iter().enumerate() {
+            let place = k / cols * cols + *label as usize;
+            let named = f64::from(x[place]);
+            losses.push(f64::from(u[k]) * named * named);
+            d_x[place] += 2.0 * f64::from(u[k]) * named;
+        }
+        let loss = loss(cols).reduction(Reduction::None);
+        let shape = [rows, cols];
+        let host = [
+            ("x", HostTensor::f32(&x, &shape)),
+            ("u", HostTensor::f32(&u, &shape)),
+            ("y", HostTensor::i32(&y, &shape)),
+        ];
+        let out = cpu::forward_backward(&loss, &host, &["x"]).unwrap();
+        let close = |what: &str, got: &[f64], want: &[f64]| {
+            let worst = mismatch(got, want, 3e-6, |_| 1e-5);
+            assert_eq!(worst, None, "{shape:?}: {what}");
+        };
+        close("losses, CPU", out.loss_values().unwrap(), &losses);
+        close("gradient, CPU", out.grad("x").unwrap(), &d_x);
+        let tensors = [
+            ("x", &Tensor::from_slice(ctx, &x, &shape).unwrap()),
+            ("u", &Tensor::from_slice(ctx, &u, &shape).unwrap()),
+            ("y", &Tensor::from_slice(ctx, &y, &shape).unwrap()),
+        ];
+        let bound = ctx.plan(&loss, &PlanSpec::new().like(&tensors).grad("x")).unwrap();
+        let bound = bound.bind(&Bindings::new().inputs(&tensors)).unwrap();
+        bound.submit().unwrap();
+        let read = |tensor: &Tensor| tensor.to_vec::<f32>().unwrap().into_iter().map(f64::from).collect::<Vec<f64>>();
+        close("losses, GPU", &read(bound.loss().unwrap()), &losses);
+        close("gradient, GPU", &read(bound.grad("x").unwrap()), &d_x);
+    }
+    let each = Loss::define("each").input("x", Scope::Element).labels("y", Scope::Element).row_axis(RowAxis::Last);
+    let each = each.expr(|b| b.input("x").at(b.input("y").in_columns()));
+    let host = [("x", HostTensor::f32(&[1.0], &[1, 1])), ("y", HostTensor::i32(&[0], &[1, 1]))];
+    let error = cpu::forward_backward(&each, &host, &[]).unwrap_err().to_string();
+    assert!(error.contains("x.column(k)"), "{error}");
+}
