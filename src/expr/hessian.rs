@@ -1,6 +1,7 @@
 //! The diagonal of the Hessian: forward mode along single elements, over a gradient from reverse mode.
 
-use super::autodiff::{dependents, gradients, vjp};
+use super::autodiff::{dependents, gradients};
+use super::derivative::vjp;
 use super::op::Op;
 use super::{Expr, Node, NodeId};
 use crate::shape::Scope;

@@ -7,6 +7,7 @@
 
 pub mod autodiff;
 pub(crate) mod condition;
+mod derivative;
 mod graph;
 mod handle;
 pub(crate) mod hessian;

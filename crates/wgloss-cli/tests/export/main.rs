@@ -217,7 +217,7 @@ fn conditions_refuse_what_the_kernels_cannot_do() {
     assert_eq!(program.unmet(64, 1001), ["cols % 4 == 0"]);
     assert_eq!(program.unmet(1, 1000), ["2 <= rows"]);
     assert_eq!(program.unmet(64, 4000), ["cols <= 1024"]);
-    assert_eq!(program.unmet(20_000, 1000), ["rows <= 16384"]);
+    assert_eq!(program.unmet(70_000, 1000), ["rows <= 65536"]);
 }
 
 #[test]
