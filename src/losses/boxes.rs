@@ -14,6 +14,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     Entry::new("iou_log", || iou_log().into()).inputs(PAIRS),
     Entry::new("giou", || giou().into()).inputs(PAIRS).variants(&[&[("fmt", Word("cxcywh")), ("eps", Num(0.1))]]),
     Entry::new("diou", || diou().into()).inputs(PAIRS).variants(&[&[("fmt", Word("xywh"))]]),
+    Entry::new("ciou", || ciou().into()).inputs(PAIRS),
     Entry::new("eiou", || eiou().into()).inputs(TARGETS),
     Entry::new("siou", || siou().into()).inputs(TARGETS).variants(&[&[("theta", Num(2.5))]]),
 ];
@@ -269,6 +270,50 @@ loss_with_options! {
 /// `1 − IoU + ρ²/d²`
 fn distance_loss<'g>(boxes: Boxes<'g>, eps: Expr<'g>) -> Expr<'g> {
     1.0 - boxes.iou(eps) + boxes.centres_squared() / (boxes.diagonal_squared() + eps)
+}
+
+/// Complete intersection over union: the centres of the boxes are drawn together, and their shapes.
+///
+/// `L = 1 − I/U + ρ²/d² + α·v`, with the areas of [`iou`], the distance `ρ` and the diagonal `d` of [`diou`],
+/// `v = 4/π²·(atan(w/h) − atan(w′/h′))²` of the sides of the boxes, and `α = v/(1 − I/U + v + ε)`, `ε = eps`; 1e-7 is added to
+/// `U` and `d²`, whatever `ε` is.
+///
+/// Shapes: `boxes1, boxes2: [N, 4]` (or `[4]`, or more axes before the last) → loss `[N]`. Unit: none; the mean divides by the
+/// number of pairs (torchvision's default is no reduction).
+/// Gradient: with respect to both, with α held constant; 0 from the intersection where the boxes do not overlap; edges that
+/// coincide share theirs.
+/// Options: `eps` (1e-7), `fmt`, as of [`iou`].
+/// Errors: `Error::Param` unless `eps` is finite and > 0 and `fmt` among the words; `Error::Shape` unless the last axis is 4.
+/// Source: Zheng et al. (2020), arXiv:1911.08287. Same as `torchvision.ops.complete_box_iou_loss`.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (a, b) = (HostTensor::f32(&[0.0, 0.0, 1.0, 1.0], &[1, 4]), HostTensor::f32(&[3.0, 0.0, 4.0, 1.0], &[1, 4]));
+/// let out = cpu::forward_backward(&losses::ciou(), &[("boxes1", a), ("boxes2", b)], &[])?;
+/// assert!((out.loss()? - (1.0 + 9.0 / 17.0)).abs() < 1e-6, "boxes of one shape: as diou");
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn ciou() -> Ciou {
+    let names = ["boxes1", "boxes2"];
+    let loss = of_boxes("ciou", names).param("eps", 1e-7, Domain::Positive).expr(move |b| {
+        let (boxes, least) = (Boxes::new(b, names), b.graph().constant(1e-7));
+        let [w, h] = [boxes.x, boxes.y].map(Sides::lengths);
+        let unlike = (w[0] / h[0]).atan() - (w[1] / h[1]).atan();
+        let v = (4.0 / std::f64::consts::PI.powi(2)) * unlike.powi(2);
+        let alpha = v / (1.0 - boxes.iou(least) + v + b.param("eps"));
+        distance_loss(boxes, least) + alpha.detach() * v
+    });
+    Ciou(loss)
+}
+
+loss_with_options! {
+    /// The loss that [`ciou`] makes.
+    Ciou {
+        /// `ε` of the weight `α`; finite and > 0, else `Error::Param`; 1e-7 by default.
+        number eps;
+        /// The numbers of a box: `xyxy` (the default), `xywh` or `cxcywh`, else `Error::Param`.
+        word fmt;
+    }
 }
 
 /// Efficient intersection over union: the centres, widths and heights of the boxes are drawn together.

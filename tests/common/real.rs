@@ -68,6 +68,13 @@ pub trait Real:
         })
     }
 
+    fn atan(self) -> Self {
+        self.chain(self.value().atan(), |x| {
+            let slope = 1.0 / (1.0 + x * x);
+            [slope, -2.0 * x * slope * slope]
+        })
+    }
+
     fn lgamma(self) -> Self {
         self.chain(special::lgamma(self.value()), |x| [special::digamma(x), special::trigamma(x)])
     }

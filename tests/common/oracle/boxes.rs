@@ -54,6 +54,11 @@ fn loss<R: Real>(name: &str, case: &Case<R>, a: [R; 4], b: [R; 4]) -> R {
         "iou_log" => -(intersection / union).ln(),
         "giou" => R::ONE - iou_eps + (cw * ch - union) / (cw * ch + eps),
         "diou" => distance(eps),
+        "ciou" => {
+            let v = ((w / h).atan() - (v / g).atan()).squared() * (4.0 / std::f64::consts::PI.powi(2));
+            let alpha = v.value() / (1.0 - iou_eps.value() + v.value() + eps);
+            distance(1e-7) + v * alpha
+        }
         "eiou" => distance(eps) + (w - v).squared() / (cw.squared() + eps) + (h - g).squared() / (ch.squared() + eps),
         "siou" => {
             let angle = (dx * dy).abs() * 2.0 / (dx.squared() + dy.squared() + eps);
