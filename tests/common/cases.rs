@@ -215,9 +215,11 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
                 }
                 Some(Range::LogProbability) => random.array(weighed, |r| r.uniform(-3.0, -0.1)),
                 Some(Range::Any) => random.array(weighed, |r| r.uniform(-reach, reach)),
-                // Of each row the first counts.
+                // Of each row the first counts; columns have unequal numbers of them.
                 Some(Range::Binary) => {
-                    let keeps = (0..weighed.iter().product()).map(|k| f64::from(u8::from(k % 3 != 2)));
+                    let cols = weighed.last().copied().unwrap_or(1).max(1);
+                    let keeps = |k: usize| k % cols == 0 || (k % cols + (k / cols).pow(2)) % 3 != 2;
+                    let keeps = (0..weighed.iter().product()).map(|k| f64::from(u8::from(keeps(k))));
                     Array::new(weighed, keeps.collect())
                 }
                 _ => random.array(weighed, |r| r.uniform(0.5, 2.0)),

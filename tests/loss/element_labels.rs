@@ -247,7 +247,7 @@ fn labels_have_rows_or_elements_and_columns_need_rows() {
     let scalar = define(Scope::Scalar).expr(|b| b.input("x"));
     assert!(message(scalar).contains("rows and elements have labels"));
     let loss = define(Scope::Element).expr(|b| b.input("x") * b.input("y").in_columns().to_float());
-    assert!(message(loss).contains("needs a row axis"));
+    assert!(message(loss).contains("need a row axis"));
     let number = define(Scope::Element).expr(|b| b.input("x").in_range(2).to_float() + b.input("y").to_float());
     assert!(message(number).contains("class index per row or element"));
 }

@@ -59,6 +59,6 @@ fn keras<R: Real>(case: &Case<R>, clips: bool, f: impl Fn(R, usize) -> R) -> Los
 
 /// The axis of a row, the last by default.
 fn axis_of<R: Real>(case: &Case<R>, shape: &[usize]) -> usize {
-    let axis = case.num("axis", -1.0);
-    if axis < 0.0 { last_axis(shape) } else { axis as usize }
+    let axis = case.index("axis", Some(-1)).expect("an axis");
+    usize::try_from(axis).unwrap_or_else(|_| last_axis(shape))
 }
