@@ -218,7 +218,7 @@ pub fn case(name: &str, options: &Options, shape: &[usize], extras: &[&str], red
                 // Of each row the first counts; columns have unequal numbers of them.
                 Some(Range::Binary) => {
                     let cols = weighed.last().copied().unwrap_or(1).max(1);
-                    let keeps = |k: usize| k % cols == 0 || (k % cols + (k / cols).pow(2)) % 3 != 2;
+                    let keeps = |k: usize| k.is_multiple_of(cols) || (k % cols + (k / cols).pow(2)) % 3 != 2;
                     let keeps = (0..weighed.iter().product()).map(|k| f64::from(u8::from(keeps(k))));
                     Array::new(weighed, keeps.collect())
                 }

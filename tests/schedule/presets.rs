@@ -27,7 +27,7 @@ fn every_preset_plans_every_loss() {
         for losses::Entry { name, make, .. } in losses::CATALOGUE {
             let mut loss = make();
             // One sum a sample and class is of fewer samples.
-            if shape[0] > 1 << 15 && loss.option_value("batch").is_some() {
+            if shape[0] > 64 && loss.option_value("batch").is_some() {
                 loss = loss.option("batch", true);
             }
             for (preset, limits) in Limits::PRESETS {
