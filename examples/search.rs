@@ -122,13 +122,7 @@ fn main() -> Result<()> {
     let evaluate_from = order.len();
     order.extend(train_count as u32..digits.labels.len() as u32);
 
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
-    let adapter = pollster::block_on(wgpu::util::initialize_adapter_from_env_or_default(&instance, None))
-        .map_err(|error| format!("{error}; Mesa's software adapter: apt-get install mesa-vulkan-drivers"))?;
-    let (device, queue) = pollster::block_on(adapter.request_device(&Default::default()))?;
-    println!("adapter: {}", adapter.get_info().name);
-    let ctx = Context::from_wgpu(device.clone(), queue.clone(), Some(&adapter))?;
-    let gpu = Gpu::new(device, queue);
+    let (ctx, gpu) = Gpu::open()?;
 
     let dataset = Dataset::new(&gpu, &digits, &order);
     let (first, weights, best_weights) =

@@ -1,6 +1,7 @@
 //! The model, 784-128-10, on the caller's device: its buffers and its kernels. Nothing here knows about wgloss.
 
 use bytemuck::{Pod, Zeroable};
+use wgloss::Context;
 use wgpu::BufferUsages as Usage;
 use wgpu::util::DeviceExt;
 
@@ -67,7 +68,18 @@ pub struct Call {
 }
 
 impl Gpu {
-    pub fn new(device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
+    /// The device that `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` choose, with WebGPU's default limits, for both.
+    pub fn open() -> Result<(Context, Gpu), Box<dyn std::error::Error>> {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+        let adapter = pollster::block_on(wgpu::util::initialize_adapter_from_env_or_default(&instance, None))
+            .map_err(|error| format!("{error}; Mesa's software adapter: apt-get install mesa-vulkan-drivers"))?;
+        let (device, queue) = pollster::block_on(adapter.request_device(&Default::default()))?;
+        println!("adapter: {}", adapter.get_info().name);
+        let ctx = Context::from_wgpu(device.clone(), queue.clone(), Some(&adapter))?;
+        Ok((ctx, Gpu::new(device, queue)))
+    }
+
+    fn new(device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
         let module = device.create_shader_module(wgpu::include_wgsl!("mlp.wgsl"));
         Gpu { device, queue, module }
     }

@@ -1,4 +1,4 @@
-//! Hooks of `column_sums.wgsl`, `column_finish.wgsl` and `group_column_finish.wgsl`: sums over the rows (of each group) for
+//! Hooks of `column_sums.wgsl` and `column_finish.wgsl`: sums over the rows (of each group) for
 //! each column.
 
 use super::access::Frame;
@@ -117,9 +117,9 @@ fn fold_text(maxima: &[bool]) -> String {
 /// The kernel that adds up the partial sums of a pass: of its sums by column, or by group and column.
 pub fn column_finish(program: &Program, pass: usize, to: Scope, workgroup: u32) -> KernelSource {
     let sums = &sums_to(program, pass, to);
-    let (slots, skeleton, by) = match to {
-        Scope::GroupColumn => (group_column_slots(program), Skeleton::GroupColumnFinish, "by group and column"),
-        _ => (column_slots(program), Skeleton::ColumnFinish, "by column"),
+    let (slots, by) = match to {
+        Scope::GroupColumn => (group_column_slots(program), "by group and column"),
+        _ => (column_slots(program), "by column"),
     };
     let slots: Vec<String> = sums
         .iter()
@@ -135,7 +135,7 @@ pub fn column_finish(program: &Program, pass: usize, to: Scope, workgroup: u32) 
     let maxima: Vec<bool> = folds(program, sums).into_iter().map(|fold| fold == Fold::Max).collect();
     let hooks = BTreeMap::from([("constants".to_owned(), constants + &fold_text(&maxima))]);
     let title = format!("{}: sums of pass {pass} {by}, {workgroup} invocations", program.title);
-    let wgsl = fill_hooks(&title, skeleton, 0, LaneReduce::Tree, &hooks);
+    let wgsl = fill_hooks(&title, Skeleton::ColumnFinish, 0, LaneReduce::Tree, &hooks);
     KernelSource {
         wgsl: wgsl.expect("the kernel takes constants"),
         bindings: vec![Binding { slot: Slot::Workspace, writes: true }],

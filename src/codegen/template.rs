@@ -69,8 +69,6 @@ pub enum Skeleton {
     ColumnSums,
     /// `column_finish.wgsl`
     ColumnFinish,
-    /// `group_column_finish.wgsl`
-    GroupColumnFinish,
     /// `found.wgsl`
     Found,
     /// `row_groups.wgsl`
@@ -81,7 +79,7 @@ pub enum Skeleton {
 
 impl Skeleton {
     /// Every skeleton.
-    pub const ALL: [Skeleton; 17] = [
+    pub const ALL: [Skeleton; 16] = [
         Skeleton::Elementwise,
         Skeleton::Row,
         Skeleton::RowResident,
@@ -95,7 +93,6 @@ impl Skeleton {
         Skeleton::Scalar,
         Skeleton::ColumnSums,
         Skeleton::ColumnFinish,
-        Skeleton::GroupColumnFinish,
         Skeleton::Found,
         Skeleton::RowGroups,
         Skeleton::RaggedSums,
@@ -116,7 +113,6 @@ impl Skeleton {
             Skeleton::Scalar => include_str!("../../shaders/scalar.wgsl"),
             Skeleton::ColumnSums => include_str!("../../shaders/column_sums.wgsl"),
             Skeleton::ColumnFinish => include_str!("../../shaders/column_finish.wgsl"),
-            Skeleton::GroupColumnFinish => include_str!("../../shaders/group_column_finish.wgsl"),
             Skeleton::Found => include_str!("../../shaders/found.wgsl"),
             Skeleton::RowGroups => include_str!("../../shaders/row_groups.wgsl"),
             Skeleton::RaggedSums => include_str!("../../shaders/ragged_sums.wgsl"),

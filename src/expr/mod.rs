@@ -3,7 +3,7 @@
 //! A mistake in an expression (a reduction of a row value, an index added to a number) is kept in the graph and
 //! comes back as [`Error::Expr`](crate::Error::Expr) when the loss is planned; building never panics.
 //!
-//! Each file uses those before it: `node`, `infer`, `graph`, `print`, `handle`.
+//! Each file uses those before it: `node`, `infer`, `graph`, `print`, `operand` and `handle`.
 
 pub mod autodiff;
 pub(crate) mod condition;
@@ -14,14 +14,16 @@ pub(crate) mod hessian;
 mod infer;
 mod node;
 pub mod op;
+mod operand;
 mod print;
 pub mod simplify;
 mod special;
 
 pub use graph::Graph;
-pub use handle::{Expr, IntoExpr};
+pub use handle::Expr;
 pub(crate) use node::index_bits;
 pub use node::{Classes, Extent, Fold, InputDecl, Node, NodeId, ParamDecl, Reduce};
+pub use operand::IntoExpr;
 pub(crate) use print::print_nodes;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! options and its reduction. `Loss::build` turns it into expressions for one problem.
 //!
 //! Each file uses those before it: `declaration`, `given`, `build`, `reduction`, `definition`; the losses themselves
-//! are here, their shapes in `shapes`, their sums and multiples in `arithmetic`, other names for their inputs in
+//! are here, their terms in `term`, their shapes in `shapes`, their sums and multiples in `arithmetic`, other names for their inputs in
 //! `rename`.
 
 mod apart;
@@ -16,6 +16,7 @@ mod given;
 mod reduction;
 mod rename;
 mod shapes;
+mod term;
 
 pub use crate::shape::RowAxis;
 pub use build::{Build, Denominator, Unreduced};
@@ -33,10 +34,9 @@ use crate::expr::{Expr, Graph, IntoExpr};
 use crate::shape::Scope;
 use given::Names;
 use reduction::{PerLoss, check_of_batch, reduce};
-use std::cell::OnceCell;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use term::{Scale, Term};
 
 /// A loss function: one of the [catalogue](crate::losses), one of your own, or a weighted sum of losses.
 ///
@@ -62,53 +62,6 @@ pub struct Loss {
     fault: Option<Error>,
 }
 
-/// A scalar on the GPU that multiplies a term.
-#[derive(Clone, Debug)]
-enum Scale {
-    /// The input of this name.
-    Factor(String),
-    /// exp(−s) of the input s of this name: a precision, of which s is the logarithm of the variance.
-    Precision(String),
-}
-
-impl Scale {
-    fn input(&self) -> &String {
-        let (Scale::Factor(input) | Scale::Precision(input)) = self;
-        input
-    }
-
-    fn input_mut(&mut self) -> &mut String {
-        let (Scale::Factor(input) | Scale::Precision(input)) = self;
-        input
-    }
-
-    fn factor<'g>(&self, graph: &'g Graph) -> Expr<'g> {
-        let input = graph.input(self.input(), Scope::Scalar, Kind::Float);
-        match self {
-            Scale::Factor(_) => input,
-            Scale::Precision(_) => (-input).exp(),
-        }
-    }
-}
-
-/// One summand: a definition with the values of its options.
-#[derive(Clone)]
-struct Term {
-    weight: f64,
-    /// Scalars on the GPU that multiply it.
-    scales: Vec<Scale>,
-    definition: Arc<Definition>,
-    names: Names,
-    /// Names of inputs that it has not, as part of a loss over several shapes.
-    hidden: Vec<String>,
-    values: BTreeMap<String, Value>,
-    reduction: Reduction,
-    /// The axes that make a row: those of the definition, until others are set.
-    row_axis: RowAxis,
-    /// Whether predictions and targets broadcast.
-    broadcast: bool,
-}
-
 impl fmt::Debug for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loss").field("name", &self.name()).field("fault", &self.fault).finish_non_exhaustive()
@@ -121,34 +74,6 @@ pub(crate) struct Built<'g> {
     pub loss: Expr<'g>,
     /// The denominator of the first term, where it has one.
     pub denominator: Option<Expr<'g>>,
-}
-
-impl Term {
-    /// The inputs that its definition declares, and its scalars on the GPU.
-    fn inputs(&self) -> Vec<InputSpec> {
-        let given = |input: InputSpec| InputSpec { name: self.names.given(&input.name).to_owned(), ..input };
-        let scalar = |name: &String| InputSpec::required(name, Scope::Scalar, Kind::Float);
-        let divisor = if let Reduction::By(name) = &self.reduction { Some(name) } else { None };
-        let options = self.option_scalars().map(|(_, name)| name);
-        let scalars = options.chain(self.scales.iter().map(Scale::input)).chain(divisor).map(scalar);
-        let is_shown = |input: &InputSpec| !self.hidden.contains(&input.name);
-        self.shaped_inputs().map(given).chain(scalars).filter(is_shown).collect()
-    }
-
-    /// Options that are scalars on the GPU: the name of each, and of the input.
-    fn option_scalars(&self) -> impl Iterator<Item = (&String, &String)> {
-        self.values.iter().filter_map(|(option, value)| match value {
-            Value::Scalar(input) => Some((option, input)),
-            _ => None,
-        })
-    }
-
-    /// The context of its expression.
-    fn build<'g>(&'g self, graph: &'g Graph, prefix: String, present: &'g dyn Fn(&str) -> Option<bool>) -> Build<'g> {
-        let Definition { name: loss, inputs, .. } = &*self.definition;
-        let Term { names, values, .. } = self;
-        Build { graph, loss, inputs, names, values, prefix, present, fault: OnceCell::new() }
-    }
 }
 
 impl DefinitionBuilder {

@@ -1,8 +1,8 @@
 //! Divergences between distributions, and distillation, which minimises one.
 
+use super::KERAS_EPSILON;
 use super::entry::{Entry, Range};
 use super::options::loss_with_options;
-use super::relative::KERAS_EPSILON;
 use super::softmax::{label_nll, over_labels, scaled};
 use super::{of_input_and_target, of_true_and_predicted};
 use crate::expr::Expr;

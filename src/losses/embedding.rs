@@ -1,9 +1,9 @@
 //! Embeddings: losses of the distance or the angle between vectors.
 
+use super::KERAS_EPSILON;
 use super::entry::{Entry, Range, Ranges};
 use super::of_true_and_predicted;
 use super::options::loss_with_options;
-use super::relative::KERAS_EPSILON;
 use crate::expr::{Expr, Extent};
 use crate::loss::Value::{Flag, Num};
 use crate::loss::{Build, DefinitionBuilder, Domain, Loss};

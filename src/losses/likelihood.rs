@@ -1,8 +1,8 @@
 //! Regression: negative log-likelihoods and scores of distributions with a parameter for each element.
 
+use super::KERAS_EPSILON;
 use super::entry::{Entry, Options, Range, Ranges};
 use super::options::loss_with_options;
-use super::relative::KERAS_EPSILON;
 use super::{of_input_and_target, of_true_and_predicted};
 use crate::expr::Expr;
 use crate::loss::Value::{Flag, Num};

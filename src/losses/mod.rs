@@ -153,6 +153,9 @@ fn of_input_and_target(name: &str) -> DefinitionBuilder {
     Loss::define(name).input("input", Scope::Element).input("target", Scope::Element)
 }
 
+/// Keras's `backend.epsilon()`: what a probability, its complement or a divisor is at least.
+const KERAS_EPSILON: f64 = 1e-7;
+
 /// Begins a loss of Keras's `y_true` and `y_pred` over the last axis. As there, one of them may lack a last axis of size 1.
 fn of_true_and_predicted(name: &str) -> DefinitionBuilder {
     let definition = Loss::define(name).row_axis(RowAxis::Last).input("y_true", Scope::Element);

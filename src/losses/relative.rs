@@ -1,16 +1,13 @@
 //! Regression: errors relative to the target.
 
 use super::entry::{Entry, Range, Ranges};
-use super::of_true_and_predicted;
+use super::{KERAS_EPSILON, of_true_and_predicted};
 use crate::expr::Expr;
 use crate::loss::Loss;
 
 const POSITIVE: Ranges = &[("y_true", Range::Positive), ("y_pred", Range::Positive)];
 pub(super) const ENTRIES: &[Entry] =
     &[Entry::new("mape", mape).inputs(&[("y_true", Range::Positive)]), Entry::new("msle", msle).inputs(POSITIVE)];
-
-/// Keras's `backend.epsilon()`.
-pub(super) const KERAS_EPSILON: f64 = 1e-7;
 
 /// Mean absolute percentage error.
 ///

@@ -1,5 +1,6 @@
 //! Losses of logits of two classes beside PyTorch's: soft and smoothed labels, and what counts for less.
 
+use super::KERAS_EPSILON;
 use super::binary::logistic;
 use super::entry::{Entry, Range, Ranges};
 use super::focal::{FAST_POWERS, focal_of_logits, to_the_power, with_gamma};
@@ -218,9 +219,6 @@ loss_with_options! {
         flag detach_weights;
     }
 }
-
-/// The least probability in the logarithms of Keras's losses, and of its complement.
-const KERAS_EPSILON: f64 = 1e-7;
 
 /// `−ln p` of a probability that Keras clips to \[1e-7, 1 − 1e-7\], from `−ln p` before; beyond, the gradient is 0.
 pub(super) fn clipped_as_in_keras(nll: Expr<'_>) -> Expr<'_> {

@@ -2,7 +2,6 @@
 
 use super::dispatches::Builder;
 use super::sizes::Known;
-use super::uniform::SPAN;
 use super::workspace::Span;
 use crate::codegen::{ReduceKind, column_finish, column_slots, group_values, sum_counts};
 use crate::dispatch::Note;
@@ -33,21 +32,15 @@ impl<N: Known> Builder<'_, '_, N> {
             false => choice.splits(self.problem),
         };
         let cols = self.sizes.cols.clone();
-        let before = N::of(column_slots(self.problem.program).len() as u64).times(cols.clone());
-        let span = SPAN
-            .fill()
-            .count("count", N::of(each))
-            .count("length", cols.clone())
-            .count("segments", self.sizes.groups.clone())
-            .count("items_base", N::of(sums * partials).times(cols.clone()))
-            .count("results_base", self.column_base().plus(before));
-        let workgroup = self.problem.reduce_lanes();
-        let most = N::of(u64::from(self.problem.limits.workgroups));
-        let results = cols.times(self.sizes.groups.clone());
-        let along = results.div_ceil(N::of(u64::from(workgroup))).at_most(most);
-        let shape = self.shape(pass).count("sum_groups", N::of(partials));
-        let source = column_finish(self.problem.program, pass, Scope::GroupColumn, workgroup);
-        self.push(source, [along, N::of(by_both)], vec![(0, shape.done()), (1, span.done())], Note::Columns(pass), &[]);
+        let slots = N::of(column_slots(self.problem.program).len() as u64).times(cols.clone());
+        let span = Span {
+            count: N::of(each),
+            length: cols.clone(),
+            segments: self.sizes.groups.clone(),
+            items_base: N::of(sums * partials).times(cols),
+            results_base: self.column_base().plus(slots),
+        };
+        self.add_columns(pass, Scope::GroupColumn, span, [N::of(partials), N::of(by_both)]);
     }
 
     /// Adds up the terms of a pass over groups with their columns, behind `before` words: to groups, then to columns.
@@ -65,19 +58,19 @@ impl<N: Known> Builder<'_, '_, N> {
 
     /// Adds up `partials` per column of each sum by column, behind `before` words.
     fn column_sums(&mut self, pass: usize, partials: N, before: N, sums: u64) {
-        let cols = self.sizes.cols.clone();
-        let span = SPAN
-            .fill()
-            .count("count", partials)
-            .count("length", cols.clone())
-            .count("segments", N::of(sums))
-            .count("items_base", before)
-            .count("results_base", self.column_base());
+        let (length, results_base) = (self.sizes.cols.clone(), self.column_base());
+        let span = Span { count: partials.clone(), length, segments: N::of(1), items_base: before, results_base };
+        self.add_columns(pass, Scope::Column, span, [partials, N::of(sums)]);
+    }
+
+    /// Adds up partial sums by column, of each group or of all rows: `partials` of each of `sums`.
+    fn add_columns(&mut self, pass: usize, to: Scope, span: Span<N>, [partials, sums]: [N; 2]) {
         let workgroup = self.problem.reduce_lanes();
         let most = N::of(u64::from(self.problem.limits.workgroups));
-        let along = cols.div_ceil(N::of(u64::from(workgroup))).at_most(most);
-        let uniforms = vec![(0, self.shape(pass).done()), (1, span.done())];
-        let source = column_finish(self.problem.program, pass, Scope::Column, workgroup);
-        self.push(source, [along, N::of(sums)], uniforms, Note::Columns(pass), &[]);
+        let results = span.length.clone().times(span.segments.clone());
+        let along = results.div_ceil(N::of(u64::from(workgroup))).at_most(most);
+        let shape = self.shape(pass).count("sum_groups", partials);
+        let source = column_finish(self.problem.program, pass, to, workgroup);
+        self.push(source, [along, sums], vec![(0, shape.done()), (1, span.uniform())], Note::Columns(pass), &[]);
     }
 }

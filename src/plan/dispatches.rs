@@ -5,7 +5,7 @@ use super::groups::group_blocks;
 use super::passes::PassChoice;
 use super::problem::{Problem, most_partials};
 use super::sizes::{Known, Sizes};
-use super::uniform::{Filled, SHAPE, SPAN, params_uniform};
+use super::uniform::{Filled, SHAPE, params_uniform};
 use super::workspace::{Leaves, Span, Workspace};
 use crate::codegen::{
     Binding, KernelSource, ReduceKind, Slot, column_slots, edge_outputs, group_column_slots, group_values, pass_kernel,
@@ -308,15 +308,8 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
         for (index, &output) in outputs.iter().enumerate() {
             shape.element("tensors", 2 * index + 1, 0, N::of(problem.outputs[output].first));
         }
-        let span_uniform = SPAN
-            .fill()
-            .count("count", span.count.clone())
-            .count("length", span.length.clone())
-            .count("segments", span.segments.clone())
-            .count("items_base", span.items_base.clone())
-            .count("results_base", span.results_base.clone());
         let last = 2 + source.bindings.len() as u32;
-        let uniforms = vec![(0, shape.done()), (1, span_uniform.done()), (last, self.params.clone())];
+        let uniforms = vec![(0, shape.done()), (1, span.uniform()), (last, self.params.clone())];
         let grid = [span.workgroups(problem.limits.workgroups), N::of(1)];
         let over_groups = matches!(kind, ReduceKind::Groups | ReduceKind::Blocks);
         let note = if over_groups { Note::Group(pass) } else { Note::Total(pass) };

@@ -3,7 +3,6 @@
 use super::dispatches::Builder;
 use super::problem::{ONE_STEP, Problem};
 use super::sizes::Known;
-use super::uniform::SPAN;
 use super::workspace::Span;
 use crate::codegen::{BLOCK, ReduceKind, ragged_sums, row_groups};
 use crate::dispatch::{GroupStatus, Note, Slot};
@@ -81,16 +80,11 @@ impl<N: Known> Builder<'_, '_, N> {
         let average = problem.geometry.rows.div_ceil(problem.geometry.groups());
         let lanes = average.div_ceil(TERMS).next_power_of_two().clamp(LEAST_LANES, u64::from(workgroup));
         let source = ragged_sums(problem.program, pass, [workgroup, lanes as u32], !blocks.is_zero());
-        let span = SPAN
-            .fill()
-            .count("count", rows)
-            .count("length", blocks)
-            .count("segments", groups.clone())
-            .count("items_base", partials)
-            .count("results_base", self.workspace.group_base.clone());
+        let results_base = self.workspace.group_base.clone();
+        let span = Span { count: rows, length: blocks, segments: groups.clone(), items_base: partials, results_base };
         let most = N::of(u64::from(problem.limits.workgroups));
         let grid = [groups.div_ceil(N::of(u64::from(workgroup) / lanes)).at_most(most), N::of(1)];
-        let uniforms = vec![(0, self.shape(pass).done()), (1, span.done())];
+        let uniforms = vec![(0, self.shape(pass).done()), (1, span.uniform())];
         self.push(source, grid, uniforms, Note::Group(pass), &[]);
     }
 }

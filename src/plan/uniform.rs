@@ -1,6 +1,7 @@
 //! The uniform structs of the skeletons: names and word indices of their fields. Compared with naga's in the tests.
 
 use super::sizes::Known;
+use super::workspace::Span;
 use crate::dispatch::{Field, FieldName, Uniform, Word};
 use std::sync::Arc;
 
@@ -173,6 +174,19 @@ impl<N: Known> Filled<N> {
 
     pub(crate) fn done(self) -> Arc<Uniform<N>> {
         Arc::new(Uniform { words: self.ty.words, fields: self.fields })
+    }
+}
+
+impl<N: Known> Span<N> {
+    /// What a kernel that adds up partial sums reads.
+    pub(crate) fn uniform(&self) -> Arc<Uniform<N>> {
+        SPAN.fill()
+            .count("count", self.count.clone())
+            .count("length", self.length.clone())
+            .count("segments", self.segments.clone())
+            .count("items_base", self.items_base.clone())
+            .count("results_base", self.results_base.clone())
+            .done()
     }
 }
 

@@ -5,6 +5,9 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::lower::Pass;
 
+/// Most words that a lane of a GPU holds of a row, unless few temporaries lie beside them.
+const MOST_WORDS: u64 = 32;
+
 /// Most words that a lane holds of a row. At 1,024 invocations a GPU's lane has 64 registers (NVIDIA, GCN, CDNA), and as many
 /// as these go to temporaries. A CPU spills values to its nearest cache, which is cheaper than Mesa's loads (8,192 rows of
 /// 1,000 columns: 47 ms instead of 70).
@@ -17,7 +20,7 @@ fn resident_words(shape: &Shape, limits: &Limits) -> u64 {
     match limits.software {
         true => 128,
         false if is_single && (1..=32).contains(&limits.subgroup) => 56,
-        false => 32,
+        false => MOST_WORDS,
     }
 }
 
@@ -227,7 +230,7 @@ fn row_lanes([vectors, width]: [u64; 2], shape: &Shape, pass: &Pass, limits: &Li
         } else {
             // Long rows: few at a time, so that caches still hold a row when it is read again.
             let lanes = vectors.div_ceil(best).next_power_of_two().min(u64::from(most));
-            let fewer = (32 / words).max(1) * BEST_LANES;
+            let fewer = (MOST_WORDS / words).max(1) * BEST_LANES;
             if vectors <= fewer { lanes.min(BEST_LANES) as u32 } else { lanes as u32 }
         }
     });

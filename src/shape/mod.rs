@@ -2,6 +2,7 @@
 
 mod count;
 mod dtype;
+mod extents;
 mod geometry;
 mod host;
 mod layout;
@@ -9,12 +10,14 @@ mod ragged;
 mod row_axis;
 mod rule;
 mod scope;
+mod strides;
 
 pub use count::{Count, Formula, FormulaOp};
 pub use dtype::{DType, Element, widen_bf16, widen_f16};
 pub(crate) use dtype::{KERNEL_NUMBERS, kernels_see};
+pub use extents::{Extents, Grouping, Operand, Rows};
+pub use geometry::Geometry;
 pub(crate) use geometry::no_hessian_of_broadcast;
-pub use geometry::{Extents, Geometry, Grouping, Operand, Rows};
 pub use host::HostElement;
 pub use layout::Layout;
 pub use ragged::Ragged;

@@ -1,6 +1,6 @@
 //! Which shapes of inputs go together: the same, with a last axis that one of them lacks, or any that broadcast.
 
-use super::geometry::Operand;
+use super::extents::Operand;
 use super::layout::Layout;
 use super::scope::Scope;
 use crate::error::{Error, Result};

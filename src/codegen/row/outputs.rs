@@ -15,10 +15,19 @@ use crate::lower::{Consumer, Look, LookPlace};
 use crate::shape::{DType, Scope};
 use crate::text::putln;
 
+/// What a row's bf16 outputs may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Halves {
+    /// NaN too, which rounding must keep.
+    Any,
+    /// Numbers: the row's factors are finite.
+    Numbers,
+}
+
 impl Row<'_, '_> {
     pub(super) fn outputs_text(&self) -> String {
         let (frame, program) = (self.frame, self.frame.program);
-        let mut text = self.whole_step_of_elements(["write_elements", "write_window"]);
+        let mut text = self.whole_step_of_elements(["write_elements", "write_window"], Halves::Any);
         let factors = self.factors();
         if factors.is_empty() {
             text.push_str(
@@ -33,10 +42,10 @@ impl Row<'_, '_> {
                 "const NUMBERS: bool = true;\nfn has_numbers(r: RowValues) -> bool {{ return {}; }}",
                 all.join(" && ")
             );
-            text.push_str(&self.whole_step_of_elements(["write_numbers", "write_number_window"]));
+            text.push_str(&self.whole_step_of_elements(["write_numbers", "write_number_window"], Halves::Numbers));
         }
         text.push_str(&match self.ends.has_ends() {
-            true => self.elements_text(self.ends, "write_end"),
+            true => self.elements_text(self.ends, "write_end", Halves::Any),
             false => "fn write_end(r: RowValues, f: Window, col: u32) {}\n".to_owned(),
         });
         text.push_str(&self.constant_text());
@@ -62,15 +71,16 @@ impl Row<'_, '_> {
     }
 
     /// A function that writes a step's element outputs, of one window, or of two, of which each has the second name.
-    fn whole_step_of_elements(&self, [name, window]: [&str; 2]) -> String {
+    fn whole_step_of_elements(&self, [name, window]: [&str; 2], halves: Halves) -> String {
         let frame = self.frame;
         if !frame.is_paired() {
-            return self.elements_text(frame, name);
+            return self.elements_text(frame, name, halves);
         }
         let windows = [("f.a", "col"), ("f.b", "col + 4u")].map(|(f, col)| format!("    {window}(r, {f}, {col});\n"));
         let base = |output| self.base_name(Slot::Output(output));
         let both = frame.both(windows, &base, "col");
-        self.elements_text(frame, window) + &format!("fn {name}(r: RowValues, f: Fetched, col: u32) {{\n{both}}}\n")
+        self.elements_text(frame, window, halves)
+            + &format!("fn {name}(r: RowValues, f: Fetched, col: u32) {{\n{both}}}\n")
     }
 
     /// The row values whose finiteness makes bf16 outputs numbers.
@@ -245,7 +255,7 @@ impl Row<'_, '_> {
     }
 
     /// The element outputs of one window, inside the row or at one of its ends.
-    fn elements_text(&self, frame: &Frame<'_>, name: &str) -> String {
+    fn elements_text(&self, frame: &Frame<'_>, name: &str, halves: Halves) -> String {
         let (program, pass) = (frame.program, frame.pass);
         let u = if frame.width == 4 { "U4" } else { "U" };
         let elements = self.element_outputs();
@@ -260,7 +270,6 @@ impl Row<'_, '_> {
         let is_checked = at_end || self.is_poisoned_by_row().is_none();
         let counted = self.counted().filter(|_| !at_end);
         let written_at_label = self.written_at_label().filter(|_| !at_end);
-        let is_numbers = matches!(name, "write_numbers" | "write_number_window");
         let values: Vec<NodeId> = match &counted {
             Some((_, values)) => values.clone(),
             None => elements.iter().map(|&o| program.outputs[o].node).collect(),
@@ -287,7 +296,7 @@ impl Row<'_, '_> {
             }
             let poison = poison_name(&poisons_of(pass, Consumer::Output(output)));
             let poison = is_checked.then_some(poison.as_str());
-            let is_number = is_numbers && self.factor(output, node).is_some();
+            let is_number = halves == Halves::Numbers && self.factor(output, node).is_some();
             let stored = Stored { value: &value, poison, is_number };
             text.push_str(&frame.store(output, &base, "col", stored));
         }

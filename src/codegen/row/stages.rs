@@ -12,6 +12,15 @@ use crate::expr::NodeId;
 use crate::lower::{Look, LookKind, LookPlace};
 use crate::text::{put, putln};
 
+/// Whether a step looks for elements that equal the row's largest, whose e^0 a sum leaves out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ties {
+    /// It counts them.
+    Counted,
+    /// Other lanes have them all.
+    Elsewhere,
+}
+
 impl Row<'_, '_> {
     pub(super) fn stage_text(&self, trip: &Trip, combine: LaneReduce) -> String {
         let Trip { index: stage, states, .. } = trip;
@@ -80,8 +89,8 @@ impl Row<'_, '_> {
         let mut text = String::new();
         if trip.part == Part::Rest && self.parts_owners {
             let owns: Vec<String> = trip.states.iter().map(|state| format!("r.own{}", state.number())).collect();
-            text.push_str(&self.whole_step_text(trip, ["plain", "plain_window"]));
-            text.push_str(&self.whole_step_text(trip, ["own", "own_window"]));
+            text.push_str(&self.whole_step_text(trip, ["plain", "plain_window"], Ties::Elsewhere));
+            text.push_str(&self.whole_step_text(trip, ["own", "own_window"], Ties::Counted));
             let call = |name: &str| format!("stage{stage}_{name}(s, r, f, col)");
             putln!(
                 text,
@@ -92,10 +101,10 @@ impl Row<'_, '_> {
                 call("plain")
             );
         } else {
-            text.push_str(&self.whole_step_text(trip, ["step", "window"]));
+            text.push_str(&self.whole_step_text(trip, ["step", "window"], Ties::Counted));
         }
         if self.ends.has_ends() {
-            text.push_str(&self.step_text(trip, self.ends, "end"));
+            text.push_str(&self.step_text(trip, self.ends, "end", Ties::Counted));
         } else {
             putln!(text, "fn stage{stage}_end(s: {lane}, r: RowValues, f: Window, col: u32) -> {lane} {{ return s; }}");
         }
@@ -103,14 +112,14 @@ impl Row<'_, '_> {
     }
 
     /// A step inside the row, of one window, or of two, of which each has the second name.
-    fn whole_step_text(&self, trip: &Trip, [name, window]: [&str; 2]) -> String {
+    fn whole_step_text(&self, trip: &Trip, [name, window]: [&str; 2], ties: Ties) -> String {
         if !self.frame.is_paired() {
-            return self.step_text(trip, self.frame, name);
+            return self.step_text(trip, self.frame, name, ties);
         }
         let (stage, lane) = (trip.index, format!("LaneStage{}", trip.index));
         let call = |s: &str, half: &str, col: &str| format!("stage{stage}_{window}({s}, r, f.{half}, {col})");
         let both = call(&call("s", "a", "col"), "b", "col + 4u");
-        let mut text = self.step_text(trip, self.frame, window);
+        let mut text = self.step_text(trip, self.frame, window, ties);
         putln!(
             text,
             "fn stage{stage}_{name}(s: {lane}, r: RowValues, f: Fetched, col: u32) -> {lane} {{ return {both}; }}"
@@ -165,7 +174,7 @@ impl Row<'_, '_> {
     }
 
     /// One window of a stage, inside the row or at one of its ends.
-    fn step_text(&self, trip: &Trip, frame: &Frame<'_>, name: &str) -> String {
+    fn step_text(&self, trip: &Trip, frame: &Frame<'_>, name: &str, ties: Ties) -> String {
         let &Trip { index, ref states, .. } = trip;
         let w = frame.width;
         let (f, u) = if w == 4 { ("F4", "U4") } else { ("F", "U") };
@@ -184,12 +193,11 @@ impl Row<'_, '_> {
             let seen = largest(self.looks(trip, k).map(|look| self.look(look)), "");
             putln!(text, "    s.{bits} = max(s.{bits}, {seen});");
         }
-        let is_plain = matches!(name, "plain" | "plain_window");
         for state in states {
             let x = self.element_value(state.operand);
-            text.push_str(&match is_plain {
-                true => state.plain_step(&x, f, w),
-                false => state.step(&x, frame.col_index(), f, w),
+            text.push_str(&match ties {
+                Ties::Elsewhere => state.plain_step(&x, f, w),
+                Ties::Counted => state.step(&x, frame.col_index(), f, w),
             });
         }
         if frame.is_masked() {
