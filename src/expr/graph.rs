@@ -271,11 +271,12 @@ impl Graph {
     }
 
     /// Whether some value below the roots is one of columns alone (or of groups and columns): summed over the rows for each
-    /// column, or counted once per column.
+    /// column, counted once per column, or an input of groups and columns, whose gradient is such a sum.
     pub(crate) fn sums_columns(&self, roots: &[NodeId]) -> bool {
         let is_by_column = |scope: Scope| matches!(scope, Scope::Column | Scope::GroupColumn);
         self.reachable(roots).into_iter().any(|id| match self.node(id) {
             Node::FoldOver(_, to, x) => [to, self.scope(x)].into_iter().any(is_by_column),
+            Node::Input(_) if self.scope(id) == Scope::GroupColumn => true,
             _ => is_by_column(self.scope(id)) && roots.contains(&id),
         })
     }

@@ -32,7 +32,7 @@ impl<'g> Lowered<'g> {
             // the expression itself sums over them.
             let is_gradient = matches!(kind, OutputKind::Grad(_) | OutputKind::HessianDiagonal(_));
             let scope = match scope {
-                Scope::Column | Scope::GroupColumn if is_gradient && !self.sums_columns => Scope::Element,
+                Scope::Column if is_gradient && !self.sums_columns => Scope::Element,
                 Scope::Param | Scope::Scalar | Scope::Total => Scope::Total,
                 other => other,
             };

@@ -26,8 +26,11 @@ pub fn trigamma(x: f64) -> f64 {
     1.0 / y - 1.0 / (12.0 * y.powi(3)) + 7.0 / (240.0 * y.powi(5)) + below
 }
 
-/// The error function: 2/√π·exp(−x²)·Σ 2ⁿ·x²ⁿ⁺¹/(2n + 1)!!, of which no terms cancel; beyond 6 it is ±1.
+/// The error function: 2/√π·exp(−x²)·Σ 2ⁿ·x²ⁿ⁺¹/(2n + 1)!!, of which no terms cancel; beyond 6 it is ±1, of NaN it is NaN.
 pub fn erf(x: f64) -> f64 {
+    if x.is_nan() {
+        return x;
+    }
     if x.abs() > 6.0 {
         return x.signum();
     }

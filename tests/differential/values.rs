@@ -154,7 +154,10 @@ fn labels(input: &Input, count: usize, cols: usize, ignored: i64, flavour: Flavo
 /// Offsets or ids of groups of random lengths: many without rows, or nearly equal ones, or one that has all rows.
 fn groups(problem: &Problem, input: &Input, flavour: Flavour, random: &mut Random) -> Host {
     let groups = problem.unequal.map_or(0, |unequal| unequal.groups);
-    let ((rows, _), way) = (problem.rows_cols(), random.below(4));
+    let is_ids = input.scope == Scope::Row;
+    // An id per row, as the input has them, where there is no such axis of rows too.
+    let rows: usize = if is_ids { input.shape.iter().product() } else { problem.rows_cols().0 };
+    let way = random.below(4);
     let all = random.below(groups.max(1));
     let mut cuts: Vec<i64> = (1..groups)
         .map(|group| match way {
@@ -171,7 +174,6 @@ fn groups(problem: &Problem, input: &Input, flavour: Flavour, random: &mut Rando
         .collect();
     cuts.sort_unstable();
     let offsets = [&[0], &cuts[..], &[rows as i64]].concat();
-    let is_ids = input.scope == Scope::Row;
     let last_begun = |row: i64| offsets[..groups].partition_point(|offset| *offset <= row) as i64 - 1;
     let mut indices = if is_ids { (0..rows as i64).map(last_begun).collect() } else { offsets };
     if flavour == Flavour::BadGroup && !indices.is_empty() {

@@ -487,3 +487,33 @@ fn what_is_not_summed_by_group_and_column_is_refused_with_a_way_out() {
     let error = Export::new(&loss, &spec).err();
     assert!(matches!(&error, Some(Error::Unsupported { message }) if message.contains("group")), "{error:?}");
 }
+
+/// A loss per element that multiplies a value per group and column, and sums nothing by column: `L = x·u_gc`, of which the
+/// gradient with respect to `u` is `Σᵢ x_ic` over the rows of group g.
+#[test]
+fn the_gradient_of_a_value_per_group_and_column_needs_no_other_sum() {
+    let Some(ctx) = context() else { return };
+    let (rows, group_rows, cols) = (12, 3, 5);
+    let groups = rows / group_rows;
+    let loss = Loss::define("scaled").input("x", Scope::Element).input("u", Scope::GroupColumn);
+    let loss = loss.row_axis(RowAxis::Last).expr(|b| b.input("x") * b.input("u")).reduction(Reduction::Sum);
+    let (x, u) = (random(rows * cols, 21), random(groups * cols, 22));
+    let shapes = [vec![rows, cols], vec![groups, cols]];
+    let mut want = vec![0.0; groups * cols];
+    (0..rows * cols).for_each(|k| want[k / cols / group_rows * cols + k % cols] += f64::from(x[k]));
+
+    let host = [("x", HostTensor::f32(&x, &shapes[0])), ("u", HostTensor::f32(&u, &shapes[1]))];
+    let wanted = Wanted { loss: true, grads: vec!["u".to_owned()], ..Wanted::default() };
+    let plan = CpuPlan::<f64>::new(&loss, &host, &wanted).unwrap().group_rows(group_rows).unwrap();
+    let mut out = plan.output();
+    plan.run(&host, &mut out).unwrap();
+    assert_close("CPU", out.grad("u").unwrap(), &want, 1e-12);
+
+    let tensors = [Tensor::from_slice(ctx, &x, &shapes[0]).unwrap(), Tensor::from_slice(ctx, &u, &shapes[1]).unwrap()];
+    let inputs = [("x", &tensors[0]), ("u", &tensors[1])];
+    let plan = ctx.plan(&loss, &PlanSpec::new().like(&inputs).grad("u").group_rows(group_rows as u64)).unwrap();
+    let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
+    bound.submit().unwrap();
+    let got = crate::common::read(&bound, bound.grad("u").unwrap());
+    assert_close("GPU", &got, &want, 1e-5);
+}
