@@ -1,7 +1,8 @@
 //! The hash-consed graph: every node once, with its scope and kind, over declared inputs and parameters.
 
+use super::handle::Expr;
 use super::infer::infer;
-use super::node::{InputDecl, Node, NodeId, ParamDecl, Reduce};
+use super::node::{Extent, InputDecl, Node, NodeId, ParamDecl, Reduce};
 use crate::error::Error;
 use crate::expr::op::{Kind, Op};
 use crate::shape::{KERNEL_NUMBERS, Scope, ShapeRule, kernels_see};
@@ -117,6 +118,14 @@ impl Graph {
     /// Whether groups have unequal lengths.
     pub(super) fn has_ragged_groups(&self) -> bool {
         self.inner.borrow().ragged_groups
+    }
+
+    /// Where values of scope `to` that values of scope `from` read count: in a group that has rows, if these are groups of
+    /// unequal length and rows read them. `None` where they count everywhere.
+    pub(crate) fn has_rows_condition(&self, to: Scope, from: Scope) -> Option<Expr<'_>> {
+        let may_be_empty =
+            self.has_ragged_groups() && to == Scope::Group && matches!(from, Scope::Row | Scope::Element);
+        may_be_empty.then(|| self.count(Extent::GroupRows).gt(0.0))
     }
 
     /// The inputs declared so far.

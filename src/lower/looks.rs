@@ -7,6 +7,7 @@
 use crate::expr::condition::{and, not, or, terms};
 use crate::expr::op::{Kind, Op};
 use crate::expr::{Classes, Extent, Graph, Node, NodeId, Reduce};
+use crate::shape::Scope;
 use std::collections::HashMap;
 
 /// Kind of a check.
@@ -155,6 +156,7 @@ struct Demands<'g> {
 
 /// The looks of these roots, down to sums.
 pub(super) fn looks(graph: &Graph, has_rows: bool, roots: &[NodeId]) -> Vec<Look> {
+    let innermost = roots.iter().map(|root| graph.scope(*root)).max().unwrap_or(Scope::Total);
     let mut demands = Demands { graph, has_rows, by: HashMap::new() };
     for &root in roots {
         demands.add(root, false, EVERYWHERE);
@@ -201,6 +203,11 @@ pub(super) fn looks(graph: &Graph, has_rows: bool, roots: &[NodeId]) -> Vec<Look
                     found.push(Look { node, ..look(LookKind::Label, condition, reduced || node != id) });
                 }
                 Node::Input(_) if graph.kind(id) == Kind::Float => {
+                    // Of the values of groups, only those count whose group has rows that read it.
+                    let condition = match graph.has_rows_condition(graph.scope(id), innermost) {
+                        Some(has_rows) => demands.both(condition, has_rows.id),
+                        None => condition,
+                    };
                     found.push(demands.placed(look(LookKind::Value, condition, reduced)));
                 }
                 node => node.operands().for_each(|operand| demands.add(operand, reduced, condition)),
@@ -317,7 +324,6 @@ impl Demands<'_> {
 mod tests {
     use super::*;
     use crate::expr::Expr;
-    use crate::shape::Scope;
 
     fn printed(build: impl for<'g> Fn(&'g Graph) -> Expr<'g>) -> Vec<String> {
         let graph = Graph::new();

@@ -251,3 +251,65 @@ fn a_plan_of_unequal_groups_tunes_and_explains() {
         assert!(text.contains("groups of unequal length"), "{text}");
     }
 }
+
+/// `L_i = s_i · log(v_g)·k`, `s_i = Σⱼ xᵢⱼ`: a group that has no rows does not count, whatever its value is.
+#[test]
+fn the_value_of_a_group_without_rows_is_not_looked_at() {
+    let Some(ctx) = context() else { return };
+    let rows = Rows { lengths: vec![0, 2, 5, 0, 1, 0], cols: 3 };
+    let (count, groups, k) = (rows.count(), rows.groups(), 1.5_f32);
+    let x = random(count * rows.cols, 1);
+    let sums: Vec<f64> = x.chunks(rows.cols).map(|row| row.iter().map(|x| f64::from(*x)).sum()).collect();
+    let loss = Loss::define("scaled").input("x", Scope::Element).input("v", Scope::Group).input("k", Scope::Scalar);
+    let loss = loss.row_axis(RowAxis::Last).expr(|b| b.input("x").sum() * (b.input("v").log() * b.input("k")));
+    let asked = Asked { grads: &["x", "v", "k"], extras: &[], upstream: Upstream::One };
+    for empty in [f32::NAN, 0.0, -1.0] {
+        let v: Vec<f32> = rows.lengths.iter().map(|length| if *length == 0 { empty } else { 2.0 }).collect();
+        for reduction in [Reduction::None, Reduction::Sum] {
+            let of_group = |g: usize| rows.of(g).map(|row| sums[row]).sum::<f64>();
+            let log = 2.0_f64.ln();
+            let mut losses: Vec<f64> = sums.iter().map(|sum| sum * log * 1.5).collect();
+            if reduction == Reduction::Sum {
+                losses = vec![losses.iter().sum()];
+            }
+            let want = [
+                losses,
+                vec![log * 1.5; count * rows.cols],
+                (0..groups).map(|g| of_group(g) * 1.5 / 2.0).collect(),
+                vec![sums.iter().sum::<f64>() * log],
+            ];
+            let inputs = vec![
+                ("x", &x[..], vec![count, rows.cols]),
+                ("v", &v[..], vec![groups]),
+                ("k", std::slice::from_ref(&k), vec![]),
+            ];
+            for by in [By::Offsets, By::Ids] {
+                let paths = both_paths(ctx, &loss.clone().reduction(reduction.clone()), (&rows, by), &inputs, &asked);
+                for (path, got) in ["GPU", "CPU"].iter().zip(paths) {
+                    for (k, name) in ["loss", "x", "v", "k"].iter().enumerate() {
+                        close(&format!("{name}, {empty} in empty groups, {reduction:?}, {path}"), &got[k], &want[k]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A loss that counts each group, with rows or without, looks at each.
+#[test]
+fn a_group_without_rows_that_counts_itself_is_looked_at() {
+    let Some(ctx) = context() else { return };
+    let rows = Rows { lengths: vec![2, 0, 1], cols: 2 };
+    let x = random(rows.count() * rows.cols, 1);
+    let v = [1.0, f32::NAN, 3.0];
+    let loss = Loss::define("counted").input("x", Scope::Element).input("v", Scope::Group).row_axis(RowAxis::Last);
+    let loss = loss.expr(|b| b.input("x").sum().sum_over(Scope::Group) * b.input("v")).reduction(Reduction::None);
+    let inputs = vec![("x", &x[..], vec![rows.count(), rows.cols]), ("v", &v[..], vec![rows.groups()])];
+    let asked = Asked { grads: &["v"], extras: &[], upstream: Upstream::One };
+    for got in both_paths(ctx, &loss, (&rows, By::Offsets), &inputs, &asked) {
+        for output in got {
+            let is_nan: Vec<bool> = output.iter().map(|value| value.is_nan()).collect();
+            assert_eq!(is_nan, [false, true, false]);
+        }
+    }
+}
