@@ -15,7 +15,7 @@ use super::{
 use crate::expr::NodeId;
 use crate::expr::op::Kind;
 use crate::lower::{Known, Over, Pass, Program, Saves};
-use crate::schedule::{PassSchedule, reads_row_groups, uses_scalars, uses_work};
+use crate::schedule::{Kernel, PassSchedule, reads_row_groups, uses_scalars, uses_work};
 use crate::shape::DType;
 use crate::shape::Scope;
 use crate::text::{put, putln};
@@ -52,6 +52,8 @@ pub(super) struct Frame<'a> {
     pub at_end: bool,
     /// Whether one workgroup takes all items, and writes the sums to the scalars.
     pub alone: bool,
+    /// Whether a lane takes two neighbouring rows, whose 16-bit elements share words.
+    pub row_pairs: bool,
     /// Whether sums find NaN: see [`Limits::carries_nan`](crate::limits::Limits::carries_nan).
     pub carries_nan: bool,
 }
@@ -61,14 +63,16 @@ impl<'a> Frame<'a> {
     pub fn new(program: &'a Program, pass: usize, variant: &'a Variant, step: u32) -> Frame<'a> {
         let pass = &program.passes[pass];
         let slots = tensors(program, pass);
-        let (masked, at_end, alone, carries_nan) = (false, false, false, false);
-        Frame { program, pass, variant, width: step.min(WINDOW), step, slots, masked, at_end, alone, carries_nan }
+        let (masked, at_end, alone, row_pairs, carries_nan) = (false, false, false, false, false);
+        let width = step.min(WINDOW);
+        Frame { program, pass, variant, width, step, slots, masked, at_end, alone, row_pairs, carries_nan }
     }
 
     /// The frame of a pass as it is scheduled.
     pub fn scheduled(program: &'a Program, pass: usize, variant: &'a Variant, schedule: &PassSchedule) -> Frame<'a> {
-        let PassSchedule { alone, carries_nan, .. } = *schedule;
-        Frame { alone, carries_nan, ..Frame::new(program, pass, variant, schedule.width) }
+        let PassSchedule { alone, carries_nan, kernel, .. } = *schedule;
+        let row_pairs = kernel == Kernel::RowPairs;
+        Frame { alone, row_pairs, carries_nan, ..Frame::new(program, pass, variant, schedule.width) }
     }
 
     /// The same for windows that reach past the ends of a row (of the elements).
@@ -178,6 +182,9 @@ impl<'a> Frame<'a> {
             if self.slots.iter().any(|slot| self.pair(*slot) == pair) {
                 text.push_str(declarations);
             }
+        }
+        for output in self.paired_outputs() {
+            putln!(text, "var<private> first_half{output}: u32;");
         }
         for output in self.halves_outputs() {
             putln!(text, "var<private> packed{output}: vec2<u32>;");

@@ -43,7 +43,11 @@ impl Frame<'_> {
         };
         let name = self.buffer(slot);
         if self.width == 1 {
-            putln!(text, "    {name}[{}] = {bits};", self.at_col(slot, base, col));
+            let address = self.at_col(slot, base, col);
+            match dtype.is_packed() {
+                true => text.push_str(&self.store_half(output, &address, &bits)),
+                false => putln!(text, "    {name}[{address}] = {bits};"),
+            }
             return text;
         }
         if !self.is_vector(slot) {
@@ -157,6 +161,26 @@ impl Frame<'_> {
             let (name, base) = (self.buffer(Slot::Output(output)), base(output));
             putln!(text, "    {name}[({base} + {col}) / 8u] = vec4<u32>(first{output}, packed{output});");
         }
+        text
+    }
+
+    /// Element outputs of 16-bit types in a kernel that takes pairs of rows.
+    pub fn paired_outputs(&self) -> Vec<usize> {
+        let is_packed = |output: &usize| self.access(Slot::Output(*output)).dtype.is_packed();
+        let outputs = self.pass.outputs.iter().copied().filter(|_| self.row_pairs);
+        outputs.filter(is_packed).collect()
+    }
+
+    /// Leaves the first row's half of a word for the second row, which stores both.
+    fn store_half(&self, output: usize, address: &str, bits: &str) -> String {
+        let dtype = self.access(Slot::Output(output)).dtype;
+        let (name, half) = (self.buffer(Slot::Output(output)), format!("half{output}"));
+        let mut text = format!("    let {half} = narrow_{dtype}({bits});\n    let address{output} = {address};\n");
+        if self.program.notes(output) {
+            putln!(text, "    {}", see(output, &half, dtype, 1, false));
+        }
+        put!(text, "    if (address{output} % 2u == 0u) {{\n        first_half{output} = {half};\n    }} else {{\n");
+        putln!(text, "        {name}[address{output} / 2u] = first_half{output} | ({half} << 16u);\n    }}");
         text
     }
 

@@ -49,6 +49,8 @@ pub enum Skeleton {
     Row,
     /// `row_resident.wgsl`
     RowResident,
+    /// `row_pairs.wgsl`
+    RowPairs,
     /// `row_split.wgsl`
     RowSplit,
     /// `row_states.wgsl`
@@ -79,10 +81,11 @@ pub enum Skeleton {
 
 impl Skeleton {
     /// Every skeleton.
-    pub const ALL: [Skeleton; 16] = [
+    pub const ALL: [Skeleton; 17] = [
         Skeleton::Elementwise,
         Skeleton::Row,
         Skeleton::RowResident,
+        Skeleton::RowPairs,
         Skeleton::RowSplit,
         Skeleton::RowStates,
         Skeleton::Reduce,
@@ -103,6 +106,7 @@ impl Skeleton {
             Skeleton::Elementwise => include_str!("../../shaders/elementwise.wgsl"),
             Skeleton::Row => include_str!("../../shaders/row.wgsl"),
             Skeleton::RowResident => include_str!("../../shaders/row_resident.wgsl"),
+            Skeleton::RowPairs => include_str!("../../shaders/row_pairs.wgsl"),
             Skeleton::RowSplit => include_str!("../../shaders/row_split.wgsl"),
             Skeleton::RowStates => include_str!("../../shaders/row_states.wgsl"),
             Skeleton::Reduce => include_str!("../../shaders/reduce.wgsl"),

@@ -15,7 +15,7 @@ struct Case {
     limits: Limits,
     /// Rows of 16-bit tensors that begin or end inside a word.
     odd_rows: u64,
-    /// Bytes that are read again where the data say so: of a streamed row, the block that holds its largest value.
+    /// Bytes that are read again where the data say so: of a streamed row, its label, or the block of its largest value.
     by_data: u64,
 }
 
@@ -93,6 +93,10 @@ fn rows() -> Vec<Case> {
         case("narrow", ce(), classes(&[50, 5], DType::F32).grad("input")),
         Case { limits: of_cpu, ..case("sums in two steps", ce(), classes(&[17_000, 7], DType::F32)) },
         case("class axis 1", ce(), classes(&[2, 7, 30], DType::F32).grad("input")),
+        Case {
+            by_data: 4 * 1200,
+            ..case("class axis 1, pairs of rows", ce(), classes(&[2, 7, 600], DType::BF16).grad("input"))
+        },
         case("forward alone", ce(), wide()),
         Case { odd_rows: 12, ..case("odd columns, bf16", ce(), odd) },
         case("accumulated", ce(), accumulated),

@@ -92,7 +92,9 @@ impl Problem<'_> {
             // Keeping one output may change the alignment of the others.
             while let Some(output) = {
                 let windows = self.windows(&slots, pass);
-                let odd = |slot: &&Slot| self.placement(**slot).dtype.is_packed() && !windows.vector(&slots, **slot);
+                let odd = |slot: &&Slot| {
+                    self.placement(**slot).dtype.is_packed() && !windows.row_pairs && !windows.vector(&slots, **slot)
+                };
                 slots.iter().find(|s| matches!(s, Slot::Output(_)) && odd(s)).copied()
             } {
                 let Slot::Output(output) = output else { unreachable!("only outputs were looked for") };
@@ -258,6 +260,7 @@ impl Problem<'_> {
             held_packed: packed.contains(&true),
             masked: windows.aligned_to.is_some(),
             rows_innermost,
+            row_pairs: windows.row_pairs,
             overwritten: pass.outputs.iter().any(|&output| self.overwrites(output)),
             states: match self.phasing {
                 Phasing { column_range: true, .. } => States::Shared,
@@ -285,7 +288,7 @@ impl Problem<'_> {
 
     /// The chunks of a pass, each tensor of which fits a binding, but for those that are bound whole; none if there are
     /// no rows (columns there are nevertheless).
-    fn chunks(&self, pass: &Pass, slots: &[Slot]) -> Result<Pieces> {
+    pub(super) fn chunks(&self, pass: &Pass, slots: &[Slot]) -> Result<Pieces> {
         let over = pass.over;
         let alignment = u64::from(self.limits.offset_alignment);
         let axes = match over {

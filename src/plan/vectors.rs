@@ -2,8 +2,9 @@
 
 use crate::codegen::{Access, Along, Mode, Pair, Slot};
 use crate::lower::{Over, Pass};
-use crate::plan::problem::Problem;
-use crate::schedule::{visited_inputs, width};
+use crate::plan::chunk::Pieces;
+use crate::plan::problem::{Placement, Problem};
+use crate::schedule::{Kernel, may_pair, visited_inputs, width};
 use crate::shape::Scope;
 
 /// Fewest columns for which masked windows beat single elements.
@@ -17,6 +18,8 @@ pub(crate) struct Windows {
     /// Index of the tensor whose rows define vector alignment; `None` if every row is aligned.
     pub aligned_to: Option<usize>,
     pub masked: bool,
+    /// Whether one lane takes two neighbouring rows, whose elements of 16-bit outputs share words.
+    pub row_pairs: bool,
 }
 
 impl Windows {
@@ -65,7 +68,11 @@ impl Problem<'_> {
         };
         let mut access: Vec<Access> = slots.iter().map(single).collect();
         let remainders: Vec<Option<[u64; 4]>> = slots.iter().map(|slot| self.remainders(*slot, 4)).collect();
-        let scalars = |access| Windows { width: 1, access, aligned_to: None, masked: false };
+        let row_pairs = self.has_row_pairs(slots, pass);
+        let scalars = |access| Windows { width: 1, access, aligned_to: None, masked: false, row_pairs };
+        if row_pairs {
+            return scalars(access);
+        }
         let packed = |k: &usize| matches!(slots[*k], Slot::Output(_)) && access[*k].dtype.is_packed();
         let rank = |k: &usize| match slots[*k] {
             Slot::Output(_) if access[*k].dtype.is_packed() => 0,
@@ -92,7 +99,42 @@ impl Problem<'_> {
             access.vector = remainder.is_some() && *remainder == remainders[primary];
         }
         let aligned_to = (!aligned).then_some(primary);
-        self.paired(slots, pass, Windows { width: 4, access, aligned_to, masked: !aligned })
+        self.paired(slots, pass, Windows { width: 4, access, aligned_to, masked: !aligned, row_pairs })
+    }
+
+    /// Whether a lane takes two neighbouring rows: there is one lane a row, rows lie next to each other and columns apart, and
+    /// every 16-bit output has the two rows of each pair in one word.
+    fn has_row_pairs(&self, slots: &[Slot], pass: &Pass) -> bool {
+        let axes = self.geometry.axes;
+        let packed: Vec<Slot> = slots.iter().copied().filter(|slot| self.is_packed_of_elements(*slot)).collect();
+        let is_even = |slot: &Slot| {
+            let Placement { strides, first, .. } = self.placement(*slot);
+            let outer = (0..4).filter(|axis| *axis != 2 && axes[*axis] > 1);
+            strides[2] == 1 && strides[3] > 1 && first % 2 == 0 && outer.into_iter().all(|axis| strides[axis] % 2 == 0)
+        };
+        let is_open = self.pinned.kernel.is_none_or(|kernel| kernel == Kernel::RowPairs)
+            && self.pinned.lanes.is_none_or(|lanes| lanes == 1);
+        let is_whole = !self.phasing.column_range && self.phasing.forward.is_none();
+        let rows = self.program.has_rows() && pass.over == Over::Rows && pass.columns && pass.known.is_none();
+        rows && is_open
+            && is_whole
+            && !packed.is_empty()
+            && axes[2] % 2 == 0
+            && packed.iter().all(is_even)
+            && self.are_pairs_whole(slots, pass)
+    }
+
+    fn is_packed_of_elements(&self, slot: Slot) -> bool {
+        matches!(slot, Slot::Output(_))
+            && self.scope(slot) == Some(Scope::Element)
+            && self.placement(slot).dtype.is_packed()
+    }
+
+    /// Whether all chunks of a pass begin with the first row of a pair, and have enough rows for one lane to take two.
+    fn are_pairs_whole(&self, slots: &[Slot], pass: &Pass) -> bool {
+        let Ok(Pieces { cut, pieces }) = self.chunks(pass, slots) else { return false };
+        let rows = pieces.first().map_or(0, |chunk| self.items_of(&cut, *chunk));
+        (cut.axis < 2 || pieces.len() == 1) && may_pair(pass, [rows, self.geometry.axes[3]], self.limits)
     }
 
     /// Pairs of windows, if the device loads them faster.
@@ -113,7 +155,7 @@ impl Problem<'_> {
         let aligned = axes[3].is_multiple_of(8) && self.remainders(slots[primary], 8) == Some([0; 4]);
         let pairs = pairs.iter().map(|is_pair| if *is_pair { pair } else { Pair::Apart });
         let access = windows.access.iter().zip(pairs).map(|(access, pair)| Access { pair, ..*access }).collect();
-        Windows { width: 8, access, aligned_to: (!aligned).then_some(primary), masked: windows.masked }
+        Windows { width: 8, access, aligned_to: (!aligned).then_some(primary), ..windows }
     }
 
     /// The inputs that are loaded by 64-bit integers: by vectors, at every column, aligned as the first such input, and

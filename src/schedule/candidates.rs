@@ -130,7 +130,9 @@ fn row_candidates(shape: Shape, limits: &Limits) -> Vec<Vec<Pinned>> {
         .filter(|(_, size)| *size <= most)
         .map(|(splits, size)| pinned(Kernel::RowSplit { splits }, (size, size)))
         .collect();
-    vec![resident, streamed, split]
+    let sizes = busy.iter().filter(|size| shape.row_pairs && **size <= most);
+    let pairs = sizes.map(|size| pinned(Kernel::RowPairs, (*size, 1))).collect();
+    vec![pairs, resident, streamed, split]
 }
 
 #[cfg(test)]
@@ -156,6 +158,7 @@ mod tests {
             held_packed: false,
             masked,
             rows_innermost: false,
+            row_pairs: false,
             overwritten: false,
             states: States::Inside,
             group_rows: 0,

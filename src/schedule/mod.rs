@@ -16,6 +16,7 @@ pub(crate) use elements::alone;
 pub use reads::{
     is_read_by_row, looked_at, reads_row_groups, roots, tensor_inputs, uses_scalars, uses_work, visited_inputs,
 };
+pub(crate) use rows::may_pair;
 pub(crate) use saved::{LEAST_COLS, run_stages_ahead, save_rows, widen_stages};
 pub use separate::{forward_and_backward, stages_ahead_of_columns};
 pub use split::split_outputs;
@@ -35,6 +36,8 @@ pub enum Kernel {
     Elementwise,
     /// Rows that one lane, several lanes, or a workgroup streams from memory, once per stage and once for outputs.
     Row,
+    /// Pairs of neighbouring rows whose 16-bit elements share words, streamed by one lane each.
+    RowPairs,
     /// Rows held in registers.
     RowResident {
         /// Loads that each lane holds, of `width` elements; [`Pinned`] ignores the number.
@@ -143,6 +146,8 @@ pub struct Shape {
     pub masked: bool,
     /// Whether neighbouring rows lie next to each other in memory, and neighbouring columns do not.
     pub rows_innermost: bool,
+    /// Whether two neighbouring rows share the words of a 16-bit output, so that one lane takes both.
+    pub row_pairs: bool,
     /// Whether a gradient overwrites an input that other lanes of the row read ([`is_read_by_row`]).
     pub overwritten: bool,
     /// Where the row's states are combined.
@@ -221,6 +226,7 @@ mod tests {
             held_packed: false,
             masked: false,
             rows_innermost: false,
+            row_pairs: false,
             overwritten: false,
             states: States::Inside,
             group_rows: 0,
@@ -272,6 +278,7 @@ mod tests {
             held_packed: false,
             masked: true,
             rows_innermost: false,
+            row_pairs: false,
             overwritten: false,
             states: States::Inside,
             group_rows: 0,
@@ -294,6 +301,7 @@ mod tests {
             held_packed: false,
             masked: false,
             rows_innermost: false,
+            row_pairs: false,
             overwritten: false,
             states: States::Inside,
             group_rows: 0,

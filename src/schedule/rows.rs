@@ -45,6 +45,8 @@ const SOFTWARE_ITERATIONS: u64 = 50_000;
 const SHORT_WINDOWS: u64 = 16;
 /// Fewest rows that keep a GPU busy at one workgroup per row.
 const BUSY_ROWS: u64 = 128;
+/// Fewest neighbouring rows that keep a device busy at one lane a row.
+const LANE_ROWS: u64 = 1024;
 /// Fewest columns for which splitting a row pays.
 const SPLIT_COLS: u64 = 1 << 16;
 
@@ -101,7 +103,7 @@ pub(super) fn choose(pass: &Pass, shape: &Shape, width: u32, limits: &Limits, pi
         lanes,
         trips,
         windows: trips * u64::from(width.div_ceil(4)),
-        stops: limits.software && trips * (stages + 1) > SOFTWARE_ITERATIONS,
+        stops: stops(limits, pass, trips),
         fits: trips * step_words(shape, width, limits) <= resident_words(shape, limits),
         shared,
         can_split: (stages > 0 || shared || pass.known.is_some()) && !shape.overwritten,
@@ -114,6 +116,7 @@ pub(super) fn choose(pass: &Pass, shape: &Shape, width: u32, limits: &Limits, pi
         None => rows.default()?,
     };
     // A split row takes the whole workgroup.
+    let lanes = if kernel == Kernel::RowPairs { 1 } else { lanes };
     let lanes = if matches!(kernel, Kernel::RowSplit { .. }) { workgroup } else { lanes };
     let spread = Spread::new(kernel, workgroup, lanes, width, limits);
     let grid = spread.grid(shape.rows).map(|groups| groups as u32);
@@ -144,7 +147,10 @@ impl Rows<'_> {
             Kernel::RowSplit { splits } if splits == 0 || splits > self.limits.workgroups => {
                 fault(format!("{splits} workgroups a row; 1 to {}", self.limits.workgroups))
             }
-            Kernel::Row if self.stops => {
+            Kernel::RowPairs if !self.shape.row_pairs => {
+                fault("pairs of rows where no 16-bit output has two neighbouring rows in a word".to_owned())
+            }
+            Kernel::Row | Kernel::RowPairs if self.stops => {
                 fault(format!("{cols} columns over {lanes} lanes of a software adapter, which stops long loops"))
             }
             Kernel::Elementwise | Kernel::ColumnSums { .. } => {
@@ -164,6 +170,9 @@ impl Rows<'_> {
         if self.shared {
             let splits = if few || stops { splits } else { 1 };
             return Ok((Kernel::RowSplit { splits }, "other parts of the rows lie elsewhere"));
+        }
+        if shape.row_pairs {
+            return Ok((Kernel::RowPairs, "neighbouring rows share the words of a 16-bit output"));
         }
         if can_split && splits > 1 && few {
             return Ok((Kernel::RowSplit { splits }, "fewer long rows than the device has cores"));
@@ -186,6 +195,16 @@ impl Rows<'_> {
         }
         Ok((Kernel::Row, if limits.software { "streamed from the CPU's caches" } else { "longer than registers hold" }))
     }
+}
+
+/// Whether a software adapter would stop the loop of a lane that makes so many trips over a row in each stage.
+fn stops(limits: &Limits, pass: &Pass, trips: u64) -> bool {
+    limits.software && trips.saturating_mul(pass.stages.len() as u64 + 1) > SOFTWARE_ITERATIONS
+}
+
+/// Whether rows of which neighbours lie next to each other, and columns apart, keep a device busy at one lane for two rows.
+pub(crate) fn may_pair(pass: &Pass, [rows, cols]: [u64; 2], limits: &Limits) -> bool {
+    rows >= LANE_ROWS && !stops(limits, pass, cols)
 }
 
 fn busy_rows(limits: &Limits) -> u64 {
@@ -214,7 +233,7 @@ fn row_lanes([vectors, width]: [u64; 2], shape: &Shape, pass: &Pass, limits: &Li
         let words = step_words(shape, width as u32, limits);
         let held = (resident_words(shape, limits) / words).max(1);
         let best = (BEST_WORDS / words).max(1);
-        if shape.rows_innermost && shape.rows >= 1024 {
+        if shape.rows_innermost && shape.rows >= LANE_ROWS {
             // Neighbouring lanes read neighbouring rows.
             1
         } else if limits.software {

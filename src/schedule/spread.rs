@@ -28,6 +28,7 @@ impl Spread {
             // Its tiles follow from the number of columns.
             Kernel::ColumnSums { splits, .. } => Spread { splits: None, each: 1, most: u64::from(splits) },
             Kernel::RowSplit { splits } => Spread { splits: Some(splits), each: 1, most },
+            Kernel::RowPairs => Spread { splits: None, each: 2 * u64::from(workgroup), most },
             Kernel::Row | Kernel::RowResident { .. } => {
                 Spread { splits: None, each: u64::from(workgroup / lanes), most }
             }

@@ -78,7 +78,7 @@ pub fn traffic(program: &Program, pass: &Pass, kernel: Kernel, footprints: Footp
         let is_element = program.inputs[input].scope.has_columns();
         let dense = loops(program, pass).iter().filter(|roots| visits(program, roots, input)).count() as u32;
         let reads = match kernel {
-            Kernel::Row | Kernel::RowSplit { .. } if is_element && dense > 0 => dense,
+            Kernel::Row | Kernel::RowPairs | Kernel::RowSplit { .. } if is_element && dense > 0 => dense,
             Kernel::RowSplit { .. } => stages + 1,
             _ => 1,
         };

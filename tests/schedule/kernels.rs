@@ -114,6 +114,7 @@ fn every_generated_kernel_is_valid() {
                             width,
                             masked,
                             rows_innermost: false,
+                            row_pairs: false,
                             overwritten: false,
                             states: States::Inside,
                             group_rows: 0,
@@ -189,6 +190,7 @@ fn kernels_of_unequal_groups_are_valid() {
                     width: 4,
                     masked: false,
                     rows_innermost,
+                    row_pairs: false,
                     overwritten,
                     states,
                     group_rows: 0,
@@ -217,6 +219,7 @@ fn halves_are_packed_without_a_look_for_nan_only_where_none_can_be() {
         held_packed: true,
         masked: false,
         rows_innermost: false,
+        row_pairs: false,
         overwritten: false,
         states: States::Inside,
         group_rows: 0,
@@ -271,6 +274,7 @@ fn generated_kernels_are_as_kept() {
     snapshot("cross_entropy_row_vec4", &losses::cross_entropy(), Kernel::Row, 4, vectors);
     snapshot("mse_elementwise_pairs", &losses::mse(), Kernel::Elementwise, 8, words);
     snapshot("cross_entropy_row_pairs", &losses::cross_entropy(), Kernel::Row, 8, words);
+    snapshot("cross_entropy_pairs_of_rows", &losses::cross_entropy(), Kernel::RowPairs, 1, (DType::BF16, Pair::Apart));
     let halves = (DType::BF16, Pair::Halves);
     snapshot("mse_elementwise_halves", &losses::mse(), Kernel::Elementwise, 8, halves);
     snapshot("cross_entropy_resident_halves", &losses::cross_entropy(), Kernel::RowResident { trips: 2 }, 8, halves);

@@ -4,5 +4,6 @@
 mod common;
 mod kernels;
 mod presets;
+mod row_pairs;
 mod schedules;
 mod separate_backward;

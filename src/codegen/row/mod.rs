@@ -61,6 +61,7 @@ pub(super) fn kernel(
     let stages = frame.pass.stages.len();
     let skeleton = match kernel {
         Kernel::RowResident { .. } => Skeleton::RowResident,
+        Kernel::RowPairs => Skeleton::RowPairs,
         Kernel::RowSplit { .. } => {
             let words = state_words(program, frame.pass);
             let elements = frame.pass.outputs.iter().any(|&o| program.outputs[o].scope == Scope::Element);
@@ -98,7 +99,9 @@ fn trips(program: &Program, pass: &Pass, kernel: Kernel) -> Vec<Trip> {
         let sums = |id: &NodeId| matches!(program.node(*id), Node::Reduce(Reduce::ExpSumRest, _));
         let parts: &[Part] = match kernel {
             Kernel::RowResident { .. } if reduces.iter().any(sums) => &[Part::Top, Part::Rest],
-            Kernel::Row if !reduces.is_empty() && reduces.iter().all(sums) => &[Part::Blocks, Part::Refined],
+            Kernel::Row | Kernel::RowPairs if !reduces.is_empty() && reduces.iter().all(sums) => {
+                &[Part::Blocks, Part::Refined]
+            }
             _ => &[Part::Whole],
         };
         for &part in parts {
@@ -164,9 +167,9 @@ impl<'f, 'a> Row<'f, 'a> {
         }
         let fetched = visited_inputs(program, frame.pass);
         let trips = trips(program, frame.pass, kernel);
-        let is_whole = matches!(kernel, Kernel::Row | Kernel::RowResident { .. });
+        let is_whole = matches!(kernel, Kernel::Row | Kernel::RowPairs | Kernel::RowResident { .. });
         let carries_nan = frame.carries_nan && is_whole;
-        let streams = kernel == Kernel::Row;
+        let streams = matches!(kernel, Kernel::Row | Kernel::RowPairs);
         let last = HashSet::new();
         let parts_owners = false;
         let mut row =

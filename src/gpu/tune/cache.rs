@@ -184,6 +184,7 @@ fn schedule_words(pinned: &Pinned) -> String {
     match pinned.kernel {
         Some(Kernel::Elementwise) => words.push("elementwise".to_owned()),
         Some(Kernel::Row) => words.push("row".to_owned()),
+        Some(Kernel::RowPairs) => words.push("pairs".to_owned()),
         Some(Kernel::RowResident { .. }) => words.push("resident".to_owned()),
         Some(Kernel::RowSplit { splits }) => words.push(format!("splits={splits}")),
         Some(Kernel::ColumnSums { .. }) => {
@@ -208,6 +209,7 @@ fn parse_schedule(text: &str) -> Result<Pinned, ()> {
         match name {
             "elementwise" => pinned.kernel = Some(Kernel::Elementwise),
             "row" => pinned.kernel = Some(Kernel::Row),
+            "pairs" => pinned.kernel = Some(Kernel::RowPairs),
             "resident" => pinned.kernel = Some(Kernel::RowResident { trips: 0 }),
             "splits" => pinned.kernel = Some(Kernel::RowSplit { splits: value }),
             "workgroup" => pinned.workgroup = Some(value),
