@@ -11,6 +11,7 @@ mod divergence;
 mod embedding;
 mod likelihood;
 mod margin;
+mod margin_softmax;
 mod noisy_labels;
 mod ordinal;
 mod overlap;
@@ -337,6 +338,7 @@ fn of_families<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
         sigmoid::losses(name, case),
         categorical::losses(name, case),
         noisy_labels::losses(name, case),
+        margin_softmax::losses(name, case),
         adversarial::losses(name, case),
         robust::losses(name, case),
         likelihood::losses(name, case),
