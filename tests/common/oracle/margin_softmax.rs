@@ -15,6 +15,20 @@ pub fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
             losses.taken_from.iter_mut().for_each(|from| *from *= scale);
             losses
         }
+        "cosface" => {
+            let (margin, scale) = (case.num("margin", 0.35), case.num("scale", 64.0));
+            of_scaled(case, scale, |cosine| cosine - margin)
+        }
         _ => return None,
     })
+}
+
+/// Cross-entropy of cosines times `scale`, of which the label's is another.
+fn of_scaled<R: Real>(case: &Case<R>, scale: f64, of_label: impl Fn(R) -> R) -> Losses<R> {
+    let mut losses = labelled(case, "no weight", false, |row, y, _| {
+        let z = (0..row.len()).map(|j| if j == y { of_label(row[j]) * scale } else { row[j] * scale });
+        -log_softmax(&z.collect::<Vec<R>>())[y]
+    });
+    losses.taken_from.iter_mut().for_each(|from| *from *= scale);
+    losses
 }
