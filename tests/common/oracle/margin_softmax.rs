@@ -19,6 +19,10 @@ pub fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
             let (margin, scale) = (case.num("margin", 0.35), case.num("scale", 64.0));
             of_scaled(case, scale, |cosine| cosine - margin)
         }
+        "arcface" => {
+            let (margin, scale) = (case.num("margin", 0.5), case.num("scale", 64.0));
+            of_scaled(case, scale, |cosine| widened(cosine, margin))
+        }
         _ => return None,
     })
 }
@@ -31,4 +35,15 @@ fn of_scaled<R: Real>(case: &Case<R>, scale: f64, of_label: impl Fn(R) -> R) -> 
     });
     losses.taken_from.iter_mut().for_each(|from| *from *= scale);
     losses
+}
+
+/// The cosine of an angle wider by the margin, given its cosine; linear past π less the margin.
+fn widened<R: Real>(cosine: R, margin: f64) -> R {
+    if cosine.value().acos() > std::f64::consts::PI - margin {
+        return cosine - margin * margin.sin();
+    }
+    cosine.chain((cosine.value().acos() + margin).cos(), |cosine| {
+        let angle = cosine.acos();
+        [(angle + margin).sin() / angle.sin(), margin.sin() / angle.sin().powi(3)]
+    })
 }
