@@ -300,6 +300,10 @@ fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
             false if t.value() == 0.0 => -t * x,
             false => t * (t.ln() - x),
         }),
+        "total_variation" => elementwise(case, ["input", "next"], |x, next| match case.num("p", 1.0) {
+            1.0 => (next - x).abs(),
+            _ => (next - x).squared(),
+        }),
         "tvd" => of_residual(&|r| r.abs() / 2.0),
         "jsd" => jsd(case),
         "distillation" => distillation(case),
