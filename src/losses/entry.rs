@@ -13,6 +13,8 @@ use crate::loss::{Loss, MASK, Value};
 pub enum Range {
     /// Any number: predictions, and what they are compared with.
     Any,
+    /// Cosines of angles, −1 to 1.
+    Cosine,
     /// Coordinates of embeddings, whose distances are moderate: any number.
     Coordinate,
     /// Scores of a sigmoid or a softmax: any number.
@@ -52,6 +54,7 @@ impl Range {
     pub fn bounds(self) -> Option<(f64, f64)> {
         match self {
             Range::Any | Range::Logits | Range::Ascending => Some((-4.0, 4.0)),
+            Range::Cosine => Some((-0.95, 0.95)),
             Range::Coordinate => Some((-0.5, 0.5)),
             Range::LogProbability => Some((-6.0, -0.1)),
             Range::Probability => Some((0.02, 0.98)),

@@ -46,6 +46,7 @@ mod focal;
 mod hinge;
 mod likelihood;
 mod margin;
+mod margin_softmax;
 mod multiclass_margin;
 mod noisy_labels;
 mod options;
@@ -77,6 +78,7 @@ pub use focal::*;
 pub use hinge::*;
 pub use likelihood::*;
 pub use margin::*;
+pub use margin_softmax::*;
 pub use multiclass_margin::*;
 pub use noisy_labels::*;
 pub use ordinal::*;
@@ -110,6 +112,7 @@ const FAMILIES: &[&[Entry]] = &[
     sigmoid::ENTRIES,
     categorical::ENTRIES,
     noisy_labels::ENTRIES,
+    margin_softmax::ENTRIES,
     ordinal::ENTRIES,
     sequence::ENTRIES,
     adversarial::ENTRIES,

@@ -2,6 +2,7 @@
 
 use super::entry::{Entry, Range};
 use super::options::loss_with_options;
+use super::softmax::cross_entropy_of;
 use crate::loss::Value::Num;
 use crate::loss::{Denominator, Domain, Loss, Unreduced};
 use crate::shape::{RowAxis, Scope};
@@ -17,6 +18,9 @@ pub(super) const ENTRIES: &[Entry] = &[
         ("labels", Range::Count),
         ("where", Range::Binary),
     ]),
+    Entry::new("supcon", || supcon().into())
+        .inputs(&[("scores", Range::Cosine), ("positives", Range::Binary), ("where", Range::Binary)])
+        .variants(&[&[("temperature", Num(0.5))]]),
 ];
 
 /// Margin ranking loss: one of two scores ought to be larger than the other, by a margin.
@@ -139,4 +143,63 @@ pub fn ranking_softmax() -> Loss {
         let counts = keep.to_float().max();
         Unreduced { value: value.masked(counts.gt(0.0)), denominator: Denominator::Sum(counts) }
     })
+}
+
+/// SupCon: each row of scores ought to be largest at its positives, the others of its class.
+///
+/// `L = −1/|P|·Σ_{j∈P} ln softmax(x/temperature)ⱼ` over the last axis, with `x = scores` and `P` the columns where `positives` is
+/// not 0. Columns whose `where` is 0 are in neither `P` nor the softmax: of scores of a batch with itself, the diagonal.
+///
+/// Shapes: `scores: [N, M]`, the similarity of each embedding with each other, `positives` of that shape, whether their labels are
+/// equal, optional `where` that broadcasts → loss `[N]`. Unit: nats; the mean divides by the number of rows with a positive.
+/// Gradient: `(softmax(x/temperature)ⱼ − [j ∈ P]/|P|)/temperature` with respect to `scores`; exactly 0 where `where` is 0, whatever
+/// they hold. A row without a positive has loss and gradient exactly 0; where there is no other, the mean is NaN.
+/// Options: `temperature` (0.1).
+/// Errors: `Error::Param` unless `temperature` is finite and > 0.
+/// Source: Khosla et al. (2020), arXiv:2004.11362, `L_out`. Same as pytorch-metric-learning's `SupConLoss`, which takes embeddings
+/// and labels and leaves out the diagonal; the paper's code multiplies by its temperature over a base of 0.07, which
+/// [`scaled_by`](crate::Loss::scaled_by) does. [`ranking_softmax`] takes weights instead of positives.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let labels = [0, 0, 1];
+/// let of_pairs = |f: fn(usize, usize, [i32; 3]) -> bool| {
+///     let pair = |k: usize| f32::from(u8::from(f(k / 3, k % 3, labels)));
+///     std::array::from_fn::<f32, 9, _>(pair)
+/// };
+/// let (positives, others) = (of_pairs(|i, j, labels| labels[i] == labels[j]), of_pairs(|i, j, _| i != j));
+/// let scores = [1.0, 0.5, 0.5, 0.5, 1.0, 0.0, 0.5, 0.0, 1.0];
+/// let inputs = [("scores", &scores), ("positives", &positives), ("where", &others)];
+/// let inputs = inputs.map(|(name, x)| (name, HostTensor::f32(x, &[3, 3])));
+/// let out = cpu::forward_backward(&losses::supcon().temperature(0.5), &inputs, &["scores"])?;
+/// let want = [2f64.ln(), (-1f64).exp().ln_1p()];      // the third has no positive
+/// assert!((out.loss()? - (want[0] + want[1]) / 2.0).abs() < 1e-12);
+/// assert_eq!(out.grad("scores")?[..3], [0.0, -0.5, 0.5]);
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn supcon() -> Supcon {
+    let definition = Loss::define("supcon").row_axis(RowAxis::Last).input("scores", Scope::Element);
+    let definition = definition.input("positives", Scope::Element).optional("where", Scope::Element);
+    let loss = definition.param("temperature", 0.1, Domain::Positive).unreduced(|b| {
+        let (x, is_positive) = (b.input("scores"), !b.input("positives").equals(0.0));
+        let (kept, is_positive) = match b.optional("where").map(|keep| !keep.equals(0.0)) {
+            Some(keep) => (keep.select(x, f64::NEG_INFINITY), is_positive.and(keep)),
+            None => (x, is_positive),
+        };
+        let count = is_positive.to_float().sum();
+        let has_positive = count.gt(0.0);
+        // The largest comes off first: divided, a large common offset would round the differences away.
+        let z = (kept - kept.max().detach()) / b.param("temperature");
+        let value = cross_entropy_of(z, is_positive.to_float() / count).masked(has_positive);
+        Unreduced { value, denominator: Denominator::Sum(has_positive.to_float()) }
+    });
+    Supcon(loss)
+}
+
+loss_with_options! {
+    /// The loss that [`supcon`] makes.
+    Supcon {
+        /// `temperature`, which divides the scores; finite and > 0, else `Error::Param`; 0.1 by default.
+        number temperature;
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::entry::{Entry, Range, Ranges};
 use super::options::loss_with_options;
+use super::softmax::cross_entropy_of;
 use crate::expr::Extent;
 use crate::loss::Value::Num;
 use crate::loss::{Domain, Loss};
@@ -12,6 +13,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     Entry::new("td_error", || td_error().into()).inputs(DONES).variants(&[&[("delta", Num(1.5))]]),
     Entry::new("moe_load_balancing", || moe_load_balancing().into())
         .inputs(&[("router_logits", Range::Logits), ("expert_mask", Range::Binary)]),
+    Entry::new("c51", c51).inputs(&[("logits", Range::Logits), ("target", Range::Probability)]),
 ];
 
 /// Temporal difference: half the squared error of a value against the reward and the discounted next value.
@@ -111,4 +113,36 @@ loss_with_options! {
         /// `α`, which multiplies the loss; finite, else `Error::Param`; 0.01 by default.
         number alpha;
     }
+}
+
+/// C51: cross-entropy of a distribution over atoms of return with that of the Bellman target, projected onto the atoms.
+///
+/// `L = −Σᵢ mᵢ·ln softmax(logits)ᵢ` over the last axis, with `m = target`. The projection is the caller's, once per batch: of
+/// atoms `zᵢ` that are `Δz` apart and the next state's probabilities `p`,
+/// `mᵢ = Σⱼ pⱼ·max(0, 1 − |clamp(r + γ·(1 − done)·zⱼ, z₀, z_last) − zᵢ|/Δz)`. Each `mᵢ` needs all `pⱼ`, which a row here does not.
+///
+/// Shapes: `logits, target: [N, …, atoms]`, the logits of the action that was taken → loss `[N, …]`. Unit: nats; the mean divides
+/// by the number of rows. Unreduced, it is the priority of a replay buffer, as in Rainbow.
+/// Gradient: `softmax(logits)·Σm − m` with respect to `logits`; `target` is a constant (the semi-gradient).
+/// Source: Bellemare, Dabney and Munos (2017), arXiv:1707.06887, algorithm 1. As
+/// [`cross_entropy_prob`](super::cross_entropy_prob) over the last axis; [`quantile_huber`](super::quantile_huber) is QR-DQN's,
+/// [`td_error`] a mean's.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// // Atoms −1, 0 and 1, reward 0.25, discount 0.5, and a next state that is worth 1.
+/// let (atoms, next, reward, gamma) = ([-1.0f32, 0.0, 1.0], [0.0f32, 0.0, 1.0], 0.25, 0.5);
+/// let share = |to: f32, j: usize| (1.0 - ((reward + gamma * atoms[j]).clamp(-1.0, 1.0) - to).abs()).max(0.0);
+/// let target = atoms.map(|to| (0..3).map(|j| next[j] * share(to, j)).sum::<f32>());
+/// assert_eq!(target, [0.0, 0.25, 0.75]);
+/// let inputs = [("logits", HostTensor::f32(&[0.0; 3], &[1, 3])), ("target", HostTensor::f32(&target, &[1, 3]))];
+/// let out = cpu::forward_backward(&losses::c51(), &inputs, &["logits"])?;
+/// assert!((out.loss()? - 3f64.ln()).abs() < 1e-12);
+/// assert!((out.grad("logits")?[2] - (1.0 / 3.0 - 0.75)).abs() < 1e-12);
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn c51() -> Loss {
+    let definition = Loss::define("c51").row_axis(RowAxis::Last).input("logits", Scope::Element);
+    let definition = definition.input("target", Scope::Element);
+    definition.expr(|b| cross_entropy_of(b.input("logits"), b.input("target").detach()))
 }

@@ -280,6 +280,12 @@ fn targets(
                 case.labels = Some((labels.collect(), whole.to_vec()));
                 continue;
             }
+            // Of each row the first counts: a mean over rows without any is NaN.
+            Range::Binary if loss.rows_along() == RowAxis::Last => {
+                let drawn = random.array(shape, |r| (r.bits() & 1) as f64).values;
+                let first = |(k, x): (usize, f64)| if k.is_multiple_of(classes) { 1.0 } else { x };
+                Array::new(shape, drawn.into_iter().enumerate().map(first).collect())
+            }
             Range::Binary => random.array(shape, |r| (r.bits() & 1) as f64),
             Range::Box => boxes(shape, random),
             Range::Bin if classes == 1 => random.array(shape, |_| 0.0),
@@ -318,6 +324,7 @@ fn targets(
             Range::LogProbability => random.array(shape, |r| r.uniform(-3.0, -0.1)),
             Range::Probability => random.array(shape, |r| if r.bits() & 1 == 0 { r.uniform(0.3, 0.9) } else { 1.0 }),
             Range::Count | Range::Positive => random.array(shape, |r| r.clear_of(0.3, 4.0, &[1.0])),
+            Range::Cosine => random.array(shape, |r| r.uniform(-0.95, 0.95)),
             Range::Coordinate => random.array(shape, |r| r.uniform(-0.5, 0.5)),
             _ => random.array(shape, |r| r.uniform(-1.0, 1.0)),
         };
@@ -341,6 +348,7 @@ fn prediction([range, of_target]: [Range; 2], target: Option<f64>, reach: f64, r
             }
         },
         Range::Count | Range::Positive => random.clear_of(0.3, 4.0, &[1.0]),
+        Range::Cosine => random.uniform(-0.95, 0.95),
         Range::Coordinate => random.uniform(-0.5, 0.5),
         other => panic!("a prediction in the range {other:?}"),
     }

@@ -130,6 +130,8 @@ pub enum Values {
     /// As `Any`; −∞ is a masked class.
     Logits,
     Probability,
+    /// From −1 to 1.
+    Cosine,
     LogProbability,
     /// 0 or 1.
     Binary,

@@ -27,6 +27,7 @@ pub fn values_of(form: &Form, input: &str) -> Values {
         Range::Logits => Values::Logits,
         Range::LogProbability => Values::LogProbability,
         Range::Probability => Values::Probability,
+        Range::Cosine => Values::Cosine,
         Range::Positive => Values::Positive,
         Range::Count => Values::Count,
         Range::Binary => Values::Binary,

@@ -104,6 +104,8 @@ fn number(values: Values, flavour: Flavour, offset: f64, random: &mut Random) ->
         }
         Values::Logits if flavour == Flavour::MinusInfinity && random.one_in(4) => f64::NEG_INFINITY,
         Values::Any | Values::Logits | Values::Ascending => random.between(-4.0, 4.0),
+        Values::Cosine if ties => random.pick(&[0.0, 1.0, -1.0, 0.5]),
+        Values::Cosine => random.between(-0.99, 0.99),
         Values::Probability if ties => random.pick(&[0.0, 1.0, 0.5]),
         Values::Probability => random.between(0.01, 0.99),
         Values::LogProbability if flavour == Flavour::MinusInfinity && random.one_in(4) => f64::NEG_INFINITY,

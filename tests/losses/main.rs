@@ -8,3 +8,4 @@ mod options;
 mod random;
 mod readme;
 mod sequences;
+mod views;

@@ -11,6 +11,7 @@ mod divergence;
 mod embedding;
 mod likelihood;
 mod margin;
+mod margin_softmax;
 mod noisy_labels;
 mod ordinal;
 mod overlap;
@@ -299,6 +300,10 @@ fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
             false if t.value() == 0.0 => -t * x,
             false => t * (t.ln() - x),
         }),
+        "total_variation" => elementwise(case, ["input", "next"], |x, next| match case.num("p", 1.0) {
+            1.0 => (next - x).abs(),
+            _ => (next - x).squared(),
+        }),
         "tvd" => of_residual(&|r| r.abs() / 2.0),
         "jsd" => jsd(case),
         "distillation" => distillation(case),
@@ -337,6 +342,7 @@ fn of_families<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
         sigmoid::losses(name, case),
         categorical::losses(name, case),
         noisy_labels::losses(name, case),
+        margin_softmax::losses(name, case),
         adversarial::losses(name, case),
         robust::losses(name, case),
         likelihood::losses(name, case),

@@ -1,4 +1,4 @@
-//! Losses of logits and class labels that bound what a wrong label costs, or with margins per class.
+//! Losses of logits and class labels that bound what a wrong label costs.
 
 use super::{Case, Losses, labelled, log_softmax};
 use crate::common::real::Real;
@@ -23,16 +23,6 @@ pub fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
             }
             sum
         }),
-        "ldam" => {
-            let (margins, scale) = (&case.arrays["margins"].values, case.num("scale", 30.0));
-            let mut losses = labelled(case, "weight", true, |row, y, w| {
-                let margin = |j: usize| if j == y { margins[j] } else { R::constant(0.0) };
-                let z: Vec<R> = (0..row.len()).map(|j| (row[j] - margin(j)) * scale).collect();
-                -w[y] * log_softmax(&z)[y]
-            });
-            losses.taken_from.iter_mut().for_each(|from| *from *= scale);
-            losses
-        }
         _ => return None,
     })
 }

@@ -20,6 +20,7 @@ pub fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
             losses
         }
         "ranking_softmax" => ranking_softmax(case),
+        "supcon" => supcon(case),
         _ => return None,
     })
 }
@@ -37,5 +38,25 @@ fn ranking_softmax<R: Real>(case: &Case<R>) -> Losses<R> {
     let relevance = |row: &Vec<usize>| row.iter().map(|&k| (w[k] * y[k]).value().abs()).sum::<f64>();
     losses.taken_from = rows.iter().map(|row| relevance(row) * range(&x, row)).collect();
     losses.ignored = rows.iter().map(|row| kept(row).is_empty()).collect();
+    losses
+}
+
+fn supcon<R: Real>(case: &Case<R>) -> Losses<R> {
+    let shape = case.arrays["scores"].shape.clone();
+    let [x, is_positive, keep] = ["scores", "positives", "where"].map(|name| case.spread(name, &shape));
+    let temperature = case.num("temperature", 0.1);
+    let mut losses = of_last_axis(&shape, &x, |_| R::constant(0.0));
+    let rows = rows_of(&shape, shape.len() - 1);
+    losses.ignored = vec![false; rows.len()];
+    for (number, row) in rows.iter().enumerate() {
+        let kept: Vec<usize> = row.iter().copied().filter(|&k| keep[k].value() != 0.0).collect();
+        let log_p = log_softmax(&kept.iter().map(|&k| x[k] / temperature).collect::<Vec<R>>());
+        let positives: Vec<usize> = (0..kept.len()).filter(|&j| is_positive[kept[j]].value() != 0.0).collect();
+        losses.taken_from[number] /= temperature;
+        losses.ignored[number] = positives.is_empty();
+        if !positives.is_empty() {
+            losses.values[number] = -positives.iter().map(|&j| log_p[j]).sum::<R>() / positives.len() as f64;
+        }
+    }
     losses
 }

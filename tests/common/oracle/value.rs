@@ -1,13 +1,29 @@
 //! Losses of values and of routing.
 
-use super::{Case, Losses, elementwise, log_softmax};
+use super::{Case, Losses, elementwise, log_softmax, of_last_axis};
 use crate::common::real::Real;
 
 /// The losses of that name; `None` for those of other families.
 pub fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
-    if name != "td_error" {
-        return None;
+    match name {
+        "td_error" => Some(td_error(case)),
+        "c51" => Some(c51(case)),
+        _ => None,
     }
+}
+
+fn c51<R: Real>(case: &Case<R>) -> Losses<R> {
+    let shape = case.common_shape(&["logits", "target"]);
+    let (x, m) = (case.spread("logits", &shape), case.spread("target", &shape));
+    of_last_axis(&shape, &x, |row| {
+        let log_p = log_softmax(&row.iter().map(|&k| x[k]).collect::<Vec<R>>());
+        // A share of 0 leaves out what is infinite.
+        let shares = row.iter().zip(log_p).filter(|(k, _)| m[**k].value() != 0.0);
+        shares.map(|(&k, log_p)| -log_p * m[k].value()).sum()
+    })
+}
+
+fn td_error<R: Real>(case: &Case<R>) -> Losses<R> {
     let mut losses = elementwise(case, ["values", "rewards"], |v, r| -v + r.value());
     let next = case.spread("next_values", &losses.shape);
     let is_given = case.arrays.contains_key("dones");
@@ -19,7 +35,7 @@ pub fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
         if is_linear { (e.abs() - delta / 2.0) * delta } else { e * e / 2.0 }
     };
     losses.values = (0..next.len()).map(each).collect();
-    Some(losses)
+    losses
 }
 
 /// The loss of a router, one number.
