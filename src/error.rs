@@ -96,6 +96,21 @@ pub enum Error {
         /// The values that are allowed there, and why.
         allowed: String,
     },
+    /// The length of a sequence is negative or more than its tensor has room for. Its results were poisoned with NaN.
+    #[error(
+        "`{input}` of sequence {row} is {}: must be 0 to {most}; the results of that sequence are NaN",
+        value.map_or("wrong (its value is not known)".to_owned(), |value| value.to_string())
+    )]
+    LengthOutOfRange {
+        /// Name of the input.
+        input: String,
+        /// Index of the first such sequence.
+        row: u64,
+        /// The length in the buffer when the status was read; `None` if it could not be read (a buffer without `COPY_SRC`).
+        value: Option<i64>,
+        /// The longest that there is room for.
+        most: u64,
+    },
     /// Two bindings overlap in memory and at least one of them is written.
     #[error(
         "`{first}` and `{second}` overlap in one buffer (bytes {found}), and one of them is written; ask for an in-place gradient, or use disjoint ranges"

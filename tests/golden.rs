@@ -6,10 +6,12 @@
 mod common;
 
 use common::golden::{self, Deviation, GoldenCase, Tolerance};
-use common::{Outcome, context, loss_of, on_cpu, on_gpu};
+use common::sequence::OnBoth;
+use common::{Outcome, context, loss_of, on_cpu, on_gpu, sequence};
 use rayon::prelude::*;
 use std::path::Path;
 use std::process::ExitCode;
+use wgloss::{Context, Loss};
 
 /// What became of one output of one case on one path.
 #[derive(Default)]
@@ -25,7 +27,7 @@ struct Checked {
 struct Row<'d> {
     name: String,
     cases: usize,
-    /// Whether there is a loss of that name.
+    /// Whether there is a loss or an operator of that name.
     is_known: bool,
     gpu: f64,
     cpu: f64,
@@ -88,16 +90,42 @@ fn main() -> ExitCode {
 fn run_file<'d>(path: &Path, deviations: &'d [Deviation]) -> Row<'d> {
     let cases = golden::load(path);
     let mut row = Row { name: golden::stem(path), cases: cases.len(), ..Row::default() };
-    row.is_known = loss_of(&row.name, &cases[0].to_oracle()).is_some();
+    row.is_known = subject(&cases[0]).is_some();
     if row.is_known {
         cases.iter().for_each(|case| run(case, deviations, &mut row));
     }
     row
 }
 
+/// What a case is about: a loss of the catalogue, or an operator over sequences.
+enum Subject {
+    Loss(Box<Loss>),
+    Sequence(OnBoth),
+}
+
+fn subject(case: &GoldenCase) -> Option<Subject> {
+    let loss = || loss_of(&case.file, &case.to_oracle()).map(|loss| Subject::Loss(Box::new(loss)));
+    sequence::of_golden(case).map(Subject::Sequence).or_else(loss)
+}
+
+impl Subject {
+    fn on_cpu(&self, case: &GoldenCase, grads: &[&str]) -> wgloss::Result<Outcome> {
+        match self {
+            Subject::Loss(loss) => on_cpu(loss, &case.to_oracle(), grads),
+            Subject::Sequence(both) => both.on_cpu(grads),
+        }
+    }
+
+    fn on_gpu(&self, ctx: &Context, case: &GoldenCase, grads: &[&str]) -> wgloss::Result<Outcome> {
+        match self {
+            Subject::Loss(loss) => on_gpu(ctx, loss, &case.to_oracle(), grads),
+            Subject::Sequence(both) => both.on_gpu(ctx, grads),
+        }
+    }
+}
+
 fn run<'d>(case: &GoldenCase, deviations: &'d [Deviation], row: &mut Row<'d>) {
-    let problem = case.to_oracle();
-    let loss = loss_of(&case.file, &problem).expect("a known loss");
+    let subject = subject(case).expect("a known loss");
     let grads = case.grads();
     let mut promises = Vec::new();
     let mut departs = false;
@@ -123,12 +151,12 @@ fn run<'d>(case: &GoldenCase, deviations: &'d [Deviation], row: &mut Row<'d>) {
             complaints.extend(checked.complaint);
         }
     };
-    judge("CPU", on_cpu(&loss, &problem, &grads), None, &mut row.cpu);
+    judge("CPU", subject.on_cpu(case, &grads), None, &mut row.cpu);
     if let Some(ctx) = context() {
         // A device may flush subnormal inputs to zero, one by one.
-        let flushed = case.has_subnormals().then(|| on_cpu(&loss, &case.flushed().to_oracle(), &grads));
+        let flushed = case.has_subnormals().then(|| subject.on_cpu(&case.flushed(), &grads));
         let flushed = flushed.and_then(Result::ok);
-        judge("GPU", on_gpu(ctx, &loss, &problem, &grads), flushed.as_ref(), &mut row.gpu);
+        judge("GPU", subject.on_gpu(ctx, case, &grads), flushed.as_ref(), &mut row.gpu);
     }
     row.failed += usize::from(!complaints.is_empty());
     row.complaints.extend(complaints.into_iter().map(|complaint| format!("{}/{}: {complaint}", case.file, case.name)));

@@ -1,6 +1,7 @@
 //! Tensors in host memory.
 
 use crate::error::{Error, Result};
+use crate::expr::op::Kind;
 use crate::shape::{DType, Element, HostElement, Layout, widen_bf16, widen_f16};
 use half::{bf16, f16};
 use std::borrow::Cow;
@@ -185,6 +186,49 @@ impl HostTensor<'_> {
     pub fn with_strides(mut self, strides: &[usize]) -> Self {
         self.layout.strides = strides.to_vec();
         self
+    }
+
+    /// The number at an element.
+    pub(crate) fn number(&self, at: usize) -> f64 {
+        match &self.data {
+            Data::F32(values) => f64::from(values[at]),
+            Data::F64(values) => values[at],
+            Data::I32(values) => f64::from(values[at]),
+            Data::U32(values) => f64::from(values[at]),
+        }
+    }
+
+    /// The class index (offset, length) at an element.
+    pub(crate) fn index(&self, at: usize) -> i64 {
+        self.data.index(at)
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// An error unless the input of that name holds numbers or indices, as `kind` says, and its layout lies within them.
+    pub(crate) fn check(&self, name: &str, kind: Kind) -> Result<()> {
+        let expected = match kind {
+            Kind::Float if !self.data.is_float() => "f32 or f64",
+            Kind::Int if self.data.is_float() => "i32 or u32",
+            _ => "",
+        };
+        if !expected.is_empty() {
+            return Err(self.dtype_error(name, expected));
+        }
+        let (Layout { shape, strides }, length) = (&self.layout, self.data.len());
+        if self.layout.extent() > length as u64 {
+            let needed = self.layout.extent();
+            let message = format!("{length} elements; shape {shape:?} with strides {strides:?} needs {needed}");
+            return Err(Error::Buffer { input: name.to_owned(), message });
+        }
+        Ok(())
+    }
+
+    pub(super) fn dtype_error(&self, input: &str, expected: &str) -> Error {
+        let found = self.data.type_name().to_owned();
+        Error::DType { input: input.to_owned(), expected: expected.to_owned(), found }
     }
 
     /// Size of each axis.

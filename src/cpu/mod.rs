@@ -30,18 +30,19 @@ mod tests;
 mod values;
 
 pub use host::HostTensor;
+pub(crate) use interpret::BadLabel;
 pub use machine::HostFloat;
 pub use output::CpuOutput;
+pub(crate) use output::OperatorOutput;
 
 use crate::error::{Error, Result};
-use crate::expr::op::Kind;
 use crate::expr::{Node, NodeId};
 use crate::loss::{Loss, check_once, check_read};
 use crate::lower::{OutputKind, Over, Program, RaggedInput, UPSTREAM, Wanted, lower, reported_label};
 use crate::shape::{Extents, Geometry, Layout, Operand, Ragged, RowGroups, Rows, Scope, no_hessian_of_broadcast};
 use code::{Dest, ElementDest, FinalCode, PassCode};
 use host::{Data, zeros};
-use interpret::{BadLabel, run_pass};
+use interpret::run_pass;
 use machine::{Machine, Shared, Source, for_runs};
 use std::marker::PhantomData;
 
@@ -431,7 +432,7 @@ impl<T: HostFloat> CpuPlan<T> {
             }
             if tensor.data.is_unsigned() != *unsigned {
                 let expected = if *unsigned { "u32, as planned" } else { "a signed type, as planned" };
-                return Err(dtype_error(&decl.name, expected, tensor));
+                return Err(tensor.dtype_error(&decl.name, expected));
             }
         }
         Ok(())
@@ -502,26 +503,10 @@ fn program_inputs<'t, 'a>(program: &Program, inputs: &'t [(&str, HostTensor<'a>)
             let known = inputs.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
             return Err(Error::Name { what, name: decl.name.clone(), known });
         };
-        match decl.kind {
-            Kind::Float if !tensor.data.is_float() => return Err(dtype_error(&decl.name, "f32 or f64", tensor)),
-            Kind::Int if tensor.data.is_float() => return Err(dtype_error(&decl.name, "i32 or u32", tensor)),
-            _ => {}
-        }
-        let (layout, length) = (&tensor.layout, tensor.data.len());
-        if layout.extent() > length as u64 {
-            let Layout { shape, strides } = layout;
-            let message =
-                format!("{length} elements; shape {shape:?} with strides {strides:?} needs {}", layout.extent());
-            return Err(Error::Buffer { input: decl.name.clone(), message });
-        }
+        tensor.check(&decl.name, decl.kind)?;
         tensors.push(tensor);
     }
     Ok(tensors)
-}
-
-fn dtype_error(input: &str, expected: &str, tensor: &HostTensor<'_>) -> Error {
-    let found = tensor.data.type_name().to_owned();
-    Error::DType { input: input.to_owned(), expected: expected.to_owned(), found }
 }
 
 /// The geometry of the inputs, and of gradients that are summed to the shape of a broadcast input.

@@ -10,7 +10,8 @@ use crate::lower::OutputKind;
 ///
 /// If a label was out of range, accessors return [`Error::LabelOutOfRange`], as reading from the GPU does, until
 /// [`Self::take_bad_label`] clears the status; then they return the poisoned values. So it is with
-/// [`Error::GroupOutOfRange`] and [`Self::take_bad_group`], which comes first.
+/// [`Error::GroupOutOfRange`] and [`Self::take_bad_group`], and with [`Error::LengthOutOfRange`] and
+/// [`Self::take_bad_length`], which come first.
 #[derive(Clone, Debug)]
 pub struct CpuOutput<T> {
     items: Vec<Item<T>>,
@@ -19,7 +20,13 @@ pub struct CpuOutput<T> {
     pub(super) bad_label: Option<BadLabel>,
     /// The error of the first offset or id of groups that is not allowed.
     pub(super) bad_group: Option<Error>,
+    /// The error of the first length of sequences that is out of range.
+    bad_length: Option<Error>,
 }
+
+/// An output of an operator beside losses: its kind, the name of its input (of a gradient) or its own, its shape, its
+/// values.
+pub(crate) type OperatorOutput<T> = (OutputKind, String, Vec<usize>, Vec<T>);
 
 #[derive(Clone, Debug)]
 struct Item<T> {
@@ -37,7 +44,32 @@ struct Item<T> {
 
 impl<T: HostFloat> CpuOutput<T> {
     pub(super) fn new(looks: bool) -> CpuOutput<T> {
-        CpuOutput { items: Vec::new(), looks, bad_label: None, bad_group: None }
+        CpuOutput { items: Vec::new(), looks, bad_label: None, bad_group: None, bad_length: None }
+    }
+
+    /// The outputs of an operator beside losses, and the first label and the first length out of range.
+    pub(crate) fn of_operator(
+        outputs: Vec<OperatorOutput<T>>,
+        bad_label: Option<BadLabel>,
+        bad_length: Option<Error>,
+    ) -> CpuOutput<T> {
+        let item = |(kind, name, shape, values): OperatorOutput<T>| {
+            let counts = [values.len(), 0];
+            Item { kind, name, shape, counts, values, broadcast: Vec::new() }
+        };
+        let items = outputs.into_iter().map(item).collect();
+        CpuOutput { items, looks: false, bad_label, bad_group: None, bad_length }
+    }
+
+    /// The same values in another type.
+    pub(crate) fn converted<U: HostFloat>(self) -> CpuOutput<U> {
+        let CpuOutput { items, looks, bad_label, bad_group, bad_length } = self;
+        let values = |all: Vec<T>| all.into_iter().map(|value| U::of(value.to())).collect();
+        let item = |item: Item<T>| {
+            let Item { kind, name, shape, counts, values: own, broadcast } = item;
+            Item { kind, name, shape, counts, values: values(own), broadcast: values(broadcast) }
+        };
+        CpuOutput { items: items.into_iter().map(item).collect(), looks, bad_label, bad_group, bad_length }
     }
 
     pub(super) fn push(&mut self, kind: OutputKind, name: String, shape: Vec<usize>, counts: [usize; 2]) {
@@ -101,7 +133,7 @@ impl<T: HostFloat> CpuOutput<T> {
     }
 
     fn item(&self, what: &str, name: &str, is: impl Fn(&Item<T>) -> bool) -> Result<&Item<T>> {
-        if let Some(error) = &self.bad_group {
+        if let Some(error) = self.bad_group.as_ref().or(self.bad_length.as_ref()) {
             return Err(error.clone());
         }
         if let Some(BadLabel { row, label, classes }) = self.bad_label {
@@ -187,6 +219,12 @@ impl<T: HostFloat> CpuOutput<T> {
     /// the values can be read; those of the groups in question are NaN.
     pub fn take_bad_group(&mut self) -> Option<Error> {
         self.bad_group.take()
+    }
+
+    /// The error of the first length of sequences that is out of range, which is cleared. Afterwards the values can be read;
+    /// those of the sequences in question are NaN.
+    pub fn take_bad_length(&mut self) -> Option<Error> {
+        self.bad_length.take()
     }
 
     /// Reads and clears the status. Afterwards the values can be read; rows with a bad label are NaN.

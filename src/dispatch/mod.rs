@@ -8,7 +8,8 @@ mod uniform;
 pub use crate::codegen::{Mode, Slot};
 pub use crate::lower::OutputKind;
 pub use signature::{
-    Compared, GroupStatus, LabelInput, Labels, OutputSignature, ParamSignature, Signature, output_name,
+    Compared, GroupStatus, IndexRange, IndexStatus, LabelInput, Labels, OutputSignature, ParamSignature, Signature,
+    output_name,
 };
 pub use uniform::{Field, FieldName, Uniform, Word};
 
@@ -126,6 +127,8 @@ pub struct Planned<N = u64> {
     pub kept: Vec<Kept>,
     /// Labels that a status word reports, per word; none if no label indexes a row.
     pub labels: Vec<Labels>,
+    /// Inputs of indices that are checked element by element, each with a status word of its own.
+    pub indices: Vec<IndexStatus>,
     /// The input that gives groups of unequal length, whose status word follows the found word.
     pub groups: Option<GroupStatus>,
     /// Bytes that must move: inputs once, outputs once.

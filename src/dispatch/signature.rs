@@ -131,6 +131,40 @@ impl GroupStatus {
     }
 }
 
+/// The values that elements of an input of indices may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IndexRange {
+    /// Labels of sequences: class indices below this number.
+    Labels(u64),
+    /// Lengths of sequences: numbers of elements up to this one.
+    Lengths(u64),
+}
+
+impl IndexRange {
+    /// The error of an element of that input out of range: its index along the first axis, and its value if that is known.
+    pub fn error(self, input: &str, row: u64, value: Option<i64>) -> Error {
+        match self {
+            IndexRange::Labels(classes) => {
+                Error::LabelOutOfRange { row, label: value.unwrap_or(Error::UNKNOWN_LABEL), classes }
+            }
+            IndexRange::Lengths(most) => Error::LengthOutOfRange { input: input.to_owned(), row, value, most },
+        }
+    }
+}
+
+/// Data to find the element of an input of indices that a bad status reports by its number in row-major order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexStatus {
+    /// The status word that reports on it, in the buffer of scalars.
+    pub word: u64,
+    /// Index of the input.
+    pub input: usize,
+    /// Sizes of the axes, outermost first, and strides along them. The error names the index along the first.
+    pub axes: [[u64; 2]; 2],
+    /// The values that are allowed.
+    pub range: IndexRange,
+}
+
 /// Data to find the label that a bad status reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labels {

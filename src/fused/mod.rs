@@ -2,8 +2,15 @@
 //! [`Context::plan`](crate::Context::plan) takes either.
 
 mod penalty;
+mod sequence;
 mod softmax;
 
 pub use crate::plan::Beside;
 pub use penalty::{Penalty, l1_penalty, l2_penalty};
+pub use sequence::{Ctc, OptaxCtc, ctc, optax_ctc};
 pub use softmax::{Softmax, softmax};
+
+/// Operators on the CPU, as [`cpu`](crate::cpu) runs losses.
+pub mod cpu {
+    pub use super::sequence::{HostOperator, forward_backward, run};
+}

@@ -59,6 +59,7 @@ pub(crate) fn dispatches<N: Known>(
     let (scalar_words, scalar_copies) = builder.scalar_copies();
     let Builder { dispatches, phases, exchanges, .. } = builder;
     Ok(Planned {
+        indices: Vec::new(),
         scalars,
         dispatches,
         phases,

@@ -40,7 +40,7 @@ fn step_words(shape: &Shape, width: u32, limits: &Limits) -> u64 {
 /// Fewest elements of a tensor for which a software adapter holds long rows in registers.
 const SOFTWARE_RESIDENT: u64 = 1 << 20;
 /// Loop iterations of one invocation after which Mesa's software drivers stop a shader (65,535), with a margin.
-const SOFTWARE_ITERATIONS: u64 = 50_000;
+pub(crate) const SOFTWARE_ITERATIONS: u64 = 50_000;
 /// Most windows per lane that compile fast.
 const SHORT_WINDOWS: u64 = 16;
 /// Fewest rows that keep a GPU busy at one workgroup per row.

@@ -7,6 +7,7 @@ pub mod compare;
 pub mod golden;
 pub mod oracle;
 pub mod real;
+pub mod sequence;
 pub mod share;
 pub mod special;
 

@@ -6,4 +6,5 @@ mod common;
 mod embedding;
 mod fused;
 mod penalties;
+mod sequence;
 mod softmax;

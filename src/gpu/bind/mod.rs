@@ -7,7 +7,7 @@ pub use bindings::Bindings;
 
 use crate::dispatch::{Dispatch, Exchange, FIRST_STORAGE, OutputKind, Planned, Region, Slot, Uniform};
 use crate::error::{Error, Result};
-use crate::gpu::bound::status::{NONE_BAD, Status, Watched, WatchedGroups};
+use crate::gpu::bound::status::{NONE_BAD, Status, Watched, WatchedGroups, WatchedIndices};
 use crate::gpu::bound::{Bound, BoundDispatch, BoundExchange, UNIFORM_STRIDE};
 use crate::gpu::device::pipeline::Pipeline;
 use crate::gpu::plan::{Inner, Plan, Ready};
@@ -39,12 +39,19 @@ impl Plan {
         let params = Arc::new(Mutex::new(params.collect()));
         let watched: Vec<Watched> =
             planned.labels.iter().map(|labels| Watched::new(labels, tensors.labels(labels))).collect();
-        let groups = planned.groups.as_ref().map(|status| WatchedGroups {
-            status: status.clone(),
-            name: inner.prepared.signature().inputs[status.input].name.clone(),
+        let name = |input: usize| inner.prepared.signature().inputs[input].name.clone();
+        let indices = planned.indices.iter().map(|status| WatchedIndices {
+            status: *status,
+            name: name(status.input),
             buffer: tensors.index_buffer(status.input),
         });
-        let status = Status::new(&inner.ctx, watched, groups, &buffers.scalars, &params).map(Arc::new);
+        let groups = planned.groups.as_ref().map(|status| WatchedGroups {
+            status: status.clone(),
+            name: name(status.input),
+            buffer: tensors.index_buffer(status.input),
+        });
+        let watched = (watched, indices.collect(), groups);
+        let status = Status::new(&inner.ctx, watched, &buffers.scalars, &params).map(Arc::new);
         let Buffers { scalars, copies, exchanges, .. } = buffers;
         let bound = Bound {
             plan: self.clone(),
@@ -93,6 +100,7 @@ impl<'a> Buffers<'a> {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let scalars = ctx.create_buffer("wgloss scalars", 4 * planned.scalar_words, usage)?;
         let words = planned.labels.iter().map(|labels| labels.word);
+        let words = words.chain(planned.indices.iter().map(|status| status.word));
         for word in words.chain(planned.groups.iter().map(|groups| groups.word)) {
             ctx.write("wgloss scalars", &scalars, 4 * word, &NONE_BAD.to_le_bytes())?;
         }

@@ -1,7 +1,7 @@
 //! The status words of a bound plan, per loss: the first row with a label out of range, and which label that is; the first
-//! offset or id of groups of unequal length that is not allowed.
+//! offset or id of groups of unequal length that is not allowed; the first label or length of sequences out of range.
 
-use crate::dispatch::{Compared, GroupStatus, LabelInput, Labels};
+use crate::dispatch::{Compared, GroupStatus, IndexStatus, LabelInput, Labels};
 use crate::error::{Error, Result};
 use crate::gpu::device::context::Context;
 use crate::lower::reported_label;
@@ -18,6 +18,7 @@ pub(crate) struct Status {
     /// Holds the status words.
     scalars: wgpu::Buffer,
     watched: Vec<Watched>,
+    indices: Vec<WatchedIndices>,
     groups: Option<WatchedGroups>,
     /// Values of the parameters.
     params: Arc<Mutex<Vec<f64>>>,
@@ -46,7 +47,16 @@ pub(crate) struct WatchedGroups {
     pub buffer: IndexBuffer,
 }
 
-/// The buffer of an input of indices: labels, offsets or ids.
+/// A status word with the input of indices that it reports.
+#[derive(Debug)]
+pub(crate) struct WatchedIndices {
+    pub status: IndexStatus,
+    /// Name of the input.
+    pub name: String,
+    pub buffer: IndexBuffer,
+}
+
+/// The buffer of an input of indices: labels, lengths, offsets or ids.
 #[derive(Debug)]
 pub(crate) struct IndexBuffer {
     pub buffer: wgpu::Buffer,
@@ -59,16 +69,17 @@ impl Status {
     /// `None` if there is no word to read.
     pub fn new(
         ctx: &Context,
-        watched: Vec<Watched>,
-        groups: Option<WatchedGroups>,
+        watched: (Vec<Watched>, Vec<WatchedIndices>, Option<WatchedGroups>),
         scalars: &wgpu::Buffer,
         params: &Arc<Mutex<Vec<f64>>>,
     ) -> Option<Status> {
-        let has_words = !watched.is_empty() || groups.is_some();
+        let (watched, indices, groups) = watched;
+        let has_words = !watched.is_empty() || !indices.is_empty() || groups.is_some();
         has_words.then(|| Status {
             ctx: ctx.clone(),
             scalars: scalars.clone(),
             watched,
+            indices,
             groups,
             params: params.clone(),
         })
@@ -79,10 +90,22 @@ impl Status {
         if let Some(groups) = &self.groups {
             self.check_groups(groups).await?;
         }
+        for watched in &self.indices {
+            self.check_indices(watched).await?;
+        }
         for watched in &self.watched {
             self.check_word(watched).await?;
         }
         Ok(())
+    }
+
+    async fn check_indices(&self, watched: &WatchedIndices) -> Result<()> {
+        let WatchedIndices { status: IndexStatus { word, axes: [outer, inner], range, .. }, name, buffer } = watched;
+        let Some(number) = self.word(*word).await? else { return Ok(()) };
+        let row = number / inner[0].max(1);
+        let value = self.read(buffer, row * outer[1] + number % inner[0].max(1) * inner[1]).await?;
+        self.clear(*word)?;
+        Err(range.error(name, row, value))
     }
 
     async fn check_word(&self, watched: &Watched) -> Result<()> {

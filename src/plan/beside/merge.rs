@@ -1,7 +1,8 @@
 //! The dispatches of several operators as those of one.
 
 use crate::dispatch::{
-    Compared, Dispatch, Field, Kept, Labels, Mode, OutputKind, OutputSignature, Planned, Region, Slot, Uniform, Word,
+    Compared, Dispatch, Field, IndexStatus, Kept, Labels, Mode, OutputKind, OutputSignature, Planned, Region, Slot,
+    Uniform, Word,
 };
 use std::sync::Arc;
 
@@ -110,6 +111,11 @@ pub(super) fn merged(planned: Vec<(Planned, &Indices)>, alignment: u64) -> Plann
             }
         }
         all.labels.extend(own.labels.into_iter().map(|labels| indices.labels(labels, first)));
+        all.indices.extend(own.indices.into_iter().map(|status| IndexStatus {
+            word: first + status.word,
+            input: indices.inputs[status.input],
+            ..status
+        }));
         all.bytes += own.bytes;
     }
     all.phases = vec![all.dispatches.len()];
