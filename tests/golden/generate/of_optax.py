@@ -55,5 +55,6 @@ LOSSES = {
     "multiclass_hinge": of("multiclass_hinge_loss", "scores", "labels"),
     "multiclass_perceptron": of("multiclass_perceptron_loss", "scores", "labels"),
     "generalized_kl": of("generalized_kl_divergence", "log_predictions", "targets"),
+    "optax_ctc": of("ctc_loss", "logits", "logit_paddings", "labels", "label_paddings"),
     "ranking_softmax": of("ranking_softmax_loss", "logits", "labels", reduces=True),
 }

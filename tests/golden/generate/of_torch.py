@@ -77,6 +77,7 @@ LOSSES = {
     "nll": torch_loss(F.nll_loss, "nll_loss"),
     "multi_margin": torch_loss(F.multi_margin_loss, "multi_margin_loss"),
     "multilabel_soft_margin": torch_loss(F.multilabel_soft_margin_loss, "multilabel_soft_margin_loss"),
+    "ctc": torch_loss(F.ctc_loss, "ctc_loss", "log_probs", "targets", "input_lengths", "target_lengths"),
     "sigmoid_focal": Loss(
         by_torch(called(ops.sigmoid_focal_loss, "inputs", "targets")),
         source=f"{TORCHVISION} torchvision.ops.sigmoid_focal_loss",
