@@ -1,6 +1,6 @@
 # make demo: trains on MNIST, wholly on the GPU.   make test: the suite, in minutes.   make test-all: all that there is to
 # test.   Each makes sure of an adapter first.
-.PHONY: demo test test-all test-grids test-limited test-swiftshader fuzz bench bench-device bench-peers adapter
+.PHONY: demo test test-all test-grids test-limited test-swiftshader fuzz bench bench-device bench-peers isa adapter
 
 # A Vulkan driver, and a linker for Rust; on a fresh Debian or Ubuntu both come from apt.
 adapter:
@@ -66,3 +66,8 @@ bench-device: adapter
 # BURN=1 builds Burn first (13 minutes on 2 cores); PYTHON=... is the interpreter that has torch.
 bench-peers: adapter
 	BURN=$(BURN) PYTHON=$(or $(PYTHON),python3) benches/peers/run
+
+# The catalogue's kernels as AMD's compiler makes them for GPUs that are not here: instructions per element, registers,
+# spills. Fails where one spills or passes its budget. ARGS="--loss mse --all" chooses; a record goes to JSON.
+isa: adapter
+	cargo run -q -p isa -- amd --jobs $(or $(JOBS),2) $(if $(JSON),--json $(JSON)) $(ARGS)

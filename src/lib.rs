@@ -167,6 +167,9 @@ pub mod internals {
     pub mod codegen {
         pub use crate::codegen::*;
     }
+    pub mod dispatch {
+        pub use crate::dispatch::*;
+    }
     pub mod expr {
         pub use crate::expr::*;
     }

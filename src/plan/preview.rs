@@ -1,17 +1,21 @@
-//! A plan for a device that need not be here: what it would run, in words and in WGSL. Pure.
+//! A plan for a device that need not be here: the dispatches, in words and as data. Pure.
 
+use crate::dispatch::Planned;
 use crate::error::Result;
 use crate::limits::Limits;
 use crate::plan::operator::{Conditions, Operator};
 use crate::plan::spec::PlanSpec;
+use crate::schedule::PassSchedule;
 
-/// The schedules and kernels of a plan, as text.
+/// A plan in words and as data.
 #[derive(Clone, Debug)]
 pub struct Preview {
     /// As [`Plan::explain`](crate::Plan::explain).
     pub explanation: String,
-    /// As [`Plan::kernels`](crate::Plan::kernels).
-    pub kernels: Vec<String>,
+    /// Schedule of each pass.
+    pub schedules: Vec<PassSchedule>,
+    /// The dispatches.
+    pub planned: Planned,
 }
 
 /// Plans a loss, or another operator, for a device with these limits, which goes by the name `device`.
@@ -22,5 +26,5 @@ pub fn preview(operator: &impl Operator, spec: &PlanSpec, limits: &Limits, devic
     let prepared = operator.prepare(spec, limits)?;
     let (tensors, conditions) = (prepared.planned()?, Conditions::default());
     let explanation = prepared.explain(&tensors, conditions, device)?;
-    Ok(Preview { explanation, kernels: prepared.plan(&tensors, conditions)?.kernels() })
+    Ok(Preview { explanation, schedules: prepared.schedules()?, planned: prepared.plan(&tensors, conditions)? })
 }

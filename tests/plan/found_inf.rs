@@ -281,7 +281,7 @@ fn plans_that_cannot_tell_say_so_and_others_know_nothing_of_it() {
     let softmax = PlanSpec::new().input("input", DType::F32, &[2, 3]).found_inf();
     assert!(matches!(fused::softmax().prepare(&softmax, &limits), Err(Error::Unsupported { .. })));
     let kernels = |spec: PlanSpec| {
-        wgloss::internals::plan::preview(&losses::cross_entropy(), &spec, &limits, "none").unwrap().kernels
+        wgloss::internals::plan::preview(&losses::cross_entropy(), &spec, &limits, "none").unwrap().planned.kernels()
     };
     let (plain, asked) = (kernels(spec.clone().grad("input")), kernels(spec.grad("input").found_inf()));
     assert!(plain.iter().all(|kernel| !kernel.contains("note(") && !kernel.contains("found")));

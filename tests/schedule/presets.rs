@@ -37,7 +37,10 @@ fn every_preset_plans_every_loss() {
                     }
                     let found = preview(&loss, &spec(&loss, shape, dtype), &limits, preset);
                     let found = found.unwrap_or_else(|error| panic!("{name} {shape:?} {dtype} as {preset}: {error}"));
-                    assert!(!found.kernels.is_empty() && found.explanation.contains(preset), "{name} as {preset}");
+                    assert!(
+                        !found.planned.dispatches.is_empty() && found.explanation.contains(preset),
+                        "{name} as {preset}"
+                    );
                 }
             }
         }
@@ -48,7 +51,9 @@ fn every_preset_plans_every_loss() {
 fn kernels_of_a_preset_keep_its_limits() {
     let loss = losses::cross_entropy();
     for (preset, limits) in Limits::PRESETS {
-        for kernel in preview(&loss, &spec(&loss, [4096, 32_000], DType::BF16), &limits, preset).unwrap().kernels {
+        for kernel in
+            preview(&loss, &spec(&loss, [4096, 32_000], DType::BF16), &limits, preset).unwrap().planned.kernels()
+        {
             let module = naga::front::wgsl::parse_str(&kernel).unwrap_or_else(|error| panic!("{preset}: {error}"));
             let buffers = module.global_variables.iter();
             let buffers = buffers.filter(|(_, var)| matches!(var.space, naga::AddressSpace::Storage { .. })).count();

@@ -8,7 +8,7 @@ use measure::record::Work;
 use std::fmt::Write;
 use wgloss::Limits;
 use wgloss::internals::lower::{expressions, lower, lowered_step_by_step};
-use wgloss::internals::plan::{Preview, preview};
+use wgloss::internals::plan::preview;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -42,15 +42,22 @@ fn presets() -> clap::builder::PossibleValuesParser {
     clap::builder::PossibleValuesParser::new(Limits::PRESETS.iter().map(|(name, _)| *name))
 }
 
-/// The plan, in words and in WGSL, for a preset, or for the adapter that is here.
-fn planned(device: &DeviceArgs, args: &Args, problem: &Problem) -> Fallible<Preview> {
+/// A plan in words, and its kernels in WGSL.
+struct Planned {
+    explanation: String,
+    kernels: Vec<String>,
+}
+
+/// The plan for a preset, or for the adapter that is here.
+fn planned(device: &DeviceArgs, args: &Args, problem: &Problem) -> Fallible<Planned> {
     let spec = problem.spec(Work::ForwardBackward);
     let Some(name) = &args.preset else {
         let plan = device.open()?.plan(&problem.loss, &spec)?;
-        return Ok(Preview { explanation: plan.explain(), kernels: plan.kernels()? });
+        return Ok(Planned { explanation: plan.explain(), kernels: plan.kernels()? });
     };
     let limits = Limits::preset(name).ok_or("the parser knows the presets")?;
-    Ok(preview(&problem.loss, &spec, &limits, &format!("the preset {name}"))?)
+    let found = preview(&problem.loss, &spec, &limits, &format!("the preset {name}"))?;
+    Ok(Planned { explanation: found.explanation, kernels: found.planned.kernels() })
 }
 
 fn indented(text: &str) -> String {
