@@ -33,6 +33,9 @@ pub struct Limits {
     /// Whether words are best loaded two at a time, as 64-bit integers: what the loads of Mesa's software drivers cost
     /// is counted in lanes, not in bytes.
     pub wide: bool,
+    /// Vector registers of a lane in a workgroup of 1,024 invocations, where a kernel that needs more is slow: AMD's
+    /// compilers spill to memory. 0 elsewhere: schedules do not count them.
+    pub lane_registers: u32,
 }
 
 impl Limits {

@@ -27,6 +27,7 @@ const VULKAN: Limits = Limits {
     carries_nan: false,
     software: false,
     wide: false,
+    lane_registers: 0,
 };
 
 impl Limits {
@@ -44,6 +45,7 @@ impl Limits {
         carries_nan: false,
         software: false,
         wide: false,
+        lane_registers: 0,
     };
 
     /// NVIDIA H100, NVIDIA's Vulkan driver. `maxComputeWorkGroupInvocations` 1024, `maxComputeSharedMemorySize` 48 KiB,
@@ -62,12 +64,13 @@ impl Limits {
     /// AMD RDNA 2 (Radeon RX 6800 to 6950 XT), Mesa's RADV. `maxComputeWorkGroupInvocations` 1024,
     /// `maxComputeWorkGroupCount` 65,535 along y and z, `maxStorageBufferRange` 2³² − 1, `minSubgroupSize` 32 since
     /// GFX10 (Mesa, `radv_physical_device.c`); 64 KiB of LDS per workgroup (AMD, “RDNA 2 Instruction Set
-    /// Architecture”).
-    pub const NAVI21: Limits = Limits { subgroup: 32, ..VULKAN };
+    /// Architecture”); 1,024 registers of 32 lanes per SIMD, four of which run a workgroup: 128 per lane of 1,024.
+    pub const NAVI21: Limits = Limits { subgroup: 32, lane_registers: 128, ..VULKAN };
 
     /// AMD GCN 5 (Radeon RX Vega, Instinct MI25), Mesa's RADV. As [`Limits::NAVI21`], but `minSubgroupSize` 64 before
-    /// GFX10 (Mesa, `radv_physical_device.c`); 64 KiB of LDS per workgroup (AMD, “Vega Instruction Set Architecture”).
-    pub const VEGA10: Limits = Limits { subgroup: 64, ..VULKAN };
+    /// GFX10 (Mesa, `radv_physical_device.c`); 64 KiB of LDS per workgroup (AMD, “Vega Instruction Set Architecture”); 256
+    /// registers of 64 lanes per SIMD, four of which run a workgroup: 64 per lane of 1,024.
+    pub const VEGA10: Limits = Limits { subgroup: 64, lane_registers: 64, ..VULKAN };
 
     /// Apple M2 with 8 GB, Metal. 1,024 threads and 32 KiB of memory per threadgroup (Apple, “Metal Feature Set
     /// Tables”); 29 of 31 buffers, offsets of 32 bytes and subgroups of 4 at least: `wgpu-hal`, `metal/adapter.rs` and

@@ -4,6 +4,7 @@ mod candidates;
 mod columns;
 mod elements;
 mod reads;
+mod registers;
 mod rows;
 mod saved;
 mod separate;
@@ -179,7 +180,7 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, p
     }
     let width = width(shape.width, pinned);
     match program.has_rows() && pass.columns {
-        true => rows::choose(pass, &shape, width, limits, pinned),
+        true => rows::choose((program, pass), &shape, width, limits, pinned),
         false => Ok(elements::choose(program, &shape, width, limits, pinned)),
     }
 }

@@ -1,9 +1,10 @@
 //! Schedules of passes that visit the columns of rows: streamed, resident or split rows.
 
+use super::registers::Registers;
 use super::{Kernel, PassSchedule, Pinned, Shape, Spread, States, carries_nan};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::lower::Pass;
+use crate::lower::{Pass, Program};
 
 /// Most words that a lane of a GPU holds of a row, unless few temporaries lie beside them.
 const MOST_WORDS: u64 = 32;
@@ -62,8 +63,10 @@ struct Rows<'a> {
     windows: u64,
     /// Whether a software adapter would stop the loop over one row.
     stops: bool,
-    /// Whether the row fits in the registers of its lanes.
+    /// Whether the row fits in the registers of its lanes, by the words that it takes.
     fits: bool,
+    /// Whether it does so beside what else these hold, where schedules count it.
+    fits_beside: bool,
     /// Whether other shards or chunks hold other columns of the rows.
     shared: bool,
     /// Whether several workgroups may split a row.
@@ -77,10 +80,17 @@ struct Rows<'a> {
 }
 
 /// Chooses the schedule of a pass over the columns of rows.
-pub(super) fn choose(pass: &Pass, shape: &Shape, width: u32, limits: &Limits, pinned: Pinned) -> Result<PassSchedule> {
+pub(super) fn choose(
+    (program, pass): (&Program, &Pass),
+    shape: &Shape,
+    width: u32,
+    limits: &Limits,
+    pinned: Pinned,
+) -> Result<PassSchedule> {
     let early = if shape.masked { u64::from(width) - 1 } else { 0 };
     let vectors = (shape.cols + early).div_ceil(u64::from(width));
-    let (workgroup, lanes) = row_lanes([vectors, width.into()], shape, pass, limits, pinned);
+    let Team { workgroup, lanes, fits, fits_beside } =
+        team((program, pass), [vectors, width.into()], shape, limits, pinned);
     let combined = combine_bytes(pass, workgroup);
     if lanes > 1 && combined > u64::from(limits.workgroup_bytes) {
         return Err(Error::Limit {
@@ -104,7 +114,8 @@ pub(super) fn choose(pass: &Pass, shape: &Shape, width: u32, limits: &Limits, pi
         trips,
         windows: trips * u64::from(width.div_ceil(4)),
         stops: stops(limits, pass, trips),
-        fits: trips * step_words(shape, width, limits) <= resident_words(shape, limits),
+        fits,
+        fits_beside,
         shared,
         can_split: (stages > 0 || shared || pass.known.is_some()) && !shape.overwritten,
         known: pass.known.is_some(),
@@ -187,7 +198,7 @@ impl Rows<'_> {
         if self.known {
             return Ok((Kernel::Row, "an earlier pass has run its stages"));
         }
-        if self.fits && !is_slow_to_compile {
+        if self.fits && self.fits_beside && !is_slow_to_compile {
             return Ok((Kernel::RowResident { trips: self.trips as u32 }, "the row fits in registers"));
         }
         if shape.states == States::Kept && can_split {
@@ -217,19 +228,68 @@ pub(super) fn combine_bytes(pass: &Pass, workgroup: u32) -> u64 {
     4 * words as u64 * u64::from(workgroup)
 }
 
-/// Invocations per workgroup, and lanes per row.
-fn row_lanes([vectors, width]: [u64; 2], shape: &Shape, pass: &Pass, limits: &Limits, pinned: Pinned) -> (u32, u32) {
-    let stages = pass.stages.len() as u64;
+/// Lanes that take a row, and whether they can hold it.
+struct Team {
+    /// Invocations per workgroup.
+    workgroup: u32,
+    /// Lanes per row.
+    lanes: u32,
+    /// See [`Rows::fits`].
+    fits: bool,
+    /// See [`Rows::fits_beside`].
+    fits_beside: bool,
+}
+
+/// The lanes of each row: by default, or, where registers are counted, as many more as hold the row.
+fn team(
+    (program, pass): (&Program, &Pass),
+    [vectors, width]: [u64; 2],
+    shape: &Shape,
+    limits: &Limits,
+    pinned: Pinned,
+) -> Team {
+    let [least, most] = workgroups(shape, pass, limits);
+    let lanes = row_lanes([vectors, width], most, (shape, pass), limits, pinned);
+    let registers = Registers::of(program, pass, shape, limits);
+    let trips = |lanes: u32| vectors.div_ceil(u64::from(lanes.max(1)));
+    let workgroup = |lanes: u32| pinned.workgroup.unwrap_or(lanes.max(least));
+    let fits = |lanes| trips(lanes) * step_words(shape, width as u32, limits) <= resident_words(shape, limits);
+    let fits_beside = |lanes| registers.is_none_or(|registers| registers.hold(trips(lanes) * width, workgroup(lanes)));
+    let lanes = match registers {
+        Some(registers) if pinned.lanes.or(pinned.workgroup).is_none() => {
+            let may_hold = shape.states != States::Shared && pass.known.is_none();
+            // Lanes of rows that lie next to each other read whole lines only if each has its row.
+            let most = if lanes == 1 && shape.rows_innermost { 1 } else { most };
+            registers.lanes([lanes, most], |lanes| may_hold && fits(lanes) && fits_beside(lanes))
+        }
+        _ => lanes,
+    };
+    Team { workgroup: workgroup(lanes), lanes, fits: fits(lanes), fits_beside: fits_beside(lanes) }
+}
+
+/// Fewest and most invocations of a workgroup.
+fn workgroups(shape: &Shape, pass: &Pass, limits: &Limits) -> [u32; 2] {
     let mut most = limits.invocations().min(1024);
     while most > 1 && combine_bytes(pass, most) > u64::from(limits.workgroup_bytes) {
         most /= 2;
     }
-    let lanes = pinned.lanes.or(pinned.workgroup);
     // Enough invocations for a busy workgroup: a vector of one core, or a few subgroups.
     // Where rows are in parts, all of them take one row.
     let by_row = !shape.rows_innermost || shape.states == States::Shared;
-    let least = if limits.software && by_row { 8 } else { 64.min(most) };
-    let lanes = lanes.unwrap_or_else(|| {
+    [if limits.software && by_row { 8 } else { 64.min(most) }, most]
+}
+
+/// Lanes per row.
+fn row_lanes(
+    [vectors, width]: [u64; 2],
+    most: u32,
+    (shape, pass): (&Shape, &Pass),
+    limits: &Limits,
+    pinned: Pinned,
+) -> u32 {
+    let stages = pass.stages.len() as u64;
+    let lanes = pinned.lanes.or(pinned.workgroup);
+    lanes.unwrap_or_else(|| {
         let words = step_words(shape, width as u32, limits);
         let held = (resident_words(shape, limits) / words).max(1);
         let best = (BEST_WORDS / words).max(1);
@@ -252,6 +312,5 @@ fn row_lanes([vectors, width]: [u64; 2], shape: &Shape, pass: &Pass, limits: &Li
             let fewer = (MOST_WORDS / words).max(1) * BEST_LANES;
             if vectors <= fewer { lanes.min(BEST_LANES) as u32 } else { lanes as u32 }
         }
-    });
-    (pinned.workgroup.unwrap_or(lanes.max(least)), lanes)
+    })
 }

@@ -49,6 +49,7 @@ impl Context {
             subgroup: subgroup(&device, info.as_ref()),
             // Measured there; on a GPU a vector of 16 bytes is one load.
             wide: mesa && device.features().contains(wgpu::Features::SHADER_INT64),
+            lane_registers: info.as_ref().map_or(0, lane_registers),
             ..limits(&device.limits(), software)
         };
         let adapter = info.as_ref().map_or_else(
@@ -273,6 +274,17 @@ fn limits(of: &wgpu::Limits, software: bool) -> Limits {
         carries_nan: false,
         software,
         wide: false,
+        lane_registers: 0,
+    }
+}
+
+/// See [`Limits::lane_registers`]: those of AMD's RDNA, whose subgroups have 32 lanes, and of its other GPUs.
+fn lane_registers(info: &wgpu::AdapterInfo) -> u32 {
+    const AMD: u32 = 0x1002;
+    match (info.vendor, info.subgroup_min_size) {
+        (AMD, 32) => Limits::NAVI21.lane_registers,
+        (AMD, _) => Limits::VEGA10.lane_registers,
+        _ => 0,
     }
 }
 
