@@ -119,7 +119,7 @@ impl Problem<'_> {
         rows && is_open
             && is_whole
             && !packed.is_empty()
-            && axes[2] % 2 == 0
+            && axes[2].is_multiple_of(2)
             && packed.iter().all(is_even)
             && self.are_pairs_whole(slots, pass)
     }
