@@ -20,20 +20,7 @@ const LEAK_MANTISSA: f32 = 0.0;
 const LEAK_EXPONENT: f32 = 0.0;
 // hook end
 
-// hook begin: carry
-// States of the frame before, and those of this one: `half` is 0 or 1.
-var<workgroup> carried: array<Scaled, 2u * STATES>;
-fn begin(sequence: u32, direction: u32) {}
-fn carry(half: u32, state: u32, a: Scaled) {
-    carried[half * STATES + state] = a;
-}
-fn carried_state(half: u32, state: u32) -> Scaled {
-    return carried[half * STATES + state];
-}
-fn exchange() {
-    workgroupBarrier(); // all states of a frame are written before the next frame reads them
-}
-// hook end
+// import sequence_carry
 
 // Frames and states of the sequence.
 var<workgroup> bounds: vec2<u32>;
@@ -60,15 +47,6 @@ fn skipping(n: u32, state: u32, before: Scaled) -> Scaled {
 
 fn is_padding(n: u32, t: u32) -> bool {
     return work[sequences.padding + n * sequences.frames + t] != 0u;
-}
-
-// Leaves the states of the last frame passed for the next dispatch.
-fn put_to_rest(n: u32, direction: u32, half: u32, lane: u32, states: u32) {
-    if (sequences.segments > 1u) {
-        for (var state = lane; state < states; state += WG) {
-            store_scaled(rest_at(n, direction, state), carried_state(half, state));
-        }
-    }
 }
 
 // Alpha of this dispatch's frames; the largest magnitude of the bits of the probabilities that reached states read.

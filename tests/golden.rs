@@ -112,14 +112,14 @@ impl Subject {
     fn on_cpu(&self, case: &GoldenCase, grads: &[&str]) -> wgloss::Result<Outcome> {
         match self {
             Subject::Loss(loss) => on_cpu(loss, &case.to_oracle(), grads),
-            Subject::Sequence(both) => both.on_cpu(grads),
+            Subject::Sequence(both) => Ok(both.by_names_of_file(both.on_cpu(&both.classes())?, grads)),
         }
     }
 
     fn on_gpu(&self, ctx: &Context, case: &GoldenCase, grads: &[&str]) -> wgloss::Result<Outcome> {
         match self {
             Subject::Loss(loss) => on_gpu(ctx, loss, &case.to_oracle(), grads),
-            Subject::Sequence(both) => both.on_gpu(ctx, grads),
+            Subject::Sequence(both) => Ok(both.by_names_of_file(both.on_gpu(ctx, &both.classes())?, grads)),
         }
     }
 }

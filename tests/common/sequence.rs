@@ -4,7 +4,7 @@ use super::Outcome;
 use super::golden::{GoldenCase, Values};
 use super::oracle::Opt;
 use std::collections::BTreeMap;
-use wgloss::fused::{self, Ctc, OptaxCtc};
+use wgloss::fused::{self, Ctc, OptaxCtc, Rnnt};
 use wgloss::{
     Bindings, Bound, Context, CpuOutput, Element, HostTensor, Operator, PlanSpec, Reduction, Result, Tensor, Wanted,
 };
@@ -14,6 +14,7 @@ use wgloss::{
 pub enum Sequence {
     Ctc(Ctc),
     OptaxCtc(OptaxCtc),
+    Rnnt(Rnnt),
 }
 
 /// An input: numbers, or indices.
@@ -30,11 +31,25 @@ pub struct OnBoth {
     pub inputs: Vec<(&'static str, Vec<usize>, Data)>,
 }
 
+impl OnBoth {
+    /// The input of classes, the first.
+    pub fn classes(&self) -> [&'static str; 1] {
+        [self.inputs[0].0]
+    }
+
+    /// The outcome with gradients by the names that a golden file has.
+    pub fn by_names_of_file(&self, outcome: Outcome, grads: &[&str]) -> Outcome {
+        let grads = grads.iter().zip(outcome.grads.into_values()).map(|(name, grad)| ((*name).to_owned(), grad));
+        Outcome { grads: grads.collect(), ..outcome }
+    }
+}
+
 impl Sequence {
     pub fn as_operator(&self) -> &dyn Operator {
         match self {
             Sequence::Ctc(operator) => operator,
             Sequence::OptaxCtc(operator) => operator,
+            Sequence::Rnnt(operator) => operator,
         }
     }
 
@@ -42,6 +57,7 @@ impl Sequence {
         match self {
             Sequence::Ctc(operator) => fused::cpu::run(operator, inputs, wanted),
             Sequence::OptaxCtc(operator) => fused::cpu::run(operator, inputs, wanted),
+            Sequence::Rnnt(operator) => fused::cpu::run(operator, inputs, wanted),
         }
     }
 }
@@ -64,15 +80,22 @@ pub fn of_golden(case: &GoldenCase) -> Option<OnBoth> {
             Sequence::Ctc(ctc.reduction(reduction))
         }
         "optax_ctc" => Sequence::OptaxCtc(fused::optax_ctc().blank_id(number("blank_id") as u32).reduction(reduction)),
+        "rnnt" => Sequence::Rnnt(fused::rnnt().blank(number("blank") as i64).reduction(reduction)),
         _ => return None,
+    };
+    // The file calls some inputs as PyTorch's other losses do.
+    let renamed = |name: &str| match (case.file.as_str(), name) {
+        ("rnnt", "input") => "logits",
+        ("rnnt", "target") => "targets",
+        ("rnnt", "input_lengths") => "logit_lengths",
+        _ => &*name.to_owned().leak(),
     };
     let data = |values: &Values| match values {
         Values::I64(indices) => Data::Indices(indices.iter().map(|k| *k as i32).collect()),
         Values::F32(numbers) => Data::Numbers(numbers.clone()),
         Values::F64(numbers) => Data::Numbers(numbers.iter().map(|x| *x as f32).collect()),
     };
-    let inputs =
-        case.inputs.iter().map(|(name, tensor)| (&*name.clone().leak(), tensor.shape.clone(), data(&tensor.values)));
+    let inputs = case.inputs.iter().map(|(name, tensor)| (renamed(name), tensor.shape.clone(), data(&tensor.values)));
     Some(OnBoth { operator, inputs: inputs.collect() })
 }
 

@@ -8,6 +8,7 @@ mod ctc;
 mod host;
 mod operator;
 mod problem;
+mod rnnt;
 mod rows;
 mod setup;
 mod space;
@@ -15,6 +16,7 @@ mod window;
 
 pub use ctc::{Ctc, OptaxCtc, ctc, optax_ctc};
 pub use host::{HostOperator, forward_backward, run};
+pub use rnnt::{Rnnt, rnnt};
 
 use crate::error::{Error, Result};
 use crate::loss::Reduction;

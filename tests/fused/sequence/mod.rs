@@ -4,3 +4,4 @@ mod ctc;
 mod ctc_hostile;
 mod ctc_storage;
 mod oracle;
+mod rnnt;

@@ -1,21 +1,17 @@
 //! The dispatches of CTC: lengths and labels, probabilities of the lattice, alpha and beta, gradients, losses. Pure.
 
 use super::Ctc;
-use crate::codegen::template::fill;
-use crate::dispatch::{Dispatch, Mode, Note, Planned, Slot};
+use crate::dispatch::{Dispatch, Mode, Planned, Slot};
 use crate::error::Result;
-use crate::fused::sequence::problem::{Problem, region};
-use crate::fused::sequence::rows::{Gather, gather, imported};
+use crate::fused::sequence::problem::Problem;
+use crate::fused::sequence::rows::{Gather, Kernel, gather, gradients, lattice};
 use crate::fused::sequence::setup::{SCALAR_WORDS, losses};
 use crate::fused::sequence::space::{LatticeWords, Space};
-use crate::fused::sequence::window::{self, Classes, access_text, windows};
-use std::collections::BTreeMap;
+use crate::fused::sequence::window::Classes;
 use std::ops::Range;
-use std::sync::Arc;
 
 const LATTICE: &str = include_str!("../../../../shaders/ctc_lattice.wgsl");
 const GRADIENT: &str = include_str!("../../../../shaders/ctc_gradient.wgsl");
-const CARRY: &str = include_str!("../../../../shaders/ctc_carry.wgsl");
 
 /// Workgroup memory beside the states of two frames.
 const OTHER_BYTES: u64 = 64;
@@ -67,16 +63,16 @@ pub(super) fn plan(ctc: &Ctc, problem: &Problem<'_>) -> Result<Planned> {
     for sequences in space.chunks() {
         let logits = Gather { logits: ctc.is_logits(), cells: 1, text: None };
         dispatches.extend(gather(problem, &space, &classes, logits, sequences.clone())?);
-        dispatches.extend(lattice(ctc, problem, &space, sequences.clone())?);
-        dispatches.extend(gradients(ctc, problem, &space, &classes, sequences)?);
+        dispatches.extend(lattice(problem, &space, lattice_kernel(ctc, problem)?, sequences.clone()));
+        dispatches.extend(ctc_gradients(ctc, problem, &space, &classes, sequences)?);
     }
     dispatches.extend(losses(problem, &space, weighting)?);
     let indices = lengths.statuses(problem);
     Ok(Planned { dispatches, workspace: space.words, scalar_words: SCALAR_WORDS, indices, ..Planned::default() })
 }
 
-/// Alpha, and for gradients beta beside it: one dispatch per segment of the frames.
-fn lattice(ctc: &Ctc, problem: &Problem<'_>, space: &Space, sequences: Range<u64>) -> Result<Vec<Dispatch>> {
+/// The kernel of alpha and, for gradients, beta.
+fn lattice_kernel(ctc: &Ctc, problem: &Problem<'_>) -> Result<Kernel> {
     let (capacity, keep) = (states(problem.capacity.labels), problem.grad(0).is_some());
     let workgroup = lanes(problem)?;
     let exponent = (ctc.log_epsilon / std::f64::consts::LN_2).floor();
@@ -89,23 +85,11 @@ fn lattice(ctc: &Ctc, problem: &Problem<'_>, space: &Space, sequences: Range<u64
          const STATES: u32 = {capacity}u;\nconst LEAK_MANTISSA: f32 = {mantissa:?};\nconst LEAK_EXPONENT: f32 = {exponent:?};\n",
         ctc.zero_infinity
     );
-    let own = LATTICE.split("// hook begin: carry\n").nth(1).and_then(|rest| rest.split("// hook end").next());
-    let carry = if is_shared(problem) { own.expect("the shader has this hook") } else { CARRY };
-    let hooks = BTreeMap::from([("constants".to_owned(), constants), ("carry".to_owned(), carry.to_owned())]);
-    let title = format!("{}: the lattice", problem.name);
-    let wgsl: Arc<str> = fill(&title, &imported(LATTICE), &hooks).expect("the shader takes these hooks").into();
-    let dispatch = |segment: u64| Dispatch {
-        wgsl: wgsl.clone(),
-        grid: [sequences.end - sequences.start, if keep { 2 } else { 1 }],
-        uniforms: vec![(0, space.segment_uniform(sequences.clone(), segment))],
-        storage: vec![region(Slot::Workspace, true)],
-        note: Note::Whole,
-    };
-    Ok((0..space.lattice.segments()).map(dispatch).collect())
+    Ok(Kernel { shader: LATTICE, constants })
 }
 
-/// One dispatch per window of the gradient's rows, if it is asked for.
-fn gradients(
+/// The gradient's dispatches, if it is asked for.
+fn ctc_gradients(
     ctc: &Ctc,
     problem: &Problem<'_>,
     space: &Space,
@@ -127,22 +111,8 @@ fn gradients(
         ctc.is_logits(),
         wanted.mode == Mode::Accumulate
     );
-    let uniform = space.uniform(sequences.clone());
-    let mut dispatches = Vec::new();
-    for rows in windows(problem, &[*classes, grad], sequences, 1)? {
-        let access = access_text(problem, &rows, classes, Some((&grad, wanted.mode)), 3);
-        let hooks = BTreeMap::from([("constants".to_owned(), constants.clone()), ("access".to_owned(), access)]);
-        let title = format!("{}: gradients", problem.name);
-        let wgsl = fill(&title, &imported(GRADIENT), &hooks).expect("the shader takes these hooks").into();
-        let uniforms = vec![(0, uniform.clone()), (1, window::uniform(problem, &rows, classes, Some(&grad)))];
-        let mut storage = vec![region(Slot::Workspace, true)];
-        if !matches!(wanted.mode, Mode::InPlace(_)) {
-            storage.push(window::region(problem, &rows, classes, problem.pooled));
-        }
-        storage.push(window::region(problem, &rows, &grad, true));
-        dispatches.push(Dispatch { wgsl, grid: [problem.grid(rows.len()), 1], uniforms, storage, note: Note::Whole });
-    }
-    Ok(dispatches)
+    let kernel = Kernel { shader: GRADIENT, constants };
+    gradients(problem, space, &kernel, (classes, &grad, wanted.mode), (sequences, 1))
 }
 
 /// The lattice and its share of the workspace, in words.
@@ -172,6 +142,7 @@ pub(super) fn explain(ctc: &Ctc, problem: &Problem<'_>) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fused::sequence::window;
     use crate::fused::{ctc, optax_ctc};
     use crate::limits::Limits;
     use crate::plan::operator::{Conditions, Operator};
