@@ -31,9 +31,9 @@ struct Sequences {
     segments: u32,
     segment: u32,
     segment_frames: u32,
+    // Scores that all sequences have in common, and sums of them per sequence.
+    scores: u32,
     reserved0: u32,
-    reserved1: u32,
-    reserved2: u32,
 }
 
 // Words of a head: the sequence's frames and labels, the weight of its loss, and its loss.

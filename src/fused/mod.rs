@@ -7,7 +7,7 @@ mod softmax;
 
 pub use crate::plan::Beside;
 pub use penalty::{Penalty, l1_penalty, l2_penalty};
-pub use sequence::{Ctc, OptaxCtc, Rnnt, ctc, optax_ctc, rnnt};
+pub use sequence::{Crf, Ctc, OptaxCtc, Rnnt, crf, ctc, optax_ctc, rnnt};
 pub use softmax::{Softmax, softmax};
 
 /// Operators on the CPU, as [`cpu`](crate::cpu) runs losses.

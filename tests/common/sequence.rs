@@ -4,7 +4,7 @@ use super::Outcome;
 use super::golden::{GoldenCase, Values};
 use super::oracle::Opt;
 use std::collections::BTreeMap;
-use wgloss::fused::{self, Ctc, OptaxCtc, Rnnt};
+use wgloss::fused::{self, Crf, Ctc, OptaxCtc, Rnnt};
 use wgloss::{
     Bindings, Bound, Context, CpuOutput, Element, HostTensor, Operator, PlanSpec, Reduction, Result, Tensor, Wanted,
 };
@@ -15,6 +15,7 @@ pub enum Sequence {
     Ctc(Ctc),
     OptaxCtc(OptaxCtc),
     Rnnt(Rnnt),
+    Crf(Crf),
 }
 
 /// An input: numbers, or indices.
@@ -50,6 +51,7 @@ impl Sequence {
             Sequence::Ctc(operator) => operator,
             Sequence::OptaxCtc(operator) => operator,
             Sequence::Rnnt(operator) => operator,
+            Sequence::Crf(operator) => operator,
         }
     }
 
@@ -58,6 +60,7 @@ impl Sequence {
             Sequence::Ctc(operator) => fused::cpu::run(operator, inputs, wanted),
             Sequence::OptaxCtc(operator) => fused::cpu::run(operator, inputs, wanted),
             Sequence::Rnnt(operator) => fused::cpu::run(operator, inputs, wanted),
+            Sequence::Crf(operator) => fused::cpu::run(operator, inputs, wanted),
         }
     }
 }
@@ -119,6 +122,15 @@ impl OnBoth {
     /// The GPU path, in f32.
     pub fn on_gpu(&self, ctx: &Context, grads: &[&str]) -> Result<Outcome> {
         self.on_gpu_stored::<f32>(ctx, grads, |x| x, f64::from)
+    }
+
+    /// The inputs on the GPU, in f32.
+    pub fn tensors(&self, ctx: &Context) -> Vec<(&'static str, Tensor)> {
+        let tensor = |(name, shape, data): &(&'static str, Vec<usize>, Data)| match data {
+            Data::Numbers(numbers) => (*name, Tensor::from_slice(ctx, numbers, shape).unwrap()),
+            Data::Indices(indices) => (*name, Tensor::from_slice(ctx, indices, shape).unwrap()),
+        };
+        self.inputs.iter().map(tensor).collect()
     }
 
     /// A step on the GPU of classes, and gradients, that are stored as `T`.

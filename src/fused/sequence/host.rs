@@ -169,6 +169,12 @@ impl<'t, 'a> HostBatch<'t, 'a> {
         }
     }
 
+    /// The factor of a sequence's loss.
+    pub fn factor(&self, weighting: Weighting, sequence: &HostSequence) -> f64 {
+        let tokens = self.sequences.iter().map(|sequence| sequence.labels.len()).sum();
+        weighting.factor(self.sequences.len(), sequence.labels.len(), tokens)
+    }
+
     /// The outputs of the batch, of which `grads` are in the order of `wanted`.
     pub fn finish(self, outputs: Vec<OperatorOutput<f64>>) -> CpuOutput<f64> {
         CpuOutput::of_operator(outputs, self.bad_label, self.bad_length)
@@ -184,7 +190,7 @@ fn check_wanted<O: Sequence>(operator: &O, wanted: &Wanted) -> Result<()> {
         let message = format!("Hessians, a denominator, found_inf, groups or an upstream of {name} on the host");
         return Err(Error::Unsupported { message });
     }
-    let differentiable = |input: &(&'static str, Role)| input.1 == Role::Classes;
+    let differentiable = |input: &(&'static str, Role)| input.1.is_differentiable();
     let has_grad = |name: &String| operator.inputs().iter().any(|input| input.0 == name && differentiable(input));
     if let Some(unknown) = grads.iter().find(|name| !has_grad(name)) {
         let known: Vec<&str> = operator.inputs().iter().filter(|i| differentiable(i)).map(|input| input.0).collect();

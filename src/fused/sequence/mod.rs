@@ -4,6 +4,7 @@
 //! `setup` checks lengths and labels and reduces losses, `rows` gathers probabilities from a tensor of classes through a
 //! `window`, `space` lays out the workspace, `host` runs on the CPU.
 
+mod crf;
 mod ctc;
 mod host;
 mod operator;
@@ -14,6 +15,7 @@ mod setup;
 mod space;
 mod window;
 
+pub use crf::{Crf, crf};
 pub use ctc::{Ctc, OptaxCtc, ctc, optax_ctc};
 pub use host::{HostOperator, forward_backward, run};
 pub use rnnt::{Rnnt, rnnt};
@@ -35,6 +37,8 @@ enum Weighting {
     ByBatch,
     /// As `ByBatch`, of losses each divided by the number of its labels, or by 1 if there are none.
     ByLabels,
+    /// Their sum, divided by the number of labels of all of them.
+    ByTokens,
 }
 
 impl Weighting {
@@ -58,6 +62,12 @@ impl Weighting {
     /// The factor of a sequence's loss, in kernels.
     fn text(self) -> String {
         let factor = match self {
+            Weighting::ByTokens => {
+                return "fn weight(labels: u32) -> f32 {\n    var tokens = 0u;\n    \
+                        for (var n = 0u; n < sequences.all; n++) {\n        tokens += labels_of(n).value;\n    }\n    \
+                        return 1.0 / f32(tokens);\n}\n"
+                    .to_owned();
+            }
             Weighting::None | Weighting::Sum => "1.0",
             Weighting::ByBatch => "1.0 / f32(sequences.all)",
             Weighting::ByLabels => "1.0 / (f32(sequences.all) * f32(max(labels, 1u)))",
@@ -65,11 +75,12 @@ impl Weighting {
         format!("fn weight(labels: u32) -> f32 {{ return {factor}; }}\n")
     }
 
-    /// The factor of a sequence's loss.
-    fn factor(self, sequences: u64, labels: usize) -> f64 {
+    /// The factor of the loss of a sequence with so many labels, where all have so many tokens.
+    fn factor(self, sequences: usize, labels: usize, tokens: usize) -> f64 {
         match self {
             Weighting::None | Weighting::Sum => 1.0,
             Weighting::ByBatch => 1.0 / sequences as f64,
+            Weighting::ByTokens => 1.0 / tokens as f64,
             Weighting::ByLabels => 1.0 / (sequences as f64 * labels.max(1) as f64),
         }
     }
@@ -78,7 +89,7 @@ impl Weighting {
     fn reduce(self, losses: &[f64], factors: &[f64]) -> Vec<f64> {
         match self {
             Weighting::None => losses.to_vec(),
-            Weighting::ByBatch | Weighting::ByLabels if losses.is_empty() => vec![f64::NAN],
+            Weighting::ByBatch | Weighting::ByLabels | Weighting::ByTokens if losses.is_empty() => vec![f64::NAN],
             _ => vec![losses.iter().zip(factors).map(|(loss, factor)| loss * factor).sum()],
         }
     }

@@ -21,6 +21,8 @@ use std::sync::Arc;
 pub(super) enum Role {
     /// f32, f16 or bf16, with a gradient, which may take its place.
     Classes,
+    /// f32, with a gradient.
+    Weights,
     /// i32 or u32.
     Indices,
     /// f32 without a gradient: 1 past the end, else 0.
@@ -32,10 +34,14 @@ impl Role {
         if self == Role::Indices { Kind::Int } else { Kind::Float }
     }
 
+    pub fn is_differentiable(self) -> bool {
+        matches!(self, Role::Classes | Role::Weights)
+    }
+
     fn takes(self, dtype: DType) -> bool {
         match self {
             Role::Classes => dtype.is_float(),
-            Role::Padding => dtype == DType::F32,
+            Role::Weights | Role::Padding => dtype == DType::F32,
             Role::Indices => !dtype.is_float(),
         }
     }
@@ -43,6 +49,7 @@ impl Role {
     fn expected(self) -> &'static str {
         match self {
             Role::Classes => "f32, f16 or bf16",
+            Role::Weights => "f32",
             Role::Indices => "i32 or u32",
             Role::Padding => "f32 (1 past the end, else 0)",
         }
@@ -136,9 +143,9 @@ fn outputs(operator: &impl Sequence, spec: &PlanSpec, dtypes: &[DType]) -> Resul
 }
 
 fn gradient(operator: &impl Sequence, spec: &PlanSpec, grad: &str, dtypes: &[DType]) -> Result<OutputSignature> {
-    let differentiable = || operator.inputs().iter().filter(|(_, role)| *role == Role::Classes);
+    let differentiable = || operator.inputs().iter().filter(|(_, role)| role.is_differentiable());
     let input = operator.inputs().iter().position(|known| known.0 == grad);
-    let Some(input) = input.filter(|input| operator.inputs()[*input].1 == Role::Classes) else {
+    let Some(input) = input.filter(|input| operator.inputs()[*input].1.is_differentiable()) else {
         let what = format!("{} has no gradient with respect to", operator.name());
         let known = differentiable().map(|known| known.0).collect::<Vec<_>>().join(", ");
         return Err(Error::Name { what, name: grad.to_owned(), known });

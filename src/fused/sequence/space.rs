@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// `Sequences` of `sequence.wgsl`.
 pub(super) static SEQUENCES: UniformType = UniformType {
-    words: 28,
+    words: 24,
     fields: &[
         ("all", 0),
         ("first", 1),
@@ -33,9 +33,8 @@ pub(super) static SEQUENCES: UniformType = UniformType {
         ("segments", 19),
         ("segment", 20),
         ("segment_frames", 21),
-        ("reserved0", 22),
-        ("reserved1", 23),
-        ("reserved2", 24),
+        ("scores", 22),
+        ("reserved0", 23),
     ],
 };
 
@@ -69,6 +68,8 @@ pub(super) struct LatticeWords {
     /// Frames (or diagonals) that one dispatch passes, and all.
     pub segment_frames: u64,
     pub frames: u64,
+    /// Words of scores that all sequences have in common, and of their sums per sequence.
+    pub scores: u64,
 }
 
 impl LatticeWords {
@@ -120,7 +121,7 @@ impl Space {
         for k in 1..4 {
             heads[k] = heads[k - 1] + lengths[k - 1];
         }
-        let gathered = heads[3] + lengths[3];
+        let gathered = heads[3] + lengths[3] + lattice.scores;
         let each = lattice.per_sequence();
         let allowed = limits.binding_bytes.min(limits.buffer_bytes).min(u64::from(u32::MAX)) / 4;
         let chunk = allowed.saturating_sub(gathered).checked_div(each).unwrap_or(sequences).min(sequences);
@@ -176,6 +177,7 @@ impl Space {
             .count("segments", lattice.segments())
             .count("segment", segment)
             .count("segment_frames", lattice.segment_frames)
+            .count("scores", gathered - lattice.scores)
             .done()
     }
 

@@ -228,7 +228,8 @@ impl Bound {
         self.plan.inner.explain(&self.tensors, self.conditions).unwrap_or_else(|error| error.to_string())
     }
 
-    /// Reads the status words: the first row with a label out of range, the first offset or id of groups that is not
+    /// Reads the status words: the first row with a label out of range, the first length of sequences out of range, the first
+    /// offset or id of groups that is not
     /// allowed, since it was last reported. Reporting one clears it.
     ///
     /// [`Bound::read_loss`] and [`Bound::read`] look at it first, as reading any tensor of an [`Output`](crate::Output)
@@ -236,7 +237,7 @@ impl Bound {
     /// like gives the values alone.
     ///
     /// # Errors
-    /// [`Error::LabelOutOfRange`], [`Error::GroupOutOfRange`], [`Error::Device`].
+    /// [`Error::LabelOutOfRange`], [`Error::GroupOutOfRange`], [`Error::LengthOutOfRange`], [`Error::Device`].
     pub async fn status(&self) -> Result<()> {
         match &self.status {
             Some(status) => status.check().await,
@@ -247,7 +248,7 @@ impl Bound {
     /// Reads the loss back, with the status.
     ///
     /// # Errors
-    /// [`Error::LabelOutOfRange`], [`Error::GroupOutOfRange`], [`Error::Device`]; [`Error::Name`] if the plan was made
+    /// [`Error::LabelOutOfRange`], [`Error::GroupOutOfRange`], [`Error::LengthOutOfRange`], [`Error::Device`]; [`Error::Name`] if the plan was made
     /// without it.
     pub async fn read_loss_async(&self) -> Result<Vec<f32>> {
         self.read_async(self.loss()?).await
@@ -257,7 +258,7 @@ impl Bound {
     /// the status.
     ///
     /// # Errors
-    /// [`Error::LabelOutOfRange`], [`Error::GroupOutOfRange`]; as [`Tensor::to_vec`].
+    /// [`Error::LabelOutOfRange`], [`Error::GroupOutOfRange`], [`Error::LengthOutOfRange`]; as [`Tensor::to_vec`].
     pub async fn read_async<T: Element>(&self, output: &Tensor) -> Result<Vec<T>> {
         self.status().await?;
         output.read(&self.plan.inner.ctx).await

@@ -45,6 +45,7 @@ fn space(ctc: &Ctc, problem: &Problem<'_>) -> Result<Space> {
         shared: is_shared(problem),
         segment_frames: problem.segment_frames(states(labels).div_ceil(u64::from(lanes(problem)?))),
         frames,
+        scores: 0,
     };
     Space::new(problem.sizes, u64::from(ctc.blank), lattice, problem.limits)
 }

@@ -43,7 +43,7 @@ pub(super) fn run(ctc: &Ctc, inputs: &[(&str, HostTensor<'_>)], wanted: &Wanted)
         };
         let lattice = Lattice::new(ctc, sequence, sequence.frames.iter().map(row).collect());
         let is_zero = ctc.zero_infinity && lattice.loss == f64::INFINITY;
-        let factor = weighting.factor(batch.sizes.sequences, sequence.labels.len());
+        let factor = batch.factor(weighting, sequence);
         if !grad.is_empty() && !is_zero {
             for (k, t) in sequence.frames.iter().enumerate() {
                 let first = n * of_grad[0] + t * of_grad[1];

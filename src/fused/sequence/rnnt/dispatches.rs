@@ -38,6 +38,7 @@ fn space(rnnt: &Rnnt, problem: &Problem<'_>) -> Result<Space> {
         shared: is_shared(problem),
         segment_frames: problem.segment_frames(cells.div_ceil(u64::from(lanes(problem)?))),
         frames: frames + cells,
+        scores: 0,
     };
     Space::new(problem.sizes, rnnt.blank_of(problem.sizes.classes), lattice, problem.limits)
 }

@@ -40,7 +40,7 @@ pub(super) fn run(rnnt: &Rnnt, inputs: &[(&str, HostTensor<'_>)], wanted: &Wante
         let lattice = Lattice { frames: frames.len(), labels, blank, rows };
         let (alpha, beta) = (lattice.alpha(), lattice.beta());
         let loss = if *is_bad { f64::NAN } else { lattice.loss(&alpha) };
-        let factor = weighting.factor(batch.sizes.sequences, labels.len());
+        let factor = batch.factor(weighting, sequence);
         if !grad.is_empty() {
             for k in 0..lattice.rows.len() {
                 let (t, u) = (k / (labels.len() + 1), k % (labels.len() + 1));
