@@ -102,7 +102,7 @@ impl Problem<'_> {
         // Held rows are faster by 8 bytes (H100, 4,096 halves: 89% of a copy, 85% by 16), elements by 16 (Huber: 92 and 88%).
         let by_default = self.limits.wide || !self.program.has_rows();
         let asked = if by_default { width(8, self.pinned) == 8 } else { self.pinned.width >= Some(8) };
-        if !flat || axes[3] < MASKED_COLS || !asked {
+        if !flat || axes[3] < MASKED_COLS || !asked || pass.has_scans() {
             return windows;
         }
         let (pair, pairs) = match self.limits.wide {

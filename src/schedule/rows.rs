@@ -66,6 +66,8 @@ struct Rows<'a> {
     shared: bool,
     /// Whether several workgroups may split a row.
     can_split: bool,
+    /// Scans along the rows.
+    scans: u32,
     /// Whether an earlier pass has run the stages, so that each element is read once.
     known: bool,
     /// Workgroups per row if it is split.
@@ -93,7 +95,7 @@ pub(super) fn choose(pass: &Pass, shape: &Shape, width: u32, limits: &Limits, pi
         return Err(Error::Unsupported { message });
     }
     let trips = vectors.div_ceil(u64::from(lanes));
-    let stages = pass.stages.len() as u64;
+    let stages = trips_over(pass);
     let shared = shape.states == States::Shared;
     let rows = Rows {
         shape,
@@ -104,7 +106,8 @@ pub(super) fn choose(pass: &Pass, shape: &Shape, width: u32, limits: &Limits, pi
         stops: limits.software && trips * (stages + 1) > SOFTWARE_ITERATIONS,
         fits: trips * step_words(shape, width, limits) <= resident_words(shape, limits),
         shared,
-        can_split: (stages > 0 || shared || pass.known.is_some()) && !shape.overwritten,
+        can_split: (stages > 0 || shared || pass.known.is_some()) && !shape.overwritten && !pass.has_scans(),
+        scans: pass.scans().count() as u32,
         known: pass.known.is_some(),
         splits: limits.workgroups.min(64).min((shape.cols / 4096).max(1) as u32),
         few: shape.rows < busy_rows(limits) && shape.cols >= SPLIT_COLS,
@@ -113,11 +116,15 @@ pub(super) fn choose(pass: &Pass, shape: &Shape, width: u32, limits: &Limits, pi
         Some(kernel) => (rows.pinned(kernel)?, "asked for"),
         None => rows.default()?,
     };
+    let kernel = match kernel {
+        Kernel::Row if rows.scans > 0 => Kernel::RowScan { scans: rows.scans },
+        kernel => kernel,
+    };
     // A split row takes the whole workgroup.
     let lanes = if matches!(kernel, Kernel::RowSplit { .. }) { workgroup } else { lanes };
     let spread = Spread::new(kernel, workgroup, lanes, width, limits);
-    let grid = spread.grid(shape.rows).map(|groups| groups as u32);
-    let strided = shape.rows.div_ceil(spread.each) > spread.most;
+    let grid = spread.grid(shape.rows, shape.cols).map(|groups| groups as u32);
+    let strided = shape.rows.div_ceil(spread.each) > spread.most || spread.held > 0;
     let exp2 = pinned.exp2.unwrap_or(limits.exp2);
     let carries_nan = carries_nan(limits, pinned);
     let subgroup = if pinned.subgroups == Some(false) { 0 } else { limits.subgroup };
@@ -138,7 +145,7 @@ impl Rows<'_> {
             }
             Kernel::RowResident { .. } => Ok(Kernel::RowResident { trips: self.trips as u32 }),
             Kernel::RowSplit { .. } if !self.can_split => fault(
-                "sharing a row without row reductions, or while an input that all of it reads is overwritten"
+                "sharing a row without row reductions, with scans along it, or while an input that all of it reads is overwritten"
                     .to_owned(),
             ),
             Kernel::RowSplit { splits } if splits == 0 || splits > self.limits.workgroups => {
@@ -147,7 +154,7 @@ impl Rows<'_> {
             Kernel::Row if self.stops => {
                 fault(format!("{cols} columns over {lanes} lanes of a software adapter, which stops long loops"))
             }
-            Kernel::Elementwise | Kernel::ColumnSums { .. } => {
+            Kernel::Elementwise | Kernel::ColumnSums { .. } | Kernel::RowScan { .. } => {
                 fault("the element-wise kernel, or that of column sums, for a pass with rows".to_owned())
             }
             kernel => Ok(kernel),
@@ -192,15 +199,21 @@ fn busy_rows(limits: &Limits) -> u64 {
     if limits.software { 2 } else { BUSY_ROWS }
 }
 
+/// Trips over a row's columns that its stages and scans take at most.
+fn trips_over(pass: &Pass) -> u64 {
+    let scans = |scans: usize| scans.min(2) as u64;
+    pass.stages.iter().map(|stage| 1 + scans(stage.scans.len())).sum()
+}
+
 /// Bytes of workgroup memory in which lanes combine the states of all stages (without subgroups).
 pub(super) fn combine_bytes(pass: &Pass, workgroup: u32) -> u64 {
-    let words: usize = pass.stages.iter().map(|stage| 1 + 2 * stage.reduces.len()).sum();
+    let words: usize = pass.stages.iter().map(|stage| 1 + 2 * (stage.reduces.len() + stage.scans.len())).sum();
     4 * words as u64 * u64::from(workgroup)
 }
 
 /// Invocations per workgroup, and lanes per row.
 fn row_lanes([vectors, width]: [u64; 2], shape: &Shape, pass: &Pass, limits: &Limits, pinned: Pinned) -> (u32, u32) {
-    let stages = pass.stages.len() as u64;
+    let stages = trips_over(pass);
     let mut most = limits.invocations().min(1024);
     while most > 1 && combine_bytes(pass, most) > u64::from(limits.workgroup_bytes) {
         most /= 2;
