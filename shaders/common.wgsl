@@ -29,6 +29,11 @@ struct Shape {
     first_item: u32,
     first_group: u32,
     sum_groups: u32,
+    // Where `work` keeps what scans leave of rows in hand.
+    scan_base: u32,
+    reserved1: u32,
+    reserved2: u32,
+    reserved3: u32,
     // Merged axes, outermost first; with rows, the last one is the columns.
     axes: vec4<u32>,
     // Of each tensor: its strides along the axes, then its first element in .x.

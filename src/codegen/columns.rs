@@ -33,7 +33,7 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
     ]);
     hooks
         .insert("range".to_owned(), if frame.pass.sums_per_group(program) { RANGE_OF_GROUP } else { RANGE }.to_owned());
-    let wgsl = fill_hooks(&title(program, pass, schedule), Skeleton::ColumnSums, 0, LaneReduce::Tree, &hooks);
+    let wgsl = fill_hooks(&title(program, pass, schedule), Skeleton::ColumnSums, &[], LaneReduce::Tree, &hooks);
     KernelSource { wgsl: wgsl.expect("the skeleton of column sums takes these hooks"), bindings }
 }
 
@@ -135,7 +135,7 @@ pub fn column_finish(program: &Program, pass: usize, to: Scope, workgroup: u32) 
     let maxima: Vec<bool> = folds(program, sums).into_iter().map(|fold| fold == Fold::Max).collect();
     let hooks = BTreeMap::from([("constants".to_owned(), constants + &fold_text(&maxima))]);
     let title = format!("{}: sums of pass {pass} {by}, {workgroup} invocations", program.title);
-    let wgsl = fill_hooks(&title, Skeleton::ColumnFinish, 0, LaneReduce::Tree, &hooks);
+    let wgsl = fill_hooks(&title, Skeleton::ColumnFinish, &[], LaneReduce::Tree, &hooks);
     KernelSource {
         wgsl: wgsl.expect("the kernel takes constants"),
         bindings: vec![Binding { slot: Slot::Workspace, writes: true }],

@@ -37,7 +37,7 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
         ("items".to_owned(), hook(&frame)),
         ("seen".to_owned(), frame.seen_text()),
     ]);
-    let wgsl = fill_hooks(&title(program, pass, schedule), Skeleton::Elementwise, 0, LaneReduce::Tree, &hooks);
+    let wgsl = fill_hooks(&title(program, pass, schedule), Skeleton::Elementwise, &[], LaneReduce::Tree, &hooks);
     KernelSource { wgsl: wgsl.expect("the element-wise skeleton takes these hooks"), bindings }
 }
 

@@ -71,7 +71,7 @@ pub fn note(magnitudes: &str, dtype: DType, width: u32) -> String {
 pub fn found(program: &Program) -> KernelSource {
     let hooks = BTreeMap::from([("scalars".to_owned(), scalars(program))]);
     let title = format!("{}: whether a stored gradient is not finite", program.title);
-    let wgsl = fill_hooks(&title, Skeleton::Found, 0, LaneReduce::Tree, &hooks);
+    let wgsl = fill_hooks(&title, Skeleton::Found, &[], LaneReduce::Tree, &hooks);
     let binding = |slot: Slot| Binding { slot, writes: true };
     let bindings = vec![binding(Slot::Scalars), binding(Slot::FoundInf)];
     KernelSource { wgsl: wgsl.expect("the skeleton takes the scalars"), bindings }

@@ -99,7 +99,7 @@ pub fn row_groups(program: &Program, input: RaggedInput, status: u64, workgroup:
     let hooks = BTreeMap::from([("bindings".to_owned(), text)]);
     let form = if is_ids { "ids" } else { "offsets" };
     let title = format!("{}: rows of groups, from {form}, {workgroup} invocations", program.title);
-    let wgsl = fill_hooks(&title, Skeleton::RowGroups, 0, LaneReduce::Tree, &hooks);
+    let wgsl = fill_hooks(&title, Skeleton::RowGroups, &[], LaneReduce::Tree, &hooks);
     let writes = |slot: Slot| Binding { slot, writes: true };
     let input = Binding { slot: Slot::Input(input.index), writes: false };
     KernelSource {
@@ -121,7 +121,7 @@ pub fn ragged_sums(program: &Program, pass: usize, [workgroup, lanes]: [u32; 2],
     text.push_str(&group_word_text(program));
     let hooks = BTreeMap::from([("bindings".to_owned(), text), ("sums".to_owned(), sums_text(program, &sums))]);
     let title = format!("{}: sums of pass {pass} over unequal groups, {lanes} lanes per group", program.title);
-    let wgsl = fill_hooks(&title, Skeleton::RaggedSums, 0, LaneReduce::Tree, &hooks);
+    let wgsl = fill_hooks(&title, Skeleton::RaggedSums, &[], LaneReduce::Tree, &hooks);
     KernelSource {
         wgsl: wgsl.expect("the skeleton of unequal groups takes these hooks"),
         bindings: vec![Binding { slot: Slot::Workspace, writes: true }],

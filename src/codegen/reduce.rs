@@ -76,7 +76,7 @@ pub fn reduce(program: &Program, pass: usize, kind: &ReduceKind, outputs: &[usiz
         ("sums".to_owned(), hook(program, kind, &sums, outputs, modes)),
     ]);
     let title = format!("{}: sums of pass {pass}, {kind:?}, {workgroup} invocations", program.title);
-    let wgsl = fill_hooks(&title, Skeleton::Reduce, 0, LaneReduce::Tree, &hooks)
+    let wgsl = fill_hooks(&title, Skeleton::Reduce, &[], LaneReduce::Tree, &hooks)
         .expect("the reduce skeleton takes these hooks");
     KernelSource { wgsl, bindings }
 }

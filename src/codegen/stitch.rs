@@ -32,7 +32,7 @@ pub fn stitch(
     );
     let hooks = BTreeMap::from([("rows".to_owned(), text)]);
     let title = format!("{}: words that rows share, of output {output} of pass {pass}", program.title);
-    let wgsl = fill_hooks(&title, Skeleton::Stitch, 0, LaneReduce::Tree, &hooks);
+    let wgsl = fill_hooks(&title, Skeleton::Stitch, &[], LaneReduce::Tree, &hooks);
     let binding = |slot: Slot| Binding { slot, writes: true };
     KernelSource {
         wgsl: wgsl.expect("the stitch skeleton takes these hooks"),

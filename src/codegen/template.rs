@@ -11,6 +11,7 @@ const COMMON: &str = include_str!("../../shaders/common.wgsl");
 const STORAGE: &str = include_str!("../../shaders/storage.wgsl");
 const MATH: &str = include_str!("../../shaders/math.wgsl");
 const ROW_HOOKS: &str = include_str!("../../shaders/row_hooks.wgsl");
+const ROW_SCAN_HOOKS: &str = include_str!("../../shaders/row_scan_hooks.wgsl");
 const ENDS: &str = include_str!("../../shaders/ends.wgsl");
 const SUM: &str = include_str!("../../shaders/sum.wgsl");
 const SPAN: &str = include_str!("../../shaders/span.wgsl");
@@ -38,6 +39,23 @@ impl LaneReduce {
             LaneReduce::Subgroup => include_str!("../../shaders/gather_subgroup.wgsl"),
         }
     }
+
+    fn scan_text(self) -> &'static str {
+        match self {
+            LaneReduce::Lane => include_str!("../../shaders/scan_lane.wgsl"),
+            LaneReduce::Tree => include_str!("../../shaders/scan_tree.wgsl"),
+            LaneReduce::Subgroup => include_str!("../../shaders/scan_subgroup.wgsl"),
+        }
+    }
+}
+
+/// What a trip of a kernel over a row does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TripKind {
+    /// It runs a stage: reductions, and looks at elements.
+    Stage,
+    /// It scans along the row.
+    Scan,
 }
 
 /// A hand-written kernel with hooks.
@@ -51,6 +69,10 @@ pub enum Skeleton {
     RowResident,
     /// `row_pairs.wgsl`
     RowPairs,
+    /// `row_scan.wgsl`
+    RowScan,
+    /// `row_scan_resident.wgsl`
+    RowScanResident,
     /// `row_split.wgsl`
     RowSplit,
     /// `row_states.wgsl`
@@ -81,11 +103,13 @@ pub enum Skeleton {
 
 impl Skeleton {
     /// Every skeleton.
-    pub const ALL: [Skeleton; 17] = [
+    pub const ALL: [Skeleton; 19] = [
         Skeleton::Elementwise,
         Skeleton::Row,
         Skeleton::RowResident,
         Skeleton::RowPairs,
+        Skeleton::RowScan,
+        Skeleton::RowScanResident,
         Skeleton::RowSplit,
         Skeleton::RowStates,
         Skeleton::Reduce,
@@ -107,6 +131,8 @@ impl Skeleton {
             Skeleton::Row => include_str!("../../shaders/row.wgsl"),
             Skeleton::RowResident => include_str!("../../shaders/row_resident.wgsl"),
             Skeleton::RowPairs => include_str!("../../shaders/row_pairs.wgsl"),
+            Skeleton::RowScan => include_str!("../../shaders/row_scan.wgsl"),
+            Skeleton::RowScanResident => include_str!("../../shaders/row_scan_resident.wgsl"),
             Skeleton::RowSplit => include_str!("../../shaders/row_split.wgsl"),
             Skeleton::RowStates => include_str!("../../shaders/row_states.wgsl"),
             Skeleton::Reduce => include_str!("../../shaders/reduce.wgsl"),
@@ -126,18 +152,20 @@ impl Skeleton {
 
 /// The shader with its stubs.
 pub fn stub(skeleton: Skeleton, combine: LaneReduce) -> String {
-    assemble("stub", &repeat(&import(skeleton.text(), combine), 1))
+    let of_both = [(TripKind::Stage, 0), (TripKind::Scan, 0)];
+    assemble("stub", &repeat(&import(skeleton.text(), combine), &of_both))
 }
 
-/// Fills the hooks of a skeleton, with its repeated blocks once per stage.
+/// Fills the hooks of a skeleton, with its repeated blocks once per trip.
 pub fn fill_hooks(
     title: &str,
     skeleton: Skeleton,
-    stages: usize,
+    trips: &[TripKind],
     combine: LaneReduce,
     hooks: &BTreeMap<String, String>,
 ) -> Result<String, String> {
-    let text = repeat(&import(skeleton.text(), combine), stages);
+    let trips: Vec<(TripKind, usize)> = trips.iter().copied().zip(0..).collect();
+    let text = repeat(&import(skeleton.text(), combine), &trips);
     fill(title, &text, hooks).map_err(|what| format!("{skeleton:?}: {what}"))
 }
 
@@ -181,30 +209,43 @@ fn assemble(title: &str, body: &str) -> String {
 
 fn import(text: &str, combine: LaneReduce) -> String {
     let text = text.replace("// import row_hooks\n", ROW_HOOKS).replace("// import ends\n", ENDS);
+    let text = text.replace("// import row_scan_hooks\n", ROW_SCAN_HOOKS);
+    let text = text.replace("// import scan\n", combine.scan_text());
     let text = text.replace("// import sum\n", SUM).replace("// import span\n", SPAN);
     text.replace("// import gather\n", combine.text())
 }
 
-/// Blocks from `// repeat begin: stage` to `// repeat end`, once per stage, with its index instead of 0.
-fn repeat(text: &str, stages: usize) -> String {
+/// Repeated blocks, from `// repeat begin: …` to `// repeat end`, with a trip's index instead of 0: of `stage` and `scan`
+/// once per trip of that kind; of `trip` once per trip, with the lines below `// of stage` or `// of scan`.
+fn repeat(text: &str, trips: &[(TripKind, usize)]) -> String {
     let mut out = String::new();
-    let mut block: Option<String> = None;
+    // The lines of the block that each kind of trip has.
+    let mut block: Option<[String; 2]> = None;
+    let mut kinds: &[TripKind] = &[];
+    const BOTH: &[TripKind] = &[TripKind::Stage, TripKind::Scan];
     for line in text.lines() {
+        let begins = line.trim().strip_prefix("// repeat begin: ");
         match (line.trim(), &mut block) {
-            ("// repeat begin: stage", _) => block = Some(String::new()),
+            _ if begins.is_some() => {
+                kinds = match begins {
+                    Some("stage") => &BOTH[..1],
+                    Some("scan") => &BOTH[1..],
+                    _ => BOTH,
+                };
+                block = Some(Default::default());
+            }
+            ("// of stage", _) => kinds = &BOTH[..1],
+            ("// of scan", _) => kinds = &BOTH[1..],
             ("// repeat end", Some(lines)) => {
-                for stage in 0..stages {
-                    let lines = lines.replace("stage0", &format!("stage{stage}"));
-                    let lines = lines.replace("state0", &format!("state{stage}"));
-                    out.push_str(
-                        &lines.replace("Stage0", &format!("Stage{stage}")).replace("STAGE0", &format!("STAGE{stage}")),
-                    );
-                }
+                trips.iter().for_each(|&(kind, index)| out.push_str(&numbered(&lines[kind as usize], index)));
                 block = None;
             }
             (_, Some(lines)) => {
-                lines.push_str(line);
-                lines.push('\n');
+                for kind in kinds {
+                    let of_kind = &mut lines[*kind as usize];
+                    of_kind.push_str(line);
+                    of_kind.push('\n');
+                }
             }
             (_, None) => {
                 out.push_str(line);
@@ -213,6 +254,13 @@ fn repeat(text: &str, stages: usize) -> String {
         }
     }
     out
+}
+
+/// A repeated block with the names of that trip.
+fn numbered(lines: &str, index: usize) -> String {
+    ["stage", "state", "Stage", "STAGE", "scan", "Scan", "Scanned", "SCAN"]
+        .into_iter()
+        .fold(lines.to_owned(), |lines, name| lines.replace(&format!("{name}0"), &format!("{name}{index}")))
 }
 
 /// The functions of `math.wgsl` that the text calls, directly or not, at width 1 or (as `math_exp4`) at width 4.
@@ -310,11 +358,11 @@ mod tests {
     #[test]
     fn a_hook_that_nobody_fills_is_an_error() {
         let hooks = BTreeMap::from([("bindings".to_owned(), String::new())]);
-        let error = fill_hooks("t", Skeleton::Elementwise, 0, LaneReduce::Tree, &hooks).unwrap_err();
+        let error = fill_hooks("t", Skeleton::Elementwise, &[], LaneReduce::Tree, &hooks).unwrap_err();
         assert!(error.contains("hook `items`"), "{error}");
         let hooks = ["constants", "seen", "odd"].map(|name| (name.to_owned(), String::new()));
         let hooks = BTreeMap::from(hooks);
-        let error = fill_hooks("t", Skeleton::Narrow, 0, LaneReduce::Tree, &hooks).unwrap_err();
+        let error = fill_hooks("t", Skeleton::Narrow, &[], LaneReduce::Tree, &hooks).unwrap_err();
         assert!(error.contains("no hook `odd`"), "{error}");
     }
 

@@ -5,7 +5,7 @@
 //! trips: each element counts as a row.
 
 use crate::expr::op::{Kind, Op};
-use crate::expr::{Classes, Extent, Fold, NodeId, Reduce};
+use crate::expr::{Classes, Direction, Extent, Fold, NodeId, Reduce, Scan};
 use crate::lower::Over;
 
 /// How often a value is computed.
@@ -55,6 +55,8 @@ pub enum Action<R> {
     Op(Op, [Option<R>; 3]),
     /// The reduction of this operand, which a stage computes and no step.
     Reduced(NodeId, R),
+    /// What the scan of that number has left at the lane's row and column.
+    Scanned(usize),
 }
 
 impl<R: Copy> Action<R> {
@@ -91,6 +93,7 @@ impl<R: Copy> Action<R> {
             Action::RowIndex => Action::RowIndex,
             Action::Op(op, operands) => Action::Op(op, operands.map(|o| o.map(&f))),
             Action::Reduced(node, x) => Action::Reduced(node, f(x)),
+            Action::Scanned(number) => Action::Scanned(number),
         }
     }
 }
@@ -110,6 +113,18 @@ pub struct Reduction {
     pub out: Src,
     /// Register of the maximum, where an online softmax leaves it too.
     pub max_out: Option<Src>,
+}
+
+/// A scan of a stage.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanCode {
+    pub scan: Scan,
+    pub direction: Direction,
+    /// Its number among the scans of the pass.
+    pub number: usize,
+    pub operand: Src,
+    /// Of a linear scan.
+    pub decay: Option<Src>,
 }
 
 /// A value that is looked at for NaN.
@@ -155,6 +170,7 @@ pub struct PoisonCode {
 pub struct Trip {
     pub steps: Vec<Step>,
     pub reductions: Vec<Reduction>,
+    pub scans: Vec<ScanCode>,
     pub looks: Vec<LookCode>,
 }
 
@@ -239,6 +255,8 @@ pub struct PassCode {
     /// The last trip, with the element outputs.
     pub element_trip: Trip,
     pub element_stores: Vec<ElementStore>,
+    /// Number of scans.
+    pub scans: usize,
     /// Registers of row and of element values.
     pub row_slots: Vec<Kind>,
     pub element_slots: Vec<Kind>,

@@ -13,6 +13,7 @@ pub fn compile_pass(program: &Program, index: usize) -> PassCode {
     let pass = &program.passes[index];
     let mut b = Builder::new(program, pass);
     let stages = pass.stages.iter().map(|s| s.reduces.iter().map(|r| b.staged(*r)).collect()).collect();
+    let scans = pass.stages.iter().map(|s| s.scans.iter().map(|scan| b.scan(*scan)).collect()).collect();
     let sums = pass.totals.iter().map(|t| b.sum(*t)).collect();
     let outputs = pass.outputs.iter().map(|k| b.output(*k)).collect();
     let mut looks = Vec::new();
@@ -22,7 +23,7 @@ pub fn compile_pass(program: &Program, index: usize) -> PassCode {
     let poisons = pass.poison.iter().map(|poison| b.poison(poison)).collect();
     let lenient: Vec<(NodeId, LabelRoot)> =
         pass.lenient.iter().map(|(sum, look)| (*sum, b.label(look, None))).collect();
-    b.pass_code(&Roots { stages, sums, outputs, looks, poisons, lenient })
+    b.pass_code(&Roots { stages, scans, sums, outputs, looks, poisons, lenient })
 }
 
 /// The code of the outputs of scope total.
@@ -82,6 +83,7 @@ impl Builder<'_> {
             stores: Vec::new(),
             element_trip,
             element_stores: Vec::new(),
+            scans: roots.scans.iter().map(Vec::len).sum(),
             row_slots: row_slots.kinds,
             element_slots: element_slots.kinds,
         };
@@ -97,7 +99,10 @@ impl Builder<'_> {
             looks.flat_map(|look| std::iter::once(look.value).chain(look.conditions.into_iter().flatten()))
         };
         let of_stage = |(index, stage): (usize, &Vec<Staged>)| {
-            self.elements(stage.iter().map(|s| s.operand).chain(looked(LookPlace::Stage(index))).collect())
+            let scanned = roots.scans[index].iter().flat_map(|scan| [Some(scan.operand), scan.decay]).flatten();
+            self.elements(
+                stage.iter().map(|s| s.operand).chain(scanned).chain(looked(LookPlace::Stage(index))).collect(),
+            )
         };
         let stages = roots.stages.iter().enumerate().map(of_stage).collect();
         let outputs = roots.outputs.iter().filter(|o| o.is_element).map(|o| o.value);
@@ -154,6 +159,14 @@ impl Builder<'_> {
                 max_out: s.max_out.map(|max| homes[&max]),
             };
             trip.reductions = roots.stages[depth].iter().map(reduction).collect();
+            let scan = |s: &ScanRoot| ScanCode {
+                scan: s.scan,
+                direction: s.direction,
+                number: s.number,
+                operand: homes[&s.operand],
+                decay: s.decay.map(|decay| homes[&decay]),
+            };
+            trip.scans = roots.scans[depth].iter().map(scan).collect();
             phases.push(Phase::Stage(trip));
         }
         phases
@@ -233,7 +246,7 @@ impl Builder<'_> {
         events.push(Event { reads: elements.roots.clone(), writes: Vec::new() });
         self.assign_registers(&events, Level::Element, slots, homes);
         let steps = elements.values.iter().map(|id| self.step(*id, homes)).collect();
-        Trip { steps, reductions: Vec::new(), looks: Vec::new() }
+        Trip { steps, ..Trip::default() }
     }
 
     /// Gives each value of `level` that an event writes a register, free again after its last read.

@@ -1,6 +1,6 @@
 //! A pass over all rows: tiles of rows on all threads, each tile phase by phase.
 
-use super::code::{ElementDest, ElementStore, LabelCode, LookCode, PassCode, Phase, Src, Trip};
+use super::code::{ElementDest, ElementStore, LabelCode, LookCode, PassCode, Phase, ScanCode, Src, Trip};
 use super::lanes::{self, Value};
 use super::machine::{Bank, HostFloat, LANES, Machine, Shared, Spot};
 use super::state::State;
@@ -87,6 +87,8 @@ struct Worker<'r, 'a, T> {
     /// Per element output and row of the tile: whether NaN is stored at the row's label.
     nan_at_label: Vec<Vec<bool>>,
     scratch: Vec<T>,
+    /// By number of a linear scan: the decays of a tile's elements.
+    decays: Vec<Vec<T>>,
 }
 
 /// Rows of a tile.
@@ -104,7 +106,8 @@ impl Tile {
 
 impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
     fn new(shared: &'r Shared<'r, 'a>, code: &'r PassCode, tiling: Tiling, globals: Bank<'a, T>) -> Worker<'r, 'a, T> {
-        let machine = Machine::new(shared, globals, &code.row_slots, &code.element_slots);
+        let mut machine = Machine::new(shared, globals, &code.row_slots, &code.element_slots);
+        machine.scanned = vec![vec![T::zero(); tiling.tile * shared.cols()]; code.scans];
         let states = code.phases.iter().map(|phase| match phase {
             Phase::Stage(trip) => trip.reductions.iter().map(|r| State::new(r.reduce)).collect(),
             Phase::Rows(_) => Vec::new(),
@@ -114,7 +117,8 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
         let (any_poison, nan) = (vec![false; code.poison.len()], vec![false; LANES]);
         let scratch = vec![T::zero(); LANES];
         let nan_at_label = vec![vec![false; LANES]; code.element_stores.len()];
-        Worker { machine, code, tiling, states, poison, any_poison, nan, nan_at_label, scratch }
+        let decays = vec![Vec::new(); code.scans];
+        Worker { machine, code, tiling, states, poison, any_poison, nan, nan_at_label, scratch, decays }
     }
 
     fn run(&mut self, mut task: Task<'_, T>) -> PassResult {
@@ -156,13 +160,40 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
                             let value = worker.machine.floats(reduction.operand, spot);
                             state.add(spread(value, &mut worker.scratch, spot.count), spot);
                         }
+                        trip.scans.iter().for_each(|scan| worker.take_scanned(scan, spot));
                     });
                     for (reduction, state) in trip.reductions.iter().zip(&states) {
                         state.finish(reduction, tile.rows, &mut self.machine);
                     }
                     self.states[index] = states;
+                    trip.scans.iter().for_each(|scan| self.scan(scan, tile));
                 }
             }
+        }
+    }
+
+    /// Takes what a scan reads in a block.
+    fn take_scanned(&mut self, code: &ScanCode, spot: Spot) {
+        let Worker { machine, decays, scratch, .. } = self;
+        let cols = machine.shared.cols();
+        let (first, stride) = spot.in_tile(cols);
+        let mut scanned = std::mem::take(&mut machine.scanned[code.number]);
+        lanes::scatter(spread(machine.floats(code.operand, spot), scratch, spot.count), &mut scanned, first, stride);
+        machine.scanned[code.number] = scanned;
+        if let Some(decay) = code.decay {
+            let decays = &mut decays[code.number];
+            decays.resize(machine.scanned[code.number].len(), T::zero());
+            lanes::scatter(spread(machine.floats(decay, spot), scratch, spot.count), decays, first, stride);
+        }
+    }
+
+    /// Scans the rows of a tile.
+    fn scan(&mut self, code: &ScanCode, tile: Tile) {
+        let Worker { machine, decays, .. } = self;
+        let cols = machine.shared.cols();
+        let decays = &decays[code.number];
+        for (row, x) in machine.scanned[code.number].chunks_mut(cols).take(tile.rows).enumerate() {
+            code.scan.run(code.direction, x, |col| decays[row * cols + col]);
         }
     }
 

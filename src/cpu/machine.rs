@@ -176,6 +176,16 @@ pub struct Spot {
     pub along: Option<usize>,
 }
 
+impl Spot {
+    /// Index of the first lane among the elements of a tile, row after row, and the distance of two lanes.
+    pub fn in_tile(self, cols: usize) -> (usize, usize) {
+        match self.along {
+            Some(row) => (row * cols + self.col, 1),
+            None => (self.col, cols),
+        }
+    }
+}
+
 #[derive(Clone)]
 enum Register<T> {
     Float(Vec<T>),
@@ -210,12 +220,14 @@ pub struct Machine<'r, 'a, T> {
     pub shared: &'r Shared<'r, 'a>,
     /// By [`Level`].
     banks: [Bank<'a, T>; 3],
+    /// By number: what each scan reads, then what it leaves, of the rows of a tile one after the other.
+    pub scanned: Vec<Vec<T>>,
 }
 
 impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
     pub fn new(shared: &'r Shared<'r, 'a>, globals: Bank<'a, T>, rows: &[Kind], elements: &[Kind]) -> Self {
         let bank = |kinds: &[Kind]| Bank::new(kinds.iter().copied(), LANES);
-        Machine { shared, banks: [globals, bank(rows), bank(elements)] }
+        Machine { shared, banks: [globals, bank(rows), bank(elements)], scanned: Vec::new() }
     }
 
     /// Runs global code and returns its registers.
@@ -363,6 +375,11 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
             }
             (Action::RowIndex, Register::Int(out)) => {
                 out[..count].iter_mut().zip(spot.row..).for_each(|(o, row)| *o = row as i64);
+            }
+            (Action::Scanned(number), Register::Float(out)) => {
+                let cols = self.shared.cols();
+                let (first, stride) = spot.in_tile(cols);
+                lanes::gather(&self.scanned[number], first, stride, &mut out[..count], |x| x);
             }
             (Action::Op(op, operands), out) => self.operate(op, operands, spot, out),
             (other, _) => unreachable!("the register of {other:?} is of the kind that it gives"),

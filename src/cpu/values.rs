@@ -2,7 +2,7 @@
 
 use super::code::{Action, Level};
 use crate::expr::op::Kind;
-use crate::expr::{Classes, Fold, Node, NodeId, Reduce};
+use crate::expr::{Classes, Direction, Fold, Node, NodeId, Reduce, Scan};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Pass, Placed, Poison, Program};
 use crate::shape::Scope;
 use std::collections::HashMap;
@@ -15,6 +15,15 @@ pub struct Val {
     pub kind: Kind,
     /// Stages before the value is known.
     pub depth: usize,
+}
+
+/// A scan of a stage.
+pub struct ScanRoot {
+    pub scan: Scan,
+    pub direction: Direction,
+    pub number: usize,
+    pub operand: ValueId,
+    pub decay: Option<ValueId>,
 }
 
 /// A reduction of a stage. `max_out` is the row's maximum, where an online softmax leaves it too.
@@ -74,6 +83,7 @@ pub struct PoisonRoot {
 /// The values that a pass must compute, by use.
 pub struct Roots {
     pub stages: Vec<Vec<Staged>>,
+    pub scans: Vec<Vec<ScanRoot>>,
     pub sums: Vec<SumRoot>,
     pub outputs: Vec<OutputRoot>,
     pub looks: Vec<LookRoot>,
@@ -142,6 +152,10 @@ impl<'p> Builder<'p> {
                 let operand = self.value(x, None);
                 self.add(Action::Reduced(id, operand))
             }
+            Node::Scan(..) => {
+                assert!(at.is_none(), "lowering sums what a scan leaves at a label");
+                self.add(Action::Scanned(self.number_of_scan(id)))
+            }
             Node::FoldOver(_, Scope::Group, _) => self.add(Action::GroupSum(id.index())),
             Node::FoldOver(_, Scope::Column, _) => match at {
                 Some(label) => self.add(Action::GatherColumnSum(id.index(), label)),
@@ -196,6 +210,7 @@ impl<'p> Builder<'p> {
                 let kinds: Vec<Kind> = operands().map(|v| v.kind).collect();
                 (level, op.kind(&kinds).expect("operations of a verified graph take these kinds"), depth)
             }
+            Action::Scanned(number) => (Level::Element, Kind::Float, self.stage_of_scan(number) + 1),
             Action::Reduced(node, _) => (Level::Row, self.program.kind(node), self.stage_of(node) + 1),
         };
         self.values.push(Val { action, level, kind, depth });
@@ -207,6 +222,26 @@ impl<'p> Builder<'p> {
     fn stage_of(&self, id: NodeId) -> usize {
         let of = |id: NodeId| self.pass.stages.iter().position(|s| s.reduces.contains(&id));
         of(id).or_else(|| of(self.program.online_partner(id)?)).expect("a reduction of the pass has a stage")
+    }
+
+    /// The scans of the pass, each with its stage.
+    fn scans(&self) -> impl Iterator<Item = (usize, NodeId)> + use<'p> {
+        let stages = self.pass.stages.iter().enumerate();
+        stages.flat_map(|(index, stage)| stage.scans.iter().map(move |id| (index, *id)))
+    }
+
+    fn number_of_scan(&self, id: NodeId) -> usize {
+        self.scans().position(|(_, scan)| scan == id).expect("a scan of the pass has a stage")
+    }
+
+    fn stage_of_scan(&self, number: usize) -> usize {
+        self.scans().nth(number).expect("scans are numbered in order").0
+    }
+
+    pub fn scan(&mut self, id: NodeId) -> ScanRoot {
+        let Node::Scan(scan, direction, [x, decay]) = *self.program.node(id) else { unreachable!("scans are listed") };
+        let decay = (decay != NodeId::NONE).then(|| self.value(decay, None));
+        ScanRoot { scan, direction, number: self.number_of_scan(id), operand: self.value(x, None), decay }
     }
 
     pub fn staged(&mut self, id: NodeId) -> Staged {

@@ -6,7 +6,7 @@
 use crate::expr::condition::{may_be_nan, not};
 use crate::expr::derivative::vjp;
 use crate::expr::op::{Kind, Op};
-use crate::expr::{Expr, Extent, Fold, Graph, Node, NodeId, Reduce};
+use crate::expr::{Direction, Expr, Extent, Fold, Graph, Node, NodeId, Reduce, Scan};
 use crate::shape::Scope;
 use std::collections::HashMap;
 
@@ -296,6 +296,7 @@ impl<'g> Visit<'_, 'g> {
             Node::Reduce(reduce, x) => self.reduce(reduce, x),
             Node::FoldOver(Fold::Sum, _, x) => self.give(x, adjoint, graph.scope(x), taken),
             Node::FoldOver(Fold::Max, ..) => {}
+            Node::Scan(scan, direction, operands) => self.scan(scan, direction, operands),
             Node::At(x, label) => {
                 let here = graph.col_index().equals(graph.expr(label));
                 self.give(x, adjoint, Scope::Element, taken.at_label(here.id, adjoint));
@@ -416,6 +417,45 @@ impl<'g> Visit<'_, 'g> {
             Reduce::LogSumExpShifted => {
                 let contribution = adjoint * value.softmax();
                 self.give(x, nothing_of_zero(contribution, adjoint, &taken), Scope::Element, taken);
+            }
+        }
+    }
+
+    /// The adjoint, 0 at elements of the row that do not count, and the conditions of the row under which it counts.
+    fn along_row(&self) -> (Expr<'g>, Taken) {
+        let (graph, conditions) = (self.reverse.graph, &self.taken.conditions);
+        let of_row = conditions.iter().take_while(|id| reaches(graph.expr(**id), Scope::Row)).count();
+        let (of_row, of_elements) = conditions.split_at(of_row);
+        let not_zero = self.taken.not_zero || !of_elements.is_empty();
+        let taken = Taken { conditions: of_row.to_vec(), not_zero, gathered: None };
+        (self.reverse.zero_unless(self.adjoint, of_elements), taken)
+    }
+
+    /// The adjoint of a scan is a scan in the other direction.
+    fn scan(&mut self, scan: Scan, direction: Direction, [x, decay]: [NodeId; 2]) {
+        let (graph, out, back) = (self.reverse.graph, self.out, direction.opposite());
+        let (adjoint, taken) = self.along_row();
+        match scan {
+            Scan::Sum => self.give(x, adjoint.scan_sum(back), Scope::Element, taken),
+            Scan::Shift => self.give(x, adjoint.shift(back), Scope::Element, taken),
+            Scan::Linear => {
+                let decay_of_next = match graph.expr(decay) {
+                    decay if decay.scope().has_columns() => decay.shift(back),
+                    decay => decay,
+                };
+                let along = adjoint.scan_linear(decay_of_next, back);
+                self.give(x, along, Scope::Element, taken.clone());
+                let of_decay = nothing_of_zero(along.times(out.shift(direction)), along, &taken);
+                self.give(decay, of_decay, Scope::Element, taken);
+            }
+            // Σ gₖ exp(xⱼ − yₖ) over k from j on, as exp(xⱼ − yⱼ) wⱼ with wⱼ = gⱼ + exp(yⱼ − yₖ) wₖ of the next column k: no
+            // exponent is above 0. Where y is −∞, x is too, and has no gradient.
+            Scan::LogSumExp => {
+                let counts = out.abs().le(f64::from(f32::MAX));
+                let ratio = counts.select((out - out.shift(back)).exp(), 0.0);
+                let along = adjoint.scan_linear(ratio, back);
+                let contribution = counts.select((graph.expr(x) - out).exp() * along, 0.0);
+                self.give(x, nothing_of_zero(contribution, along, &taken), Scope::Element, taken);
             }
         }
     }

@@ -106,6 +106,14 @@ pub fn is_coupled(g: Expr<'_>, input: NodeId) -> bool {
     })
 }
 
+/// Whether a gradient depends on the input through a scan along the row, which [`diagonal`] does not follow.
+pub fn is_scanned(g: Expr<'_>, input: NodeId) -> bool {
+    let graph = g.graph();
+    let active = dependents(g, &[input]);
+    let is_scan = |id: &NodeId| matches!(graph.node(*id), Node::Scan(..)) && active[id.index()];
+    graph.reachable(&[g.id]).iter().any(is_scan)
+}
+
 /// Whether an element value depends on other elements of the input too, through a reduction.
 fn through_rows(x: Expr<'_>, input: NodeId) -> bool {
     let graph = x.graph();

@@ -38,6 +38,10 @@ pub(super) fn infer(
             (Scope::Row, kind, known.fault_of_reduce(reduce, x))
         }
         Node::FoldOver(_, to, x) => (to, Kind::Float, known.fault_of_sum(to, x)),
+        Node::Scan(..) => {
+            let fault = node.operands().find_map(|id| known.no_number(id, "a scan"));
+            (Scope::Element, Kind::Float, fault)
+        }
         Node::At(x, label) => (Scope::Row, kind(x), known.fault_of_at(x, label)),
         Node::InRange(x, _) => {
             let is_index = kind(x) == Kind::Int && matches!(scope(x), Scope::Row | Scope::Element);

@@ -3,7 +3,7 @@
 //! A mistake in an expression (a reduction of a row value, an index added to a number) is kept in the graph and
 //! comes back as [`Error::Expr`](crate::Error::Expr) when the loss is planned; building never panics.
 //!
-//! Each file uses those before it: `node`, `infer`, `graph`, `print`, `operand` and `handle`.
+//! Each file uses those before it: `node`, `infer`, `graph`, `print`, `operand`, `handle` and `scan`.
 
 pub mod autodiff;
 pub(crate) mod condition;
@@ -16,6 +16,7 @@ mod node;
 pub mod op;
 mod operand;
 mod print;
+mod scan;
 pub mod simplify;
 mod special;
 
@@ -25,6 +26,7 @@ pub(crate) use node::index_bits;
 pub use node::{Classes, Extent, Fold, InputDecl, Node, NodeId, ParamDecl, Reduce};
 pub use operand::IntoExpr;
 pub(crate) use print::print_nodes;
+pub use scan::{Direction, Scan};
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! Nodes of an expression, over other nodes.
 
 use crate::expr::op::{Kind, Op};
+use crate::expr::scan::{Direction, Scan};
 use crate::shape::{Layout, Operand, Scope, ShapeRule};
 use std::fmt;
 
@@ -136,6 +137,8 @@ pub enum Node {
     /// Values of rows (groups, columns) folded over those of a group, over all for each column, or over everything. Passes
     /// and kernels call them sums: a maximum is one in another arithmetic.
     FoldOver(Fold, Scope, NodeId),
+    /// A scan of the elements of a row; the second operand is the decay of a linear one, else `NONE`.
+    Scan(Scan, Direction, [NodeId; 2]),
     /// The element of the row at a class index.
     At(NodeId, NodeId),
     /// The class index itself, which must be one of these.
@@ -165,6 +168,7 @@ impl Node {
             Node::Reduce(_, x) | Node::FoldOver(_, _, x) | Node::Softmax(x) => [x, none, none],
             Node::SoftmaxMinusOne(x) | Node::Detach(x) | Node::InRange(x, _) => [x, none, none],
             Node::At(a, b) | Node::StraightThrough(a, b) | Node::Masked(a, b) => [a, b, none],
+            Node::Scan(_, _, [x, decay]) => [x, decay, none],
             Node::WithGradient(a, b, c) => [a, b, c],
         };
         all.into_iter().filter(|id| *id != NodeId::NONE)
@@ -177,6 +181,7 @@ impl Node {
             Node::Op(op, [a, b, c]) => Node::Op(op, [opt(a), opt(b), opt(c)]),
             Node::Reduce(r, x) => Node::Reduce(r, opt(x)),
             Node::FoldOver(fold, s, x) => Node::FoldOver(fold, s, opt(x)),
+            Node::Scan(scan, direction, [x, decay]) => Node::Scan(scan, direction, [opt(x), opt(decay)]),
             Node::At(x, label) => Node::At(opt(x), opt(label)),
             Node::InRange(x, classes) => Node::InRange(opt(x), classes),
             Node::Softmax(x) => Node::Softmax(opt(x)),

@@ -2,6 +2,7 @@
 
 use super::graph::Graph;
 use super::node::{Classes, InputDecl, Node, NodeId, ParamDecl};
+use super::scan::Direction;
 use crate::expr::op::Op;
 use crate::text::putln;
 use std::collections::HashMap;
@@ -61,6 +62,10 @@ fn node_text(node: &Node, operands: &[&str], params: &[ParamDecl], inputs: &[Inp
         Node::Op(op, _) => format!("{}({list})", format!("{op:?}").to_lowercase()),
         Node::Reduce(reduce, _) => format!("row_{}({list})", format!("{reduce:?}").to_lowercase()),
         Node::FoldOver(fold, to, _) => format!("{}({list})", format!("{fold:?}_{to:?}").to_lowercase()),
+        Node::Scan(scan, direction, _) => {
+            let order = if direction == Direction::Forward { "" } else { "_reverse" };
+            format!("scan_{}{order}({list})", format!("{scan:?}").to_lowercase())
+        }
         Node::At(..) => format!("at({list})"),
         Node::Softmax(_) => format!("softmax({list})"),
         Node::SoftmaxMinusOne(_) => format!("softmax_minus_one({list})"),

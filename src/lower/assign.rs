@@ -183,7 +183,7 @@ fn lenient_labels(program: &Program, totals: &[NodeId]) -> Vec<(NodeId, Look)> {
         .collect()
 }
 
-/// The reductions below the roots by stage, each one stage later than the reductions below it; and, by node, the stages
+/// The reductions and scans below the roots by stage, each one stage later than those below it; and, by node, the stages
 /// before its value is known.
 fn stages(program: &Program, roots: &[NodeId]) -> (Vec<Stage>, HashMap<NodeId, usize>) {
     let needed = program.below(roots, |id| matches!(program.node(id), Node::FoldOver(..)));
@@ -196,13 +196,17 @@ fn stages(program: &Program, roots: &[NodeId]) -> (Vec<Stage>, HashMap<NodeId, u
             continue;
         }
         let below = node.operands().filter_map(|o| depth.get(&o).copied()).max().unwrap_or(0);
-        let Node::Reduce(..) = node else {
+        if !matches!(node, Node::Reduce(..) | Node::Scan(..)) {
             depth.insert(id, below);
             continue;
-        };
+        }
         depth.insert(id, below + 1);
         if stages.len() <= below {
             stages.resize(below + 1, Stage::default());
+        }
+        if let Node::Scan(..) = node {
+            stages[below].scans.push(id);
+            continue;
         }
         let known = program.online_partner(id).is_some_and(|partner| needed.contains(&partner));
         if !known {
@@ -255,7 +259,7 @@ fn stage_of(program: &Program, stages: &mut Vec<Stage>, look: &Look, known: usiz
     let is_element = |id: NodeId| program.scope(id).has_columns();
     let visits = |stage: &Stage| {
         let operands: Vec<NodeId> = stage.reduces.iter().flat_map(|id| program.node(*id).operands()).collect();
-        let stop = |id: NodeId| !is_element(id) || matches!(program.node(id), Node::FoldOver(..));
+        let stop = |id: NodeId| !is_element(id) || matches!(program.node(id), Node::FoldOver(..) | Node::Scan(..));
         program.below(&operands, stop).contains(&look.node)
     };
     if let Some(stage) = (known..stages.len()).find(|&stage| visits(&stages[stage])) {

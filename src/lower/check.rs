@@ -13,9 +13,11 @@ pub(super) fn check_rows(graph: &Graph, name: &str, row_axis: RowAxis, outputs: 
     let fault = |message: &str| Err(Error::Expr { loss: name.to_owned(), message: message.to_owned() });
     for id in graph.reachable(&roots) {
         let of_rows = matches!(graph.scope(id), Scope::Row | Scope::Column | Scope::Group | Scope::GroupColumn)
-            || matches!(graph.node(id), Node::Softmax(_) | Node::SoftmaxMinusOne(_));
+            || matches!(graph.node(id), Node::Softmax(_) | Node::SoftmaxMinusOne(_) | Node::Scan(..));
         if row_axis == RowAxis::None && of_rows {
-            return fault("row, column and group values need a row axis: say which with `row_axis`");
+            return fault(
+                "row, column and group values, and scans along a row, need a row axis: say which with `row_axis`",
+            );
         }
         let counts_columns = matches!(graph.node(id), Node::InRange(_, Classes::Columns | Classes::Between));
         if row_axis == RowAxis::None && counts_columns {
@@ -60,6 +62,34 @@ pub(super) fn check_gathers(graph: &Graph, name: &str, roots: &[NodeId]) -> Resu
     let message =
         format!("a shard of {name}, or a row larger than a binding: it reads a label of an element at a label");
     Err(Error::Unsupported { message })
+}
+
+/// An error for scans along rows of which a dispatch sees a range of the columns, and for those that are summed over the rows
+/// for each column: the kernels of such sums run no scans.
+pub(super) fn check_scans(graph: &Graph, name: &str, roots: &[NodeId], is_range: bool) -> Result<()> {
+    let is_scan = |id: &NodeId| matches!(graph.node(*id), Node::Scan(..));
+    let below = graph.reachable(roots);
+    if is_range && below.iter().any(is_scan) {
+        let message = format!(
+            "a shard of {name}, or a row larger than a binding: it scans along the row; give whole rows that fit a binding"
+        );
+        return Err(Error::Unsupported { message });
+    }
+    let of_columns = below.iter().filter(|id| match graph.node(**id) {
+        Node::FoldOver(_, to, x) => to.has_columns() && graph.scope(x) == Scope::Element,
+        _ => false,
+    });
+    for sum in of_columns {
+        let operands = graph.node(*sum).operands().collect::<Vec<NodeId>>();
+        let terms = graph.reachable_until(&operands, |node| matches!(node, Node::FoldOver(..)));
+        if terms.iter().any(is_scan) {
+            let message = format!(
+                "a sum of {name} over the rows for each column, of values that are scanned along the row; sum the elements                  of each row first, or each column by itself (`column(k)`)"
+            );
+            return Err(Error::Unsupported { message });
+        }
+    }
+    Ok(())
 }
 
 /// Whether a value holds a sum that carries a gradient and goes further out than `scope`: over other rows than those

@@ -184,6 +184,11 @@ pub(super) fn looks(graph: &Graph, has_rows: bool, roots: &[NodeId]) -> Vec<Look
                         found.push(look(LookKind::Softmax, condition, true));
                     }
                 }
+                Node::Scan(..) => {
+                    // As a reduction: an element that it reads may reach every column of the row.
+                    let condition = demands.of_row(condition, reduced);
+                    graph.node(id).operands().for_each(|operand| demands.add(operand, true, condition));
+                }
                 Node::FoldOver(..) | Node::GroupRows => {
                     found.push(demands.placed(look(LookKind::Value, condition, reduced)));
                 }

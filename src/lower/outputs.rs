@@ -57,6 +57,13 @@ pub(super) fn differentiated(
             );
             return Err(Error::Unsupported { message });
         }
+        if grad.is_some_and(|grad| hessian::is_scanned(grad, node_of(index))) {
+            let message = format!(
+                "the Hessian diagonal of {} with respect to `{input}`: its gradient goes through a scan along the row",
+                name()
+            );
+            return Err(Error::Unsupported { message });
+        }
         let diagonal = grad.and_then(|grad| hessian::diagonal(grad, node_of(index)));
         outputs.push((OutputKind::HessianDiagonal(index), diagonal.unwrap_or_else(|| graph.constant(0.0)).id));
     }

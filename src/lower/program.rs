@@ -140,11 +140,14 @@ impl Output {
     }
 }
 
-/// Row reductions that run in one trip over the row. Without reductions, the trip only looks at elements.
+/// Row reductions that run in one trip over the row, and scans that run after them, in a trip per direction. Without either,
+/// the trip only looks at elements.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Stage {
     /// The reductions. A maximum is not listed if `ExpSumRest` of the same operand leaves it too.
     pub reduces: Vec<NodeId>,
+    /// Scans, each one value per element for later stages and outputs.
+    pub scans: Vec<NodeId>,
 }
 
 /// The items that a pass runs over.
@@ -245,6 +248,16 @@ pub struct Pass {
 }
 
 impl Pass {
+    /// Whether it scans along the row.
+    pub fn has_scans(&self) -> bool {
+        self.scans().next().is_some()
+    }
+
+    /// Its scans, in order.
+    pub fn scans(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.stages.iter().flat_map(|stage| stage.scans.iter().copied())
+    }
+
     /// Whether it sums over the rows of each group for each column.
     pub fn sums_per_group(&self, program: &Program) -> bool {
         self.over == Over::RowsByColumn && self.totals.iter().any(|id| program.scope(*id) == Scope::GroupColumn)
@@ -291,7 +304,7 @@ pub struct Program {
     /// The numbers of columns that it takes.
     pub cols: ColumnCount,
     /// Nodes, operands first. Only constants, inputs, counts, `ColIndex`, `RowIndex`, `GroupRows`, `Op`, `InRange`,
-    /// `Reduce` (of `Sum`, `Max`, `Min`, `ArgMax`, `ExpSumRest`), `FoldOver` and `At` are left.
+    /// `Reduce` (of `Sum`, `Max`, `Min`, `ArgMax`, `ExpSumRest`), `Scan`, `FoldOver` and `At` are left.
     pub nodes: Vec<Node>,
     /// Scope of each node.
     pub scopes: Vec<Scope>,

@@ -51,7 +51,12 @@ impl<'g> Lowered<'g> {
         let graph = self.graph;
         let mut labels = Vec::new();
         let mut tests = Vec::new();
-        for id in graph.reachable_until(&[root], |node| matches!(node, Node::FoldOver(_, to, _) if to.has_columns())) {
+        // What is scanned was compared before it was scanned.
+        let is_whole = |node: &Node| match node {
+            Node::FoldOver(_, to, _) => to.has_columns(),
+            node => matches!(node, Node::Scan(..)),
+        };
+        for id in graph.reachable_until(&[root], is_whole) {
             if let Node::Op(Op::Eq, [a, b, _]) = graph.node(id) {
                 let label = match (graph.node(a), graph.node(b)) {
                     (Node::ColIndex, _) if graph.scope(b) <= Scope::Row => b,
@@ -98,7 +103,11 @@ impl<'g> Lowered<'g> {
                     let (here, whole) = (graph.expr(done[&x]), graph.expr(x));
                     (((exp_below(here, whole) - 1.0) - exp_sum_rest(whole)) * inverse_sum(whole)).id
                 }
-                (None, node) if !graph.scope(id).has_columns() || matches!(node, Node::FoldOver(..)) => id,
+                (None, node)
+                    if !graph.scope(id).has_columns() || matches!(node, Node::FoldOver(..) | Node::Scan(..)) =>
+                {
+                    id
+                }
                 (None, node) => graph.add(node.map(|operand| done[&operand])).id,
             };
             done.insert(id, new);
@@ -111,11 +120,20 @@ impl<'g> Lowered<'g> {
         let graph = self.graph;
         self.replace(root, &|id| match graph.node(id) {
             Node::ColIndex => Some(column),
+            Node::Scan(..) => Some(self.scan_at(id, label)),
             Node::Input(_) | Node::FoldOver(..) if graph.scope(id).has_columns() => {
                 Some(graph.expr(id).at(graph.expr(label)).id)
             }
             _ => None,
         })
+    }
+
+    /// A scan's value at the label's column: the sum of what it leaves there and 0 elsewhere.
+    fn scan_at(&self, scan: NodeId, label: NodeId) -> NodeId {
+        let (graph, column) = (self.graph, self.graph.col_index());
+        let is_fixed = matches!(graph.node(label), Node::Int(_));
+        let here = column.equals(if is_fixed { graph.expr(label) } else { column.at(graph.expr(label)) });
+        here.select(graph.expr(scan), 0.0).sum().id
     }
 
     /// Replaces nodes that a program may not hold.

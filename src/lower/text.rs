@@ -101,6 +101,10 @@ impl Program {
             for (stage, reduce) in reduces {
                 putln!(text, "    stage {stage}: {}", self.print(*reduce).replace('\n', "\n        "));
             }
+            let scans = pass.stages.iter().enumerate().flat_map(|(k, stage)| stage.scans.iter().map(move |s| (k, s)));
+            for (stage, scan) in scans {
+                putln!(text, "    stage {stage}, scan: {}", self.print(*scan).replace('\n', "\n        "));
+            }
             for total in &pass.totals {
                 putln!(text, "    sum: {}", self.print(*total).replace('\n', "\n        "));
             }

@@ -94,6 +94,7 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
                 columns: choice.column_partials().map_or(0, |partials| partials * pass.totals.len() as u64),
                 states: choice.states.first + choice.states.words(program, index) + pass.saves.words(),
                 edges: edge_outputs(program, pass, &choice.variant, choice.schedule.width).len() as u64,
+                scans: scan_words(problem, &sizes, choice),
             }
         });
         let leaves: Vec<Leaves<N>> = leaves.collect();
@@ -182,7 +183,7 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
             let most = N::of(u64::from(self.problem.limits.workgroups));
             return [cols.div_ceil(N::of(u64::from(across * each))).at_most(most), N::of(u64::from(splits))];
         }
-        choice.spread(self.problem).grid(self.items(choice, 0))
+        choice.spread(self.problem).grid(self.items(choice, 0), self.sizes.cols.clone())
     }
 
     /// Rows (elements, without rows) of a chunk.
@@ -205,6 +206,7 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
             .count("splits", N::of(self.choices[pass].splits(self.problem)))
             .count("state_base", workspace.state_base.clone().plus(N::of(first).times(sizes.rows.clone())))
             .count("edge_base", workspace.edge_base.clone())
+            .count("scan_base", workspace.scan_base.clone())
             .count("classes", sizes.classes.clone())
     }
 
@@ -331,12 +333,24 @@ fn items<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassChoice,
     }
 }
 
+/// Words that the scans of streamed rows leave, of the rows that all workgroups have in hand.
+fn scan_words<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassChoice) -> N {
+    let spread = choice.spread(problem);
+    if spread.held == 0 || choice.pieces.pieces.is_empty() {
+        return N::of(0);
+    }
+    let [groups, _] = spread.grid(items(problem, sizes, choice, 0), sizes.cols.clone());
+    // A window at an end of the row may begin before it, or end behind it.
+    let cols = sizes.cols.clone().plus(N::of(2 * u64::from(choice.schedule.width)));
+    groups.times(N::of(spread.held)).times(cols)
+}
+
 /// Partials per sum over everything that a pass leaves; 0 if it has no chunks.
 pub(super) fn sum_items<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassChoice) -> N {
     match choice.schedule.kernel {
         _ if choice.pieces.pieces.is_empty() => N::of(0),
         Kernel::Elementwise => {
-            let [groups, _] = choice.spread(problem).grid(items(problem, sizes, choice, 0));
+            let [groups, _] = choice.spread(problem).grid(items(problem, sizes, choice, 0), sizes.cols.clone());
             groups.times(N::of(choice.pieces.pieces.len() as u64))
         }
         Kernel::ColumnSums { .. } => N::of(0),
@@ -380,7 +394,7 @@ impl PassChoice {
     pub(crate) fn spread(&self, problem: &Problem<'_>) -> Spread {
         let schedule = &self.schedule;
         if schedule.alone {
-            return Spread { splits: None, each: u64::from(u32::MAX), most: 1 };
+            return Spread { splits: None, each: u64::from(u32::MAX), most: 1, held: 0, most_held: 0 };
         }
         Spread::new(schedule.kernel, schedule.workgroup, schedule.lanes, schedule.width, problem.limits)
     }

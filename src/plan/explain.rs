@@ -17,6 +17,7 @@ fn kernel_name(kernel: Kernel) -> String {
         Kernel::Elementwise => "element-wise".to_owned(),
         Kernel::Row => "streamed rows".to_owned(),
         Kernel::RowPairs => "streamed pairs of rows".to_owned(),
+        Kernel::RowScan { .. } => "streamed rows with scans".to_owned(),
         Kernel::RowResident { trips } => format!("resident rows, {trips} loads a lane"),
         Kernel::ColumnSums { across, each, splits } => {
             format!("sums by column, {across} lanes of {each} columns, {splits} ranges of rows")

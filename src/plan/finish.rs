@@ -250,7 +250,7 @@ impl<N: Known> Builder<'_, '_, N> {
             putln!(constants, "@group(0) @binding(4) var<storage, read_write> scalars: FoundScalars;");
             slots.push(Slot::Scalars);
         }
-        let wgsl = fill_hooks(title, skeleton, 0, LaneReduce::Tree, &hooks);
+        let wgsl = fill_hooks(title, skeleton, &[], LaneReduce::Tree, &hooks);
         let bindings = slots.into_iter().map(|slot| Binding { slot, writes: true });
         KernelSource {
             wgsl: wgsl.expect("the kernels after the passes take these hooks"),

@@ -527,6 +527,7 @@ impl Prepared for PreparedLoss {
             let chosen = &choice.schedule;
             let kernel = match chosen.kernel {
                 Kernel::Elementwise | Kernel::ColumnSums { .. } => chosen.kernel,
+                _ if self.program.passes[pass].has_scans() => Kernel::RowScan { scans: 0 },
                 _ => Kernel::Row,
             };
             let (workgroup, lanes, subgroup, grid) = (64, 64, 0, [1, 1]);

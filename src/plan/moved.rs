@@ -22,7 +22,8 @@ impl Problem<'_> {
         let words = self.sum_words(pass, choice)
             + self.summed_words(pass, choice)
             + self.state_words(pass, choice)
-            + self.row_words(pass, choice);
+            + self.row_words(pass, choice)
+            + self.scan_words(pass, choice);
         4 * words
     }
 
@@ -104,6 +105,14 @@ impl Problem<'_> {
         let edges = if self.geometry.cols % 2 == 1 { 1 } else { 2 };
         let edges = 2 * edges * outputs.len() as u64;
         rows * (own.saves.words() + known * dispatches_of_rows(own, choice) + edges)
+    }
+
+    /// What scans of streamed rows leave, and the trips that read it.
+    fn scan_words(&self, pass: usize, choice: &PassChoice) -> u64 {
+        let (program, own) = (self.program, &self.program.passes[pass]);
+        let Kernel::RowScan { .. } = choice.schedule.kernel else { return 0 };
+        let trips = own.scans().map(|scan| 1 + u64::from(trips_that_read(program, own, scan)));
+        self.geometry.rows * self.geometry.cols * trips.sum::<u64>()
     }
 
     /// Bytes of the workspace that dispatches beside the passes move: to find the rows of groups, and to sum kept gradients.

@@ -74,7 +74,7 @@ pub(crate) fn scalar_dispatch<N: Known>(loss: &str, scalar: &Scalar) -> Dispatch
     };
     let constants = format!("fn widen(word: u32, index: u32) -> u32 {{ return {widened}; }}\n");
     let hooks = BTreeMap::from([("constants".to_owned(), constants)]);
-    let wgsl = fill_hooks(&title, Skeleton::Scalar, 0, LaneReduce::Tree, &hooks);
+    let wgsl = fill_hooks(&title, Skeleton::Scalar, &[], LaneReduce::Tree, &hooks);
     let wgsl = wgsl.expect("the skeleton takes how to widen").into();
     let uniform = HALF.fill().count("element", N::of(halves)).count("slot", N::of(slot));
     let storage = vec![

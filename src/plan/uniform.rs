@@ -18,7 +18,7 @@ pub(crate) struct UniformType {
 
 /// `Shape` of `common.wgsl`.
 pub(crate) static SHAPE: UniformType = UniformType {
-    words: 24 + 8 * MAX_TENSORS as u32,
+    words: 28 + 8 * MAX_TENSORS as u32,
     fields: &[
         ("rows", 0),
         ("cols", 1),
@@ -40,8 +40,12 @@ pub(crate) static SHAPE: UniformType = UniformType {
         ("first_item", 17),
         ("first_group", 18),
         ("sum_groups", 19),
-        ("axes", 20),
-        ("tensors", 24),
+        ("scan_base", 20),
+        ("reserved1", 21),
+        ("reserved2", 22),
+        ("reserved3", 23),
+        ("axes", 24),
+        ("tensors", 28),
     ],
 };
 

@@ -115,8 +115,10 @@ impl Problem<'_> {
         let is_open = self.pinned.kernel.is_none_or(|kernel| kernel == Kernel::RowPairs)
             && self.pinned.lanes.is_none_or(|lanes| lanes == 1);
         let is_whole = !self.phasing.column_range && self.phasing.forward.is_none();
-        let rows = self.program.has_rows() && pass.over == Over::Rows && pass.columns && pass.known.is_none();
-        rows && is_open
+        let rows = self.program.has_rows() && pass.over == Over::Rows && pass.columns;
+        let is_plain = pass.known.is_none() && !pass.has_scans();
+        rows && is_plain
+            && is_open
             && is_whole
             && !packed.is_empty()
             && axes[2].is_multiple_of(2)
@@ -144,7 +146,7 @@ impl Problem<'_> {
         // Held rows are faster by 8 bytes (H100, 4,096 halves: 89% of a copy, 85% by 16), elements by 16 (Huber: 92 and 88%).
         let by_default = self.limits.wide || !self.program.has_rows();
         let asked = if by_default { width(8, self.pinned) == 8 } else { self.pinned.width >= Some(8) };
-        if !flat || axes[3] < MASKED_COLS || !asked {
+        if !flat || axes[3] < MASKED_COLS || !asked || pass.has_scans() {
             return windows;
         }
         let (pair, pairs) = match self.limits.wide {

@@ -11,6 +11,8 @@ pub(crate) struct Workspace<N = u64> {
     pub group_base: N,
     pub groups: N,
     pub state_base: N,
+    /// What scans of rows in hand leave.
+    pub scan_base: N,
     pub words: N,
 }
 
@@ -28,6 +30,8 @@ pub(crate) struct Leaves<N = u64> {
     pub states: u64,
     /// Number of outputs whose rows may share a word.
     pub edges: u64,
+    /// Words that scans leave of rows in hand.
+    pub scans: N,
 }
 
 impl<N: Count> Workspace<N> {
@@ -42,8 +46,10 @@ impl<N: Count> Workspace<N> {
         let group_base = segments_base.clone().plus(N::of(most(|pass| pass.totals) * SEGMENTS));
         let state_base = group_base.clone().plus(sums);
         let edge_base = state_base.clone().plus(N::of(most(|pass| pass.states)).times(rows.clone()));
-        let words = edge_base.clone().plus(N::of(2 * most(|pass| pass.edges)).times(rows.clone()));
-        Workspace { edge_base, segments_base, group_base, groups, state_base, words }
+        let scan_base = edge_base.clone().plus(N::of(2 * most(|pass| pass.edges)).times(rows.clone()));
+        let scans = passes.iter().map(|pass| pass.scans.clone()).fold(N::of(0), N::at_least);
+        let words = scan_base.clone().plus(scans);
+        Workspace { edge_base, segments_base, group_base, groups, state_base, scan_base, words }
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) fn choose(program: &Program, shape: &Shape, width: u32, limits: &Limi
     let most = limits.invocations().min(256);
     let workgroup = pinned.workgroup.filter(|_| !beside);
     let workgroup = workgroup.unwrap_or(if limits.software { 8 } else { most });
-    let grid = Spread::new(Kernel::Elementwise, workgroup, 1, width, limits).grid(items);
+    let grid = Spread::new(Kernel::Elementwise, workgroup, 1, width, limits).grid(items, 1);
     PassSchedule {
         kernel: Kernel::Elementwise,
         workgroup,

@@ -39,6 +39,12 @@ pub enum Kernel {
     Row,
     /// Pairs of neighbouring rows whose 16-bit elements share words, streamed by one lane each.
     RowPairs,
+    /// Rows that are streamed, with scans along them: once per stage and per scan, and once for outputs. It is chosen where
+    /// a pass scans, in the place of [`Kernel::Row`], and cannot be pinned.
+    RowScan {
+        /// Scans, each with words of its own per column of a row in hand.
+        scans: u32,
+    },
     /// Rows held in registers.
     RowResident {
         /// Loads that each lane holds, of `width` elements; [`Pinned`] ignores the number.
@@ -170,6 +176,11 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, p
     if pinned.width == Some(0) {
         return Err(Error::Unsupported { message: "accesses of 0 elements; 1, 4 or 8".to_owned() });
     }
+    if let Some(Kernel::RowScan { .. }) = pinned.kernel {
+        let message =
+            "a pinned kernel of streamed scans, which is chosen where a pass scans; pin `Kernel::Row`, or none";
+        return Err(Error::Unsupported { message: message.to_owned() });
+    }
     if let Some(Kernel::ColumnSums { .. }) = pinned.kernel {
         let message =
             "a pinned kernel of column sums, which is chosen where a pass makes such sums; pin another kernel, or none";
@@ -178,7 +189,9 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, p
     if pass.over == Over::RowsByColumn {
         return columns::choose(&shape, limits);
     }
-    let width = width(shape.width, pinned);
+    // A scan takes one window of a lane after the other.
+    let most = if pass.has_scans() { shape.width.min(4) } else { shape.width };
+    let width = width(most, pinned);
     match program.has_rows() && pass.columns {
         true => rows::choose((program, pass), &shape, width, limits, pinned),
         false => Ok(elements::choose(program, &shape, width, limits, pinned)),

@@ -71,6 +71,8 @@ struct Rows<'a> {
     shared: bool,
     /// Whether several workgroups may split a row.
     can_split: bool,
+    /// Scans along the rows.
+    scans: u32,
     /// Whether an earlier pass has run the stages, so that each element is read once.
     known: bool,
     /// Workgroups per row if it is split.
@@ -105,7 +107,7 @@ pub(super) fn choose(
         return Err(Error::Unsupported { message });
     }
     let trips = vectors.div_ceil(u64::from(lanes));
-    let stages = pass.stages.len() as u64;
+    let stages = trips_over(pass);
     let shared = shape.states == States::Shared;
     let rows = Rows {
         shape,
@@ -117,7 +119,8 @@ pub(super) fn choose(
         fits,
         fits_beside,
         shared,
-        can_split: (stages > 0 || shared || pass.known.is_some()) && !shape.overwritten,
+        can_split: (stages > 0 || shared || pass.known.is_some()) && !shape.overwritten && !pass.has_scans(),
+        scans: pass.scans().count() as u32,
         known: pass.known.is_some(),
         splits: limits.workgroups.min(64).min((shape.cols / 4096).max(1) as u32),
         few: shape.rows < busy_rows(limits) && shape.cols >= SPLIT_COLS,
@@ -126,12 +129,16 @@ pub(super) fn choose(
         Some(kernel) => (rows.pinned(kernel)?, "asked for"),
         None => rows.default()?,
     };
+    let kernel = match kernel {
+        Kernel::Row if rows.scans > 0 => Kernel::RowScan { scans: rows.scans },
+        kernel => kernel,
+    };
     // A split row takes the whole workgroup.
     let lanes = if kernel == Kernel::RowPairs { 1 } else { lanes };
     let lanes = if matches!(kernel, Kernel::RowSplit { .. }) { workgroup } else { lanes };
     let spread = Spread::new(kernel, workgroup, lanes, width, limits);
-    let grid = spread.grid(shape.rows).map(|groups| groups as u32);
-    let strided = shape.rows.div_ceil(spread.each) > spread.most;
+    let grid = spread.grid(shape.rows, shape.cols).map(|groups| groups as u32);
+    let strided = shape.rows.div_ceil(spread.each) > spread.most || spread.held > 0;
     let exp2 = pinned.exp2.unwrap_or(limits.exp2);
     let carries_nan = carries_nan(limits, pinned);
     let subgroup = if pinned.subgroups == Some(false) { 0 } else { limits.subgroup };
@@ -152,7 +159,7 @@ impl Rows<'_> {
             }
             Kernel::RowResident { .. } => Ok(Kernel::RowResident { trips: self.trips as u32 }),
             Kernel::RowSplit { .. } if !self.can_split => fault(
-                "sharing a row without row reductions, or while an input that all of it reads is overwritten"
+                "sharing a row without row reductions, with scans along it, or while an input that all of it reads is overwritten"
                     .to_owned(),
             ),
             Kernel::RowSplit { splits } if splits == 0 || splits > self.limits.workgroups => {
@@ -164,7 +171,7 @@ impl Rows<'_> {
             Kernel::Row | Kernel::RowPairs if self.stops => {
                 fault(format!("{cols} columns over {lanes} lanes of a software adapter, which stops long loops"))
             }
-            Kernel::Elementwise | Kernel::ColumnSums { .. } => {
+            Kernel::Elementwise | Kernel::ColumnSums { .. } | Kernel::RowScan { .. } => {
                 fault("the element-wise kernel, or that of column sums, for a pass with rows".to_owned())
             }
             kernel => Ok(kernel),
@@ -210,7 +217,7 @@ impl Rows<'_> {
 
 /// Whether a software adapter would stop the loop of a lane that makes so many trips over a row in each stage.
 fn stops(limits: &Limits, pass: &Pass, trips: u64) -> bool {
-    limits.software && trips.saturating_mul(pass.stages.len() as u64 + 1) > SOFTWARE_ITERATIONS
+    limits.software && trips.saturating_mul(trips_over(pass) + 1) > SOFTWARE_ITERATIONS
 }
 
 /// Whether rows of which neighbours lie next to each other, and columns apart, keep a device busy at one lane for two rows.
@@ -222,9 +229,15 @@ fn busy_rows(limits: &Limits) -> u64 {
     if limits.software { 2 } else { BUSY_ROWS }
 }
 
+/// Trips over a row's columns that its stages and scans take at most.
+fn trips_over(pass: &Pass) -> u64 {
+    let scans = |scans: usize| scans.min(2) as u64;
+    pass.stages.iter().map(|stage| 1 + scans(stage.scans.len())).sum()
+}
+
 /// Bytes of workgroup memory in which lanes combine the states of all stages (without subgroups).
 pub(super) fn combine_bytes(pass: &Pass, workgroup: u32) -> u64 {
-    let words: usize = pass.stages.iter().map(|stage| 1 + 2 * stage.reduces.len()).sum();
+    let words: usize = pass.stages.iter().map(|stage| 1 + 2 * (stage.reduces.len() + stage.scans.len())).sum();
     4 * words as u64 * u64::from(workgroup)
 }
 
@@ -287,7 +300,7 @@ fn row_lanes(
     limits: &Limits,
     pinned: Pinned,
 ) -> u32 {
-    let stages = pass.stages.len() as u64;
+    let stages = trips_over(pass);
     let lanes = pinned.lanes.or(pinned.workgroup);
     lanes.unwrap_or_else(|| {
         let words = step_words(shape, width as u32, limits);

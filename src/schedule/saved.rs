@@ -162,7 +162,8 @@ impl Sharing {
 /// Whether a stage computes the reductions of another: these, or these and more.
 fn runs(stage: &Stage, wanted: &Stage) -> bool {
     let has_all = !wanted.reduces.is_empty() && wanted.reduces.iter().all(|id| stage.reduces.contains(id));
-    has_all || stage.reduces == wanted.reduces
+    // What scans leave is not saved.
+    wanted.scans.is_empty() && (has_all || stage.reduces == wanted.reduces)
 }
 
 /// Looks of a poison that the first `stages` stages of its pass make: at elements, and at the states of a softmax.

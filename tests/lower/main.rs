@@ -11,5 +11,6 @@ mod logsumexp_over;
 mod poison;
 mod ragged;
 mod saved;
+mod scans;
 mod ties;
 mod zeros;

@@ -1,7 +1,9 @@
 //! Hooks of the row skeletons.
 
 mod blocks;
+mod fetch;
 mod outputs;
+mod scans;
 mod stages;
 
 use super::access::Frame;
@@ -10,9 +12,9 @@ use super::emit::{Emit, group_load, is_literal, is_outer, op_text, outer_code, o
 use super::poison::{Label, bits, bits_of_value, is_bad, is_of_columns, labels, looking_at};
 use super::state::{Part, State};
 use super::{KernelSource, Mode, Slot, Variant, scalar_type, state_words, structure, title};
-use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
+use crate::codegen::template::{LaneReduce, Skeleton, TripKind, fill_hooks};
 use crate::expr::op::{Kind, Op};
-use crate::expr::{Node, NodeId, Reduce};
+use crate::expr::{Direction, Node, NodeId, Reduce};
 use crate::lower::{Look, LookKind, LookPlace, Pass, Program, Stage};
 use crate::schedule::{Kernel, PassSchedule, roots, visited_inputs};
 use crate::shape::Scope;
@@ -55,13 +57,29 @@ pub(super) fn kernel(
         ("outputs".to_owned(), row.outputs_text()),
         ("seen".to_owned(), frame.seen_text()),
     ]);
+    if frame.pass.has_scans() {
+        hooks.insert("scanned".to_owned(), row.with_scans_text());
+    }
     for trip in &row.trips {
-        hooks.insert(format!("stage{}", trip.index), row.stage_text(trip, combine));
+        let (name, text) = match trip.kind() {
+            TripKind::Stage => ("stage", row.stage_text(trip, combine)),
+            TripKind::Scan => ("scan", row.scan_text(trip, combine)),
+        };
+        let name = format!("{name}{}", trip.index);
+        if row.reads_apart {
+            let own = format!("{name}_fetch");
+            hooks.insert(own.clone(), row.own_fetch(trip, &own));
+            hooks.insert(name, text.replace("fetch(r, col)", &format!("{own}(r, col)")));
+        } else {
+            hooks.insert(name, text);
+        }
     }
     let stages = frame.pass.stages.len();
     let skeleton = match kernel {
+        Kernel::RowResident { .. } if frame.pass.has_scans() => Skeleton::RowScanResident,
         Kernel::RowResident { .. } => Skeleton::RowResident,
         Kernel::RowPairs => Skeleton::RowPairs,
+        Kernel::RowScan { .. } => Skeleton::RowScan,
         Kernel::RowSplit { .. } => {
             let words = state_words(program, frame.pass);
             let elements = frame.pass.outputs.iter().any(|&o| program.outputs[o].scope == Scope::Element);
@@ -77,7 +95,8 @@ pub(super) fn kernel(
     if schedule.exp2 {
         hooks.values_mut().for_each(|hook| *hook = hook.replace("math_exp_neg", "math_exp2_neg"));
     }
-    let wgsl = fill_hooks(&title(program, pass, schedule), skeleton, row.trips.len(), combine, &hooks);
+    let kinds: Vec<TripKind> = row.trips.iter().map(Trip::kind).collect();
+    let wgsl = fill_hooks(&title(program, pass, schedule), skeleton, &kinds, combine, &hooks);
     KernelSource { wgsl: wgsl.expect("the row skeletons take these hooks"), bindings }
 }
 
@@ -89,13 +108,21 @@ struct Trip {
     stage: usize,
     part: Part,
     states: Vec<State>,
+    /// Scans in one direction, of a trip that scans.
+    scans: Vec<NodeId>,
+}
+
+impl Trip {
+    fn kind(&self) -> TripKind {
+        if self.scans.is_empty() { TripKind::Stage } else { TripKind::Scan }
+    }
 }
 
 /// The trips of a kernel. Where a row is held, the largest value is found before anything is summed relative to it: one
 /// exponential an element, and no rescaling. Where it is streamed, sums are rescaled once a block.
 fn trips(program: &Program, pass: &Pass, kernel: Kernel) -> Vec<Trip> {
     let mut all = Vec::new();
-    for (stage, Stage { reduces }) in pass.stages.iter().enumerate() {
+    for (stage, Stage { reduces, scans }) in pass.stages.iter().enumerate() {
         let sums = |id: &NodeId| matches!(program.node(*id), Node::Reduce(Reduce::ExpSumRest, _));
         let parts: &[Part] = match kernel {
             Kernel::RowResident { .. } if reduces.iter().any(sums) => &[Part::Top, Part::Rest],
@@ -104,8 +131,17 @@ fn trips(program: &Program, pass: &Pass, kernel: Kernel) -> Vec<Trip> {
             }
             _ => &[Part::Whole],
         };
-        for &part in parts {
-            all.push(Trip { index: all.len(), stage, part, states: State::all(program, reduces, part) });
+        let is_looked_at = pass.poison.iter().any(|poison| poison.at(LookPlace::Stage(stage)).next().is_some());
+        for &part in parts.iter().filter(|_| !reduces.is_empty() || is_looked_at || scans.is_empty()) {
+            let states = State::all(program, reduces, part);
+            all.push(Trip { index: all.len(), stage, part, states, scans: Vec::new() });
+        }
+        for direction in [Direction::Forward, Direction::Reverse] {
+            let along = |id: &&NodeId| matches!(*program.node(**id), Node::Scan(_, along, _) if along == direction);
+            let scans: Vec<NodeId> = scans.iter().filter(along).copied().collect();
+            if !scans.is_empty() {
+                all.push(Trip { index: all.len(), stage, part: Part::Whole, states: Vec::new(), scans });
+            }
         }
     }
     all
@@ -139,6 +175,8 @@ pub(super) struct Row<'f, 'a> {
     is_whole: bool,
     /// Whether rows are streamed.
     streams: bool,
+    /// Whether each trip fetches by a function of its own: those of streamed scans, which leave words for later trips.
+    reads_apart: bool,
     /// Whether sums of exponentials find NaN. States that leave the kernel hold the bits that were seen, always.
     carries_nan: bool,
     /// Whether a row has several subgroups, so that most need not look for its largest value.
@@ -152,11 +190,13 @@ impl<'f, 'a> Row<'f, 'a> {
         let mut depth: HashMap<NodeId, usize> = HashMap::new();
         for &id in &nodes {
             let node = program.node(id);
-            let listed = |id: NodeId| frame.pass.stages.iter().position(|s| s.reduces.contains(&id));
+            let listed =
+                |id: NodeId| frame.pass.stages.iter().position(|s| s.reduces.contains(&id) || s.scans.contains(&id));
             let saved = frame.pass.known.as_ref().is_some_and(|known| known.nodes.contains(&id));
             let known = match node {
                 Node::FoldOver(..) => 0,
                 Node::Reduce(..) if saved => 0,
+                Node::Scan(..) => 1 + listed(id).expect("a scan of the pass has a stage"),
                 Node::Reduce(..) => {
                     let partner = program.online_partner(id).filter(|p| listed(*p).is_some());
                     1 + listed(partner.unwrap_or(id)).expect("a reduction of the pass has a stage")
@@ -167,13 +207,27 @@ impl<'f, 'a> Row<'f, 'a> {
         }
         let fetched = visited_inputs(program, frame.pass);
         let trips = trips(program, frame.pass, kernel);
-        let is_whole = matches!(kernel, Kernel::Row | Kernel::RowPairs | Kernel::RowResident { .. });
+        let is_whole =
+            matches!(kernel, Kernel::Row | Kernel::RowPairs | Kernel::RowScan { .. } | Kernel::RowResident { .. });
         let carries_nan = frame.carries_nan && is_whole;
-        let streams = matches!(kernel, Kernel::Row | Kernel::RowPairs);
+        let reads_apart = matches!(kernel, Kernel::RowScan { .. });
+        let streams = matches!(kernel, Kernel::Row | Kernel::RowPairs) || reads_apart;
         let last = HashSet::new();
         let parts_owners = false;
-        let mut row =
-            Row { frame, ends, nodes, depth, fetched, trips, last, is_whole, streams, carries_nan, parts_owners };
+        let mut row = Row {
+            frame,
+            ends,
+            nodes,
+            depth,
+            fetched,
+            trips,
+            last,
+            is_whole,
+            streams,
+            reads_apart,
+            carries_nan,
+            parts_owners,
+        };
         // Sums by column take their terms from the row's values.
         if !matches!(kernel, Kernel::ColumnSums { .. }) {
             row.last = row.last_values();
@@ -245,83 +299,9 @@ impl<'f, 'a> Row<'f, 'a> {
         text.push_str("    return r;\n}\n");
         let in_place = frame.variant.modes.iter().any(|mode| matches!(mode, Mode::InPlace(_)));
         putln!(text, "const IN_PLACE: bool = {in_place};\nconst LATE: bool = {};", self.is_late());
-        text.push_str(&if frame.is_paired() { self.fetch_pair() } else { self.fetch_window() });
-        text.push_str(&self.fetch_end());
-        text
-    }
-
-    /// `Window`, the bits of the inputs in one window; `Fetched`, what a lane's step loads, of one window or two halves; and
-    /// the function from this to that. 16-bit elements stay packed until they are used: rows are held so.
-    fn windows_text(&self) -> String {
-        let frame = self.frame;
-        let u = if frame.width == 4 { "U4" } else { "U" };
-        let of = |ty: &dyn Fn(Slot) -> &'static str| {
-            let none = [("none".to_owned(), "u32".to_owned())];
-            let inputs = self.fetched.iter().map(|&input| (format!("x{input}"), ty(Slot::Input(input)).to_owned()));
-            none.into_iter().chain(inputs).collect::<Vec<_>>()
-        };
-        let mut text = structure("Window", &of(&|_| u));
-        let fetched = if frame.is_paired() { "Half" } else { "Fetched" };
-        text.push_str(&structure(fetched, &of(&|slot| frame.raw_type(slot))));
-        if frame.is_paired() {
-            text.push_str("struct Fetched {\n    a: Half,\n    b: Half,\n}\n");
-        }
-        putln!(text, "fn window(fetched: {fetched}) -> Window {{\n    var f: Window;");
-        for &input in &self.fetched {
-            let bits = frame.widen_raw(Slot::Input(input), &format!("fetched.x{input}"));
-            putln!(text, "    f.x{input} = {bits};");
-        }
-        text.push_str("    return f;\n}\n");
-        text
-    }
-
-    /// How a function of one window names its inputs: as they are fetched, or, at an end of a row, as a window.
-    fn argument(&self, frame: &Frame<'_>) -> &'static str {
-        match (frame.at_end, frame.is_paired()) {
-            (true, _) => "f: Window",
-            (false, true) => "fetched: Half",
-            (false, false) => "fetched: Fetched",
-        }
-    }
-
-    /// The window of that argument, `f`.
-    fn unpack(&self, frame: &Frame<'_>) -> &'static str {
-        if frame.at_end { "" } else { "    let f = window(fetched);\n" }
-    }
-
-    fn fetch_window(&self) -> String {
-        let mut text = "fn fetch(r: RowValues, col: u32) -> Fetched {\n    var f: Fetched;\n".to_owned();
-        for &input in &self.fetched {
-            let slot = Slot::Input(input);
-            let raw = self.frame.load_raw(slot, &self.base_name(slot), "col");
-            putln!(text, "    f.x{input} = {raw};");
-        }
-        text.push_str("    return f;\n}\n");
-        text
-    }
-
-    fn fetch_end(&self) -> String {
-        if !self.ends.has_ends() {
-            return "fn fetch_end(r: RowValues, col: u32) -> Window { return Window(); }\n".to_owned();
-        }
-        let mut text = "fn fetch_end(r: RowValues, col: u32) -> Window {\n    var f: Window;\n".to_owned();
-        for &input in &self.fetched {
-            let slot = Slot::Input(input);
-            let bits = self.ends.load(slot, &self.base_name(slot), "col");
-            putln!(text, "    f.x{input} = {bits};");
-        }
-        text.push_str("    return f;\n}\n");
-        text
-    }
-
-    fn fetch_pair(&self) -> String {
-        let mut text = "fn fetch(r: RowValues, col: u32) -> Fetched {\n    var f: Fetched;\n".to_owned();
-        for &input in &self.fetched {
-            let slot = Slot::Input(input);
-            let (before, [a, b]) = self.frame.load_pair(slot, &self.base_name(slot), "col");
-            putln!(text, "{before}    f.a.x{input} = {a};\n    f.b.x{input} = {b};");
-        }
-        text.push_str("    return f;\n}\n");
+        let read = if self.reads_apart { self.read_by_outputs() } else { self.nodes.clone() };
+        text.push_str(&if frame.is_paired() { self.fetch_pair() } else { self.fetch_window("fetch", &read) });
+        text.push_str(&self.fetch_end("fetch_end", &read));
         text
     }
 
@@ -452,7 +432,7 @@ impl<'f, 'a> Row<'f, 'a> {
         roots.extend(
             labels(program, pass).into_iter().flat_map(|label| [Some(label.label), label.conditions[0]]).flatten(),
         );
-        roots.extend(pass.stages.iter().flat_map(|stage| &stage.reduces).copied());
+        roots.extend(pass.stages.iter().flat_map(|stage| stage.reduces.iter().chain(&stage.scans)).copied());
         let needed: HashSet<NodeId> = program.within(pass, &roots).into_iter().collect();
         self.row_nodes().filter(|id| is_op(id) && !needed.contains(id)).collect()
     }
@@ -483,7 +463,11 @@ impl<'f, 'a> Row<'f, 'a> {
     /// Element nodes needed for the roots, operands first.
     pub fn element_nodes(&self, roots: &[NodeId]) -> Vec<NodeId> {
         let program = self.frame.program;
-        let below = program.below(roots, |id| !self.is_element(id) || matches!(program.node(id), Node::FoldOver(..)));
+        let stop = |id: NodeId| {
+            // A scan's own operands are read where it runs.
+            !self.is_element(id) || matches!(program.node(id), Node::FoldOver(..) | Node::Scan(..))
+        };
+        let below = program.below(roots, stop);
         below.into_iter().filter(|&id| self.is_element(id)).collect()
     }
 
@@ -499,6 +483,7 @@ impl<'f, 'a> Row<'f, 'a> {
             }
             Node::Input(input) => format!("    let e{} = f.x{input};\n", id.0),
             Node::ColIndex => format!("    let e{} = {};\n", id.0, frame.col_index()),
+            Node::Scan(..) => format!("    let e{0} = bitcast<{f}>(f.s{0});\n", id.0),
             Node::FoldOver(_, Scope::Column | Scope::GroupColumn, _) => {
                 let bits = frame.load_column_sum(id);
                 format!("    let b{0} = {bits};\n    let e{0} = bitcast<{f}>(b{0});\n", id.0)

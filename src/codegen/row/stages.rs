@@ -145,7 +145,7 @@ impl Row<'_, '_> {
     /// `stageN_finish`: the row values that are known after the stage.
     fn finish_text(&self, trip: &Trip, poisons: &[usize]) -> String {
         let (frame, program) = (self.frame, self.frame.program);
-        let &Trip { index, stage, part, ref states } = trip;
+        let &Trip { index, stage, part, ref states, .. } = trip;
         let mut text = format!(
             "fn stage{index}_finish(before: RowValues, mine: Stage{index}, s: Stage{index}) -> RowValues {{\n    \
              var r = before;\n"
@@ -173,14 +173,20 @@ impl Row<'_, '_> {
         text
     }
 
+    /// Element values that a trip of a stage reads.
+    pub(super) fn stage_roots(&self, trip: &Trip) -> Vec<NodeId> {
+        let looked =
+            self.poisons(trip).into_iter().flat_map(|k| self.looks(trip, k).flat_map(Look::nodes).collect::<Vec<_>>());
+        trip.states.iter().map(|s| s.operand).chain(looked).collect()
+    }
+
     /// One window of a stage, inside the row or at one of its ends.
     fn step_text(&self, trip: &Trip, frame: &Frame<'_>, name: &str, ties: Ties) -> String {
         let &Trip { index, ref states, .. } = trip;
         let w = frame.width;
         let (f, u) = if w == 4 { ("F4", "U4") } else { ("F", "U") };
         let poisons = self.poisons(trip);
-        let looked = poisons.iter().flat_map(|&k| self.looks(trip, k)).flat_map(Look::nodes);
-        let roots: Vec<NodeId> = states.iter().map(|s| s.operand).chain(looked).collect();
+        let roots = self.stage_roots(trip);
         let mut text = format!(
             "fn stage{index}_{name}(before: LaneStage{index}, r: RowValues, {}, col: u32) -> LaneStage{index} {{\n    \
              var s = before;\n{}",

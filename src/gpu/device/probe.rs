@@ -74,7 +74,7 @@ impl Probed {
 async fn results(ctx: &Context) -> Result<Vec<f32>> {
     let constants = format!("const WG: u32 = 64u;\nconst ROWS_FROM: u32 = {}u;\n", arguments().len());
     let hooks = BTreeMap::from([("constants".to_owned(), constants)]);
-    let wgsl = fill_hooks("probe of exp2", Skeleton::Probe, 0, LaneReduce::Tree, &hooks);
+    let wgsl = fill_hooks("probe of exp2", Skeleton::Probe, &[], LaneReduce::Tree, &hooks);
     let storage = vec![Region { slot: Slot::Workspace, writes: true, bytes: None }];
     let wgsl = wgsl.expect("the probe takes constants").into();
     let dispatch = Dispatch { wgsl, grid: [1, 1], uniforms: Vec::new(), storage, note: Note::Whole };

@@ -187,8 +187,8 @@ fn schedule_words(pinned: &Pinned) -> String {
         Some(Kernel::RowPairs) => words.push("pairs".to_owned()),
         Some(Kernel::RowResident { .. }) => words.push("resident".to_owned()),
         Some(Kernel::RowSplit { splits }) => words.push(format!("splits={splits}")),
-        Some(Kernel::ColumnSums { .. }) => {
-            unreachable!("the kernel of column sums is refused where it is pinned, and never tuned")
+        Some(Kernel::ColumnSums { .. } | Kernel::RowScan { .. }) => {
+            unreachable!("kernels of column sums and of scans are refused where they are pinned, and never tuned")
         }
         None => {}
     }

@@ -1,0 +1,116 @@
+// Rows streamed by LANES lanes each, with scans along them: one trip over memory per stage and per scan, one for the
+// element outputs. A scan takes blocks of LANES·WIDTH columns in its order, and leaves its values in `work`, in words of
+// its own for each row in hand: there, later trips of the same lane read them.
+// Grid: ROWS rows per workgroup, strided. Reads inputs[row, 0..cols]; writes the element outputs there, the row's values at
+// [row], and work[scan_base + row in hand · scans · (cols + 2·WIDTH) ..].
+
+// import row_hooks
+// import row_scan_hooks
+
+// The number of the lane's row among those that all workgroups have in hand.
+var<private> row_in_hand: u32;
+
+// What each trip fetches.
+// repeat begin: trip
+// of stage
+// hook begin: stage0_fetch
+fn stage0_fetch_end(r: RowValues, col: u32) -> Window { return fetch_end(r, col); }
+// hook end
+// of scan
+// hook begin: scan0_fetch
+fn scan0_fetch(r: RowValues, col: u32) -> Fetched { return fetch(r, col); }
+fn scan0_fetch_end(r: RowValues, col: u32) -> Window { return fetch_end(r, col); }
+// hook end
+// repeat end
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let outer = outer_begin();
+    let last = i32(shape.cols) - i32(WIDTH);
+    let rows = shape.items;
+    let lane = thread % LANES;
+    row_in_hand = group.x * ROWS + thread / LANES;
+    for (var first = group.x * ROWS; first < rows; first += groups.x * ROWS) {
+        let row = row_of(first, thread, rows);
+        let live = is_live(first, thread, rows);
+        // Phase 1: the row's own values.
+        var r = row_values(row_place(outer, row));
+        let begin = first_col(r) + lane * WIDTH;
+        let blocks = (shape.cols + select(0u, WIDTH, EARLY) + LANES * WIDTH - 1u) / (LANES * WIDTH);
+        if (IN_PLACE) {
+            storageBarrier(); // gathered before another lane stores a gradient in place
+        }
+        // Phase 2: stages and scans.
+        // repeat begin: trip
+        // of stage
+        var stage0 = stage0_run(r, own_first(r, lane), last);
+        for (var k = 0u; EARLY && k < 2u; k++) {
+            let col = own_end(r, lane, last, k);
+            if (is_end(col, last)) {
+                stage0 = stage0_end(stage0, r, stage0_fetch_end(r, col), col);
+            }
+        }
+        let stage0_mine = stage0_narrow(stage0);
+        r = stage0_finish(r, stage0_mine, stage0_gather(stage0_mine, thread));
+        // of scan
+        var scan0 = scan0_identity();
+        for (var k = 0u; k < blocks; k++) {
+            let col = begin + select(k, blocks - 1u - k, SCAN0_REVERSE) * LANES * WIDTH;
+            let is_own = is_whole(col, last) || is_end(col, last);
+            var x: Scanned0;
+            var mine = scan0_identity();
+            if (is_whole(col, last)) {
+                x = scan0_operands(r, scan0_fetch(r, col), col);
+            }
+            if (is_end(col, last)) {
+                x = scan0_end_operands(r, scan0_fetch_end(r, col), col);
+            }
+            if (is_own) {
+                mine = scan0_total(x);
+            }
+            let lanes = scan0_lanes(mine, thread);
+            if (is_own) {
+                var held: Fetched;
+                scan0_leave(r, scan0_fill(held, x, scan0_combine(scan0, lanes.before)), col);
+            }
+            scan0 = scan0_combine(scan0, lanes.all);
+        }
+        r = scan0_finish(r);
+        // repeat end
+        // Phase 3: outputs.
+        if (live) {
+            if (!ELEMENTS) {
+                // Nothing is written by column.
+            } else if (is_constant(r)) {
+                for (var col = own_first(r, lane); i32(col) <= last; col += LANES * WIDTH) {
+                    write_constant(r, col);
+                }
+            } else {
+                for (var col = own_first(r, lane); i32(col) <= last; col += LANES * WIDTH) {
+                    write_elements(r, fetch(r, col), col);
+                }
+                if (has_label_window(r, lane, last)) {
+                    write_label(r);
+                }
+            }
+            for (var k = 0u; ELEMENTS && EARLY && k < 2u; k++) {
+                let col = own_end(r, lane, last, k);
+                if (is_end(col, last)) {
+                    write_end(r, fetch_end(r, col), col);
+                }
+            }
+            if (lane == 0u) {
+                write_row(r);
+            }
+        }
+        if (!STRIDED) {
+            break;
+        }
+    }
+    // hook begin: seen
+    // hook end
+}
