@@ -137,9 +137,7 @@ pub fn huber(delta: impl Into<ParamValue>) -> Huber {
     let definition = of_input_and_target("huber").optional("weight", Scope::Element);
     let loss = definition.param("delta", 1.0, Domain::Positive).expr(|b| {
         let (r, delta) = (b.input("input") - b.input("target"), b.param("delta"));
-        // `r²/2` within ±δ, `δ·(|r| − δ/2)` beyond; its gradient is the clamped residual, shares at a tie included.
-        let clamped = r.maximum(-delta).minimum(delta);
-        weighted(b, clamped * (r - 0.5 * clamped))
+        weighted(b, r.abs().le(delta).select(0.5 * r * r, delta * (r.abs() - 0.5 * delta)))
     });
     Huber(loss).delta(delta)
 }

@@ -168,13 +168,16 @@ pub(super) fn wrong_domain(operands: &[Operand<'_>], expected: String, domain: &
     Error::Shape { input: input.to_owned(), expected, found: domain.to_vec() }
 }
 
-/// The shape of elements without element inputs: the rows of the row inputs by the columns of the column inputs.
+/// The shape of elements without element inputs: the rows of the row inputs by the columns of the column inputs. A last axis of
+/// size 1 that another row input lacks is none of the rows'.
 fn rows_by_columns(axis: RowAxis, operands: &[Operand<'_>]) -> Option<Vec<usize>> {
     let of = |scope: Scope| operands.iter().filter(move |operand| operand.scope == scope);
     let largest = || of(Scope::Row).max_by_key(|operand| operand.layout.len());
     let rows = of(Scope::Row).find(|operand| operand.rule == ShapeRule::Same).or_else(largest)?;
     let cols = of(Scope::Column).map(|operand| operand.layout.len()).max()?;
-    let mut domain = rows.layout.shape.clone();
+    let shape = &rows.layout.shape[..];
+    let squeezed = shape.strip_suffix(&[1]).filter(|lead| of(Scope::Row).any(|other| other.layout.shape == *lead));
+    let mut domain = squeezed.unwrap_or(shape).to_vec();
     let place = axis.columns(domain.len() + 1).filter(|columns| columns.len() == 1)?.start;
     domain.insert(place, cols);
     Some(domain)

@@ -60,3 +60,33 @@ fn rows_without_element_inputs_are_those_of_the_row_inputs() {
     let error = cpu::forward_backward(&loss, &inputs(&[3]), &[]).unwrap_err();
     assert!(matches!(&error, Error::Shape { input, .. } if input == "target"), "{error}");
 }
+
+#[test]
+fn a_last_axis_of_size_one_is_no_difference_where_there_are_no_element_inputs() -> wgloss::Result<()> {
+    let (x, thresholds, labels) = ([0.5f32, -1.0, 2.0], [-0.5f32, 1.0], [0, 2, 1]);
+    for broadcast in [false, true] {
+        let loss = losses::ordinal_cumulative_link().broadcast(broadcast);
+        let mut wanted = None;
+        for (shape, labelled) in [([3, 1], vec![3]), ([3, 1], vec![3, 1])]
+            .iter()
+            .flat_map(|(long, other)| [(long.to_vec(), other.clone()), (other.clone(), long.to_vec())])
+        {
+            let host = [
+                ("input", HostTensor::f32(&x, &shape)),
+                ("thresholds", HostTensor::f32(&thresholds, &[2])),
+                ("target", HostTensor::i32(&labels, &labelled)),
+            ];
+            let want = cpu::forward_backward(&loss, &host, &["input"])?;
+            assert_eq!(*wanted.get_or_insert(want.loss()?), want.loss()?, "input {shape:?}, target {labelled:?}");
+            let Some(ctx) = context() else { continue };
+            let input = Tensor::from_slice(ctx, &x, &shape)?;
+            let thresholds = Tensor::from_slice(ctx, &thresholds, &[2])?;
+            let target = Tensor::from_slice(ctx, &labels, &labelled)?;
+            let inputs = [("input", &input), ("thresholds", &thresholds), ("target", &target)];
+            let got = loss.forward_backward_of(ctx, &inputs, &["input"])?;
+            assert!((f64::from(got.loss()?) - want.loss()?).abs() < 1e-6);
+            assert_eq!(got.grad("input")?.shape(), shape);
+        }
+    }
+    Ok(())
+}
