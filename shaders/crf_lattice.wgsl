@@ -41,13 +41,13 @@ fn alphas(n: u32, lane: u32, end: u32) -> u32 {
     var half = 0u;
     var bits = 0u;
     for (var tag = lane; tag < tags && sequences.segment > 0u; tag += WG) {
-        carry(half, tag, load_scaled(rest_at(n, 0u, tag)));
+        carry(half, tag, load_scaled(checkpoint_at(n, 0u, tag)));
     }
     exchange();
     let first = sequences.segment * sequences.segment_frames;
     for (var t = first; t < min(first + sequences.segment_frames, end); t++) {
         for (var tag = lane; tag < tags; tag += WG) {
-            var a = nothing();
+            var a = zero();
             if (t == 0u) {
                 a = start_score(tag);
             } else {
@@ -68,7 +68,7 @@ fn alphas(n: u32, lane: u32, end: u32) -> u32 {
         exchange();
         half = 1u - half;
     }
-    put_to_rest(n, 0u, half, lane, tags);
+    save_checkpoint(n, 0u, half, lane, tags);
     return bits;
 }
 
@@ -77,13 +77,13 @@ fn betas(n: u32, lane: u32, end: u32) {
     let tags = sequences.classes;
     var half = 0u;
     for (var tag = lane; tag < tags && sequences.segment > 0u; tag += WG) {
-        carry(half, tag, load_scaled(rest_at(n, 1u, tag)));
+        carry(half, tag, load_scaled(checkpoint_at(n, 1u, tag)));
     }
     exchange();
     let first = (sequences.segments - 1u - sequences.segment) * sequences.segment_frames;
     for (var after = min(first + sequences.segment_frames, end); after > first; after--) {
         for (var tag = lane; tag < tags; tag += WG) {
-            var b = nothing();
+            var b = zero();
             if (after == end) {
                 b = end_score(tag);
             } else {
@@ -100,12 +100,12 @@ fn betas(n: u32, lane: u32, end: u32) {
         exchange();
         half = 1u - half;
     }
-    put_to_rest(n, 1u, half, lane, tags);
+    save_checkpoint(n, 1u, half, lane, tags);
 }
 
 // The product of the scores of the sequence's own tags; right for lane 0.
 fn own_tagging(n: u32, lane: u32, end: u32) -> Scaled {
-    var own = whole();
+    var own = one();
     for (var t = lane; t < end; t += WG) {
         own = times(own, emission(n, t, tag_of(n, t)));
         if (t == 0u) {
@@ -163,7 +163,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (lane == 0u) {
         let begun = sequences.segment * sequences.segment_frames;
         let half = select(0u, end - begun, end > begun) & 1u;
-        var total = nothing();
+        var total = zero();
         for (var tag = 0u; tag < tags && end > 0u; tag++) {
             total = plus(total, times(carried_state(half, tag), end_score(tag)));
         }

@@ -67,7 +67,7 @@ fn probabilities(bits: vec4<u32>, row: u32) -> vec4<f32> {
 
 // What all alignments of a row sum to, as its frame has it: rounding errors of frames before it cancel in quotients.
 fn total_of(row: u32, states: u32, lane: u32) -> Scaled {
-    var own = nothing();
+    var own = zero();
     for (var state = lane; state < states; state += WG) {
         own = plus(own, times(load_scaled(alpha_at(row, state)), load_scaled(beta_at(row, state))));
     }
@@ -148,7 +148,7 @@ fn main(
         let states = select(2u * labels + 1u, 0u, padding);
         let row = row_of(cell);
         let blank = occupy(n, row, labels, states, lane);
-        // Phase 2: gradients, as many classes at a time as workgroup memory holds occupancies of.
+        // Phase 2: gradients, tile by tile of the classes whose occupancies workgroup memory holds.
         let weight = bitcast<f32>(work[head + HEAD_WEIGHT]);
         // An alignment that cannot be has no distribution.
         let is_poisoned = (work[head + HEAD_LOSS] & MAGNITUDE) >= INF_BITS;

@@ -16,8 +16,8 @@ const ZERO_INFINITY: bool = false;
 const STATES: u32 = 129u;
 // Probability, as a mantissa and an exponent, of beginning at a state other than the first and of skipping the blank between
 // equal labels.
-const LEAK_MANTISSA: f32 = 0.0;
-const LEAK_EXPONENT: f32 = 0.0;
+const EPSILON_MANTISSA: f32 = 0.0;
+const EPSILON_EXPONENT: f32 = 0.0;
 // hook end
 
 // import sequence_carry
@@ -27,8 +27,8 @@ var<workgroup> bounds: vec2<u32>;
 // The largest magnitude of the bits that a lane has read.
 var<workgroup> seen: atomic<u32>;
 
-fn leak() -> Scaled {
-    return scaled(LEAK_MANTISSA, LEAK_EXPONENT);
+fn epsilon() -> Scaled {
+    return scaled(EPSILON_MANTISSA, EPSILON_EXPONENT);
 }
 
 // The probability of the state's class in a row.
@@ -42,7 +42,7 @@ fn skipping(n: u32, state: u32, before: Scaled) -> Scaled {
     if ((link & LINK_BEFORE) == 0u) {
         return before;
     }
-    return times(before, leak());
+    return times(before, epsilon());
 }
 
 fn is_padding(n: u32, t: u32) -> bool {
@@ -55,11 +55,11 @@ fn alphas(n: u32, lane: u32, end: vec2<u32>) -> u32 {
     var bits = 0u;
     for (var state = lane; state < end.y; state += WG) {
         if (sequences.segment > 0u) {
-            carry(half, state, load_scaled(rest_at(n, 0u, state)));
+            carry(half, state, load_scaled(checkpoint_at(n, 0u, state)));
         } else if (state == 0u) {
-            carry(half, state, whole());
+            carry(half, state, one());
         } else {
-            carry(half, state, leak());
+            carry(half, state, epsilon());
         }
     }
     exchange();
@@ -90,7 +90,7 @@ fn alphas(n: u32, lane: u32, end: vec2<u32>) -> u32 {
         exchange();
         half = 1u - half;
     }
-    put_to_rest(n, 0u, half, lane, end.y);
+    save_checkpoint(n, 0u, half, lane, end.y);
     return bits;
 }
 
@@ -99,11 +99,11 @@ fn betas(n: u32, lane: u32, end: vec2<u32>) {
     var half = 0u;
     for (var state = lane; state < end.y; state += WG) {
         if (sequences.segment > 0u) {
-            carry(half, state, load_scaled(rest_at(n, 1u, state)));
+            carry(half, state, load_scaled(checkpoint_at(n, 1u, state)));
         } else if (state + 1u == end.y) {
-            carry(half, state, whole());
+            carry(half, state, one());
         } else {
-            carry(half, state, nothing());
+            carry(half, state, zero());
         }
     }
     exchange();
@@ -131,7 +131,7 @@ fn betas(n: u32, lane: u32, end: vec2<u32>) {
         exchange();
         half = 1u - half;
     }
-    put_to_rest(n, 1u, half, lane, end.y);
+    save_checkpoint(n, 1u, half, lane, end.y);
 }
 
 @compute @workgroup_size(WG)

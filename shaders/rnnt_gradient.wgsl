@@ -49,7 +49,7 @@ fn leaving(cell: vec3<u32>, end: vec2<u32>) -> vec2<f32> {
     if (cell.y + 1u < end.x) {
         leaves.x = scaled_share(times(a, load_scaled(at)), load_state(sequences.beta, n, cell.y + 1u, cell.z), total);
     } else if (cell.z == end.y) {
-        leaves.x = scaled_share(times(a, load_scaled(at)), whole(), total);
+        leaves.x = scaled_share(times(a, load_scaled(at)), one(), total);
     }
     if (cell.z < end.y) {
         let later = load_state(sequences.beta, n, cell.y, cell.z + 1u);

@@ -22,7 +22,7 @@ var<workgroup> bounds: vec2<u32>;
 // The largest magnitude of the bits that a lane has read.
 var<workgroup> seen: atomic<u32>;
 
-// The probability of the blank (0) or of the next label (1) in a frame, after so many labels.
+// The probability of the blank (0) or of the next label (1) of a cell: a frame and the number of labels emitted before.
 fn emission(n: u32, t: u32, labels: u32, what: u32) -> Scaled {
     let row = ((n - sequences.first) * sequences.frames + t) * (sequences.labels + 1u) + labels;
     return load_scaled(sequences.gathered + row * sequences.gathered_words + 2u * what);
@@ -37,17 +37,17 @@ fn alphas(n: u32, lane: u32, end: vec2<u32>) -> u32 {
     var half = 0u;
     var bits = 0u;
     for (var labels = lane; labels < end.y && sequences.segment > 0u; labels += WG) {
-        carry(half, labels, load_scaled(rest_at(n, 0u, labels)));
+        carry(half, labels, load_scaled(checkpoint_at(n, 0u, labels)));
     }
     exchange();
     let first = sequences.segment * sequences.segment_frames;
     for (var diagonal = first; diagonal < min(first + sequences.segment_frames, end.x + end.y - 1u); diagonal++) {
         for (var labels = lane; labels < end.y; labels += WG) {
             let t = diagonal - labels;
-            var a = nothing();
+            var a = zero();
             if (labels <= diagonal && t < end.x) {
                 if (diagonal == 0u) {
-                    a = whole();
+                    a = one();
                 }
                 if (t > 0u) {
                     let before = carried_state(half, labels);
@@ -74,7 +74,7 @@ fn alphas(n: u32, lane: u32, end: vec2<u32>) -> u32 {
         exchange();
         half = 1u - half;
     }
-    put_to_rest(n, 0u, half, lane, end.y);
+    save_checkpoint(n, 0u, half, lane, end.y);
     return bits;
 }
 
@@ -83,9 +83,9 @@ fn betas(n: u32, lane: u32, end: vec2<u32>) {
     var half = 0u;
     for (var labels = lane; labels < end.y; labels += WG) {
         if (sequences.segment > 0u) {
-            carry(half, labels, load_scaled(rest_at(n, 1u, labels)));
+            carry(half, labels, load_scaled(checkpoint_at(n, 1u, labels)));
         } else {
-            carry(half, labels, nothing());
+            carry(half, labels, zero());
         }
     }
     exchange();
@@ -94,14 +94,14 @@ fn betas(n: u32, lane: u32, end: vec2<u32>) {
         let diagonal = after - 1u;
         for (var labels = lane; labels < end.y; labels += WG) {
             let t = diagonal - labels;
-            var b = nothing();
+            var b = zero();
             if (labels <= diagonal && t < end.x) {
-                var later = nothing();
+                var later = zero();
                 if (t + 1u < end.x) {
                     later = carried_state(half, labels);
                 } else if (labels + 1u == end.y) {
                     // The last blank ends the sequence.
-                    later = whole();
+                    later = one();
                 }
                 if (later.m > 0.0) {
                     b = times(later, emission(n, t, labels, 0u));
@@ -119,7 +119,7 @@ fn betas(n: u32, lane: u32, end: vec2<u32>) {
         exchange();
         half = 1u - half;
     }
-    put_to_rest(n, 1u, half, lane, end.y);
+    save_checkpoint(n, 1u, half, lane, end.y);
 }
 
 @compute @workgroup_size(WG)
@@ -146,7 +146,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         // Diagonals change halves. Without frames there is no last blank.
         let first = sequences.segment * sequences.segment_frames;
         let half = select(0u, end.x + end.y - 1u - first, end.x + end.y - 1u > first) & 1u;
-        var p = nothing();
+        var p = zero();
         if (end.x > 0u) {
             p = carried_state(half, end.y - 1u);
         }

@@ -24,9 +24,9 @@ struct Sequences {
     rows: u32,
     alpha: u32,
     beta: u32,
-    // States of the frame before, where workgroup memory does not hold them, and where they rest between dispatches.
+    // States of the frame before, where workgroup memory does not hold them, and their checkpoint between dispatches.
     carried: u32,
-    rest: u32,
+    checkpoint: u32,
     // Of the dispatches that pass a lattice one after the other, the number and this one's index; frames of each.
     segments: u32,
     segment: u32,
@@ -53,8 +53,8 @@ const LINK_EARLIER: u32 = 0x80000000u;
 // digits, as their logarithms would in f32.
 struct Scaled { m: f32, e: f32 }
 
-fn nothing() -> Scaled { return Scaled(0.0, LOWEST); }
-fn whole() -> Scaled { return Scaled(1.0, 0.0); }
+fn zero() -> Scaled { return Scaled(0.0, LOWEST); }
+fn one() -> Scaled { return Scaled(1.0, 0.0); }
 
 // 2^d for an integer d ≤ 127; 0 below −126.
 fn power_of_two(d: f32) -> f32 {
@@ -100,8 +100,8 @@ fn scaled_share(a: Scaled, b: Scaled, c: Scaled) -> f32 {
 }
 
 // Where a state of alpha (0) or beta (1) of a sequence rests between dispatches.
-fn rest_at(n: u32, direction: u32, state: u32) -> u32 {
-    return sequences.rest + (2u * (n - sequences.first) + direction) * sequences.state_words + 2u * state;
+fn checkpoint_at(n: u32, direction: u32, state: u32) -> u32 {
+    return sequences.checkpoint + (2u * (n - sequences.first) + direction) * sequences.state_words + 2u * state;
 }
 
 fn is_nan_bits(bits: u32) -> bool {

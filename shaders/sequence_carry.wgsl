@@ -10,4 +10,4 @@ fn carried_state(half: u32, state: u32) -> Scaled {
 fn exchange() {
     workgroupBarrier(); // all states of a frame are written before the next frame reads them
 }
-// import sequence_rest
+// import sequence_checkpoint

@@ -75,7 +75,7 @@ impl Weighting {
         format!("fn weight(labels: u32) -> f32 {{ return {factor}; }}\n")
     }
 
-    /// The factor of the loss of a sequence with so many labels, where all have so many tokens.
+    /// The factor of the loss of a sequence with `labels` labels, in a batch of `tokens` labels in all.
     fn factor(self, sequences: usize, labels: usize, tokens: usize) -> f64 {
         match self {
             Weighting::None | Weighting::Sum => 1.0,

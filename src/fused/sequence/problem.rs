@@ -75,7 +75,7 @@ impl<'a> Problem<'a> {
         Ok((needed as u32).max(8).min(most))
     }
 
-    /// Frames that one dispatch passes, each with as many loop iterations per invocation.
+    /// Frames per dispatch; `iterations` is the number of loop iterations of one invocation per frame.
     pub fn segment_frames(&self, iterations: u64) -> u64 {
         if self.limits.software { (SOFTWARE_ITERATIONS / (iterations + 2)).max(1) } else { u64::from(u32::MAX >> 8) }
     }

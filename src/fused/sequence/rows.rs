@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 const CARRY: &str = include_str!("../../../shaders/sequence_carry.wgsl");
 const CARRY_STORED: &str = include_str!("../../../shaders/sequence_carry_stored.wgsl");
-const REST: &str = include_str!("../../../shaders/sequence_rest.wgsl");
+const CHECKPOINT: &str = include_str!("../../../shaders/sequence_checkpoint.wgsl");
 const ROWS: &str = include_str!("../../../shaders/sequence_rows.wgsl");
 
 /// What an operator gathers from each row.
@@ -36,7 +36,7 @@ pub(super) fn imported(shader: &str) -> String {
 pub(super) fn imported_with(shader: &str, shared: bool) -> String {
     let carry = if shared { CARRY } else { CARRY_STORED };
     let text = shader.replace("// import sequence\n", SEQUENCE).replace("// import sequence_window\n", WINDOW_TEXT);
-    text.replace("// import sequence_carry\n", carry).replace("// import sequence_rest\n", REST)
+    text.replace("// import sequence_carry\n", carry).replace("// import sequence_checkpoint\n", CHECKPOINT)
 }
 
 /// One dispatch per window of these sequences' rows.

@@ -26,7 +26,7 @@ pub(super) static OF_LOSSES: UniformType =
 pub(super) struct LengthInputs {
     pub labels: usize,
     pub frame_lengths: usize,
-    /// That of the frames' lengths, where labels have as many.
+    /// The same as `frame_lengths` where each frame has a label.
     pub label_lengths: usize,
     /// Whether they are paddings: 1 past the end, else 0.
     pub paddings: bool,

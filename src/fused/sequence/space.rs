@@ -29,7 +29,7 @@ pub(super) static SEQUENCES: UniformType = UniformType {
         ("alpha", 15),
         ("beta", 16),
         ("carried", 17),
-        ("rest", 18),
+        ("checkpoint", 18),
         ("segments", 19),
         ("segment", 20),
         ("segment_frames", 21),
@@ -75,7 +75,7 @@ pub(super) struct LatticeWords {
 impl LatticeWords {
     fn per_sequence(&self) -> u64 {
         let rows = self.rows * (self.gathered + if self.normalised { 2 } else { 0 });
-        rows + self.carried() + self.rest() + 2 * self.kept_frames * self.states
+        rows + self.carried() + self.checkpoint() + 2 * self.kept_frames * self.states
     }
 
     /// Dispatches that pass the lattice one after the other.
@@ -89,7 +89,7 @@ impl LatticeWords {
     }
 
     /// Words of the states that one dispatch leaves for the next.
-    fn rest(&self) -> u64 {
+    fn checkpoint(&self) -> u64 {
         if self.segments() > 1 { 2 * self.states } else { 0 }
     }
 }
@@ -152,7 +152,7 @@ impl Space {
         let alpha = rows + if lattice.normalised { 2 * chunk * lattice.rows } else { 0 };
         let beta = alpha + chunk * lattice.kept_frames * lattice.states;
         let carried = beta + chunk * lattice.kept_frames * lattice.states;
-        let rest = carried + chunk * lattice.carried();
+        let checkpoint = carried + chunk * lattice.carried();
         SEQUENCES
             .fill()
             .count("all", sizes.sequences)
@@ -173,7 +173,7 @@ impl Space {
             .count("alpha", alpha)
             .count("beta", beta)
             .count("carried", carried)
-            .count("rest", rest)
+            .count("checkpoint", checkpoint)
             .count("segments", lattice.segments())
             .count("segment", segment)
             .count("segment_frames", lattice.segment_frames)

@@ -5,13 +5,13 @@ use crate::common::compare::{largest, mismatch};
 use crate::common::context;
 use crate::common::sequence::{Data, OnBoth, Sequence};
 use wgloss::fused::{self, Ctc};
-use wgloss::{Bindings, Context, DType, PlanSpec, Reduction, Tensor};
+use wgloss::{Bindings, Context, DType, PlanSpec, Reduction, Tensor, TuneOptions};
 
 fn ctc(logits: bool) -> (Ctc, &'static str) {
     if logits { (fused::ctc().from_logits(), "logits") } else { (fused::ctc(), "log_probs") }
 }
 
-/// Repeats, no labels, one label, as many labels as frames, more than there is room for.
+/// Repeats, no labels, one label, a label per frame, more labels and blanks than frames.
 fn small() -> CtcBatch {
     let labels: [&[i32]; 6] = [&[1, 1], &[], &[2], &[1, 2, 1, 2, 1], &[2, 2, 1], &[2, 1, 2]];
     CtcBatch::random(5, 3, &labels, &[5, 4, 3, 5, 5, 4], 0.5)
@@ -68,7 +68,7 @@ fn gradients_are_differences_of_all_paths() {
     }
 }
 
-/// Labels of so many different ones: few, so that many repeat.
+/// `count` labels of few classes: some repeat.
 fn labels(count: usize, classes: usize, seed: usize) -> Vec<i32> {
     (0..count).map(|k| 1 + ((k / 2 * 7 + k * seed) % (classes - 1)) as i32).collect()
 }
@@ -311,12 +311,8 @@ fn same_bits_each_time_and_fewer_of_everything_than_planned() {
         .input("input_lengths", DType::I32, &[8])
         .input("target_lengths", DType::I32, &[8])
         .grad("logits");
-    let plan = ctx.plan(&fused::ctc().from_logits(), &spec).unwrap();
-    let tensor = |(name, shape, data): &(&'static str, Vec<usize>, Data)| match data {
-        Data::Numbers(numbers) => (*name, Tensor::from_slice(ctx, numbers, shape).unwrap()),
-        Data::Indices(indices) => (*name, Tensor::from_slice(ctx, indices, shape).unwrap()),
-    };
-    let tensors: Vec<(&str, Tensor)> = both.inputs.iter().map(tensor).collect();
+    let plan = ctx.plan(&fused::ctc().from_logits(), &spec).unwrap().tune(&TuneOptions::new()).unwrap();
+    let tensors = both.tensors(ctx);
     let inputs: Vec<(&str, &Tensor)> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
     let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
     bound.submit().unwrap();

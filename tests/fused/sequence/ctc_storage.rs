@@ -7,7 +7,7 @@ use crate::common::sequence::Sequence;
 use half::{bf16, f16};
 use wgloss::{Bindings, Context, DType, Element, GradMode, Layout, PlanSpec, Reduction, Tensor, fused};
 
-/// Repeats and several lengths, with so many classes.
+/// Repeats and several lengths.
 fn batch(classes: usize) -> CtcBatch {
     CtcBatch::random(11, classes, &[&[1, 2, 2], &[3], &[], &[4, 4, 1]], &[11, 10, 4, 9], 1.0)
 }
@@ -66,11 +66,7 @@ fn gradients_take_the_place_of_classes_or_are_added_to_what_is_there() {
             };
             let x: Vec<f32> = batch.x.iter().map(|x| *x as f32).collect();
             let (x, d_x) = (stored(&x), stored(&vec![0.5; x.len()]));
-            let rest = both.inputs[1..].iter().map(|(name, shape, data)| match data {
-                crate::common::sequence::Data::Indices(k) => (*name, Tensor::from_slice(ctx, k, shape).unwrap()),
-                crate::common::sequence::Data::Numbers(_) => unreachable!("the classes alone are numbers"),
-            });
-            let rest: Vec<(&str, Tensor)> = rest.collect();
+            let rest = both.tensors(ctx).split_off(1);
             let mut inputs = vec![("logits", &x)];
             inputs.extend(rest.iter().map(|(name, tensor)| (*name, tensor)));
             let plan = ctx.plan(both.operator.as_operator(), &PlanSpec::new().like(&inputs).grad_mode("logits", mode));
@@ -94,6 +90,28 @@ fn gradients_take_the_place_of_classes_or_are_added_to_what_is_there() {
 }
 
 #[test]
+fn a_gradient_may_have_another_type_than_its_classes() {
+    let Some(ctx) = context() else { return };
+    for classes in [7, 8] {
+        let batch = narrowed(classes, f16::from_f32, f64::from);
+        let (_, want) = batch.expected(true, &[1.0; 4]);
+        let both = batch.on_both(Sequence::Ctc(fused::ctc().from_logits().reduction(Reduction::Sum)), "logits");
+        let rest = both.tensors(ctx).split_off(1);
+        let x: Vec<f16> = batch.x.iter().map(|x| f16::from_f64(*x)).collect();
+        let logits = Tensor::from_slice(ctx, &x, &[11, 4, classes]).unwrap();
+        let mut inputs = vec![("logits", &logits)];
+        inputs.extend(rest.iter().map(|(name, tensor)| (*name, tensor)));
+        let spec = PlanSpec::new().like(&inputs).grad("logits").grad_dtype("logits", DType::F32);
+        let plan = ctx.plan(both.operator.as_operator(), &spec).unwrap();
+        let bound = plan.bind(&Bindings::new().inputs(&inputs)).unwrap();
+        bound.submit().unwrap();
+        let got: Vec<f32> = bound.read(bound.grad("logits").unwrap()).unwrap();
+        let got: Vec<f64> = got.into_iter().map(f64::from).collect();
+        assert_eq!(mismatch(&got, &want, 1e-6, |_| 2e-6), None, "{classes} classes");
+    }
+}
+
+#[test]
 fn views_of_other_orders_are_taken() {
     let Some(ctx) = context() else { return };
     let batch = batch(6);
@@ -108,13 +126,7 @@ fn views_of_other_orders_are_taken() {
         let buffer = Tensor::from_slice(ctx, &x, &[x.len()]).unwrap();
         let layout = Layout { shape: vec![11, 4, 6], strides: vec![t, n, c] };
         let logits = Tensor::from_buffer_strided(ctx, buffer.buffer().clone(), 3, DType::F32, layout).unwrap();
-        let index = |k: usize| match &both.inputs[k] {
-            (name, shape, crate::common::sequence::Data::Indices(k)) => {
-                (*name, Tensor::from_slice(ctx, k, shape).unwrap())
-            }
-            _ => unreachable!("the classes alone are numbers"),
-        };
-        let rest = [index(1), index(2), index(3)];
+        let rest = both.tensors(ctx).split_off(1);
         let mut inputs = vec![("logits", &logits)];
         inputs.extend(rest.iter().map(|(name, tensor)| (*name, tensor)));
         let plan = ctx.plan(both.operator.as_operator(), &PlanSpec::new().like(&inputs).grad("logits")).unwrap();

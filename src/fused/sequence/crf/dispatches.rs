@@ -327,8 +327,9 @@ mod tests {
 
     #[test]
     fn shaders_are_valid_with_their_stubs() {
-        for shader in [WEIGHTS, SCORE_GRADIENT] {
-            crate::fused::sequence::validate_stub(shader);
+        for shader in [WEIGHTS, LATTICE, GRADIENT, SUMS, SCORE_GRADIENT] {
+            let shader = shader.replace("// import crf_scores\n", SCORE_FUNCTIONS);
+            crate::fused::sequence::validate_stub(&shader);
         }
     }
 }

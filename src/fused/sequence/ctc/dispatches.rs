@@ -19,7 +19,7 @@ const OTHER_BYTES: u64 = 64;
 /// Most classes whose occupancies workgroup memory holds at a time.
 const MOST_TILE: u64 = 2048;
 
-/// States of a lattice with that many labels.
+/// States per frame of a lattice over this number of labels.
 fn states(labels: u64) -> u64 {
     2 * labels + 1
 }
@@ -83,7 +83,7 @@ fn lattice_kernel(ctc: &Ctc, problem: &Problem<'_>) -> Result<Kernel> {
     };
     let constants = format!(
         "const WG: u32 = {workgroup}u;\nconst KEEP: bool = {keep};\nconst ZERO_INFINITY: bool = {};\n\
-         const STATES: u32 = {capacity}u;\nconst LEAK_MANTISSA: f32 = {mantissa:?};\nconst LEAK_EXPONENT: f32 = {exponent:?};\n",
+         const STATES: u32 = {capacity}u;\nconst EPSILON_MANTISSA: f32 = {mantissa:?};\nconst EPSILON_EXPONENT: f32 = {exponent:?};\n",
         ctc.zero_infinity
     );
     Ok(Kernel { shader: LATTICE, constants })

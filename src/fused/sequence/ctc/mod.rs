@@ -197,7 +197,7 @@ impl Ctc {
         self.form != Form::LogProbs
     }
 
-    /// Axes of the sequences and of the frames among those of the classes, which have so many.
+    /// Axes of the sequences and of the frames among those of a tensor of classes of this rank.
     fn axes(&self, rank: usize) -> [Option<usize>; 2] {
         match (self.form, rank) {
             (Form::Optax, _) => [Some(0), Some(1)],

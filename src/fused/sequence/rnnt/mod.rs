@@ -98,7 +98,7 @@ impl Rnnt {
         Weighting::new(self.name(), &self.reduction, Weighting::ByBatch)
     }
 
-    /// The blank among that many classes.
+    /// The class of the blank, counted from 0.
     fn blank_of(&self, classes: u64) -> u64 {
         (if self.blank < 0 { self.blank + classes as i64 } else { self.blank }) as u64
     }
