@@ -1,6 +1,7 @@
 # make demo: trains on MNIST, wholly on the GPU.   make test: the suite, in minutes.   make test-all: all that there is to
 # test.   Each makes sure of an adapter first.
-.PHONY: demo test test-all test-grids test-limited test-swiftshader fuzz bench bench-device bench-peers isa adapter
+.PHONY: demo test test-all test-grids test-limited test-swiftshader fuzz bench bench-device bench-peers isa isa-ci sass \
+  adapter
 
 # A Vulkan driver, and a linker for Rust; on a fresh Debian or Ubuntu both come from apt.
 adapter:
@@ -71,3 +72,16 @@ bench-peers: adapter
 # spills. Fails where one spills or passes its budget. ARGS="--loss mse --all" chooses; a record goes to JSON.
 isa: adapter
 	cargo run -q -p isa -- amd --jobs $(or $(JOBS),2) $(if $(JSON),--json $(JSON)) $(ARGS)
+
+# One problem of each kernel family, in seconds.
+isa-ci: adapter
+	cargo run -q -p isa -- amd --few
+
+# The same kernels as NVIDIA's compiler makes them for an H100, by Python packages (1 GB) in a folder of their own.
+SASS = target/sass
+sass:
+	[ -x $(SASS)/bin/python ] || python3 -m venv $(SASS)
+	$(SASS)/bin/pip install -q --no-deps slangtorch==1.3.22 nvidia-cuda-nvcc-cu12==12.9.86 nvidia-cuda-nvrtc-cu12==12.9.86 \
+	  nvidia-cuda-runtime-cu12==12.9.79 nvidia-cuda-nvdisasm==13.5.37
+	cargo run -q -p isa -- hlsl $(or $(ARGS),--loss cross_entropy --loss jsd --loss mse --loss bce_with_logits) $(SASS)/kernels
+	$(SASS)/bin/python benches/isa/sass.py $(SASS)/kernels $(if $(JSON),--json $(JSON))

@@ -157,13 +157,14 @@ fn shapes(name: &str, choice: &Choice) -> Fallible<Vec<Vec<usize>>> {
 pub struct Family {
     pub name: &'static str,
     limits: Limits,
-    /// Fewest subgroups on a SIMD that kernels of rows and elements should leave room for.
+    /// Fewest subgroups on a SIMD that kernels of rows and elements leave room for.
     pub subgroups_per_simd: u64,
 }
 
-/// GCN and CDNA, RDNA 2, RDNA 3, whose limits are those of RDNA 2.
+/// GCN and CDNA, RDNA 2, RDNA 3, whose limits are those of RDNA 2. On GCN the goal is 4 subgroups per SIMD, which rows that
+/// are held in 128 registers per lane miss.
 pub const FAMILIES: [Family; 3] = [
-    Family { name: "vega10", limits: Limits::VEGA10, subgroups_per_simd: 4 },
+    Family { name: "vega10", limits: Limits::VEGA10, subgroups_per_simd: 2 },
     Family { name: "navi21", limits: Limits::NAVI21, subgroups_per_simd: 8 },
     Family { name: "gfx1100", limits: Limits::NAVI21, subgroups_per_simd: 8 },
 ];
