@@ -37,6 +37,7 @@ mod adversarial;
 mod binary;
 mod boxes;
 mod categorical;
+mod cumulative;
 mod detection;
 mod divergence;
 mod dpo;
@@ -62,12 +63,14 @@ mod segmentation;
 mod sequence;
 mod sigmoid;
 mod softmax;
+mod survival;
 mod value;
 
 pub use adversarial::*;
 pub use binary::*;
 pub use boxes::*;
 pub use categorical::*;
+pub use cumulative::*;
 pub use detection::*;
 pub use divergence::*;
 pub use dpo::*;
@@ -92,6 +95,7 @@ pub use segmentation::*;
 pub use sequence::*;
 pub use sigmoid::*;
 pub use softmax::*;
+pub use survival::*;
 pub use value::*;
 
 /// The entries of each family.
@@ -111,6 +115,8 @@ const FAMILIES: &[&[Entry]] = &[
     categorical::ENTRIES,
     noisy_labels::ENTRIES,
     ordinal::ENTRIES,
+    cumulative::ENTRIES,
+    survival::ENTRIES,
     sequence::ENTRIES,
     adversarial::ENTRIES,
     embedding::ENTRIES,
