@@ -41,8 +41,12 @@ fn pair(shape: &[usize], dtype: DType) -> PlanSpec {
 
 /// Rows of 600 classes, by that kernel.
 fn by_kernel(kernel: Kernel) -> PlanSpec {
+    of_classes(600, kernel)
+}
+
+fn of_classes(cols: usize, kernel: Kernel) -> PlanSpec {
     let pinned = Pinned { kernel: Some(kernel), ..Pinned::default() };
-    classes(&[12, 600], DType::F32).grad("input").pin(pinned)
+    classes(&[12, cols], DType::F32).grad("input").pin(pinned)
 }
 
 fn dice(to: Scope) -> Loss {
@@ -107,6 +111,8 @@ fn rows() -> Vec<Case> {
         Case { limits: of_columns, ..case("chunks of columns", ce(), classes(&[4, 1200], DType::F32).grad("input")) },
         case("separate backward", ce().reduction(Reduction::Sum), wide().grad("input").separate_backward()),
         case("a shard", ce(), wide().grad("input").shard(Shard { first: 0, classes: 600, shards: 1 })),
+        case("scans, resident", losses::emd_squared(), of_classes(300, Kernel::RowResident { trips: 0 })),
+        case("scans, streamed", losses::emd_squared(), of_classes(300, Kernel::Row)),
         case("softmax", fused::softmax(), PlanSpec::new().input("input", DType::F32, &[10, 64])),
     ]
 }

@@ -37,6 +37,7 @@ mod adversarial;
 mod binary;
 mod boxes;
 mod categorical;
+mod cumulative;
 mod detection;
 mod divergence;
 mod dpo;
@@ -63,12 +64,14 @@ mod segmentation;
 mod sequence;
 mod sigmoid;
 mod softmax;
+mod survival;
 mod value;
 
 pub use adversarial::*;
 pub use binary::*;
 pub use boxes::*;
 pub use categorical::*;
+pub use cumulative::*;
 pub use detection::*;
 pub use divergence::*;
 pub use dpo::*;
@@ -94,6 +97,7 @@ pub use segmentation::*;
 pub use sequence::*;
 pub use sigmoid::*;
 pub use softmax::*;
+pub use survival::*;
 pub use value::*;
 
 /// The entries of each family.
@@ -114,6 +118,8 @@ const FAMILIES: &[&[Entry]] = &[
     noisy_labels::ENTRIES,
     margin_softmax::ENTRIES,
     ordinal::ENTRIES,
+    cumulative::ENTRIES,
+    survival::ENTRIES,
     sequence::ENTRIES,
     adversarial::ENTRIES,
     embedding::ENTRIES,

@@ -94,6 +94,8 @@ pub fn loss_of(name: &str, case: &Case) -> Option<Loss> {
         "exp_square" => exp_square(),
         "composite" => case.num("mse_weight", 0.7) * losses::mse() + case.num("l1_weight", 0.3) * losses::l1(),
         "cross_entropy_temperature" => losses::cross_entropy().into(),
+        // A file may hold cases of labels and of distributions.
+        "emd_squared" | "wasserstein1" if case.labels.is_none() => losses::by_name(&format!("{name}_prob"))?,
         _ => losses::by_name(name)?,
     };
     for (option, value) in case.options.iter().filter(|_| name != "composite") {

@@ -6,6 +6,7 @@
 mod adversarial;
 mod boxes;
 mod categorical;
+mod cumulative;
 mod detection;
 mod divergence;
 mod embedding;

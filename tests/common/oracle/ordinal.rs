@@ -1,6 +1,6 @@
 //! Losses of ordered classes.
 
-use super::{Array, Case, Losses, class_axis, labelled_rows, softplus};
+use super::{Array, Case, Losses, class_axis, cumulative, labelled_rows, softplus};
 use crate::common::real::Real;
 
 pub fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
@@ -19,7 +19,7 @@ pub fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
             Losses { mean_over: Some(labels.iter().map(reached).collect()), ..losses }
         }
         "ordinal_cumulative_link" => ordinal_cumulative_link(case),
-        _ => return None,
+        _ => return cumulative::losses(name, case),
     })
 }
 
