@@ -1,7 +1,7 @@
 # make demo: trains on MNIST, wholly on the GPU.   make test: the suite, in minutes.   make test-all: all that there is to
 # test.   Each makes sure of an adapter first.
 .PHONY: demo test test-all test-grids test-limited test-swiftshader fuzz bench bench-device bench-peers isa isa-ci sass \
-  adapter
+  test-browser adapter
 
 # A Vulkan driver, and a linker for Rust; on a fresh Debian or Ubuntu both come from apt.
 adapter:
@@ -29,8 +29,8 @@ test: adapter
 	WGLOSS_TEST_SHARE=$(SHARE)/$(SHARES) $(CARGO_TEST)
 
 # Everything: the whole grids on the adapter; what depends on limits, with no more than every WebGPU device has; the whole
-# grids on SwiftShader.
-test-all: test-grids test-limited test-swiftshader
+# grids on SwiftShader; kernels in a browser's compiler.
+test-all: test-grids test-limited test-swiftshader test-browser
 test-grids: adapter
 	$(CARGO_TEST)
 
@@ -46,6 +46,15 @@ test-swiftshader: adapter
 	  echo "SwiftShader is not installed (the package chromium-common has it): its tests are skipped"; \
 	else \
 	  set -x; VK_DRIVER_FILES=$(SWIFTSHADER) WGPU_BACKEND=vulkan $(CARGO_TEST); \
+	fi
+
+# Chromium's compiler, Tint, makes pipelines of every kernel family.
+CHROMIUM = $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+test-browser: adapter
+	@if [ -z "$(CHROMIUM)" ]; then \
+	  echo "no Chromium is installed: Tint compiles nothing"; \
+	else \
+	  set -x; WGLOSS_CHROMIUM=$(CHROMIUM) WGLOSS_REQUIRE_ADAPTER=1 cargo test --test schedule browser; \
 	fi
 
 CARGO_TEST = WGLOSS_REQUIRE_ADAPTER=1 cargo test --workspace

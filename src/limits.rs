@@ -38,6 +38,10 @@ pub struct Limits {
     pub lane_registers: u32,
 }
 
+/// Bytes of the largest binding that kernels get: Metal's of 4 GiB and more miscompute in silence, since wgpu tells kernels
+/// their sizes in 32 bits (wgpu#10305).
+pub(crate) const LARGEST_BINDING: u64 = (1 << 32) - 16;
+
 impl Limits {
     /// Whether kernels run at all on a device with these limits: one without compute shaders has limits of 0.
     pub(crate) fn check(&self) -> Result<()> {

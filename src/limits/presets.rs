@@ -5,12 +5,12 @@
 //! 2³¹ − 1 (`wgpu-hal`, `vulkan/adapter.rs` and `auxil/mod.rs`). Whether exp2 is accurate, and whether NaN goes through
 //! arithmetic, is only known once measured.
 
-use super::Limits;
+use super::{LARGEST_BINDING, Limits};
 
 /// Storage buffers per dispatch, for drivers that allow more than any kernel binds.
 const MORE_THAN_BOUND: u32 = 1000;
 /// The largest binding under Vulkan, and the largest buffer of Mesa's drivers.
-const LARGEST_BINDING: u64 = i32::MAX as u64 & !3;
+const VULKAN_BINDING: u64 = i32::MAX as u64 & !3;
 const LARGEST_MESA_BUFFER: u64 = i32::MAX as u64;
 
 /// A GPU under Vulkan; each preset states its differences.
@@ -19,7 +19,7 @@ const VULKAN: Limits = Limits {
     workgroup_invocations: 1024,
     workgroups: 65_535,
     workgroup_bytes: 64 << 10,
-    binding_bytes: LARGEST_BINDING,
+    binding_bytes: VULKAN_BINDING,
     buffer_bytes: LARGEST_MESA_BUFFER,
     offset_alignment: 32,
     subgroup: 0,
@@ -79,7 +79,7 @@ impl Limits {
     pub const M2: Limits = Limits {
         storage_buffers: 29,
         workgroup_bytes: 32 << 10,
-        binding_bytes: 4 << 30,
+        binding_bytes: LARGEST_BINDING,
         buffer_bytes: 4 << 30,
         subgroup: 4,
         ..VULKAN

@@ -22,7 +22,7 @@ pub struct Preview {
 ///
 /// # Errors
 /// As [`Context::plan`](crate::Context::plan).
-pub fn preview(operator: &impl Operator, spec: &PlanSpec, limits: &Limits, device: &str) -> Result<Preview> {
+pub fn preview(operator: &dyn Operator, spec: &PlanSpec, limits: &Limits, device: &str) -> Result<Preview> {
     let prepared = operator.prepare(spec, limits)?;
     let (tensors, conditions) = (prepared.planned()?, Conditions::default());
     let explanation = prepared.explain(&tensors, conditions, device)?;

@@ -1,5 +1,7 @@
 //! Kernels: each against the CPU, and their generated text.
 
+mod backends;
+mod browser;
 #[path = "../common/mod.rs"]
 mod common;
 mod kernels;

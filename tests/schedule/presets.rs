@@ -4,14 +4,17 @@ use crate::common::is_in_share;
 use wgloss::internals::plan::preview;
 use wgloss::{DType, Kind, Limits, Loss, PlanSpec, Scope, losses};
 
-/// Loss and gradient of a loss over `[rows, cols]`, with the inputs that it must have.
-fn spec(loss: &Loss, [rows, cols]: [usize; 2], dtype: DType) -> PlanSpec {
-    let cols = loss.cols().expect("one number of columns").map_or(cols, |stated| stated as usize);
+/// Loss and gradient of a loss over `[rows, cols, …]`, with the inputs that it must have.
+pub fn spec(loss: &Loss, shape: &[usize], dtype: DType) -> PlanSpec {
+    let cols = loss.cols().expect("one number of columns").map_or(shape[1], |stated| stated as usize);
+    let (mut elements, mut rows) = (shape.to_vec(), shape.to_vec());
+    elements[1] = cols;
+    rows.remove(1);
     let mut spec = PlanSpec::new();
     for input in loss.inputs().into_iter().filter(|input| !input.optional) {
         let shape: &[usize] = match input.scope {
-            Scope::Element => &[rows, cols],
-            Scope::Row => &[rows],
+            Scope::Element => &elements,
+            Scope::Row => &rows,
             Scope::Column => &[cols],
             _ => &[],
         };
@@ -35,7 +38,7 @@ fn every_preset_plans_every_loss() {
                     if !is_in_share(&format!("{name} {shape:?} {dtype} as {preset}")) {
                         continue;
                     }
-                    let found = preview(&loss, &spec(&loss, shape, dtype), &limits, preset);
+                    let found = preview(&loss, &spec(&loss, &shape, dtype), &limits, preset);
                     let found = found.unwrap_or_else(|error| panic!("{name} {shape:?} {dtype} as {preset}: {error}"));
                     assert!(
                         !found.planned.dispatches.is_empty() && found.explanation.contains(preset),
@@ -52,7 +55,7 @@ fn kernels_of_a_preset_keep_its_limits() {
     let loss = losses::cross_entropy();
     for (preset, limits) in Limits::PRESETS {
         for kernel in
-            preview(&loss, &spec(&loss, [4096, 32_000], DType::BF16), &limits, preset).unwrap().planned.kernels()
+            preview(&loss, &spec(&loss, &[4096, 32_000], DType::BF16), &limits, preset).unwrap().planned.kernels()
         {
             let module = naga::front::wgsl::parse_str(&kernel).unwrap_or_else(|error| panic!("{preset}: {error}"));
             let buffers = module.global_variables.iter();

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::gpu::device::pipeline::PipelineCache;
 use crate::gpu::device::probe::Probed;
-use crate::limits::Limits;
+use crate::limits::{LARGEST_BINDING, Limits};
 use std::sync::Arc;
 
 /// A wgpu device and queue with a cache of pipelines. Cheap to clone; clones share the cache.
@@ -266,7 +266,7 @@ fn limits(of: &wgpu::Limits, software: bool) -> Limits {
         workgroup_invocations: of.max_compute_invocations_per_workgroup.min(of.max_compute_workgroup_size_x),
         workgroups: of.max_compute_workgroups_per_dimension,
         workgroup_bytes: of.max_compute_workgroup_storage_size,
-        binding_bytes: of.max_storage_buffer_binding_size,
+        binding_bytes: of.max_storage_buffer_binding_size.min(LARGEST_BINDING),
         buffer_bytes: of.max_buffer_size,
         offset_alignment: of.min_storage_buffer_offset_alignment.max(32),
         subgroup: 0,
@@ -293,5 +293,32 @@ fn subgroup(device: &wgpu::Device, info: Option<&wgpu::AdapterInfo>) -> u32 {
     match info {
         Some(info) if device.features().contains(wgpu::Features::SUBGROUP) => info.subgroup_min_size,
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binding_has_fewer_bytes_than_32_bits_count() {
+        let of = |bytes| {
+            limits(&wgpu::Limits { max_storage_buffer_binding_size: bytes, ..wgpu::Limits::default() }, false)
+                .binding_bytes
+        };
+        assert_eq!((of(1 << 32), of(1 << 40)), (LARGEST_BINDING, LARGEST_BINDING));
+        assert_eq!(of(1 << 27), 1 << 27);
+        assert!(u32::try_from(LARGEST_BINDING).is_ok());
+    }
+
+    #[test]
+    fn registers_are_counted_of_amd_alone() {
+        let info = |vendor, lanes| wgpu::AdapterInfo { vendor, subgroup_min_size: lanes, ..info() };
+        let of = |vendor, lanes| lane_registers(&info(vendor, lanes));
+        assert_eq!([of(0x1002, 32), of(0x1002, 64), of(0x10de, 32), of(0, 0)], [128, 64, 0, 0]);
+    }
+
+    fn info() -> wgpu::AdapterInfo {
+        wgpu::AdapterInfo::new(wgpu::DeviceType::DiscreteGpu, wgpu::Backend::Vulkan)
     }
 }
