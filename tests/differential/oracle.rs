@@ -44,6 +44,8 @@ struct Oracle<'o> {
     steepest: Cell<f64>,
     /// Whether rounding has decided a comparison so far.
     is_undecided: Cell<bool>,
+    /// Whether that of f64 has: the f64 path may have decided otherwise.
+    is_undecided_in_f64: Cell<bool>,
     /// Whether rounding has decided which of two numbers is larger so far.
     has_ties: Cell<bool>,
 }
@@ -72,6 +74,9 @@ pub fn check(problem: &Problem, flavour: Flavour, hosts: &[Host], seed: u64) -> 
         read.iter().map(|k| hosts[*k].numbers().iter().map(|_| random.between(-1.0, 1.0)).collect()).collect();
     let oracle = Oracle::new(problem, *params, hosts, &read, &directions);
     let want = oracle.tree(tree);
+    if oracle.is_undecided_in_f64.get() {
+        return None;
+    }
     let inputs: Vec<(&str, HostTensor<'_>)> =
         read.iter().map(|k| (problem.inputs[*k].name.as_str(), hosts[*k].tensor(&problem.inputs[*k].shape))).collect();
     let run = |reduction: Reduction, grads: &[String]| {
@@ -165,7 +170,8 @@ impl<'o> Oracle<'o> {
         let batch = problem.domain.first().copied().unwrap_or(1);
         let (group, groups) = groups_of(problem, hosts);
         let (inputs, labels, classes) = (Vec::new(), Vec::new(), Vec::new());
-        let (steepest, is_undecided, has_ties) = (Cell::new(0.0), Cell::new(false), Cell::new(false));
+        let steepest = Cell::new(0.0);
+        let [is_undecided, is_undecided_in_f64, has_ties] = [false; 3].map(Cell::new);
         let mut oracle = Oracle {
             rows,
             cols,
@@ -179,6 +185,7 @@ impl<'o> Oracle<'o> {
             problem,
             steepest,
             is_undecided,
+            is_undecided_in_f64,
             has_ties,
         };
         for (place, k) in read.iter().enumerate().filter(|(_, k)| problem.inputs[**k].name != GROUPS) {
@@ -424,6 +431,9 @@ impl<'o> Oracle<'o> {
                     if is_rounded && is_near(a, b) {
                         self.is_undecided.set(true);
                     }
+                    if is_rounded && is_within(a, b, 1e-13) {
+                        self.is_undecided_in_f64.set(true);
+                    }
                     let holds = match op {
                         Op::Lt => a < b,
                         Op::Le => a <= b,
@@ -493,7 +503,12 @@ fn groups_of(problem: &Problem, hosts: &[Host]) -> (Vec<usize>, usize) {
 
 /// Whether two numbers are equal but for rounding.
 fn is_near(a: f64, b: f64) -> bool {
-    (a - b).abs() <= 1e-5 * a.abs().max(b.abs()).max(1e-30)
+    is_within(a, b, 1e-5)
+}
+
+/// Whether two numbers differ by no more than this share of the larger.
+fn is_within(a: f64, b: f64, share: f64) -> bool {
+    (a - b).abs() <= share * a.abs().max(b.abs()).max(1e-30)
 }
 
 impl Truths {

@@ -44,7 +44,9 @@ pub fn stored(dtype: DType, x: f32) -> f32 {
 pub fn values(problem: &Problem, data: Data) -> Vec<Host> {
     let mut random = Random::new(data.seed);
     let (_, cols) = problem.rows_cols();
-    let ignored = problem.terms.iter().find_map(|term| ignored_index(&term.form)).unwrap_or(-100);
+    // Expressions compare their labels with −100.
+    let is_expression = problem.terms.iter().any(|term| matches!(term.form, Form::Expression { .. }));
+    let ignored = problem.terms.iter().find_map(|term| ignored_index(&term.form)).or(is_expression.then_some(-100));
     let offset = random.pick(&[1e3, 1e4, -1e4, 1e6]);
     let mut all: Vec<Host> = Vec::new();
     for input in &problem.inputs {
@@ -54,8 +56,8 @@ pub fn values(problem: &Problem, data: Data) -> Vec<Host> {
         } else if input.values.are_indices() {
             // Labels of elements have classes of their own, and none is ignored.
             let (classes, ignored) = match (input.values, input.scope) {
-                (Values::BinaryLabel, _) => (2, 0),
-                (_, Scope::Element) => (CLASS_COUNT as usize, 0),
+                (Values::BinaryLabel, _) => (2, Some(0)),
+                (_, Scope::Element) => (CLASS_COUNT as usize, Some(0)),
                 _ => (cols, ignored),
             };
             labels(input, count, classes, ignored, data.flavour, &mut random)
@@ -130,11 +132,18 @@ fn number(values: Values, flavour: Flavour, offset: f64, random: &mut Random) ->
     }
 }
 
-fn labels(input: &Input, count: usize, cols: usize, ignored: i64, flavour: Flavour, random: &mut Random) -> Host {
+/// Labels of `cols` classes, some of them ignored where the loss ignores one: to any other loss such a label is a bad one.
+fn labels(
+    input: &Input,
+    count: usize,
+    cols: usize,
+    ignored: Option<i64>,
+    flavour: Flavour,
+    random: &mut Random,
+) -> Host {
     let mut labels: Vec<i64> = (0..count)
-        .map(|_| match flavour {
-            Flavour::Nothing => ignored,
-            _ if random.one_in(5) => ignored,
+        .map(|_| match ignored {
+            Some(ignored) if flavour == Flavour::Nothing || random.one_in(5) => ignored,
             _ => random.below(cols) as i64,
         })
         .collect();

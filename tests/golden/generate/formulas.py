@@ -331,6 +331,33 @@ def log_cosh_dice(given, options):
     return torch.log(torch.cosh(dice_of(given, options)))
 
 
+def cumulative_gaps(given):
+    """The cumulative softmax less the target's, at every class but the last."""
+    x, target = given["input"], given["target"]
+    q = target if target.is_floating_point() else F.one_hot(target, x.shape[1])
+    return (torch.softmax(x, 1) - q).cumsum(1)[:, :-1]
+
+
+def total_of(function):
+    """The sum over a row's cumulative gaps."""
+    return lambda given, options: reduced(function(cumulative_gaps(given)).sum(1), options["reduction"])
+
+
+def rnnt(given, options):
+    log_p = torch.log_softmax(given["input"], -1)
+    blank = options["blank"] % log_p.shape[-1]
+    losses = []
+    for lattice, labels, frames, count in zip(log_p, given["target"], given["input_lengths"], given["target_lengths"]):
+        ways = {}
+        for t in range(int(frames)):
+            for u in range(int(count) + 1):
+                steps = [ways[t - 1, u] + lattice[t - 1, u, blank]] if t > 0 else []
+                steps += [ways[t, u - 1] + lattice[t, u - 1, labels[u - 1]]] if u > 0 else []
+                ways[t, u] = torch.logsumexp(torch.stack(steps), 0) if steps else torch.zeros(())
+        losses.append(-(ways[int(frames) - 1, int(count)] + lattice[frames - 1, count, blank]))
+    return reduced(torch.stack(losses), options["reduction"])
+
+
 def adversarial(real=None, fake=None):
     def outputs(given, options):
         terms = [f(given[name], options).mean() for name, f in (("real", real), ("fake", fake)) if f is not None]
@@ -340,6 +367,9 @@ def adversarial(real=None, fake=None):
 
 
 FUNCTIONS = {
+    "emd_squared": total_of(lambda gap: gap**2),
+    "wasserstein1": total_of(torch.abs),
+    "rnnt": rnnt,
     "rmse": lambda given, options: ((given["input"] - given["target"]) ** 2).mean().sqrt(),
     "exp_square": residual(lambda d, options: torch.expm1(-d) ** 2),
     "composite": residual(lambda d, options: options["mse_weight"] * d**2 + options["l1_weight"] * d.abs()),
