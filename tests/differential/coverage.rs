@@ -235,6 +235,7 @@ impl Coverage {
                     Tree::Fold(fold, _) => self.add("operations", format!("row {fold:?}")),
                     Tree::Softmax(_) => self.add("operations", "softmax"),
                     Tree::LogSoftmax(_) => self.add("operations", "log_softmax"),
+                    Tree::Scan(scan, along, _) => self.add("operations", format!("scan {scan:?} {along:?}")),
                     Tree::At(Index::Label, _) => self.add("operations", "at(label)"),
                     Tree::At(Index::ArgMax(_), _) => self.add("operations", "at(argmax)"),
                     Tree::At(Index::Fixed(_), _) => self.add("operations", "at(index)"),

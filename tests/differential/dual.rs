@@ -2,6 +2,8 @@
 
 use super::expression::Fold;
 use crate::special::{digamma, erf, lgamma, trigamma};
+use wgloss::Direction;
+use wgloss::internals::expr::Scan;
 use wgloss::internals::expr::op::Op;
 
 /// A value, and how it changes along the direction.
@@ -105,6 +107,28 @@ pub fn fold_row(fold: Fold, x: &[Dual]) -> Dual {
             [total.ln() + if fold == Fold::LogSumExp { most } else { 0.0 }, slope]
         }
     }
+}
+
+/// A scan of a row; of a linear one, the decays come second. A NaN that it reads makes the whole row NaN.
+pub fn scan_row(scan: Scan, along: Direction, operands: &[Vec<Dual>]) -> Vec<Dual> {
+    let n = operands[0].len();
+    if operands.iter().flatten().any(|x| x[0].is_nan()) {
+        return vec![NAN; n];
+    }
+    let mut y = vec![[0.0; 2]; n];
+    for step in 0..n {
+        let column = |step: usize| if along == Direction::Forward { step } else { n - 1 - step };
+        let x = operands[0][column(step)];
+        let before = step.checked_sub(1).map(&column);
+        y[column(step)] = match (scan, before) {
+            (Scan::Shift, before) => before.map_or([0.0; 2], |before| operands[0][before]),
+            (_, None) => x,
+            (Scan::Sum, Some(before)) => apply(Op::Add, x, y[before]),
+            (Scan::LogSumExp, Some(before)) => fold_row(Fold::LogSumExp, &[y[before], x]),
+            (Scan::Linear, Some(before)) => apply(Op::Add, x, apply(Op::Mul, operands[1][column(step)], y[before])),
+        };
+    }
+    y
 }
 
 /// The softmax of a row, or its logarithm.

@@ -1,9 +1,10 @@
 //! Expressions as plain trees: they print as the Rust that builds them, and shrink node by node.
 
 use std::fmt;
+use wgloss::internals::expr::Scan;
 use wgloss::internals::expr::op::{Kind, Op};
 use wgloss::loss::Build;
-use wgloss::{Domain, Expr, Extent, Loss, RowAxis, Scope};
+use wgloss::{Direction, Domain, Expr, Extent, Loss, RowAxis, Scope};
 
 /// Inputs that expressions may read, and the scope of each. The first is always read.
 pub const INPUTS: [(&str, Scope); 8] = [
@@ -60,6 +61,8 @@ pub enum Tree {
     Fold(Fold, Box<Tree>),
     Softmax(Box<Tree>),
     LogSoftmax(Box<Tree>),
+    /// A scan along the row; of a linear one, the decay comes second.
+    Scan(Scan, Direction, Vec<Tree>),
     At(Index, Box<Tree>),
     SumOver(Scope, Box<Tree>),
     LogSumExpOver(Scope, Box<Tree>),
@@ -123,7 +126,7 @@ impl Tree {
         match self {
             Tree::Const(_) | Tree::Param(_) | Tree::Input(_) | Tree::Count(_) => {}
             Tree::Col | Tree::Row | Tree::GroupRows => {}
-            Tree::Op(_, operands) => operands.iter().for_each(|x| x.visit(see)),
+            Tree::Op(_, operands) | Tree::Scan(_, _, operands) => operands.iter().for_each(|x| x.visit(see)),
             Tree::Powi(x, _) => x.visit(see),
             Tree::Clamp(x, low, high) => [x, low, high].into_iter().for_each(|x| x.visit(see)),
             Tree::Select(test, a, b) => {
@@ -159,6 +162,7 @@ impl Tree {
             }
             Tree::Fold(fold, _) => !matches!(fold, Fold::Max | Fold::Min | Fold::ArgMax),
             Tree::Powi(_, n) => !(0..=1).contains(n),
+            Tree::Scan(scan, ..) => *scan != Scan::Shift,
             Tree::Softmax(_) | Tree::LogSoftmax(_) | Tree::SumOver(..) | Tree::LogSumExpOver(..) => true,
             _ => false,
         })
@@ -206,7 +210,7 @@ impl Tree {
             Tree::Masked(test, x) => test.scope().join(x.scope()),
             Tree::Truth(test) => test.scope(),
             Tree::Fold(..) | Tree::At(..) => Scope::Row,
-            Tree::Softmax(_) | Tree::LogSoftmax(_) => Scope::Element,
+            Tree::Softmax(_) | Tree::LogSoftmax(_) | Tree::Scan(..) => Scope::Element,
             Tree::SumOver(scope, _) | Tree::LogSumExpOver(scope, _) => *scope,
             Tree::Detach(x) => x.scope(),
             Tree::StraightThrough(a, _) | Tree::WithGradient(a, ..) => a.scope(),
@@ -244,6 +248,12 @@ impl Tree {
             }
             Tree::Softmax(x) => x.build(b).softmax(),
             Tree::LogSoftmax(x) => x.build(b).log_softmax(),
+            Tree::Scan(scan, along, x) => match scan {
+                Scan::Sum => x[0].build(b).scan_sum(*along),
+                Scan::LogSumExp => x[0].build(b).scan_logsumexp(*along),
+                Scan::Linear => x[0].build(b).scan_linear(x[1].build(b), *along),
+                Scan::Shift => x[0].build(b).shift(*along),
+            },
             Tree::At(index, x) => x.build(b).at(index.build(b)),
             Tree::SumOver(scope, x) => x.build(b).sum_over(*scope),
             Tree::LogSumExpOver(scope, x) => x.build(b).logsumexp_over(*scope),
@@ -441,6 +451,11 @@ impl fmt::Display for Tree {
             }
             Tree::Softmax(x) => write!(f, "{x}.softmax()"),
             Tree::LogSoftmax(x) => write!(f, "{x}.log_softmax()"),
+            Tree::Scan(Scan::Linear, along, x) => write!(f, "{}.scan_linear({}, {along:?})", x[0], x[1]),
+            Tree::Scan(Scan::Shift, along, x) => write!(f, "{}.shift({along:?})", x[0]),
+            Tree::Scan(scan, along, x) => {
+                write!(f, "{}.scan_{}({along:?})", x[0], format!("{scan:?}").to_lowercase())
+            }
             Tree::At(index, x) => write!(f, "{x}.at({index})"),
             Tree::SumOver(scope, x) => write!(f, "{x}.sum_over({scope:?})"),
             Tree::LogSumExpOver(scope, x) => write!(f, "{x}.logsumexp_over({scope:?})"),

@@ -8,6 +8,8 @@
 use super::expression::{Fold, Index, Test, Tree};
 use super::random::Random;
 use super::range::{Grown, Range, binary, tame, unary};
+use wgloss::Direction;
+use wgloss::internals::expr::Scan;
 use wgloss::internals::expr::op::Op;
 use wgloss::{Extent, Scope};
 
@@ -22,6 +24,8 @@ pub struct Grower<'r> {
     pub unequal: bool,
     /// Whether sums over other rows may be used: not inside of a mask.
     sums: bool,
+    /// Whether scans may be used: not below a sum over the rows for each column.
+    scans: bool,
 }
 
 /// Operations of one number that take anything.
@@ -30,7 +34,7 @@ const ANY: [Op; 10] =
 
 impl<'r> Grower<'r> {
     pub fn new(random: &'r mut Random, has_rows: bool, [rows, cols]: [usize; 2], group_rows: usize) -> Grower<'r> {
-        Grower { random, has_rows, cols, rows, group_rows, unequal: false, sums: true }
+        Grower { random, has_rows, cols, rows, group_rows, unequal: false, sums: true, scans: true }
     }
 
     /// The expression of a loss: one value an element, a row, or in all, that reads `input`.
@@ -167,6 +171,7 @@ impl<'r> Grower<'r> {
     /// What a scope has that others have not: reductions, softmax, sums over rows.
     fn inward(&mut self, scope: Scope, depth: usize) -> Grown {
         match scope {
+            Scope::Element if self.has_rows && self.scans && self.random.one_in(3) => self.scan(depth),
             Scope::Element if self.has_rows => match self.random.below(8) {
                 0 | 1 => {
                     let (x, _) = self.element(depth);
@@ -191,7 +196,9 @@ impl<'r> Grower<'r> {
                 self.sum_over(scope, x)
             }
             Scope::Column | Scope::GroupColumn if self.sums => {
+                let before = std::mem::replace(&mut self.scans, false);
                 let x = self.of_elements(depth);
+                self.scans = before;
                 self.sum_over(scope, x)
             }
             Scope::Element if self.sums => self.grow(Scope::Total, depth.max(1)),
@@ -227,6 +234,26 @@ impl<'r> Grower<'r> {
             }
             _ => self.leaf(scope),
         }
+    }
+
+    /// A scan along the row.
+    fn scan(&mut self, depth: usize) -> Grown {
+        let (scan, n) = (self.random.pick(&[Scan::Sum, Scan::LogSumExp, Scan::Linear, Scan::Shift]), self.cols as f64);
+        let along = self.random.pick(&[Direction::Forward, Direction::Reverse]);
+        let (x, range) = self.grow(Scope::Element, depth);
+        let (x, range) = tame((x, range), if scan == Scan::LogSumExp { 30.0 } else { 8.0 });
+        let sums = Range::new((n * range.low).min(range.low), (n * range.high).max(range.high));
+        let (operands, range) = match scan {
+            Scan::Sum => (vec![x], sums),
+            Scan::LogSumExp => (vec![x], Range::new(range.low, range.high + n.ln())),
+            Scan::Shift => (vec![x], range.joined(Range::new(0.0, 0.0))),
+            Scan::Linear => {
+                let decay = self.grow(Scope::Element, depth);
+                let largest = n * range.largest();
+                (vec![x, tame(decay, 1.0).0], Range::new(-largest, largest))
+            }
+        };
+        (Tree::Scan(scan, along, operands), range)
     }
 
     /// An element or column value between −30 and 30.

@@ -5,7 +5,7 @@
 //! mode, where the library's is reverse). The semantics are those of design §3: a branch that is not taken is not looked
 //! at, a condition computed from NaN poisons, kinks and ties have the stated subgradients.
 
-use super::dual::{Dual, NAN, apply, clamp, fold_row, softmax};
+use super::dual::{Dual, NAN, apply, clamp, fold_row, scan_row, softmax};
 use super::expression::{Fold, INPUTS, Index, PARAMS, Test, Tree};
 use super::problem::{Flavour, Form, GROUPS, Input, Problem, Unequal};
 use super::random::Random;
@@ -365,6 +365,14 @@ impl<'o> Oracle<'o> {
                 let is_log = matches!(tree, Tree::LogSoftmax(_));
                 let values = (0..self.rows).flat_map(|row| softmax(&self.row(&x, row), is_log)).collect();
                 Array { scope: Scope::Element, values }
+            }
+            Tree::Scan(scan, along, operands) => {
+                let operands: Vec<Array> = operands.iter().map(|x| self.tree(x)).collect();
+                let of_row = |row: usize| {
+                    let x: Vec<Vec<Dual>> = operands.iter().map(|x| self.row(x, row)).collect();
+                    scan_row(*scan, *along, &x)
+                };
+                Array { scope: Scope::Element, values: (0..self.rows).flat_map(of_row).collect() }
             }
             Tree::At(index, x) => {
                 let (indices, x) = (self.indices(index), self.tree(x));

@@ -351,3 +351,33 @@ fn what_scans_cannot_do_is_refused() {
     let pinned = ctx.plan(&loss(RowAxis::Last, scanned), &spec().pin(pinned)).err().unwrap().to_string();
     assert!(pinned.contains("pin `Kernel::Row`"), "{pinned}");
 }
+
+#[test]
+fn a_row_of_a_million_columns_is_scanned() {
+    let Some(ctx) = context() else { return };
+    let cols = 1_000_000;
+    let x = random(cols, 7);
+    let p: Vec<f64> = x.iter().map(|x| f64::from(*x).exp()).collect();
+    let total: f64 = p.iter().sum();
+    let label = 123_456;
+    // Differences of cumulative probabilities, their sums from the end, and the gradient through the softmax.
+    let (mut below, mut loss) = (0.0, 0.0);
+    let mut steps = vec![0.0; cols];
+    for k in 0..cols - 1 {
+        below += p[k] / total - f64::from(u8::from(k == label));
+        loss += below * below;
+        steps[k] = 2.0 * below;
+    }
+    for k in (1..cols).rev() {
+        steps[k - 1] += steps[k];
+    }
+    let mean: f64 = steps.iter().zip(&p).map(|(a, p)| a * p / total).sum();
+    let want: Vec<f64> = steps.iter().zip(&p).map(|(a, p)| p / total * (a - mean)).collect();
+    let (x, y) =
+        (Tensor::from_slice(ctx, &x, &[1, cols]).unwrap(), Tensor::from_slice(ctx, &[label as i32], &[1]).unwrap());
+    let out = wgloss::losses::emd_squared().run(ctx, &[("input", &x), ("target", &y)], &PlanSpec::new().grad("input"));
+    let out = out.unwrap();
+    assert_close("loss", &[f64::from(out.loss().unwrap())], &[loss], 2e-6);
+    let got: Vec<f64> = out.grad("input").unwrap().to_vec::<f32>().unwrap().into_iter().map(f64::from).collect();
+    assert_close("gradient", &got, &want, 2e-6);
+}
