@@ -6,6 +6,7 @@
 //!   clock's, which is printed.
 //! - `WGLOSS_FUZZ_SEED=7` runs that seed alone, and prints the problem as it is drawn and as it is shrunk.
 //! - `WGLOSS_FUZZ_COUNT=500` runs as many of the fixed seeds.
+//! - `WGLOSS_FUZZ_LOSSES=arcface,supcon` draws the losses of such names alone.
 //!
 //! At the end a table says what was covered, and what never was.
 
@@ -36,7 +37,7 @@ mod share;
 mod special;
 
 use differential::coverage::Coverage;
-use differential::draw::draw;
+use differential::draw::{ONLY, draw};
 use differential::judge::check_itself;
 use differential::problem::Problem;
 use differential::run::{Devices, Failure, Verdict, keep_panics};
@@ -210,5 +211,6 @@ fn report(seed: u64, problem: &Problem, failure: &Failure, devices: &mut Devices
     let start = if fails(&start) { start } else { problem.clone() };
     let small = shrink(&start, SHRINKING, fails);
     let Failure { kind, message, .. } = last;
-    format!("seed {seed}: {kind}\n{small}\n  {message}\n  WGLOSS_FUZZ_SEED={seed} cargo test --test differential")
+    let only = std::env::var(ONLY).map_or_else(|_| String::new(), |list| format!("{ONLY}={list} "));
+    format!("seed {seed}: {kind}\n{small}\n  {message}\n  {only}WGLOSS_FUZZ_SEED={seed} cargo test --test differential")
 }

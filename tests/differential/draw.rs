@@ -7,6 +7,7 @@ use super::problem::{
 use super::random::Random;
 use super::shrink::resize;
 use super::tensors::{FLOATS, gradients, home, inputs};
+use std::sync::OnceLock;
 use wgloss::{Domain, Loss, Reduction, RowAxis, Scope, Value, losses};
 use wgloss::{Kernel, Pinned};
 use wgloss::{UPSTREAM, Upstream};
@@ -22,11 +23,26 @@ const SUMS: [&[&str]; 2] = [
     &["l1", "mse", "huber", "smooth_l1", "quantile", "rmse", "tvd"],
 ];
 
+/// What `WGLOSS_FUZZ_LOSSES` says.
+pub const ONLY: &str = "WGLOSS_FUZZ_LOSSES";
+
+/// The losses that alone are drawn: those with a text of [`ONLY`] (`arcface,supcon`) in their name; `None` where it is not set.
+fn only() -> Option<&'static [&'static str]> {
+    static NAMES: OnceLock<Option<Vec<&'static str>>> = OnceLock::new();
+    let of_text = |list: String| {
+        let is_named = |name: &str| list.split(',').any(|part| name.contains(part));
+        let names: Vec<&str> = losses::CATALOGUE.iter().map(|entry| entry.name).filter(|name| is_named(name)).collect();
+        assert!(!names.is_empty(), "no loss has a text of {ONLY}={list} in its name");
+        names
+    };
+    NAMES.get_or_init(|| std::env::var(ONLY).ok().map(of_text)).as_deref()
+}
+
 /// The problem of a seed.
 pub fn draw(seed: u64) -> Problem {
     let mut random = Random::new(seed);
     let random = &mut random;
-    let expression = random.one_in(2);
+    let expression = only().is_none() && random.one_in(2);
     let row_axis = match random.below(5) {
         _ if !expression => RowAxis::None,
         0 => other_axis(random),
@@ -34,8 +50,13 @@ pub fn draw(seed: u64) -> Problem {
     };
     let mut names: Vec<&'static str> = Vec::new();
     if !expression {
-        let any = losses::CATALOGUE[random.below(losses::CATALOGUE.len())].name;
-        names.push(if random.one_in(4) { random.pick(SUMS[0]) } else { any });
+        names.push(match only() {
+            Some(only) => random.pick(only),
+            None => {
+                let any = losses::CATALOGUE[random.below(losses::CATALOGUE.len())].name;
+                if random.one_in(4) { random.pick(SUMS[0]) } else { any }
+            }
+        });
         while random.one_in(4) && names.len() < 3 {
             let group = SUMS.iter().find(|group| group.contains(&names[0]));
             names.extend(group.map(|group| random.pick(group)));
