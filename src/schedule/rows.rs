@@ -222,7 +222,7 @@ fn stops(limits: &Limits, pass: &Pass, trips: u64) -> bool {
 
 /// Whether rows of which neighbours lie next to each other, and columns apart, keep a device busy at one lane for two rows.
 pub(crate) fn may_pair(pass: &Pass, [rows, cols]: [u64; 2], limits: &Limits) -> bool {
-    rows >= LANE_ROWS && !stops(limits, pass, cols)
+    rows >= LANE_ROWS && !stops(limits, pass, cols.saturating_mul(2))
 }
 
 fn busy_rows(limits: &Limits) -> u64 {
