@@ -10,6 +10,29 @@
 // The number of the lane's row among those that all workgroups have in hand.
 var<private> row_in_hand: u32;
 
+// Window k belongs to lane k % LANES.
+
+// Where the lane's first (k = 0) or last (k = 1) window begins that is the row's in part; past the row if there is none.
+fn own_end(r: RowValues, lane: u32, last: i32, k: u32) -> u32 {
+    let number = select(0u, (shape.cols + r.early) / WIDTH, k == 1u);
+    let col = first_col(r) + number * WIDTH;
+    let is_own = number % LANES == lane && is_end(col, last) && (k == 0u || number > 0u);
+    return select(shape.cols, col, is_own);
+}
+
+// Where the lane's first window begins that lies in the row.
+fn own_first(r: RowValues, lane: u32) -> u32 {
+    let col = first_col(r) + lane * WIDTH;
+    return select(col, col + LANES * WIDTH, EARLY && i32(col) < 0);
+}
+
+// Whether the lane has the whole window that holds the label's column.
+fn has_label_window(r: RowValues, lane: u32, last: i32) -> bool {
+    let col = label_col(r);
+    let number = (col - first_col(r)) / WIDTH;
+    return col < shape.cols && is_whole(first_col(r) + number * WIDTH, last) && number % LANES == lane;
+}
+
 // What each trip fetches.
 // repeat begin: trip
 // of stage

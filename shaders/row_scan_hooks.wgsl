@@ -1,7 +1,7 @@
 // The hooks of scans along a row, and stubs that compute the cumulative sum of each row.
 //
-// A row's windows of WIDTH columns are numbered from the one that holds column 0, which may begin before the row; window
-// k belongs to lane k % LANES in every trip. Those that reach past an end of the row are masked.
+// A row's windows of WIDTH columns are numbered from the one that holds column 0, which may begin before the row, and belong
+// to one lane in all trips. Those that reach past an end of the row are masked.
 
 // hook begin: scanned
 // A masked window with what the scans have left in it.
@@ -20,27 +20,6 @@ fn is_end(col: u32, last: i32) -> bool {
     return EARLY && !is_whole(col, last) && i32(col) < last + i32(WIDTH);
 }
 
-// Where the lane's first (k = 0) or last (k = 1) window begins that is the row's in part; past the row if there is none.
-fn own_end(r: RowValues, lane: u32, last: i32, k: u32) -> u32 {
-    let number = select(0u, (shape.cols + r.early) / WIDTH, k == 1u);
-    let col = first_col(r) + number * WIDTH;
-    let is_own = number % LANES == lane && is_end(col, last) && (k == 0u || number > 0u);
-    return select(shape.cols, col, is_own);
-}
-
-// Where the lane's first window begins that lies in the row.
-fn own_first(r: RowValues, lane: u32) -> u32 {
-    let col = first_col(r) + lane * WIDTH;
-    return select(col, col + LANES * WIDTH, EARLY && i32(col) < 0);
-}
-
-// Whether the lane has the whole window that holds the label's column.
-fn has_label_window(r: RowValues, lane: u32, last: i32) -> bool {
-    let col = label_col(r);
-    let number = (col - first_col(r)) / WIDTH;
-    return col < shape.cols && is_whole(first_col(r) + number * WIDTH, last) && number % LANES == lane;
-}
-
 // repeat begin: scan
 // hook begin: scan0
 struct Scan0 { v: f32 }
@@ -50,6 +29,8 @@ const SCAN0_REVERSE: bool = false;
 fn scan0_identity() -> Scan0 { return Scan0(0.0); }
 // `a` comes before `b` in the order of the scan.
 fn scan0_combine(a: Scan0, b: Scan0) -> Scan0 { return Scan0(a.v + b.v); }
+// A state where it counts, else that of no columns.
+fn scan0_where(counts: bool, s: Scan0) -> Scan0 { return Scan0(select(0.0, s.v, counts)); }
 fn scan0_exchange(s: Scan0, step: u32) -> Scan0 { return s; }
 fn scan0_operands(r: RowValues, fetched: Fetched, col: u32) -> Scanned0 { return Scanned0(bitcast<f32>(fetched.x0)); }
 // The same of a masked window: beyond the row, elements that count nothing.

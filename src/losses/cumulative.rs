@@ -154,8 +154,10 @@ fn one_hot<'g>(b: &Build<'g>) -> Expr<'g> {
 /// The largest probability is what the others leave, with a gradient that goes to these: of a confident row it would else be
 /// the difference of what nearly cancels.
 fn moved_softmax<'g>(b: &Build<'g>, q: Expr<'g>) -> Expr<'g> {
-    let x = b.input("input");
-    let top = b.graph().col_index().equals(x.argmax()).to_float();
+    let (x, col) = (b.input("input"), b.graph().col_index());
+    // Two comparisons: by one of equality the gradient would be taken apart at this column, with scans for either part.
+    let first = x.argmax();
+    let top = col.le(first).and(first.le(col)).to_float();
     let others = x.softmax() * (1.0 - top);
     moved(b, others + top * ((1.0 - q) - others.sum()) - (1.0 - top) * q)
 }

@@ -104,6 +104,9 @@ impl Row<'_, '_> {
         putln!(text, "const SCAN{n}_REVERSE: bool = {};", self.direction(trip) == Direction::Reverse);
         let identity: Vec<&str> = fields.iter().map(|(.., identity)| *identity).collect();
         putln!(text, "fn scan{n}_identity() -> Scan{n} {{ return Scan{n}({}); }}", identity.join(", "));
+        let counted = fields.iter().map(|(name, _, identity)| format!("select({identity}, s.{name}, counts)"));
+        let counted = counted.collect::<Vec<String>>().join(", ");
+        putln!(text, "fn scan{n}_where(counts: bool, s: Scan{n}) -> Scan{n} {{ return Scan{n}({counted}); }}");
         let both: String = scans.iter().map(Scanned::combine).collect();
         put!(
             text,
