@@ -36,8 +36,10 @@ pub(super) const ENTRIES: &[Entry] = &[
 /// ```
 pub fn coral() -> Coral {
     let loss = of_thresholds("coral").optional("weight", Scope::Column).expr(|b| {
-        let is_above = is_above(b).to_float();
-        logistic(b.input("input"), super::weighted(b, is_above), super::weighted(b, 1.0 - is_above)).sum()
+        let x = b.input("input");
+        // A label has one side alone: as a share of 0, the other's infinity would be NaN in the weight's gradient.
+        let value = is_above(b).select((-x).softplus(), x.softplus());
+        b.optional("weight").map_or(value, |weight| weight.times(value)).sum()
     });
     Coral(loss)
 }

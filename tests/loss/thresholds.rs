@@ -90,3 +90,25 @@ fn a_last_axis_of_size_one_is_no_difference_where_there_are_no_element_inputs() 
     }
     Ok(())
 }
+
+#[test]
+fn the_gradient_of_a_threshold_weight_is_a_number_where_a_logit_is_minus_infinity() -> wgloss::Result<()> {
+    // Below the second threshold, whose probability is 0: nothing is lost there.
+    let (x, weight, label) = ([0.0f32, f32::NEG_INFINITY], [1.0f32, 2.0], [1]);
+    let host = [
+        ("input", HostTensor::f32(&x, &[1, 2])),
+        ("target", HostTensor::i32(&label, &[1])),
+        ("weight", HostTensor::f32(&weight, &[2])),
+    ];
+    let loss = losses::coral();
+    let out = cpu::forward_backward(&loss, &host, &["weight", "input"])?;
+    assert!((out.loss()? - 2f64.ln()).abs() < 1e-12);
+    assert_eq!((out.grad("weight")?[1], out.grad("input")?), (0.0, &[-0.5, 0.0][..]));
+    let Some(ctx) = context() else { return Ok(()) };
+    let (x, weight) = (Tensor::from_slice(ctx, &x, &[1, 2])?, Tensor::from_slice(ctx, &weight, &[2])?);
+    let target = Tensor::from_slice(ctx, &label, &[1])?;
+    let inputs = [("input", &x), ("target", &target), ("weight", &weight)];
+    let out = loss.forward_backward_of(ctx, &inputs, &["weight"])?;
+    assert_eq!(out.grad("weight")?.to_vec::<f32>()?[1], 0.0);
+    Ok(())
+}
