@@ -41,8 +41,8 @@ pub struct Choice {
 }
 
 /// A loss and a shape of each kernel family: one lane per row, rows of a subgroup, held rows, streamed rows, classes at axis
-/// 1, an odd length, elements, sums by column, sums of groups, rows without reductions.
-const FEW: [(&str, Storage, &[usize]); 12] = [
+/// 1, an odd length, elements, sums by column, gathers alone, columns of a stated number, scans.
+const FEW: [(&str, Storage, &[usize]); 13] = [
     ("cross_entropy", Storage::F32, SHAPES[0]),
     ("cross_entropy", Storage::Bf16, SHAPES[1]),
     ("cross_entropy", Storage::Bf16, SHAPES[2]),
@@ -55,6 +55,7 @@ const FEW: [(&str, Storage, &[usize]); 12] = [
     ("dice_ce", Storage::Bf16, SHAPES[4]),
     ("nll", Storage::F32, SHAPES[1]),
     ("giou", Storage::F32, &[65_536, 4]),
+    ("emd_squared", Storage::F32, SHAPES[2]),
 ];
 
 fn names() -> impl Iterator<Item = &'static str> {
