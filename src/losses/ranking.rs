@@ -182,14 +182,14 @@ pub fn supcon() -> Supcon {
     let definition = definition.input("positives", Scope::Element).optional("where", Scope::Element);
     let loss = definition.param("temperature", 0.1, Domain::Positive).unreduced(|b| {
         let (x, is_positive) = (b.input("scores"), !b.input("positives").equals(0.0));
-        let (kept, is_positive) = match b.optional("where").map(|keep| !keep.equals(0.0)) {
-            Some(keep) => (keep.select(x, f64::NEG_INFINITY), is_positive.and(keep)),
-            None => (x, is_positive),
-        };
+        let keep = b.optional("where").map(|keep| !keep.equals(0.0));
+        let kept = |x| keep.map_or(x, |keep| keep.select(x, f64::NEG_INFINITY));
+        let is_positive = keep.map_or(is_positive, |keep| is_positive.and(keep));
         let count = is_positive.to_float().sum();
         let has_positive = count.gt(0.0);
-        // The largest comes off first: divided, a large common offset would round the differences away.
-        let z = (kept - kept.max().detach()) / b.param("temperature");
+        // The largest comes off first: divided, a large common offset would round the differences away. What is left out is
+        // −∞ only then, so that the temperature's derivative has no ∞ in it.
+        let z = kept((x - kept(x).max().detach()) / b.param("temperature"));
         let value = cross_entropy_of(z, is_positive.to_float() / count).masked(has_positive);
         Unreduced { value, denominator: Denominator::Sum(has_positive.to_float()) }
     });
