@@ -115,7 +115,7 @@ pub(super) fn choose(
         lanes,
         trips,
         windows: trips * u64::from(width.div_ceil(4)),
-        stops: stops(limits, pass, trips),
+        stops: stops(limits, pass, trips, [lanes, subgroup_of(limits, pinned)]),
         fits,
         fits_beside,
         shared,
@@ -141,7 +141,7 @@ pub(super) fn choose(
     let strided = shape.rows.div_ceil(spread.each) > spread.most || spread.held > 0;
     let exp2 = pinned.exp2.unwrap_or(limits.exp2);
     let carries_nan = carries_nan(limits, pinned);
-    let subgroup = if pinned.subgroups == Some(false) { 0 } else { limits.subgroup };
+    let subgroup = subgroup_of(limits, pinned);
     Ok(PassSchedule { kernel, workgroup, lanes, subgroup, exp2, carries_nan, width, grid, strided, alone: false, why })
 }
 
@@ -215,14 +215,32 @@ impl Rows<'_> {
     }
 }
 
-/// Whether a software adapter would stop the loop of a lane that makes so many trips over a row in each stage.
-fn stops(limits: &Limits, pass: &Pass, trips: u64) -> bool {
-    limits.software && trips.saturating_mul(trips_over(pass) + 1) > SOFTWARE_ITERATIONS
+/// Whether a software adapter would stop a lane that makes so many trips over a row in each stage, one of `lanes`.
+fn stops(limits: &Limits, pass: &Pass, trips: u64, [lanes, subgroup]: [u32; 2]) -> bool {
+    let scans: u64 = pass.stages.iter().map(|stage| stage.scans.len().min(2) as u64).sum();
+    // All loops of an invocation count together, those in which the lanes of a scan combine too.
+    let iterations = trips_over(pass) + scans * scan_steps(lanes, subgroup) + 1;
+    limits.software && trips.saturating_mul(iterations) > SOFTWARE_ITERATIONS
+}
+
+/// Iterations in which the lanes of a row combine what each has scanned, once a block of columns: `scan_tree.wgsl`,
+/// `scan_subgroup.wgsl`.
+fn scan_steps(lanes: u32, subgroup: u32) -> u64 {
+    let doublings = |lanes: u32| u64::from(lanes.max(1).ilog2());
+    match subgroup {
+        0 => doublings(lanes),
+        _ => doublings(lanes.min(subgroup)) + u64::from(lanes / subgroup),
+    }
+}
+
+/// Fewest lanes of a subgroup that a schedule counts on; 0 if it has no subgroup operations.
+fn subgroup_of(limits: &Limits, pinned: Pinned) -> u32 {
+    if pinned.subgroups == Some(false) { 0 } else { limits.subgroup }
 }
 
 /// Whether rows of which neighbours lie next to each other, and columns apart, keep a device busy at one lane for two rows.
 pub(crate) fn may_pair(pass: &Pass, [rows, cols]: [u64; 2], limits: &Limits) -> bool {
-    rows >= LANE_ROWS && !stops(limits, pass, cols.saturating_mul(2))
+    rows >= LANE_ROWS && !stops(limits, pass, cols.saturating_mul(2), [1, 0])
 }
 
 fn busy_rows(limits: &Limits) -> u64 {
@@ -312,7 +330,12 @@ fn row_lanes(
         } else if limits.software {
             let needed = (vectors * (stages + 1)).div_ceil(SOFTWARE_ITERATIONS).next_power_of_two();
             let resident = vectors.div_ceil(held).next_power_of_two();
-            let lanes = if resident <= 64 { resident.max(8) } else { needed.max(8) };
+            let mut lanes = if resident <= 64 { resident.max(8) } else { needed.max(8) };
+            let subgroup = subgroup_of(limits, pinned);
+            let stops = |lanes: u64| stops(limits, pass, vectors.div_ceil(lanes), [lanes as u32, subgroup]);
+            while lanes < u64::from(most) && stops(lanes) {
+                lanes *= 2;
+            }
             if vectors <= held { 1 } else { (lanes as u32).min(most) }
         } else if vectors <= 4 {
             1
