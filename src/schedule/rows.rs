@@ -223,13 +223,19 @@ fn stops(limits: &Limits, pass: &Pass, trips: u64, [lanes, subgroup]: [u32; 2]) 
     limits.software && trips.saturating_mul(iterations) > SOFTWARE_ITERATIONS
 }
 
+/// Most iterations of a loop that counts by ones, to a constant, of which Mesa makes none.
+const UNROLLED: u64 = 32;
+
 /// Iterations in which the lanes of a row combine what each has scanned, once a block of columns: `scan_tree.wgsl`,
 /// `scan_subgroup.wgsl`.
 fn scan_steps(lanes: u32, subgroup: u32) -> u64 {
     let doublings = |lanes: u32| u64::from(lanes.max(1).ilog2());
     match subgroup {
         0 => doublings(lanes),
-        _ => doublings(lanes.min(subgroup)) + u64::from(lanes / subgroup),
+        _ => {
+            let counted = u64::from(lanes / subgroup);
+            doublings(lanes.min(subgroup)) + if counted > UNROLLED { counted } else { 0 }
+        }
     }
 }
 
