@@ -122,9 +122,9 @@ fn outputs_that_overlap_what_is_read() {
 #[test]
 fn tensors_larger_than_the_device_allows() {
     let Some(ctx) = context() else { return };
-    // The states of its rows, and a gradient that is kept in f32 until it is narrowed (classes at axis 1), must fit a binding;
-    // the tensors themselves are cut between rows and between classes.
-    let pixels = usize::try_from(ctx.limits().binding_bytes / 8 + 1000).unwrap();
+    // The states of its rows, and a gradient that is kept in f32 until it is narrowed (classes at axis 1, an odd number of
+    // pixels), must fit a binding; the tensors themselves are cut between rows and between classes.
+    let pixels = usize::try_from(ctx.limits().binding_bytes / 8 + 1001).unwrap();
     let holds_more = ctx.limits().buffer_bytes >= 2 * ctx.limits().binding_bytes;
     for (dtype, which) in [(DType::F32, "workspace"), (DType::BF16, "kept in f32")].into_iter().filter(|_| holds_more) {
         let spec = PlanSpec::new().input("input", dtype, &[1, 3, pixels]).input("target", DType::I32, &[1, pixels]);
