@@ -323,8 +323,8 @@ impl<'g> Visit<'_, 'g> {
         // Before it is summed with others, it is set to 0 where it does not count.
         let (contribution, taken) = self.within(contribution, taken, to);
         let contribution = self.reverse.sum_to(to, contribution, from);
-        let taken = match self.reverse.graph.has_rows_condition(to, from) {
-            Some(has_rows) => taken.under(has_rows.id, contribution),
+        let taken = match self.reverse.graph.group_has_rows(to, from) {
+            Some(condition) => taken.under(condition.id, contribution),
             None => taken,
         };
         if self.reverse.active[operand.index()] {

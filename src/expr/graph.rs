@@ -122,7 +122,7 @@ impl Graph {
 
     /// Where values of scope `to` that values of scope `from` read count: in a group that has rows, if these are groups of
     /// unequal length and rows read them. `None` where they count everywhere.
-    pub(crate) fn has_rows_condition(&self, to: Scope, from: Scope) -> Option<Expr<'_>> {
+    pub(crate) fn group_has_rows(&self, to: Scope, from: Scope) -> Option<Expr<'_>> {
         let may_be_empty =
             self.has_ragged_groups() && to == Scope::Group && matches!(from, Scope::Row | Scope::Element);
         may_be_empty.then(|| self.count(Extent::GroupRows).gt(0.0))

@@ -209,8 +209,8 @@ pub(super) fn looks(graph: &Graph, has_rows: bool, roots: &[NodeId]) -> Vec<Look
                 }
                 Node::Input(_) if graph.kind(id) == Kind::Float => {
                     // Of the values of groups, only those count whose group has rows that read it.
-                    let condition = match graph.has_rows_condition(graph.scope(id), innermost) {
-                        Some(has_rows) => demands.both(condition, has_rows.id),
+                    let condition = match graph.group_has_rows(graph.scope(id), innermost) {
+                        Some(has) => demands.both(condition, has.id),
                         None => condition,
                     };
                     found.push(demands.placed(look(LookKind::Value, condition, reduced)));

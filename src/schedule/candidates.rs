@@ -140,7 +140,6 @@ mod tests {
     use super::*;
     use crate::losses;
     use crate::lower::{Wanted, lower};
-    use crate::schedule::States;
     use proptest::prelude::*;
 
     fn program(loss: &crate::Loss) -> Program {
@@ -150,19 +149,7 @@ mod tests {
 
     fn shapes(program: &Program, rows: u64, cols: u64, masked: bool) -> Vec<Shape> {
         let vectors = masked || cols.is_multiple_of(4);
-        let shape = Shape {
-            rows,
-            cols,
-            width: if vectors { 4 } else { 1 },
-            held_bits: 32,
-            held_packed: false,
-            masked,
-            rows_innermost: false,
-            row_pairs: false,
-            overwritten: false,
-            states: States::Inside,
-            group_rows: 0,
-        };
+        let shape = Shape { width: if vectors { 4 } else { 1 }, masked, ..Shape::of(rows, cols) };
         vec![shape; program.passes.len()]
     }
 

@@ -163,6 +163,25 @@ pub struct Shape {
     pub group_rows: u64,
 }
 
+impl Shape {
+    /// Rows that lie one behind the other, visited element by element: all else is set by name.
+    pub fn of(rows: u64, cols: u64) -> Shape {
+        Shape {
+            rows,
+            cols,
+            width: 1,
+            held_bits: 32,
+            held_packed: false,
+            masked: false,
+            rows_innermost: false,
+            row_pairs: false,
+            overwritten: false,
+            states: States::Inside,
+            group_rows: 0,
+        }
+    }
+}
+
 /// Chooses the schedule of a pass.
 pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, pinned: Pinned) -> Result<PassSchedule> {
     limits.check()?;
@@ -232,19 +251,7 @@ mod tests {
 
     fn choose(rows: u64, cols: u64, limits: &Limits) -> PassSchedule {
         let program = program(&losses::cross_entropy(), &["input"]);
-        let shape = Shape {
-            rows,
-            cols,
-            width: if cols.is_multiple_of(4) { 4 } else { 1 },
-            held_bits: 32,
-            held_packed: false,
-            masked: false,
-            rows_innermost: false,
-            row_pairs: false,
-            overwritten: false,
-            states: States::Inside,
-            group_rows: 0,
-        };
+        let shape = Shape { width: if cols.is_multiple_of(4) { 4 } else { 1 }, ..Shape::of(rows, cols) };
         schedule(&program, program.passes.last().unwrap(), shape, limits, Pinned::default()).unwrap()
     }
 
@@ -284,19 +291,7 @@ mod tests {
         );
         assert_eq!((of(4, None), of(4, Some(8)), of(1, Some(4))), (4, 4, 1));
         let program = program(&losses::mse(), &["input"]);
-        let shape = Shape {
-            rows: 1,
-            cols: 64,
-            width: 4,
-            held_bits: 32,
-            held_packed: false,
-            masked: true,
-            rows_innermost: false,
-            row_pairs: false,
-            overwritten: false,
-            states: States::Inside,
-            group_rows: 0,
-        };
+        let shape = Shape { width: 4, masked: true, ..Shape::of(1, 64) };
         let pinned = Pinned { width: Some(0), ..Pinned::default() };
         let chosen = schedule(&program, &program.passes[0], shape, &Limits::WEBGPU, pinned);
         assert!(matches!(chosen, Err(Error::Unsupported { message }) if message.contains("0 elements")));
@@ -307,19 +302,7 @@ mod tests {
         let loss = losses::cross_entropy().label_smoothing(0.1).entropy_bonus(0.1);
         let program = program(&loss, &["input"]);
         let large = Limits { workgroup_invocations: 1024, ..Limits::WEBGPU };
-        let shape = Shape {
-            rows: 8192,
-            cols: 1 << 20,
-            width: 4,
-            held_bits: 32,
-            held_packed: false,
-            masked: false,
-            rows_innermost: false,
-            row_pairs: false,
-            overwritten: false,
-            states: States::Inside,
-            group_rows: 0,
-        };
+        let shape = Shape { width: 4, ..Shape::of(8192, 1 << 20) };
         let pass = program.passes.last().unwrap();
         let chosen = schedule(&program, pass, shape, &large, Pinned::default()).unwrap();
         assert!(chosen.workgroup < 1024, "{chosen:?}");

@@ -124,7 +124,7 @@ mod tests {
     use crate::Loss;
     use crate::losses;
     use crate::lower::{Wanted, lower};
-    use crate::schedule::{Kernel, PassSchedule, Pinned, States, schedule};
+    use crate::schedule::{Kernel, PassSchedule, Pinned, schedule};
 
     /// Loss and gradient, of the inputs that the loss must have.
     fn program(loss: &Loss) -> Program {
@@ -135,19 +135,7 @@ mod tests {
     }
 
     fn shape(cols: u64, held_bits: u32) -> Shape {
-        Shape {
-            rows: 4096,
-            cols,
-            width: 4,
-            held_bits,
-            held_packed: false,
-            masked: false,
-            rows_innermost: false,
-            row_pairs: false,
-            overwritten: false,
-            states: States::Inside,
-            group_rows: 0,
-        }
+        Shape { width: 4, held_bits, ..Shape::of(4096, cols) }
     }
 
     fn chosen(loss: &Loss, shape: Shape, limits: &Limits) -> PassSchedule {

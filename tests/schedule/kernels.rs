@@ -9,7 +9,7 @@ use wgloss::internals::codegen::{
     row_groups, stitch, tensors, total_outputs,
 };
 use wgloss::internals::lower::{GroupInput, Program, Wanted, lower};
-use wgloss::internals::schedule::{PassSchedule, Shape, States, schedule, visited_inputs};
+use wgloss::internals::schedule::{PassSchedule, Shape, schedule, visited_inputs};
 use wgloss::{Kernel, Limits, Pinned};
 use wgloss::{Loss, Scope, losses};
 
@@ -106,19 +106,7 @@ fn every_generated_kernel_is_valid() {
             for kernel in kernels {
                 for (width, dtype, pair, masked) in STORAGE {
                     for mode in [Mode::Write, Mode::Accumulate] {
-                        let shape = Shape {
-                            held_bits: 32,
-                            held_packed: false,
-                            rows: 64,
-                            cols: 512,
-                            width,
-                            masked,
-                            rows_innermost: false,
-                            row_pairs: false,
-                            overwritten: false,
-                            states: States::Inside,
-                            group_rows: 0,
-                        };
+                        let shape = Shape { width, masked, ..Shape::of(64, 512) };
                         let pinned = Pinned { kernel, ..Pinned::default() };
                         let limits = Limits { subgroup: if width == 1 { 0 } else { 32 }, ..Limits::WEBGPU };
                         let Ok(chosen) = schedule(&program, pass, shape, &limits, pinned) else { continue };
@@ -182,21 +170,7 @@ fn kernels_of_unequal_groups_are_valid() {
             validate(&reduce(&program, p, &ReduceKind::Blocks, &[], 64).wgsl);
             for kernel in [Kernel::Elementwise, Kernel::Row, Kernel::RowSplit { splits: 4 }] {
                 let pinned = Pinned { kernel: Some(kernel), ..Pinned::default() };
-                let (rows_innermost, overwritten, states) = (false, false, States::Inside);
-                let held_bits = 32;
-                let shape = Shape {
-                    rows: 64,
-                    cols: 512,
-                    width: 4,
-                    masked: false,
-                    rows_innermost,
-                    row_pairs: false,
-                    overwritten,
-                    states,
-                    group_rows: 0,
-                    held_bits,
-                    held_packed: false,
-                };
+                let shape = Shape { width: 4, ..Shape::of(64, 512) };
                 let Ok(chosen) = schedule(&program, pass, shape, &Limits::WEBGPU, pinned) else { continue };
                 let variant = variant(&program, p, Mode::Write, (DType::F32, Pair::Apart), false, false);
                 validate(&pass_kernel(&program, p, &chosen, &variant, 0).wgsl);
@@ -211,19 +185,7 @@ fn kernels_of_unequal_groups_are_valid() {
 fn halves_are_packed_without_a_look_for_nan_only_where_none_can_be() {
     let program = program(&losses::cross_entropy());
     let last = program.passes.len() - 1;
-    let shape = Shape {
-        rows: 64,
-        cols: 512,
-        width: 4,
-        held_bits: 16,
-        held_packed: true,
-        masked: false,
-        rows_innermost: false,
-        row_pairs: false,
-        overwritten: false,
-        states: States::Inside,
-        group_rows: 0,
-    };
+    let shape = Shape { width: 4, held_bits: 16, held_packed: true, ..Shape::of(64, 512) };
     for carries_nan in [false, true] {
         let pinned = Pinned { carries_nan: Some(carries_nan), ..Pinned::default() };
         let chosen = schedule(&program, &program.passes[last], shape, &Limits::WEBGPU, pinned).unwrap();

@@ -59,6 +59,7 @@ pub struct Ctc {
 /// NaN or +∞ that an alignment's beginning meets makes the sequence's loss and gradients NaN. A length or label out of
 /// range makes them NaN and is reported when the results are read.
 /// Lattices are summed in f32 with an exponent per state, so that a thousand frames neither underflow nor lose digits;
+/// log-probabilities below −10³⁰ count as −10³⁰;
 /// alpha and beta are workspace of 8 B per state and frame each (of `2·S + 1` states), if gradients are asked for; where a
 /// binding does not hold those of all sequences, these take turns.
 /// Errors: [`Error::Shape`], [`Error::DType`], [`Error::Name`] of inputs; [`Error::Param`] for a blank that is no class;
