@@ -1,11 +1,13 @@
-// Rows streamed by LANES lanes each, with scans along them: one trip over memory per stage and per scan, one for the
-// element outputs. A scan takes blocks of LANES·WIDTH columns in its order, and leaves its values in `work`, in words of
-// its own for each row in hand: there, later trips of the same lane read them.
+// Rows streamed by LANES lanes each, with scans, pairs and sorts along them: one trip over memory per stage and per trip along
+// the row, one for the element outputs. A scan takes blocks of LANES·WIDTH columns in its order. Of pairs, a block lies in
+// workgroup memory while all lanes meet its elements. Each leaves its values in `work`, in words of its own for each row in
+// hand: there, later trips of the same lane read them.
 // Grid: ROWS rows per workgroup, strided. Reads inputs[row, 0..cols]; writes the element outputs there, the row's values at
 // [row], and work[scan_base + row in hand · scans · (cols + 2·WIDTH) ..].
 
 // import row_hooks
 // import row_scan_hooks
+// import row_sort
 
 // The number of the lane's row among those that all workgroups have in hand.
 var<private> row_in_hand: u32;
@@ -43,6 +45,21 @@ fn stage0_fetch_end(r: RowValues, col: u32) -> Window { return fetch_end(r, col)
 // hook begin: scan0_fetch
 fn scan0_fetch(r: RowValues, col: u32) -> Fetched { return fetch(r, col); }
 fn scan0_fetch_end(r: RowValues, col: u32) -> Window { return fetch_end(r, col); }
+// hook end
+// of pairs
+// hook begin: pairs0_fetch
+fn pairs0_fetch(r: RowValues, col: u32) -> Fetched { return fetch(r, col); }
+fn pairs0_fetch_end(r: RowValues, col: u32) -> Window { return fetch_end(r, col); }
+// hook end
+// of sort
+// hook begin: sort0_fetch
+fn sort0_fetch(r: RowValues, col: u32) -> Fetched { return fetch(r, col); }
+fn sort0_fetch_end(r: RowValues, col: u32) -> Window { return fetch_end(r, col); }
+// hook end
+// of move
+// hook begin: move0_fetch
+fn move0_fetch(r: RowValues, col: u32) -> Fetched { return fetch(r, col); }
+fn move0_fetch_end(r: RowValues, col: u32) -> Window { return fetch_end(r, col); }
 // hook end
 // repeat end
 
@@ -103,6 +120,78 @@ fn main(
             scan0 = scan0_combine(scan0, lanes.all);
         }
         r = scan0_finish(r);
+        // of pairs
+        for (var k = 0u; k < blocks; k++) {
+            let col = begin + k * LANES * WIDTH;
+            var own: Paired0;
+            if (is_whole(col, last)) {
+                own = pairs0_own(r, pairs0_fetch(r, col), col);
+            }
+            if (is_end(col, last)) {
+                own = pairs0_end_own(r, pairs0_fetch_end(r, col), col);
+            }
+            var pairs0 = pairs0_identity();
+            for (var block = 0u; block < blocks; block++) {
+                let there = begin + block * LANES * WIDTH;
+                workgroupBarrier(); // the partners of the block before have been met
+                if (is_whole(there, last)) {
+                    pairs0_lay(r, pairs0_fetch(r, there), there, thread);
+                }
+                if (is_end(there, last)) {
+                    pairs0_end_lay(r, pairs0_fetch_end(r, there), there, thread);
+                }
+                workgroupBarrier(); // those of this block lie there
+                // Where the row's part of the block begins and ends.
+                let first_there = first_col(r) + block * LANES * WIDTH;
+                let skipped = select(0u, 0u - first_there, EARLY && i32(first_there) < 0);
+                let count = min(LANES * WIDTH, shape.cols - first_there);
+                for (var run = skipped; run < count; run += RUN) {
+                    var part = pairs0_identity();
+                    let stop = min(run + RUN, count);
+                    for (var partner = run; partner < stop; partner++) {
+                        part = pairs0_step(part, r, own, (thread - lane) * WIDTH + partner);
+                    }
+                    pairs0 = pairs0_combine(pairs0, part);
+                }
+            }
+            if (is_whole(col, last) || is_end(col, last)) {
+                pairs0_leave(r, pairs0, col);
+            }
+        }
+        r = pairs0_finish(r);
+        // of sort
+        storageBarrier(); // what was left of another row has been read
+        for (var k = 0u; k < blocks; k++) {
+            let col = begin + k * LANES * WIDTH;
+            if (is_whole(col, last)) {
+                sort0_lay(r, sort0_fetch(r, col), col);
+            }
+            if (is_end(col, last)) {
+                sort0_end_lay(r, sort0_fetch_end(r, col), col);
+            }
+        }
+        storageBarrier(); // all keys lie there
+        sort_row(sort0_first() + WIDTH, shape.cols + 2u * WIDTH, thread);
+        r = sort0_finish(r);
+        // of move
+        storageBarrier(); // what was left of another row has been read
+        for (var k = 0u; k < blocks; k++) {
+            let col = begin + k * LANES * WIDTH;
+            if (is_whole(col, last)) {
+                move0_lay(r, move0_fetch(r, col), col);
+            }
+            if (is_end(col, last)) {
+                move0_end_lay(r, move0_fetch_end(r, col), col);
+            }
+        }
+        storageBarrier(); // all elements lie there
+        for (var k = 0u; k < blocks; k++) {
+            let col = begin + k * LANES * WIDTH;
+            if (is_whole(col, last) || is_end(col, last)) {
+                move0_leave(r, col);
+            }
+        }
+        r = move0_finish(r);
         // repeat end
         // Phase 3: outputs.
         if (live) {

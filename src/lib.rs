@@ -194,7 +194,7 @@ pub use wgpu;
 pub use cpu::{CpuOutput, CpuPlan, HostTensor};
 pub use error::{Error, Result};
 pub use expr::op::Kind;
-pub use expr::{Direction, Expr, Extent, Graph, IntoExpr};
+pub use expr::{Direction, Expr, Extent, Graph, IntoExpr, Order, Ranking};
 pub use gpu::{Bindings, Bound, Context, Output, Plan, Tensor};
 
 #[cfg(not(target_arch = "wasm32"))]

@@ -12,6 +12,8 @@ const STORAGE: &str = include_str!("../../shaders/storage.wgsl");
 const MATH: &str = include_str!("../../shaders/math.wgsl");
 const ROW_HOOKS: &str = include_str!("../../shaders/row_hooks.wgsl");
 const ROW_SCAN_HOOKS: &str = include_str!("../../shaders/row_scan_hooks.wgsl");
+const ROW_SORT: &str = include_str!("../../shaders/row_sort.wgsl");
+const IMPORT_SORT: &str = "// import row_sort\n";
 const ENDS: &str = include_str!("../../shaders/ends.wgsl");
 const SUM: &str = include_str!("../../shaders/sum.wgsl");
 const SPAN: &str = include_str!("../../shaders/span.wgsl");
@@ -56,6 +58,27 @@ pub enum TripKind {
     Stage,
     /// It scans along the row.
     Scan,
+    /// It folds values per pair over the partners of each element.
+    Pairs,
+    /// It sorts the row.
+    Sort,
+    /// It moves the elements of the row by an order.
+    Move,
+}
+
+impl TripKind {
+    const ALL: [TripKind; 5] = [TripKind::Stage, TripKind::Scan, TripKind::Pairs, TripKind::Sort, TripKind::Move];
+
+    /// Its name in skeletons, and that of its hooks.
+    pub fn name(self) -> &'static str {
+        match self {
+            TripKind::Stage => "stage",
+            TripKind::Scan => "scan",
+            TripKind::Pairs => "pairs",
+            TripKind::Sort => "sort",
+            TripKind::Move => "move",
+        }
+    }
 }
 
 /// A hand-written kernel with hooks.
@@ -152,8 +175,8 @@ impl Skeleton {
 
 /// The shader with its stubs.
 pub fn stub(skeleton: Skeleton, combine: LaneReduce) -> String {
-    let of_both = [(TripKind::Stage, 0), (TripKind::Scan, 0)];
-    assemble("stub", &repeat(&import(skeleton.text(), combine), &of_both))
+    let of_each = TripKind::ALL.map(|kind| (kind, 0));
+    assemble("stub", &repeat(&import(skeleton.text(), combine), &of_each))
 }
 
 /// Fills the hooks of a skeleton, with its repeated blocks once per trip.
@@ -165,7 +188,9 @@ pub fn fill_hooks(
     hooks: &BTreeMap<String, String>,
 ) -> Result<String, String> {
     let trips: Vec<(TripKind, usize)> = trips.iter().copied().zip(0..).collect();
-    let text = repeat(&import(skeleton.text(), combine), &trips);
+    let sorts = trips.iter().any(|(kind, _)| *kind == TripKind::Sort);
+    let text = if sorts { skeleton.text().to_owned() } else { skeleton.text().replace(IMPORT_SORT, "") };
+    let text = repeat(&import(&text, combine), &trips);
     fill(title, &text, hooks).map_err(|what| format!("{skeleton:?}: {what}"))
 }
 
@@ -209,39 +234,35 @@ fn assemble(title: &str, body: &str) -> String {
 
 fn import(text: &str, combine: LaneReduce) -> String {
     let text = text.replace("// import row_hooks\n", ROW_HOOKS).replace("// import ends\n", ENDS);
-    let text = text.replace("// import row_scan_hooks\n", ROW_SCAN_HOOKS);
+    let text = text.replace("// import row_scan_hooks\n", ROW_SCAN_HOOKS).replace(IMPORT_SORT, ROW_SORT);
     let text = text.replace("// import scan\n", combine.scan_text());
     let text = text.replace("// import sum\n", SUM).replace("// import span\n", SPAN);
     text.replace("// import gather\n", combine.text())
 }
 
-/// Repeated blocks, from `// repeat begin: …` to `// repeat end`, with a trip's index instead of 0: of `stage` and `scan`
-/// once per trip of that kind; of `trip` once per trip, with the lines below `// of stage` or `// of scan`.
+/// Repeated blocks, from `// repeat begin: …` to `// repeat end`, with a trip's index instead of 0: of `stage`, `scan`, … once
+/// per trip of that kind; of `trip` once per trip, with the lines below `// of stage`, `// of scan`, …
 fn repeat(text: &str, trips: &[(TripKind, usize)]) -> String {
     let mut out = String::new();
     // The lines of the block that each kind of trip has.
-    let mut block: Option<[String; 2]> = None;
-    let mut kinds: &[TripKind] = &[];
-    const BOTH: &[TripKind] = &[TripKind::Stage, TripKind::Scan];
+    let mut block: Option<[String; TripKind::ALL.len()]> = None;
+    let mut kinds: Vec<TripKind> = Vec::new();
+    let named = |name: &str| TripKind::ALL.into_iter().find(|kind| kind.name() == name);
     for line in text.lines() {
         let begins = line.trim().strip_prefix("// repeat begin: ");
+        let of_kind = line.trim().strip_prefix("// of ").and_then(named);
         match (line.trim(), &mut block) {
             _ if begins.is_some() => {
-                kinds = match begins {
-                    Some("stage") => &BOTH[..1],
-                    Some("scan") => &BOTH[1..],
-                    _ => BOTH,
-                };
+                kinds = begins.and_then(named).map_or(TripKind::ALL.to_vec(), |kind| vec![kind]);
                 block = Some(Default::default());
             }
-            ("// of stage", _) => kinds = &BOTH[..1],
-            ("// of scan", _) => kinds = &BOTH[1..],
+            (_, Some(_)) if of_kind.is_some() => kinds = of_kind.into_iter().collect(),
             ("// repeat end", Some(lines)) => {
                 trips.iter().for_each(|&(kind, index)| out.push_str(&numbered(&lines[kind as usize], index)));
                 block = None;
             }
             (_, Some(lines)) => {
-                for kind in kinds {
+                for kind in &kinds {
                     let of_kind = &mut lines[*kind as usize];
                     of_kind.push_str(line);
                     of_kind.push('\n');
@@ -258,7 +279,7 @@ fn repeat(text: &str, trips: &[(TripKind, usize)]) -> String {
 
 /// A repeated block with the names of that trip.
 fn numbered(lines: &str, index: usize) -> String {
-    ["stage", "state", "Stage", "STAGE", "scan", "Scan", "Scanned", "SCAN"]
+    ["stage", "state", "Stage", "STAGE", "scan", "Scan", "Scanned", "SCAN", "pairs", "Pairs", "Paired", "sort", "move"]
         .into_iter()
         .fold(lines.to_owned(), |lines, name| lines.replace(&format!("{name}0"), &format!("{name}{index}")))
 }

@@ -5,7 +5,7 @@
 //! trips: each element counts as a row.
 
 use crate::expr::op::{Kind, Op};
-use crate::expr::{Classes, Direction, Extent, Fold, NodeId, Reduce, Scan};
+use crate::expr::{Classes, Direction, Extent, Fold, Move, NodeId, Order, Reduce, Scan};
 use crate::lower::Over;
 
 /// How often a value is computed.
@@ -14,6 +14,8 @@ pub enum Level {
     Global,
     Row,
     Element,
+    /// One partner of each element of a block at a time.
+    Pair,
 }
 
 /// The register of a value.
@@ -55,8 +57,10 @@ pub enum Action<R> {
     Op(Op, [Option<R>; 3]),
     /// The reduction of this operand, which a stage computes and no step.
     Reduced(NodeId, R),
-    /// What the scan of that number has left at the lane's row and column.
-    Scanned(usize),
+    /// What the scan, fold over partners or permutation of that number has left at the lane's row and column.
+    Left(usize),
+    /// Operand of that number of the partners in hand, in the lane's row.
+    Partner(usize, Kind),
 }
 
 impl<R: Copy> Action<R> {
@@ -93,7 +97,8 @@ impl<R: Copy> Action<R> {
             Action::RowIndex => Action::RowIndex,
             Action::Op(op, operands) => Action::Op(op, operands.map(|o| o.map(&f))),
             Action::Reduced(node, x) => Action::Reduced(node, f(x)),
-            Action::Scanned(number) => Action::Scanned(number),
+            Action::Left(number) => Action::Left(number),
+            Action::Partner(number, kind) => Action::Partner(number, kind),
         }
     }
 }
@@ -115,16 +120,37 @@ pub struct Reduction {
     pub max_out: Option<Src>,
 }
 
-/// A scan of a stage.
+/// What runs along the rows of a tile, once a trip has taken its operands.
 #[derive(Clone, Copy, Debug)]
-pub struct ScanCode {
-    pub scan: Scan,
-    pub direction: Direction,
-    /// Its number among the scans of the pass.
+pub enum Along {
+    Scan(Scan, Direction),
+    ArgSort(Order),
+    /// By the columns that the `ArgSort` of this number has left.
+    Permute(Move, usize),
+}
+
+/// A scan, sort or permutation of a stage.
+#[derive(Clone, Copy, Debug)]
+pub struct AlongCode {
+    pub along: Along,
+    /// Its number among what runs along the rows of the pass.
     pub number: usize,
     pub operand: Src,
     /// Of a linear scan.
     pub decay: Option<Src>,
+}
+
+/// The folds over partners of a stage.
+#[derive(Clone, Debug, Default)]
+pub struct PairCode {
+    /// Number of each operand of the partners, and its register, in the trip that takes them before the pairs.
+    pub partners: Vec<(usize, Src)>,
+    /// That trip.
+    pub before: Vec<Step>,
+    /// Values per pair.
+    pub steps: Vec<Step>,
+    /// Each fold, with its number among what runs along the rows, and its operand.
+    pub folds: Vec<(Fold, usize, Src)>,
 }
 
 /// A value that is looked at for NaN.
@@ -170,7 +196,8 @@ pub struct PoisonCode {
 pub struct Trip {
     pub steps: Vec<Step>,
     pub reductions: Vec<Reduction>,
-    pub scans: Vec<ScanCode>,
+    pub along: Vec<AlongCode>,
+    pub pairs: Option<PairCode>,
     pub looks: Vec<LookCode>,
 }
 
@@ -255,11 +282,14 @@ pub struct PassCode {
     /// The last trip, with the element outputs.
     pub element_trip: Trip,
     pub element_stores: Vec<ElementStore>,
-    /// Number of scans.
-    pub scans: usize,
-    /// Registers of row and of element values.
+    /// Number of what runs along its rows.
+    pub along: usize,
+    /// Number of operands of partners.
+    pub partners: usize,
+    /// Registers of row, element and pair values.
     pub row_slots: Vec<Kind>,
     pub element_slots: Vec<Kind>,
+    pub pair_slots: Vec<Kind>,
 }
 
 /// An output of one number.

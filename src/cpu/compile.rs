@@ -13,7 +13,8 @@ pub fn compile_pass(program: &Program, index: usize) -> PassCode {
     let pass = &program.passes[index];
     let mut b = Builder::new(program, pass);
     let stages = pass.stages.iter().map(|s| s.reduces.iter().map(|r| b.staged(*r)).collect()).collect();
-    let scans = pass.stages.iter().map(|s| s.scans.iter().map(|scan| b.scan(*scan)).collect()).collect();
+    let along = pass.stages.iter().map(|s| s.left().filter_map(|id| b.along_root(id)).collect()).collect();
+    let folds = pass.stages.iter().map(|s| s.left().filter_map(|id| b.fold_root(id)).collect()).collect();
     let sums = pass.totals.iter().map(|t| b.sum(*t)).collect();
     let outputs = pass.outputs.iter().map(|k| b.output(*k)).collect();
     let mut looks = Vec::new();
@@ -23,7 +24,7 @@ pub fn compile_pass(program: &Program, index: usize) -> PassCode {
     let poisons = pass.poison.iter().map(|poison| b.poison(poison)).collect();
     let lenient: Vec<(NodeId, LabelRoot)> =
         pass.lenient.iter().map(|(sum, look)| (*sum, b.label(look, None))).collect();
-    b.pass_code(&Roots { stages, scans, sums, outputs, looks, poisons, lenient })
+    b.pass_code(&Roots { stages, along, folds, sums, outputs, looks, poisons, lenient })
 }
 
 /// The code of the outputs of scope total.
@@ -55,9 +56,22 @@ struct Elements {
     roots: Vec<ValueId>,
 }
 
+/// The element values of a stage that folds over partners, and its values per pair.
+struct Pairs {
+    /// The trip that takes what is read of partners.
+    before: Elements,
+    /// Numbers of the operands of partners.
+    partners: Vec<usize>,
+    /// Values per pair, operands first.
+    values: Vec<ValueId>,
+    roots: Vec<ValueId>,
+}
+
 /// The trips of a pass: one per stage, then the trip that writes element outputs.
 struct Trips {
     stages: Vec<Elements>,
+    /// By stage.
+    pairs: Vec<Option<Pairs>>,
     last: Elements,
 }
 
@@ -68,8 +82,9 @@ impl Builder<'_> {
         let trips = self.trips(roots);
         let rows = self.rows_by_depth(trips.stages.len());
         let row_slots = self.row_registers(&rows, roots, &trips, &mut homes);
-        let mut element_slots = Slots::default();
-        let phases = self.phases(&rows, roots, &trips, &mut element_slots, &mut homes);
+        let [mut element_slots, mut pair_slots] = <[Slots; 2]>::default();
+        let slots = [&mut element_slots, &mut pair_slots];
+        let phases = self.phases(&rows, roots, &trips, slots, &mut homes);
         let mut element_trip = self.trip(&trips.last, &mut element_slots, &mut homes);
         element_trip.looks = look_codes(roots, LookPlace::Element, &homes);
         let mut code = PassCode {
@@ -83,9 +98,11 @@ impl Builder<'_> {
             stores: Vec::new(),
             element_trip,
             element_stores: Vec::new(),
-            scans: roots.scans.iter().map(Vec::len).sum(),
+            along: self.pass.along().count(),
+            partners: self.partners.len(),
             row_slots: row_slots.kinds,
             element_slots: element_slots.kinds,
+            pair_slots: pair_slots.kinds,
         };
         let consumers = add_results(&mut code, roots, &homes);
         code.poison = roots.poisons.iter().map(|root| poison_code(root, &consumers, &homes)).collect();
@@ -94,15 +111,16 @@ impl Builder<'_> {
 
     /// The element values of each trip, with the values that it checks for NaN.
     fn trips(&self, roots: &Roots) -> Trips {
+        let pairs: Vec<Option<Pairs>> = roots.folds.iter().map(|folds| self.pairs(folds)).collect();
         let looked = |place: LookPlace| {
             let looks = roots.looks.iter().filter(move |look| look.place == place);
             looks.flat_map(|look| std::iter::once(look.value).chain(look.conditions.into_iter().flatten()))
         };
         let of_stage = |(index, stage): (usize, &Vec<Staged>)| {
-            let scanned = roots.scans[index].iter().flat_map(|scan| [Some(scan.operand), scan.decay]).flatten();
-            self.elements(
-                stage.iter().map(|s| s.operand).chain(scanned).chain(looked(LookPlace::Stage(index))).collect(),
-            )
+            let along = roots.along[index].iter().flat_map(|along| [Some(along.operand), along.decay]).flatten();
+            let paired = pairs[index].iter().flat_map(|pairs| self.read_by_pairs(pairs));
+            let looked = looked(LookPlace::Stage(index));
+            self.elements(stage.iter().map(|s| s.operand).chain(along).chain(paired).chain(looked).collect())
         };
         let stages = roots.stages.iter().enumerate().map(of_stage).collect();
         let outputs = roots.outputs.iter().filter(|o| o.is_element).map(|o| o.value);
@@ -112,7 +130,26 @@ impl Builder<'_> {
         if !last.is_empty() {
             last.extend(roots.poisons.iter().filter_map(|poison| poison.gate));
         }
-        Trips { stages, last: self.elements(last) }
+        Trips { stages, pairs, last: self.elements(last) }
+    }
+
+    /// The values that these folds over partners need; `None` without folds.
+    fn pairs(&self, folds: &[FoldRoot]) -> Option<Pairs> {
+        let roots: Vec<ValueId> = folds.iter().map(|fold| fold.operand).collect();
+        let values = self.below(&roots, |id| self.level(id) == Level::Pair);
+        let partner = |id: &ValueId| match self.values[*id].action {
+            Action::Partner(number, _) => Some(number),
+            _ => None,
+        };
+        let partners: Vec<usize> = values.iter().filter_map(partner).collect();
+        let before = self.elements(partners.iter().map(|number| self.partners[*number]).collect());
+        (!folds.is_empty()).then_some(Pairs { before, partners, values, roots })
+    }
+
+    /// The values further out that pairs read.
+    fn read_by_pairs<'a>(&'a self, pairs: &'a Pairs) -> impl Iterator<Item = ValueId> + 'a {
+        let operands = pairs.values.iter().flat_map(|id| self.values[*id].action.operands());
+        operands.chain(pairs.roots.iter().copied()).filter(|id| self.level(*id) != Level::Pair)
     }
 
     /// Row values that steps compute, by the number of stages before them.
@@ -128,7 +165,7 @@ impl Builder<'_> {
 
     /// Registers of the row values.
     fn row_registers(&self, rows: &[Vec<ValueId>], roots: &Roots, trips: &Trips, homes: &mut Homes) -> Slots {
-        let mut events = self.row_events(rows, roots, &trips.stages);
+        let mut events = self.row_events(rows, roots, trips);
         events.push(Event { reads: self.row_reads_at_the_end(roots, &trips.last), writes: Vec::new() });
         let mut slots = Slots::default();
         self.assign_registers(&events, Level::Row, &mut slots, homes);
@@ -141,7 +178,7 @@ impl Builder<'_> {
         rows: &[Vec<ValueId>],
         roots: &Roots,
         trips: &Trips,
-        slots: &mut Slots,
+        [slots, pair_slots]: [&mut Slots; 2],
         homes: &mut Homes,
     ) -> Vec<Phase> {
         let mut phases = Vec::new();
@@ -150,7 +187,10 @@ impl Builder<'_> {
                 phases.push(Phase::Rows(ids.iter().map(|id| self.step(*id, homes)).collect()));
             }
             let Some(stage) = trips.stages.get(depth) else { continue };
+            let before = trips.pairs[depth].as_ref().map(|pairs| (pairs, self.taken_code(pairs, slots, homes)));
             let mut trip = self.trip(stage, slots, homes);
+            trip.pairs =
+                before.map(|(pairs, taken)| self.pair_code(pairs, taken, &roots.folds[depth], pair_slots, homes));
             trip.looks = look_codes(roots, LookPlace::Stage(depth), homes);
             let reduction = |s: &Staged| Reduction {
                 reduce: s.reduce,
@@ -159,17 +199,40 @@ impl Builder<'_> {
                 max_out: s.max_out.map(|max| homes[&max]),
             };
             trip.reductions = roots.stages[depth].iter().map(reduction).collect();
-            let scan = |s: &ScanRoot| ScanCode {
-                scan: s.scan,
-                direction: s.direction,
-                number: s.number,
-                operand: homes[&s.operand],
-                decay: s.decay.map(|decay| homes[&decay]),
+            let along = |root: &AlongRoot| AlongCode {
+                along: root.along,
+                number: root.number,
+                operand: homes[&root.operand],
+                decay: root.decay.map(|decay| homes[&decay]),
             };
-            trip.scans = roots.scans[depth].iter().map(scan).collect();
+            trip.along = roots.along[depth].iter().map(along).collect();
             phases.push(Phase::Stage(trip));
         }
         phases
+    }
+
+    /// The trip that takes what pairs read of partners.
+    fn taken_code(&self, pairs: &Pairs, slots: &mut Slots, homes: &mut Homes) -> PairCode {
+        let Trip { steps, .. } = self.trip(&pairs.before, slots, homes);
+        let partners = pairs.partners.iter().map(|&number| (number, homes[&self.partners[number]])).collect();
+        PairCode { partners, before: steps, ..PairCode::default() }
+    }
+
+    /// The folds over partners, once the values further out have registers.
+    fn pair_code(
+        &self,
+        pairs: &Pairs,
+        taken: PairCode,
+        folds: &[FoldRoot],
+        slots: &mut Slots,
+        homes: &mut Homes,
+    ) -> PairCode {
+        let mut events: Vec<Event> = pairs.values.iter().map(|id| self.event(*id)).collect();
+        events.push(Event { reads: pairs.roots.clone(), writes: Vec::new() });
+        self.assign_registers(&events, Level::Pair, slots, homes);
+        let steps = pairs.values.iter().map(|id| self.step(*id, homes)).collect();
+        let folds = folds.iter().map(|fold| (fold.fold, fold.number, homes[&fold.operand])).collect();
+        PairCode { steps, folds, ..taken }
     }
 
     fn level(&self, id: ValueId) -> Level {
@@ -210,13 +273,15 @@ impl Builder<'_> {
         operands.chain(elements.roots.iter().copied()).filter(|o| self.level(*o) == Level::Row).collect()
     }
 
-    fn row_events(&self, rows: &[Vec<ValueId>], roots: &Roots, stages: &[Elements]) -> Vec<Event> {
+    fn row_events(&self, rows: &[Vec<ValueId>], roots: &Roots, trips: &Trips) -> Vec<Event> {
         let mut events = Vec::new();
         for (depth, ids) in rows.iter().enumerate() {
             events.extend(ids.iter().map(|id| self.event(*id)));
-            if let Some(stage) = stages.get(depth) {
+            if let Some(stage) = trips.stages.get(depth) {
+                let before = trips.pairs[depth].iter().flat_map(|pairs| self.row_reads(&pairs.before));
+                let reads = self.row_reads(stage).into_iter().chain(before).collect();
                 let writes = roots.stages[depth].iter().flat_map(|s| [Some(s.out), s.max_out]).flatten().collect();
-                events.push(Event { reads: self.row_reads(stage), writes });
+                events.push(Event { reads, writes });
             }
         }
         events

@@ -1,6 +1,8 @@
 //! A pass over all rows: tiles of rows on all threads, each tile phase by phase.
 
-use super::code::{ElementDest, ElementStore, LabelCode, LookCode, PassCode, Phase, ScanCode, Src, Trip};
+use super::code::{
+    Along, AlongCode, ElementDest, ElementStore, LabelCode, LookCode, PairCode, PassCode, Phase, Src, Step,
+};
 use super::lanes::{self, Value};
 use super::machine::{Bank, HostFloat, LANES, Machine, Shared, Spot};
 use super::state::State;
@@ -107,7 +109,7 @@ impl Tile {
 impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
     fn new(shared: &'r Shared<'r, 'a>, code: &'r PassCode, tiling: Tiling, globals: Bank<'a, T>) -> Worker<'r, 'a, T> {
         let mut machine = Machine::new(shared, globals, &code.row_slots, &code.element_slots);
-        machine.scanned = vec![vec![T::zero(); tiling.tile * shared.cols()]; code.scans];
+        machine.take_rows(code, tiling.tile * shared.cols());
         let states = code.phases.iter().map(|phase| match phase {
             Phase::Stage(trip) => trip.reductions.iter().map(|r| State::new(r.reduce)).collect(),
             Phase::Rows(_) => Vec::new(),
@@ -117,7 +119,7 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
         let (any_poison, nan) = (vec![false; code.poison.len()], vec![false; LANES]);
         let scratch = vec![T::zero(); LANES];
         let nan_at_label = vec![vec![false; LANES]; code.element_stores.len()];
-        let decays = vec![Vec::new(); code.scans];
+        let decays = vec![Vec::new(); code.along];
         Worker { machine, code, tiling, states, poison, any_poison, nan, nan_at_label, scratch, decays }
     }
 
@@ -154,54 +156,100 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
                 Phase::Stage(trip) => {
                     let mut states = std::mem::take(&mut self.states[index]);
                     states.iter_mut().for_each(|state| state.reset(tile.rows));
-                    self.visit(trip, tile, |worker, spot| {
+                    if let Some(pairs) = &trip.pairs {
+                        self.visit(&pairs.before, tile, |worker, spot| worker.keep_partners(pairs, spot));
+                    }
+                    self.visit(&trip.steps, tile, |worker, spot| {
                         trip.looks.iter().for_each(|look| worker.look(look, spot));
                         for (reduction, state) in trip.reductions.iter().zip(&mut states) {
                             let value = worker.machine.floats(reduction.operand, spot);
                             state.add(spread(value, &mut worker.scratch, spot.count), spot);
                         }
-                        trip.scans.iter().for_each(|scan| worker.take_scanned(scan, spot));
+                        trip.along.iter().for_each(|along| worker.take_along(along, spot));
+                        trip.pairs.iter().for_each(|pairs| worker.fold_partners(pairs, spot));
                     });
                     for (reduction, state) in trip.reductions.iter().zip(&states) {
                         state.finish(reduction, tile.rows, &mut self.machine);
                     }
                     self.states[index] = states;
-                    trip.scans.iter().for_each(|scan| self.scan(scan, tile));
+                    trip.along.iter().for_each(|along| self.run_along(along, tile));
                 }
             }
         }
     }
 
-    /// Takes what a scan reads in a block.
-    fn take_scanned(&mut self, code: &ScanCode, spot: Spot) {
+    /// Takes what a scan, sort or permutation reads in a block.
+    fn take_along(&mut self, code: &AlongCode, spot: Spot) {
         let Worker { machine, decays, scratch, .. } = self;
         let cols = machine.shared.cols();
         let (first, stride) = spot.in_tile(cols);
-        let mut scanned = std::mem::take(&mut machine.scanned[code.number]);
-        lanes::scatter(spread(machine.floats(code.operand, spot), scratch, spot.count), &mut scanned, first, stride);
-        machine.scanned[code.number] = scanned;
+        let mut left = std::mem::take(&mut machine.left[code.number]);
+        lanes::scatter(spread(machine.floats(code.operand, spot), scratch, spot.count), &mut left, first, stride);
+        machine.left[code.number] = left;
         if let Some(decay) = code.decay {
             let decays = &mut decays[code.number];
-            decays.resize(machine.scanned[code.number].len(), T::zero());
+            decays.resize(machine.left[code.number].len(), T::zero());
             lanes::scatter(spread(machine.floats(decay, spot), scratch, spot.count), decays, first, stride);
         }
     }
 
-    /// Scans the rows of a tile.
-    fn scan(&mut self, code: &ScanCode, tile: Tile) {
+    /// Scans, sorts or permutes the rows of a tile.
+    fn run_along(&mut self, code: &AlongCode, tile: Tile) {
         let Worker { machine, decays, .. } = self;
         let cols = machine.shared.cols();
         let decays = &decays[code.number];
-        for (row, x) in machine.scanned[code.number].chunks_mut(cols).take(tile.rows).enumerate() {
-            code.scan.run(code.direction, x, |col| decays[row * cols + col]);
+        let mut left = std::mem::take(&mut machine.left[code.number]);
+        let mut columns = std::mem::take(&mut machine.orders[code.number]);
+        for (row, x) in left.chunks_mut(cols).take(tile.rows).enumerate() {
+            let of_row = row * cols..(row + 1) * cols;
+            match code.along {
+                Along::Scan(scan, direction) => scan.run(direction, x, |col| decays[row * cols + col]),
+                Along::ArgSort(order) => {
+                    columns.resize(tile.rows * cols, 0);
+                    order.argsort(x, &mut columns[of_row]);
+                }
+                Along::Permute(way, order) => way.run(&x.to_vec(), &machine.orders[order][of_row], x),
+            }
+        }
+        machine.left[code.number] = left;
+        machine.orders[code.number] = columns;
+    }
+
+    /// Keeps what pairs read of partners in a block.
+    fn keep_partners(&mut self, pairs: &PairCode, spot: Spot) {
+        let elements = self.tiling.tile * self.machine.shared.cols();
+        pairs.partners.iter().for_each(|partner| self.machine.keep_partner(*partner, spot, elements));
+    }
+
+    /// Folds the values per pair of a block's elements over all their partners.
+    fn fold_partners(&mut self, pairs: &PairCode, spot: Spot) {
+        let machine = &mut self.machine;
+        let cols = machine.shared.cols();
+        let mut folds = vec![vec![T::zero(); spot.count]; pairs.folds.len()];
+        for (fold, (how, ..)) in folds.iter_mut().zip(&pairs.folds) {
+            fold.fill(T::of(how.identity()));
+        }
+        for partner in 0..cols {
+            machine.partner = partner;
+            machine.run(&pairs.steps, spot);
+            for (fold, (how, _, src)) in folds.iter_mut().zip(&pairs.folds) {
+                let value = machine.floats(*src, spot);
+                for (lane, fold) in fold.iter_mut().enumerate() {
+                    *fold = how.combine(*fold, value.at(lane));
+                }
+            }
+        }
+        let (first, stride) = spot.in_tile(cols);
+        for (fold, (_, number, _)) in folds.iter().zip(&pairs.folds) {
+            lanes::scatter(fold, &mut machine.left[*number], first, stride);
         }
     }
 
     /// Runs a trip's steps on each block of the tile, and `f` after each.
-    fn visit(&mut self, trip: &Trip, tile: Tile, mut f: impl FnMut(&mut Self, Spot)) {
+    fn visit(&mut self, steps: &[Step], tile: Tile, mut f: impl FnMut(&mut Self, Spot)) {
         let cols = self.machine.shared.cols();
         let mut block = |worker: &mut Self, spot: Spot| {
-            worker.machine.run(&trip.steps, spot);
+            worker.machine.run(steps, spot);
             f(worker, spot);
         };
         if self.tiling.along {
@@ -318,7 +366,7 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
         let Tiling { inner, .. } = self.tiling;
         let cols = self.machine.shared.cols();
         self.nan_at_label.iter_mut().for_each(|nan| nan[..tile.rows].fill(false));
-        self.visit(&code.element_trip, tile, |worker, spot| {
+        self.visit(&code.element_trip.steps, tile, |worker, spot| {
             for (index, (store, lines)) in code.element_stores.iter().zip(&mut *lines).enumerate() {
                 let any_poison = worker.lanes_to_poison(index, spot);
                 if let Some((label, _)) = store.at_label.filter(|_| any_poison) {
@@ -360,7 +408,7 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
         // Per sum: rows of the tile that add 0, because a label is out of range.
         let left_out: Vec<Vec<usize>> =
             code.element_stores.iter().map(|store| self.left_out(&store.lenient, tile)).collect();
-        self.visit(&code.element_trip, tile, |worker, spot| {
+        self.visit(&code.element_trip.steps, tile, |worker, spot| {
             for (index, (store, columns)) in code.element_stores.iter().zip(&mut *columns).enumerate() {
                 let any_poison = worker.lanes_to_poison(index, spot);
                 let value = worker.machine.floats(store.src, spot);

@@ -1,6 +1,6 @@
 //! Registers, and the steps that compute into them.
 
-use super::code::{Action, Level, Src, Step};
+use super::code::{Action, Level, PassCode, Src, Step};
 use super::host::Data;
 use super::lanes::{self, Choose, Value};
 use super::math::Math;
@@ -195,6 +195,16 @@ enum Register<T> {
     Taken,
 }
 
+impl<T: Math> Register<T> {
+    fn of(kind: Kind, lanes: usize) -> Register<T> {
+        match kind {
+            Kind::Float => Register::Float(vec![T::zero(); lanes]),
+            Kind::Int => Register::Int(vec![0; lanes]),
+            Kind::Bool => Register::Bool(vec![false; lanes]),
+        }
+    }
+}
+
 /// Registers of one level.
 #[derive(Clone)]
 pub struct Bank<'a, T> {
@@ -205,12 +215,7 @@ pub struct Bank<'a, T> {
 
 impl<T: Math> Bank<'_, T> {
     pub fn new(kinds: impl IntoIterator<Item = Kind>, lanes: usize) -> Self {
-        let register = |kind: Kind| match kind {
-            Kind::Float => Register::Float(vec![T::zero(); lanes]),
-            Kind::Int => Register::Int(vec![0; lanes]),
-            Kind::Bool => Register::Bool(vec![false; lanes]),
-        };
-        let registers: Vec<Register<T>> = kinds.into_iter().map(register).collect();
+        let registers: Vec<Register<T>> = kinds.into_iter().map(|kind| Register::of(kind, lanes)).collect();
         Bank { borrowed: vec![None; registers.len()], registers }
     }
 }
@@ -219,15 +224,56 @@ impl<T: Math> Bank<'_, T> {
 pub struct Machine<'r, 'a, T> {
     pub shared: &'r Shared<'r, 'a>,
     /// By [`Level`].
-    banks: [Bank<'a, T>; 3],
-    /// By number: what each scan reads, then what it leaves, of the rows of a tile one after the other.
-    pub scanned: Vec<Vec<T>>,
+    banks: [Bank<'a, T>; 4],
+    /// By number: what each scan, sort or permutation reads, then what is left, of the rows of a tile one after the other.
+    pub left: Vec<Vec<T>>,
+    /// By number: the columns of each row in the order of a sort.
+    pub orders: Vec<Vec<u32>>,
+    /// By number: an operand of partners, at the elements of the tile.
+    partners: Vec<Register<T>>,
+    /// The column of the partners in hand.
+    pub partner: usize,
 }
 
 impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
     pub fn new(shared: &'r Shared<'r, 'a>, globals: Bank<'a, T>, rows: &[Kind], elements: &[Kind]) -> Self {
         let bank = |kinds: &[Kind]| Bank::new(kinds.iter().copied(), LANES);
-        Machine { shared, banks: [globals, bank(rows), bank(elements)], scanned: Vec::new() }
+        let banks = [globals, bank(rows), bank(elements), bank(&[])];
+        let (left, orders, partners) = Default::default();
+        Machine { shared, banks, left, orders, partners, partner: 0 }
+    }
+
+    /// Makes room for what runs along the rows of tiles of so many elements.
+    pub fn take_rows(&mut self, code: &PassCode, elements: usize) {
+        self.banks[Level::Pair as usize] = Bank::new(code.pair_slots.iter().copied(), LANES);
+        self.left = vec![vec![T::zero(); elements]; code.along];
+        self.orders = vec![Vec::new(); code.along];
+        self.partners = vec![Register::Taken; code.partners];
+    }
+
+    /// Keeps an operand of partners in a block of a tile of `elements` elements.
+    pub fn keep_partner(&mut self, (number, src): (usize, Src), spot: Spot, elements: usize) {
+        let (first, stride) = spot.in_tile(self.shared.cols());
+        let empty = |register: &Register<T>| matches!(register, Register::Taken);
+        let mut kept = std::mem::replace(&mut self.partners[number], Register::Taken);
+        if empty(&kept) {
+            kept = Register::of(src.kind, elements);
+        }
+        let at = |lane: usize| first + lane * stride;
+        match &mut kept {
+            Register::Float(kept) => (0..spot.count).for_each(|lane| kept[at(lane)] = self.floats(src, spot).at(lane)),
+            Register::Int(kept) => (0..spot.count).for_each(|lane| kept[at(lane)] = self.ints(src, spot).at(lane)),
+            Register::Bool(kept) => (0..spot.count).for_each(|lane| kept[at(lane)] = self.bools(src, spot).at(lane)),
+            Register::Taken => unreachable!("it was made above"),
+        }
+        self.partners[number] = kept;
+    }
+
+    /// Writes the partners' operand in each lane.
+    fn partners_of<V: Copy>(&self, kept: &[V], spot: Spot, out: &mut [V]) {
+        let cols = self.shared.cols();
+        let row = |lane: usize| spot.along.unwrap_or(lane);
+        out.iter_mut().enumerate().for_each(|(lane, out)| *out = kept[row(lane) * cols + self.partner]);
     }
 
     /// Runs global code and returns its registers.
@@ -376,10 +422,16 @@ impl<'r, 'a, T: HostFloat> Machine<'r, 'a, T> {
             (Action::RowIndex, Register::Int(out)) => {
                 out[..count].iter_mut().zip(spot.row..).for_each(|(o, row)| *o = row as i64);
             }
-            (Action::Scanned(number), Register::Float(out)) => {
+            (Action::Partner(number, _), out) => match (&self.partners[number], out) {
+                (Register::Float(kept), Register::Float(out)) => self.partners_of(kept, spot, &mut out[..count]),
+                (Register::Int(kept), Register::Int(out)) => self.partners_of(kept, spot, &mut out[..count]),
+                (Register::Bool(kept), Register::Bool(out)) => self.partners_of(kept, spot, &mut out[..count]),
+                _ => unreachable!("partners are kept before pairs are visited"),
+            },
+            (Action::Left(number), Register::Float(out)) => {
                 let cols = self.shared.cols();
                 let (first, stride) = spot.in_tile(cols);
-                lanes::gather(&self.scanned[number], first, stride, &mut out[..count], |x| x);
+                lanes::gather(&self.left[number], first, stride, &mut out[..count], |x| x);
             }
             (Action::Op(op, operands), out) => self.operate(op, operands, spot, out),
             (other, _) => unreachable!("the register of {other:?} is of the kind that it gives"),

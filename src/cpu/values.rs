@@ -1,8 +1,8 @@
 //! A pass as values: which nodes are computed, at which level, after how many stages.
 
-use super::code::{Action, Level};
+use super::code::{Action, Along, Level};
 use crate::expr::op::Kind;
-use crate::expr::{Classes, Direction, Fold, Node, NodeId, Reduce, Scan};
+use crate::expr::{Classes, Fold, Node, NodeId, Reduce};
 use crate::lower::{Consumer, Look, LookKind, LookPlace, Pass, Placed, Poison, Program};
 use crate::shape::Scope;
 use std::collections::HashMap;
@@ -17,13 +17,19 @@ pub struct Val {
     pub depth: usize,
 }
 
-/// A scan of a stage.
-pub struct ScanRoot {
-    pub scan: Scan,
-    pub direction: Direction,
+/// A scan, sort or permutation of a stage.
+pub struct AlongRoot {
+    pub along: Along,
     pub number: usize,
     pub operand: ValueId,
     pub decay: Option<ValueId>,
+}
+
+/// A fold over partners of a stage.
+pub struct FoldRoot {
+    pub fold: Fold,
+    pub number: usize,
+    pub operand: ValueId,
 }
 
 /// A reduction of a stage. `max_out` is the row's maximum, where an online softmax leaves it too.
@@ -83,7 +89,8 @@ pub struct PoisonRoot {
 /// The values that a pass must compute, by use.
 pub struct Roots {
     pub stages: Vec<Vec<Staged>>,
-    pub scans: Vec<Vec<ScanRoot>>,
+    pub along: Vec<Vec<AlongRoot>>,
+    pub folds: Vec<Vec<FoldRoot>>,
     pub sums: Vec<SumRoot>,
     pub outputs: Vec<OutputRoot>,
     pub looks: Vec<LookRoot>,
@@ -117,12 +124,14 @@ pub struct Builder<'p> {
     pub values: Vec<Val>,
     pub known: HashMap<Action<ValueId>, ValueId>,
     pub memo: HashMap<(NodeId, Option<ValueId>), ValueId>,
+    /// By number: the operand of partners.
+    pub partners: Vec<ValueId>,
 }
 
 impl<'p> Builder<'p> {
     pub fn new(program: &'p Program, pass: &'p Pass) -> Builder<'p> {
-        let (values, known, memo) = Default::default();
-        Builder { program, pass, values, known, memo }
+        let (values, known, memo, partners) = Default::default();
+        Builder { program, pass, values, known, memo, partners }
     }
 
     /// The value of a node. With a label `at`, an element node's value at the label's column.
@@ -152,9 +161,17 @@ impl<'p> Builder<'p> {
                 let operand = self.value(x, None);
                 self.add(Action::Reduced(id, operand))
             }
-            Node::Scan(..) => {
-                assert!(at.is_none(), "lowering sums what a scan leaves at a label");
-                self.add(Action::Scanned(self.number_of_scan(id)))
+            ref node if node.runs_along_row() => {
+                assert!(at.is_none(), "lowering sums what runs along a row at a label");
+                self.add(Action::Left(self.number_along(id)))
+            }
+            Node::Partner(x) => {
+                let operand = self.value(x, None);
+                let number = self.partners.iter().position(|known| *known == operand).unwrap_or_else(|| {
+                    self.partners.push(operand);
+                    self.partners.len() - 1
+                });
+                self.add(Action::Partner(number, self.program.kind(x)))
             }
             Node::FoldOver(_, Scope::Group, _) => self.add(Action::GroupSum(id.index())),
             Node::FoldOver(_, Scope::Column, _) => match at {
@@ -210,7 +227,8 @@ impl<'p> Builder<'p> {
                 let kinds: Vec<Kind> = operands().map(|v| v.kind).collect();
                 (level, op.kind(&kinds).expect("operations of a verified graph take these kinds"), depth)
             }
-            Action::Scanned(number) => (Level::Element, Kind::Float, self.stage_of_scan(number) + 1),
+            Action::Left(number) => (Level::Element, Kind::Float, self.stage_along(number) + 1),
+            Action::Partner(number, kind) => (Level::Pair, kind, self.values[self.partners[number]].depth),
             Action::Reduced(node, _) => (Level::Row, self.program.kind(node), self.stage_of(node) + 1),
         };
         self.values.push(Val { action, level, kind, depth });
@@ -224,24 +242,36 @@ impl<'p> Builder<'p> {
         of(id).or_else(|| of(self.program.online_partner(id)?)).expect("a reduction of the pass has a stage")
     }
 
-    /// The scans of the pass, each with its stage.
-    fn scans(&self) -> impl Iterator<Item = (usize, NodeId)> + use<'p> {
+    /// What runs along the rows of the pass, each with its stage.
+    fn along(&self) -> impl Iterator<Item = (usize, NodeId)> + use<'p> {
         let stages = self.pass.stages.iter().enumerate();
-        stages.flat_map(|(index, stage)| stage.scans.iter().map(move |id| (index, *id)))
+        stages.flat_map(|(index, stage)| stage.left().map(move |id| (index, id)))
     }
 
-    fn number_of_scan(&self, id: NodeId) -> usize {
-        self.scans().position(|(_, scan)| scan == id).expect("a scan of the pass has a stage")
+    fn number_along(&self, id: NodeId) -> usize {
+        self.along().position(|(_, node)| node == id).expect("what runs along the rows of the pass has a stage")
     }
 
-    fn stage_of_scan(&self, number: usize) -> usize {
-        self.scans().nth(number).expect("scans are numbered in order").0
+    fn stage_along(&self, number: usize) -> usize {
+        self.along().nth(number).expect("what runs along the rows is numbered in order").0
     }
 
-    pub fn scan(&mut self, id: NodeId) -> ScanRoot {
-        let Node::Scan(scan, direction, [x, decay]) = *self.program.node(id) else { unreachable!("scans are listed") };
+    /// A scan, sort or permutation; `None` for a fold over partners.
+    pub fn along_root(&mut self, id: NodeId) -> Option<AlongRoot> {
+        let (along, x, decay) = match *self.program.node(id) {
+            Node::Scan(scan, direction, [x, decay]) => (Along::Scan(scan, direction), x, decay),
+            Node::ArgSort(order, x) => (Along::ArgSort(order), x, NodeId::NONE),
+            Node::Permute(way, [x, order]) => (Along::Permute(way, self.number_along(order)), x, NodeId::NONE),
+            _ => return None,
+        };
         let decay = (decay != NodeId::NONE).then(|| self.value(decay, None));
-        ScanRoot { scan, direction, number: self.number_of_scan(id), operand: self.value(x, None), decay }
+        Some(AlongRoot { along, number: self.number_along(id), operand: self.value(x, None), decay })
+    }
+
+    /// A fold over partners; `None` for what else runs along a row.
+    pub fn fold_root(&mut self, id: NodeId) -> Option<FoldRoot> {
+        let Node::FoldPartners(fold, x) = *self.program.node(id) else { return None };
+        Some(FoldRoot { fold, number: self.number_along(id), operand: self.value(x, None) })
     }
 
     pub fn staged(&mut self, id: NodeId) -> Staged {

@@ -29,7 +29,7 @@ pub(super) fn dependents(root: Expr<'_>, inputs: &[NodeId]) -> Vec<bool> {
         let on = |x: NodeId| active[x.index()];
         active[id.index()] = inputs.contains(&id)
             || match graph.node(id) {
-                Node::Detach(_) | Node::FoldOver(Fold::Max, ..) => false,
+                Node::Detach(_) | Node::FoldOver(Fold::Max, ..) | Node::FoldPartners(Fold::Max, _) => false,
                 Node::StraightThrough(_, gradient_of) => on(gradient_of),
                 Node::WithGradient(value, wrt, _) => {
                     on(wrt) || matches!(graph.node(value), Node::WithGradient(..)) && on(value)
@@ -175,6 +175,13 @@ impl<'g> Reverse<'g> {
         if to == from || to == Scope::Param {
             return contribution;
         }
+        if from == Scope::Pair {
+            let element = match contribution.scope() {
+                Scope::Pair => contribution.sum_partners(),
+                _ => contribution * graph.count(Extent::Cols),
+            };
+            return self.sum_to(to, element, Scope::Element);
+        }
         if from == Scope::GroupColumn {
             return self.sum_group_columns(to, contribution);
         }
@@ -297,6 +304,15 @@ impl<'g> Visit<'_, 'g> {
             Node::FoldOver(Fold::Sum, _, x) => self.give(x, adjoint, graph.scope(x), taken),
             Node::FoldOver(Fold::Max, ..) => {}
             Node::Scan(scan, direction, operands) => self.scan(scan, direction, operands),
+            Node::Partner(x) => self.partner(x),
+            Node::FoldPartners(Fold::Sum, x) => self.give(x, adjoint, Scope::Pair, taken),
+            Node::FoldPartners(Fold::Max, _) | Node::ArgSort(..) => {}
+            // What is read at one column is added there; an order has each column once.
+            Node::Permute(way, [x, order]) => {
+                let (adjoint, taken) = self.along_row();
+                let back = graph.add(Node::Permute(way.opposite(), [adjoint.id, order]));
+                self.give(x, back, Scope::Element, taken);
+            }
             Node::At(x, label) => {
                 let here = graph.col_index().equals(graph.expr(label));
                 self.give(x, adjoint, Scope::Element, taken.at_label(here.id, adjoint));
@@ -429,6 +445,12 @@ impl<'g> Visit<'_, 'g> {
         let not_zero = self.taken.not_zero || !of_elements.is_empty();
         let taken = Taken { conditions: of_row.to_vec(), not_zero, gathered: None };
         (self.reverse.zero_unless(self.adjoint, of_elements), taken)
+    }
+
+    /// The adjoint of a partner's value: that of the pair the other way round.
+    fn partner(&mut self, x: NodeId) {
+        let (adjoint, taken) = self.along_row();
+        self.give(x, adjoint.other_way_round(), Scope::Pair, taken);
     }
 
     /// The adjoint of a scan is a scan in the other direction.

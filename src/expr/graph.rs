@@ -38,7 +38,7 @@ impl Inner {
             Node::Input(index) if self.unsigned.contains(&self.inputs[index as usize].name) => 0..=i64::from(u32::MAX),
             Node::Input(_) => i64::from(i32::MIN)..=i64::from(i32::MAX),
             Node::ColIndex | Node::RowIndex | Node::Reduce(Reduce::ArgMax, _) => 0..=i64::from(i32::MAX),
-            Node::Detach(x) | Node::InRange(x, _) => self.indices(x),
+            Node::Detach(x) | Node::InRange(x, _) | Node::Partner(x) => self.indices(x),
             // The label itself, once it is known to be a class.
             Node::At(..) => 0..=i64::from(i32::MAX),
             Node::Op(Op::Select, [_, a, b]) => {
@@ -124,7 +124,7 @@ impl Graph {
     /// unequal length and rows read them. `None` where they count everywhere.
     pub(crate) fn group_has_rows(&self, to: Scope, from: Scope) -> Option<Expr<'_>> {
         let may_be_empty =
-            self.has_ragged_groups() && to == Scope::Group && matches!(from, Scope::Row | Scope::Element);
+            self.has_ragged_groups() && to == Scope::Group && matches!(from, Scope::Row | Scope::Element | Scope::Pair);
         may_be_empty.then(|| self.count(Extent::GroupRows).gt(0.0))
     }
 

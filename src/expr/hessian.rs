@@ -106,12 +106,12 @@ pub fn is_coupled(g: Expr<'_>, input: NodeId) -> bool {
     })
 }
 
-/// Whether a gradient depends on the input through a scan along the row, which [`diagonal`] does not follow.
-pub fn is_scanned(g: Expr<'_>, input: NodeId) -> bool {
+/// Whether a gradient depends on the input through a scan, pairs or a sort of the row, which [`diagonal`] does not follow.
+pub fn runs_along_row(g: Expr<'_>, input: NodeId) -> bool {
     let graph = g.graph();
     let active = dependents(g, &[input]);
-    let is_scan = |id: &NodeId| matches!(graph.node(*id), Node::Scan(..)) && active[id.index()];
-    graph.reachable(&[g.id]).iter().any(is_scan)
+    let runs_along = |id: &NodeId| graph.node(*id).runs_along_row() && active[id.index()];
+    graph.reachable(&[g.id]).iter().any(runs_along)
 }
 
 /// Whether an element value depends on other elements of the input too, through a reduction.

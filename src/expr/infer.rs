@@ -39,9 +39,20 @@ pub(super) fn infer(
         }
         Node::FoldOver(_, to, x) => (to, Kind::Float, known.fault_of_sum(to, x)),
         Node::Scan(..) => {
-            let fault = node.operands().find_map(|id| known.no_number(id, "a scan"));
+            let fault =
+                node.operands().find_map(|id| known.no_number(id, "a scan").or_else(|| known.pair(id, "a scan")));
             (Scope::Element, Kind::Float, fault)
         }
+        Node::Partner(x) => (Scope::Pair, kind(x), known.pair(x, "a partner")),
+        Node::FoldPartners(_, x) => (Scope::Element, Kind::Float, known.no_number(x, "a fold over partners")),
+        Node::ArgSort(_, x) => {
+            (Scope::Element, Kind::Int, known.no_number(x, "a sort").or_else(|| known.pair(x, "a sort")))
+        }
+        Node::Permute(_, [x, _]) => (
+            Scope::Element,
+            Kind::Float,
+            known.no_number(x, "a permutation").or_else(|| known.pair(x, "a permutation")),
+        ),
         Node::At(x, label) => (Scope::Row, kind(x), known.fault_of_at(x, label)),
         Node::InRange(x, _) => {
             let is_index = kind(x) == Kind::Int && matches!(scope(x), Scope::Row | Scope::Element);
@@ -49,7 +60,9 @@ pub(super) fn infer(
             let fault = (!is_index).then(|| format!("a class index per row or element has a range, found {found:?}"));
             (scope(x), Kind::Int, fault)
         }
-        Node::Softmax(x) | Node::SoftmaxMinusOne(x) => (Scope::Element, Kind::Float, known.no_number(x, "softmax")),
+        Node::Softmax(x) | Node::SoftmaxMinusOne(x) => {
+            (Scope::Element, Kind::Float, known.no_number(x, "softmax").or_else(|| known.pair(x, "softmax")))
+        }
         Node::Detach(x) => (scope(x), kind(x), None),
         Node::StraightThrough(value, gradient) => {
             let fault = (scope(value) != scope(gradient))
@@ -96,17 +109,24 @@ impl Known<'_> {
         (found != Kind::Float).then(|| format!("{what} takes numbers, found {found:?}"))
     }
 
+    /// The mistake of taking a value per pair where one per element is taken.
+    fn pair(&self, id: NodeId, what: &str) -> Option<String> {
+        let message = || format!("{what} of a value per pair; fold it over the partners first (`sum_partners`)");
+        (self.scope(id) == Scope::Pair).then(message)
+    }
+
     fn fault_of_reduce(&self, reduce: Reduce, x: NodeId) -> Option<String> {
         if !self.is_element(x) {
             let found = self.scope(x);
             return Some(format!("{reduce:?} takes elements to their row, found a value of scope {found:?}"));
         }
-        self.no_number(x, "a reduction")
+        self.no_number(x, "a reduction").or_else(|| self.pair(x, "a reduction"))
     }
 
     fn fault_of_sum(&self, to: Scope, x: NodeId) -> Option<String> {
         let found = self.scope(x);
         let fits = match to {
+            _ if found == Scope::Pair => false,
             Scope::Total => found > to,
             Scope::Group => matches!(found, Scope::Row | Scope::GroupColumn | Scope::Element),
             Scope::Column => matches!(found, Scope::GroupColumn | Scope::Element),
@@ -133,6 +153,9 @@ impl Known<'_> {
         let found = self.scope(x);
         if !self.is_element(x) {
             return Some(format!("`at` takes an element of a row, found a value of scope {found:?}"));
+        }
+        if let Some(fault) = self.pair(x, "`at`") {
+            return Some(fault);
         }
         // The column's own index at the label is the label.
         if self.kind(x) == Kind::Int { None } else { self.no_number(x, "`at`") }

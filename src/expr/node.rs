@@ -2,6 +2,7 @@
 
 use crate::expr::op::{Kind, Op};
 use crate::expr::scan::{Direction, Scan};
+use crate::expr::sort::{Move, Order};
 use crate::shape::{Layout, Operand, Scope, ShapeRule};
 use std::fmt;
 
@@ -60,10 +61,10 @@ impl Fold {
     }
 
     /// Two folds as one; NaN if either is.
-    pub fn combine(self, a: f64, b: f64) -> f64 {
+    pub fn combine<T: num_traits::Float>(self, a: T, b: T) -> T {
         match self {
             Fold::Sum => a + b,
-            Fold::Max if a.is_nan() || b.is_nan() => f64::NAN,
+            Fold::Max if a.is_nan() || b.is_nan() => T::nan(),
             Fold::Max => a.max(b),
         }
     }
@@ -139,6 +140,14 @@ pub enum Node {
     FoldOver(Fold, Scope, NodeId),
     /// A scan of the elements of a row; the second operand is the decay of a linear one, else `NONE`.
     Scan(Scan, Direction, [NodeId; 2]),
+    /// The value of another element of the row, its partner, one value per pair.
+    Partner(NodeId),
+    /// Values per pair folded over the partners of each element.
+    FoldPartners(Fold, NodeId),
+    /// The columns of the row in the order of its elements, equal elements by their column.
+    ArgSort(Order, NodeId),
+    /// The elements of the row at other columns, which the second operand, an `ArgSort`, says.
+    Permute(Move, [NodeId; 2]),
     /// The element of the row at a class index.
     At(NodeId, NodeId),
     /// The class index itself, which must be one of these.
@@ -169,9 +178,27 @@ impl Node {
             Node::SoftmaxMinusOne(x) | Node::Detach(x) | Node::InRange(x, _) => [x, none, none],
             Node::At(a, b) | Node::StraightThrough(a, b) | Node::Masked(a, b) => [a, b, none],
             Node::Scan(_, _, [x, decay]) => [x, decay, none],
+            Node::Partner(x) | Node::FoldPartners(_, x) | Node::ArgSort(_, x) => [x, none, none],
+            Node::Permute(_, [x, order]) => [x, order, none],
             Node::WithGradient(a, b, c) => [a, b, c],
         };
         all.into_iter().filter(|id| *id != NodeId::NONE)
+    }
+
+    /// Whether each of its values, one per element, is made of other elements of the row than its own: a stage of its own
+    /// leaves them for later stages and outputs.
+    pub(crate) fn runs_along_row(&self) -> bool {
+        matches!(self, Node::Scan(..) | Node::FoldPartners(..) | Node::ArgSort(..) | Node::Permute(..))
+    }
+
+    /// Words per column that it leaves for later stages where rows are streamed, those that it works in too: a sort moves keys
+    /// and columns to and fro; a permutation reads elements where other lanes have left them.
+    pub(crate) fn words_left(&self) -> u32 {
+        match self {
+            Node::ArgSort(..) => 4,
+            Node::Permute(..) => 2,
+            _ => u32::from(self.runs_along_row()),
+        }
     }
 
     /// The same node over other operands.
@@ -182,6 +209,10 @@ impl Node {
             Node::Reduce(r, x) => Node::Reduce(r, opt(x)),
             Node::FoldOver(fold, s, x) => Node::FoldOver(fold, s, opt(x)),
             Node::Scan(scan, direction, [x, decay]) => Node::Scan(scan, direction, [opt(x), opt(decay)]),
+            Node::Partner(x) => Node::Partner(opt(x)),
+            Node::FoldPartners(fold, x) => Node::FoldPartners(fold, opt(x)),
+            Node::ArgSort(order, x) => Node::ArgSort(order, opt(x)),
+            Node::Permute(way, [x, order]) => Node::Permute(way, [opt(x), opt(order)]),
             Node::At(x, label) => Node::At(opt(x), opt(label)),
             Node::InRange(x, classes) => Node::InRange(opt(x), classes),
             Node::Softmax(x) => Node::Softmax(opt(x)),

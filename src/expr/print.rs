@@ -66,6 +66,10 @@ fn node_text(node: &Node, operands: &[&str], params: &[ParamDecl], inputs: &[Inp
             let order = if direction == Direction::Forward { "" } else { "_reverse" };
             format!("scan_{}{order}({list})", format!("{scan:?}").to_lowercase())
         }
+        Node::Partner(_) => format!("partner({list})"),
+        Node::FoldPartners(fold, _) => format!("{}_partners({list})", format!("{fold:?}").to_lowercase()),
+        Node::ArgSort(order, _) => format!("argsort_{}({list})", format!("{order:?}").to_lowercase()),
+        Node::Permute(way, _) => format!("{}({list})", format!("{way:?}").to_lowercase()),
         Node::At(..) => format!("at({list})"),
         Node::Softmax(_) => format!("softmax({list})"),
         Node::SoftmaxMinusOne(_) => format!("softmax_minus_one({list})"),

@@ -1,7 +1,7 @@
 //! Passes and stages: the trip over memory in which each value is summed or stored.
 
 use super::looks::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison};
-use super::program::{Output, Over, Pass, Program, Stage};
+use super::program::{Along, Output, Over, Pass, Program, Stage};
 use crate::expr::{Graph, Node, NodeId};
 use crate::shape::{ColumnCount, RowAxis, Scope};
 use std::collections::HashMap;
@@ -196,7 +196,7 @@ fn stages(program: &Program, roots: &[NodeId]) -> (Vec<Stage>, HashMap<NodeId, u
             continue;
         }
         let below = node.operands().filter_map(|o| depth.get(&o).copied()).max().unwrap_or(0);
-        if !matches!(node, Node::Reduce(..) | Node::Scan(..)) {
+        if !matches!(node, Node::Reduce(..)) && !node.runs_along_row() {
             depth.insert(id, below);
             continue;
         }
@@ -204,14 +204,20 @@ fn stages(program: &Program, roots: &[NodeId]) -> (Vec<Stage>, HashMap<NodeId, u
         if stages.len() <= below {
             stages.resize(below + 1, Stage::default());
         }
-        if let Node::Scan(..) = node {
-            stages[below].scans.push(id);
+        if node.runs_along_row() {
+            stages[below].add_along(id, node);
             continue;
         }
         let known = program.online_partner(id).is_some_and(|partner| needed.contains(&partner));
         if !known {
             stages[below].reduces.push(id);
         }
+    }
+    for trip in stages.iter_mut().flat_map(|stage| &mut stage.along).filter(|trip| trip.along == Along::Pairs) {
+        let folded: Vec<NodeId> = trip.nodes.iter().flat_map(|id| program.node(*id).operands()).collect();
+        let is_partner = |id: NodeId| matches!(program.node(id), Node::Partner(_));
+        let stop = |id: NodeId| is_partner(id) || program.scope(id) != Scope::Pair;
+        trip.partners = program.below(&folded, stop).into_iter().filter(|id| is_partner(*id)).count();
     }
     (stages, depth)
 }
@@ -259,7 +265,7 @@ fn stage_of(program: &Program, stages: &mut Vec<Stage>, look: &Look, known: usiz
     let is_element = |id: NodeId| program.scope(id).has_columns();
     let visits = |stage: &Stage| {
         let operands: Vec<NodeId> = stage.reduces.iter().flat_map(|id| program.node(*id).operands()).collect();
-        let stop = |id: NodeId| !is_element(id) || matches!(program.node(id), Node::FoldOver(..) | Node::Scan(..));
+        let stop = |id: NodeId| !is_element(id) || program.is_left(id);
         program.below(&operands, stop).contains(&look.node)
     };
     if let Some(stage) = (known..stages.len()).find(|&stage| visits(&stages[stage])) {

@@ -13,10 +13,11 @@ pub(super) fn check_rows(graph: &Graph, name: &str, row_axis: RowAxis, outputs: 
     let fault = |message: &str| Err(Error::Expr { loss: name.to_owned(), message: message.to_owned() });
     for id in graph.reachable(&roots) {
         let of_rows = matches!(graph.scope(id), Scope::Row | Scope::Column | Scope::Group | Scope::GroupColumn)
-            || matches!(graph.node(id), Node::Softmax(_) | Node::SoftmaxMinusOne(_) | Node::Scan(..));
+            || matches!(graph.node(id), Node::Softmax(_) | Node::SoftmaxMinusOne(_))
+            || graph.node(id).runs_along_row();
         if row_axis == RowAxis::None && of_rows {
             return fault(
-                "row, column and group values, and scans along a row, need a row axis: say which with `row_axis`",
+                "row, column and group values, and scans, pairs and sorts of a row, need a row axis: say which with `row_axis`",
             );
         }
         let counts_columns = matches!(graph.node(id), Node::InRange(_, Classes::Columns | Classes::Between));
@@ -64,14 +65,19 @@ pub(super) fn check_gathers(graph: &Graph, name: &str, roots: &[NodeId]) -> Resu
     Err(Error::Unsupported { message })
 }
 
-/// An error for scans along rows of which a dispatch sees a range of the columns, and for those that are summed over the rows
-/// for each column: the kernels of such sums run no scans.
-pub(super) fn check_scans(graph: &Graph, name: &str, roots: &[NodeId], is_range: bool) -> Result<()> {
-    let is_scan = |id: &NodeId| matches!(graph.node(*id), Node::Scan(..));
+/// An error for scans, pairs and sorts of rows of which a dispatch sees a range of the columns, and for those that are summed
+/// over the rows for each column: the kernels of such sums run none; and for an output per pair.
+pub(super) fn check_along_rows(graph: &Graph, name: &str, roots: &[NodeId], is_range: bool) -> Result<()> {
+    let runs_along = |id: &NodeId| graph.node(*id).runs_along_row();
     let below = graph.reachable(roots);
-    if is_range && below.iter().any(is_scan) {
+    if let Some(pair) = roots.iter().find(|id| graph.scope(**id) == Scope::Pair) {
+        let message =
+            format!("`{}` has one value per pair; fold it over the partners (`sum_partners`)", graph.print(*pair));
+        return Err(Error::Expr { loss: name.to_owned(), message });
+    }
+    if is_range && below.iter().any(runs_along) {
         let message = format!(
-            "a shard of {name}, or a row larger than a binding: it scans along the row; give whole rows that fit a binding"
+            "a shard of {name}, or a row larger than a binding: it scans, pairs or sorts the row; give whole rows that fit a binding"
         );
         return Err(Error::Unsupported { message });
     }
@@ -82,9 +88,9 @@ pub(super) fn check_scans(graph: &Graph, name: &str, roots: &[NodeId], is_range:
     for sum in of_columns {
         let operands = graph.node(*sum).operands().collect::<Vec<NodeId>>();
         let terms = graph.reachable_until(&operands, |node| matches!(node, Node::FoldOver(..)));
-        if terms.iter().any(is_scan) {
+        if terms.iter().any(runs_along) {
             let message = format!(
-                "a sum of {name} over the rows for each column, of values that are scanned along the row; sum the elements                  of each row first, or each column by itself (`column(k)`)"
+                "a sum of {name} over the rows for each column, of values that a scan, pairs or a sort of the row leaves; sum the elements of each row first, or each column by itself (`column(k)`)"
             );
             return Err(Error::Unsupported { message });
         }

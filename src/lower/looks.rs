@@ -184,10 +184,19 @@ pub(super) fn looks(graph: &Graph, has_rows: bool, roots: &[NodeId]) -> Vec<Look
                         found.push(look(LookKind::Softmax, condition, true));
                     }
                 }
-                Node::Scan(..) => {
+                Node::Scan(..) | Node::ArgSort(..) | Node::Permute(..) => {
                     // As a reduction: an element that it reads may reach every column of the row.
                     let condition = demands.of_row(condition, reduced);
                     graph.node(id).operands().for_each(|operand| demands.add(operand, true, condition));
+                }
+                Node::FoldPartners(_, x) => {
+                    // As a reduction, of the pairs that elements ask for.
+                    let gate = if reduced { condition.gate } else { condition.element };
+                    demands.add(x, true, Condition { gate, ..condition });
+                }
+                Node::Partner(x) => {
+                    let turned = |id: NodeId| graph.expr(id).other_way_round().id;
+                    demands.add(x, reduced, Condition { element: condition.element.map(turned), ..condition });
                 }
                 Node::FoldOver(..) | Node::GroupRows => {
                     found.push(demands.placed(look(LookKind::Value, condition, reduced)));
@@ -230,9 +239,20 @@ pub(super) fn looks(graph: &Graph, has_rows: bool, roots: &[NodeId]) -> Vec<Look
 
 impl Demands<'_> {
     fn add(&mut self, id: NodeId, reduced: bool, condition: Condition) {
+        let condition = self.of_element(id, condition);
         let before = self.by.get(&id).and_then(|known| known[usize::from(reduced)]);
         let joined = before.map_or(condition, |before| self.either(before, condition));
         self.by.entry(id).or_default()[usize::from(reduced)] = Some(joined);
+    }
+
+    /// The condition of a value per element, where it is one of pairs: whether it holds for any partner.
+    fn of_element(&self, id: NodeId, condition: Condition) -> Condition {
+        let is_pair = |id: NodeId| self.graph.scope(id) == Scope::Pair;
+        let Some(element) = condition.element.filter(|element| is_pair(*element) && !is_pair(id)) else {
+            return condition;
+        };
+        let any = self.graph.expr(element).select(1.0, 0.0).sum_partners().gt(0.0);
+        Condition { element: Some(any.id), ..condition }
     }
 
     fn is_of_element(&self, id: NodeId) -> bool {

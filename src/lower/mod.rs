@@ -30,8 +30,8 @@ pub use looks::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison};
 
 pub use crate::loss::UPSTREAM;
 pub use program::{
-    GroupInput, Known, Output, OutputKind, Over, Pass, Program, RaggedInput, Saves, Stage, Upstream, Wanted,
-    reported_label,
+    Along, AlongTrip, GroupInput, Known, Output, OutputKind, Over, Pass, Program, RaggedInput, Saves, Stage, Upstream,
+    Wanted, reported_label,
 };
 pub use text::{Expressions, expressions};
 
@@ -43,7 +43,7 @@ use crate::loss::Loss;
 use crate::shape::{Ragged, RowAxis, Scope};
 
 use assign::assign;
-use check::{check_gathers, check_rows, check_scans, column_count};
+use check::{check_along_rows, check_gathers, check_rows, column_count};
 use columns::spread_gathers;
 use rewrite::Lowered;
 
@@ -118,7 +118,7 @@ fn lower_seen(
     let extras = found.iter().filter(|(kind, _)| matches!(kind, OutputKind::Extra(_))).map(|(_, id)| *id);
     let cols = column_count(&graph, &name, loss.cols()?, &written.chain(extras).collect::<Vec<NodeId>>())?;
     let all = found.iter().map(|(_, id)| *id).chain([built.loss.id]).collect::<Vec<NodeId>>();
-    check_scans(&graph, &name, &all, columns == Columns::Range)?;
+    check_along_rows(&graph, &name, &all, columns == Columns::Range)?;
     let sums_columns = graph.sums_columns(&[built.loss.id]);
     let lowered = Lowered { graph: &graph, has_rows: row_axis != RowAxis::None, sums_columns };
     let mut outputs = lowered.outputs(&found, &inputs);

@@ -57,9 +57,9 @@ pub(super) fn differentiated(
             );
             return Err(Error::Unsupported { message });
         }
-        if grad.is_some_and(|grad| hessian::is_scanned(grad, node_of(index))) {
+        if grad.is_some_and(|grad| hessian::runs_along_row(grad, node_of(index))) {
             let message = format!(
-                "the Hessian diagonal of {} with respect to `{input}`: its gradient goes through a scan along the row",
+                "the Hessian diagonal of {} with respect to `{input}`: its gradient goes through a scan, pairs or a sort of the row",
                 name()
             );
             return Err(Error::Unsupported { message });

@@ -4,7 +4,7 @@ use super::looks::Look;
 use super::looks::{Looks, Poison};
 use crate::error::{Error, Result};
 use crate::expr::op::{Kind, Op};
-use crate::expr::{Classes, Fold, InputDecl, Node, NodeId, ParamDecl, Reduce};
+use crate::expr::{Classes, Direction, Fold, InputDecl, Move, Node, NodeId, ParamDecl, Reduce};
 use crate::loss::check_once;
 use crate::shape::{ColumnCount, Extents, Grouping, Layout, Ragged, RowAxis, Scope, ShapeRule};
 
@@ -140,14 +140,75 @@ impl Output {
     }
 }
 
-/// Row reductions that run in one trip over the row, and scans that run after them, in a trip per direction. Without either,
-/// the trip only looks at elements.
+/// What runs along a row in one trip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Along {
+    /// Scans in one direction.
+    Scans(Direction),
+    /// Folds over the partners of each element.
+    Pairs,
+    /// One sort.
+    Sort,
+    /// Permutations that move elements the same way.
+    Permutations(Move),
+}
+
+/// A trip along a row, and the values per element that it leaves for later stages and outputs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlongTrip {
+    /// What runs.
+    pub along: Along,
+    /// The values.
+    pub nodes: Vec<NodeId>,
+    /// Of pairs: the values that they read of partners.
+    pub partners: usize,
+}
+
+impl AlongTrip {
+    /// Most words of workgroup memory that it takes per invocation.
+    pub fn lane_words(&self) -> usize {
+        match self.along {
+            Along::Scans(_) => 2 * self.nodes.len(),
+            // A window of each.
+            Along::Pairs => 4 * self.partners,
+            // Counts of 16 digits, and their sum.
+            Along::Sort => 17,
+            Along::Permutations(_) => 0,
+        }
+    }
+}
+
+/// Row reductions that run in one trip over the row, and trips along it that run after them. Without either, the trip only
+/// looks at elements.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Stage {
     /// The reductions. A maximum is not listed if `ExpSumRest` of the same operand leaves it too.
     pub reduces: Vec<NodeId>,
-    /// Scans, each one value per element for later stages and outputs.
-    pub scans: Vec<NodeId>,
+    /// Trips along the row, in order.
+    pub along: Vec<AlongTrip>,
+}
+
+impl Stage {
+    /// Adds a value that runs along the row.
+    pub(super) fn add_along(&mut self, id: NodeId, node: &Node) {
+        let along = match *node {
+            Node::Scan(_, direction, _) => Along::Scans(direction),
+            Node::FoldPartners(..) => Along::Pairs,
+            Node::ArgSort(..) => Along::Sort,
+            Node::Permute(way, _) => Along::Permutations(way),
+            ref other => unreachable!("{other:?} does not run along a row"),
+        };
+        match self.along.iter_mut().find(|trip| trip.along == along && along != Along::Sort) {
+            Some(trip) => trip.nodes.push(id),
+            None => self.along.push(AlongTrip { along, nodes: vec![id], partners: 0 }),
+        }
+        self.along.sort_by_key(|trip| trip.along);
+    }
+
+    /// The values that its trips along the row leave, in order.
+    pub fn left(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.along.iter().flat_map(|trip| trip.nodes.iter().copied())
+    }
 }
 
 /// The items that a pass runs over.
@@ -248,14 +309,19 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// Whether it scans along the row.
-    pub fn has_scans(&self) -> bool {
-        self.scans().next().is_some()
+    /// Whether something runs along its rows.
+    pub fn runs_along_rows(&self) -> bool {
+        self.along().next().is_some()
     }
 
-    /// Its scans, in order.
-    pub fn scans(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.stages.iter().flat_map(|stage| stage.scans.iter().copied())
+    /// What runs along its rows: the values that are left, in order.
+    pub fn along(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.stages.iter().flat_map(Stage::left)
+    }
+
+    /// Trips along its rows.
+    pub fn trips_along(&self) -> impl Iterator<Item = &AlongTrip> + '_ {
+        self.stages.iter().flat_map(|stage| &stage.along)
     }
 
     /// Whether it sums over the rows of each group for each column.
@@ -511,6 +577,11 @@ impl Program {
     /// Index of an input by name.
     pub fn input(&self, name: &str) -> Option<usize> {
         self.inputs.iter().position(|i| i.name == name)
+    }
+
+    /// Whether an earlier pass or stage leaves the value: a sum, or what runs along the row.
+    pub(crate) fn is_left(&self, id: NodeId) -> bool {
+        matches!(self.node(id), Node::FoldOver(..)) || self.node(id).runs_along_row()
     }
 
     /// The `ExpSumRest` of the same operand, which leaves this maximum too; `None` if there is none.

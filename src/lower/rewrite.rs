@@ -51,10 +51,10 @@ impl<'g> Lowered<'g> {
         let graph = self.graph;
         let mut labels = Vec::new();
         let mut tests = Vec::new();
-        // What is scanned was compared before it was scanned.
+        // What a scan, a fold or a sort reads was compared before it ran.
         let is_whole = |node: &Node| match node {
             Node::FoldOver(_, to, _) => to.has_columns(),
-            node => matches!(node, Node::Scan(..)),
+            node => node.runs_along_row(),
         };
         for id in graph.reachable_until(&[root], is_whole) {
             if let Node::Op(Op::Eq, [a, b, _]) = graph.node(id) {
@@ -104,7 +104,9 @@ impl<'g> Lowered<'g> {
                     (((exp_below(here, whole) - 1.0) - exp_sum_rest(whole)) * inverse_sum(whole)).id
                 }
                 (None, node)
-                    if !graph.scope(id).has_columns() || matches!(node, Node::FoldOver(..) | Node::Scan(..)) =>
+                    if !graph.scope(id).has_columns()
+                        || matches!(node, Node::FoldOver(..))
+                        || node.runs_along_row() =>
                 {
                     id
                 }
@@ -120,7 +122,7 @@ impl<'g> Lowered<'g> {
         let graph = self.graph;
         self.replace(root, &|id| match graph.node(id) {
             Node::ColIndex => Some(column),
-            Node::Scan(..) => Some(self.scan_at(id, label)),
+            node if node.runs_along_row() => Some(self.left_at(id, label)),
             Node::Input(_) | Node::FoldOver(..) if graph.scope(id).has_columns() => {
                 Some(graph.expr(id).at(graph.expr(label)).id)
             }
@@ -128,12 +130,12 @@ impl<'g> Lowered<'g> {
         })
     }
 
-    /// A scan's value at the label's column: the sum of what it leaves there and 0 elsewhere.
-    fn scan_at(&self, scan: NodeId, label: NodeId) -> NodeId {
+    /// The value at the label's column of what runs along the row: the sum of what it leaves there and 0 elsewhere.
+    fn left_at(&self, along: NodeId, label: NodeId) -> NodeId {
         let (graph, column) = (self.graph, self.graph.col_index());
         let is_fixed = matches!(graph.node(label), Node::Int(_));
         let here = column.equals(if is_fixed { graph.expr(label) } else { column.at(graph.expr(label)) });
-        here.select(graph.expr(scan), 0.0).sum().id
+        here.select(graph.expr(along), 0.0).sum().id
     }
 
     /// Replaces nodes that a program may not hold.

@@ -1,6 +1,7 @@
 //! A loss and its gradients as text, and the row stages that they were lowered to.
 
 use super::looks::{Look, Looks};
+use super::program::Along;
 use super::program::{OutputKind, Program};
 use crate::error::{Error, Result};
 use crate::expr::autodiff;
@@ -101,9 +102,19 @@ impl Program {
             for (stage, reduce) in reduces {
                 putln!(text, "    stage {stage}: {}", self.print(*reduce).replace('\n', "\n        "));
             }
-            let scans = pass.stages.iter().enumerate().flat_map(|(k, stage)| stage.scans.iter().map(move |s| (k, s)));
-            for (stage, scan) in scans {
-                putln!(text, "    stage {stage}, scan: {}", self.print(*scan).replace('\n', "\n        "));
+            for (stage, of) in pass.stages.iter().enumerate() {
+                for trip in &of.along {
+                    let what = match trip.along {
+                        Along::Scans(_) => "scan",
+                        Along::Pairs => "pairs",
+                        Along::Sort => "sort",
+                        Along::Permutations(_) => "permutation",
+                    };
+                    for id in &trip.nodes {
+                        let printed = self.print(*id).replace('\n', "\n        ");
+                        putln!(text, "    stage {stage}, {what}: {printed}");
+                    }
+                }
             }
             for total in &pass.totals {
                 putln!(text, "    sum: {}", self.print(*total).replace('\n', "\n        "));

@@ -94,7 +94,7 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
                 columns: choice.column_partials().map_or(0, |partials| partials * pass.totals.len() as u64),
                 states: choice.states.first + choice.states.words(program, index) + pass.saves.words(),
                 edges: edge_outputs(program, pass, &choice.variant, choice.schedule.width).len() as u64,
-                scans: scan_words(problem, &sizes, choice),
+                left: left_words(problem, &sizes, choice),
             }
         });
         let leaves: Vec<Leaves<N>> = leaves.collect();
@@ -181,7 +181,8 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
             let is_part = cols < choice.pieces.cut.axes[3];
             let cols = if is_part { N::of(cols) } else { self.sizes.cols.clone() };
             let most = N::of(u64::from(self.problem.limits.workgroups));
-            return [cols.div_ceil(N::of(u64::from(across * each))).at_most(most), N::of(u64::from(splits))];
+            let ranges = splits.min(self.problem.limits.workgroups);
+            return [cols.div_ceil(N::of(u64::from(across * each))).at_most(most), N::of(u64::from(ranges))];
         }
         choice.spread(self.problem).grid(self.items(choice, 0), self.sizes.cols.clone())
     }
@@ -333,8 +334,8 @@ fn items<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassChoice,
     }
 }
 
-/// Words that the scans of streamed rows leave, of the rows that all workgroups have in hand.
-fn scan_words<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassChoice) -> N {
+/// Words that trips along streamed rows leave, of the rows that all workgroups have in hand.
+fn left_words<N: Known>(problem: &Problem<'_>, sizes: &Sizes<N>, choice: &PassChoice) -> N {
     let spread = choice.spread(problem);
     if spread.held == 0 || choice.pieces.pieces.is_empty() {
         return N::of(0);

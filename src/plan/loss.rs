@@ -527,11 +527,11 @@ impl Prepared for PreparedLoss {
             let chosen = &choice.schedule;
             let kernel = match chosen.kernel {
                 Kernel::Elementwise | Kernel::ColumnSums { .. } => chosen.kernel,
-                _ if self.program.passes[pass].has_scans() => Kernel::RowScan { scans: 0 },
+                _ if self.program.passes[pass].runs_along_rows() => Kernel::RowScan { words: 0 },
                 _ => Kernel::Row,
             };
-            let (workgroup, lanes, subgroup, grid) = (64, 64, 0, [1, 1]);
-            let fixed = PassSchedule { kernel, workgroup, lanes, subgroup, grid, strided: false, ..*chosen };
+            let (workgroup, lanes, subgroup) = (64, 64, 0);
+            let fixed = PassSchedule { kernel, workgroup, lanes, subgroup, strided: false, ..*chosen };
             pass_kernel(&self.program, pass, &fixed, &choice.variant, 0).wgsl
         });
         let alignment = choices.iter().map(|choice| {

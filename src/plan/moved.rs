@@ -111,7 +111,7 @@ impl Problem<'_> {
     fn scan_words(&self, pass: usize, choice: &PassChoice) -> u64 {
         let (program, own) = (self.program, &self.program.passes[pass]);
         let Kernel::RowScan { .. } = choice.schedule.kernel else { return 0 };
-        let trips = own.scans().map(|scan| 1 + u64::from(trips_that_read(program, own, scan)));
+        let trips = own.along().map(|scan| 1 + u64::from(trips_that_read(program, own, scan)));
         self.geometry.rows * self.geometry.cols * trips.sum::<u64>()
     }
 

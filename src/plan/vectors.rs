@@ -116,7 +116,7 @@ impl Problem<'_> {
             && self.pinned.lanes.is_none_or(|lanes| lanes == 1);
         let is_whole = !self.phasing.column_range && self.phasing.forward.is_none();
         let rows = self.program.has_rows() && pass.over == Over::Rows && pass.columns;
-        let is_plain = pass.known.is_none() && !pass.has_scans();
+        let is_plain = pass.known.is_none() && !pass.runs_along_rows();
         rows && is_plain
             && is_open
             && is_whole
@@ -146,7 +146,7 @@ impl Problem<'_> {
         // Held rows are faster by 8 bytes (H100, 4,096 halves: 89% of a copy, 85% by 16), elements by 16 (Huber: 92 and 88%).
         let by_default = self.limits.wide || !self.program.has_rows();
         let asked = if by_default { width(8, self.pinned) == 8 } else { self.pinned.width >= Some(8) };
-        if !flat || axes[3] < MASKED_COLS || !asked || pass.has_scans() {
+        if !flat || axes[3] < MASKED_COLS || !asked || pass.runs_along_rows() {
             return windows;
         }
         let (pair, pairs) = match self.limits.wide {

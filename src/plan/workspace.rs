@@ -30,8 +30,8 @@ pub(crate) struct Leaves<N = u64> {
     pub states: u64,
     /// Number of outputs whose rows may share a word.
     pub edges: u64,
-    /// Words that scans leave of rows in hand.
-    pub scans: N,
+    /// Words that trips along the rows leave of rows in hand.
+    pub left: N,
 }
 
 impl<N: Count> Workspace<N> {
@@ -47,7 +47,7 @@ impl<N: Count> Workspace<N> {
         let state_base = group_base.clone().plus(sums);
         let edge_base = state_base.clone().plus(N::of(most(|pass| pass.states)).times(rows.clone()));
         let scan_base = edge_base.clone().plus(N::of(2 * most(|pass| pass.edges)).times(rows.clone()));
-        let scans = passes.iter().map(|pass| pass.scans.clone()).fold(N::of(0), N::at_least);
+        let scans = passes.iter().map(|pass| pass.left.clone()).fold(N::of(0), N::at_least);
         let words = scan_base.clone().plus(scans);
         Workspace { edge_base, segments_base, group_base, groups, state_base, scan_base, words }
     }

@@ -39,11 +39,11 @@ pub enum Kernel {
     Row,
     /// Pairs of neighbouring rows whose 16-bit elements share words, streamed by one lane each.
     RowPairs,
-    /// Rows that are streamed, with scans along them: once per stage and per scan, and once for outputs. It is chosen where
-    /// a pass scans, in the place of [`Kernel::Row`], and cannot be pinned.
+    /// Rows that are streamed, with scans, pairs or sorts along them: once per stage and per trip along the row, and once for
+    /// outputs. It is chosen where a pass has such, in the place of [`Kernel::Row`], and cannot be pinned.
     RowScan {
-        /// Scans, each with words of its own per column of a row in hand.
-        scans: u32,
+        /// Words per column of a row in hand that trips along the row leave.
+        words: u32,
     },
     /// Rows held in registers.
     RowResident {
@@ -206,10 +206,10 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, p
         return Err(Error::Unsupported { message: message.to_owned() });
     }
     if pass.over == Over::RowsByColumn {
-        return columns::choose(&shape, limits);
+        return Ok(columns::choose(&shape, limits));
     }
     // A scan takes one window of a lane after the other.
-    let most = if pass.has_scans() { shape.width.min(4) } else { shape.width };
+    let most = if pass.runs_along_rows() { shape.width.min(4) } else { shape.width };
     let width = width(most, pinned);
     match program.has_rows() && pass.columns {
         true => rows::choose((program, pass), &shape, width, limits, pinned),

@@ -85,7 +85,7 @@ pub fn visited_inputs(program: &Program, pass: &Pass) -> Vec<usize> {
 /// Roots of a pass: operands of its sums, its stages, its outputs, and its looks.
 pub fn roots(program: &Program, pass: &Pass) -> Vec<NodeId> {
     let mut roots: Vec<NodeId> = pass.totals.iter().flat_map(|t| program.node(*t).operands()).collect();
-    roots.extend(pass.stages.iter().flat_map(|stage| stage.reduces.iter().chain(&stage.scans).copied()));
+    roots.extend(pass.stages.iter().flat_map(|stage| stage.reduces.iter().copied().chain(stage.left())));
     for &output in &pass.outputs {
         let output = &program.outputs[output];
         roots.push(output.node);

@@ -4,7 +4,7 @@ use super::registers::Registers;
 use super::{Kernel, PassSchedule, Pinned, Shape, Spread, States, carries_nan};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::lower::{Pass, Program};
+use crate::lower::{Along, AlongTrip, Pass, Program, Stage};
 
 /// Most words that a lane of a GPU holds of a row, unless few temporaries lie beside them.
 const MOST_WORDS: u64 = 32;
@@ -71,8 +71,8 @@ struct Rows<'a> {
     shared: bool,
     /// Whether several workgroups may split a row.
     can_split: bool,
-    /// Scans along the rows.
-    scans: u32,
+    /// Words per column that trips along the rows leave.
+    words: u32,
     /// Whether an earlier pass has run the stages, so that each element is read once.
     known: bool,
     /// Workgroups per row if it is split.
@@ -115,12 +115,12 @@ pub(super) fn choose(
         lanes,
         trips,
         windows: trips * u64::from(width.div_ceil(4)),
-        stops: stops(limits, pass, trips, [lanes, subgroup_of(limits, pinned)]),
-        fits,
+        stops: stops(limits, pass, trips, [lanes, subgroup_of(limits, pinned), width]),
+        fits: fits && !streams(pass),
         fits_beside,
         shared,
-        can_split: (stages > 0 || shared || pass.known.is_some()) && !shape.overwritten && !pass.has_scans(),
-        scans: pass.scans().count() as u32,
+        can_split: (stages > 0 || shared || pass.known.is_some()) && !shape.overwritten && !pass.runs_along_rows(),
+        words: pass.along().map(|id| program.node(id).words_left()).sum(),
         known: pass.known.is_some(),
         splits: limits.workgroups.min(64).min((shape.cols / 4096).max(1) as u32),
         few: shape.rows < busy_rows(limits) && shape.cols >= SPLIT_COLS,
@@ -130,7 +130,7 @@ pub(super) fn choose(
         None => rows.default()?,
     };
     let kernel = match kernel {
-        Kernel::Row if rows.scans > 0 => Kernel::RowScan { scans: rows.scans },
+        Kernel::Row if rows.words > 0 => Kernel::RowScan { words: rows.words },
         kernel => kernel,
     };
     // A split row takes the whole workgroup.
@@ -215,13 +215,31 @@ impl Rows<'_> {
     }
 }
 
-/// Whether a software adapter would stop a lane that makes so many trips over a row in each stage, one of `lanes`.
-fn stops(limits: &Limits, pass: &Pass, trips: u64, [lanes, subgroup]: [u32; 2]) -> bool {
-    let scans: u64 = pass.stages.iter().map(|stage| stage.scans.len().min(2) as u64).sum();
+/// Whether a software adapter would stop a lane that makes so many trips over a row in each stage, one of `lanes`, by windows
+/// of `width`.
+fn stops(limits: &Limits, pass: &Pass, trips: u64, [lanes, subgroup, width]: [u32; 3]) -> bool {
     // All loops of an invocation count together, those in which the lanes of a scan combine too.
-    let iterations = trips_over(pass) + scans * scan_steps(lanes, subgroup) + 1;
-    limits.software && trips.saturating_mul(iterations) > SOFTWARE_ITERATIONS
+    let each = |trip: &AlongTrip| match trip.along {
+        Along::Scans(_) => trips.saturating_mul(scan_steps(lanes, subgroup)),
+        Along::Pairs => {
+            let partners = trips.saturating_mul(u64::from(lanes) * u64::from(width));
+            trips.saturating_mul(partners + partners / PARTNERS_PER_RUN + 2 * trips)
+        }
+        Along::Sort => 16 * trips * u64::from(width) + 8 * (48 + u64::from(lanes.max(1).ilog2())),
+        Along::Permutations(_) => trips,
+    };
+    let along = pass.trips_along().map(each).fold(0, u64::saturating_add);
+    let iterations = trips.saturating_mul(trips_over(pass) + 1).saturating_add(along);
+    limits.software && iterations > SOFTWARE_ITERATIONS
 }
+
+/// Whether the pass streams its rows: pairs and sorts leave their values in memory.
+fn streams(pass: &Pass) -> bool {
+    pass.trips_along().any(|trip| !matches!(trip.along, Along::Scans(_)))
+}
+
+/// Partners whose pairs are added by themselves first (`RUN` of the row skeletons).
+const PARTNERS_PER_RUN: u64 = 32;
 
 /// Most iterations of a loop that counts by ones, to a constant, of which Mesa makes none.
 const UNROLLED: u64 = 32;
@@ -246,22 +264,22 @@ fn subgroup_of(limits: &Limits, pinned: Pinned) -> u32 {
 
 /// Whether rows of which neighbours lie next to each other, and columns apart, keep a device busy at one lane for two rows.
 pub(crate) fn may_pair(pass: &Pass, [rows, cols]: [u64; 2], limits: &Limits) -> bool {
-    rows >= LANE_ROWS && !stops(limits, pass, cols.saturating_mul(2), [1, 0])
+    rows >= LANE_ROWS && !stops(limits, pass, cols.saturating_mul(2), [1, 0, 1])
 }
 
 fn busy_rows(limits: &Limits) -> u64 {
     if limits.software { 2 } else { BUSY_ROWS }
 }
 
-/// Trips over a row's columns that its stages and scans take at most.
+/// Trips over a row's columns that its stages take at most, and those along the row.
 fn trips_over(pass: &Pass) -> u64 {
-    let scans = |scans: usize| scans.min(2) as u64;
-    pass.stages.iter().map(|stage| 1 + scans(stage.scans.len())).sum()
+    pass.stages.iter().map(|stage| 1 + stage.along.len() as u64).sum()
 }
 
 /// Bytes of workgroup memory in which lanes combine the states of all stages (without subgroups).
 pub(super) fn combine_bytes(pass: &Pass, workgroup: u32) -> u64 {
-    let words: usize = pass.stages.iter().map(|stage| 1 + 2 * (stage.reduces.len() + stage.scans.len())).sum();
+    let along = |stage: &Stage| stage.along.iter().map(AlongTrip::lane_words).sum::<usize>();
+    let words: usize = pass.stages.iter().map(|stage| 1 + 2 * stage.reduces.len() + along(stage)).sum();
     4 * words as u64 * u64::from(workgroup)
 }
 
@@ -338,11 +356,12 @@ fn row_lanes(
             let resident = vectors.div_ceil(held).next_power_of_two();
             let mut lanes = if resident <= 64 { resident.max(8) } else { needed.max(8) };
             let subgroup = subgroup_of(limits, pinned);
-            let stops = |lanes: u64| stops(limits, pass, vectors.div_ceil(lanes), [lanes as u32, subgroup]);
+            let stops =
+                |lanes: u64| stops(limits, pass, vectors.div_ceil(lanes), [lanes as u32, subgroup, width as u32]);
             while lanes < u64::from(most) && stops(lanes) {
                 lanes *= 2;
             }
-            if vectors <= held { 1 } else { (lanes as u32).min(most) }
+            if vectors <= held && !streams(pass) { 1 } else { (lanes as u32).min(most) }
         } else if vectors <= 4 {
             1
         } else if vectors <= 32 * held {

@@ -163,7 +163,7 @@ impl Sharing {
 fn runs(stage: &Stage, wanted: &Stage) -> bool {
     let has_all = !wanted.reduces.is_empty() && wanted.reduces.iter().all(|id| stage.reduces.contains(id));
     // What scans leave is not saved.
-    wanted.scans.is_empty() && (has_all || stage.reduces == wanted.reduces)
+    wanted.along.is_empty() && (has_all || stage.reduces == wanted.reduces)
 }
 
 /// Looks of a poison that the first `stages` stages of its pass make: at elements, and at the states of a softmax.

@@ -101,7 +101,7 @@ fn stages_hold_upstream(program: &Program) -> bool {
     program.passes.iter().any(|pass| {
         let in_stage = |placed: &&Placed| matches!(placed.place, LookPlace::Stage(_));
         let looks = pass.poison.iter().flat_map(|poison| &poison.looks).filter(in_stage);
-        let reduces = pass.stages.iter().flat_map(|stage| stage.reduces.iter().chain(&stage.scans).copied());
+        let reduces = pass.stages.iter().flat_map(|stage| stage.reduces.iter().copied().chain(stage.left()));
         reduces.chain(looks.flat_map(|placed| placed.look.nodes())).any(|id| holds_upstream(program, id))
     })
 }

@@ -4,7 +4,7 @@ use super::Kernel;
 use crate::limits::Limits;
 use crate::shape::Count;
 
-/// Most words that scans leave of all rows in hand, unless a single workgroup leaves more: 64 MiB, which some GPUs' caches
+/// Most words that trips along rows leave of all rows in hand, unless a single workgroup leaves more: 64 MiB, which some GPUs' caches
 /// hold.
 const SCANNED_WORDS: u64 = 1 << 24;
 
@@ -17,7 +17,7 @@ pub struct Spread {
     pub each: u64,
     /// Most workgroups; past these, each takes further items.
     pub most: u64,
-    /// Words per workgroup and column that scans leave in the workspace; 0 of other kernels.
+    /// Words per workgroup and column that trips along rows leave in the workspace; 0 of other kernels.
     pub held: u64,
     /// Most words of that kind, of all workgroups.
     pub most_held: u64,
@@ -38,10 +38,10 @@ impl Spread {
             Kernel::ColumnSums { splits, .. } => of(1, u64::from(splits)),
             Kernel::RowSplit { splits } => Spread { splits: Some(splits), ..of(1, most) },
             Kernel::RowPairs => of(2 * u64::from(workgroup), most),
-            Kernel::RowScan { scans } => {
+            Kernel::RowScan { words } => {
                 let (each, busy) = (u64::from(workgroup / lanes), if limits.software { 16 } else { 1024 });
                 let most_held = SCANNED_WORDS.min(limits.binding_bytes / 16);
-                Spread { held: each * u64::from(scans), most_held, ..of(each, most.min(busy)) }
+                Spread { held: each * u64::from(words), most_held, ..of(each, most.min(busy)) }
             }
             Kernel::Row | Kernel::RowResident { .. } => of(u64::from(workgroup / lanes), most),
         }

@@ -2,7 +2,7 @@
 
 use super::{Kernel, tensor_inputs};
 use crate::expr::op::Kind;
-use crate::expr::{Direction, Node, NodeId};
+use crate::expr::{Node, NodeId};
 use crate::lower::{Look, LookPlace, Over, Pass, Program};
 use crate::shape::Scope;
 
@@ -101,7 +101,6 @@ pub fn traffic(program: &Program, pass: &Pass, kernel: Kernel, footprints: Footp
 fn loops(program: &Program, pass: &Pass) -> Vec<Vec<NodeId>> {
     let is_element = |id: &NodeId| program.scope(*id).has_columns();
     let operand = |id: &NodeId| program.node(*id).operands().next().expect("a reduction has an operand");
-    let is_along = |id: &NodeId, along: Direction| matches!(*program.node(*id), Node::Scan(_, of, _) if of == along);
     let looked = |place: LookPlace| {
         let looks = pass.poison.iter().flat_map(move |poison| poison.at(place));
         looks.flat_map(Look::nodes).filter(|id| is_element(id)).collect::<Vec<_>>()
@@ -109,14 +108,11 @@ fn loops(program: &Program, pass: &Pass) -> Vec<Vec<NodeId>> {
     let mut stages: Vec<Vec<NodeId>> = Vec::new();
     for (index, stage) in pass.stages.iter().enumerate() {
         let reduced: Vec<NodeId> = stage.reduces.iter().map(operand).chain(looked(LookPlace::Stage(index))).collect();
-        if !reduced.is_empty() || stage.scans.is_empty() {
+        if !reduced.is_empty() || stage.along.is_empty() {
             stages.push(reduced);
         }
-        for direction in [Direction::Forward, Direction::Reverse] {
-            let scans: Vec<&NodeId> = stage.scans.iter().filter(|id| is_along(id, direction)).collect();
-            if !scans.is_empty() {
-                stages.push(scans.into_iter().flat_map(|id| program.node(*id).operands()).collect());
-            }
+        for trip in &stage.along {
+            stages.push(trip.nodes.iter().flat_map(|id| program.node(*id).operands()).collect());
         }
     }
     let elements: Vec<NodeId> = pass.outputs.iter().map(|&o| program.outputs[o].node).collect();
@@ -135,7 +131,7 @@ fn loops(program: &Program, pass: &Pass) -> Vec<Vec<NodeId>> {
 /// Trips over a row's columns that read a sum by column, or what a scan has left.
 pub fn trips_that_read(program: &Program, pass: &Pass, sum: NodeId) -> u32 {
     let is_element = |id: NodeId| program.scope(id).has_columns();
-    let stop = |id: NodeId| !is_element(id) || matches!(program.node(id), Node::FoldOver(..) | Node::Scan(..));
+    let stop = |id: NodeId| !is_element(id) || program.is_left(id);
     loops(program, pass).iter().filter(|roots| program.below(roots, stop).contains(&sum)).count() as u32
 }
 
@@ -143,7 +139,7 @@ pub fn trips_that_read(program: &Program, pass: &Pass, sum: NodeId) -> u32 {
 fn visits(program: &Program, roots: &[NodeId], input: usize) -> bool {
     let is_input = |id: NodeId| *program.node(id) == Node::Input(input as u32);
     let is_element = |id: NodeId| program.scope(id).has_columns();
-    let stop = |id: NodeId| !is_element(id) || matches!(program.node(id), Node::FoldOver(..) | Node::Scan(..));
+    let stop = |id: NodeId| !is_element(id) || program.is_left(id);
     program.below(roots, stop).into_iter().any(is_input)
 }
 

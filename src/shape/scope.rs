@@ -20,12 +20,15 @@ pub enum Scope {
     GroupColumn,
     /// One value per element.
     Element,
+    /// One value per pair of elements of a row: a value of one seen from another ([`Expr::partner`](crate::Expr::partner)),
+    /// and what is computed of such. No tensor has this scope.
+    Pair,
 }
 
 impl Scope {
     /// Whether a value varies along the columns.
     pub fn has_columns(self) -> bool {
-        matches!(self, Scope::Column | Scope::GroupColumn | Scope::Element)
+        matches!(self, Scope::Column | Scope::GroupColumn | Scope::Element | Scope::Pair)
     }
 
     /// The scope of a value computed from both.

@@ -334,11 +334,11 @@ fn what_scans_cannot_do_is_refused() {
         x.scan_sum(Direction::Forward).powi(2)
     }
     let no_axis = message(of(loss(RowAxis::None, |x| x.scan_sum(Direction::Forward)), value.clone()));
-    assert!(no_axis.contains("scans along a row, need a row axis"), "{no_axis}");
+    assert!(no_axis.contains("scans, pairs and sorts of a row, need a row axis"), "{no_axis}");
     let by_column = message(of(loss(RowAxis::Last, |x| x.scan_sum(Direction::Forward).sum_over(Scope::Column)), value));
     assert!(by_column.contains("for each column") && by_column.contains("column(k)"), "{by_column}");
     let hessian = message(of(loss(RowAxis::Last, scanned), curved));
-    assert!(hessian.contains("a scan along the row"), "{hessian}");
+    assert!(hessian.contains("a scan, pairs or a sort of the row"), "{hessian}");
     let Some(ctx) = context() else { return };
     let spec = || PlanSpec::new().input("x", DType::F32, &[2, 64]);
     let shard = spec().shard(wgloss::Shard { first: 0, classes: 128, shards: 2 });
@@ -347,7 +347,7 @@ fn what_scans_cannot_do_is_refused() {
     let split = Pinned { kernel: Some(Kernel::RowSplit { splits: 2 }), ..Pinned::default() };
     let split = ctx.plan(&loss(RowAxis::Last, scanned), &spec().pin(split)).err().unwrap().to_string();
     assert!(split.contains("with scans along it"), "{split}");
-    let pinned = Pinned { kernel: Some(Kernel::RowScan { scans: 1 }), ..Pinned::default() };
+    let pinned = Pinned { kernel: Some(Kernel::RowScan { words: 1 }), ..Pinned::default() };
     let pinned = ctx.plan(&loss(RowAxis::Last, scanned), &spec().pin(pinned)).err().unwrap().to_string();
     assert!(pinned.contains("pin `Kernel::Row`"), "{pinned}");
 }

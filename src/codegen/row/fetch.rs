@@ -15,8 +15,8 @@ impl Row<'_, '_> {
         let of = |ty: &dyn Fn(Slot) -> &'static str| {
             let none = [("none".to_owned(), "u32".to_owned())];
             let inputs = self.fetched.iter().map(|&input| (format!("x{input}"), ty(Slot::Input(input)).to_owned()));
-            let scans = self.scans().into_iter().map(|id| (format!("s{}", id.0), u.to_owned()));
-            none.into_iter().chain(inputs).chain(scans).collect::<Vec<_>>()
+            let left = self.left().into_iter().map(|id| (format!("s{}", id.0), u.to_owned()));
+            none.into_iter().chain(inputs).chain(left).collect::<Vec<_>>()
         };
         let mut text = structure("Window", &of(&|_| u));
         let fetched = if frame.is_paired() { "Half" } else { "Fetched" };
@@ -29,7 +29,7 @@ impl Row<'_, '_> {
             let bits = frame.widen_raw(Slot::Input(input), &format!("fetched.x{input}"));
             putln!(text, "    f.x{input} = {bits};");
         }
-        for id in self.scans() {
+        for id in self.left() {
             putln!(text, "    f.s{0} = fetched.s{0};", id.0);
         }
         text.push_str("    return f;\n}\n");

@@ -3,7 +3,9 @@
 mod blocks;
 mod fetch;
 mod outputs;
+mod pairs;
 mod scans;
+mod sorts;
 mod stages;
 
 use super::access::Frame;
@@ -14,8 +16,8 @@ use super::state::{Part, State};
 use super::{KernelSource, Mode, Slot, Variant, scalar_type, state_words, structure, title};
 use crate::codegen::template::{LaneReduce, Skeleton, TripKind, fill_hooks};
 use crate::expr::op::{Kind, Op};
-use crate::expr::{Direction, Node, NodeId, Reduce};
-use crate::lower::{Look, LookKind, LookPlace, Pass, Program, Stage};
+use crate::expr::{Node, NodeId, Reduce};
+use crate::lower::{Along, AlongTrip, Look, LookKind, LookPlace, Pass, Program, Stage};
 use crate::schedule::{Kernel, PassSchedule, roots, visited_inputs};
 use crate::shape::Scope;
 use crate::text::{put, putln};
@@ -57,15 +59,18 @@ pub(super) fn kernel(
         ("outputs".to_owned(), row.outputs_text()),
         ("seen".to_owned(), frame.seen_text()),
     ]);
-    if frame.pass.has_scans() {
+    if frame.pass.runs_along_rows() {
         hooks.insert("scanned".to_owned(), row.with_scans_text());
     }
     for trip in &row.trips {
-        let (name, text) = match trip.kind() {
-            TripKind::Stage => ("stage", row.stage_text(trip, combine)),
-            TripKind::Scan => ("scan", row.scan_text(trip, combine)),
+        let text = match trip.kind() {
+            TripKind::Stage => row.stage_text(trip, combine),
+            TripKind::Scan => row.scan_text(trip, combine),
+            TripKind::Pairs => row.pairs_text(trip),
+            TripKind::Sort => row.sort_text(trip),
+            TripKind::Move => row.move_text(trip),
         };
-        let name = format!("{name}{}", trip.index);
+        let name = format!("{}{}", trip.kind().name(), trip.index);
         if row.reads_apart {
             let own = format!("{name}_fetch");
             hooks.insert(own.clone(), row.own_fetch(trip, &own));
@@ -76,7 +81,7 @@ pub(super) fn kernel(
     }
     let stages = frame.pass.stages.len();
     let skeleton = match kernel {
-        Kernel::RowResident { .. } if frame.pass.has_scans() => Skeleton::RowScanResident,
+        Kernel::RowResident { .. } if frame.pass.runs_along_rows() => Skeleton::RowScanResident,
         Kernel::RowResident { .. } => Skeleton::RowResident,
         Kernel::RowPairs => Skeleton::RowPairs,
         Kernel::RowScan { .. } => Skeleton::RowScan,
@@ -108,13 +113,24 @@ struct Trip {
     stage: usize,
     part: Part,
     states: Vec<State>,
-    /// Scans in one direction, of a trip that scans.
-    scans: Vec<NodeId>,
+    /// What runs along the row, of a trip that is no stage.
+    along: Option<AlongTrip>,
 }
 
 impl Trip {
     fn kind(&self) -> TripKind {
-        if self.scans.is_empty() { TripKind::Stage } else { TripKind::Scan }
+        match self.along.as_ref().map(|trip| trip.along) {
+            None => TripKind::Stage,
+            Some(Along::Scans(_)) => TripKind::Scan,
+            Some(Along::Pairs) => TripKind::Pairs,
+            Some(Along::Sort) => TripKind::Sort,
+            Some(Along::Permutations(_)) => TripKind::Move,
+        }
+    }
+
+    /// The values that it leaves along the row.
+    fn left(&self) -> &[NodeId] {
+        self.along.as_ref().map_or(&[], |trip| &trip.nodes)
     }
 }
 
@@ -122,7 +138,7 @@ impl Trip {
 /// exponential an element, and no rescaling. Where it is streamed, sums are rescaled once a block.
 fn trips(program: &Program, pass: &Pass, kernel: Kernel) -> Vec<Trip> {
     let mut all = Vec::new();
-    for (stage, Stage { reduces, scans }) in pass.stages.iter().enumerate() {
+    for (stage, Stage { reduces, along }) in pass.stages.iter().enumerate() {
         let sums = |id: &NodeId| matches!(program.node(*id), Node::Reduce(Reduce::ExpSumRest, _));
         let parts: &[Part] = match kernel {
             Kernel::RowResident { .. } if reduces.iter().any(sums) => &[Part::Top, Part::Rest],
@@ -132,16 +148,13 @@ fn trips(program: &Program, pass: &Pass, kernel: Kernel) -> Vec<Trip> {
             _ => &[Part::Whole],
         };
         let is_looked_at = pass.poison.iter().any(|poison| poison.at(LookPlace::Stage(stage)).next().is_some());
-        for &part in parts.iter().filter(|_| !reduces.is_empty() || is_looked_at || scans.is_empty()) {
+        for &part in parts.iter().filter(|_| !reduces.is_empty() || is_looked_at || along.is_empty()) {
             let states = State::all(program, reduces, part);
-            all.push(Trip { index: all.len(), stage, part, states, scans: Vec::new() });
+            all.push(Trip { index: all.len(), stage, part, states, along: None });
         }
-        for direction in [Direction::Forward, Direction::Reverse] {
-            let along = |id: &&NodeId| matches!(*program.node(**id), Node::Scan(_, along, _) if along == direction);
-            let scans: Vec<NodeId> = scans.iter().filter(along).copied().collect();
-            if !scans.is_empty() {
-                all.push(Trip { index: all.len(), stage, part: Part::Whole, states: Vec::new(), scans });
-            }
+        for trip in along {
+            let along = Some(trip.clone());
+            all.push(Trip { index: all.len(), stage, part: Part::Whole, states: Vec::new(), along });
         }
     }
     all
@@ -190,13 +203,14 @@ impl<'f, 'a> Row<'f, 'a> {
         let mut depth: HashMap<NodeId, usize> = HashMap::new();
         for &id in &nodes {
             let node = program.node(id);
-            let listed =
-                |id: NodeId| frame.pass.stages.iter().position(|s| s.reduces.contains(&id) || s.scans.contains(&id));
+            let listed = |id: NodeId| {
+                frame.pass.stages.iter().position(|s| s.reduces.contains(&id) || s.left().any(|left| left == id))
+            };
             let saved = frame.pass.known.as_ref().is_some_and(|known| known.nodes.contains(&id));
             let known = match node {
                 Node::FoldOver(..) => 0,
                 Node::Reduce(..) if saved => 0,
-                Node::Scan(..) => 1 + listed(id).expect("a scan of the pass has a stage"),
+                node if node.runs_along_row() => 1 + listed(id).expect("what runs along a row has a stage"),
                 Node::Reduce(..) => {
                     let partner = program.online_partner(id).filter(|p| listed(*p).is_some());
                     1 + listed(partner.unwrap_or(id)).expect("a reduction of the pass has a stage")
@@ -432,7 +446,7 @@ impl<'f, 'a> Row<'f, 'a> {
         roots.extend(
             labels(program, pass).into_iter().flat_map(|label| [Some(label.label), label.conditions[0]]).flatten(),
         );
-        roots.extend(pass.stages.iter().flat_map(|stage| stage.reduces.iter().chain(&stage.scans)).copied());
+        roots.extend(pass.stages.iter().flat_map(|stage| stage.reduces.iter().copied().chain(stage.left())));
         let needed: HashSet<NodeId> = program.within(pass, &roots).into_iter().collect();
         self.row_nodes().filter(|id| is_op(id) && !needed.contains(id)).collect()
     }
@@ -464,8 +478,8 @@ impl<'f, 'a> Row<'f, 'a> {
     pub fn element_nodes(&self, roots: &[NodeId]) -> Vec<NodeId> {
         let program = self.frame.program;
         let stop = |id: NodeId| {
-            // A scan's own operands are read where it runs.
-            !self.is_element(id) || matches!(program.node(id), Node::FoldOver(..) | Node::Scan(..))
+            // What runs along the row reads its own operands where it runs.
+            !self.is_element(id) || program.is_left(id)
         };
         let below = program.below(roots, stop);
         below.into_iter().filter(|&id| self.is_element(id)).collect()
@@ -483,7 +497,7 @@ impl<'f, 'a> Row<'f, 'a> {
             }
             Node::Input(input) => format!("    let e{} = f.x{input};\n", id.0),
             Node::ColIndex => format!("    let e{} = {};\n", id.0, frame.col_index()),
-            Node::Scan(..) => format!("    let e{0} = bitcast<{f}>(f.s{0});\n", id.0),
+            ref node if node.runs_along_row() => format!("    let e{0} = bitcast<{f}>(f.s{0});\n", id.0),
             Node::FoldOver(_, Scope::Column | Scope::GroupColumn, _) => {
                 let bits = frame.load_column_sum(id);
                 format!("    let b{0} = {bits};\n    let e{0} = bitcast<{f}>(b{0});\n", id.0)

@@ -79,9 +79,9 @@ impl Scanned {
 }
 
 impl Row<'_, '_> {
-    /// The scans of the pass, in the order of their words in `work`.
-    pub(super) fn scans(&self) -> Vec<NodeId> {
-        self.frame.pass.scans().collect()
+    /// What runs along the row, in the order of its words in `work`: the values per element that later trips read.
+    pub(super) fn left(&self) -> Vec<NodeId> {
+        self.frame.pass.along().filter(|id| !matches!(self.frame.program.node(*id), Node::ArgSort(..))).collect()
     }
 
     fn scanned(&self, trip: &Trip) -> Vec<Scanned> {
@@ -91,7 +91,7 @@ impl Row<'_, '_> {
             };
             Scanned { scan, id, operand, decay }
         };
-        trip.scans.iter().map(of).collect()
+        trip.left().iter().map(of).collect()
     }
 
     /// The hooks of a trip that scans.
@@ -128,7 +128,14 @@ impl Row<'_, '_> {
         });
         text.push_str(&self.scan_window_text(trip, &scans));
         text.push_str(&self.leave_text(trip));
-        put!(text, "fn scan{n}_finish(before: RowValues) -> RowValues {{\n    var r = before;\n");
+        text.push_str(&self.along_finish_text(trip));
+        text
+    }
+
+    /// The row's values after a trip along the row, if it ends its stage.
+    pub(super) fn along_finish_text(&self, trip: &Trip) -> String {
+        let (name, n) = (trip.kind().name(), trip.index);
+        let mut text = format!("fn {name}{n}_finish(before: RowValues) -> RowValues {{\n    var r = before;\n");
         if self.ends_stage(trip) {
             text.push_str(&self.row_lets(trip.stage + 1));
             text.push_str(&self.clear_text(trip.stage + 1));
@@ -138,7 +145,7 @@ impl Row<'_, '_> {
     }
 
     /// How the elements of a window are spelled, in order.
-    fn components(&self) -> Vec<String> {
+    pub(super) fn components(&self) -> Vec<String> {
         match self.frame.width {
             4 => COMPONENTS.iter().map(|c| format!(".{c}")).collect(),
             _ => vec![String::new()],
@@ -146,7 +153,7 @@ impl Row<'_, '_> {
     }
 
     fn direction(&self, trip: &Trip) -> Direction {
-        let Node::Scan(_, direction, _) = *self.frame.program.node(trip.scans[0]) else {
+        let Node::Scan(_, direction, _) = *self.frame.program.node(trip.left()[0]) else {
             unreachable!("scans are listed")
         };
         direction
@@ -237,28 +244,34 @@ impl Row<'_, '_> {
             return String::new();
         }
         let mut text = format!("fn scan{}_leave(r: RowValues, f: Fetched, col: u32) {{\n", trip.index);
-        for &id in &trip.scans {
+        for &id in trip.left() {
             for (k, at) in self.components().iter().enumerate() {
-                putln!(text, "    {} = f.s{}{at};", self.scan_word(id, k), id.0);
+                putln!(text, "    {} = f.s{}{at};", self.left_word(id, k), id.0);
             }
         }
         text.push_str("}\n");
         text
     }
 
-    /// The word of a scan at element `k` of the window at `col`.
-    fn scan_word(&self, id: NodeId, k: usize) -> String {
-        let scans = self.scans();
-        let slot = scans.iter().position(|scan| *scan == id).expect("every scan has words");
-        let first = format!("(row_in_hand * {}u + {slot}u) * (shape.cols + 2u * WIDTH)", scans.len());
+    /// Index in `work` of the words of what runs along the row, of the row in hand; `more` of them come before.
+    pub(super) fn first_word(&self, id: NodeId, more: u32) -> String {
+        let words = |id: NodeId| self.frame.program.node(id).words_left();
+        let all = || self.frame.pass.along();
+        let before: u32 = all().take_while(|other| *other != id).map(words).sum();
+        let (slot, each) = (before + more, all().map(words).sum::<u32>());
+        format!("shape.scan_base + (row_in_hand * {each}u + {slot}u) * (shape.cols + 2u * WIDTH)")
+    }
+
+    /// The word that is left at element `k` of the window at `col`.
+    pub(super) fn left_word(&self, id: NodeId, k: usize) -> String {
         // The first window may begin before the row.
-        format!("work[shape.scan_base + {first} + (col + WIDTH) + {k}u]")
+        format!("work[{} + (col + WIDTH) + {k}u]", self.first_word(id, 0))
     }
 
     /// `with_scans`, a masked window with what the scans have left in it, of rows that are held.
     pub(super) fn with_scans_text(&self) -> String {
         let mut text = "fn with_scans(window: Window, held: Fetched) -> Window {\n    var f = window;\n".to_owned();
-        for id in self.scans().into_iter().filter(|_| !self.streams) {
+        for id in self.left().into_iter().filter(|_| !self.streams) {
             putln!(text, "    f.s{0} = held.s{0};", id.0);
         }
         let outputs = self.frame.pass.outputs.iter();
@@ -273,6 +286,8 @@ impl Row<'_, '_> {
         let roots: Vec<NodeId> = match trip.kind() {
             TripKind::Scan => self.reads(&self.scanned(trip)).into_iter().map(|(_, id, _)| id).collect(),
             TripKind::Stage => self.stage_roots(trip),
+            TripKind::Pairs => self.pair_roots(trip),
+            TripKind::Sort | TripKind::Move => trip.left().iter().map(|id| self.moved_operand(*id)).collect(),
         };
         let read = self.element_nodes(&roots);
         [self.fetch_window(name, &read), self.fetch_end(&format!("{name}_end"), &read)].concat()
@@ -292,8 +307,8 @@ impl Row<'_, '_> {
     /// Statements that fetch what the scans of a streamed row have left, of these values.
     pub(super) fn fetch_scans(&self, read: &[NodeId]) -> String {
         let mut text = String::new();
-        for id in self.scans().into_iter().filter(|id| self.streams && read.contains(id)) {
-            let words: Vec<String> = (0..self.frame.width as usize).map(|k| self.scan_word(id, k)).collect();
+        for id in self.left().into_iter().filter(|id| self.streams && read.contains(id)) {
+            let words: Vec<String> = (0..self.frame.width as usize).map(|k| self.left_word(id, k)).collect();
             let words = if self.frame.width == 4 { format!("U4({})", words.join(", ")) } else { words.concat() };
             putln!(text, "    f.s{} = {words};", id.0);
         }
