@@ -208,7 +208,10 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
                     columns.resize(tile.rows * cols, 0);
                     order.argsort(x, &mut columns[of_row]);
                 }
-                Along::Permute(way, order) => way.run(&x.to_vec(), &machine.orders[order][of_row], x),
+                Along::Permute(way, order) => {
+                    let elements = x.to_vec();
+                    way.run(&elements, &machine.orders[order][of_row], x);
+                }
             }
         }
         machine.left[code.number] = left;

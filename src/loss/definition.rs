@@ -2,6 +2,7 @@
 
 use super::build::{Build, Unreduced};
 use super::declaration::{Domain, InputSpec, OptionDecl, SHAPE_OPTIONS, Value, check_option};
+use super::given::MASK;
 use crate::error::{Error, Result};
 use crate::expr::Expr;
 use crate::expr::op::Kind;
@@ -14,6 +15,8 @@ pub(super) type ExtraFn = dyn for<'g> Fn(&Build<'g>) -> Expr<'g> + Send + Sync;
 pub struct Definition {
     pub(super) name: String,
     pub(super) row_axis: RowAxis,
+    /// The option by which rows lie along other axes, and the axes where it is false and true.
+    pub(super) row_axes: Option<(String, [RowAxis; 2])>,
     /// The number of columns that it takes; `None` for any.
     pub(super) cols: Option<u64>,
     pub(super) inputs: Vec<InputSpec>,
@@ -27,6 +30,11 @@ pub struct Definition {
 }
 
 impl Definition {
+    /// Scope of the mask that it declares.
+    pub(super) fn mask(&self) -> Option<Scope> {
+        self.inputs.iter().find(|input| input.name == MASK).map(|input| input.scope)
+    }
+
     /// An error for a name declared twice, an input of scope `Param`, or a default outside its domain.
     pub(super) fn check(&self) -> Result<()> {
         let Definition { name: loss, inputs, options, .. } = self;
@@ -39,6 +47,12 @@ impl Definition {
                 return fault(format!(
                     "declares the labels `{}` with scope {:?}: rows and elements have labels",
                     input.name, input.scope
+                ));
+            }
+            if input.scope == Scope::Pair {
+                return fault(format!(
+                    "declares the input `{}` with scope Pair: no tensor has a value per pair; `partner` makes them",
+                    input.name
                 ));
             }
             if input.scope == Scope::Param {
@@ -77,6 +91,7 @@ impl Definition {
 pub struct DefinitionBuilder {
     name: String,
     row_axis: RowAxis,
+    row_axes: Option<(String, [RowAxis; 2])>,
     cols: Option<u64>,
     inputs: Vec<InputSpec>,
     options: Vec<OptionDecl>,
@@ -91,6 +106,7 @@ impl DefinitionBuilder {
         DefinitionBuilder {
             name: name.to_owned(),
             row_axis: RowAxis::None,
+            row_axes: None,
             cols: None,
             inputs: Vec::new(),
             options: Vec::new(),
@@ -148,6 +164,25 @@ impl DefinitionBuilder {
     pub fn row_axis(mut self, row_axis: RowAxis) -> Self {
         self.row_axis = row_axis;
         self
+    }
+
+    /// A flag by which rows lie along one or the other axes, of false and of true: per image, or of the whole batch.
+    ///
+    /// ```
+    /// use wgloss::{HostTensor, Loss, Reduction, RowAxis, Scope, cpu};
+    /// let loss = Loss::define("largest").input("x", Scope::Element);
+    /// let loss = loss.row_axis_by("per_image", true, [RowAxis::From(0), RowAxis::From(1)]).expr(|b| b.input("x").max());
+    /// let of = |per_image: bool| {
+    ///     let x = HostTensor::f32(&[1.0, 2.0, 4.0, 3.0], &[2, 2]);
+    ///     let loss = loss.clone().option("per_image", per_image).reduction(Reduction::Sum);
+    ///     cpu::forward_backward(&loss, &[("x", x)], &[])?.loss()
+    /// };
+    /// assert_eq!((of(true)?, of(false)?), (2.0 + 4.0, 4.0));
+    /// # Ok::<(), wgloss::Error>(())
+    /// ```
+    pub fn row_axis_by(mut self, option: &str, default: bool, axes: [RowAxis; 2]) -> Self {
+        self.row_axes = Some((option.to_owned(), axes));
+        self.row_axis(axes[usize::from(default)]).flag(option, default)
     }
 
     /// The number of columns of every row, of a formula that tells them apart ([`Expr::column`]): the four numbers of a
@@ -279,7 +314,7 @@ impl DefinitionBuilder {
 
     /// The definition with this expression.
     pub(super) fn finish(self, build: Box<BuildFn>) -> Definition {
-        let DefinitionBuilder { name, row_axis, cols, inputs, options, extras, undeclared, of_batch } = self;
-        Definition { name, row_axis, cols, inputs, options, extras, undeclared, of_batch, build }
+        let DefinitionBuilder { name, row_axis, row_axes, cols, inputs, options, extras, undeclared, of_batch } = self;
+        Definition { name, row_axis, row_axes, cols, inputs, options, extras, undeclared, of_batch, build }
     }
 }

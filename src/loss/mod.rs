@@ -270,6 +270,9 @@ impl Loss {
             };
             let value = kept(decl, value);
             check_option(&term.definition.name, decl, &value)?;
+            if let (Some((by, axes)), Value::Flag(yes)) = (&term.definition.row_axes, &value) {
+                term.row_axis = if by == own { axes[usize::from(*yes)] } else { term.row_axis };
+            }
             term.values.insert(own.to_owned(), value);
             found = true;
         }
@@ -328,7 +331,7 @@ impl Loss {
                 return Err(error);
             }
             self.check_inputs_are_read(graph, index, present)?;
-            let per_loss = PerLoss { loss: name, names: &term.names, present };
+            let per_loss = PerLoss { loss: name, names: &term.names, present, mask: term.definition.mask() };
             let (mut loss, divided_by) = reduce(graph, &per_loss, &term.reduction, unreduced)?;
             if index == 0 {
                 denominator = divided_by;

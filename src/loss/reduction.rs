@@ -51,12 +51,14 @@ pub enum Reduction {
     By(String),
 }
 
-/// The inputs of a term that no definition declares: one weight and one mask per loss value.
+/// The inputs of a term that no definition need declare: one weight and one mask per loss value.
 pub(super) struct PerLoss<'a> {
     /// Name of the loss.
     pub loss: &'a str,
     /// Names that the inputs of the term go by.
     pub names: &'a Names,
+    /// Scope of a mask that the definition declares itself.
+    pub mask: Option<Scope>,
     /// `None` for an absent input.
     pub present: &'a dyn Fn(&str) -> Option<bool>,
 }
@@ -84,7 +86,9 @@ pub(super) fn reduce<'g>(
     }
     let optional = |name: &str| per_loss.input(graph, name, scope);
     let weight = optional(SAMPLE_WEIGHT);
-    let keep = optional(MASK).map(|mask| !mask.equals(0.0));
+    // A definition whose mask is further in leaves out itself what that leaves out.
+    let is_own = per_loss.mask.is_some_and(|mask| mask > scope);
+    let keep = (!is_own).then(|| optional(MASK)).flatten().map(|mask| !mask.equals(0.0));
     // A loss that masks itself is masked whatever its weight is, and its weight does not count.
     let own = match graph.node(value.id) {
         Node::Masked(own, x) => Some((graph.expr(own), graph.expr(x))),

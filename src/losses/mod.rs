@@ -46,6 +46,8 @@ mod entry;
 mod focal;
 mod hinge;
 mod likelihood;
+mod lists;
+mod lovasz;
 mod margin;
 mod margin_softmax;
 mod multiclass_margin;
@@ -80,6 +82,8 @@ pub use entry::{Entry, Range};
 pub use focal::*;
 pub use hinge::*;
 pub use likelihood::*;
+pub use lists::*;
+pub use lovasz::*;
 pub use margin::*;
 pub use margin_softmax::*;
 pub use multiclass_margin::*;
@@ -124,6 +128,7 @@ const FAMILIES: &[&[Entry]] = &[
     adversarial::ENTRIES,
     embedding::ENTRIES,
     ranking::ENTRIES,
+    lists::ENTRIES,
     penalty::ENTRIES,
     dpo::ENTRIES,
     preference::ENTRIES,
@@ -132,6 +137,7 @@ const FAMILIES: &[&[Entry]] = &[
     detection::ENTRIES,
     segmentation::ENTRIES,
     overlap::ENTRIES,
+    lovasz::ENTRIES,
     value::ENTRIES,
 ];
 

@@ -3,13 +3,14 @@
 use super::entry::Entry;
 use super::of_true_and_predicted;
 use super::options::loss_with_options;
-use crate::expr::{Expr, Extent};
+use crate::expr::{Direction, Expr, Extent};
 use crate::loss::Value::Num;
 use crate::loss::{Build, DefinitionBuilder, Domain, Loss};
 use crate::shape::{RowAxis, Scope};
 
 pub(super) const ENTRIES: &[Entry] = &[
     Entry::new("multi_margin", || multi_margin().into()).variants(&[&[("p", Num(2.0)), ("margin", Num(0.4))]]),
+    Entry::new("multilabel_margin", multilabel_margin),
     Entry::new("categorical_hinge", || categorical_hinge().into()),
     Entry::new("multiclass_hinge", || multiclass_hinge().into()),
     Entry::new("multiclass_perceptron", || multiclass_perceptron().into()),
@@ -69,6 +70,41 @@ fn to_the_power_p<'g>(b: &Build<'g>, x: Expr<'g>) -> Expr<'g> {
         // At 0, ln x is infinite; the power and its derivatives go to 0 there.
         _ => x.gt(0.0).select(x, 1.0).pow(b.param("p")).masked(x.gt(0.0)),
     }
+}
+
+/// Multi-label margin loss: each of the labels should score 1 more than every other class.
+///
+/// `L = 1/C · Σ_{y∈T} Σ_{j∉T} max(0, 1 − x_y + xⱼ)`, with `x = input` and `T` the class indices in `target` up to the first −1.
+///
+/// Shapes: `input, target: [N, C]` (or `[C]`) → loss `[N]`. Unit: that of the score; the mean divides by the number of rows. An
+/// index that is listed twice counts twice; of no label, or all of them, the loss is 0.
+/// Gradient: `1/C` with respect to the other class and `−1/C` with respect to the label, for each pair inside the margin; 0 where
+/// it is exactly met.
+/// Cost: `C²` pairs per row (see [`Expr::partner`]).
+/// Errors: `Error::LabelOutOfRange` when a result with such an index before the first −1 is read.
+/// Source: same as `torch.nn.functional.multilabel_margin_loss`; [`multilabel_soft_margin`](super::multilabel_soft_margin) takes
+/// a truth value per class.
+///
+/// ```
+/// use wgloss::{HostTensor, cpu, losses};
+/// let (x, y) = (HostTensor::f32(&[0.1, 0.2, 0.4, 0.8], &[1, 4]), HostTensor::i32(&[3, 0, -1, 1], &[1, 4]));
+/// let out = cpu::forward_backward(&losses::multilabel_margin(), &[("input", x), ("target", y)], &["input"])?;
+/// assert!((out.loss()? - 0.25 * (0.4 + 0.6 + 1.1 + 1.3)).abs() < 1e-6);
+/// assert_eq!(out.grad("input")?, [-0.5, 0.5, 0.5, -0.5]);
+/// # Ok::<(), wgloss::Error>(())
+/// ```
+pub fn multilabel_margin() -> Loss {
+    let definition = Loss::define("multilabel_margin").row_axis(RowAxis::Last).input("input", Scope::Element);
+    definition.labels("target", Scope::Element).expr(|b| {
+        let (x, y, column) = (b.input("input"), b.input("target"), b.graph().col_index());
+        let ends = y.equals(b.graph().index(-1)).to_float().scan_sum(Direction::Forward).gt(0.0);
+        // An index beyond the columns is none of them.
+        let listed = ends.select(b.graph().index(-1), y.in_columns());
+        let labels = listed.partner().equals(column).to_float().sum_partners();
+        let taken = labels.gt(0.0).and(labels.partner().equals(0.0));
+        let violation = (1.0 - (x - x.partner())).relu();
+        taken.select(labels * violation, 0.0).sum_partners().sum() / b.graph().count(Extent::Cols)
+    })
 }
 
 /// Categorical hinge loss of scores and one-hot targets.

@@ -11,7 +11,7 @@ pub fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
         "ranked_probability_score" => moved(case, false, |steps| {
             steps.iter().map(|x| square(*x)).sum::<R>() / R::constant(steps.len().max(1) as f64)
         }),
-        "cox_partial_likelihood_sorted" => cox(case),
+        "cox_partial_likelihood_sorted" | "cox_partial_likelihood" => cox(case, name == "cox_partial_likelihood"),
         _ => return None,
     })
 }
@@ -36,18 +36,29 @@ fn moved<R: Real>(case: &Case<R>, of_logits: bool, f: impl Fn(&[R]) -> R) -> Los
     })
 }
 
-fn cox<R: Real>(case: &Case<R>) -> Losses<R> {
+fn cox<R: Real>(case: &Case<R>, is_of_no_event_zero: bool) -> Losses<R> {
     let input: &Array<R> = &case.arrays["input"];
     let (event, time) = (case.values("event"), case.values("time"));
     let losses = of_rows_along(input, last_axis(&input.shape), vec![], |_, places| {
         let one = |&i: &usize| {
             let at_risk = places.iter().filter(|&&j| time[j].value() >= time[i].value());
             // Differences first: at a large common offset the terms themselves have no digits left.
-            event[i] * at_risk.map(|&j| (input.values[j] - input.values[i]).exp()).sum::<R>().ln()
+            let hazard = |&j: &usize| (input.values[j] - input.values[i]).exp();
+            let mut sum = at_risk.map(hazard).sum::<R>();
+            if case.word("ties", "breslow") == "efron" {
+                let is_tied = |j: &&usize| time[**j].value() == time[i].value() && event[**j].value() > 0.0;
+                let tied: Vec<usize> = places.iter().filter(is_tied).copied().collect();
+                let before = tied.iter().filter(|j| **j < i).count() as f64;
+                sum = sum - tied.iter().map(hazard).sum::<R>() * (before / tied.len().max(1) as f64);
+            }
+            event[i] * sum.ln()
         };
         places.iter().map(one).sum()
     });
     let rows = losses.values.len();
     let events = event.chunks((event.len() / rows.max(1)).max(1));
-    Losses { mean_over: Some(events.map(|events| events.iter().copied().sum()).collect()), ..losses }
+    let mean_over: Vec<R> = events.map(|events| events.iter().copied().sum()).collect();
+    let all: R = mean_over.iter().copied().sum();
+    let divisor = is_of_no_event_zero.then(|| if all.value() < 1.0 { R::ONE } else { all });
+    Losses { mean_over: Some(mean_over), divisor, ..losses }
 }

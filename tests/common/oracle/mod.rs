@@ -11,6 +11,7 @@ mod detection;
 mod divergence;
 mod embedding;
 mod likelihood;
+mod lists;
 mod margin;
 mod margin_softmax;
 mod noisy_labels;
@@ -349,6 +350,7 @@ fn of_families<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
         adversarial::losses(name, case),
         robust::losses(name, case),
         likelihood::losses(name, case),
+        lists::losses(name, case),
         divergence::losses(name, case),
         embedding::losses(name, case),
         ranking::losses(name, case),
