@@ -188,6 +188,11 @@ impl HostTensor<'_> {
         self
     }
 
+    /// The same values in another layout.
+    pub(crate) fn with_layout(self, layout: Layout) -> Self {
+        HostTensor { layout, ..self }
+    }
+
     /// The number at an element.
     pub(crate) fn number(&self, at: usize) -> f64 {
         match &self.data {

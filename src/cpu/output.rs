@@ -17,7 +17,7 @@ pub struct CpuOutput<T> {
     items: Vec<Item<T>>,
     /// Whether stored gradients are looked at.
     looks: bool,
-    pub(super) bad_label: Option<BadLabel>,
+    pub(crate) bad_label: Option<BadLabel>,
     /// The error of the first offset or id of groups that is not allowed.
     pub(super) bad_group: Option<Error>,
     /// The error of the first length of sequences that is out of range.
@@ -164,6 +164,12 @@ impl<T: HostFloat> CpuOutput<T> {
     /// Errors: as [`Self::loss`].
     pub fn loss_values(&self) -> Result<&[T]> {
         Ok(&self.item("loss", "loss", |item| item.kind == OutputKind::Loss)?.values)
+    }
+
+    /// The values of the first output of such a kind, whatever labels are out of range: for an operator that goes on with them.
+    pub(crate) fn unchecked(&self, is: impl Fn(&OutputKind) -> bool) -> &[T] {
+        let found = self.items.iter().find(|item| is(&item.kind));
+        &found.expect("the operator wanted it").values
     }
 
     /// Shape of the loss; empty if it is reduced, or not wanted.

@@ -11,6 +11,7 @@ mod finish;
 mod groups;
 mod labels;
 pub(crate) mod loss;
+pub(crate) mod merge;
 mod moved;
 pub(crate) mod operator;
 pub(crate) mod passes;

@@ -4,7 +4,7 @@ use super::Outcome;
 use super::golden::{GoldenCase, Values};
 use super::oracle::Opt;
 use std::collections::BTreeMap;
-use wgloss::fused::{self, Crf, Ctc, OptaxCtc, Rnnt};
+use wgloss::fused::{self, Crf, Ctc, LovaszSoftmax, OptaxCtc, Rnnt};
 use wgloss::{
     Bindings, Bound, Context, CpuOutput, Element, HostTensor, Operator, PlanSpec, Reduction, Result, Tensor, Wanted,
 };
@@ -16,6 +16,7 @@ pub enum Sequence {
     OptaxCtc(OptaxCtc),
     Rnnt(Rnnt),
     Crf(Crf),
+    Lovasz(LovaszSoftmax),
 }
 
 /// An input: numbers, or indices.
@@ -52,6 +53,7 @@ impl Sequence {
             Sequence::OptaxCtc(operator) => operator,
             Sequence::Rnnt(operator) => operator,
             Sequence::Crf(operator) => operator,
+            Sequence::Lovasz(operator) => operator,
         }
     }
 
@@ -61,6 +63,7 @@ impl Sequence {
             Sequence::OptaxCtc(operator) => fused::cpu::run(operator, inputs, wanted),
             Sequence::Rnnt(operator) => fused::cpu::run(operator, inputs, wanted),
             Sequence::Crf(operator) => fused::cpu::run(operator, inputs, wanted),
+            Sequence::Lovasz(operator) => fused::cpu::run(operator, inputs, wanted),
         }
     }
 }
@@ -84,6 +87,12 @@ pub fn of_golden(case: &GoldenCase) -> Option<OnBoth> {
         }
         "optax_ctc" => Sequence::OptaxCtc(fused::optax_ctc().blank_id(number("blank_id") as u32).reduction(reduction)),
         "rnnt" => Sequence::Rnnt(fused::rnnt().blank(number("blank") as i64).reduction(reduction)),
+        "lovasz_softmax" => {
+            let is = |name: &str| matches!(case.options.get(name), Some(Opt::Flag(true)));
+            let all = matches!(case.options.get("classes"), Some(Opt::Word("all")));
+            let operator = fused::lovasz_softmax().per_image(is("per_image"));
+            Sequence::Lovasz(operator.classes(if all { "all" } else { "present" }).expect("these are its words"))
+        }
         _ => return None,
     };
     // The file calls some inputs as PyTorch's other losses do.

@@ -1,6 +1,5 @@
 //! Losses over different shapes in one plan and one number.
 
-mod merge;
 mod prepared;
 
 use crate::cpu::{self, HostTensor};

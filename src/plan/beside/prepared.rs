@@ -1,11 +1,11 @@
 //! Prepared losses beside each other, as one operator.
 
-use super::merge::{Indices, merged};
 use super::not_one_number;
-use crate::dispatch::{OutputKind, ParamSignature, Planned, Signature};
+use crate::dispatch::{OutputKind, ParamSignature, Planned, Signature, Slot};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::loss::Loss;
+use crate::plan::merge::{Indices, merged};
 use crate::plan::operator::{Conditions, Placed, Prepared, Tensors, TuneFacts};
 use crate::plan::spec::PlanSpec;
 use crate::schedule::{PassSchedule, Pinned};
@@ -60,7 +60,7 @@ impl PreparedBeside {
 
     /// The tensors of one loss.
     fn tensors_of(part: &Part, all: &Tensors) -> Tensors {
-        let inputs = part.indices.inputs.iter().map(|input| all.inputs[*input].clone());
+        let inputs = (0..part.indices.inputs.len()).map(|own| all.inputs[part.indices.input(own)].clone());
         let outputs = part.indices.outputs.iter().map(|output| all.outputs[*output].clone());
         Tensors { inputs: inputs.collect(), outputs: outputs.collect() }
     }
@@ -79,7 +79,7 @@ fn join(all: &mut Signature, own: &Signature, prefix: &str) -> Result<Indices> {
             );
             return Err(Error::Expr { loss: own.name.clone(), message });
         }
-        indices.inputs.push(known.unwrap_or(all.inputs.len()));
+        indices.inputs.push(Slot::Input(known.unwrap_or(all.inputs.len())));
         if known.is_none() {
             all.inputs.push(input.clone());
         }
@@ -126,8 +126,9 @@ impl Prepared for PreparedBeside {
         let mut outputs: Vec<Option<Placed>> = vec![None; self.signature.outputs.len()];
         for part in &self.parts {
             let own = part.prepared.planned()?;
-            for (index, placed) in part.indices.inputs.iter().zip(own.inputs) {
-                inputs[*index] = inputs[*index].take().or(placed);
+            for (own, placed) in own.inputs.into_iter().enumerate() {
+                let index = part.indices.input(own);
+                inputs[index] = inputs[index].take().or(placed);
             }
             for (index, placed) in part.indices.outputs.iter().zip(own.outputs) {
                 outputs[*index].get_or_insert(placed);
@@ -140,7 +141,8 @@ impl Prepared for PreparedBeside {
     fn output_shapes(&self, inputs: &[Option<Placed>]) -> Result<Vec<Vec<usize>>> {
         let mut shapes: Vec<Vec<usize>> = vec![Vec::new(); self.signature.outputs.len()];
         for part in self.parts.iter().rev() {
-            let own: Vec<Option<Placed>> = part.indices.inputs.iter().map(|input| inputs[*input].clone()).collect();
+            let count = part.indices.inputs.len();
+            let own: Vec<Option<Placed>> = (0..count).map(|own| inputs[part.indices.input(own)].clone()).collect();
             for (index, shape) in part.indices.outputs.iter().zip(part.prepared.output_shapes(&own)?) {
                 shapes[*index] = shape;
             }

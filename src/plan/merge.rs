@@ -8,23 +8,34 @@ use std::sync::Arc;
 
 /// Where the tensors and parameters of one operator are among those of all.
 #[derive(Clone, Debug)]
-pub(super) struct Indices {
-    pub inputs: Vec<usize>,
+pub(crate) struct Indices {
+    /// Inputs of all, and outputs of an operator before it.
+    pub inputs: Vec<Slot>,
     pub outputs: Vec<usize>,
     /// Its parameters follow each other from this index on.
     pub first_param: usize,
 }
 
 impl Indices {
+    /// An input that is one of all.
+    pub fn input(&self, own: usize) -> usize {
+        match self.inputs[own] {
+            Slot::Input(input) => input,
+            other => {
+                unreachable!("labels, scalars, and what has a gradient or is overwritten are inputs, not {other:?}")
+            }
+        }
+    }
+
     /// An output, its inputs counted among all.
     pub fn output(&self, own: &OutputSignature) -> OutputSignature {
         let kind = match &own.kind {
-            OutputKind::Grad(input) => OutputKind::Grad(self.inputs[*input]),
-            OutputKind::HessianDiagonal(input) => OutputKind::HessianDiagonal(self.inputs[*input]),
+            OutputKind::Grad(input) => OutputKind::Grad(self.input(*input)),
+            OutputKind::HessianDiagonal(input) => OutputKind::HessianDiagonal(self.input(*input)),
             other => other.clone(),
         };
         let mode = match own.mode {
-            Mode::InPlace(input) => Mode::InPlace(self.inputs[input]),
+            Mode::InPlace(input) => Mode::InPlace(self.input(input)),
             other => other,
         };
         OutputSignature { kind, mode, ..own.clone() }
@@ -33,7 +44,7 @@ impl Indices {
     fn labels(&self, own: Labels, first_word: u64) -> Labels {
         let mut labels = Labels { word: own.word + first_word, ..own };
         for label in &mut labels.inputs {
-            label.input = self.inputs[label.input];
+            label.input = self.input(label.input);
             for compared in &mut label.compared {
                 if let Compared::Param(param) = compared {
                     *param += self.first_param;
@@ -57,7 +68,7 @@ impl Share<'_> {
     fn region(&self, region: &Region) -> Region {
         let Region { slot, writes, bytes } = *region;
         let (slot, bytes) = match slot {
-            Slot::Input(input) => (Slot::Input(self.indices.inputs[input]), bytes),
+            Slot::Input(input) => (self.indices.inputs[input], bytes),
             Slot::Output(output) => (Slot::Output(self.indices.outputs[output]), bytes),
             Slot::Kept(output) => (Slot::Kept(self.indices.outputs[output]), bytes),
             Slot::Scalars => (slot, Some(self.scalars.map(|word| 4 * word))),
@@ -93,7 +104,7 @@ impl Share<'_> {
 
 /// The dispatches of all, one operator after the other, in one phase. They share the workspace; each has scalars of its
 /// own, from a multiple of `alignment` bytes on.
-pub(super) fn merged(planned: Vec<(Planned, &Indices)>, alignment: u64) -> Planned {
+pub(crate) fn merged(planned: Vec<(Planned, &Indices)>, alignment: u64) -> Planned {
     let mut all = Planned::default();
     for (own, indices) in planned {
         let first = all.scalar_words.next_multiple_of(alignment.max(4) / 4);
@@ -102,7 +113,7 @@ pub(super) fn merged(planned: Vec<(Planned, &Indices)>, alignment: u64) -> Plann
         all.dispatches.extend(own.dispatches.into_iter().map(|dispatch| share.dispatch(dispatch)));
         all.workspace = all.workspace.max(own.workspace);
         all.scalar_words = share.scalars[1];
-        all.scalar_copies.extend(own.scalar_copies.iter().map(|(input, word)| (indices.inputs[*input], first + word)));
+        all.scalar_copies.extend(own.scalar_copies.iter().map(|(input, word)| (indices.input(*input), first + word)));
         for Kept { output, bytes } in own.kept {
             let output = indices.outputs[output];
             match all.kept.iter_mut().find(|kept| kept.output == output) {
@@ -113,7 +124,7 @@ pub(super) fn merged(planned: Vec<(Planned, &Indices)>, alignment: u64) -> Plann
         all.labels.extend(own.labels.into_iter().map(|labels| indices.labels(labels, first)));
         all.indices.extend(own.indices.into_iter().map(|status| IndexStatus {
             word: first + status.word,
-            input: indices.inputs[status.input],
+            input: indices.input(status.input),
             ..status
         }));
         all.bytes += own.bytes;
