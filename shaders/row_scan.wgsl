@@ -8,6 +8,7 @@
 // import row_hooks
 // import row_scan_hooks
 // import row_sort
+// import row_pair_hooks
 
 // The number of the lane's row among those that all workgroups have in hand.
 var<private> row_in_hand: u32;

@@ -12,6 +12,7 @@ const STORAGE: &str = include_str!("../../shaders/storage.wgsl");
 const MATH: &str = include_str!("../../shaders/math.wgsl");
 const ROW_HOOKS: &str = include_str!("../../shaders/row_hooks.wgsl");
 const ROW_SCAN_HOOKS: &str = include_str!("../../shaders/row_scan_hooks.wgsl");
+const ROW_PAIR_HOOKS: &str = include_str!("../../shaders/row_pair_hooks.wgsl");
 const ROW_SORT: &str = include_str!("../../shaders/row_sort.wgsl");
 const IMPORT_SORT: &str = "// import row_sort\n";
 const ENDS: &str = include_str!("../../shaders/ends.wgsl");
@@ -235,6 +236,7 @@ fn assemble(title: &str, body: &str) -> String {
 fn import(text: &str, combine: LaneReduce) -> String {
     let text = text.replace("// import row_hooks\n", ROW_HOOKS).replace("// import ends\n", ENDS);
     let text = text.replace("// import row_scan_hooks\n", ROW_SCAN_HOOKS).replace(IMPORT_SORT, ROW_SORT);
+    let text = text.replace("// import row_pair_hooks\n", ROW_PAIR_HOOKS);
     let text = text.replace("// import scan\n", combine.scan_text());
     let text = text.replace("// import sum\n", SUM).replace("// import span\n", SPAN);
     text.replace("// import gather\n", combine.text())

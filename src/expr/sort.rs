@@ -18,10 +18,10 @@ impl Order {
     pub(crate) fn argsort<T: Real>(self, keys: &[T], columns: &mut [u32]) {
         columns.iter_mut().zip(0..).for_each(|(column, k)| *column = k);
         let key = |column: &u32| keys[*column as usize];
-        // NaN poisons its row elsewhere; here its place is of no account.
         columns.sort_by(|a, b| {
             let (a, b) = if self == Order::Ascending { (key(a), key(b)) } else { (key(b), key(a)) };
-            a.partial_cmp(&b).unwrap_or(std::cmp::Ordering::Equal)
+            // NaN poisons its row elsewhere; here it comes after all numbers.
+            a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
         });
     }
 }
@@ -120,6 +120,9 @@ mod tests {
         assert_eq!(columns, [5, 3, 4, 0, 2, 1]);
         Order::Descending.argsort(&keys, &mut columns);
         assert_eq!(columns, [1, 0, 2, 3, 4, 5]);
+        // A comparison that is no order would panic.
+        let some_nan: Vec<f64> = (0..90).map(|k| if k % 7 == 3 { f64::NAN } else { f64::from(k * 37 % 11) }).collect();
+        Order::Ascending.argsort(&some_nan, &mut [0; 90]);
         let (mut sorted, mut back) = ([0.0; 6], [0.0; 6]);
         Move::Gather.run(&keys, &columns, &mut sorted);
         Move::Scatter.run(&sorted, &columns, &mut back);

@@ -236,6 +236,10 @@ impl Coverage {
                     Tree::Softmax(_) => self.add("operations", "softmax"),
                     Tree::LogSoftmax(_) => self.add("operations", "log_softmax"),
                     Tree::Scan(scan, along, _) => self.add("operations", format!("scan {scan:?} {along:?}")),
+                    Tree::Pairs(pairs, _) => self.add("operations", format!("pairs {pairs:?}")),
+                    Tree::Sorted(order, back, ..) => {
+                        self.add("operations", format!("sort {order:?}{}", if *back { " back" } else { "" }))
+                    }
                     Tree::At(Index::Label, _) => self.add("operations", "at(label)"),
                     Tree::At(Index::ArgMax(_), _) => self.add("operations", "at(argmax)"),
                     Tree::At(Index::Fixed(_), _) => self.add("operations", "at(index)"),

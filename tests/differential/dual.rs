@@ -1,8 +1,8 @@
 //! Numbers with a derivative along one direction: the operations by the book, with the subgradients that are stated.
 
-use super::expression::Fold;
+use super::expression::{Fold, Pairs};
 use crate::special::{digamma, erf, lgamma, trigamma};
-use wgloss::Direction;
+use wgloss::{Direction, Order};
 use wgloss::internals::expr::Scan;
 use wgloss::internals::expr::op::Op;
 
@@ -127,6 +127,47 @@ pub fn scan_row(scan: Scan, along: Direction, operands: &[Vec<Dual>]) -> Vec<Dua
             (Scan::LogSumExp, Some(before)) => fold_row(Fold::LogSumExp, &[y[before], x]),
             (Scan::Linear, Some(before)) => apply(Op::Add, x, apply(Op::Mul, operands[1][column(step)], y[before])),
         };
+    }
+    y
+}
+
+/// Folds over the partners of each element of a row. A NaN that a pair takes makes the whole row NaN.
+pub fn pairs_row(pairs: Pairs, a: &[Dual], b: &[Dual], m: &[Dual]) -> Vec<Dual> {
+    let n = a.len();
+    let is_taken = |j: usize, k: usize| pairs != Pairs::Above || m[j][0] > m[k][0];
+    let reads_m = pairs == Pairs::Above && m.iter().any(|m| m[0].is_nan());
+    let is_nan = |j: usize, k: usize| is_taken(j, k) && (a[j][0].is_nan() || b[k][0].is_nan());
+    if reads_m || (0..n).any(|j| (0..n).any(|k| is_nan(j, k))) {
+        return vec![NAN; n];
+    }
+    let fold = |j: usize| {
+        let taken: Vec<usize> = (0..n).filter(|k| is_taken(j, *k)).collect();
+        let gap = |k: &usize| apply(Op::Sub, a[j], b[*k]);
+        let sum = |terms: &mut dyn Iterator<Item = Dual>| terms.fold([0.0; 2], |sum, x| apply(Op::Add, sum, x));
+        match pairs {
+            Pairs::Product => sum(&mut taken.iter().map(|k| apply(Op::Mul, a[j], b[*k]))),
+            Pairs::Above => sum(&mut taken.iter().map(|k| apply(Op::Tanh, gap(k), [0.0; 2]))),
+            Pairs::LogSumExp => fold_row(Fold::LogSumExp, &taken.iter().map(gap).collect::<Vec<Dual>>()),
+        }
+    };
+    (0..n).map(fold).collect()
+}
+
+/// A row in the order of its keys, equal ones by their column, or `back` from it.
+pub fn sorted_row(order: Order, back: bool, x: &[Dual], keys: &[Dual]) -> Vec<Dual> {
+    let n = x.len();
+    if x.iter().chain(keys).any(|x| x[0].is_nan()) {
+        return vec![NAN; n];
+    }
+    let mut columns: Vec<usize> = (0..n).collect();
+    columns.sort_by(|&a, &b| {
+        let by = keys[a][0].partial_cmp(&keys[b][0]).expect("no key is NaN");
+        if order == Order::Ascending { by } else { by.reverse() }
+    });
+    let mut y = vec![[0.0; 2]; n];
+    for (rank, column) in columns.into_iter().enumerate() {
+        let (from, to) = if back { (rank, column) } else { (column, rank) };
+        y[to] = x[from];
     }
     y
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use wgloss::internals::expr::Scan;
 use wgloss::internals::expr::op::{Kind, Op};
 use wgloss::loss::Build;
-use wgloss::{Direction, Domain, Expr, Extent, Loss, RowAxis, Scope};
+use wgloss::{Direction, Domain, Expr, Extent, Loss, Order, RowAxis, Scope};
 
 /// Inputs that expressions may read, and the scope of each. The first is always read.
 pub const INPUTS: [(&str, Scope); 8] = [
@@ -63,6 +63,10 @@ pub enum Tree {
     LogSoftmax(Box<Tree>),
     /// A scan along the row; of a linear one, the decay comes second.
     Scan(Scan, Direction, Vec<Tree>),
+    /// A fold over partners, of values of the element, of its partner, and of both, which are exact.
+    Pairs(Pairs, Vec<Tree>),
+    /// The first in the order of the second, which is exact; or back from it.
+    Sorted(Order, bool, Box<Tree>, Box<Tree>),
     At(Index, Box<Tree>),
     SumOver(Scope, Box<Tree>),
     LogSumExpOver(Scope, Box<Tree>),
@@ -71,6 +75,17 @@ pub enum Tree {
     StraightThrough(Box<Tree>, Box<Tree>),
     /// The first; its derivative with respect to the input of that name is the second.
     WithGradient(Box<Tree>, &'static str, Box<Tree>),
+}
+
+/// Values per pair of an element and its partner, folded over the partners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairs {
+    /// Σ aⱼ·bₖ
+    Product,
+    /// Σ tanh(aⱼ − bₖ) where mⱼ > mₖ
+    Above,
+    /// ln Σ exp(aⱼ − bₖ), at least of the element itself
+    LogSumExp,
 }
 
 /// A truth value.
@@ -126,7 +141,7 @@ impl Tree {
         match self {
             Tree::Const(_) | Tree::Param(_) | Tree::Input(_) | Tree::Count(_) => {}
             Tree::Col | Tree::Row | Tree::GroupRows => {}
-            Tree::Op(_, operands) | Tree::Scan(_, _, operands) => operands.iter().for_each(|x| x.visit(see)),
+            Tree::Op(_, operands) | Tree::Scan(_, _, operands) | Tree::Pairs(_, operands) => operands.iter().for_each(|x| x.visit(see)),
             Tree::Powi(x, _) => x.visit(see),
             Tree::Clamp(x, low, high) => [x, low, high].into_iter().for_each(|x| x.visit(see)),
             Tree::Select(test, a, b) => {
@@ -147,7 +162,7 @@ impl Tree {
                 index.visit(see);
                 x.visit(see);
             }
-            Tree::StraightThrough(a, b) | Tree::WithGradient(a, _, b) => {
+            Tree::Sorted(_, _, a, b) | Tree::StraightThrough(a, b) | Tree::WithGradient(a, _, b) => {
                 a.visit(see);
                 b.visit(see);
             }
@@ -164,6 +179,7 @@ impl Tree {
             Tree::Powi(_, n) => !(0..=1).contains(n),
             Tree::Scan(scan, ..) => *scan != Scan::Shift,
             Tree::Softmax(_) | Tree::LogSoftmax(_) | Tree::SumOver(..) | Tree::LogSumExpOver(..) => true,
+            Tree::Pairs(..) => true,
             _ => false,
         })
     }
@@ -210,7 +226,9 @@ impl Tree {
             Tree::Masked(test, x) => test.scope().join(x.scope()),
             Tree::Truth(test) => test.scope(),
             Tree::Fold(..) | Tree::At(..) => Scope::Row,
-            Tree::Softmax(_) | Tree::LogSoftmax(_) | Tree::Scan(..) => Scope::Element,
+            Tree::Softmax(_) | Tree::LogSoftmax(_) | Tree::Scan(..) | Tree::Pairs(..) | Tree::Sorted(..) => {
+                Scope::Element
+            }
             Tree::SumOver(scope, _) | Tree::LogSumExpOver(scope, _) => *scope,
             Tree::Detach(x) => x.scope(),
             Tree::StraightThrough(a, _) | Tree::WithGradient(a, ..) => a.scope(),
@@ -254,6 +272,18 @@ impl Tree {
                 Scan::Linear => x[0].build(b).scan_linear(x[1].build(b), *along),
                 Scan::Shift => x[0].build(b).shift(*along),
             },
+            Tree::Pairs(pairs, x) => {
+                let [a, other, m] = [0, 1, 2].map(|k| x[k].build(b));
+                match pairs {
+                    Pairs::Product => (a * other.partner()).sum_partners(),
+                    Pairs::Above => m.gt(m.partner()).select((a - other.partner()).tanh(), 0.0).sum_partners(),
+                    Pairs::LogSumExp => (a - other.partner()).logsumexp_partners(),
+                }
+            }
+            Tree::Sorted(order, back, x, key) => {
+                let (x, ranking) = (x.build(b), key.build(b).argsort(*order));
+                if *back { x.back_from_order_of(ranking) } else { x.in_order_of(ranking) }
+            }
             Tree::At(index, x) => x.build(b).at(index.build(b)),
             Tree::SumOver(scope, x) => x.build(b).sum_over(*scope),
             Tree::LogSumExpOver(scope, x) => x.build(b).logsumexp_over(*scope),
@@ -455,6 +485,11 @@ impl fmt::Display for Tree {
             Tree::Scan(Scan::Shift, along, x) => write!(f, "{}.shift({along:?})", x[0]),
             Tree::Scan(scan, along, x) => {
                 write!(f, "{}.scan_{}({along:?})", x[0], format!("{scan:?}").to_lowercase())
+            }
+            Tree::Pairs(pairs, x) => write!(f, "pairs_{pairs:?}({}, {}, {})", x[0], x[1], x[2]),
+            Tree::Sorted(order, back, x, key) => {
+                let name = if *back { "back_from_order_of" } else { "in_order_of" };
+                write!(f, "{x}.{name}({key}.argsort({order:?}))")
             }
             Tree::At(index, x) => write!(f, "{x}.at({index})"),
             Tree::SumOver(scope, x) => write!(f, "{x}.sum_over({scope:?})"),

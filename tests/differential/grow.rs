@@ -5,13 +5,16 @@
 //! results on every path, and what is NaN or infinite comes from a NaN input, or is a fault. The exception is deliberate:
 //! under a `select` or a `masked`, the branch that is *not* taken may overflow in f32 or be NaN ([`Grower::guarded`]).
 
-use super::expression::{Fold, Index, Test, Tree};
+use super::expression::{Fold, Index, Pairs, Test, Tree};
 use super::random::Random;
 use super::range::{Grown, Range, binary, tame, unary};
-use wgloss::Direction;
+use wgloss::{Direction, Order};
 use wgloss::internals::expr::Scan;
 use wgloss::internals::expr::op::Op;
 use wgloss::{Extent, Scope};
+
+/// Most columns of rows whose pairs are folded: their number is the square.
+const PAIRED_COLS: usize = 300;
 
 /// Grows expressions for one problem.
 pub struct Grower<'r> {
@@ -171,7 +174,11 @@ impl<'r> Grower<'r> {
     /// What a scope has that others have not: reductions, softmax, sums over rows.
     fn inward(&mut self, scope: Scope, depth: usize) -> Grown {
         match scope {
-            Scope::Element if self.has_rows && self.scans && self.random.one_in(3) => self.scan(depth),
+            Scope::Element if self.has_rows && self.scans && self.random.one_in(3) => match self.random.below(4) {
+                0 if self.cols <= PAIRED_COLS => self.pairs(depth),
+                1 => self.sorted(depth),
+                _ => self.scan(depth),
+            },
             Scope::Element if self.has_rows => match self.random.below(8) {
                 0 | 1 => {
                     let (x, _) = self.element(depth);
@@ -254,6 +261,29 @@ impl<'r> Grower<'r> {
             }
         };
         (Tree::Scan(scan, along, operands), range)
+    }
+
+    /// A fold over partners.
+    fn pairs(&mut self, depth: usize) -> Grown {
+        let (pairs, n) = (self.random.pick(&[Pairs::Product, Pairs::Above, Pairs::LogSumExp]), self.cols as f64);
+        let [(a, _), (b, _)] = [(); 2].map(|()| {
+            let x = self.grow(Scope::Element, depth);
+            tame(x, if pairs == Pairs::LogSumExp { 12.0 } else { 3.0 })
+        });
+        let (m, _) = self.leaf(Scope::Element);
+        let range = match pairs {
+            Pairs::Product => Range::new(-9.0 * n, 9.0 * n),
+            Pairs::Above => Range::new(-n, n),
+            Pairs::LogSumExp => Range::new(-24.0, 24.0 + n.ln()),
+        };
+        (Tree::Pairs(pairs, vec![a, b, m]), range)
+    }
+
+    /// An element value in the order of another, or back from it.
+    fn sorted(&mut self, depth: usize) -> Grown {
+        let order = self.random.pick(&[Order::Ascending, Order::Descending]);
+        let ((x, range), (key, _)) = (self.grow(Scope::Element, depth), self.leaf(Scope::Element));
+        (Tree::Sorted(order, self.random.one_in(3), x.into(), key.into()), range)
     }
 
     /// An element or column value between −30 and 30.

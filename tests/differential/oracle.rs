@@ -5,7 +5,7 @@
 //! mode, where the library's is reverse). The semantics are those of design §3: a branch that is not taken is not looked
 //! at, a condition computed from NaN poisons, kinks and ties have the stated subgradients.
 
-use super::dual::{Dual, NAN, apply, clamp, fold_row, scan_row, softmax};
+use super::dual::{Dual, NAN, apply, clamp, fold_row, pairs_row, scan_row, softmax, sorted_row};
 use super::expression::{Fold, INPUTS, Index, PARAMS, Test, Tree};
 use super::problem::{Flavour, Form, GROUPS, Input, Problem, Unequal};
 use super::random::Random;
@@ -372,6 +372,19 @@ impl<'o> Oracle<'o> {
                     let x: Vec<Vec<Dual>> = operands.iter().map(|x| self.row(x, row)).collect();
                     scan_row(*scan, *along, &x)
                 };
+                Array { scope: Scope::Element, values: (0..self.rows).flat_map(of_row).collect() }
+            }
+            Tree::Pairs(pairs, operands) => {
+                let operands: Vec<Array> = operands.iter().map(|x| self.tree(x)).collect();
+                let of_row = |row: usize| {
+                    let [a, b, m] = [0, 1, 2].map(|k| self.row(&operands[k], row));
+                    pairs_row(*pairs, &a, &b, &m)
+                };
+                Array { scope: Scope::Element, values: (0..self.rows).flat_map(of_row).collect() }
+            }
+            Tree::Sorted(order, back, x, key) => {
+                let (x, key) = (self.tree(x), self.tree(key));
+                let of_row = |row: usize| sorted_row(*order, *back, &self.row(&x, row), &self.row(&key, row));
                 Array { scope: Scope::Element, values: (0..self.rows).flat_map(of_row).collect() }
             }
             Tree::At(index, x) => {

@@ -324,10 +324,11 @@ fn instead(node: &Tree) -> Vec<Tree> {
         Tree::Input("s") => return vec![Tree::Input("r")],
         Tree::Input("k") => return vec![Tree::Const(2.0)],
         Tree::Input(_) | Tree::Col | Tree::Row => Vec::new(),
-        Tree::Op(_, x) | Tree::Scan(_, _, x) => x.clone(),
+        Tree::Op(_, x) | Tree::Scan(_, _, x) | Tree::Pairs(_, x) => x.clone(),
         Tree::Clamp(x, low, high) => operands(&[x, low, high]),
         Tree::Powi(x, _) => operands(&[x]),
         Tree::Select(_, a, b) | Tree::StraightThrough(a, b) | Tree::WithGradient(a, _, b) => operands(&[a, b]),
+        Tree::Sorted(_, _, x, key) => operands(&[x, key]),
         Tree::Masked(_, x) | Tree::Softmax(x) | Tree::LogSoftmax(x) | Tree::Detach(x) => operands(&[x]),
         Tree::Fold(_, x) | Tree::At(_, x) => operands(&[x]),
         Tree::LogSumExpOver(scope, x) => [operands(&[x]), vec![Tree::SumOver(*scope, x.clone())]].concat(),
@@ -379,6 +380,11 @@ fn rebuild_tree(tree: &Tree, place: usize, k: usize, count: &mut usize) -> Tree 
         Tree::Softmax(x) => Tree::Softmax(own(x).into()),
         Tree::LogSoftmax(x) => Tree::LogSoftmax(own(x).into()),
         Tree::Scan(scan, along, x) => Tree::Scan(*scan, *along, x.iter().map(&mut own).collect()),
+        Tree::Pairs(pairs, x) => Tree::Pairs(*pairs, x.iter().map(&mut own).collect()),
+        Tree::Sorted(order, back, x, key) => {
+            let x = own(x);
+            Tree::Sorted(*order, *back, x.into(), own(key).into())
+        }
         Tree::SumOver(scope, x) => Tree::SumOver(*scope, own(x).into()),
         Tree::LogSumExpOver(scope, x) => Tree::LogSumExpOver(*scope, own(x).into()),
         Tree::Detach(x) => Tree::Detach(own(x).into()),

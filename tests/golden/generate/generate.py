@@ -7,7 +7,7 @@
     venv/bin/python tests/golden/generate/generate.py cosface arcface   # writes these files again
 
 torch and torchvision losses are in of_torch.py, Keras's in of_keras.py, optax's in of_optax.py, those of
-pytorch-metric-learning in metric.py, formulas in formulas.py, preference.py and own.py. Every file is covered; `--check`
+pytorch-metric-learning in metric.py, formulas in formulas.py, lists.py, preference.py and own.py. Every file is covered; `--check`
 names files that are not. Libraries that confirmed formulas (trl, liger-kernel, monai, timm, kornia, ...: `source` in the
 files) are not needed.
 
@@ -23,6 +23,7 @@ from pathlib import Path
 
 import formulas
 import golden
+import lists
 import metric
 import numpy as np
 import of_keras
@@ -32,7 +33,7 @@ import own
 import preference
 
 BY_LIBRARY = of_torch.LOSSES | of_keras.LOSSES | of_optax.LOSSES | metric.LOSSES
-LOSSES = BY_LIBRARY | own.LOSSES | preference.LOSSES | formulas.LOSSES
+LOSSES = BY_LIBRARY | own.LOSSES | preference.LOSSES | formulas.LOSSES | lists.LOSSES
 
 
 def check(name: str, loss: golden.Loss) -> bool:

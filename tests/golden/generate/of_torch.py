@@ -76,6 +76,7 @@ LOSSES = {
     "cross_entropy_prob": torch_loss(F.cross_entropy, "cross_entropy (class probabilities)"),
     "nll": torch_loss(F.nll_loss, "nll_loss"),
     "multi_margin": torch_loss(F.multi_margin_loss, "multi_margin_loss"),
+    "multilabel_margin": torch_loss(F.multilabel_margin_loss, "multilabel_margin_loss"),
     "multilabel_soft_margin": torch_loss(F.multilabel_soft_margin_loss, "multilabel_soft_margin_loss"),
     "ctc": torch_loss(F.ctc_loss, "ctc_loss", "log_probs", "targets", "input_lengths", "target_lengths"),
     "sigmoid_focal": Loss(
