@@ -16,11 +16,13 @@ pub(super) const ENTRIES: &[Entry] = &[Entry::new("lovasz_hinge", || lovasz_hing
 pub(crate) fn lovasz<'g>(errors: Expr<'g>, truth: Expr<'g>, counted: impl FnOnce(Expr<'g>) -> Expr<'g>) -> Expr<'g> {
     let ranking = errors.detach().argsort(Order::Descending);
     let (sorted, truth) = (errors.in_order_of(ranking), truth.in_order_of(ranking));
-    let region = truth.sum();
-    let [missed, added] = [truth, 1.0 - truth].map(|x| x.scan_sum(Direction::Forward));
-    // J as (union − intersection)/union, of integers.
-    let jaccard = (missed + added) / (region + added);
-    (counted(sorted) * (jaccard - jaccard.shift(Direction::Forward))).sum()
+    // Of the errors before this one: how many are inside and outside of the region, and the union.
+    let [inside, outside] = [truth, 1.0 - truth].map(|x| x.scan_sum(Direction::Forward) - x);
+    let before = truth.sum() + outside;
+    // Jₖ − Jₖ₋₁ = (G − inside + t·(inside + outside))/(union·union before), of counts: the difference itself would lose its digits.
+    let gain = (truth.sum() - inside) + truth * (inside + outside);
+    let step = gain / before / (before + (1.0 - truth));
+    (counted(sorted) * before.gt(0.0).select(step, 1.0)).sum()
 }
 
 /// Lovász hinge: a convex surrogate of the Jaccard loss (one minus the intersection over union) of a binary segmentation.

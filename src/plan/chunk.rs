@@ -115,6 +115,20 @@ impl Cut {
         Ok(starts.map(|first| self.all_columns(first, len.min(total - first))).collect())
     }
 
+    /// Chunks of at most so many whole rows, for a software adapter that stops workgroups which take many.
+    pub fn chunks_of_rows(&self, rows: u64) -> Result<Vec<Chunk>> {
+        let (total, inner) = (self.axes[self.axis], self.axes[self.axis + 1..3].iter().product::<u64>());
+        let len = rows / inner.max(1);
+        if len == 0 {
+            let message =
+                format!("{inner} rows of one dispatch on a software adapter, which stops long loops after {rows}");
+            return Err(Error::Unsupported { message });
+        }
+        check_count(total.div_ceil(len))?;
+        let starts = (0..total).step_by(usize::try_from(len).unwrap_or(usize::MAX));
+        Ok(starts.map(|first| self.all_columns(first, len.min(total - first))).collect())
+    }
+
     /// The most indices of the cut axis, up to `len`, of which a chunk has whole groups, or a group whole chunks.
     fn whole_groups(&self, len: u64) -> Result<u64> {
         if self.group_rows == 0 || len == self.axes[self.axis] {

@@ -130,14 +130,21 @@ impl Problem<'_> {
             return Err(Error::Limit { what: "tensors of a pass".into(), needed, allowed, limit: "wgloss" });
         }
         let windows = self.windows(&slots, pass);
-        let pieces = self.chunks(pass, &slots)?;
-        let items = self.items_of_first(&pieces);
+        let mut pieces = self.chunks(pass, &slots)?;
+        let mut items = self.items_of_first(&pieces);
         if items > u64::from(u32::MAX) {
             let (what, needed, allowed) = ("values of one dispatch".to_owned(), items, u64::from(u32::MAX));
             return Err(Error::Limit { what, needed, allowed, limit: "32-bit indices" });
         }
-        let shape = self.pass_shape(pass, &slots, &windows, &pieces);
+        let mut shape = self.pass_shape(pass, &slots, &windows, &pieces);
         let mut schedule = schedule::schedule(self.program, pass, shape, self.limits, self.pinned)?;
+        let most = schedule::rows_before_stop(pass, &schedule, &shape, self.limits);
+        if items > most {
+            pieces.pieces = pieces.cut.chunks_of_rows(most)?;
+            items = self.items_of_first(&pieces);
+            shape = self.pass_shape(pass, &slots, &windows, &pieces);
+            schedule = schedule::schedule(self.program, pass, shape, self.limits, self.pinned)?;
+        }
         let (is_whole, is_open) = (pieces.pieces.len() == 1, self.pinned.workgroup.is_none());
         if let Some(workgroup) =
             schedule::alone(self.program, index, items, self.limits).filter(|_| is_whole && is_open && items > 0)

@@ -17,7 +17,7 @@ pub(crate) use elements::alone;
 pub use reads::{
     is_read_by_row, looked_at, reads_row_groups, roots, tensor_inputs, uses_scalars, uses_work, visited_inputs,
 };
-pub(crate) use rows::{SOFTWARE_ITERATIONS, may_pair};
+pub(crate) use rows::{SOFTWARE_ITERATIONS, may_pair, rows_before_stop};
 pub(crate) use saved::{LEAST_COLS, run_stages_ahead, save_rows, widen_stages};
 pub use separate::{forward_and_backward, stages_ahead_of_columns};
 pub use split::split_outputs;

@@ -217,8 +217,27 @@ impl Rows<'_> {
 
 /// Whether a software adapter would stop a lane that makes so many trips over a row in each stage, one of `lanes`, by windows
 /// of `width`.
-fn stops(limits: &Limits, pass: &Pass, trips: u64, [lanes, subgroup, width]: [u32; 3]) -> bool {
-    // All loops of an invocation count together, those in which the lanes of a scan combine too.
+fn stops(limits: &Limits, pass: &Pass, trips: u64, of_lane: [u32; 3]) -> bool {
+    limits.software && iterations(pass, trips, of_lane) > SOFTWARE_ITERATIONS
+}
+
+/// Rows of one dispatch of a pass with trips along rows, beyond which a software adapter would stop its workgroups, which take
+/// several rows one after the other.
+pub(crate) fn rows_before_stop(pass: &Pass, schedule: &PassSchedule, shape: &Shape, limits: &Limits) -> u64 {
+    if !limits.software || !pass.runs_along_rows() {
+        return u64::MAX;
+    }
+    let &PassSchedule { kernel, workgroup, lanes, subgroup, width, .. } = schedule;
+    let trips = (shape.cols + u64::from(width) - 1).div_ceil(u64::from(width) * u64::from(lanes));
+    let of_one = iterations(pass, trips, [lanes, subgroup, width]).max(1);
+    let spread = Spread::new(kernel, workgroup, lanes, width, limits);
+    let [groups, _] = spread.grid(shape.rows, shape.cols);
+    (SOFTWARE_ITERATIONS / of_one).max(1) * groups * spread.each
+}
+
+/// Iterations of all loops of a lane over one row.
+fn iterations(pass: &Pass, trips: u64, [lanes, subgroup, width]: [u32; 3]) -> u64 {
+    // All loops count together, those in which the lanes of a scan combine too.
     let each = |trip: &AlongTrip| match trip.along {
         Along::Scans(_) => trips.saturating_mul(scan_steps(lanes, subgroup)),
         Along::Pairs => {
@@ -229,8 +248,7 @@ fn stops(limits: &Limits, pass: &Pass, trips: u64, [lanes, subgroup, width]: [u3
         Along::Permutations(_) => trips,
     };
     let along = pass.trips_along().map(each).fold(0, u64::saturating_add);
-    let iterations = trips.saturating_mul(trips_over(pass) + 1).saturating_add(along);
-    limits.software && iterations > SOFTWARE_ITERATIONS
+    trips.saturating_mul(trips_over(pass) + 1).saturating_add(along)
 }
 
 /// Whether the pass streams its rows: pairs and sorts leave their values in memory.

@@ -39,7 +39,8 @@ impl Spread {
             Kernel::RowSplit { splits } => Spread { splits: Some(splits), ..of(1, most) },
             Kernel::RowPairs => of(2 * u64::from(workgroup), most),
             Kernel::RowScan { words } => {
-                let (each, busy) = (u64::from(workgroup / lanes), if limits.software { 16 } else { 1024 });
+                // A software adapter stops workgroups that take many rows.
+                let (each, busy) = (u64::from(workgroup / lanes), if limits.software { most } else { 1024 });
                 let most_held = SCANNED_WORDS.min(limits.binding_bytes / 16);
                 Spread { held: each * u64::from(words), most_held, ..of(each, most.min(busy)) }
             }

@@ -2,9 +2,9 @@
 
 use super::expression::{Fold, Pairs};
 use crate::special::{digamma, erf, lgamma, trigamma};
-use wgloss::{Direction, Order};
 use wgloss::internals::expr::Scan;
 use wgloss::internals::expr::op::Op;
+use wgloss::{Direction, Order};
 
 /// A value, and how it changes along the direction.
 pub type Dual = [f64; 2];

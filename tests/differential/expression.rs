@@ -141,7 +141,9 @@ impl Tree {
         match self {
             Tree::Const(_) | Tree::Param(_) | Tree::Input(_) | Tree::Count(_) => {}
             Tree::Col | Tree::Row | Tree::GroupRows => {}
-            Tree::Op(_, operands) | Tree::Scan(_, _, operands) | Tree::Pairs(_, operands) => operands.iter().for_each(|x| x.visit(see)),
+            Tree::Op(_, operands) | Tree::Scan(_, _, operands) | Tree::Pairs(_, operands) => {
+                operands.iter().for_each(|x| x.visit(see))
+            }
             Tree::Powi(x, _) => x.visit(see),
             Tree::Clamp(x, low, high) => [x, low, high].into_iter().for_each(|x| x.visit(see)),
             Tree::Select(test, a, b) => {

@@ -8,9 +8,9 @@
 use super::expression::{Fold, Index, Pairs, Test, Tree};
 use super::random::Random;
 use super::range::{Grown, Range, binary, tame, unary};
-use wgloss::{Direction, Order};
 use wgloss::internals::expr::Scan;
 use wgloss::internals::expr::op::Op;
+use wgloss::{Direction, Order};
 use wgloss::{Extent, Scope};
 
 /// Most columns of rows whose pairs are folded: their number is the square.

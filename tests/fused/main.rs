@@ -5,6 +5,7 @@ mod beside;
 mod common;
 mod embedding;
 mod fused;
+mod lovasz;
 mod penalties;
 mod sequence;
 mod softmax;

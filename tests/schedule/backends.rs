@@ -10,7 +10,7 @@ use naga::{Module, ShaderStage};
 use std::collections::BTreeSet;
 use std::process::Command;
 use wgloss::internals::plan::{Preview, preview};
-use wgloss::{DType, Extent, Limits, Loss, Operator, PlanSpec, RowAxis, Scope, fused, losses};
+use wgloss::{DType, Error, Extent, Limits, Loss, Operator, PlanSpec, RowAxis, Scope, fused, losses};
 
 /// A backend, and limits that its devices have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +147,7 @@ fn validated(kernel: &str, capabilities: Capabilities) -> Result<(Module, Module
 
 /// One problem of each kernel family: held rows, streamed rows, split rows, pairs of rows, elements, sums by column, labels
 /// by element, boxes.
-const FAMILIES: [(&str, &[usize], DType); 14] = [
+const FAMILIES: [(&str, &[usize], DType); 16] = [
     ("cross_entropy", &[65_536, 10], DType::F32),
     ("cross_entropy", &[8192, 1000], DType::BF16),
     ("cross_entropy", &[1024, 32_000], DType::F16),
@@ -162,6 +162,8 @@ const FAMILIES: [(&str, &[usize], DType); 14] = [
     ("log_cosh", &[8192, 1001], DType::F32),
     ("dice_ce", &[16, 21, 4096], DType::F32),
     ("giou", &[65_536, 4], DType::BF16),
+    ("ranknet", &[512, 100], DType::F32),
+    ("list_mle", &[16, 4096], DType::F16),
 ];
 
 /// Row losses of groups of unequal length.
@@ -204,6 +206,10 @@ fn kernels(backend: Backend, limits: &Limits) -> BTreeSet<String> {
             if is_in_share(&format!("{} {shape:?} {dtype} for {backend:?} {limits:?}", entry.name)) {
                 let loss = (entry.make)();
                 let planned = preview(&loss, &spec(&loss, &shape, dtype), limits, "a backend");
+                // So many pairs are more than a software adapter's loops.
+                if matches!(planned, Err(Error::Unsupported { .. })) && limits.software {
+                    continue;
+                }
                 let planned = planned.unwrap_or_else(|error| panic!("{} {shape:?} {dtype}: {error}", entry.name));
                 kernels.extend(planned.planned.kernels());
             }
