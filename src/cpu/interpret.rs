@@ -228,23 +228,23 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
     fn fold_partners(&mut self, pairs: &PairCode, spot: Spot) {
         let machine = &mut self.machine;
         let cols = machine.shared.cols();
-        let mut folds = vec![vec![T::zero(); spot.count]; pairs.folds.len()];
-        for (fold, (how, ..)) in folds.iter_mut().zip(&pairs.folds) {
-            fold.fill(T::of(how.identity()));
-        }
+        // In f64, whatever the values are.
+        let each = pairs.folds.iter().map(|(how, ..)| vec![how.identity(); spot.count]);
+        let mut folds: Vec<Vec<f64>> = each.collect();
         for partner in 0..cols {
             machine.partner = partner;
             machine.run(&pairs.steps, spot);
             for (fold, (how, _, src)) in folds.iter_mut().zip(&pairs.folds) {
                 let value = machine.floats(*src, spot);
                 for (lane, fold) in fold.iter_mut().enumerate() {
-                    *fold = how.combine(*fold, value.at(lane));
+                    *fold = how.combine(*fold, value.at(lane).to());
                 }
             }
         }
         let (first, stride) = spot.in_tile(cols);
         for (fold, (_, number, _)) in folds.iter().zip(&pairs.folds) {
-            lanes::scatter(fold, &mut machine.left[*number], first, stride);
+            let fold: Vec<T> = fold.iter().map(|value| T::of(*value)).collect();
+            lanes::scatter(&fold, &mut machine.left[*number], first, stride);
         }
     }
 

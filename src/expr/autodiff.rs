@@ -459,6 +459,7 @@ impl<'g> Visit<'_, 'g> {
         let (adjoint, taken) = self.along_row();
         match scan {
             Scan::Sum => self.give(x, adjoint.scan_sum(back), Scope::Element, taken),
+            Scan::Decay => unreachable!("gradients alone hold it, and those of scans are not differentiated"),
             Scan::Shift => self.give(x, adjoint.shift(back), Scope::Element, taken),
             Scan::Linear => {
                 let decay_of_next = match graph.expr(decay) {
@@ -473,9 +474,9 @@ impl<'g> Visit<'_, 'g> {
             // Σ gₖ exp(xⱼ − yₖ) over k from j on, as exp(xⱼ − yⱼ) wⱼ with wⱼ = gⱼ + exp(yⱼ − yₖ) wₖ of the next column k: no
             // exponent is above 0. Where y is −∞, x is too, and has no gradient.
             Scan::LogSumExp => {
-                let counts = out.abs().le(f64::from(f32::MAX));
-                let ratio = counts.select((out - out.shift(back)).exp(), 0.0);
-                let along = adjoint.scan_linear(ratio, back);
+                let largest = f64::from(f32::MAX);
+                let counts = out.abs().le(largest);
+                let along = adjoint.scan_decay(out.maximum(-largest).minimum(largest), back);
                 let contribution = counts.select((graph.expr(x) - out).exp() * along, 0.0);
                 self.give(x, nothing_of_zero(contribution, along, &taken), Scope::Element, taken);
             }

@@ -61,10 +61,10 @@ impl Fold {
     }
 
     /// Two folds as one; NaN if either is.
-    pub fn combine<T: num_traits::Float>(self, a: T, b: T) -> T {
+    pub fn combine(self, a: f64, b: f64) -> f64 {
         match self {
             Fold::Sum => a + b,
-            Fold::Max if a.is_nan() || b.is_nan() => T::nan(),
+            Fold::Max if a.is_nan() || b.is_nan() => f64::NAN,
             Fold::Max => a.max(b),
         }
     }

@@ -40,16 +40,19 @@ pub enum Scan {
     LogSumExp,
     /// yⱼ = xⱼ + dⱼ · y of the column before, with a decay d; the first is x itself.
     Linear,
+    /// yⱼ = xⱼ + exp(lⱼ − l of the column before) · y of the column before, with levels l that do not ascend: products of
+    /// decays would gather the roundings of all columns, a difference of levels has one. Gradients alone hold it.
+    Decay,
     /// yⱼ = x of the column before; 0 at the first.
     Shift,
 }
 
 impl Scan {
-    /// Scans the elements of a row in place. `decay` is asked for the decay at a column, of a linear scan alone.
+    /// Scans the elements of a row in place; sums are in f64. `decay` is asked for the decay, or the level, at a column.
     pub(crate) fn run<T: Real>(self, direction: Direction, x: &mut [T], decay: impl Fn(usize) -> T) {
-        let mut before = State { most: T::neg_infinity(), value: T::zero() };
+        let mut before = State { most: f64::NEG_INFINITY, value: 0.0 };
         let columns = 0..x.len();
-        let mut step = |column: usize| x[column] = before.add(self, x[column], || decay(column));
+        let mut step = |column: usize| x[column] = T::of(before.add(self, x[column].to(), || decay(column).to()));
         match direction {
             Direction::Forward => columns.for_each(&mut step),
             Direction::Reverse => columns.rev().for_each(&mut step),
@@ -58,27 +61,32 @@ impl Scan {
 }
 
 /// What a scan carries from column to column: of a `LogSumExp`, the largest element and the sum of exponentials relative
-/// to it; of the others, a number.
-struct State<T> {
-    most: T,
-    value: T,
+/// to it; of a `Decay`, the level of the column and a number; of the others, a number.
+struct State {
+    most: f64,
+    value: f64,
 }
 
-impl<T: Real> State<T> {
+impl State {
     /// Adds an element, and returns what the scan leaves at its column.
-    fn add(&mut self, scan: Scan, x: T, decay: impl Fn() -> T) -> T {
+    fn add(&mut self, scan: Scan, x: f64, decay: impl Fn() -> f64) -> f64 {
         match scan {
-            Scan::Sum => self.value = self.value + x,
+            Scan::Sum => self.value += x,
             // Nothing is left of 0, whatever the decay is.
-            Scan::Linear if self.value == T::zero() => self.value = x,
+            Scan::Linear if self.value == 0.0 => self.value = x,
             Scan::Linear => self.value = x + decay() * self.value,
+            Scan::Decay => {
+                let level = decay();
+                self.value = x + (level - self.most).min(0.0).exp() * self.value;
+                self.most = level;
+            }
             Scan::Shift => return std::mem::replace(&mut self.value, x),
             Scan::LogSumExp => {
                 if x > self.most {
-                    self.value = self.value * (self.most - x).exp() + T::one();
+                    self.value = self.value * (self.most - x).exp() + 1.0;
                     self.most = x;
-                } else if x != T::neg_infinity() {
-                    self.value = self.value + (x - self.most).exp();
+                } else if x != f64::NEG_INFINITY {
+                    self.value += (x - self.most).exp();
                 }
                 return self.most + self.value.ln();
             }
@@ -170,6 +178,11 @@ impl<'g> Expr<'g> {
     /// ```
     pub fn shift(self, direction: Direction) -> Expr<'g> {
         self.scan(Scan::Shift, direction, None)
+    }
+
+    /// The scan in which the level of a column decides what is left there of the columns before: see [`Scan::Decay`].
+    pub(super) fn scan_decay(self, level: Expr<'g>, direction: Direction) -> Expr<'g> {
+        self.scan(Scan::Decay, direction, Some(level))
     }
 
     fn scan(self, scan: Scan, direction: Direction, decay: Option<Expr<'g>>) -> Expr<'g> {

@@ -123,6 +123,7 @@ pub fn scan_row(scan: Scan, along: Direction, operands: &[Vec<Dual>]) -> Vec<Dua
         y[column(step)] = match (scan, before) {
             (Scan::Shift, before) => before.map_or([0.0; 2], |before| operands[0][before]),
             (_, None) => x,
+            (Scan::Decay, _) => unreachable!("gradients alone hold it"),
             (Scan::Sum, Some(before)) => apply(Op::Add, x, y[before]),
             (Scan::LogSumExp, Some(before)) => fold_row(Fold::LogSumExp, &[y[before], x]),
             (Scan::Linear, Some(before)) => apply(Op::Add, x, apply(Op::Mul, operands[1][column(step)], y[before])),

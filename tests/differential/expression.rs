@@ -273,6 +273,7 @@ impl Tree {
                 Scan::LogSumExp => x[0].build(b).scan_logsumexp(*along),
                 Scan::Linear => x[0].build(b).scan_linear(x[1].build(b), *along),
                 Scan::Shift => x[0].build(b).shift(*along),
+                Scan::Decay => unreachable!("gradients alone hold it"),
             },
             Tree::Pairs(pairs, x) => {
                 let [a, other, m] = [0, 1, 2].map(|k| x[k].build(b));

@@ -254,6 +254,7 @@ impl<'r> Grower<'r> {
             Scan::Sum => (vec![x], sums),
             Scan::LogSumExp => (vec![x], Range::new(range.low, range.high + n.ln())),
             Scan::Shift => (vec![x], range.joined(Range::new(0.0, 0.0))),
+            Scan::Decay => unreachable!("gradients alone hold it"),
             Scan::Linear => {
                 let decay = self.grow(Scope::Element, depth);
                 let largest = n * range.largest();

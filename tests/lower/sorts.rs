@@ -136,3 +136,85 @@ fn a_nan_poisons_the_row_that_is_sorted() {
     let [losses, by_x, ..] = on_gpu(ctx, &loss(Order::Ascending), [&x, &ones, &ones], &[2, 3]);
     is_right(&losses, &by_x);
 }
+
+/// Cox's loss of subjects with tied times, and its gradient, in f64: from the last time to the first.
+fn cox(x: &[f32], event: &[f32], time: &[f32], efron: bool) -> (f64, Vec<f64>) {
+    let mut order: Vec<usize> = (0..x.len()).collect();
+    order.sort_by(|&a, &b| time[a].partial_cmp(&time[b]).unwrap());
+    let most = x.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    let hazard = |k: usize| f64::from(x[k] - most).exp();
+    let mut tied: Vec<&[usize]> = order.chunk_by(|a, b| time[*a] == time[*b]).collect();
+    tied.reverse();
+    let (mut loss, mut grad, mut at_risk) = (0.0, vec![0.0; x.len()], 0.0);
+    // By time, from the last on: what each hazard at risk is multiplied by, and each of the events at that time less.
+    let mut rates = Vec::new();
+    for subjects in &tied {
+        at_risk += subjects.iter().map(|k| hazard(*k)).sum::<f64>();
+        let events: Vec<usize> = subjects.iter().copied().filter(|k| event[*k] > 0.0).collect();
+        let (count, sum) = (events.len() as f64, events.iter().map(|k| hazard(*k)).sum::<f64>());
+        let (mut rate, mut less) = (0.0, 0.0);
+        for (l, &k) in events.iter().enumerate() {
+            let share = if efron { l as f64 / count } else { 0.0 };
+            let left = at_risk - share * sum;
+            loss += left.ln() + f64::from(most) - f64::from(x[k]);
+            (rate, less) = (rate + 1.0 / left, less + share / left);
+            grad[k] -= 1.0;
+        }
+        events.iter().for_each(|k| grad[*k] -= less * hazard(*k));
+        rates.push(rate);
+    }
+    let mut rate = 0.0;
+    for (subjects, own) in tied.iter().zip(&rates).rev() {
+        rate += own;
+        subjects.iter().for_each(|k| grad[*k] += rate * hazard(*k));
+    }
+    (loss, grad)
+}
+
+#[test]
+fn a_hundred_thousand_subjects_with_ties_are_sorted() {
+    let n = 100_000;
+    let x = random(n, 8);
+    let event: Vec<f32> = (0..n).map(|k| f32::from(u8::from(k * 31 % 10 < 6))).collect();
+    let time: Vec<f32> = random(n, 9).iter().map(|t| (t * 4000.0).round()).collect();
+    for ties in ["breslow", "efron"] {
+        let (loss, grad) = cox(&x, &event, &time, ties == "efron");
+        let cox = wgloss::losses::cox_partial_likelihood().ties(ties).reduction(Reduction::Sum);
+        let host = [("input", &x), ("event", &event), ("time", &time)];
+        let host = host.map(|(name, values)| (name, HostTensor::f32(values, &[n])));
+        let out = cpu::forward_backward(&cox, &host, &["input"]).unwrap();
+        assert_close(&format!("{ties} on the CPU"), &[out.loss().unwrap()], &[loss], 1e-11);
+        assert_close(&format!("{ties}, gradient on the CPU"), out.grad("input").unwrap(), &grad, 1e-10);
+        let Some(ctx) = context().filter(|_| is_in_share(&format!("cox {ties}"))) else { continue };
+        let tensors = [&x, &event, &time].map(|values| Tensor::from_slice(ctx, values, &[n]).unwrap());
+        let inputs = [("input", &tensors[0]), ("event", &tensors[1]), ("time", &tensors[2])];
+        let out = cox.run(ctx, &inputs, &PlanSpec::new().grad("input")).unwrap();
+        assert_close(ties, &[f64::from(out.loss().unwrap())], &[loss], 2e-6);
+        let got: Vec<f64> = out.grad("input").unwrap().to_vec::<f32>().unwrap().into_iter().map(f64::from).collect();
+        assert_close(&format!("{ties}, gradient"), &got, &grad, 4e-6);
+    }
+}
+
+#[test]
+fn the_gradient_of_a_long_list_keeps_its_digits() {
+    // Each of its decays is rounded once: their product would gather what 60,000 roundings leave.
+    let n = 60_000;
+    let (x, labels): (Vec<f32>, Vec<f32>) = (random(n, 10), (0..n).map(|k| (n - k) as f32).collect());
+    let mut left = vec![0.0f64; n + 1];
+    (0..n).rev().for_each(|k| left[k] = left[k + 1] + f64::from(x[k]).exp());
+    let (mut rate, mut want) = (0.0, Vec::new());
+    for k in 0..n {
+        rate += 1.0 / left[k];
+        want.push(f64::from(x[k]).exp() * rate - 1.0);
+    }
+    let list_mle = wgloss::losses::list_mle();
+    let inputs = [("input", HostTensor::f32(&x, &[1, n])), ("labels", HostTensor::f32(&labels, &[1, n]))];
+    let out = cpu::forward_backward(&list_mle, &inputs, &["input"]).unwrap();
+    assert_close("on the CPU", out.grad("input").unwrap(), &want, 1e-10);
+    let Some(ctx) = context() else { return };
+    let tensors = [&x, &labels].map(|values| Tensor::from_slice(ctx, values, &[1, n]).unwrap());
+    let inputs = [("input", &tensors[0]), ("labels", &tensors[1])];
+    let out = list_mle.run(ctx, &inputs, &PlanSpec::new().grad("input")).unwrap();
+    let got: Vec<f64> = out.grad("input").unwrap().to_vec::<f32>().unwrap().into_iter().map(f64::from).collect();
+    assert_close("on the GPU", &got, &want, 2e-6);
+}

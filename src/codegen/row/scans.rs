@@ -25,10 +25,16 @@ impl Scanned {
         let fields: &[(&str, &str, &str)] = match self.scan {
             Scan::Sum => &[("v", "f32", "0.0")],
             Scan::Linear => &[("d", "f32", "1.0"), ("v", "f32", "0.0")],
+            Scan::Decay => &[("some", "u32", "0u"), ("l", "f32", "0.0"), ("v", "f32", "0.0")],
             Scan::Shift => &[("some", "u32", "0u"), ("v", "f32", "0.0")],
             Scan::LogSumExp => &[("m", "f32", "LOWEST"), ("v", "f32", "0.0")],
         };
         fields.iter().copied().map(of).collect()
+    }
+
+    /// Whether a field says that there is a column at all.
+    fn marks_columns(&self) -> bool {
+        matches!(self.scan, Scan::Shift | Scan::Decay)
     }
 
     fn field(&self, name: &str) -> String {
@@ -42,6 +48,7 @@ impl Scanned {
         match self.scan {
             Scan::Sum => vec![x],
             Scan::Linear => vec![format!("x.d{n}{at}"), x],
+            Scan::Decay => vec![format!("x.some{n}{at}"), format!("x.d{n}{at}"), x],
             Scan::Shift => vec![format!("x.some{n}{at}"), x],
             // An element of −∞ counts nothing.
             Scan::LogSumExp => vec![format!("max({x}, LOWEST)"), format!("select(1.0, 0.0, {x} < LOWEST)")],
@@ -57,6 +64,11 @@ impl Scanned {
             Scan::Linear => format!(
                 "    s.d{n} = a.d{n} * b.d{n};\n    s.v{n} = b.v{n} + select(b.d{n} * a.v{n}, 0.0, a.v{n} == 0.0);\n"
             ),
+            // Of no columns nothing is left, whatever its level is.
+            Scan::Decay => format!(
+                "    s.some{n} = a.some{n} | b.some{n};\n    s.l{n} = select(b.l{n}, a.l{n}, b.some{n} == 0u);\n    \
+                 s.v{n} = b.v{n} + a.v{n} * select(math_exp_neg(min(b.l{n} - a.l{n}, 0.0)), 1.0, b.some{n} == 0u);\n"
+            ),
             Scan::Shift => format!(
                 "    s.some{n} = a.some{n} | b.some{n};\n    s.v{n} = select(b.v{n}, a.v{n}, b.some{n} == 0u);\n"
             ),
@@ -71,7 +83,7 @@ impl Scanned {
     fn value(&self, before: &str, after: &str) -> String {
         let n = self.id.0;
         match self.scan {
-            Scan::Sum | Scan::Linear => format!("{after}.v{n}"),
+            Scan::Sum | Scan::Linear | Scan::Decay => format!("{after}.v{n}"),
             Scan::Shift => format!("{before}.v{n}"),
             Scan::LogSumExp => format!("{after}.m{n} + math_log({after}.v{n})"),
         }
@@ -168,7 +180,8 @@ impl Row<'_, '_> {
     fn reads(&self, scans: &[Scanned]) -> Vec<(String, NodeId, &'static str)> {
         let of = |s: &Scanned| {
             let nothing = if s.scan == Scan::LogSumExp { "bitcast<f32>(shape.reserved0 | 0xff800000u)" } else { "0.0" };
-            let decay = (s.decay != NodeId::NONE).then(|| (s.field("d"), s.decay, "1.0"));
+            let outside = if s.scan == Scan::Decay { "0.0" } else { "1.0" };
+            let decay = (s.decay != NodeId::NONE).then(|| (s.field("d"), s.decay, outside));
             [(s.field("x"), s.operand, nothing)].into_iter().chain(decay).collect::<Vec<_>>()
         };
         scans.iter().flat_map(of).collect()
@@ -178,7 +191,7 @@ impl Row<'_, '_> {
     fn scanned_text(&self, trip: &Trip, scans: &[Scanned]) -> String {
         let (f, u) = if self.frame.width == 4 { ("F4", "U4") } else { ("F", "U") };
         let numbers = self.reads(scans).into_iter().map(|(name, ..)| (name, f.to_owned()));
-        let shifted = scans.iter().filter(|s| s.scan == Scan::Shift);
+        let shifted = scans.iter().filter(|s| s.marks_columns());
         let fields: Vec<(String, String)> = numbers.chain(shifted.map(|s| (s.field("some"), u.to_owned()))).collect();
         structure(&format!("Scanned{}", trip.index), &fields)
     }
@@ -201,7 +214,7 @@ impl Row<'_, '_> {
         };
         let numbers = reads.iter().map(|(_, id, nothing)| value(*id, nothing));
         let some = if frame.is_masked() { format!("select({u}(0u), {u}(1u), valid)") } else { format!("{u}(1u)") };
-        let shifted = scans.iter().filter(|s| s.scan == Scan::Shift).map(|_| some.clone());
+        let shifted = scans.iter().filter(|s| s.marks_columns()).map(|_| some.clone());
         let values: Vec<String> = numbers.chain(shifted).collect();
         putln!(text, "    return Scanned{n}({});\n}}", values.join(", "));
         text
