@@ -130,12 +130,12 @@ impl<'g> Times<'g> {
     }
 
     /// The value of the first subject of each time, for all of that time.
-    fn from_first(&self, x: Expr<'g>) -> Expr<'g> {
+    fn of_first(&self, x: Expr<'g>) -> Expr<'g> {
         self.is_first.select(x, 0.0).scan_linear(self.is_first.select(0.0, 1.0), Direction::Forward)
     }
 
     /// The value of the last.
-    fn from_last(&self, x: Expr<'g>) -> Expr<'g> {
+    fn of_last(&self, x: Expr<'g>) -> Expr<'g> {
         self.is_last.select(x, 0.0).scan_linear(self.is_last.select(0.0, 1.0), Direction::Reverse)
     }
 
@@ -146,15 +146,15 @@ impl<'g> Times<'g> {
 
     /// The logarithm of the sum of hazards from the first subject of the same time on.
     fn at_risk(&self, x: Expr<'g>) -> Expr<'g> {
-        self.from_first(x.scan_logsumexp(Direction::Reverse))
+        self.of_first(x.scan_logsumexp(Direction::Reverse))
     }
 
     /// `−l/d·Σ exp x` over the events of the time of each, of which it is the `l`-th of `d`, from 0 on.
     fn tied(&self, x: Expr<'g>, event: Expr<'g>) -> Expr<'g> {
         let is_event = event.gt(0.0);
         let (hazards, counts) = (self.up_to(is_event.select(x.exp(), 0.0)), self.up_to(is_event.to_float()));
-        let share = (counts - 1.0) / self.from_last(counts);
-        is_event.select(-(share * self.from_last(hazards)), 0.0)
+        let share = (counts - 1.0) / self.of_last(counts);
+        is_event.select(-(share * self.of_last(hazards)), 0.0)
     }
 }
 

@@ -41,8 +41,8 @@ pub struct Choice {
 }
 
 /// A loss and a shape of each kernel family: one lane per row, rows of a subgroup, held rows, streamed rows, classes at axis
-/// 1, an odd length, elements, sums by column, gathers alone, columns of a stated number, scans.
-const FEW: [(&str, Storage, &[usize]); 13] = [
+/// 1, an odd length, elements, sums by column, gathers alone, columns of a stated number, scans, pairs, sorts.
+const FEW: [(&str, Storage, &[usize]); 15] = [
     ("cross_entropy", Storage::F32, SHAPES[0]),
     ("cross_entropy", Storage::Bf16, SHAPES[1]),
     ("cross_entropy", Storage::Bf16, SHAPES[2]),
@@ -56,6 +56,8 @@ const FEW: [(&str, Storage, &[usize]); 13] = [
     ("nll", Storage::F32, SHAPES[1]),
     ("giou", Storage::F32, &[65_536, 4]),
     ("emd_squared", Storage::F32, SHAPES[2]),
+    ("ranknet", Storage::F32, SHAPES[1]),
+    ("list_mle", Storage::F32, SHAPES[1]),
 ];
 
 fn names() -> impl Iterator<Item = &'static str> {
