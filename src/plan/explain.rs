@@ -3,7 +3,7 @@
 use crate::codegen::Mode;
 use crate::dispatch::{Note, Planned, output_name};
 use crate::expr::Node;
-use crate::lower::{Over, Program};
+use crate::lower::{Along, Over, Program};
 use crate::plan::moved::column_chunks;
 use crate::plan::passes::PassChoice;
 use crate::plan::problem::{Placement, Problem};
@@ -17,7 +17,7 @@ fn kernel_name(kernel: Kernel) -> String {
         Kernel::Elementwise => "element-wise".to_owned(),
         Kernel::Row => "streamed rows".to_owned(),
         Kernel::RowPairs => "streamed pairs of rows".to_owned(),
-        Kernel::RowScan { .. } => "streamed rows with scans".to_owned(),
+        Kernel::RowScan { .. } => "streamed rows, and trips along them".to_owned(),
         Kernel::RowResident { trips } => format!("resident rows, {trips} loads a lane"),
         Kernel::ColumnSums { across, each, splits } => {
             format!("sums by column, {across} lanes of {each} columns, {splits} ranges of rows")
@@ -245,7 +245,19 @@ impl Problem<'_> {
         if sums > 0 {
             line.push(format!("{} for the sums", count(sums, "dispatch", "dispatches")));
         }
+        line.extend(self.along(index));
         line.join(", ")
+    }
+
+    /// Trips along rows, and how many pairs a row has.
+    fn along(&self, pass: usize) -> Vec<String> {
+        let of = |is: fn(Along) -> bool| self.program.passes[pass].trips_along().filter(move |trip| is(trip.along));
+        let scans = of(|along| matches!(along, Along::Scans(_))).map(|trip| trip.nodes.len()).sum();
+        let [pairs, sorts] = [of(|along| along == Along::Pairs).count(), of(|along| along == Along::Sort).count()];
+        let each = grouped(self.geometry.cols.saturating_mul(self.geometry.cols));
+        let pairs_text = format!("{} of {each} pairs per row", count(pairs, "trip", "trips"));
+        let all = [(scans, count(scans, "scan", "scans")), (pairs, pairs_text), (sorts, count(sorts, "sort", "sorts"))];
+        all.into_iter().filter(|(count, _)| *count > 0).map(|(_, text)| text).collect()
     }
 }
 

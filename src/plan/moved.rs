@@ -8,7 +8,7 @@ use super::problem::{Problem, SEGMENTS, most_partials};
 use super::sizes::Sizes;
 use crate::codegen::{GROUP_WORDS, edge_outputs, stage_words, sum_counts};
 use crate::dispatch::{FieldName, Note, Planned, Slot, Word};
-use crate::expr::Node;
+use crate::expr::{Move, Node, NodeId};
 use crate::lower::{Over, Pass};
 use crate::schedule::{Kernel, reads_row_groups, roots, trips_that_read};
 use crate::shape::Scope;
@@ -23,7 +23,7 @@ impl Problem<'_> {
             + self.summed_words(pass, choice)
             + self.state_words(pass, choice)
             + self.row_words(pass, choice)
-            + self.scan_words(pass, choice);
+            + self.along_words(pass, choice);
         4 * words
     }
 
@@ -107,12 +107,19 @@ impl Problem<'_> {
         rows * (own.saves.words() + known * dispatches_of_rows(own, choice) + edges)
     }
 
-    /// What scans of streamed rows leave, and the trips that read it.
-    fn scan_words(&self, pass: usize, choice: &PassChoice) -> u64 {
+    /// What trips along streamed rows leave, the trips that read it, and what they read and write themselves.
+    fn along_words(&self, pass: usize, choice: &PassChoice) -> u64 {
         let (program, own) = (self.program, &self.program.passes[pass]);
         let Kernel::RowScan { .. } = choice.schedule.kernel else { return 0 };
-        let trips = own.along().map(|scan| 1 + u64::from(trips_that_read(program, own, scan)));
-        self.geometry.rows * self.geometry.cols * trips.sum::<u64>()
+        let each = |id: NodeId| match program.node(id) {
+            // Keys and columns; eight times the keys twice and the columns once are read, and both written.
+            Node::ArgSort(..) => 2 + 8 * 5,
+            // Left where any lane finds it, read from there, left where it belongs.
+            Node::Permute(Move::Gather, _) => 3,
+            _ => 1,
+        };
+        let words = own.along().map(|id| each(id) + u64::from(trips_that_read(program, own, id)));
+        self.geometry.rows * self.geometry.cols * words.sum::<u64>()
     }
 
     /// Bytes of the workspace that dispatches beside the passes move: to find the rows of groups, and to sum kept gradients.

@@ -260,3 +260,17 @@ fn what_pairs_cannot_do_is_refused() {
     let hessian = message(of(|x| (x * x.partner()).sum_partners().sum(), curved));
     assert!(hessian.contains("pairs or a sort"), "{hessian}");
 }
+
+#[test]
+fn explain_says_how_many_pairs_and_sorts_there_are() {
+    let explained = |loss: Loss| {
+        let given = loss.inputs().into_iter().filter(|input| !input.optional);
+        let spec = given.fold(PlanSpec::new(), |spec, input| spec.input(&input.name, wgloss::DType::F32, &[8, 1000]));
+        let preview = wgloss::internals::plan::preview(&loss, &spec.grad("input"), &wgloss::Limits::H100, "an H100");
+        preview.unwrap().explanation
+    };
+    let pairs = explained(wgloss::losses::lambdarank().into());
+    assert!(pairs.contains("3 trips of 1,000,000 pairs per row"), "{pairs}");
+    let sorts = explained(wgloss::losses::list_mle());
+    assert!(sorts.contains("2 scans, 1 sort"), "{sorts}");
+}
