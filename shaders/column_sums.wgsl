@@ -1,6 +1,6 @@
 // Sums over the rows for each column, one partial per range of rows: lanes lie ACROSS columns and WG / ACROSS rows, each
 // adds up EACH columns of its rows.
-// Grid: (tiles of ACROSS·EACH columns, ranges of rows), tiles strided past the grid limit. Reads inputs[row, 0..cols] once, and
+// Grid: (tiles of ACROSS·EACH columns, ranges of rows), both strided past the grid limit. Reads inputs[row, 0..cols] once, and
 // the row's values; writes work[(sum · sum_groups + range) · classes + col].
 
 // hook begin: bindings
@@ -101,4 +101,6 @@ fn main(
             workgroupBarrier(); // the sum is read before the next column writes
         }
     }
+    // hook begin: range_end
+    // hook end
 }

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 /// The kernel that leaves partial sums: one per sum, range of rows and column.
 pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, variant: &Variant) -> KernelSource {
-    let Kernel::ColumnSums { across, each, .. } = schedule.kernel else { unreachable!("a kernel of column sums") };
+    let Kernel::ColumnSums { across, each, splits } = schedule.kernel else { unreachable!("a kernel of column sums") };
     let frame = Frame::new(program, pass, variant, 1);
     let row = Row::new(&frame, &frame, schedule.kernel);
     let (bindings, mut declarations) = frame.bindings(&params(program, 1));
@@ -31,8 +31,10 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
         ("row".to_owned(), row.begin_text()),
         ("columns".to_owned(), columns_text(&frame, &row)),
     ]);
-    hooks
-        .insert("range".to_owned(), if frame.pass.sums_per_group(program) { RANGE_OF_GROUP } else { RANGE }.to_owned());
+    let range = if frame.pass.sums_per_group(program) { RANGE_OF_GROUP } else { RANGE };
+    let (begin, end) = if splits > schedule.grid[1] { (EACH_RANGE, "    }\n") } else { ("", "") };
+    hooks.insert("range".to_owned(), format!("{begin}{range}"));
+    hooks.insert("range_end".to_owned(), end.to_owned());
     let wgsl = fill_hooks(&title(program, pass, schedule), Skeleton::ColumnSums, &[], LaneReduce::Tree, &hooks);
     KernelSource { wgsl: wgsl.expect("the skeleton of column sums takes these hooks"), bindings }
 }
@@ -51,6 +53,13 @@ const RANGE_OF_GROUP: &str = "    let group_rows = min(shape.group_rows, shape.i
     let first_of_group = min(group.y / shape.splits * group_rows, shape.items);
     let first = first_of_group + min(part * length, group_rows);
     let end = min(first_of_group + min(part * length + length, group_rows), shape.items);
+";
+
+/// Of more ranges than a grid has workgroups: a loop over those of a workgroup, in which `group.y` is a range's number.
+const EACH_RANGE: &str = "    let whole_group = min(shape.group_rows, shape.items);
+    let ranges = (shape.items + whole_group - 1u) / whole_group * shape.splits;
+    for (var range = group.y; range < ranges; range += groups.y) {
+    let group = vec2<u32>(group.x, range);
 ";
 
 fn columns_text(frame: &Frame<'_>, row: &Row<'_, '_>) -> String {

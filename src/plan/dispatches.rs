@@ -181,7 +181,8 @@ impl<'p, 'a, N: Known> Builder<'p, 'a, N> {
             let is_part = cols < choice.pieces.cut.axes[3];
             let cols = if is_part { N::of(cols) } else { self.sizes.cols.clone() };
             let most = N::of(u64::from(self.problem.limits.workgroups));
-            return [cols.div_ceil(N::of(u64::from(across * each))).at_most(most), N::of(u64::from(splits))];
+            let ranges = splits.min(self.problem.limits.workgroups);
+            return [cols.div_ceil(N::of(u64::from(across * each))).at_most(most), N::of(u64::from(ranges))];
         }
         choice.spread(self.problem).grid(self.items(choice, 0), self.sizes.cols.clone())
     }

@@ -530,8 +530,8 @@ impl Prepared for PreparedLoss {
                 _ if self.program.passes[pass].has_scans() => Kernel::RowScan { scans: 0 },
                 _ => Kernel::Row,
             };
-            let (workgroup, lanes, subgroup, grid) = (64, 64, 0, [1, 1]);
-            let fixed = PassSchedule { kernel, workgroup, lanes, subgroup, grid, strided: false, ..*chosen };
+            let (workgroup, lanes, subgroup) = (64, 64, 0);
+            let fixed = PassSchedule { kernel, workgroup, lanes, subgroup, strided: false, ..*chosen };
             pass_kernel(&self.program, pass, &fixed, &choice.variant, 0).wgsl
         });
         let alignment = choices.iter().map(|choice| {

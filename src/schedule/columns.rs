@@ -1,7 +1,6 @@
 //! Schedules of passes that sum over the rows for each column.
 
 use super::{Kernel, PassSchedule, Shape};
-use crate::error::{Error, Result};
 use crate::limits::Limits;
 
 /// Most columns that one lane adds up.
@@ -11,8 +10,9 @@ const LEAST_ROWS: u64 = 32;
 /// Most ranges of rows: the partials of a column are added up one after another.
 const MOST_SPLITS: u64 = 128;
 
-/// Chooses the schedule of such a pass; an error for more groups than a grid has workgroups along an axis.
-pub(super) fn choose(shape: &Shape, limits: &Limits) -> Result<PassSchedule> {
+/// Chooses the schedule of such a pass. Where there are more ranges of rows than a grid has workgroups along an axis, each
+/// workgroup takes further ranges.
+pub(super) fn choose(shape: &Shape, limits: &Limits) -> PassSchedule {
     let workgroup = if limits.software { 32 } else { limits.invocations().min(256) };
     // Neighbouring lanes read neighbouring elements: of one row, or of one column.
     let cols = u32::try_from(shape.cols).unwrap_or(u32::MAX);
@@ -26,13 +26,9 @@ pub(super) fn choose(shape: &Shape, limits: &Limits) -> Result<PassSchedule> {
         each => ((shape.rows / each).max(1), shape.rows.min(each)),
     };
     let workgroups = u64::from(limits.workgroups);
-    if groups > workgroups {
-        let (what, limit) = ("groups that are summed by column".to_owned(), "max_compute_workgroups_per_dimension");
-        return Err(Error::Limit { what, needed: groups, allowed: workgroups, limit });
-    }
     let most = (rows / (u64::from(workgroup / across) * LEAST_ROWS)).clamp(1, MOST_SPLITS);
-    let splits = (groups * (busy / (tiles * groups)).clamp(1, most.min(workgroups / groups))) as u32;
-    Ok(PassSchedule {
+    let splits = (groups * (busy / (tiles * groups)).clamp(1, most.min(workgroups / groups).max(1))) as u32;
+    PassSchedule {
         kernel: Kernel::ColumnSums { across, each, splits },
         workgroup,
         lanes: 1,
@@ -40,7 +36,7 @@ pub(super) fn choose(shape: &Shape, limits: &Limits) -> Result<PassSchedule> {
         exp2: false,
         carries_nan: false,
         width: 1,
-        grid: [tiles.min(u64::from(limits.workgroups)) as u32, splits],
+        grid: [tiles.min(workgroups) as u32, splits.min(limits.workgroups)],
         strided: true,
         alone: false,
         why: if shape.group_rows == 0 {
@@ -48,5 +44,5 @@ pub(super) fn choose(shape: &Shape, limits: &Limits) -> Result<PassSchedule> {
         } else {
             "sums over groups for each column"
         },
-    })
+    }
 }

@@ -206,7 +206,7 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, p
         return Err(Error::Unsupported { message: message.to_owned() });
     }
     if pass.over == Over::RowsByColumn {
-        return columns::choose(&shape, limits);
+        return Ok(columns::choose(&shape, limits));
     }
     // A scan takes one window of a lane after the other.
     let most = if pass.has_scans() { shape.width.min(4) } else { shape.width };
