@@ -40,6 +40,13 @@ impl LaneReduce {
         }
     }
 
+    fn again_text(self) -> &'static str {
+        match self {
+            LaneReduce::Lane => include_str!("../../shaders/again_lane.wgsl"),
+            LaneReduce::Tree | LaneReduce::Subgroup => include_str!("../../shaders/again_workgroup.wgsl"),
+        }
+    }
+
     fn scan_text(self) -> &'static str {
         match self {
             LaneReduce::Lane => include_str!("../../shaders/scan_lane.wgsl"),
@@ -56,6 +63,8 @@ pub enum TripKind {
     Stage,
     /// It scans along the row.
     Scan,
+    /// It runs again and again, until the thresholds of its stage are found.
+    Repeat,
 }
 
 /// A hand-written kernel with hooks.
@@ -152,8 +161,8 @@ impl Skeleton {
 
 /// The shader with its stubs.
 pub fn stub(skeleton: Skeleton, combine: LaneReduce) -> String {
-    let of_both = [(TripKind::Stage, 0), (TripKind::Scan, 0)];
-    assemble("stub", &repeat(&import(skeleton.text(), combine), &of_both))
+    let of_all = [(TripKind::Stage, 0), (TripKind::Repeat, 1), (TripKind::Scan, 0)];
+    assemble("stub", &repeat(&import(skeleton.text(), combine), &of_all))
 }
 
 /// Fills the hooks of a skeleton, with its repeated blocks once per trip.
@@ -212,30 +221,35 @@ fn import(text: &str, combine: LaneReduce) -> String {
     let text = text.replace("// import row_scan_hooks\n", ROW_SCAN_HOOKS);
     let text = text.replace("// import scan\n", combine.scan_text());
     let text = text.replace("// import sum\n", SUM).replace("// import span\n", SPAN);
-    text.replace("// import gather\n", combine.text())
+    text.replace("// import gather\n", combine.text()).replace("// import again\n", combine.again_text())
 }
 
 /// Repeated blocks, from `// repeat begin: …` to `// repeat end`, with a trip's index instead of 0: of `stage` and `scan`
-/// once per trip of that kind; of `trip` once per trip, with the lines below `// of stage` or `// of scan`.
+/// once per trip of that kind; of `trip` once per trip, with the lines below `// of stage` or `// of scan`. A trip that runs
+/// again is one of a stage, with the lines below `// of repeat` too.
 fn repeat(text: &str, trips: &[(TripKind, usize)]) -> String {
     let mut out = String::new();
     // The lines of the block that each kind of trip has.
-    let mut block: Option<[String; 2]> = None;
+    let mut block: Option<[String; 3]> = None;
     let mut kinds: &[TripKind] = &[];
-    const BOTH: &[TripKind] = &[TripKind::Stage, TripKind::Scan];
+    const STAGES: &[TripKind] = &[TripKind::Stage, TripKind::Repeat];
+    const SCANS: &[TripKind] = &[TripKind::Scan];
+    const REPEATS: &[TripKind] = &[TripKind::Repeat];
+    const ALL: &[TripKind] = &[TripKind::Stage, TripKind::Scan, TripKind::Repeat];
     for line in text.lines() {
         let begins = line.trim().strip_prefix("// repeat begin: ");
         match (line.trim(), &mut block) {
             _ if begins.is_some() => {
                 kinds = match begins {
-                    Some("stage") => &BOTH[..1],
-                    Some("scan") => &BOTH[1..],
-                    _ => BOTH,
+                    Some("stage") => STAGES,
+                    Some("scan") => SCANS,
+                    _ => ALL,
                 };
                 block = Some(Default::default());
             }
-            ("// of stage", _) => kinds = &BOTH[..1],
-            ("// of scan", _) => kinds = &BOTH[1..],
+            ("// of stage", _) => kinds = STAGES,
+            ("// of scan", _) => kinds = SCANS,
+            ("// of repeat", _) => kinds = REPEATS,
             ("// repeat end", Some(lines)) => {
                 trips.iter().for_each(|&(kind, index)| out.push_str(&numbered(&lines[kind as usize], index)));
                 block = None;

@@ -162,7 +162,7 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
                         }
                         trip.scans.iter().for_each(|scan| worker.take_scanned(scan, spot));
                     });
-                    for (reduction, state) in trip.reductions.iter().zip(&states) {
+                    for (reduction, state) in trip.reductions.iter().zip(&mut states) {
                         state.finish(reduction, tile.rows, &mut self.machine);
                     }
                     self.states[index] = states;

@@ -3,7 +3,7 @@
 use super::autodiff::{dependents, gradients};
 use super::derivative::vjp;
 use super::op::Op;
-use super::{Expr, Node, NodeId};
+use super::{Expr, Node, NodeId, Reduce};
 use crate::shape::Scope;
 use std::collections::HashMap;
 
@@ -106,11 +106,13 @@ pub fn is_coupled(g: Expr<'_>, input: NodeId) -> bool {
     })
 }
 
-/// Whether a gradient depends on the input through a scan along the row, which [`diagonal`] does not follow.
+/// Whether a gradient depends on the input through a scan along the row or a threshold of it, which [`diagonal`] does not
+/// follow.
 pub fn is_scanned(g: Expr<'_>, input: NodeId) -> bool {
     let graph = g.graph();
     let active = dependents(g, &[input]);
-    let is_scan = |id: &NodeId| matches!(graph.node(*id), Node::Scan(..)) && active[id.index()];
+    let is_it = |node: Node| matches!(node, Node::Scan(..) | Node::Reduce(Reduce::Threshold(_), _));
+    let is_scan = |id: &NodeId| is_it(graph.node(*id)) && active[id.index()];
     graph.reachable(&[g.id]).iter().any(is_scan)
 }
 

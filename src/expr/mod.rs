@@ -3,7 +3,7 @@
 //! A mistake in an expression (a reduction of a row value, an index added to a number) is kept in the graph and
 //! comes back as [`Error::Expr`](crate::Error::Expr) when the loss is planned; building never panics.
 //!
-//! Each file uses those before it: `node`, `infer`, `graph`, `print`, `operand`, `handle` and `scan`.
+//! Each file uses those before it: `node`, `infer`, `graph`, `print`, `operand`, `handle`, `scan` and `threshold`.
 
 pub mod autodiff;
 pub(crate) mod condition;
@@ -19,6 +19,7 @@ mod print;
 mod scan;
 pub mod simplify;
 mod special;
+mod threshold;
 
 pub use graph::Graph;
 pub use handle::Expr;
@@ -27,6 +28,7 @@ pub use node::{Classes, Extent, Fold, InputDecl, Node, NodeId, ParamDecl, Reduce
 pub use operand::IntoExpr;
 pub(crate) use print::print_nodes;
 pub use scan::{Direction, Scan};
+pub use threshold::Threshold;
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 use crate::expr::op::{Kind, Op};
 use crate::expr::scan::{Direction, Scan};
+use crate::expr::threshold::Threshold;
 use crate::shape::{Layout, Operand, Scope, ShapeRule};
 use std::fmt;
 
@@ -37,6 +38,8 @@ pub enum Reduce {
     ArgMax,
     /// Σ over j ≠ argmax of exp(xⱼ − max); `logsumexp_shifted` is its log1p.
     ExpSumRest,
+    /// A number that the elements are compared with, found in steps.
+    Threshold(Threshold),
     /// logsumexp − max. Its gradient is the softmax. Lowered to `log1p(ExpSumRest)`.
     LogSumExpShifted,
 }

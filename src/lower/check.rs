@@ -3,7 +3,7 @@
 use super::program::OutputKind;
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
-use crate::expr::{Classes, Graph, Node, NodeId};
+use crate::expr::{Classes, Graph, Node, NodeId, Reduce, Threshold};
 use crate::shape::{ColumnCount, RowAxis, Scope};
 use std::collections::HashSet;
 
@@ -33,10 +33,18 @@ pub(super) fn check_rows(graph: &Graph, name: &str, row_axis: RowAxis, outputs: 
 }
 
 /// The numbers of columns that a loss takes: those that its definition states, and at least those that these expressions
-/// read by a fixed index. They are as the loss wrote them: what is made of them may gather where no column is.
+/// read by a fixed index or rank. They are as the loss wrote them: what is made of them may gather where no column is.
 pub(super) fn column_count(graph: &Graph, name: &str, exactly: Option<u64>, roots: &[NodeId]) -> Result<ColumnCount> {
     let mut least = 0;
     for id in graph.reachable(roots) {
+        if let Node::Reduce(Reduce::Threshold(Threshold::TopK(k)), _) = graph.node(id) {
+            if exactly.is_some_and(|count| count < u64::from(k)) {
+                let columns = exactly.unwrap_or_default();
+                let message = format!("ranks elements down to the {k}th largest of its {columns} columns");
+                return Err(Error::Expr { loss: name.to_owned(), message });
+            }
+            least = least.max(u64::from(k));
+        }
         let Node::At(_, label) = graph.node(id) else { continue };
         let Node::Int(column) = graph.node(label) else { continue };
         let is_there = column >= 0 && exactly.is_none_or(|count| (column as u64) < count);
@@ -64,11 +72,19 @@ pub(super) fn check_gathers(graph: &Graph, name: &str, roots: &[NodeId]) -> Resu
     Err(Error::Unsupported { message })
 }
 
-/// An error for scans along rows of which a dispatch sees a range of the columns, and for those that are summed over the rows
+/// An error for scans along rows, and thresholds of rows, of which a dispatch sees a range of the columns; and for scans that are summed over the rows
 /// for each column: the kernels of such sums run no scans.
 pub(super) fn check_scans(graph: &Graph, name: &str, roots: &[NodeId], is_range: bool) -> Result<()> {
     let is_scan = |id: &NodeId| matches!(graph.node(*id), Node::Scan(..));
+    let is_threshold = |id: &NodeId| matches!(graph.node(*id), Node::Reduce(Reduce::Threshold(_), _));
     let below = graph.reachable(roots);
+    if is_range && below.iter().any(is_threshold) {
+        let message = format!(
+            "a shard of {name}, or a row larger than a binding: it looks for a threshold of the row (sparsemax, entmax, top k), \
+             trip after trip over all columns; give whole rows that fit a binding"
+        );
+        return Err(Error::Unsupported { message });
+    }
     if is_range && below.iter().any(is_scan) {
         let message = format!(
             "a shard of {name}, or a row larger than a binding: it scans along the row; give whole rows that fit a binding"

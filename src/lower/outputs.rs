@@ -59,7 +59,8 @@ pub(super) fn differentiated(
         }
         if grad.is_some_and(|grad| hessian::is_scanned(grad, node_of(index))) {
             let message = format!(
-                "the Hessian diagonal of {} with respect to `{input}`: its gradient goes through a scan along the row",
+                "the Hessian diagonal of {} with respect to `{input}`: its gradient goes through a scan along the row, or a \
+                 threshold of it",
                 name()
             );
             return Err(Error::Unsupported { message });

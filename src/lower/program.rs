@@ -140,7 +140,8 @@ impl Output {
     }
 }
 
-/// Row reductions that run in one trip over the row, and scans that run after them, in a trip per direction. Without either,
+/// Row reductions that run in one trip over the row (thresholds among them in trips of their own, step by step), and scans
+/// that run after them, in a trip per direction. Without either,
 /// the trip only looks at elements.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Stage {
@@ -148,6 +149,8 @@ pub struct Stage {
     pub reduces: Vec<NodeId>,
     /// Scans, each one value per element for later stages and outputs.
     pub scans: Vec<NodeId>,
+    /// Most trips over the row in which its thresholds are found, after those of the other reductions; 0 without thresholds.
+    pub steps: u32,
 }
 
 /// The items that a pass runs over.
@@ -258,6 +261,11 @@ impl Pass {
         self.stages.iter().flat_map(|stage| stage.scans.iter().copied())
     }
 
+    /// Whether it finds thresholds of rows, trip after trip.
+    pub fn has_thresholds(&self) -> bool {
+        self.stages.iter().any(|stage| stage.steps > 0)
+    }
+
     /// Whether it sums over the rows of each group for each column.
     pub fn sums_per_group(&self, program: &Program) -> bool {
         self.over == Over::RowsByColumn && self.totals.iter().any(|id| program.scope(*id) == Scope::GroupColumn)
@@ -304,7 +312,7 @@ pub struct Program {
     /// The numbers of columns that it takes.
     pub cols: ColumnCount,
     /// Nodes, operands first. Only constants, inputs, counts, `ColIndex`, `RowIndex`, `GroupRows`, `Op`, `InRange`,
-    /// `Reduce` (of `Sum`, `Max`, `Min`, `ArgMax`, `ExpSumRest`), `Scan`, `FoldOver` and `At` are left.
+    /// `Reduce` (of `Sum`, `Max`, `Min`, `ArgMax`, `ExpSumRest`, `Threshold`), `Scan`, `FoldOver` and `At` are left.
     pub nodes: Vec<Node>,
     /// Scope of each node.
     pub scopes: Vec<Scope>,

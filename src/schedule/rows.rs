@@ -4,7 +4,7 @@ use super::registers::Registers;
 use super::{Kernel, PassSchedule, Pinned, Shape, Spread, States, carries_nan};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::lower::{Pass, Program};
+use crate::lower::{Pass, Program, Stage};
 
 /// Most words that a lane of a GPU holds of a row, unless few temporaries lie beside them.
 const MOST_WORDS: u64 = 32;
@@ -119,7 +119,8 @@ pub(super) fn choose(
         fits,
         fits_beside,
         shared,
-        can_split: (stages > 0 || shared || pass.known.is_some()) && !shape.overwritten && !pass.has_scans(),
+        can_split: (stages > 0 || shared || pass.known.is_some())
+            && !(shape.overwritten || pass.has_scans() || pass.has_thresholds()),
         scans: pass.scans().count() as u32,
         known: pass.known.is_some(),
         splits: limits.workgroups.min(64).min((shape.cols / 4096).max(1) as u32),
@@ -159,7 +160,8 @@ impl Rows<'_> {
             }
             Kernel::RowResident { .. } => Ok(Kernel::RowResident { trips: self.trips as u32 }),
             Kernel::RowSplit { .. } if !self.can_split => fault(
-                "sharing a row without row reductions, with scans along it, or while an input that all of it reads is overwritten"
+                "sharing a row without row reductions, with scans along it or thresholds of it, or while an input that all of it \
+                 reads is overwritten"
                     .to_owned(),
             ),
             Kernel::RowSplit { splits } if splits == 0 || splits > self.limits.workgroups => {
@@ -253,15 +255,18 @@ fn busy_rows(limits: &Limits) -> u64 {
     if limits.software { 2 } else { BUSY_ROWS }
 }
 
-/// Trips over a row's columns that its stages and scans take at most.
+/// Trips over a row's columns that its stages, thresholds and scans take at most.
 fn trips_over(pass: &Pass) -> u64 {
     let scans = |scans: usize| scans.min(2) as u64;
-    pass.stages.iter().map(|stage| 1 + scans(stage.scans.len())).sum()
+    pass.stages.iter().map(|stage| 1 + u64::from(stage.steps) + scans(stage.scans.len())).sum()
 }
 
 /// Bytes of workgroup memory in which lanes combine the states of all stages (without subgroups).
 pub(super) fn combine_bytes(pass: &Pass, workgroup: u32) -> u64 {
-    let words: usize = pass.stages.iter().map(|stage| 1 + 2 * (stage.reduces.len() + stage.scans.len())).sum();
+    // Thresholds have states of up to five words.
+    let each = |stage: &Stage| if stage.steps > 0 { 5 } else { 2 };
+    let words: usize =
+        pass.stages.iter().map(|stage| 1 + each(stage) * (stage.reduces.len() + stage.scans.len())).sum();
     4 * words as u64 * u64::from(workgroup)
 }
 

@@ -12,5 +12,6 @@ mod poison;
 mod ragged;
 mod saved;
 mod scans;
+mod thresholds;
 mod ties;
 mod zeros;

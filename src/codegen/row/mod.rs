@@ -62,7 +62,7 @@ pub(super) fn kernel(
     }
     for trip in &row.trips {
         let (name, text) = match trip.kind() {
-            TripKind::Stage => ("stage", row.stage_text(trip, combine)),
+            TripKind::Stage | TripKind::Repeat => ("stage", row.stage_text(trip, combine)),
             TripKind::Scan => ("scan", row.scan_text(trip, combine)),
         };
         let name = format!("{name}{}", trip.index);
@@ -114,7 +114,11 @@ struct Trip {
 
 impl Trip {
     fn kind(&self) -> TripKind {
-        if self.scans.is_empty() { TripKind::Stage } else { TripKind::Scan }
+        match self.part {
+            Part::Repeated => TripKind::Repeat,
+            _ if self.scans.is_empty() => TripKind::Stage,
+            _ => TripKind::Scan,
+        }
     }
 }
 
@@ -122,8 +126,11 @@ impl Trip {
 /// exponential an element, and no rescaling. Where it is streamed, sums are rescaled once a block.
 fn trips(program: &Program, pass: &Pass, kernel: Kernel) -> Vec<Trip> {
     let mut all = Vec::new();
-    for (stage, Stage { reduces, scans }) in pass.stages.iter().enumerate() {
+    for (stage, Stage { reduces, scans, steps }) in pass.stages.iter().enumerate() {
         let sums = |id: &NodeId| matches!(program.node(*id), Node::Reduce(Reduce::ExpSumRest, _));
+        let is_threshold = |id: &NodeId| matches!(program.node(*id), Node::Reduce(Reduce::Threshold(_), _));
+        let (thresholds, reduces): (Vec<NodeId>, Vec<NodeId>) = reduces.iter().partition(|id| is_threshold(id));
+        let only_looks = scans.is_empty() && *steps == 0;
         let parts: &[Part] = match kernel {
             Kernel::RowResident { .. } if reduces.iter().any(sums) => &[Part::Top, Part::Rest],
             Kernel::Row | Kernel::RowPairs if !reduces.is_empty() && reduces.iter().all(sums) => {
@@ -132,9 +139,13 @@ fn trips(program: &Program, pass: &Pass, kernel: Kernel) -> Vec<Trip> {
             _ => &[Part::Whole],
         };
         let is_looked_at = pass.poison.iter().any(|poison| poison.at(LookPlace::Stage(stage)).next().is_some());
-        for &part in parts.iter().filter(|_| !reduces.is_empty() || is_looked_at || scans.is_empty()) {
-            let states = State::all(program, reduces, part);
+        for &part in parts.iter().filter(|_| !reduces.is_empty() || is_looked_at || only_looks) {
+            let states = State::all(program, &reduces, part);
             all.push(Trip { index: all.len(), stage, part, states, scans: Vec::new() });
+        }
+        if *steps > 0 {
+            let states = State::all(program, &thresholds, Part::Repeated);
+            all.push(Trip { index: all.len(), stage, part: Part::Repeated, states, scans: Vec::new() });
         }
         for direction in [Direction::Forward, Direction::Reverse] {
             let along = |id: &&NodeId| matches!(*program.node(**id), Node::Scan(_, along, _) if along == direction);
@@ -453,7 +464,7 @@ impl<'f, 'a> Row<'f, 'a> {
     /// Whether the first trip over the elements needs none of the row's values: then its loads need not wait for those of
     /// labels and gathers.
     fn is_late(&self) -> bool {
-        let Some(first) = self.trips.first() else { return false };
+        let Some(first) = self.trips.first().filter(|trip| trip.part != Part::Repeated) else { return false };
         let poison = self.frame.pass.poison.iter();
         let looked = poison.flat_map(|poison| poison.at(LookPlace::Stage(first.stage))).flat_map(Look::nodes);
         let roots: Vec<NodeId> = first.states.iter().map(|state| state.operand).chain(looked).collect();

@@ -272,7 +272,7 @@ impl Row<'_, '_> {
     pub(super) fn own_fetch(&self, trip: &Trip, name: &str) -> String {
         let roots: Vec<NodeId> = match trip.kind() {
             TripKind::Scan => self.reads(&self.scanned(trip)).into_iter().map(|(_, id, _)| id).collect(),
-            TripKind::Stage => self.stage_roots(trip),
+            TripKind::Stage | TripKind::Repeat => self.stage_roots(trip),
         };
         let read = self.element_nodes(&roots);
         [self.fetch_window(name, &read), self.fetch_end(&format!("{name}_end"), &read)].concat()
