@@ -246,3 +246,48 @@ impl<'g> Expr<'g> {
 fn relative_to_largest(found: Expr<'_>) -> Expr<'_> {
     found.lt(0.0).select(found, found - 1.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is above a threshold that is told relative to `top`.
+    fn total(threshold: Threshold, x: &[f64]) -> f64 {
+        let top = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let found = threshold.of(&mut x.to_vec());
+        let base = if found < 0.0 { 0.0 } else { 1.0 };
+        let above = |x: &f64| match threshold {
+            Threshold::Sparsemax => ((x - top) + base - found).max(0.0),
+            _ => (0.5 * (x - top) + base - found).max(0.0).powi(2),
+        };
+        x.iter().map(above).sum()
+    }
+
+    #[test]
+    fn rows_that_lose_one_element_a_step_are_done_within_the_bound() {
+        // Elements that get ever rarer, and ever denser, towards the largest one.
+        let powers = (0..300).map(|k| -(0.9f64.powi(k)));
+        let roots = (0..20_000).map(|k| -f64::from(k).sqrt() / 50.0);
+        let harmonic = (1..20_000).map(|k| 1.0 / f64::from(k));
+        let doubled = (0..60).flat_map(|k| vec![-1.0 + 2f64.powi(-k); 1 << (k / 6)]);
+        for x in [powers.collect::<Vec<f64>>(), roots.collect(), harmonic.collect(), doubled.collect()] {
+            for threshold in [Threshold::Sparsemax, Threshold::Entmax15] {
+                let total = total(threshold, &x);
+                assert!((total - 1.0).abs() < 1e-9, "{threshold:?} of {} elements: {total}", x.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_threshold_keeps_its_digits_at_both_ends() {
+        // Nearly all on one element: (x₁ + 1)/2 of it is missing.
+        let gap = 1e-9f32;
+        let found = Threshold::Sparsemax.of(&mut [0.0, -1.0 + 2f32.powi(-20)]);
+        assert_eq!(found, 2f32.powi(-21));
+        assert!(Threshold::Sparsemax.of(&mut vec![gap; 3000]) == -1.0 / 3000.0);
+        assert!((Threshold::Entmax15.of(&mut vec![gap; 4096]) + 1.0 / 64.0).abs() < 1e-8);
+        assert!(Threshold::Sparsemax.of(&mut [f32::NEG_INFINITY; 2]).is_nan());
+        assert!(Threshold::Entmax15.of(&mut [1.0, f32::NAN]).is_nan());
+        assert_eq!(Threshold::TopK(2).of(&mut [1.0, 3.0, 3.0]), 3.0);
+    }
+}
