@@ -26,6 +26,10 @@ fn main(
         let begin = first_whole(r) + lane * WIDTH;
         // Phase 2: stages.
         // repeat begin: stage
+        // of repeat
+        r = stage0_begin(r);
+        loop {
+        // of stage
         var stage0 = stage0_run(r, begin, last);
         for (var end = lane; end < ENDS; end += LANES) {
             let col = end_col(r, end);
@@ -38,6 +42,12 @@ fn main(
         }
         let stage0_mine = stage0_narrow(stage0);
         r = stage0_finish(stage0_kept(r, stage0), stage0_mine, stage0_gather(stage0_mine, thread));
+        // of repeat
+        if (!stage0_again(stage0_is_open(r), thread)) {
+            break;
+        }
+        }
+        r = stage0_close(r);
         // repeat end
         if (IN_PLACE) {
             storageBarrier(); // gathered before another lane stores a gradient in place

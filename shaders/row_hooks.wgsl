@@ -74,8 +74,16 @@ fn stage0_load(first: u32) -> Stage0 { return Stage0(work[first], bitcast<f32>(w
 const STAGE0_INDEX: u32 = 0u;
 // Whether states combine to the same bits in either order.
 const STAGE0_COMMUTES: bool = true;
+// of repeat
+// Of a trip that runs again: before its first step, whether a step is left to do, and after the last one.
+fn stage0_begin(r: RowValues) -> RowValues { return r; }
+fn stage0_is_open(r: RowValues) -> bool { return false; }
+fn stage0_close(r: RowValues) -> RowValues { return r; }
+// of stage
 // hook end
 // import gather
+// of repeat
+// import again
 // repeat end
 
 // hook begin: outputs

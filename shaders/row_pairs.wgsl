@@ -16,12 +16,22 @@ fn row_stages(outer: RowValues, row: u32) -> RowValues {
     }
     // Phase 2: stages.
     // repeat begin: stage
+    // of repeat
+    r = stage0_begin(r);
+    loop {
+    // of stage
     let stage0 = stage0_run(r, 0u, last);
     if (LATE && STAGE0_INDEX == 0u) {
         r = row_values(r);
     }
     let stage0_mine = stage0_narrow(stage0);
     r = stage0_finish(stage0_kept(r, stage0), stage0_mine, stage0_gather(stage0_mine, 0u));
+    // of repeat
+    if (!stage0_again(stage0_is_open(r), 0u)) {
+        break;
+    }
+    }
+    r = stage0_close(r);
     // repeat end
     return r;
 }

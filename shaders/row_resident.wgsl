@@ -38,6 +38,10 @@ fn main(
         }
         // Phase 2: stages.
         // repeat begin: stage
+        // of repeat
+        r = stage0_begin(r);
+        loop {
+        // of stage
         var stage0 = stage0_identity();
         for (var trip = 0u; trip < TRIPS; trip++) {
             let col = begin + (trip * LANES + lane) * WIDTH;
@@ -53,6 +57,12 @@ fn main(
         }
         let stage0_mine = stage0_narrow(stage0);
         r = stage0_finish(r, stage0_mine, stage0_gather(stage0_mine, thread));
+        // of repeat
+        if (!stage0_again(stage0_is_open(r), thread)) {
+            break;
+        }
+        }
+        r = stage0_close(r);
         // repeat end
         // Phase 3: outputs.
         if (live) {

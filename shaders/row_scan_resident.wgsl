@@ -65,6 +65,9 @@ fn main(
         }
         // Phase 2: stages and scans.
         // repeat begin: trip
+        // of repeat
+        r = stage0_begin(r);
+        loop {
         // of stage
         var stage0 = stage0_identity();
         for (var trip = 0u; trip < TRIPS; trip++) {
@@ -78,6 +81,12 @@ fn main(
         }
         let stage0_mine = stage0_narrow(stage0);
         r = stage0_finish(r, stage0_mine, stage0_gather(stage0_mine, thread));
+        // of repeat
+        if (!stage0_again(stage0_is_open(r), thread)) {
+            break;
+        }
+        }
+        r = stage0_close(r);
         // of scan
         var scan0 = scan0_identity();
         if (TOGETHER) {

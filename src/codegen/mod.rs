@@ -19,6 +19,7 @@ mod states;
 mod stitch;
 mod store;
 pub mod template;
+mod threshold;
 
 use crate::expr::op::Kind;
 use crate::expr::{Node, NodeId};

@@ -1,7 +1,7 @@
 //! States of row reductions as WGSL: their fields, identity, step and combination.
 
 use super::poison::{bits, looked_at, looking_at};
-use super::structure;
+use super::{structure, threshold};
 use crate::expr::op::Kind;
 use crate::expr::{Node, NodeId, Reduce};
 use crate::lower::{LookKind, LookPlace, Pass, Program};
@@ -23,15 +23,15 @@ pub(super) fn fields(poisons: &[usize], states: &[State], f: &str, u: &str) -> V
 
 /// Fields of a lane's struct: the fields of the stage, then per sum the terms of the current run, not yet added to it.
 pub(super) fn lane_fields(poisons: &[usize], states: &[State], f: &str, u: &str) -> Vec<(String, String)> {
-    let runs = states.iter().filter(|s| s.reduce == Reduce::Sum).map(|s| (s.run(), f.to_owned()));
+    let runs = states.iter().flat_map(State::runs).map(|[_, run]| (run, f.to_owned()));
     fields(poisons, states, f, u).into_iter().chain(runs).collect()
 }
 
 /// A field of a lane's state, or a component of it, with the current run added to a sum.
 pub(super) fn narrowed(states: &[State], name: &str, component: &str) -> String {
-    let sum = states.iter().find(|s| s.reduce == Reduce::Sum && s.fields[0].0 == name);
+    let sum = states.iter().flat_map(State::runs).find(|[sum, _]| sum == name);
     match sum {
-        Some(state) => format!("s.{name}{component} + s.{}{component}", state.run()),
+        Some([_, run]) => format!("s.{name}{component} + s.{run}{component}"),
         None => format!("s.{name}{component}"),
     }
 }
@@ -39,13 +39,12 @@ pub(super) fn narrowed(states: &[State], name: &str, component: &str) -> String 
 /// `stageN_end_run`: adds the terms of a run of steps to the sums.
 pub(super) fn end_run_text(stage: usize, states: &[State], f: &str) -> String {
     let lane = format!("LaneStage{stage}");
-    let sums: Vec<&State> = states.iter().filter(|s| s.reduce == Reduce::Sum).collect();
+    let sums: Vec<[String; 2]> = states.iter().flat_map(State::runs).collect();
     if sums.is_empty() {
         return format!("fn stage{stage}_end_run(s: {lane}) -> {lane} {{ return s; }}\n");
     }
     let mut text = format!("fn stage{stage}_end_run(before: {lane}) -> {lane} {{\n    var s = before;\n");
-    for state in sums {
-        let (sum, run) = (&state.fields[0].0, state.run());
+    for [sum, run] in sums {
         putln!(text, "    s.{sum} += s.{run};\n    s.{run} = {f}(0.0);");
     }
     text.push_str("    return s;\n}\n");
@@ -110,12 +109,18 @@ pub(super) enum Part {
     /// After it, without a trip: each lane's sum relative to the row's largest value. Lanes that have it look at its block
     /// again, and leave its e^0 out.
     Refined,
+    /// Behind those, one trip per step: thresholds.
+    Repeated,
 }
 
 impl Part {
     /// Whether a reduction of the stage has a state in this trip.
     pub fn has(self, reduce: Reduce) -> bool {
-        matches!(self, Part::Whole | Part::Top) || reduce == Reduce::ExpSumRest
+        match reduce {
+            Reduce::Threshold(_) => self == Part::Repeated,
+            Reduce::ExpSumRest => self != Part::Repeated,
+            _ => matches!(self, Part::Whole | Part::Top),
+        }
     }
 }
 
@@ -151,13 +156,21 @@ impl State {
             Reduce::Max | Reduce::Min => vec![(format!("m{n}"), Kind::Float)],
             Reduce::ArgMax => vec![(format!("m{n}"), Kind::Float), (format!("at{n}"), Kind::Int)],
             Reduce::ExpSumRest => vec![(format!("m{n}"), Kind::Float), (format!("rest{n}"), Kind::Float)],
+            Reduce::Threshold(of) => {
+                threshold::fields(of).iter().map(|(name, kind)| (format!("{name}{n}"), *kind)).collect()
+            }
             Reduce::LogSumExpShifted => unreachable!("lowering leaves log1p(ExpSumRest) of it"),
         };
         State { reduce, part, id, operand, fields }
     }
 
-    /// Fields of the row that the first of two trips leaves for the second: the largest value, and whether the lane has it.
+    /// Fields of the row that the first of two trips leaves for the second (the largest value, and whether the lane has it), or
+    /// each step of a threshold for the next.
     pub fn row_fields(&self) -> Vec<(String, String)> {
+        if let Reduce::Threshold(of) = self.reduce {
+            let named = threshold::row_fields(of).iter();
+            return named.map(|(name, ty)| (format!("{name}{}", self.id.0), (*ty).to_owned())).collect();
+        }
         let fields: &[(&str, &str)] = match self.part {
             Part::Top => &[("top", "f32"), ("own", "bool")],
             Part::Blocks => &[
@@ -180,15 +193,23 @@ impl State {
         self.id.0
     }
 
-    /// Name of the field with a sum's terms of the current run.
-    fn run(&self) -> String {
-        format!("run{}", self.id.0)
+    /// Of each field that is a sum of numbers: its name, and that of the field with its terms of the current run.
+    fn runs(&self) -> Vec<[String; 2]> {
+        let n = self.id.0;
+        match self.reduce {
+            Reduce::Sum => vec![[format!("sum{n}"), format!("run{n}")]],
+            Reduce::Threshold(of) => {
+                threshold::sums(of).iter().map(|name| [format!("{name}{n}"), format!("run_{name}{n}")]).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     pub fn identity(&self, f: &str, u: &str) -> String {
         let n = self.id.0;
         match self.reduce {
             Reduce::Sum => format!("    s.sum{n} = {f}(0.0);\n    s.run{n} = {f}(0.0);\n"),
+            Reduce::Threshold(of) => threshold::identity(of, n, [f, u]),
             Reduce::Max => format!("    s.m{n} = bitcast<{f}>({u}(shape.reserved0 | 0xff800000u));\n"),
             Reduce::Min => format!("    s.m{n} = bitcast<{f}>({u}(shape.reserved0 | INF_BITS));\n"),
             // No column yet: any column's −∞ is better, at a lower index.
@@ -213,6 +234,7 @@ impl State {
         let w = if width == 4 { "4" } else { "" };
         match self.reduce {
             Reduce::Sum => format!("    s.run{n} += {x};\n"),
+            Reduce::Threshold(of) => threshold::step(of, n, x, if width == 4 { ["F4", "U4"] } else { ["F", "U"] }),
             Reduce::Max => format!("    s.m{n} = max(s.m{n}, {x});\n"),
             Reduce::Min => format!("    s.m{n} = min(s.m{n}, {x});\n"),
             // A tie goes to the lower index: windows at a row's ends come after those inside it.
@@ -247,6 +269,7 @@ impl State {
         let n = self.id.0;
         match self.reduce {
             Reduce::Sum => format!("    s.sum{n} = a.sum{n} + b.sum{n};\n"),
+            Reduce::Threshold(of) => threshold::combine(of, n),
             Reduce::Max => format!("    s.m{n} = max(a.m{n}, b.m{n});\n"),
             Reduce::Min => format!("    s.m{n} = min(a.m{n}, b.m{n});\n"),
             Reduce::ArgMax => format!(
@@ -265,10 +288,19 @@ impl State {
         }
     }
 
+    /// Of a threshold: before its first step, whether a step is left to do, and after the last one.
+    pub fn steps(&self, pass: &Pass) -> [String; 3] {
+        let Reduce::Threshold(of) = self.reduce else { unreachable!("thresholds alone take steps") };
+        let n = self.id.0;
+        let poisons = looking_at(pass, LookKind::Softmax, self.id);
+        [threshold::begin(of, n), threshold::is_open(of, n), threshold::close(of, n, &poisons)]
+    }
+
     pub fn finish(&self, program: &Program, pass: &Pass, needed: &dyn Fn(NodeId) -> bool) -> String {
         let n = self.id.0;
         match self.reduce {
             Reduce::Sum => format!("    r.n{n} = s.sum{n};\n"),
+            Reduce::Threshold(of) => threshold::finish(of, n),
             Reduce::Max | Reduce::Min => format!("    r.n{n} = s.m{n};\n"),
             // A row of NaN has no better column than the first.
             Reduce::ArgMax => format!("    r.n{n} = select(s.at{n}, 0u, s.at{n} == 0xffffffffu);\n"),

@@ -43,6 +43,13 @@ impl LaneReduce {
         }
     }
 
+    fn again_text(self) -> &'static str {
+        match self {
+            LaneReduce::Lane => include_str!("../../shaders/again_lane.wgsl"),
+            LaneReduce::Tree | LaneReduce::Subgroup => include_str!("../../shaders/again_workgroup.wgsl"),
+        }
+    }
+
     fn scan_text(self) -> &'static str {
         match self {
             LaneReduce::Lane => include_str!("../../shaders/scan_lane.wgsl"),
@@ -65,19 +72,30 @@ pub enum TripKind {
     Sort,
     /// It moves the elements of the row by an order.
     Move,
+    /// It runs again and again, until the thresholds of its stage are found.
+    Repeat,
 }
 
 impl TripKind {
-    const ALL: [TripKind; 5] = [TripKind::Stage, TripKind::Scan, TripKind::Pairs, TripKind::Sort, TripKind::Move];
+    const ALL: [TripKind; 6] =
+        [TripKind::Stage, TripKind::Scan, TripKind::Pairs, TripKind::Sort, TripKind::Move, TripKind::Repeat];
 
-    /// Its name in skeletons, and that of its hooks.
+    /// The name of its hooks: one that runs again is one of a stage.
     pub fn name(self) -> &'static str {
         match self {
-            TripKind::Stage => "stage",
+            TripKind::Stage | TripKind::Repeat => "stage",
             TripKind::Scan => "scan",
             TripKind::Pairs => "pairs",
             TripKind::Sort => "sort",
             TripKind::Move => "move",
+        }
+    }
+
+    /// The kinds that have the lines of that name in skeletons.
+    fn named(name: &str) -> Vec<TripKind> {
+        match name {
+            "repeat" => vec![TripKind::Repeat],
+            _ => TripKind::ALL.into_iter().filter(|kind| kind.name() == name).collect(),
         }
     }
 }
@@ -176,7 +194,8 @@ impl Skeleton {
 
 /// The shader with its stubs.
 pub fn stub(skeleton: Skeleton, combine: LaneReduce) -> String {
-    let of_each = TripKind::ALL.map(|kind| (kind, 0));
+    let index = |kind: TripKind| usize::from(kind == TripKind::Repeat);
+    let of_each = TripKind::ALL.map(|kind| (kind, index(kind)));
     assemble("stub", &repeat(&import(skeleton.text(), combine), &of_each))
 }
 
@@ -239,26 +258,27 @@ fn import(text: &str, combine: LaneReduce) -> String {
     let text = text.replace("// import row_pair_hooks\n", ROW_PAIR_HOOKS);
     let text = text.replace("// import scan\n", combine.scan_text());
     let text = text.replace("// import sum\n", SUM).replace("// import span\n", SPAN);
-    text.replace("// import gather\n", combine.text())
+    text.replace("// import gather\n", combine.text()).replace("// import again\n", combine.again_text())
 }
 
 /// Repeated blocks, from `// repeat begin: …` to `// repeat end`, with a trip's index instead of 0: of `stage`, `scan`, … once
-/// per trip of that kind; of `trip` once per trip, with the lines below `// of stage`, `// of scan`, …
+/// per trip of that kind; of `trip` once per trip, with the lines below `// of stage`, `// of scan`, … A trip that runs again is
+/// one of a stage, with the lines below `// of repeat` too.
 fn repeat(text: &str, trips: &[(TripKind, usize)]) -> String {
     let mut out = String::new();
     // The lines of the block that each kind of trip has.
     let mut block: Option<[String; TripKind::ALL.len()]> = None;
     let mut kinds: Vec<TripKind> = Vec::new();
-    let named = |name: &str| TripKind::ALL.into_iter().find(|kind| kind.name() == name);
+    let named = |name: &str| Some(TripKind::named(name)).filter(|kinds| !kinds.is_empty());
     for line in text.lines() {
         let begins = line.trim().strip_prefix("// repeat begin: ");
         let of_kind = line.trim().strip_prefix("// of ").and_then(named);
         match (line.trim(), &mut block) {
             _ if begins.is_some() => {
-                kinds = begins.and_then(named).map_or(TripKind::ALL.to_vec(), |kind| vec![kind]);
+                kinds = begins.and_then(named).unwrap_or(TripKind::ALL.to_vec());
                 block = Some(Default::default());
             }
-            (_, Some(_)) if of_kind.is_some() => kinds = of_kind.into_iter().collect(),
+            (_, Some(_)) if of_kind.is_some() => kinds = of_kind.unwrap_or_default(),
             ("// repeat end", Some(lines)) => {
                 trips.iter().for_each(|&(kind, index)| out.push_str(&numbered(&lines[kind as usize], index)));
                 block = None;

@@ -168,7 +168,7 @@ impl<'r, 'a, T: HostFloat> Worker<'r, 'a, T> {
                         trip.along.iter().for_each(|along| worker.take_along(along, spot));
                         trip.pairs.iter().for_each(|pairs| worker.fold_partners(pairs, spot));
                     });
-                    for (reduction, state) in trip.reductions.iter().zip(&states) {
+                    for (reduction, state) in trip.reductions.iter().zip(&mut states) {
                         state.finish(reduction, tile.rows, &mut self.machine);
                     }
                     self.states[index] = states;

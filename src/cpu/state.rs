@@ -3,7 +3,7 @@
 use super::code::Reduction;
 use super::lanes::{self, Online};
 use super::machine::{HostFloat, LANES, Machine, Spot};
-use crate::expr::Reduce;
+use crate::expr::{Reduce, Threshold};
 
 /// The states of one reduction, one per row of a tile.
 pub enum State<T> {
@@ -12,6 +12,8 @@ pub enum State<T> {
     Min(Vec<T>),
     ArgMax(Vec<T>, Vec<i64>),
     ExpSumRest(Vec<T>, Vec<f64>),
+    /// The elements so far.
+    Threshold(Threshold, Vec<Vec<T>>),
 }
 
 impl<T: HostFloat> State<T> {
@@ -23,6 +25,7 @@ impl<T: HostFloat> State<T> {
             Reduce::Min => State::Min(values()),
             Reduce::ArgMax => State::ArgMax(values(), vec![0; LANES]),
             Reduce::ExpSumRest => State::ExpSumRest(values(), vec![0.0; LANES]),
+            Reduce::Threshold(threshold) => State::Threshold(threshold, vec![Vec::new(); LANES]),
             Reduce::LogSumExpShifted => unreachable!("lowering leaves log1p(ExpSumRest) of it"),
         }
     }
@@ -41,6 +44,7 @@ impl<T: HostFloat> State<T> {
                 max[..rows].fill(empty.max);
                 rest[..rows].fill(empty.rest);
             }
+            State::Threshold(_, elements) => elements[..rows].iter_mut().for_each(Vec::clear),
         }
     }
 
@@ -72,6 +76,7 @@ impl<T: HostFloat> State<T> {
                 let so_far = Online { max: max[row], rest: rest[row] };
                 Online { max: max[row], rest: rest[row] } = so_far.join(Online::of(values));
             }
+            State::Threshold(_, elements) => elements[row].extend_from_slice(values),
         }
     }
 
@@ -87,11 +92,12 @@ impl<T: HostFloat> State<T> {
                 }
             }
             State::ExpSumRest(max, rest) => lanes::online_step(values, max, rest),
+            State::Threshold(_, elements) => elements.iter_mut().zip(values).for_each(|(all, &x)| all.push(x)),
         }
     }
 
     /// Writes the values to their registers; NaN where a softmax is not defined.
-    pub fn finish(&self, reduction: &Reduction, rows: usize, machine: &mut Machine<'_, '_, T>) {
+    pub fn finish(&mut self, reduction: &Reduction, rows: usize, machine: &mut Machine<'_, '_, T>) {
         let out = reduction.out;
         match self {
             State::Sum(sum) => machine.set_floats(out, sum[..rows].iter().map(|s| T::of(*s))),
@@ -104,6 +110,9 @@ impl<T: HostFloat> State<T> {
                 if let Some(max_out) = reduction.max_out {
                     machine.set_floats(max_out, (0..rows).map(|lane| value(lane, max[lane])));
                 }
+            }
+            State::Threshold(threshold, elements) => {
+                machine.set_floats(out, elements[..rows].iter_mut().map(|row| threshold.of(row)));
             }
         }
     }

@@ -6,7 +6,7 @@
 use crate::expr::condition::{may_be_nan, not};
 use crate::expr::derivative::vjp;
 use crate::expr::op::{Kind, Op};
-use crate::expr::{Direction, Expr, Extent, Fold, Graph, Node, NodeId, Reduce, Scan};
+use crate::expr::{Direction, Expr, Extent, Fold, Graph, Node, NodeId, Reduce, Scan, Threshold};
 use crate::shape::Scope;
 use std::collections::HashMap;
 
@@ -414,17 +414,13 @@ impl<'g> Visit<'_, 'g> {
             Reduce::Sum => self.give(x, adjoint, Scope::Element, taken),
             // Ties share the gradient equally.
             Reduce::Max | Reduce::Min => {
-                let mut tie = value.equals(self.out);
-                if !matches!(graph.node(x), Node::Input(_)) {
-                    // Computed again in another loop, no value may be equal to the extreme to the last bit.
-                    let first = if reduce == Reduce::Max { value.argmax() } else { (-value).argmax() };
-                    tie = tie.or(graph.col_index().equals(first));
-                }
+                let tie = self.ties(value, if reduce == Reduce::Max { value } else { -value });
                 let count = tie.select(1.0, 0.0).sum();
                 let (contribution, taken) = self.chosen(tie.select(adjoint / count, 0.0));
                 self.give(x, contribution, Scope::Element, taken);
             }
             Reduce::ArgMax => {}
+            Reduce::Threshold(threshold) => self.threshold(threshold, value),
             // The shift is taken to carry no gradient, so the maximum's own term counts as well.
             Reduce::ExpSumRest => {
                 let contribution = adjoint * (value - value.max().detach()).exp();
@@ -434,6 +430,37 @@ impl<'g> Visit<'_, 'g> {
                 let contribution = adjoint * value.softmax();
                 self.give(x, nothing_of_zero(contribution, adjoint, &taken), Scope::Element, taken);
             }
+        }
+    }
+
+    /// A threshold's derivative is that of the equation which it solves; of a rank, that of the elements which have it.
+    fn threshold(&mut self, threshold: Threshold, x: Expr<'g>) {
+        let (out, adjoint) = (self.out, self.adjoint);
+        let contribution = match threshold {
+            Threshold::Sparsemax => {
+                let is_above = threshold.above(x, out)[0].gt(0.0);
+                is_above.select(adjoint / is_above.select(1.0, 0.0).sum(), 0.0)
+            }
+            Threshold::Entmax15 => {
+                let above = threshold.above(x, out)[0].relu();
+                above.gt(0.0).select(adjoint * (above / (2.0 * above.sum())), 0.0)
+            }
+            Threshold::TopK(_) => {
+                let tie = self.ties(x, -(x - out).abs());
+                tie.select(adjoint / tie.select(1.0, 0.0).sum(), 0.0)
+            }
+        };
+        let (contribution, taken) = self.chosen(contribution);
+        self.give(x.id, contribution, Scope::Element, taken);
+    }
+
+    /// The elements that are equal to an element which a reduction has found. Computed again in another loop, none may be
+    /// equal to it to the last bit: then the one where `nearness` is largest.
+    fn ties(&self, x: Expr<'g>, nearness: Expr<'g>) -> Expr<'g> {
+        let tie = x.equals(self.out);
+        match self.reverse.graph.node(x.id) {
+            Node::Input(_) => tie,
+            _ => tie.or(self.reverse.graph.col_index().equals(nearness.argmax())),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::autodiff::{dependents, gradients};
 use super::derivative::vjp;
 use super::op::Op;
-use super::{Expr, Node, NodeId};
+use super::{Expr, Node, NodeId, Reduce};
 use crate::shape::Scope;
 use std::collections::HashMap;
 
@@ -106,12 +106,13 @@ pub fn is_coupled(g: Expr<'_>, input: NodeId) -> bool {
     })
 }
 
-/// Whether a gradient depends on the input through a scan, pairs or a sort of the row, which [`diagonal`] does not follow.
+/// Whether a gradient depends on the input through a scan, pairs, a sort or a threshold of the row, which [`diagonal`] does not
+/// follow.
 pub fn runs_along_row(g: Expr<'_>, input: NodeId) -> bool {
     let graph = g.graph();
     let active = dependents(g, &[input]);
-    let runs_along = |id: &NodeId| graph.node(*id).runs_along_row() && active[id.index()];
-    graph.reachable(&[g.id]).iter().any(runs_along)
+    let is_it = |node: Node| node.runs_along_row() || matches!(node, Node::Reduce(Reduce::Threshold(_), _));
+    graph.reachable(&[g.id]).iter().any(|id| is_it(graph.node(*id)) && active[id.index()])
 }
 
 /// Whether an element value depends on other elements of the input too, through a reduction.

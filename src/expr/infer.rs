@@ -1,6 +1,7 @@
 //! Scope and kind of a node from those of its operands, and its mistake if it has one.
 
 use super::node::{InputDecl, Node, NodeId, ParamDecl, Reduce};
+use super::threshold::Threshold;
 use crate::expr::op::Kind;
 use crate::shape::Scope;
 
@@ -119,6 +120,9 @@ impl Known<'_> {
         if !self.is_element(x) {
             let found = self.scope(x);
             return Some(format!("{reduce:?} takes elements to their row, found a value of scope {found:?}"));
+        }
+        if reduce == Reduce::Threshold(Threshold::TopK(0)) {
+            return Some("top_k_threshold(0): elements are ranked from 1 on".to_owned());
         }
         self.no_number(x, "a reduction").or_else(|| self.pair(x, "a reduction"))
     }

@@ -3,7 +3,7 @@
 //! A mistake in an expression (a reduction of a row value, an index added to a number) is kept in the graph and
 //! comes back as [`Error::Expr`](crate::Error::Expr) when the loss is planned; building never panics.
 //!
-//! Each file uses those before it: `node`, `infer`, `graph`, `print`, `operand`, `handle`, `scan`, `pairs` and `sort`.
+//! Each file uses those before it: `node`, `infer`, `graph`, `print`, `operand`, `handle`, `scan`, `pairs`, `sort` and `threshold`.
 
 pub mod autodiff;
 pub(crate) mod condition;
@@ -21,6 +21,7 @@ mod scan;
 pub mod simplify;
 mod sort;
 mod special;
+mod threshold;
 
 pub use graph::Graph;
 pub use handle::Expr;
@@ -30,6 +31,7 @@ pub use operand::IntoExpr;
 pub(crate) use print::print_nodes;
 pub use scan::{Direction, Scan};
 pub use sort::{Move, Order, Ranking};
+pub use threshold::Threshold;
 
 #[cfg(test)]
 mod tests {

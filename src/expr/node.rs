@@ -3,6 +3,7 @@
 use crate::expr::op::{Kind, Op};
 use crate::expr::scan::{Direction, Scan};
 use crate::expr::sort::{Move, Order};
+use crate::expr::threshold::Threshold;
 use crate::shape::{Layout, Operand, Scope, ShapeRule};
 use std::fmt;
 
@@ -38,6 +39,8 @@ pub enum Reduce {
     ArgMax,
     /// Σ over j ≠ argmax of exp(xⱼ − max); `logsumexp_shifted` is its log1p.
     ExpSumRest,
+    /// A number that the elements are compared with, found in steps.
+    Threshold(Threshold),
     /// logsumexp − max. Its gradient is the softmax. Lowered to `log1p(ExpSumRest)`.
     LogSumExpShifted,
 }

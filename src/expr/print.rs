@@ -1,7 +1,7 @@
 //! Expressions as text.
 
 use super::graph::Graph;
-use super::node::{Classes, InputDecl, Node, NodeId, ParamDecl};
+use super::node::{Classes, InputDecl, Node, NodeId, ParamDecl, Reduce};
 use super::scan::Direction;
 use crate::expr::op::Op;
 use crate::text::putln;
@@ -60,6 +60,9 @@ fn node_text(node: &Node, operands: &[&str], params: &[ParamDecl], inputs: &[Inp
         Node::Op(Op::Div, _) => format!("({} / {})", operands[0], operands[1]),
         Node::Op(Op::Neg, _) => format!("-{}", operands[0]),
         Node::Op(op, _) => format!("{}({list})", format!("{op:?}").to_lowercase()),
+        Node::Reduce(Reduce::Threshold(threshold), _) => {
+            format!("row_{}({list})", format!("{threshold:?}").to_lowercase())
+        }
         Node::Reduce(reduce, _) => format!("row_{}({list})", format!("{reduce:?}").to_lowercase()),
         Node::FoldOver(fold, to, _) => format!("{}({list})", format!("{fold:?}_{to:?}").to_lowercase()),
         Node::Scan(scan, direction, _) => {

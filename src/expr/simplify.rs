@@ -281,6 +281,48 @@ fn softmax_minus_one<'g>(at: &At<'g>) -> Option<Expr<'g>> {
     None
 }
 
+/// A gradient in which a label is compared with the column: `select(c, -a, 0) + a*softmax(x)` as
+/// `a*select(c, softmax_minus_one(x), softmax(x))`, which keeps the digits of a confident label. Sound as
+/// [`softmax_minus_one`] is.
+pub fn softmax_minus_label(graph: &Graph, root: NodeId) -> NodeId {
+    let Some(terms) = signed_terms(graph, root) else { return root };
+    // What is taken away where a condition holds, else nothing: the condition, the number and its sign.
+    let taken = |&(id, sign): &(NodeId, bool)| match graph.node(id) {
+        Node::Op(Op::Select, [c, yes, no]) if graph.node(no) == Node::Const(0f64.to_bits()) => match graph.node(yes) {
+            Node::Op(Op::Neg, [a, ..]) => Some((c, a, !sign)),
+            Node::Const(bits) if f64::from_bits(bits) < 0.0 => {
+                Some((c, graph.constant(-f64::from_bits(bits)).id, !sign))
+            }
+            _ => Some((c, yes, sign)),
+        },
+        _ => None,
+    };
+    let of_softmax = |id: NodeId| match graph.node(id) {
+        Node::Softmax(_) => Some((graph.constant(1.0).id, id)),
+        Node::Op(Op::Mul, [a, b, _]) => match (graph.node(a), graph.node(b)) {
+            (_, Node::Softmax(_)) => Some((a, b)),
+            (Node::Softmax(_), _) => Some((b, a)),
+            _ => None,
+        },
+        _ => None,
+    };
+    for (index, (c, a, sign)) in terms.iter().enumerate().filter_map(|(k, term)| Some((k, taken(term)?))) {
+        let product = |&(id, plus): &(NodeId, bool)| of_softmax(id).filter(|(factor, _)| *factor == a && plus != sign);
+        let Some((other, softmax)) = terms.iter().enumerate().find_map(|(k, term)| Some((k, product(term)?.1))) else {
+            continue;
+        };
+        let Node::Softmax(x) = graph.node(softmax) else { unreachable!("of_softmax() gives a softmax") };
+        let apart = graph.expr(c).select(graph.add(Node::SoftmaxMinusOne(x)), graph.expr(softmax));
+        let product = graph.expr(a) * apart;
+        let rest = terms.iter().enumerate().filter(|(k, _)| *k != index && *k != other);
+        let first = if sign { -product } else { product };
+        let sum =
+            rest.fold(first, |sum, (_, &(id, sign))| if sign { sum + graph.expr(id) } else { sum - graph.expr(id) });
+        return softmax_minus_label(graph, simplify(graph, &[sum.id])[0]);
+    }
+    root
+}
+
 /// The terms of a sum, in order, with their signs; `None` for more than `MOST` terms. (A sum of shared sums has one
 /// term per path, exponentially many.)
 fn signed_terms(graph: &Graph, root: NodeId) -> Option<Vec<(NodeId, bool)>> {
@@ -355,6 +397,21 @@ mod tests {
             simplified(|g, x| (g.param("a", 1.0) * x.softmax() + x) - g.param("a", 1.0)),
             "(a * softmax_minus_one(x) + x)"
         );
+    }
+
+    #[test]
+    fn confident_label_among_others_keeps_its_digits() {
+        let g = Graph::new();
+        let x = g.input("x", Scope::Element, Kind::Float);
+        let (y, a) = (g.input("y", Scope::Row, Kind::Int), g.param("a", 1.0));
+        let is_label = g.col_index().equals(y);
+        let of = |root: Expr<'_>| g.print(softmax_minus_label(&g, root.id));
+        let want = "a * select(eq(col, y), softmax_minus_one(x), softmax(x))";
+        assert_eq!(of(is_label.select(-a, 0.0) + a * x.softmax()), want);
+        assert_eq!(of((is_label.select(-a, 0.0) + x) + a * x.softmax()), format!("({want} + x)"));
+        assert_eq!(of(-(a * x.softmax()) + is_label.select(a, 0.0)), format!("-{want}"));
+        let other = is_label.select(a, 0.0) + a * x.softmax();
+        assert_eq!(softmax_minus_label(&g, other.id), other.id, "nothing cancels");
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub enum Domain {
     /// A whole number from 1 to 64, the number of terms of a series: each is another formula, so that it is a number and
     /// no scalar on the GPU, and a plan keeps it.
     Order,
+    /// A whole number from 1 to 2³¹ − 1, the rank of an element among those of a row: a formula of its own as [`Domain::Order`]
+    /// is.
+    Rank,
     /// Between the two, neither of which is inside.
     Between(f64, f64),
     /// Above 0, +∞ too. Where the option is +∞ the formula is another: it is
@@ -37,6 +40,11 @@ pub enum Domain {
 }
 
 impl Domain {
+    /// Whether each number is another formula.
+    pub fn is_of_formula(self) -> bool {
+        matches!(self, Domain::Order | Domain::Rank)
+    }
+
     /// Whether a number is inside.
     pub fn contains(self, x: f64) -> bool {
         let has_limit = match self {
@@ -52,6 +60,7 @@ impl Domain {
                     Domain::Between(low, high) => low < x && x < high,
                     Domain::Positive => x > 0.0,
                     Domain::Order => x.fract() == 0.0 && (1.0..=64.0).contains(&x),
+                    Domain::Rank => x.fract() == 0.0 && (1.0..=f64::from(i32::MAX)).contains(&x),
                     Domain::OneOrTwo => x == 1.0 || x == 2.0,
                     Domain::BelowHalf => (0.0..0.5).contains(&x),
                     Domain::NonNegative => x >= 0.0,
@@ -73,6 +82,7 @@ impl fmt::Display for Domain {
             Domain::Unit => "in [0, 1]",
             Domain::OneOrTwo => "1 or 2",
             Domain::Order => "a whole number from 1 to 64",
+            Domain::Rank => "a whole number from 1 to 2147483647",
             Domain::BelowHalf => "in [0, 0.5)",
             Domain::UnitOrOff => "in [0, 1], or -1 for none",
         })
@@ -330,7 +340,7 @@ impl OptionDecl {
         match made {
             Value::Scalar(input) => Some(format!("written to the scalar input `{input}`, which the plan reads")),
             Value::Num(made) if *made == value => None,
-            Value::Num(made) if self.domain == Domain::Order => {
+            Value::Num(made) if self.domain.is_of_formula() => {
                 Some(format!("{made}, of which it is the formula; plan again with {} = {value}", self.name))
             }
             Value::Num(made) if self.structural.contains(made) || self.special.contains(made) => {
@@ -366,7 +376,7 @@ pub(crate) fn check_option(loss: &str, decl: &OptionDecl, value: &Value) -> Resu
             true => Ok(()),
             false => wrong(format!("{x:e}"), format!("{}, and {KERNEL_NUMBERS}", decl.domain)),
         },
-        (Value::Num(_), Value::Scalar(name)) if decl.domain == Domain::Order => {
+        (Value::Num(_), Value::Scalar(name)) if decl.domain.is_of_formula() => {
             wrong(format!("the scalar `{name}`"), decl.domain.to_string())
         }
         (Value::Num(_), Value::Scalar(name)) => match refused_scalar(name) {

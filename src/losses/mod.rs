@@ -67,6 +67,7 @@ mod sequence;
 mod sigmoid;
 mod softmax;
 mod survival;
+mod threshold;
 mod value;
 
 pub use adversarial::*;
@@ -103,6 +104,7 @@ pub use sequence::*;
 pub use sigmoid::*;
 pub use softmax::*;
 pub use survival::*;
+pub use threshold::*;
 pub use value::*;
 
 /// The entries of each family.
@@ -125,6 +127,7 @@ const FAMILIES: &[&[Entry]] = &[
     ordinal::ENTRIES,
     cumulative::ENTRIES,
     survival::ENTRIES,
+    threshold::ENTRIES,
     sequence::ENTRIES,
     adversarial::ENTRIES,
     embedding::ENTRIES,

@@ -2,7 +2,7 @@
 
 use super::looks::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison};
 use super::program::{Along, Output, Over, Pass, Program, Stage};
-use crate::expr::{Graph, Node, NodeId};
+use crate::expr::{Graph, Node, NodeId, Reduce};
 use crate::shape::{ColumnCount, RowAxis, Scope};
 use std::collections::HashMap;
 
@@ -211,6 +211,9 @@ fn stages(program: &Program, roots: &[NodeId]) -> (Vec<Stage>, HashMap<NodeId, u
         let known = program.online_partner(id).is_some_and(|partner| needed.contains(&partner));
         if !known {
             stages[below].reduces.push(id);
+        }
+        if let Node::Reduce(Reduce::Threshold(threshold), _) = node {
+            stages[below].steps = stages[below].steps.max(threshold.steps());
         }
     }
     for trip in stages.iter_mut().flat_map(|stage| &mut stage.along).filter(|trip| trip.along == Along::Pairs) {

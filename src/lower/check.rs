@@ -3,7 +3,7 @@
 use super::program::OutputKind;
 use crate::error::{Error, Result};
 use crate::expr::op::Kind;
-use crate::expr::{Classes, Graph, Node, NodeId};
+use crate::expr::{Classes, Graph, Node, NodeId, Reduce, Threshold};
 use crate::shape::{ColumnCount, RowAxis, Scope};
 use std::collections::HashSet;
 
@@ -34,10 +34,18 @@ pub(super) fn check_rows(graph: &Graph, name: &str, row_axis: RowAxis, outputs: 
 }
 
 /// The numbers of columns that a loss takes: those that its definition states, and at least those that these expressions
-/// read by a fixed index. They are as the loss wrote them: what is made of them may gather where no column is.
+/// read by a fixed index or rank. They are as the loss wrote them: what is made of them may gather where no column is.
 pub(super) fn column_count(graph: &Graph, name: &str, exactly: Option<u64>, roots: &[NodeId]) -> Result<ColumnCount> {
     let mut least = 0;
     for id in graph.reachable(roots) {
+        if let Node::Reduce(Reduce::Threshold(Threshold::TopK(k)), _) = graph.node(id) {
+            if exactly.is_some_and(|count| count < u64::from(k)) {
+                let columns = exactly.unwrap_or_default();
+                let message = format!("ranks elements down to the {k}th largest of its {columns} columns");
+                return Err(Error::Expr { loss: name.to_owned(), message });
+            }
+            least = least.max(u64::from(k));
+        }
         let Node::At(_, label) = graph.node(id) else { continue };
         let Node::Int(column) = graph.node(label) else { continue };
         let is_there = column >= 0 && exactly.is_none_or(|count| (column as u64) < count);
@@ -65,15 +73,23 @@ pub(super) fn check_gathers(graph: &Graph, name: &str, roots: &[NodeId]) -> Resu
     Err(Error::Unsupported { message })
 }
 
-/// An error for scans, pairs and sorts of rows of which a dispatch sees a range of the columns, and for those that are summed
-/// over the rows for each column: the kernels of such sums run none; and for an output per pair.
+/// An error for scans, pairs, sorts and thresholds of rows of which a dispatch sees a range of the columns, and for those that
+/// leave elements and are summed over the rows for each column: the kernels of such sums run none; and for an output per pair.
 pub(super) fn check_along_rows(graph: &Graph, name: &str, roots: &[NodeId], is_range: bool) -> Result<()> {
     let runs_along = |id: &NodeId| graph.node(*id).runs_along_row();
+    let is_threshold = |id: &NodeId| matches!(graph.node(*id), Node::Reduce(Reduce::Threshold(_), _));
     let below = graph.reachable(roots);
     if let Some(pair) = roots.iter().find(|id| graph.scope(**id) == Scope::Pair) {
         let message =
             format!("`{}` has one value per pair; fold it over the partners (`sum_partners`)", graph.print(*pair));
         return Err(Error::Expr { loss: name.to_owned(), message });
+    }
+    if is_range && below.iter().any(is_threshold) {
+        let message = format!(
+            "a shard of {name}, or a row larger than a binding: it looks for a threshold of the row (sparsemax, entmax, top k), \
+             trip after trip over all columns; give whole rows that fit a binding"
+        );
+        return Err(Error::Unsupported { message });
     }
     if is_range && below.iter().any(runs_along) {
         let message = format!(

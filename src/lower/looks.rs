@@ -17,7 +17,7 @@ pub enum LookKind {
     Value,
     /// A label out of range: that of an `At`, or an `InRange`.
     Label,
-    /// An `ExpSumRest` that is not defined: a row of −∞ only, or with +∞ in it.
+    /// An `ExpSumRest`, or the threshold of a distribution, that is not defined: a row of −∞ only, or with +∞ in it.
     Softmax,
 }
 
@@ -180,7 +180,11 @@ pub(super) fn looks(graph: &Graph, has_rows: bool, roots: &[NodeId]) -> Vec<Look
                     // A reduction is looked at if any element of the row reads it.
                     let condition = demands.of_row(condition, reduced);
                     demands.add(x, true, condition);
-                    if reduce == Reduce::ExpSumRest {
+                    let is_of_distribution = match reduce {
+                        Reduce::Threshold(threshold) => threshold.is_of_distribution(),
+                        _ => reduce == Reduce::ExpSumRest,
+                    };
+                    if is_of_distribution {
                         found.push(look(LookKind::Softmax, condition, true));
                     }
                 }

@@ -59,7 +59,8 @@ pub(super) fn differentiated(
         }
         if grad.is_some_and(|grad| hessian::runs_along_row(grad, node_of(index))) {
             let message = format!(
-                "the Hessian diagonal of {} with respect to `{input}`: its gradient goes through a scan, pairs or a sort of the row",
+                "the Hessian diagonal of {} with respect to `{input}`: its gradient goes through a scan, pairs or a sort of the row, or \
+                 a threshold of it",
                 name()
             );
             return Err(Error::Unsupported { message });

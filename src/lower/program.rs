@@ -178,14 +178,16 @@ impl AlongTrip {
     }
 }
 
-/// Row reductions that run in one trip over the row, and trips along it that run after them. Without either, the trip only
-/// looks at elements.
+/// Row reductions that run in one trip over the row (thresholds among them in trips of their own, step by step), and trips along
+/// it that run after them. Without either, the trip only looks at elements.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Stage {
     /// The reductions. A maximum is not listed if `ExpSumRest` of the same operand leaves it too.
     pub reduces: Vec<NodeId>,
     /// Trips along the row, in order.
     pub along: Vec<AlongTrip>,
+    /// Most trips over the row in which its thresholds are found, after those of the other reductions; 0 without thresholds.
+    pub steps: u32,
 }
 
 impl Stage {
@@ -324,6 +326,11 @@ impl Pass {
         self.stages.iter().flat_map(|stage| &stage.along)
     }
 
+    /// Whether it finds thresholds of rows, trip after trip.
+    pub fn has_thresholds(&self) -> bool {
+        self.stages.iter().any(|stage| stage.steps > 0)
+    }
+
     /// Whether it sums over the rows of each group for each column.
     pub fn sums_per_group(&self, program: &Program) -> bool {
         self.over == Over::RowsByColumn && self.totals.iter().any(|id| program.scope(*id) == Scope::GroupColumn)
@@ -370,7 +377,7 @@ pub struct Program {
     /// The numbers of columns that it takes.
     pub cols: ColumnCount,
     /// Nodes, operands first. Only constants, inputs, counts, `ColIndex`, `RowIndex`, `GroupRows`, `Op`, `InRange`,
-    /// `Reduce` (of `Sum`, `Max`, `Min`, `ArgMax`, `ExpSumRest`), `Scan`, `FoldOver` and `At` are left.
+    /// `Reduce` (of `Sum`, `Max`, `Min`, `ArgMax`, `ExpSumRest`, `Threshold`), `Scan`, `FoldOver` and `At` are left.
     pub nodes: Vec<Node>,
     /// Scope of each node.
     pub scopes: Vec<Scope>,

@@ -3,7 +3,7 @@
 use super::looks::{Look, LookKind, looks};
 use super::program::{Output, OutputKind};
 use crate::expr::op::Op;
-use crate::expr::simplify::simplify;
+use crate::expr::simplify::{simplify, softmax_minus_label};
 use crate::expr::{Expr, Fold, Graph, InputDecl, Node, NodeId, Reduce};
 use crate::shape::Scope;
 use std::collections::HashMap;
@@ -39,6 +39,7 @@ impl<'g> Lowered<'g> {
             let split = if scope == Scope::Element { self.split_label(root) } else { None };
             let (node, at_label) = match split {
                 Some((rest, label, there)) => (self.expand(rest), Some((label, self.expand(there)))),
+                None if scope == Scope::Element => (self.expand(softmax_minus_label(self.graph, root)), None),
                 None => (self.expand(root), None),
             };
             all.push(Output { kind: kind.clone(), node, at_label, scope });

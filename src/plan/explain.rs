@@ -179,6 +179,14 @@ impl Problem<'_> {
             };
             let _ = writeln!(text, "pass {index}{over}: {} ({})", schedule_text(&choice.schedule), choice.schedule.why);
             let _ = writeln!(text, "    {}", self.counts(index, choice, planned));
+            let steps: u32 = program.passes[index].stages.iter().map(|stage| stage.steps).sum();
+            if steps > 0 {
+                let each = match choice.schedule.kernel {
+                    Kernel::RowResident { .. } => "over held rows, which are read once",
+                    _ => "over each row, all of which are counted",
+                };
+                let _ = writeln!(text, "    thresholds: at most {steps} trips {each}");
+            }
             table(&mut text, program, &tensors);
             let own = self.workspace_bytes(index, choice);
             in_workspace += own;

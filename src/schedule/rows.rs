@@ -119,7 +119,8 @@ pub(super) fn choose(
         fits: fits && !streams(pass),
         fits_beside,
         shared,
-        can_split: (stages > 0 || shared || pass.known.is_some()) && !shape.overwritten && !pass.runs_along_rows(),
+        can_split: (stages > 0 || shared || pass.known.is_some())
+            && !(shape.overwritten || pass.runs_along_rows() || pass.has_thresholds()),
         words: pass.along().map(|id| program.node(id).words_left()).sum(),
         known: pass.known.is_some(),
         splits: limits.workgroups.min(64).min((shape.cols / 4096).max(1) as u32),
@@ -159,7 +160,8 @@ impl Rows<'_> {
             }
             Kernel::RowResident { .. } => Ok(Kernel::RowResident { trips: self.trips as u32 }),
             Kernel::RowSplit { .. } if !self.can_split => fault(
-                "sharing a row without row reductions, with scans along it, or while an input that all of it reads is overwritten"
+                "sharing a row without row reductions, with scans along it or thresholds of it, or while an input that all of it \
+                 reads is overwritten"
                     .to_owned(),
             ),
             Kernel::RowSplit { splits } if splits == 0 || splits > self.limits.workgroups => {
@@ -289,15 +291,17 @@ fn busy_rows(limits: &Limits) -> u64 {
     if limits.software { 2 } else { BUSY_ROWS }
 }
 
-/// Trips over a row's columns that its stages take at most, and those along the row.
+/// Trips over a row's columns that its stages and thresholds take at most, and those along the row.
 fn trips_over(pass: &Pass) -> u64 {
-    pass.stages.iter().map(|stage| 1 + stage.along.len() as u64).sum()
+    pass.stages.iter().map(|stage| 1 + u64::from(stage.steps) + stage.along.len() as u64).sum()
 }
 
 /// Bytes of workgroup memory in which lanes combine the states of all stages (without subgroups).
 pub(super) fn combine_bytes(pass: &Pass, workgroup: u32) -> u64 {
+    // Thresholds have states of up to five words.
+    let each = |stage: &Stage| if stage.steps > 0 { 5 } else { 2 };
     let along = |stage: &Stage| stage.along.iter().map(AlongTrip::lane_words).sum::<usize>();
-    let words: usize = pass.stages.iter().map(|stage| 1 + 2 * stage.reduces.len() + along(stage)).sum();
+    let words: usize = pass.stages.iter().map(|stage| 1 + each(stage) * stage.reduces.len() + along(stage)).sum();
     4 * words as u64 * u64::from(workgroup)
 }
 

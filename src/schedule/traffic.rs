@@ -2,7 +2,7 @@
 
 use super::{Kernel, tensor_inputs};
 use crate::expr::op::Kind;
-use crate::expr::{Node, NodeId};
+use crate::expr::{Node, NodeId, Reduce};
 use crate::lower::{Look, LookPlace, Over, Pass, Program};
 use crate::shape::Scope;
 
@@ -97,20 +97,25 @@ pub fn traffic(program: &Program, pass: &Pass, kernel: Kernel, footprints: Footp
     inputs.chain(outputs).collect()
 }
 
-/// Nodes computed by each loop over a row's columns: one loop per stage, one for the element outputs.
+/// Nodes computed by each loop over a row's columns: one loop per stage, one per step that thresholds take at most, one for the
+/// element outputs.
 fn loops(program: &Program, pass: &Pass) -> Vec<Vec<NodeId>> {
     let is_element = |id: &NodeId| program.scope(*id).has_columns();
     let operand = |id: &NodeId| program.node(*id).operands().next().expect("a reduction has an operand");
+    let is_threshold = |id: &NodeId| matches!(*program.node(*id), Node::Reduce(Reduce::Threshold(_), _));
     let looked = |place: LookPlace| {
         let looks = pass.poison.iter().flat_map(move |poison| poison.at(place));
         looks.flat_map(Look::nodes).filter(|id| is_element(id)).collect::<Vec<_>>()
     };
     let mut stages: Vec<Vec<NodeId>> = Vec::new();
     for (index, stage) in pass.stages.iter().enumerate() {
-        let reduced: Vec<NodeId> = stage.reduces.iter().map(operand).chain(looked(LookPlace::Stage(index))).collect();
-        if !reduced.is_empty() || stage.along.is_empty() {
+        let (thresholds, reduces): (Vec<NodeId>, Vec<NodeId>) = stage.reduces.iter().partition(|id| is_threshold(id));
+        let reduced: Vec<NodeId> = reduces.iter().map(operand).chain(looked(LookPlace::Stage(index))).collect();
+        if !reduced.is_empty() || stage.along.is_empty() && stage.steps == 0 {
             stages.push(reduced);
         }
+        let compared: Vec<NodeId> = thresholds.iter().map(operand).collect();
+        stages.extend(std::iter::repeat_n(compared, stage.steps as usize));
         for trip in &stage.along {
             stages.push(trip.nodes.iter().flat_map(|id| program.node(*id).operands()).collect());
         }

@@ -276,6 +276,8 @@ impl Coverage {
     pub fn table(mut self) -> String {
         self.expect("losses", losses::CATALOGUE.iter().map(|entry| entry.name.to_owned()));
         self.expect("operations", Op::ALL.iter().map(|op| format!("{op:?}")));
+        let thresholds = [Fold::Sparsemax, Fold::Entmax15, Fold::TopK(1), Fold::TopK(2)];
+        self.expect("operations", thresholds.iter().map(|fold| format!("row {fold:?}")));
         let folds = [Fold::Sum, Fold::Mean, Fold::Max, Fold::Min, Fold::ArgMax, Fold::LogSumExp];
         self.expect("operations", folds.iter().map(|fold| format!("row {fold:?}")));
         let rest = [

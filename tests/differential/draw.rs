@@ -256,6 +256,8 @@ fn options(name: &str, random: &mut Random) -> Vec<(String, Value)> {
                 ("lse_square_scale" | "z", _) => random.pick(&[1e-4, 0.1]),
                 (_, Domain::Between(low, high)) => low + (high - low) * random.pick(&[0.25, 0.5, 0.75]),
                 (_, Domain::Order) => random.pick(&[1.0, 2.0, 5.0]),
+                // Rows may have one column.
+                (_, Domain::Rank) => 1.0,
                 (_, Domain::OneOrTwo) => random.pick(&[1.0, 2.0]),
                 (_, Domain::Finite | Domain::FiniteOrMinusInfinite) => random.pick(&[-0.5, 0.2, 1.0]),
                 (_, Domain::Positive | Domain::PositiveOrInfinite) => random.pick(&[0.5, 1.0, 2.0, 0.7]),

@@ -106,7 +106,36 @@ pub fn fold_row(fold: Fold, x: &[Dual]) -> Dual {
             let slope = x.iter().map(|x| (x[0] - most).exp() / total * x[1]).sum();
             [total.ln() + if fold == Fold::LogSumExp { most } else { 0.0 }, slope]
         }
+        Fold::TopK(k) => {
+            let mut sorted: Vec<f64> = x.iter().map(|x| x[0]).collect();
+            sorted.sort_by(|a, b| b.total_cmp(a));
+            let ties: Vec<f64> = x.iter().filter(|x| x[0] == sorted[k as usize - 1]).map(|x| x[1]).collect();
+            [sorted[k as usize - 1], ties.iter().sum::<f64>() / ties.len() as f64]
+        }
+        Fold::Sparsemax | Fold::Entmax15 => threshold(x, fold == Fold::Entmax15),
     }
+}
+
+/// The threshold of a sparsemax or an entmax, by bisection: what is above it adds up to 1. Of the sum's slope its own.
+fn threshold(x: &[Dual], is_entmax: bool) -> Dual {
+    let (scale, power) = if is_entmax { (0.5, 2) } else { (1.0, 1) };
+    let top = scale * x.iter().map(|x| x[0]).fold(f64::NEG_INFINITY, f64::max);
+    if !top.is_finite() {
+        return NAN;
+    }
+    // Relative to the largest element.
+    let above = |at: f64| x.iter().map(move |x| ((scale * x[0] - top) - at).max(0.0));
+    let (mut low, mut high) = (-1.0, 0.0);
+    for _ in 0..200 {
+        let middle = 0.5 * (low + high);
+        let is_low = above(middle).map(|rest| rest.powi(power)).sum::<f64>() > 1.0;
+        (low, high) = if is_low { (middle, high) } else { (low, middle) };
+    }
+    let weight = |rest: f64| if rest > 0.0 { rest.powi(power - 1) } else { 0.0 };
+    let all: f64 = above(low).map(weight).sum();
+    let slope: f64 =
+        above(low).zip(x).map(|(rest, x)| if rest > 0.0 { weight(rest) * scale * x[1] } else { 0.0 }).sum();
+    [top + low, slope / all]
 }
 
 /// A scan of a row; of a linear one, the decays come second. A NaN that it reads makes the whole row NaN.

@@ -35,6 +35,18 @@ pub enum Fold {
     ArgMax,
     LogSumExp,
     LogSumExpShifted,
+    /// The thresholds of these distributions.
+    Sparsemax,
+    Entmax15,
+    /// The element of that rank.
+    TopK(u32),
+}
+
+impl Fold {
+    /// Whether it finds an element of the row.
+    fn picks(self) -> bool {
+        matches!(self, Fold::Max | Fold::Min | Fold::ArgMax | Fold::TopK(_))
+    }
 }
 
 /// A number.
@@ -177,7 +189,7 @@ impl Tree {
             Tree::Op(op, _) => {
                 !matches!(op, Op::Neg | Op::Abs | Op::Sign | Op::Relu | Op::Maximum | Op::Minimum | Op::ToFloat)
             }
-            Tree::Fold(fold, _) => !matches!(fold, Fold::Max | Fold::Min | Fold::ArgMax),
+            Tree::Fold(fold, _) => !fold.picks(),
             Tree::Powi(_, n) => !(0..=1).contains(n),
             Tree::Scan(scan, ..) => *scan != Scan::Shift,
             Tree::Softmax(_) | Tree::LogSoftmax(_) | Tree::SumOver(..) | Tree::LogSumExpOver(..) => true,
@@ -264,6 +276,9 @@ impl Tree {
                     Fold::ArgMax => x.argmax().to_float(),
                     Fold::LogSumExp => x.logsumexp(),
                     Fold::LogSumExpShifted => x.logsumexp_shifted(),
+                    Fold::Sparsemax => x.sparsemax_threshold(),
+                    Fold::Entmax15 => x.entmax15_threshold(),
+                    Fold::TopK(k) => x.top_k_threshold(*k),
                 }
             }
             Tree::Softmax(x) => x.build(b).softmax(),
@@ -479,6 +494,9 @@ impl fmt::Display for Tree {
                     Fold::ArgMax => "argmax().to_float()",
                     Fold::LogSumExp => "logsumexp()",
                     Fold::LogSumExpShifted => "logsumexp_shifted()",
+                    Fold::Sparsemax => "sparsemax_threshold()",
+                    Fold::Entmax15 => "entmax15_threshold()",
+                    Fold::TopK(k) => return write!(f, "{x}.top_k_threshold({k})"),
                 };
                 write!(f, "{x}.{name}")
             }

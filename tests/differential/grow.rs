@@ -326,12 +326,16 @@ impl<'r> Grower<'r> {
     }
 
     fn fold(&mut self, (x, range): Grown) -> Grown {
-        use Fold::{ArgMax, LogSumExp, LogSumExpShifted, Max, Mean, Min, Sum};
+        use Fold::{ArgMax, Entmax15, LogSumExp, LogSumExpShifted, Max, Mean, Min, Sparsemax, Sum, TopK};
         let n = self.cols as f64;
-        let fold = self.random.pick(&[Sum, Sum, Mean, Max, Min, ArgMax, LogSumExp, LogSumExpShifted]);
+        let rank = TopK(1 + self.random.below(self.cols.clamp(1, 3)) as u32);
+        let folds = [Sum, Sum, Mean, Max, Min, ArgMax, LogSumExp, LogSumExpShifted, Sparsemax, Entmax15, rank];
+        let fold = self.random.pick(&folds);
         let range = match fold {
             Sum => Range::new((n * range.low).min(range.low), (n * range.high).max(range.high)),
-            Mean | Max | Min => range,
+            Mean | Max | Min | TopK(_) => range,
+            Sparsemax => Range::new(range.low - 1.0, range.high),
+            Entmax15 => Range::new(0.5 * range.low - 1.0, 0.5 * range.high),
             ArgMax => Range::new(0.0, n),
             LogSumExp => Range::new(range.low, range.high + n.ln()),
             LogSumExpShifted => Range::new(0.0, n.ln()),

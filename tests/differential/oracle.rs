@@ -356,9 +356,17 @@ impl<'o> Oracle<'o> {
             }
             Tree::Truth(test) => self.test(test).as_array(),
             Tree::Fold(fold, x) => {
+                let is_rounded = !x.is_exact();
                 let x = self.tree(x);
-                let values = (0..self.rows).map(|row| fold_row(*fold, &self.row(&x, row)));
-                Array { scope: Scope::Row, values: values.collect() }
+                let of_row = |row: usize| {
+                    let x = self.row(&x, row);
+                    let found = fold_row(*fold, &x);
+                    if has_near_ties(*fold, &x, found[0], is_rounded) {
+                        self.has_ties.set(true);
+                    }
+                    found
+                };
+                Array { scope: Scope::Row, values: (0..self.rows).map(of_row).collect() }
             }
             Tree::Softmax(x) | Tree::LogSoftmax(x) => {
                 let x = self.tree(x);
@@ -520,6 +528,20 @@ fn groups_of(problem: &Problem, hosts: &[Host]) -> (Vec<usize>, usize) {
         false => (0..groups).rev().find(|group| indices[*group] <= row as i64).unwrap_or(0),
     };
     ((0..rows).map(group).collect(), groups)
+}
+
+/// Whether rounding decides which elements have a part in the derivative of a threshold `found`.
+fn has_near_ties(fold: Fold, x: &[Dual], found: f64, is_rounded: bool) -> bool {
+    let near = |scale: f64| {
+        let at = move |x: &&Dual| (scale * x[0] - found).abs() <= 1e-5 * found.abs().max(1.0);
+        x.iter().filter(at).count()
+    };
+    match fold {
+        Fold::Sparsemax => near(1.0) > 0,
+        Fold::Entmax15 => near(0.5) > 0,
+        Fold::TopK(_) => is_rounded && near(1.0) > 1,
+        _ => false,
+    }
 }
 
 /// Whether two numbers are equal but for rounding.

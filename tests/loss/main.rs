@@ -4,6 +4,7 @@ mod apart;
 #[path = "../common/mod.rs"]
 mod common;
 mod element_labels;
+mod hard_examples;
 mod labels;
 mod mean_or_zero;
 mod rename;

@@ -552,3 +552,25 @@ fn the_gradient_of_a_value_per_group_and_column_needs_no_other_sum() {
     let got = crate::common::read(&bound, bound.grad("u").unwrap());
     assert_close("GPU", &got, &want, 1e-5);
 }
+
+/// Of a voxel that is confident, the cross-entropy's gradient is `p − 1`, of which a difference in f32 has no digits, beside a
+/// Dice loss that tells the most probable class apart too.
+#[test]
+fn a_confident_label_keeps_its_digits_beside_a_sum_by_class() {
+    let Some(ctx) = context() else { return };
+    let (x, y) = ([14.0f32, 0.0, -1.0, 0.5, 1.5, 0.25], [0i32, 1]);
+    let loss = wgloss::losses::dice_ce().lambda_dice(0.0).class_axis(wgloss::ClassAxis::Last);
+    let out = loss
+        .forward_backward(
+            ctx,
+            &[
+                ("input", &Tensor::from_slice(ctx, &x, &[2, 3]).unwrap()),
+                ("target", &Tensor::from_slice(ctx, &y, &[2]).unwrap()),
+            ],
+        )
+        .unwrap();
+    let got = out.grad("input").unwrap().to_vec::<f32>().unwrap();
+    let rest = (-14f64).exp() + (-15f64).exp();
+    let want = -rest / (1.0 + rest) / 2.0;
+    assert!((f64::from(got[0]) / want - 1.0).abs() < 1e-6, "{} {want}", got[0]);
+}

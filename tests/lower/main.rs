@@ -14,5 +14,6 @@ mod ragged;
 mod saved;
 mod scans;
 mod sorts;
+mod thresholds;
 mod ties;
 mod zeros;

@@ -64,7 +64,7 @@ pub(super) fn kernel(
     }
     for trip in &row.trips {
         let text = match trip.kind() {
-            TripKind::Stage => row.stage_text(trip, combine),
+            TripKind::Stage | TripKind::Repeat => row.stage_text(trip, combine),
             TripKind::Scan => row.scan_text(trip, combine),
             TripKind::Pairs => row.pairs_text(trip),
             TripKind::Sort => row.sort_text(trip),
@@ -120,6 +120,7 @@ struct Trip {
 impl Trip {
     fn kind(&self) -> TripKind {
         match self.along.as_ref().map(|trip| trip.along) {
+            None if self.part == Part::Repeated => TripKind::Repeat,
             None => TripKind::Stage,
             Some(Along::Scans(_)) => TripKind::Scan,
             Some(Along::Pairs) => TripKind::Pairs,
@@ -138,8 +139,11 @@ impl Trip {
 /// exponential an element, and no rescaling. Where it is streamed, sums are rescaled once a block.
 fn trips(program: &Program, pass: &Pass, kernel: Kernel) -> Vec<Trip> {
     let mut all = Vec::new();
-    for (stage, Stage { reduces, along }) in pass.stages.iter().enumerate() {
+    for (stage, Stage { reduces, along, steps }) in pass.stages.iter().enumerate() {
         let sums = |id: &NodeId| matches!(program.node(*id), Node::Reduce(Reduce::ExpSumRest, _));
+        let is_threshold = |id: &NodeId| matches!(program.node(*id), Node::Reduce(Reduce::Threshold(_), _));
+        let (thresholds, reduces): (Vec<NodeId>, Vec<NodeId>) = reduces.iter().partition(|id| is_threshold(id));
+        let only_looks = along.is_empty() && *steps == 0;
         let parts: &[Part] = match kernel {
             Kernel::RowResident { .. } if reduces.iter().any(sums) => &[Part::Top, Part::Rest],
             Kernel::Row | Kernel::RowPairs if !reduces.is_empty() && reduces.iter().all(sums) => {
@@ -148,9 +152,13 @@ fn trips(program: &Program, pass: &Pass, kernel: Kernel) -> Vec<Trip> {
             _ => &[Part::Whole],
         };
         let is_looked_at = pass.poison.iter().any(|poison| poison.at(LookPlace::Stage(stage)).next().is_some());
-        for &part in parts.iter().filter(|_| !reduces.is_empty() || is_looked_at || along.is_empty()) {
-            let states = State::all(program, reduces, part);
+        for &part in parts.iter().filter(|_| !reduces.is_empty() || is_looked_at || only_looks) {
+            let states = State::all(program, &reduces, part);
             all.push(Trip { index: all.len(), stage, part, states, along: None });
+        }
+        if *steps > 0 {
+            let states = State::all(program, &thresholds, Part::Repeated);
+            all.push(Trip { index: all.len(), stage, part: Part::Repeated, states, along: None });
         }
         for trip in along {
             let along = Some(trip.clone());
@@ -467,7 +475,7 @@ impl<'f, 'a> Row<'f, 'a> {
     /// Whether the first trip over the elements needs none of the row's values: then its loads need not wait for those of
     /// labels and gathers.
     fn is_late(&self) -> bool {
-        let Some(first) = self.trips.first() else { return false };
+        let Some(first) = self.trips.first().filter(|trip| trip.part != Part::Repeated) else { return false };
         let poison = self.frame.pass.poison.iter();
         let looked = poison.flat_map(|poison| poison.at(LookPlace::Stage(first.stage))).flat_map(Look::nodes);
         let roots: Vec<NodeId> = first.states.iter().map(|state| state.operand).chain(looked).collect();

@@ -298,7 +298,7 @@ impl Row<'_, '_> {
     pub(super) fn own_fetch(&self, trip: &Trip, name: &str) -> String {
         let roots: Vec<NodeId> = match trip.kind() {
             TripKind::Scan => self.reads(&self.scanned(trip)).into_iter().map(|(_, id, _)| id).collect(),
-            TripKind::Stage => self.stage_roots(trip),
+            TripKind::Stage | TripKind::Repeat => self.stage_roots(trip),
             TripKind::Pairs => self.pair_roots(trip),
             TripKind::Sort | TripKind::Move => trip.left().iter().map(|id| self.moved_operand(*id)).collect(),
         };

@@ -8,7 +8,7 @@ use crate::codegen::state::{
 };
 use crate::codegen::template::LaneReduce;
 use crate::codegen::{Mode, structure};
-use crate::expr::NodeId;
+use crate::expr::{Node, NodeId, Reduce};
 use crate::lower::{Look, LookKind, LookPlace};
 use crate::text::{put, putln};
 
@@ -43,6 +43,7 @@ impl Row<'_, '_> {
             );
         }
         text.push_str(&self.finish_text(trip, &poisons));
+        text.push_str(&self.repeats_text(trip));
         // To `work` and back, for split rows.
         text.push_str(&save_text(*stage, &names, "work"));
         text.push_str(&load_text(*stage, &names, "work"));
@@ -145,7 +146,7 @@ impl Row<'_, '_> {
     /// `stageN_finish`: the row values that are known after the stage.
     fn finish_text(&self, trip: &Trip, poisons: &[usize]) -> String {
         let (frame, program) = (self.frame, self.frame.program);
-        let &Trip { index, stage, part, ref states, .. } = trip;
+        let &Trip { index, part, ref states, .. } = trip;
         let mut text = format!(
             "fn stage{index}_finish(before: RowValues, mine: Stage{index}, s: Stage{index}) -> RowValues {{\n    \
              var r = before;\n"
@@ -156,10 +157,42 @@ impl Row<'_, '_> {
         for state in states {
             text.push_str(&state.finish(program, frame.pass, &|id| self.nodes.contains(&id)));
         }
-        if matches!(part, Part::Top | Part::Blocks) {
-            text.push_str("    return r;\n}\n");
-            return text;
+        if !matches!(part, Part::Top | Part::Blocks) && !self.is_before_thresholds(trip) {
+            text.push_str(&self.end_stage_text(trip.stage));
         }
+        text.push_str("    return r;\n}\n");
+        text
+    }
+
+    /// Whether a stage goes on with its thresholds after, or in, a trip.
+    fn is_before_thresholds(&self, trip: &Trip) -> bool {
+        self.frame.pass.stages[trip.stage].steps > 0
+    }
+
+    /// Of thresholds, `stageN_begin`, `stageN_is_open` and `stageN_close`: before the first step, whether a step is left, and after
+    /// the last one, when the row values behind the stage are known.
+    fn repeats_text(&self, trip: &Trip) -> String {
+        if trip.part != Part::Repeated {
+            return String::new();
+        }
+        let index = trip.index;
+        let steps: Vec<[String; 3]> = trip.states.iter().map(|state| state.steps(self.frame.pass)).collect();
+        let of = |k: usize| steps.iter().map(|step| step[k].as_str()).collect::<Vec<&str>>();
+        format!(
+            "fn stage{index}_begin(before: RowValues) -> RowValues {{\n    var r = before;\n{}    return r;\n}}\n\
+             fn stage{index}_is_open(r: RowValues) -> bool {{ return {}; }}\n\
+             fn stage{index}_close(before: RowValues) -> RowValues {{\n    var r = before;\n{}{}    return r;\n}}\n",
+            of(0).concat(),
+            of(1).join(" || "),
+            of(2).concat(),
+            self.end_stage_text(trip.stage)
+        )
+    }
+
+    /// The row values that are known behind a stage.
+    fn end_stage_text(&self, stage: usize) -> String {
+        let frame = self.frame;
+        let mut text = String::new();
         let gathers = self.gathers_after(stage + 1);
         if gathers {
             text.push_str(&frame.coordinates("(r.row - shape.first_item)"));
@@ -169,7 +202,6 @@ impl Row<'_, '_> {
             text.push_str("    storageBarrier(); // gathered before another lane stores a gradient in place\n");
         }
         text.push_str(&self.clear_text(stage + 1));
-        text.push_str("    return r;\n}\n");
         text
     }
 
@@ -222,12 +254,14 @@ impl Row<'_, '_> {
         let (program, pass) = (self.frame.program, self.frame.pass);
         let carried = move |look: &&Look| {
             let reduces = &pass.stages[trip.stage].reduces;
-            let sums = reduces.iter().filter(|&&id| looking_at(pass, LookKind::Softmax, id).contains(&poison));
+            let is_sum = |id: &&NodeId| matches!(program.node(**id), Node::Reduce(Reduce::ExpSumRest, _));
+            let sums = reduces.iter().filter(is_sum);
+            let sums = sums.filter(|&&id| looking_at(pass, LookKind::Softmax, id).contains(&poison));
             let mut operands = sums.flat_map(|&id| program.node(id).operands());
             let is_plain = look.kind == LookKind::Value && look.row.is_none() && look.element.is_none();
             is_plain && self.carries_nan && operands.any(|operand| carries(program, operand, look.node))
         };
-        let at = (!matches!(trip.part, Part::Rest | Part::Refined))
+        let at = (!matches!(trip.part, Part::Rest | Part::Refined | Part::Repeated))
             .then(|| pass.poison[poison].at(LookPlace::Stage(trip.stage)));
         at.into_iter().flatten().filter(move |look| !carried(look))
     }

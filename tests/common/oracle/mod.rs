@@ -26,6 +26,7 @@ mod segmentation;
 mod sequence;
 mod sigmoid;
 mod softmax;
+mod threshold;
 mod value;
 
 use regression::*;
@@ -343,6 +344,7 @@ fn losses<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
 fn of_families<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
     let families = [
         margin::losses(name, case),
+        threshold::losses(name, case),
         sigmoid::losses(name, case),
         categorical::losses(name, case),
         noisy_labels::losses(name, case),

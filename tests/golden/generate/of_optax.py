@@ -52,6 +52,7 @@ LOSSES = {
     "optax_hinge": of("hinge_loss", "predictor_outputs", "targets"),
     "perceptron": of("perceptron_loss", "predictor_outputs", "targets"),
     "sparsemax": of("sparsemax_loss", "logits", "labels"),
+    "multiclass_sparsemax": of("multiclass_sparsemax_loss", "scores", "labels"),
     "multiclass_hinge": of("multiclass_hinge_loss", "scores", "labels"),
     "multiclass_perceptron": of("multiclass_perceptron_loss", "scores", "labels"),
     "generalized_kl": of("generalized_kl_divergence", "log_predictions", "targets"),
