@@ -283,7 +283,7 @@ fn softmax_minus_one<'g>(at: &At<'g>) -> Option<Expr<'g>> {
 
 /// A gradient in which a label is compared with the column: `select(c, -a, 0) + a*softmax(x)` as
 /// `a*select(c, softmax_minus_one(x), softmax(x))`, which keeps the digits of a confident label. Sound as
-/// [`softmax_minus_one`] is.
+/// `softmax_minus_one` is.
 pub fn softmax_minus_label(graph: &Graph, root: NodeId) -> NodeId {
     let Some(terms) = signed_terms(graph, root) else { return root };
     // What is taken away where a condition holds, else nothing: the condition, the number and its sign.
