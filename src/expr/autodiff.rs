@@ -446,7 +446,8 @@ impl<'g> Visit<'_, 'g> {
                 above.gt(0.0).select(adjoint * (above / (2.0 * above.sum())), 0.0)
             }
             Threshold::TopK(_) => {
-                let tie = self.ties(x, -(x - out).abs());
+                // Of infinite elements there is no difference.
+                let tie = self.ties(x, x.equals(out).select(0.0, -(x - out).abs()));
                 tie.select(adjoint / tie.select(1.0, 0.0).sum(), 0.0)
             }
         };

@@ -337,6 +337,15 @@ fn rows_without_a_distribution_are_nan_and_missing_elements_have_no_probability(
 }
 
 #[test]
+fn an_infinite_element_has_the_whole_gradient_of_its_rank() {
+    let loss = loss(|x| (x * 2.0).top_k_threshold(1));
+    let (x, want) = ([0.5, f32::INFINITY, 0.25], [0.0, 2.0, 0.0]);
+    assert_eq!(on_cpu::<f64>(&loss, &x, &[1, 3])[1], want);
+    let Some(ctx) = context() else { return };
+    assert_eq!(on_gpu(ctx, &loss, &Tensor::from_slice(ctx, &x, &[1, 3]).unwrap(), Pinned::default())[1], want);
+}
+
+#[test]
 fn the_k_largest_add_up_whatever_is_equal() {
     let sum: Build = |x| {
         let y = x * x - 1.0;
