@@ -1,7 +1,8 @@
 //! Passes and stages: the trip over memory in which each value is summed or stored.
 
 use super::looks::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison};
-use super::program::{Along, Output, Over, Pass, Program, Stage};
+use super::program::{Output, Over, Pass, Program};
+use super::stage::{Along, Stage};
 use crate::expr::{Graph, Node, NodeId, Reduce};
 use crate::shape::{ColumnCount, RowAxis, Scope};
 use std::collections::HashMap;

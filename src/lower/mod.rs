@@ -23,15 +23,17 @@ mod outputs;
 mod poison;
 mod program;
 mod rewrite;
+mod stage;
 mod text;
 
 pub(crate) use assign::finish_pass;
 pub use looks::{Consumer, Look, LookKind, LookPlace, Looks, Placed, Poison};
 
 pub use crate::loss::UPSTREAM;
+pub use stage::{Along, AlongTrip, Stage};
+
 pub use program::{
-    Along, AlongTrip, GroupInput, Known, Output, OutputKind, Over, Pass, Program, RaggedInput, Saves, Stage, Upstream,
-    Wanted, reported_label,
+    GroupInput, Known, Output, OutputKind, Over, Pass, Program, RaggedInput, Saves, Upstream, Wanted, reported_label,
 };
 pub use text::{Expressions, expressions};
 

@@ -1,8 +1,8 @@
 //! A loss and its gradients as text, and the row stages that they were lowered to.
 
 use super::looks::{Look, Looks};
-use super::program::Along;
 use super::program::{OutputKind, Program};
+use super::stage::Along;
 use crate::error::{Error, Result};
 use crate::expr::autodiff;
 use crate::expr::op::Kind;
