@@ -92,8 +92,7 @@ pub struct Off {
 
 impl Reference {
     pub fn new(problem: &Problem, work: Work) -> Result<Reference> {
-        let shape = [problem.rows, problem.cols];
-        let wrt = (work == Work::ForwardBackward).then_some((problem.wrt.as_str(), &shape[..]));
+        let wrt = (work == Work::ForwardBackward).then(|| (problem.wrt.as_str(), problem.shape_of(&problem.wrt)));
         Reference::of(&problem.loss, &problem.host(), wrt, problem.storage)
     }
 

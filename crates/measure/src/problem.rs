@@ -134,6 +134,12 @@ impl Problem {
         Ok(problem)
     }
 
+    /// Shape of an input, by its name.
+    pub fn shape_of(&self, name: &str) -> &[usize] {
+        let input = self.inputs.iter().find(|input| input.name == name);
+        &input.expect("gradients are of an input of the loss").shape
+    }
+
     /// Inputs without values: for what looks at shapes only.
     pub fn shaped(loss: &Loss, rows: usize, cols: usize, storage: Storage) -> Problem {
         // Rows of a stated number of columns have it.
@@ -196,7 +202,7 @@ impl Problem {
             made.map(|tensor| (input.name.clone(), input.by_row, tensor))
         };
         let inputs = self.inputs.iter().map(tensor).collect::<Result<_>>()?;
-        let grad = Tensor::zeros(ctx, self.storage.dtype(), &[self.rows, self.cols])?;
+        let grad = Tensor::zeros(ctx, self.storage.dtype(), self.shape_of(&self.wrt))?;
         Ok(OnDevice { inputs, grad, wrt: self.wrt.clone(), storage: self.storage })
     }
 }
