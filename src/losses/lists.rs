@@ -35,7 +35,7 @@ impl<'g> Items<'g> {
     fn new(b: &Build<'g>) -> Items<'g> {
         let keep = b.optional(MASK).map(|mask| !mask.equals(0.0));
         let kept = |x: Expr<'g>| keep.map_or(x, |keep| keep.select(x, 0.0));
-        Items { x: kept(b.input("input")), y: kept(b.input("labels")), keep }
+        Items { x: kept(b.input("input")), y: kept(b.input("labels").detach()), keep }
     }
 
     /// Where a condition of pairs holds of two items.
@@ -76,7 +76,7 @@ fn discount(before: Expr<'_>) -> Expr<'_> {
 /// Shapes: `input, labels: [..., items]`, optional `mask` that broadcasts, 0 where there is no item → loss `[...]`, one per list.
 /// Unit: nats; the mean divides by the number of pairs of all lists, or by 1 if there is none.
 /// Gradient: `−σ·sigmoid(−σ·(xᵢ − xⱼ))` with respect to `xᵢ`, the opposite with respect to `xⱼ`, summed over the pairs; exactly 0
-/// for what is no item, whatever it holds.
+/// for what is no item, whatever it holds. None with respect to `labels`.
 /// Cost: `items²` pairs per list (see [`Expr::partner`]).
 /// Options: `sigma` (1).
 /// Errors: `Error::Param` unless `sigma` is finite and > 0.
@@ -159,7 +159,8 @@ loss_with_options! {
 ///
 /// Shapes: as [`ranknet`] → loss `[...]`, one per list, −1 to 0. Unit: none; the mean divides by the number of lists. A list
 /// without gain (all labels 0) is 0.
-/// Gradient: of the whole expression with respect to `input`; exactly 0 for what is no item, whatever it holds.
+/// Gradient: of the whole expression with respect to `input`; exactly 0 for what is no item, whatever it holds. None with respect
+/// to `labels`.
 /// Cost: `items²` pairs per list, and as many for the gradient.
 /// Options: `alpha` (1), one over TF-Ranking's temperature.
 /// Errors: `Error::Param` unless `alpha` is finite and > 0.

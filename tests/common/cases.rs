@@ -294,6 +294,13 @@ fn targets(
                 let last = classes.saturating_sub(2) as u64;
                 f64::from(((r.bits() % (last + 1)) as f64 + r.uniform(0.1, 0.9)) as f32)
             }),
+            // A list of labels per row, which ends before the third.
+            Range::Label if (spec.scope, spec.kind) == (Scope::Element, Kind::Int) => {
+                let columns = 0..whole.iter().product();
+                let label = |k: usize| if k % classes < 2 { (random.bits() % classes as u64) as i64 } else { -1 };
+                case.labels = Some((columns.map(label).collect(), whole.to_vec()));
+                continue;
+            }
             label @ (Range::Label | Range::LabelBetween) => {
                 let classes = classes + usize::from(label == Range::LabelBetween);
                 let rows = row_shape.iter().product::<usize>();
@@ -400,9 +407,14 @@ pub const SMALL_SHAPES: &[&[usize]] = &[&[1], &[7], &[4, 1], &[3, 5], &[2, 4, 3]
 pub fn for_each_case(shapes: &[&[usize]], spread: f64, mut each: impl FnMut(&str, &str, &Case)) {
     for Entry { name, .. } in tried() {
         for options in option_sets(name) {
+            let of_options = options.iter().map(|(name, value)| (name.to_string(), *value)).collect();
+            let loss = loss_of(name, &Case { options: of_options, ..Case::default() }).expect("in the catalogue");
+            // Rows along the axes from one on need that axis.
+            let has_rows =
+                |shape: &&&[usize]| !matches!(loss.rows_along(), RowAxis::From(first) if shape.len() <= first);
             for extras in extras_of(name) {
                 for reduction in reductions_of(name, &extras) {
-                    for shape in shapes {
+                    for shape in shapes.iter().filter(has_rows) {
                         let label = format!("{name} {options:?} with {extras:?}, {reduction}, {shape:?}");
                         if is_in_share(&label) {
                             each(name, &label, &case(name, &options, shape, &extras, reduction, spread));

@@ -43,15 +43,18 @@ fn cox<R: Real>(case: &Case<R>, is_of_no_event_zero: bool) -> Losses<R> {
         let one = |&i: &usize| {
             let at_risk = places.iter().filter(|&&j| time[j].value() >= time[i].value());
             // Differences first: at a large common offset the terms themselves have no digits left.
-            let hazard = |&j: &usize| (input.values[j] - input.values[i]).exp();
-            let mut sum = at_risk.map(hazard).sum::<R>();
+            let at_risk: Vec<usize> = at_risk.copied().collect();
+            let gap = |j: usize| input.values[j] - input.values[i];
+            let most = at_risk.iter().map(|j| gap(*j).value()).fold(f64::NEG_INFINITY, f64::max);
+            let hazard = |&j: &usize| (gap(j) - most).exp();
+            let mut sum = at_risk.iter().map(hazard).sum::<R>();
             if case.word("ties", "breslow") == "efron" {
                 let is_tied = |j: &&usize| time[**j].value() == time[i].value() && event[**j].value() > 0.0;
                 let tied: Vec<usize> = places.iter().filter(is_tied).copied().collect();
                 let before = tied.iter().filter(|j| **j < i).count() as f64;
                 sum = sum - tied.iter().map(hazard).sum::<R>() * (before / tied.len().max(1) as f64);
             }
-            event[i] * sum.ln()
+            event[i] * (sum.ln() + most)
         };
         places.iter().map(one).sum()
     });

@@ -131,7 +131,7 @@ fn lovasz_hinge<R: Real>(case: &Case<R>, input: &Array<R>) -> Losses<R> {
         let truth: Vec<f64> = places.iter().map(|k| target[*k].value()).collect();
         lovasz(&errors, &truth, |e| e.at_least(0.0))
     });
-    losses.batch = if input.shape.len() > 1 { input.shape[0] } else { 1 };
+    losses.batch = input.shape[0];
     losses
 }
 

@@ -374,7 +374,10 @@ fn of_families<R: Real>(name: &str, case: &Case<R>) -> Option<Losses<R>> {
 fn reduce<R: Real>(case: &Case<R>, losses: Losses<R>) -> Vec<R> {
     let Losses { values, shape, mean_over, ignored, batch, divisor, .. } = losses;
     let sample_weight = case.spread("sample_weight", &shape);
-    let mut mask: Vec<bool> = case.spread("mask", &shape).iter().map(|mask| mask.value() != 0.0).collect();
+    // A mask of elements of rows is the loss's own.
+    let is_own = case.arrays.get("mask").is_some_and(|mask| mask.shape.len() > shape.len());
+    let mask = if is_own { vec![R::ONE; values.len()] } else { case.spread("mask", &shape) };
+    let mut mask: Vec<bool> = mask.iter().map(|mask| mask.value() != 0.0).collect();
     for place in 0..ignored.len() {
         mask[place] &= !ignored[place];
     }

@@ -126,6 +126,8 @@ impl Program<'_> {
             let mut data = vec![if kind == "uniform" { 0 } else { 0xff }; bytes as usize];
             if kind == "input" {
                 let (_, given) = inputs.iter().find(|(input, _)| *input == name).expect("every input is given");
+                let title = text_of(&self.manifest["loss"]);
+                assert!(given.len() <= data.len(), "{title}: {} B of {name} for {} B", given.len(), data.len());
                 data[..given.len()].copy_from_slice(given);
             }
             for (index, word) in what["initial"].as_array().into_iter().flatten().enumerate() {
