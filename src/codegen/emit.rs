@@ -56,6 +56,9 @@ fn float(value: f64) -> String {
         // A constant ∞ is a WGSL error; a run-time one is not.
         let bits = narrow.to_bits();
         format!("bitcast<f32>(shape.reserved0 | {bits}u)")
+    } else if narrow.abs() == f32::MAX {
+        // Its shortest decimal is a little larger, which Tint refuses.
+        format!("({}3.40282346e38f)", if narrow < 0.0 { "-" } else { "" })
     } else {
         format!("({narrow:?}f)")
     }
