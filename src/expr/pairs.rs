@@ -13,7 +13,9 @@ impl<'g> Expr<'g> {
     /// `xₖ`, the value of the partner, seen from each element `j` of the row: one value per pair `(j, k)`.
     ///
     /// Every element has all elements of its row as partners, itself too: leave that pair out where it must not count, for
-    /// example by `col_index`. Work grows with the square of the columns: for long rows, sort them ([`Expr::argsort`]).
+    /// example by `col_index`. Work grows with the square of the columns: for long rows, sort them ([`Expr::argsort`]). A
+    /// software adapter, which stops long loops, takes rows of a few thousand columns
+    /// ([`Error::Unsupported`](crate::Error::Unsupported) beyond); such a loss cannot be a shard of the classes.
     ///
     /// ```
     /// use wgloss::{HostTensor, Loss, Reduction, RowAxis, Scope, cpu};
