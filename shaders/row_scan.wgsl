@@ -3,7 +3,7 @@
 // workgroup memory while all lanes meet its elements. Each leaves its values in `work`, in words of its own for each row in
 // hand: there, later trips of the same lane read them.
 // Grid: ROWS rows per workgroup, strided. Reads inputs[row, 0..cols]; writes the element outputs there, the row's values at
-// [row], and work[scan_base + row in hand · scans · (cols + 2·WIDTH) ..].
+// [row], and work[scan_base + row in hand · words · (cols + 2·WIDTH) ..].
 
 // import row_hooks
 // import row_scan_hooks

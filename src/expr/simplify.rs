@@ -233,6 +233,19 @@ fn fold<'g>(at: &At<'g>) -> Option<Expr<'g>> {
     }
 }
 
+/// `a·softmax(x)` as its factor and x; of a softmax alone the factor is 1.
+fn times_softmax(graph: &Graph, id: NodeId) -> Option<(NodeId, NodeId)> {
+    match graph.node(id) {
+        Node::Softmax(x) => Some((graph.constant(1.0).id, x)),
+        Node::Op(Op::Mul, [a, b, _]) => match (graph.node(a), graph.node(b)) {
+            (_, Node::Softmax(x)) => Some((a, x)),
+            (Node::Softmax(x), _) => Some((b, x)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// `a·p − a` cancels where p is near 1: the label of a confident row. Sound as the same sum in exact arithmetic;
 /// for NaN and ∞ both forms give NaN.
 fn softmax_minus_one<'g>(at: &At<'g>) -> Option<Expr<'g>> {
@@ -241,17 +254,8 @@ fn softmax_minus_one<'g>(at: &At<'g>) -> Option<Expr<'g>> {
         return None;
     }
     let terms = signed_terms(graph, at.id)?;
-    let of_softmax = |id: NodeId| match graph.node(id) {
-        Node::Softmax(x) => Some((graph.constant(1.0).id, x)),
-        Node::Op(Op::Mul, [a, b, _]) => match (graph.node(a), graph.node(b)) {
-            (_, Node::Softmax(x)) => Some((a, x)),
-            (Node::Softmax(x), _) => Some((b, x)),
-            _ => None,
-        },
-        _ => None,
-    };
     for (index, &(term, sign)) in terms.iter().enumerate() {
-        let Some((factor, x)) = of_softmax(term) else { continue };
+        let Some((factor, x)) = times_softmax(graph, term) else { continue };
         // The factor itself, or a term of it: (a + b)·p − a -> a·(p − 1) + b·p
         let factors = signed_terms(graph, factor).unwrap_or_default();
         let own = [(factor, true)].into_iter().chain(factors.iter().copied());
@@ -297,22 +301,13 @@ pub fn softmax_minus_label(graph: &Graph, root: NodeId) -> NodeId {
         },
         _ => None,
     };
-    let of_softmax = |id: NodeId| match graph.node(id) {
-        Node::Softmax(_) => Some((graph.constant(1.0).id, id)),
-        Node::Op(Op::Mul, [a, b, _]) => match (graph.node(a), graph.node(b)) {
-            (_, Node::Softmax(_)) => Some((a, b)),
-            (Node::Softmax(_), _) => Some((b, a)),
-            _ => None,
-        },
-        _ => None,
-    };
     for (index, (c, a, sign)) in terms.iter().enumerate().filter_map(|(k, term)| Some((k, taken(term)?))) {
-        let product = |&(id, plus): &(NodeId, bool)| of_softmax(id).filter(|(factor, _)| *factor == a && plus != sign);
-        let Some((other, softmax)) = terms.iter().enumerate().find_map(|(k, term)| Some((k, product(term)?.1))) else {
+        let product =
+            |&(id, plus): &(NodeId, bool)| times_softmax(graph, id).filter(|(factor, _)| *factor == a && plus != sign);
+        let Some((other, x)) = terms.iter().enumerate().find_map(|(k, term)| Some((k, product(term)?.1))) else {
             continue;
         };
-        let Node::Softmax(x) = graph.node(softmax) else { unreachable!("of_softmax() gives a softmax") };
-        let apart = graph.expr(c).select(graph.add(Node::SoftmaxMinusOne(x)), graph.expr(softmax));
+        let apart = graph.expr(c).select(graph.add(Node::SoftmaxMinusOne(x)), graph.expr(x).softmax());
         let product = graph.expr(a) * apart;
         let rest = terms.iter().enumerate().filter(|(k, _)| *k != index && *k != other);
         let first = if sign { -product } else { product };

@@ -257,7 +257,7 @@ impl Problem<'_> {
         let of_fetched = slots.iter().zip(&windows.access).filter(|(slot, _)| is_fetched(slot));
         let packed: Vec<bool> = of_fetched.map(|(_, access)| access.vector && access.dtype.is_packed()).collect();
         let held_bits: u32 = packed.iter().map(|packed| if *packed { 16 } else { 32 }).sum();
-        // What scans leave is held too.
+        // Values that trips along the row leave are held too.
         let held_bits = held_bits + 32 * pass.along().count() as u32;
         let items = self.items_of_first(pieces);
         let cols = pieces.pieces.first().map_or(geometry.cols, |chunk| chunk.cols);

@@ -11,7 +11,7 @@ pub(crate) struct Workspace<N = u64> {
     pub group_base: N,
     pub groups: N,
     pub state_base: N,
-    /// What scans of rows in hand leave.
+    /// First word that trips along the rows in hand leave.
     pub scan_base: N,
     pub words: N,
 }

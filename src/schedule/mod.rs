@@ -196,8 +196,7 @@ pub fn schedule(program: &Program, pass: &Pass, shape: Shape, limits: &Limits, p
         return Err(Error::Unsupported { message: "accesses of 0 elements; 1, 4 or 8".to_owned() });
     }
     if let Some(Kernel::RowScan { .. }) = pinned.kernel {
-        let message =
-            "a pinned kernel of streamed scans, which is chosen where a pass scans; pin `Kernel::Row`, or none";
+        let message = "a pinned kernel of trips along streamed rows, which is chosen where a pass has such; pin `Kernel::Row`, or none";
         return Err(Error::Unsupported { message: message.to_owned() });
     }
     if let Some(Kernel::ColumnSums { .. }) = pinned.kernel {

@@ -162,7 +162,7 @@ impl Sharing {
 /// Whether a stage computes the reductions of another: these, or these and more.
 fn runs(stage: &Stage, wanted: &Stage) -> bool {
     let has_all = !wanted.reduces.is_empty() && wanted.reduces.iter().all(|id| stage.reduces.contains(id));
-    // What scans leave is not saved.
+    // Values that trips along the row leave are not saved.
     wanted.along.is_empty() && (has_all || stage.reduces == wanted.reduces)
 }
 
