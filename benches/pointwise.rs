@@ -5,24 +5,22 @@
 //! A loss within 10 % of mse is bound by memory as mse is; of the others the table says how many functions an element
 //! takes that no processor has an instruction for at the speed of memory.
 
+#[path = "common/beside.rs"]
+mod beside;
 #[path = "common/step.rs"]
 mod step;
 
-use measure::contract::Reference;
-use measure::problem::{OnDevice, Problem, Storage};
-use measure::record::Work;
+use beside::{Step, WORK, fastest};
+use measure::problem::{Problem, Storage};
 use std::collections::{BTreeMap, HashSet};
-use std::time::{Duration, Instant};
-use step::step;
 use wgloss::internals::expr::{Node, NodeId, op::Op};
 use wgloss::internals::lower::{Program, lower};
 use wgloss::losses::{CATALOGUE, Entry};
-use wgloss::{Bound, Context, Loss, RowAxis, Scope, losses};
+use wgloss::{Context, Loss, Pinned, RowAxis, Scope, losses};
 
 /// Rows and columns: of f32, 16 MiB per tensor.
 const SHAPE: [usize; 2] = [4096, 1024];
 const QUICK: [usize; 2] = [512, 1024];
-const WORK: Work = Work::ForwardBackward;
 
 /// Functions of an element that are computed by a polynomial, a series or an approximation.
 const TRANSCENDENTAL: [Op; 16] = [
@@ -44,16 +42,10 @@ const TRANSCENDENTAL: [Op; 16] = [
     Op::Xlogy,
 ];
 
-/// A loss, ready to run.
-struct Step {
-    bound: Bound,
-    /// What it computes per element.
-    ops: BTreeMap<Op, usize>,
-    _tensors: OnDevice,
-}
-
 /// Operations per element, by kind: those that outputs and sums are computed from.
-fn operations(program: &Program) -> BTreeMap<Op, usize> {
+fn operations(loss: &Loss) -> BTreeMap<Op, usize> {
+    let problem = Problem::shaped(loss, 1, 1, Storage::F32);
+    let program: Program = lower(loss, &problem.wanted(WORK), &|name| problem.present(name)).expect("a program");
     let (mut counts, mut seen) = (BTreeMap::new(), HashSet::new());
     let totals = program.passes.iter().flat_map(|pass| pass.totals.iter().copied());
     let mut left: Vec<NodeId> = program.outputs.iter().flat_map(|output| output.roots()).chain(totals).collect();
@@ -67,55 +59,6 @@ fn operations(program: &Program) -> BTreeMap<Op, usize> {
         }
     }
     counts
-}
-
-impl Step {
-    /// Plans, binds and checks.
-    fn new(ctx: &Context, loss: &Loss, [rows, cols]: [usize; 2]) -> Step {
-        let problem = Problem::new(loss, rows, cols, Storage::F32).expect("room for the values");
-        let program = lower(loss, &problem.wanted(WORK), &|name| problem.present(name)).expect("a program");
-        let plan = ctx.plan(loss, &problem.spec(WORK)).expect("plan");
-        let tensors = problem.upload(ctx).expect("tensors");
-        let bound = tensors.bind(&plan, WORK).expect("bind");
-        let reference = Reference::new(&problem, WORK).expect("the f64 path");
-        let (got, grad) = tensors.run(ctx, &bound, WORK).expect("a run");
-        let grad = grad.expect("a gradient");
-        if let Err(off) = reference.check(got, &grad) {
-            panic!("{}: {off}", problem.name);
-        }
-        Step { bound, ops: operations(&program), _tensors: tensors }
-    }
-
-    /// GB/s of one step: by the clock, and by the time that processors spent on it, on a software adapter.
-    fn speeds(&self, ctx: &Context) -> [f64; 2] {
-        let (begin, busy) = (Instant::now(), processor_time());
-        step(ctx, &self.bound);
-        let spent = processor_time() - busy;
-        [begin.elapsed(), spent].map(|time| self.bound.bytes() as f64 * 1e-9 / time.as_secs_f64())
-    }
-}
-
-/// The time that processors have spent on this process's threads; 0 where the system does not say.
-fn processor_time() -> Duration {
-    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let of_thread = |thread: std::fs::DirEntry| {
-        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
-    };
-    threads.filter_map(of_thread).sum()
-}
-
-/// The speeds of the fastest runs of two steps, which take turns: what else the machine does makes runs slower, never
-/// faster.
-fn fastest(ctx: &Context, steps: [&Step; 2], rounds: usize) -> [[f64; 2]; 2] {
-    let mut most = [[0.0f64; 2]; 2];
-    for _ in 0..rounds {
-        for (most, step) in most.iter_mut().zip(steps) {
-            let speeds = step.speeds(ctx);
-            *most = [0, 1].map(|k| most[k].max(speeds[k]));
-        }
-    }
-    most
 }
 
 /// Such as `2 log, 1 exp`; nothing where there are none.
@@ -140,7 +83,7 @@ fn main() {
     let is_quick = args.iter().any(|arg| arg == "--quick");
     let (shape, rounds) = if is_quick { (QUICK, 9) } else { (SHAPE, 15) };
     let named: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
-    let mse = Step::new(&ctx, &losses::mse(), shape);
+    let mse = Step::new(&ctx, &losses::mse(), shape, Pinned::default());
     println!("{}, f32 [{}, {}], loss and gradient, fastest of {rounds} runs\n", ctx.adapter_name(), shape[0], shape[1]);
     println!("| loss | GB/s | of mse | by processor time | functions per element | other operations |");
     println!("|---|---:|---:|---:|---|---:|");
@@ -148,11 +91,12 @@ fn main() {
         if !named.is_empty() && !named.iter().any(|name| *name == entry.name) {
             continue;
         }
-        let of_loss = Step::new(&ctx, &loss, shape);
+        let of_loss = Step::new(&ctx, &loss, shape, Pinned::default());
         let [of_mse, speeds] = fastest(&ctx, [&mse, &of_loss], rounds);
         let [share, share_of_processors] = [0, 1].map(|k| 100.0 * speeds[k] / of_mse[k]);
-        let functions = listed(&of_loss.ops);
-        let others: usize = of_loss.ops.iter().filter(|(op, _)| !TRANSCENDENTAL.contains(op)).map(|(_, n)| n).sum();
+        let ops = operations(&loss);
+        let functions = listed(&ops);
+        let others: usize = ops.iter().filter(|(op, _)| !TRANSCENDENTAL.contains(op)).map(|(_, n)| n).sum();
         let name = entry.name;
         println!(
             "| `{name}` | {:.1} | {share:.0} % | {share_of_processors:.0} % | {functions} | {others} |",
