@@ -1,7 +1,8 @@
-// A stable sort of a row by its lanes: 4 bits of the keys per pass, least significant first. Each lane takes a run of
-// neighbouring elements, counts their digits, and after a sum over digits and lanes moves each element to its place.
+// A stable sort of a row by its lanes: DIGIT_BITS of the keys per pass, least significant first, in an even number of passes.
+// Each lane takes a run of neighbouring elements, counts their digits, and after a sum over digits and lanes moves each
+// element to its place.
 
-const DIGITS: u32 = 16u;
+const DIGITS: u32 = 1u << DIGIT_BITS;
 // The counts of a row, digit by digit, each lane by lane; then the places before them.
 var<workgroup> sort_counts: array<u32, DIGITS * WG>;
 // What lanes have counted.
@@ -21,8 +22,8 @@ fn sort_row(first: u32, stride: u32, thread: u32) {
     let each = (shape.cols + LANES - 1u) / LANES;
     let begin = min(lane * each, shape.cols);
     let end = min(begin + each, shape.cols);
-    for (var shift = 0u; shift < 32u; shift += 4u) {
-        let is_second = (shift & 4u) != 0u;
+    for (var shift = 0u; shift < 32u; shift += DIGIT_BITS) {
+        let is_second = (shift / DIGIT_BITS) % 2u != 0u;
         let source = first + select(0u, 2u * stride, is_second);
         let moved = first + select(2u * stride, 0u, is_second);
         for (var digit = 0u; digit < DIGITS; digit++) {

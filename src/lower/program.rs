@@ -2,7 +2,7 @@
 
 use super::looks::Look;
 use super::looks::{Looks, Poison};
-use super::stage::{AlongTrip, Stage};
+use super::stage::{Along, AlongTrip, Stage};
 use crate::error::{Error, Result};
 use crate::expr::op::{Kind, Op};
 use crate::expr::{Classes, Fold, InputDecl, Node, NodeId, ParamDecl, Reduce};
@@ -242,6 +242,11 @@ impl Pass {
     /// Whether something runs along its rows.
     pub fn runs_along_rows(&self) -> bool {
         self.along().next().is_some()
+    }
+
+    /// Whether it sorts its rows.
+    pub fn has_sorts(&self) -> bool {
+        self.trips_along().any(|trip| trip.along == Along::Sort)
     }
 
     /// What runs along its rows: the values that are left, in order.

@@ -27,14 +27,14 @@ pub struct AlongTrip {
 }
 
 impl AlongTrip {
-    /// Most words of workgroup memory that it takes per invocation.
-    pub fn lane_words(&self) -> usize {
+    /// Most words of workgroup memory that it takes per invocation, if a sort takes so many bits of its keys at once.
+    pub fn lane_words(&self, digit_bits: u32) -> usize {
         match self.along {
             Along::Scans(_) => 2 * self.nodes.len(),
             // A window of each.
             Along::Pairs => 4 * self.partners,
-            // Counts of 16 digits, and their sum.
-            Along::Sort => 17,
+            // Counts of all digits, and their sum.
+            Along::Sort => (1 << digit_bits) + 1,
             Along::Permutations(_) => 0,
         }
     }

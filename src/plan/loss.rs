@@ -527,7 +527,7 @@ impl Prepared for PreparedLoss {
             let chosen = &choice.schedule;
             let kernel = match chosen.kernel {
                 Kernel::Elementwise | Kernel::ColumnSums { .. } => chosen.kernel,
-                _ if self.program.passes[pass].runs_along_rows() => Kernel::RowScan { words: 0 },
+                _ if self.program.passes[pass].runs_along_rows() => Kernel::RowScan { words: 0, digit_bits: 4 },
                 _ => Kernel::Row,
             };
             let (workgroup, lanes, subgroup) = (64, 64, 0);

@@ -10,7 +10,7 @@ use crate::codegen::{GROUP_WORDS, edge_outputs, stage_words, sum_counts};
 use crate::dispatch::{FieldName, Note, Planned, Slot, Word};
 use crate::expr::{Move, Node, NodeId};
 use crate::lower::{Over, Pass};
-use crate::schedule::{Kernel, reads_row_groups, roots, trips_that_read};
+use crate::schedule::{Kernel, reads_row_groups, roots, sort_passes, trips_that_read};
 use crate::shape::Scope;
 
 impl Problem<'_> {
@@ -110,10 +110,10 @@ impl Problem<'_> {
     /// What trips along streamed rows leave, the trips that read it, and what they read and write themselves.
     fn along_words(&self, pass: usize, choice: &PassChoice) -> u64 {
         let (program, own) = (self.program, &self.program.passes[pass]);
-        let Kernel::RowScan { .. } = choice.schedule.kernel else { return 0 };
+        let Kernel::RowScan { digit_bits, .. } = choice.schedule.kernel else { return 0 };
         let each = |id: NodeId| match program.node(id) {
-            // Keys and columns; eight times the keys twice and the columns once are read, and both written.
-            Node::ArgSort(..) => 2 + 8 * 5,
+            // Keys and columns; in each of its passes the keys twice and the columns once are read, and both written.
+            Node::ArgSort(..) => 2 + 5 * sort_passes(digit_bits),
             // Left where any lane finds it, read from there, left where it belongs.
             Node::Permute(Move::Gather, _) => 3,
             _ => 1,

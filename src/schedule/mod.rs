@@ -1,5 +1,6 @@
 //! Schedules: kernel, workgroup size, vector width and grid of a pass. Pure: shapes and limits in, numbers out.
 
+mod along;
 mod candidates;
 mod columns;
 mod elements;
@@ -12,12 +13,12 @@ mod split;
 mod spread;
 mod traffic;
 
+pub(crate) use along::{SOFTWARE_ITERATIONS, may_pair, rows_before_stop, sort_passes};
 pub use candidates::candidates;
 pub(crate) use elements::alone;
 pub use reads::{
     is_read_by_row, looked_at, reads_row_groups, roots, tensor_inputs, uses_scalars, uses_work, visited_inputs,
 };
-pub(crate) use rows::{SOFTWARE_ITERATIONS, may_pair, rows_before_stop};
 pub(crate) use saved::{LEAST_COLS, run_stages_ahead, save_rows, widen_stages};
 pub use separate::{forward_and_backward, stages_ahead_of_columns};
 pub use split::split_outputs;
@@ -44,6 +45,8 @@ pub enum Kernel {
     RowScan {
         /// Words per column of a row in hand that trips along the row leave.
         words: u32,
+        /// Bits of its keys that a sort takes in each of its passes.
+        digit_bits: u32,
     },
     /// Rows held in registers.
     RowResident {
@@ -238,7 +241,7 @@ pub fn check_sizes(geometry: &Geometry, has_rows: bool) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::rows::combine_bytes;
+    use super::along::{LEAST_DIGIT_BITS, combine_bytes};
     use super::*;
     use crate::losses;
     use crate::lower::{Wanted, lower};
@@ -305,7 +308,7 @@ mod tests {
         let pass = program.passes.last().unwrap();
         let chosen = schedule(&program, pass, shape, &large, Pinned::default()).unwrap();
         assert!(chosen.workgroup < 1024, "{chosen:?}");
-        assert!(combine_bytes(pass, chosen.workgroup) <= u64::from(large.workgroup_bytes));
+        assert!(combine_bytes(pass, chosen.workgroup, LEAST_DIGIT_BITS) <= u64::from(large.workgroup_bytes));
         let pinned = Pinned { workgroup: Some(1024), ..Pinned::default() };
         assert!(matches!(schedule(&program, pass, shape, &large, pinned), Err(Error::Limit { .. })));
     }

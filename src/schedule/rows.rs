@@ -1,10 +1,13 @@
 //! Schedules of passes that visit the columns of rows: streamed, resident or split rows.
 
+use super::along::{
+    LANE_ROWS, LEAST_DIGIT_BITS, SOFTWARE_ITERATIONS, Team, combine_bytes, digit_bits, stops, streams, trips_over,
+};
 use super::registers::Registers;
 use super::{Kernel, PassSchedule, Pinned, Shape, Spread, States, carries_nan};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::lower::{Along, AlongTrip, Pass, Program, Stage};
+use crate::lower::{Pass, Program};
 
 /// Most words that a lane of a GPU holds of a row, unless few temporaries lie beside them.
 const MOST_WORDS: u64 = 32;
@@ -40,14 +43,10 @@ fn step_words(shape: &Shape, width: u32, limits: &Limits) -> u64 {
 
 /// Fewest elements of a tensor for which a software adapter holds long rows in registers.
 const SOFTWARE_RESIDENT: u64 = 1 << 20;
-/// Loop iterations of one invocation after which Mesa's software drivers stop a shader (65,535), with a margin.
-pub(crate) const SOFTWARE_ITERATIONS: u64 = 50_000;
 /// Most windows per lane that compile fast.
 const SHORT_WINDOWS: u64 = 16;
 /// Fewest rows that keep a GPU busy at one workgroup per row.
 const BUSY_ROWS: u64 = 128;
-/// Fewest neighbouring rows that keep a device busy at one lane a row.
-const LANE_ROWS: u64 = 1024;
 /// Fewest columns for which splitting a row pays.
 const SPLIT_COLS: u64 = 1 << 16;
 
@@ -91,9 +90,9 @@ pub(super) fn choose(
 ) -> Result<PassSchedule> {
     let early = if shape.masked { u64::from(width) - 1 } else { 0 };
     let vectors = (shape.cols + early).div_ceil(u64::from(width));
-    let Team { workgroup, lanes, fits, fits_beside } =
-        team((program, pass), [vectors, width.into()], shape, limits, pinned);
-    let combined = combine_bytes(pass, workgroup);
+    let Holding { team, fits, fits_beside } = team((program, pass), [vectors, width.into()], shape, limits, pinned);
+    let Team { workgroup, lanes, subgroup, .. } = team;
+    let combined = combine_bytes(pass, workgroup, LEAST_DIGIT_BITS);
     if lanes > 1 && combined > u64::from(limits.workgroup_bytes) {
         return Err(Error::Limit {
             what: format!("the row states of {workgroup} invocations"),
@@ -115,7 +114,7 @@ pub(super) fn choose(
         lanes,
         trips,
         windows: trips * u64::from(width.div_ceil(4)),
-        stops: stops(limits, pass, trips, [lanes, subgroup_of(limits, pinned), width]),
+        stops: stops(limits, pass, trips, team),
         fits: fits && !streams(pass),
         fits_beside,
         shared,
@@ -131,7 +130,10 @@ pub(super) fn choose(
         None => rows.default()?,
     };
     let kernel = match kernel {
-        Kernel::Row if rows.words > 0 => Kernel::RowScan { words: rows.words },
+        Kernel::Row if rows.words > 0 => Kernel::RowScan {
+            words: rows.words,
+            digit_bits: digit_bits(limits, pass, trips * u64::from(width), workgroup),
+        },
         kernel => kernel,
     };
     // A split row takes the whole workgroup.
@@ -142,7 +144,6 @@ pub(super) fn choose(
     let strided = shape.rows.div_ceil(spread.each) > spread.most || spread.held > 0;
     let exp2 = pinned.exp2.unwrap_or(limits.exp2);
     let carries_nan = carries_nan(limits, pinned);
-    let subgroup = subgroup_of(limits, pinned);
     Ok(PassSchedule { kernel, workgroup, lanes, subgroup, exp2, carries_nan, width, grid, strided, alone: false, why })
 }
 
@@ -217,100 +218,19 @@ impl Rows<'_> {
     }
 }
 
-/// Whether a software adapter would stop a lane that makes so many trips over a row in each stage, one of `lanes`, by windows
-/// of `width`.
-fn stops(limits: &Limits, pass: &Pass, trips: u64, of_lane: [u32; 3]) -> bool {
-    limits.software && iterations(pass, trips, of_lane) > SOFTWARE_ITERATIONS
-}
-
-/// Rows of one dispatch of a pass with trips along rows, beyond which a software adapter would stop its workgroups, which take
-/// several rows one after the other.
-pub(crate) fn rows_before_stop(pass: &Pass, schedule: &PassSchedule, shape: &Shape, limits: &Limits) -> u64 {
-    if !limits.software || !pass.runs_along_rows() {
-        return u64::MAX;
-    }
-    let &PassSchedule { kernel, workgroup, lanes, subgroup, width, .. } = schedule;
-    let trips = (shape.cols + u64::from(width) - 1).div_ceil(u64::from(width) * u64::from(lanes));
-    let of_one = iterations(pass, trips, [lanes, subgroup, width]).max(1);
-    let spread = Spread::new(kernel, workgroup, lanes, width, limits);
-    let [groups, _] = spread.grid(shape.rows, shape.cols);
-    (SOFTWARE_ITERATIONS / of_one).max(1) * groups * spread.each
-}
-
-/// Iterations of all loops of a lane over one row.
-fn iterations(pass: &Pass, trips: u64, [lanes, subgroup, width]: [u32; 3]) -> u64 {
-    // All loops count together, those in which the lanes of a scan combine too.
-    let each = |trip: &AlongTrip| match trip.along {
-        Along::Scans(_) => trips.saturating_mul(scan_steps(lanes, subgroup)),
-        Along::Pairs => {
-            let partners = trips.saturating_mul(u64::from(lanes) * u64::from(width));
-            trips.saturating_mul(partners + partners / PARTNERS_PER_RUN + 2 * trips)
-        }
-        Along::Sort => 16 * trips * u64::from(width) + 8 * (48 + u64::from(lanes.max(1).ilog2())),
-        Along::Permutations(_) => trips,
-    };
-    let along = pass.trips_along().map(each).fold(0, u64::saturating_add);
-    trips.saturating_mul(trips_over(pass) + 1).saturating_add(along)
-}
-
-/// Whether the pass streams its rows: pairs and sorts leave their values in memory.
-fn streams(pass: &Pass) -> bool {
-    pass.trips_along().any(|trip| !matches!(trip.along, Along::Scans(_)))
-}
-
-/// Partners whose pairs are added by themselves first (`RUN` of the row skeletons).
-const PARTNERS_PER_RUN: u64 = 32;
-
-/// Most iterations of a loop that counts by ones, to a constant, of which Mesa makes none.
-const UNROLLED: u64 = 32;
-
-/// Iterations in which the lanes of a row combine what each has scanned, once a block of columns: `scan_tree.wgsl`,
-/// `scan_subgroup.wgsl`.
-fn scan_steps(lanes: u32, subgroup: u32) -> u64 {
-    let doublings = |lanes: u32| u64::from(lanes.max(1).ilog2());
-    match subgroup {
-        0 => doublings(lanes),
-        _ => {
-            let counted = u64::from(lanes / subgroup);
-            doublings(lanes.min(subgroup)) + if counted > UNROLLED { counted } else { 0 }
-        }
-    }
-}
-
 /// Fewest lanes of a subgroup that a schedule counts on; 0 if it has no subgroup operations.
 fn subgroup_of(limits: &Limits, pinned: Pinned) -> u32 {
     if pinned.subgroups == Some(false) { 0 } else { limits.subgroup }
-}
-
-/// Whether rows of which neighbours lie next to each other, and columns apart, keep a device busy at one lane for two rows.
-pub(crate) fn may_pair(pass: &Pass, [rows, cols]: [u64; 2], limits: &Limits) -> bool {
-    rows >= LANE_ROWS && !stops(limits, pass, cols.saturating_mul(2), [1, 0, 1])
 }
 
 fn busy_rows(limits: &Limits) -> u64 {
     if limits.software { 2 } else { BUSY_ROWS }
 }
 
-/// Trips over a row's columns that its stages and thresholds take at most, and those along the row.
-fn trips_over(pass: &Pass) -> u64 {
-    pass.stages.iter().map(|stage| 1 + u64::from(stage.steps) + stage.along.len() as u64).sum()
-}
-
-/// Bytes of workgroup memory in which lanes combine the states of all stages (without subgroups).
-pub(super) fn combine_bytes(pass: &Pass, workgroup: u32) -> u64 {
-    // Thresholds have states of up to five words.
-    let each = |stage: &Stage| if stage.steps > 0 { 5 } else { 2 };
-    let along = |stage: &Stage| stage.along.iter().map(AlongTrip::lane_words).sum::<usize>();
-    let words: usize = pass.stages.iter().map(|stage| 1 + each(stage) * stage.reduces.len() + along(stage)).sum();
-    4 * words as u64 * u64::from(workgroup)
-}
-
 /// Lanes that take a row, and whether they can hold it.
-struct Team {
-    /// Invocations per workgroup.
-    workgroup: u32,
-    /// Lanes per row.
-    lanes: u32,
+struct Holding {
+    /// The lanes.
+    team: Team,
     /// See [`Rows::fits`].
     fits: bool,
     /// See [`Rows::fits_beside`].
@@ -324,7 +244,7 @@ fn team(
     shape: &Shape,
     limits: &Limits,
     pinned: Pinned,
-) -> Team {
+) -> Holding {
     let [least, most] = workgroups(shape, pass, limits);
     let lanes = row_lanes([vectors, width], most, (shape, pass), limits, pinned);
     let registers = Registers::of(program, pass, shape, limits);
@@ -341,13 +261,15 @@ fn team(
         }
         _ => lanes,
     };
-    Team { workgroup: workgroup(lanes), lanes, fits: fits(lanes), fits_beside: fits_beside(lanes) }
+    let subgroup = subgroup_of(limits, pinned);
+    let team = Team { workgroup: workgroup(lanes), lanes, subgroup, width: width as u32 };
+    Holding { team, fits: fits(lanes), fits_beside: fits_beside(lanes) }
 }
 
 /// Fewest and most invocations of a workgroup.
 fn workgroups(shape: &Shape, pass: &Pass, limits: &Limits) -> [u32; 2] {
     let mut most = limits.invocations().min(1024);
-    while most > 1 && combine_bytes(pass, most) > u64::from(limits.workgroup_bytes) {
+    while most > 1 && combine_bytes(pass, most, LEAST_DIGIT_BITS) > u64::from(limits.workgroup_bytes) {
         most /= 2;
     }
     // Enough invocations for a busy workgroup: a vector of one core, or a few subgroups.
@@ -376,10 +298,12 @@ fn row_lanes(
         } else if limits.software {
             let needed = (vectors * (stages + 1)).div_ceil(SOFTWARE_ITERATIONS).next_power_of_two();
             let resident = vectors.div_ceil(held).next_power_of_two();
-            let mut lanes = if resident <= 64 { resident.max(8) } else { needed.max(8) };
+            let mut lanes = if resident <= 64 && !streams(pass) { resident.max(8) } else { needed.max(8) };
             let subgroup = subgroup_of(limits, pinned);
-            let stops =
-                |lanes: u64| stops(limits, pass, vectors.div_ceil(lanes), [lanes as u32, subgroup, width as u32]);
+            let stops = |lanes: u64| {
+                let team = Team { workgroup: lanes as u32, lanes: lanes as u32, subgroup, width: width as u32 };
+                stops(limits, pass, vectors.div_ceil(lanes), team)
+            };
             while lanes < u64::from(most) && stops(lanes) {
                 lanes *= 2;
             }

@@ -38,7 +38,7 @@ impl Spread {
             Kernel::ColumnSums { splits, .. } => of(1, u64::from(splits)),
             Kernel::RowSplit { splits } => Spread { splits: Some(splits), ..of(1, most) },
             Kernel::RowPairs => of(2 * u64::from(workgroup), most),
-            Kernel::RowScan { words } => {
+            Kernel::RowScan { words, .. } => {
                 // A software adapter stops workgroups that take many rows.
                 let (each, busy) = (u64::from(workgroup / lanes), if limits.software { most } else { 1024 });
                 let most_held = SCANNED_WORDS.min(limits.binding_bytes / 16);

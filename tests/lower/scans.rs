@@ -347,7 +347,7 @@ fn what_scans_cannot_do_is_refused() {
     let split = Pinned { kernel: Some(Kernel::RowSplit { splits: 2 }), ..Pinned::default() };
     let split = ctx.plan(&loss(RowAxis::Last, scanned), &spec().pin(split)).err().unwrap().to_string();
     assert!(split.contains("with scans along it"), "{split}");
-    let pinned = Pinned { kernel: Some(Kernel::RowScan { words: 1 }), ..Pinned::default() };
+    let pinned = Pinned { kernel: Some(Kernel::RowScan { words: 1, digit_bits: 4 }), ..Pinned::default() };
     let pinned = ctx.plan(&loss(RowAxis::Last, scanned), &spec().pin(pinned)).err().unwrap().to_string();
     assert!(pinned.contains("pin `Kernel::Row`"), "{pinned}");
 }
@@ -380,4 +380,32 @@ fn a_row_of_a_million_columns_is_scanned() {
     assert_close("loss", &[f64::from(out.loss().unwrap())], &[loss], 2e-6);
     let got: Vec<f64> = out.grad("input").unwrap().to_vec::<f32>().unwrap().into_iter().map(f64::from).collect();
     assert_close("gradient", &got, &want, 2e-6);
+}
+
+#[test]
+fn rows_as_long_as_a_software_adapter_takes_are_scanned_whole() {
+    // Loops in which lanes combine what they have scanned do not count among those of its limit.
+    let Some(ctx) = context() else { return };
+    let definition = Loss::define("scanned").input("x", Scope::Element).input("w", Scope::Element);
+    let loss = definition.row_axis(RowAxis::Last).expr(|b| {
+        let (x, w) = (b.input("x"), b.input("w"));
+        (w * (x.scan_sum(Direction::Forward) * 1e-3 + x.scan_logsumexp(Direction::Reverse))).sum()
+    });
+    for (lanes, subgroups) in [(8, false), (64, false), (64, true)] {
+        let pinned = Pinned { kernel: Some(Kernel::Row), lanes: Some(lanes), ..Pinned::default() };
+        let pinned = Pinned { subgroups: Some(subgroups), ..pinned };
+        let spec = PlanSpec::new().grad("w").pin(pinned);
+        let fits = |cols: &usize| {
+            let spec = spec.clone().input("x", DType::F32, &[1, *cols]).input("w", DType::F32, &[1, *cols]);
+            ctx.plan(&loss, &spec).is_ok()
+        };
+        let cols = (1..=6).rev().map(|k| k * 50_000 * lanes as usize / 8).find(fits).unwrap();
+        let x = random(cols, 5);
+        let host = [("x", HostTensor::f32(&x, &[1, cols])), ("w", HostTensor::f32(&x, &[1, cols]))];
+        let want = cpu::forward_backward(&loss, &host, &["w"]).unwrap();
+        let x = Tensor::from_slice(ctx, &x, &[1, cols]).unwrap();
+        let out = loss.run(ctx, &[("x", &x), ("w", &x)], &spec).unwrap();
+        let got: Vec<f64> = out.grad("w").unwrap().to_vec::<f32>().unwrap().into_iter().map(f64::from).collect();
+        assert_close(&format!("{cols} columns, {lanes} lanes"), &got, want.grad("w").unwrap(), 4e-6);
+    }
 }

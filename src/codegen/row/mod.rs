@@ -46,6 +46,9 @@ pub(super) fn kernel(
     for (name, value) in constants {
         putln!(declarations, "const {name}: u32 = {value}u;");
     }
+    if let (Kernel::RowScan { digit_bits, .. }, true) = (kernel, frame.pass.has_sorts()) {
+        putln!(declarations, "const DIGIT_BITS: u32 = {digit_bits}u;");
+    }
     let (early, exact) = (frame.has_ends(), variant.exact);
     let ends = if early { 2 * width / frame.width } else { 0 };
     putln!(
