@@ -25,8 +25,9 @@ demo: adapter
 # one with another commit. More losses make more parts, not a longer test: seven losses of golden data to a part.
 SHARES = $(shell expr $$(ls tests/golden/*.safetensors | wc -l) / 7)
 SHARE = $(shell printf %d 0x$$(git rev-parse --short=7 HEAD 2>/dev/null || echo 0))
+PART_OF_GRIDS = WGLOSS_TEST_SHARE=$(SHARE)/$(SHARES)
 test: adapter
-	WGLOSS_TEST_SHARE=$(SHARE)/$(SHARES) $(CARGO_TEST)
+	$(PART_OF_GRIDS) $(CARGO_TEST)
 
 # Everything: the whole grids on the adapter; what depends on limits, with no more than every WebGPU device has; the whole
 # grids on SwiftShader; kernels in a browser's compiler.
@@ -40,12 +41,13 @@ LIMITED = fused golden lower plan schedule shape
 test-limited: adapter
 	WGLOSS_TEST_LIMITS=webgpu $(CARGO_TEST) $(LIMITED:%=--test %)
 
+# With PART=1, the part of the grids that `make test` takes.
 SWIFTSHADER = $(shell dpkg -L chromium-common 2>/dev/null | grep vk_swiftshader_icd.json)
 test-swiftshader: adapter
 	@if [ -z "$(SWIFTSHADER)" ]; then \
 	  echo "SwiftShader is not installed (the package chromium-common has it): its tests are skipped"; \
 	else \
-	  set -x; VK_DRIVER_FILES=$(SWIFTSHADER) WGPU_BACKEND=vulkan $(CARGO_TEST); \
+	  set -x; VK_DRIVER_FILES=$(SWIFTSHADER) WGPU_BACKEND=vulkan $(if $(PART),$(PART_OF_GRIDS)) $(CARGO_TEST); \
 	fi
 
 # Chromium's compiler, Tint, makes pipelines of every kernel family.
