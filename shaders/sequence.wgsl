@@ -56,9 +56,9 @@ struct Scaled { m: f32, e: f32 }
 fn zero() -> Scaled { return Scaled(0.0, LOWEST); }
 fn one() -> Scaled { return Scaled(1.0, 0.0); }
 
-// 2^d for an integer d ≤ 127; 0 below −126.
+// 2^d for an integer d ≤ 127; 0 below −126. A compiler may add 127.0 to a term of d first, which loses it beyond 2²⁴.
 fn power_of_two(d: f32) -> f32 {
-    return bitcast<f32>(u32(max(d + 127.0, 0.0)) << 23u);
+    return bitcast<f32>(u32(max(i32(d), -127) + 127) << 23u);
 }
 
 // m·2^e for a normal m > 0, or 0.
@@ -93,10 +93,10 @@ fn scaled_log(a: Scaled) -> f32 {
     return a.e * 0.693359375 + (a.e * -2.12194440e-4 + math_log(a.m));
 }
 
-// a·b/c where that is at most a few, as a probability is; 0 where c is.
+// a·b/c where that is a probability; 0 where c is. Of exponents beyond 2²⁴, which are rounded, it is one too.
 fn scaled_share(a: Scaled, b: Scaled, c: Scaled) -> f32 {
     let share = a.m * b.m / c.m * power_of_two(min(a.e + b.e - c.e, 127.0));
-    return select(share, 0.0, a.m == 0.0 || b.m == 0.0 || c.m == 0.0);
+    return select(min(share, 1.0), 0.0, a.m == 0.0 || b.m == 0.0 || c.m == 0.0);
 }
 
 // Where a state of alpha (0) or beta (1) of a sequence rests between dispatches.

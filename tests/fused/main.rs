@@ -7,5 +7,8 @@ mod embedding;
 mod fused;
 mod lovasz;
 mod penalties;
+mod random;
+#[path = "../differential/random.rs"]
+mod random_numbers;
 mod sequence;
 mod softmax;
