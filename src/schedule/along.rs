@@ -127,3 +127,27 @@ pub(super) fn combine_bytes(pass: &Pass, workgroup: u32, digit_bits: u32) -> u64
     let words: usize = pass.stages.iter().map(|stage| 1 + each(stage) * stage.reduces.len() + along(stage)).sum();
     4 * words as u64 * u64::from(workgroup)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::losses;
+    use crate::lower::{Wanted, lower};
+
+    #[test]
+    fn few_lanes_of_a_cpu_take_more_bits_of_long_rows() {
+        let wanted = Wanted { loss: true, ..Wanted::default() };
+        let program = lower(&losses::list_mle(), &wanted, &|name| (name != "mask").then_some(false)).unwrap();
+        let pass = program.passes.iter().find(|pass| pass.has_sorts()).unwrap();
+        let cpu = Limits { software: true, ..Limits::WEBGPU };
+        assert_eq!([32, 400, 2000].map(|columns| digit_bits(&cpu, pass, columns, 8)), [4, 6, 8]);
+        // Counts of 64 lanes have room for 4 bits beside the scans.
+        assert_eq!(digit_bits(&cpu, pass, 2000, 64), 4);
+        assert_eq!(digit_bits(&Limits::WEBGPU, pass, 2000, 8), 4, "not measured on a GPU");
+        for bits in [4, 6, 8] {
+            assert!(sort_passes(bits).is_multiple_of(2), "the keys lie where they began");
+            assert!(sort_passes(bits) * u64::from(bits) >= 32);
+        }
+        assert!(combine_bytes(pass, 8, 8) <= u64::from(cpu.workgroup_bytes));
+    }
+}

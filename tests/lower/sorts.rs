@@ -64,11 +64,12 @@ fn on_gpu(ctx: &Context, loss: &Loss, values: [&[f32]; 3], shape: &[usize]) -> [
 #[test]
 fn sorted_rows_their_ranks_and_gradients_are_the_standard_librarys() {
     let ctx = context();
-    // One column; a vector and beside it; several rows per workgroup; several blocks of a row; a long row.
+    // One column; a vector and beside it; several rows per workgroup; several blocks of a row; a long row. A software adapter
+    // takes 4, 6 and 8 bits at once.
     for (rows, cols) in [(3, 1), (2, 4), (70, 5), (9, 132), (3, 1000), (1, 3001), (1, 70_001)] {
         let mut x = random(rows * cols, 1);
-        // Many ties, both zeros, infinities.
-        x.iter_mut().for_each(|x| *x = (*x * 64.0).round() / 64.0);
+        // Many ties, or all digits; both zeros, infinities.
+        x.iter_mut().filter(|_| cols != 3001).for_each(|x| *x = (*x * 64.0).round() / 64.0);
         x.iter_mut().skip(1).step_by(7).for_each(|x| *x = -0.0);
         if cols == 132 {
             (x[5], x[77], x[78]) = (1e9, -1e9, 1e-38);
