@@ -113,7 +113,7 @@ fn occupy(n: u32, row: u32, labels: u32, states: u32, lane: u32) -> f32 {
     return blanks[0];
 }
 
-// Occupancies of the classes from `first` on.
+// Occupancies of the classes from `first` on: probabilities, of rounded exponents too.
 fn fill_tile(n: u32, row: u32, labels: u32, first: u32, blank: f32, lane: u32) {
     for (var c = lane; c < TILE; c += WG) {
         occupancies[c] = 0.0;
@@ -123,11 +123,11 @@ fn fill_tile(n: u32, row: u32, labels: u32, first: u32, blank: f32, lane: u32) {
         let own = class_of(n, j);
         let link = work[sequences.links + n * sequences.labels + j];
         if (own - first < TILE && own != sequences.blank && (link & LINK_EARLIER) == 0u) {
-            occupancies[own - first] = bitcast<f32>(work[alpha_at(row, 2u * j + 1u)]);
+            occupancies[own - first] = min(bitcast<f32>(work[alpha_at(row, 2u * j + 1u)]), 1.0);
         }
     }
     if (lane == 0u && sequences.blank - first < TILE) {
-        occupancies[sequences.blank - first] = blank;
+        occupancies[sequences.blank - first] = min(blank, 1.0);
     }
     workgroupBarrier(); // all are written before they are read
 }
