@@ -2,6 +2,9 @@
 // Each lane takes a run of neighbouring elements, counts their digits, and after a sum over digits and lanes moves each
 // element to its place.
 
+// hook begin: digits
+const DIGIT_BITS: u32 = 4u;
+// hook end
 const DIGITS: u32 = 1u << DIGIT_BITS;
 // The counts of a row, digit by digit, each lane by lane; then the places before them.
 var<workgroup> sort_counts: array<u32, DIGITS * WG>;

@@ -46,9 +46,6 @@ pub(super) fn kernel(
     for (name, value) in constants {
         putln!(declarations, "const {name}: u32 = {value}u;");
     }
-    if let (Kernel::RowScan { digit_bits, .. }, true) = (kernel, frame.pass.has_sorts()) {
-        putln!(declarations, "const DIGIT_BITS: u32 = {digit_bits}u;");
-    }
     let (early, exact) = (frame.has_ends(), variant.exact);
     let ends = if early { 2 * width / frame.width } else { 0 };
     putln!(
@@ -62,6 +59,9 @@ pub(super) fn kernel(
         ("outputs".to_owned(), row.outputs_text()),
         ("seen".to_owned(), frame.seen_text()),
     ]);
+    if let (Kernel::RowScan { digit_bits, .. }, true) = (kernel, frame.pass.has_sorts()) {
+        hooks.insert("digits".to_owned(), format!("const DIGIT_BITS: u32 = {digit_bits}u;\n"));
+    }
     if frame.pass.runs_along_rows() {
         hooks.insert("scanned".to_owned(), row.with_scans_text());
     }
