@@ -334,7 +334,8 @@ impl<'a> Frame<'a> {
     pub fn load(&self, slot: Slot, base: &str, col: &str) -> String {
         if self.pair(slot) == Pair::Words64 {
             let (name, at) = (self.buffer(slot), format!("({base} + {col})"));
-            let half = |words: &str| format!("{name}[{at} / 8u][{at} / 4u % 2u{words}]");
+            let pair = self.vector_index(base, col, 2 * WINDOW);
+            let half = |words: &str| format!("{name}[{pair}][{at} / 4u % 2u{words}]");
             return match self.access(slot).dtype.is_packed() {
                 true => self.widened(slot, &format!("words2({})", half(""))),
                 false => format!("words4({}, {})", half(" * 2u"), half(" * 2u + 1u")),
@@ -358,10 +359,20 @@ impl<'a> Frame<'a> {
 
     /// A window that is a vector, or a half of one, as it is stored.
     fn load_vector(&self, slot: Slot, base: &str, col: &str) -> String {
-        let (name, at) = (self.buffer(slot), format!("({base} + {col})"));
+        let name = self.buffer(slot);
         match self.pair(slot) {
-            Pair::Halves => format!("half_of({name}[{at} / 8u], {at})"),
-            _ => format!("{name}[{at} / 4u]"),
+            Pair::Halves => format!("half_of({name}[{}], ({base} + {col}))", self.vector_index(base, col, 2 * WINDOW)),
+            _ => format!("{name}[{}]", self.vector_index(base, col, WINDOW)),
+        }
+    }
+
+    /// Index of the vector of `elements` elements at a column. Where every row is aligned, the row's part of it is divided
+    /// apart, so that it is computed once a row, not once a window.
+    pub(super) fn vector_index(&self, base: &str, col: &str, elements: u32) -> String {
+        let whole = |sum: &str| if sum.contains(' ') { format!("({sum})") } else { sum.to_owned() };
+        match self.variant.aligned_to {
+            None => format!("{} / {elements}u + {} / {elements}u", whole(base), whole(col)),
+            Some(_) => format!("({base} + {col}) / {elements}u"),
         }
     }
 
@@ -401,7 +412,7 @@ impl<'a> Frame<'a> {
             return (String::new(), [col, &second].map(|col| self.load_raw(slot, base, col)));
         }
         let w = format!("w{}", self.tensor(slot));
-        let before = format!("    let {w} = {}[({base} + {col}) / 8u];\n", self.buffer(slot));
+        let before = format!("    let {w} = {}[{}];\n", self.buffer(slot), self.vector_index(base, col, 2 * WINDOW));
         let halves = match (pair, self.access(slot).dtype.is_packed()) {
             (Pair::Halves, _) => ["xy", "zw"].map(|c| format!("{w}.{c}")),
             (_, true) => ["x", "y"].map(|c| self.widened(slot, &format!("words2({w}.{c})"))),

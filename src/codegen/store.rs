@@ -59,15 +59,15 @@ impl Frame<'_> {
             }
             return text;
         }
-        let address = format!("({base} + {col})");
+        let (address, index) = (format!("({base} + {col})"), self.vector_index(base, col, WINDOW));
         if dtype.is_packed() && !self.is_masked() && !self.program.notes(output) {
-            text.push_str(&self.store_words(output, &address, &self.packed(dtype, &bits, is_number)));
+            text.push_str(&self.store_words(output, [&address, &index], &self.packed(dtype, &bits, is_number)));
             return text;
         }
-        let at = format!("{name}[{address} / 4u]");
+        let at = format!("{name}[{index}]");
         match (dtype, self.is_masked()) {
-            (DType::F16, _) => self.store_packed(output, &address, &format!("narrow4_f16({bits})")),
-            (DType::BF16, _) => self.store_packed(output, &address, &format!("narrow4_bf16({bits})")),
+            (DType::F16, _) => self.store_packed(output, [&address, &index], &format!("narrow4_f16({bits})")),
+            (DType::BF16, _) => self.store_packed(output, [&address, &index], &format!("narrow4_bf16({bits})")),
             (_, false) => {
                 putln!(text, "    {at} = {bits};");
                 text
@@ -159,7 +159,8 @@ impl Frame<'_> {
         text.push_str(&second);
         for output in self.halves_outputs() {
             let (name, base) = (self.buffer(Slot::Output(output)), base(output));
-            putln!(text, "    {name}[({base} + {col}) / 8u] = vec4<u32>(first{output}, packed{output});");
+            let index = self.vector_index(&base, col, 2 * WINDOW);
+            putln!(text, "    {name}[{index}] = vec4<u32>(first{output}, packed{output});");
         }
         text
     }
@@ -184,8 +185,8 @@ impl Frame<'_> {
         text
     }
 
-    /// Stores two words of 16-bit values, or leaves them for [`Frame::both`].
-    fn store_words(&self, output: usize, address: &str, words: &str) -> String {
+    /// Stores two words of 16-bit values at an address, whose vector has that index, or leaves them for [`Frame::both`].
+    fn store_words(&self, output: usize, [address, index]: [&str; 2], words: &str) -> String {
         let slot = Slot::Output(output);
         match (self.pair(slot), self.at_end) {
             (Pair::Halves, false) => format!("    packed{output} = {words};\n"),
@@ -195,13 +196,13 @@ impl Frame<'_> {
                     "    let words{output} = {words};\n    {low} = words{output}.x;\n    {high} = words{output}.y;\n"
                 )
             }
-            _ => format!("    {}[{address} / 4u] = {words};\n", self.buffer(slot)),
+            _ => format!("    {}[{index}] = {words};\n", self.buffer(slot)),
         }
     }
 
     /// Stores four 16-bit values to two words. In a word that two rows share, the row's half goes to `work`, from where
     /// `stitch.wgsl` assembles the word. Without rows no other lane writes the other half.
-    fn store_packed(&self, output: usize, address: &str, halves: &str) -> String {
+    fn store_packed(&self, output: usize, [address, index]: [&str; 2], halves: &str) -> String {
         let mut text = format!("    let half{output} = {halves};\n");
         let masked = self.is_masked();
         if self.program.notes(output) {
@@ -210,7 +211,8 @@ impl Frame<'_> {
         }
         let h = |c: char| format!("half{output}.{c}");
         let word = |low: char, high: char| format!("{} | ({} << 16u)", h(low), h(high));
-        let whole = self.store_words(output, address, &format!("vec2<u32>({}, {})", word('x', 'y'), word('z', 'w')));
+        let whole =
+            self.store_words(output, [address, index], &format!("vec2<u32>({}, {})", word('x', 'y'), word('z', 'w')));
         if !masked {
             return text + &whole;
         }

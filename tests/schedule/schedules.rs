@@ -183,6 +183,30 @@ fn elements_that_begin_anywhere_agree_with_the_cpu() {
     }
 }
 
+/// Views whose rows lie apart, so that an address is a sum over axes; each row begins at a vector.
+#[test]
+fn elements_of_rows_apart_agree_with_the_cpu() {
+    let Some(ctx) = context() else { return };
+    // The first row begins at the second vector.
+    let (rows, cols, stride, first) = (7, 12, 16, 4);
+    let (x, t) = (random(rows * cols, 1), random(rows * cols, 2));
+    let shape = [rows, cols];
+    let host = [("input", HostTensor::f32(&x, &shape)), ("target", HostTensor::f32(&t, &shape))];
+    let view = |values: &[f32]| {
+        let mut all = vec![f32::NAN; first + rows * stride];
+        let places = all[first..].chunks_mut(stride);
+        values.chunks(cols).zip(places).for_each(|(row, to)| to[..cols].copy_from_slice(row));
+        Tensor::from_slice(ctx, &all, &[all.len()]).unwrap().view(first as u64, &shape, &[stride, 1]).unwrap()
+    };
+    let (xs, ts) = (view(&x), view(&t));
+    for loss in [losses::mse(), losses::l1().reduction(Reduction::None)] {
+        let want = cpu::forward_backward(&loss, &host, &["input"]).unwrap();
+        let out = loss.forward_backward(ctx, &[("input", &xs), ("target", &ts)]).unwrap();
+        let got = out.grad("input").unwrap().to_vec::<f32>().unwrap();
+        assert_grads(&format!("{} of rows apart", loss.name()), &got, want.grad("input").unwrap(), cols);
+    }
+}
+
 #[test]
 fn strided_views_and_class_axis_one_agree_with_their_copies() {
     let Some(ctx) = context() else { return };
