@@ -14,6 +14,8 @@ const SUMS: u32 = 1u;
 const ENDS: u32 = 0u;
 // Items that a lane may load at once.
 const AHEAD: u32 = 1u;
+// Whether NaN is looked for once a run, in its sums: a run that may have one is taken again, with a look at each item.
+const BY_RUN: bool = false;
 // hook end
 
 // hook begin: items
@@ -27,6 +29,8 @@ fn item(o: Outer, s: LaneSums, first: u32) -> LaneSums {
     output0[first] = bitcast<u32>(o.one);
     return LaneSums(s.bits, s.sum0 + o.one);
 }
+fn item_looked(o: Outer, s: LaneSums, first: u32) -> LaneSums { return item(o, s, first); }
+fn needs_looks(o: Outer, s: LaneSums) -> bool { return false; }
 fn item_end(o: Outer, s: LaneSums, first: u32) -> LaneSums { return item(o, s, first); }
 fn sums_add(a: LaneSums, b: LaneSums) -> LaneSums { return LaneSums(max(a.bits, b.bits), a.sum0 + b.sum0); }
 fn sums_narrow(s: LaneSums) -> Sums { return Sums(s.bits, s.sum0); }
@@ -66,6 +70,12 @@ fn main(
                 if (k == 0u || i + k * WG < stop) {
                     run = item(o, run, begin + (i + k * WG) * WIDTH);
                 }
+            }
+        }
+        if (BY_RUN && needs_looks(o, run)) {
+            run = sums_identity(o);
+            for (var i = first; i < stop; i += WG) {
+                run = item_looked(o, run, begin + i * WIDTH);
             }
         }
         s = sums_add(s, run);

@@ -1,6 +1,7 @@
 //! Hooks of `elementwise.wgsl`: passes over elements, or over rows of which only labels' elements are read.
 
 use super::access::Frame;
+use super::by_run::Watch;
 use super::emit::{Emit, group_load, is_literal, outer_code, outer_nodes, params};
 use super::fold::{added, combined, folds, identity};
 use super::poison::{
@@ -29,8 +30,9 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
     let ends = if frame.has_ends() { 2 * width / frame.width } else { 0 };
     let constants = format!(
         "const WG: u32 = {workgroup}u;\nconst WIDTH: u32 = {width}u;\nconst SUMS: u32 = {sums}u;\nconst ENDS: u32 = {ends}u;\n\
-         const AHEAD: u32 = {}u;\n",
-        if *alone { 8 } else { 1 }
+         const AHEAD: u32 = {}u;\nconst BY_RUN: bool = {};\n",
+        if *alone { 8 } else { 1 },
+        Watch::of(&frame).is_some()
     );
     let hooks = BTreeMap::from([
         ("bindings".to_owned(), declarations + &constants),
@@ -42,7 +44,7 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
 }
 
 /// The pass's sums over everything; sums over groups follow them in `Pass::totals`.
-fn totals<'f>(frame: &'f Frame<'_>) -> &'f [NodeId] {
+pub(super) fn totals<'f>(frame: &'f Frame<'_>) -> &'f [NodeId] {
     let totals = &frame.pass.totals;
     &totals[..totals.partition_point(|id| frame.program.scope(*id) <= Scope::Total)]
 }
@@ -72,25 +74,35 @@ fn hook(frame: &Frame<'_>) -> String {
     put!(text, "fn outer_begin() -> Outer {{\n    var o: Outer;\n{unseen}{code}    return o;\n}}\n");
     let early = frame.variant.aligned_to.map_or("0u".to_owned(), |tensor| format!("o.first{tensor} % WIDTH"));
     putln!(text, "fn early(o: Outer) -> u32 {{ return {early}; }}");
-    text.push_str(&sums_text(frame));
-    if frame.is_paired() {
-        let is_paired = |input: &usize| frame.pair(Slot::Input(*input)) != Pair::Apart;
-        let fetched: Vec<usize> = visited_inputs(program, frame.pass).into_iter().filter(is_paired).collect();
-        text.push_str(&item_text(frame, &roots, "window", &fetched));
-        text.push_str(&pair_text(frame, &fetched));
-    } else {
-        text.push_str(&item_text(frame, &roots, "item", &[]));
-    }
+    let watch = Watch::of(frame);
+    text.push_str(&sums_text(frame, watch.as_ref()));
+    text.push_str(&step_text(frame, &roots, ["item", "window"], watch.as_ref()));
+    text.push_str(&match &watch {
+        Some(watch) => step_text(frame, &roots, ["item_looked", "window_looked"], None) + &watch.text(frame),
+        None => "fn item_looked(o: Outer, s: LaneSums, first: u32) -> LaneSums { return s; }\n\
+                 fn needs_looks(o: Outer, s: LaneSums) -> bool { return false; }\n"
+            .to_owned(),
+    });
     text.push_str(&match frame.has_ends() {
-        true => item_text(&frame.at_ends(), &roots, "item_end", &[]),
+        true => item_text(&frame.at_ends(), &roots, "item_end", &[], None),
         false => "fn item_end(o: Outer, s: LaneSums, first: u32) -> LaneSums { return s; }\n".to_owned(),
     });
     text
 }
 
-/// `item` as two windows of four items; inputs and outputs that are pairs are loaded and stored once for both.
-fn pair_text(frame: &Frame<'_>, fetched: &[usize]) -> String {
-    let mut text = "fn item(o: Outer, sums: LaneSums, first: u32) -> LaneSums {\n".to_owned();
+/// A step: one item (or a window of four), or two windows, of which each has the second name.
+fn step_text(frame: &Frame<'_>, roots: &[NodeId], [name, window]: [&str; 2], watch: Option<&Watch>) -> String {
+    if !frame.is_paired() {
+        return item_text(frame, roots, name, &[], watch);
+    }
+    let is_paired = |input: &usize| frame.pair(Slot::Input(*input)) != Pair::Apart;
+    let fetched: Vec<usize> = visited_inputs(frame.program, frame.pass).into_iter().filter(is_paired).collect();
+    item_text(frame, roots, window, &fetched, watch) + &pair_text(frame, [name, window], &fetched)
+}
+
+/// A step as two windows of four items; inputs and outputs that are pairs are loaded and stored once for both.
+fn pair_text(frame: &Frame<'_>, [name, window]: [&str; 2], fetched: &[usize]) -> String {
+    let mut text = format!("fn {name}(o: Outer, sums: LaneSums, first: u32) -> LaneSums {{\n");
     text.push_str(&frame.coordinates("first"));
     let (mut low, mut high) = (String::new(), String::new());
     for &input in fetched {
@@ -101,8 +113,8 @@ fn pair_text(frame: &Frame<'_>, fetched: &[usize]) -> String {
         put!(high, ", {}", frame.widen_raw(slot, &b));
     }
     let windows = [
-        format!("    let s = window(o, sums, first{low});\n"),
-        format!("    let both = window(o, s, first + 4u{high});\n"),
+        format!("    let s = {window}(o, sums, first{low});\n"),
+        format!("    let both = {window}(o, s, first + 4u{high});\n"),
     ];
     let base = |output| format!("({})", frame.base(Slot::Output(output)));
     text.push_str(&frame.both(windows, &base, frame.element_col()));
@@ -110,14 +122,15 @@ fn pair_text(frame: &Frame<'_>, fetched: &[usize]) -> String {
 }
 
 /// Looks at values of the whole dispatch that count for every item: made once per lane, in `outer_begin`.
-fn outer_looks<'p>(frame: &'p Frame<'_>, poison: &'p Poison) -> impl Iterator<Item = &'p Look> {
+pub(super) fn outer_looks<'p>(frame: &'p Frame<'_>, poison: &'p Poison) -> impl Iterator<Item = &'p Look> {
     let is_outer = |look: &&Look| frame.program.scope(look.node) <= Scope::Total;
     let looks = poison.at(LookPlace::Row).filter(is_outer);
     looks.filter(|look| poison.row.is_none() && look.row.is_none() && look.element.is_none())
 }
 
-/// One item, or a window of four. The bits of `fetched` inputs are arguments; other inputs are loaded here.
-fn item_text(frame: &Frame<'_>, roots: &[NodeId], name: &str, fetched: &[usize]) -> String {
+/// One item, or a window of four. The bits of `fetched` inputs are arguments; other inputs are loaded here. What is watched
+/// by runs is not looked at, but added up.
+fn item_text(frame: &Frame<'_>, roots: &[NodeId], name: &str, fetched: &[usize], watch: Option<&Watch>) -> String {
     let (program, pass) = (frame.program, frame.pass);
     let here = |id: NodeId| program.scope(id) > Scope::Total && !is_literal(program.node(id));
     let emit = Emit { frame, width: frame.width, outer: "o", here: &here };
@@ -131,10 +144,15 @@ fn item_text(frame: &Frame<'_>, roots: &[NodeId], name: &str, fetched: &[usize])
     for label in labels(program, pass) {
         text.push_str(&report(&emit, label));
     }
-    text.push_str(&poison_text(&emit));
+    if watch.is_none() {
+        text.push_str(&poison_text(&emit));
+    }
     text.push_str(&totals_text(&emit));
+    for value in watch.iter().flat_map(|watch| &watch.values) {
+        putln!(text, "    s.watched += {};", emit.value(*value));
+    }
     let u = if frame.width == 4 { "U4" } else { "U" };
-    for poisons in poisons_of_outputs(pass, &pass.outputs) {
+    for poisons in poisons_of_outputs(pass, &pass.outputs).into_iter().filter(|_| watch.is_none()) {
         let all = poisons.iter().map(|k| format!("max({}, {u}(o.{}))", bits(*k), bits(*k)));
         let seen = largest(all, &format!("{u}(0u)"));
         putln!(text, "    let {} = {seen} > {u}(INF_BITS);", poison_name(&poisons));
@@ -145,7 +163,7 @@ fn item_text(frame: &Frame<'_>, roots: &[NodeId], name: &str, fetched: &[usize])
         putln!(text, "    let to{output} = {};", frame.base(slot));
         let value = emit.value(program.outputs[output].node);
         let poison = poison_name(&poisons_of(pass, Consumer::Output(output)));
-        let stored = Stored { value: &value, poison: Some(&poison), is_number: false };
+        let stored = Stored { value: &value, poison: watch.is_none().then_some(&poison), is_number: watch.is_some() };
         text.push_str(&frame.store(output, &format!("to{output}"), col_of(frame), stored));
     }
     text.push_str("    return s;\n}\n");
@@ -343,7 +361,7 @@ pub(super) fn gather(frame: &Frame<'_>, id: NodeId, x: NodeId, [label, item]: [&
     }
 }
 
-fn sums_text(frame: &Frame<'_>) -> String {
+fn sums_text(frame: &Frame<'_>, watch: Option<&Watch>) -> String {
     let count = totals(frame).len();
     let (u, f) = if frame.width == 4 { ("U4", "F4") } else { ("U", "F") };
     let poisons = summed_poisons(frame);
@@ -360,9 +378,13 @@ fn sums_text(frame: &Frame<'_>) -> String {
         seen.iter().map(|name| seen_as(name)).chain(sums).collect::<Vec<_>>().join(", ")
     };
     let mut text = structure("Sums", &fields("u32", "f32"));
-    text.push_str(&structure("LaneSums", &fields(u, f)));
+    let watched = watch.is_some_and(|watch| !watch.values.is_empty());
+    let with_watched = |list: String, value: &str| if watched { format!("{list}, {value}") } else { list };
+    let field = watched.then(|| ("watched".to_owned(), f.to_owned()));
+    text.push_str(&structure("LaneSums", &fields(u, f).into_iter().chain(field).collect::<Vec<_>>()));
     let first = |name: &str| if name == "none" { format!("{u}(0u)") } else { format!("{u}(o.{name})") };
     let none = list(&first, &|_, fold| identity(fold, f, &format!("{f}(0.0)")));
+    let none = with_watched(none, &format!("{f}(0.0)"));
     putln!(text, "fn sums_identity(o: Outer) -> LaneSums {{ return LaneSums({none}); }}");
     let larger = |a: &str, b: &str| format!("max({a}, {b})");
     let added = |fold: Fold| {
@@ -373,7 +395,8 @@ fn sums_text(frame: &Frame<'_>) -> String {
     };
     let sum_of_both = |n: &str, fold: Fold| combined(fold, &format!("a.{n}"), &format!("b.{n}"));
     let both = list(&|n| larger(&format!("a.{n}"), &format!("b.{n}")), &sum_of_both);
-    putln!(text, "fn sums_add(a: LaneSums, b: LaneSums) -> LaneSums {{ return LaneSums({both}); }}");
+    let added_both = with_watched(both.clone(), "b.watched");
+    putln!(text, "fn sums_add(a: LaneSums, b: LaneSums) -> LaneSums {{ return LaneSums({added_both}); }}");
     let narrow = |name: &str, combine: &dyn Fn(&str, &str) -> String| match frame.width {
         4 => combine(
             &combine(&format!("s.{name}.x"), &format!("s.{name}.y")),

@@ -5,6 +5,7 @@
 //! so that generated code reads like the program.
 
 mod access;
+mod by_run;
 mod columns;
 mod elementwise;
 mod emit;

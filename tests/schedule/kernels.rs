@@ -221,7 +221,7 @@ fn generated_kernels_are_as_kept() {
             lanes: 64,
             subgroup: 0,
             exp2: false,
-            carries_nan: false,
+            carries_nan: name.ends_with("_by_run"),
             grid: [64, 1],
             strided: true,
             alone: false,
@@ -239,6 +239,7 @@ fn generated_kernels_are_as_kept() {
     snapshot("cross_entropy_pairs_of_rows", &losses::cross_entropy(), Kernel::RowPairs, 1, (DType::BF16, Pair::Apart));
     let halves = (DType::BF16, Pair::Halves);
     snapshot("mse_elementwise_halves", &losses::mse(), Kernel::Elementwise, 8, halves);
+    snapshot("mse_elementwise_by_run", &losses::mse(), Kernel::Elementwise, 8, halves);
     snapshot("cross_entropy_resident_halves", &losses::cross_entropy(), Kernel::RowResident { trips: 2 }, 8, halves);
     snapshot("cross_entropy_split_scalar", &losses::cross_entropy(), Kernel::RowSplit { splits: 4 }, 1, vectors);
     let ids = ragged(GroupInput::ids("groups", 9));

@@ -2,6 +2,7 @@
 
 mod backends;
 mod browser;
+mod by_run;
 #[path = "../common/mod.rs"]
 mod common;
 mod kernels;

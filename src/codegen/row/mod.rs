@@ -15,7 +15,7 @@ use super::poison::{Label, bits, bits_of_value, is_bad, is_of_columns, labels, l
 use super::state::{Part, State};
 use super::{KernelSource, Mode, Slot, Variant, scalar_type, state_words, structure, title};
 use crate::codegen::template::{LaneReduce, Skeleton, TripKind, fill_hooks};
-use crate::expr::op::{Kind, Op};
+use crate::expr::op::Kind;
 use crate::expr::{Node, NodeId, Reduce};
 use crate::lower::{Along, AlongTrip, Look, LookKind, LookPlace, Pass, Program, Stage};
 use crate::schedule::{Kernel, PassSchedule, roots, visited_inputs};
@@ -169,17 +169,6 @@ fn trips(program: &Program, pass: &Pass, kernel: Kernel) -> Vec<Trip> {
         }
     }
     all
-}
-
-/// Whether a NaN of `input` makes `id` NaN, by sums and products alone.
-fn carries(program: &Program, id: NodeId, input: NodeId) -> bool {
-    match *program.node(id) {
-        _ if id == input => true,
-        Node::Op(Op::Neg | Op::Add | Op::Sub | Op::Mul, _) => {
-            program.node(id).operands().any(|operand| carries(program, operand, input))
-        }
-        _ => false,
-    }
 }
 
 pub(super) struct Row<'f, 'a> {

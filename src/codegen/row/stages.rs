@@ -1,7 +1,8 @@
 //! The stages of a row kernel as hooks: states of lanes, their steps, and how they are combined.
 
-use super::{Row, Trip, carries};
+use super::{Row, Trip};
 use crate::codegen::access::Frame;
+use crate::codegen::by_run::{Carried, carries};
 use crate::codegen::poison::{bits, largest, looking_at};
 use crate::codegen::state::{
     Part, State, combine_text, end_run_text, fields, lane_fields, load_text, narrowed, save_text,
@@ -259,7 +260,7 @@ impl Row<'_, '_> {
             let sums = sums.filter(|&&id| looking_at(pass, LookKind::Softmax, id).contains(&poison));
             let mut operands = sums.flat_map(|&id| program.node(id).operands());
             let is_plain = look.kind == LookKind::Value && look.row.is_none() && look.element.is_none();
-            is_plain && self.carries_nan && operands.any(|operand| carries(program, operand, look.node))
+            is_plain && self.carries_nan && operands.any(|operand| carries(program, Carried::Nan, operand, look.node))
         };
         let at = (!matches!(trip.part, Part::Rest | Part::Refined | Part::Repeated))
             .then(|| pass.poison[poison].at(LookPlace::Stage(trip.stage)));
