@@ -2,7 +2,7 @@
 
 use super::entry::{Entry, Range};
 use super::{of_input_and_target, weighted};
-use crate::expr::Expr;
+use crate::expr::{Expr, IntoExpr};
 use crate::loss::Loss;
 use crate::shape::Scope;
 
@@ -68,16 +68,19 @@ pub fn bce_with_logits() -> Loss {
     let definition = of_input_and_target("bce_with_logits").optional("weight", Scope::Element);
     definition.optional("pos_weight", Scope::Element).expr(|b| {
         let (x, t) = (b.input("input"), b.input("target"));
+        let one = x.graph().constant(1.0);
         let positive = b.optional("pos_weight").map_or(t, |q| q * t);
+        let both = if b.optional("pos_weight").is_some() { positive + (1.0 - t) } else { one };
         // Weighted before the logit comes in: a weight of 0 leaves out what is infinite as well.
-        logistic(x, weighted(b, positive), weighted(b, 1.0 - t))
+        let [yes, no, both] = [positive, 1.0 - t, both].map(|share| weighted(b, share));
+        logistic(x, [yes, no], both)
     })
 }
 
-/// `yes·softplus(−x) + no·softplus(x)` with one exponential: the larger softplus is the smaller one plus `|x|`.
-/// No term cancels another, so that confident rows keep their digits.
-pub(super) fn logistic<'g>(x: Expr<'g>, yes: Expr<'g>, no: Expr<'g>) -> Expr<'g> {
+/// `yes·softplus(−x) + no·softplus(x)` with one exponential: the larger softplus is the smaller one plus `|x|`. `both` is
+/// `yes + no`. No term cancels another, so that confident rows keep their digits.
+pub(super) fn logistic<'g>(x: Expr<'g>, [yes, no]: [Expr<'g>; 2], both: impl IntoExpr<'g>) -> Expr<'g> {
     let above = x.ge(0.0);
     let smaller = above.select(-x, x).softplus();
-    above.select(no.times(x), -yes.times(x)) + (yes + no) * smaller
+    above.select(no, -yes).times(x) + both.into_expr(x.graph()) * smaller
 }

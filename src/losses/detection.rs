@@ -45,7 +45,7 @@ pub fn varifocal() -> Varifocal {
     let definition = of_scores("varifocal").param("alpha", 0.75, Domain::NonNegative);
     let loss = definition.param("gamma", 2.0, Domain::NonNegative).unreduced(|b| {
         let (x, q) = (b.input("input"), b.input("target"));
-        let positive = q * logistic(x, q, 1.0 - q);
+        let positive = q * logistic(x, [q, 1.0 - q], 1.0);
         // p^γ by the logarithm of p: its slope is finite where p is 0, for γ < 1 too.
         let focus = (b.param("gamma") * x.log_sigmoid()).exp();
         let negative = b.param("alpha") * focus * x.softplus();
@@ -96,7 +96,7 @@ pub fn quality_focal() -> QualityFocal {
             Some(2.0) => gap * gap,
             _ => gap.equals(0.0).select(0.0, gap.abs().pow(b.param("beta"))),
         };
-        averaged(b, focus * logistic(x, q, 1.0 - q))
+        averaged(b, focus * logistic(x, [q, 1.0 - q], 1.0))
     });
     QualityFocal(loss)
 }

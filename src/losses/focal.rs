@@ -61,12 +61,12 @@ pub(super) fn focal_of_logits<'g>(b: &Build<'g>, x: Expr<'g>, t: Expr<'g>) -> Ex
     // 1 − pₜ without the difference, which cancels where pₜ is near 1.
     let miss = (-x).sigmoid() * t + x.sigmoid() * (1.0 - t);
     if b.value("alpha") == Some(-1.0) {
-        return focus(b, miss, logistic(x, t, 1.0 - t));
+        return focus(b, miss, logistic(x, [t, 1.0 - t], 1.0));
     }
     let alpha = b.param("alpha");
     // Balanced before the logit comes in: a share of 0 leaves out what is infinite as well.
     let balance = alpha * t + (1.0 - alpha) * (1.0 - t);
-    focus(b, miss, logistic(x, balance * t, balance * (1.0 - t)))
+    focus(b, miss, logistic(x, [balance * t, balance * (1.0 - t)], balance))
 }
 
 loss_with_options! {

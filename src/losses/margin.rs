@@ -64,7 +64,8 @@ pub fn multilabel_soft_margin() -> MultilabelSoftMargin {
     let loss = definition.optional("weight", Scope::Column).expr(|b| {
         let (x, t) = (b.input("input"), b.input("target"));
         // Weighted before the logit comes in: a weight of 0 leaves out what is infinite as well.
-        logistic(x, super::weighted(b, t), super::weighted(b, 1.0 - t)).mean()
+        let [yes, no, both] = [t, 1.0 - t, x.graph().constant(1.0)].map(|share| super::weighted(b, share));
+        logistic(x, [yes, no], both).mean()
     });
     MultilabelSoftMargin(loss)
 }

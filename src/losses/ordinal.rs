@@ -75,7 +75,7 @@ loss_with_options! {
 pub fn corn() -> Corn {
     let loss = of_thresholds("corn").unreduced(|b| {
         let (is_above, reaches) = (is_above(b).to_float(), b.graph().col_index().le(label(b)));
-        let each = logistic(b.input("input"), is_above, 1.0 - is_above).masked(reaches);
+        let each = logistic(b.input("input"), [is_above, 1.0 - is_above], 1.0).masked(reaches);
         Unreduced { value: each.sum(), denominator: Denominator::Sum(reaches.to_float().sum()) }
     });
     Corn(loss)

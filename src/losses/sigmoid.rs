@@ -59,7 +59,7 @@ pub fn sigmoid_cross_entropy() -> Loss {
     let definition = Loss::define("sigmoid_cross_entropy").input("logits", Scope::Element);
     definition.input("labels", Scope::Element).expr(|b| {
         let t = b.input("labels");
-        logistic(b.input("logits"), t, 1.0 - t)
+        logistic(b.input("logits"), [t, 1.0 - t], 1.0)
     })
 }
 
@@ -124,7 +124,10 @@ pub fn label_smoothing_bce(label_smoothing: impl Into<ParamValue>) -> LabelSmoot
     let definition = of_input_and_target("label_smoothing_bce").optional("pos_weight", Scope::Element);
     let loss = definition.special_param("label_smoothing", 0.1, Domain::Unit, &[0.0]).expr(|b| {
         let y = smoothed(b, b.input("target"), 0.5);
-        logistic(b.input("input"), b.optional("pos_weight").map_or(y, |q| q * y), 1.0 - y)
+        match b.optional("pos_weight") {
+            Some(q) => logistic(b.input("input"), [q * y, 1.0 - y], q * y + (1.0 - y)),
+            None => logistic(b.input("input"), [y, 1.0 - y], 1.0),
+        }
     });
     LabelSmoothingBce(loss).label_smoothing(label_smoothing)
 }

@@ -140,7 +140,7 @@ pub fn top_k_bce_with_logits(k: u32) -> TopKBceWithLogits {
     let definition = of_input_and_target("top_k_bce_with_logits").row_axis(RowAxis::Last);
     let loss = definition.param("k", f64::from(k), Domain::Rank).expr(|b| {
         let (x, t) = (b.input("input"), b.input("target"));
-        let (each, k) = (logistic(x, t, 1.0 - t), b.value("k").unwrap_or(f64::NAN));
+        let (each, k) = (logistic(x, [t, 1.0 - t], 1.0), b.value("k").unwrap_or(f64::NAN));
         let hard = each.top_k_threshold(k as u32);
         // Those above it, and as many of it as are missing: whichever of equal ones are the k largest.
         let is_above = each.gt(hard);
