@@ -10,7 +10,7 @@
 // callers pass it through an ordered comparison, which a driver with fast math (Metal) may turn into a minimum: kernels
 // classify NaN on the bits they load.
 //
-// No `fma`: WGSL does not promise that it fuses, and Mesa folds fma(n, a, fma(n, b, x)) to n * (a + b) + x, which
+// No `fma` but one: WGSL does not promise that it fuses, and Mesa folds fma(n, a, fma(n, b, x)) to n * (a + b) + x, which
 // undoes the two steps of minus_n_ln2 (exp is then 4e-6 off at -72). Written with `+` and `*` they stay two there. Fast
 // math may still join them, but then contracts the product as well, and the error left is |n| times 2e-9.
 //
@@ -75,6 +75,25 @@ fn math_exp_neg(x: F) -> F {
 // of NaN says.
 fn math_exp2_neg(x: F) -> F {
     return exp2(x * F(1.44269502));
+}
+
+// e^x by the adapter's exp2. Error 1.3e-7 beside that of exp2 on [−87.33, 88.72]: h is x·log2(e) cut to 20 bits, so that its
+// product with 11/16, the head of ln 2, is exact, and what it lacks comes back as the factor 1 + r. exp(0) = 1; −∞ gives
+// 0, +∞ gives +∞. Of NaN only what the probe of NaN says.
+fn math_exp2_exp(x: F) -> F {
+    let h = bitcast<F>(bitcast<U>(x * F(1.44269502)) & U(0xfffffff0u));
+    let e = exp2(h);
+    // Where h is infinite, so is the difference, or NaN.
+    let r = clamp((x - h * F(0.6875)) - h * F(0.00564718056), F(-0.5), F(0.5));
+    return e * (F(1.0) + r);
+}
+
+// The same for x ≤ 0, in 7 operations. Below −70 the error may be 8e-5 where fma does not fuse: its product is flushed.
+fn math_exp2_exp_neg(x: F) -> F {
+    let h = bitcast<F>(bitcast<U>(x * F(1.44269502)) & U(0xfffffff0u));
+    let e = exp2(h);
+    let r = min((x - h * F(0.6875)) - h * F(0.00564718056), F(0.5));
+    return fma(e, r, e);
 }
 
 // e^x. Error 1.3e-7 on [−87.33, 88.72] (1.3 ulp). exp(0) = 1; below −87.3365 (subnormal results) 0, above 88.7228 +∞;
@@ -152,6 +171,14 @@ fn math_log1p_unit(t: F) -> F {
     return math_log_poly(f) + select(F(0.0), F(0.693147182), big);
 }
 
+// log(1 + t) for 0 ≤ t ≤ 1 by the adapter's inverseSqrt: with v = t/√(1 + t) it is 2·asinh(v/2), of which the polynomial has
+// error 5e-8. Error 2.5e-7 where inverseSqrt is exactly rounded. 8 operations.
+fn math_exp2_log1p_unit(t: F) -> F {
+    let v = t * inverseSqrt(F(1.0) + t);
+    let z = v * v;
+    return v * (((F(-0.0005927335) * z + F(0.00465615885)) * z + F(-0.0416636057)) * z + F(0.99999994));
+}
+
 // Hyperbolic tangent. Error 1.8e-7 (2.5 ulp), also at tiny x; has a `/`. tanh(±0) = ±0, ±∞ give ±1,
 // NaN gives NaN.
 fn math_tanh(x: F) -> F {
@@ -167,15 +194,55 @@ fn math_sigmoid(x: F) -> F {
     return select(t, F(1.0), x >= F(0.0)) / (F(1.0) + t);
 }
 
+// The same for x ≤ 0.
+fn math_sigmoid_neg(x: F) -> F {
+    let t = math_exp_neg(x);
+    return t / (F(1.0) + t);
+}
+
+// 1 / (1 + e^−x) by the adapter's exp2 and inverseSqrt. Error 5e-7 from −70 up where theirs are 2e-7 and 6e-8.
+fn math_exp2_sigmoid(x: F) -> F {
+    let t = math_exp2_exp_neg(-abs(x));
+    let s = inverseSqrt(F(1.0) + t);
+    return (select(t, F(1.0), x >= F(0.0)) * s) * s;
+}
+
+// The same for x ≤ 0; t·s is in softplus_neg(x) too.
+fn math_exp2_sigmoid_neg(x: F) -> F {
+    let t = math_exp2_exp_neg(x);
+    let s = inverseSqrt(F(1.0) + t);
+    return (t * s) * s;
+}
+
 // log(1 + e^x). Error 3e-7 from −87.3 up (3.0 ulp), subnormal or 0 below. −∞ gives 0, +∞ gives +∞, NaN gives NaN.
 fn math_softplus(x: F) -> F {
     return max(x, F(0.0)) + math_log1p_unit(math_exp_neg(-abs(x)));
+}
+
+// The same for x ≤ 0.
+fn math_softplus_neg(x: F) -> F {
+    return math_log1p_unit(math_exp_neg(x));
+}
+
+// log(1 + e^x) by the adapter's exp2 and inverseSqrt. Error 4e-7 from −70 up where theirs are so.
+fn math_exp2_softplus(x: F) -> F {
+    return max(x, F(0.0)) + math_exp2_log1p_unit(math_exp2_exp_neg(-abs(x)));
+}
+
+// The same for x ≤ 0.
+fn math_exp2_softplus_neg(x: F) -> F {
+    return math_exp2_log1p_unit(math_exp2_exp_neg(x));
 }
 
 // log(sigmoid(x)) = −softplus(−x). Error 3e-7 up to 87.3 (3.0 ulp), subnormal or 0 above. −∞ gives −∞, +∞ gives 0,
 // NaN gives NaN.
 fn math_log_sigmoid(x: F) -> F {
     return min(x, F(0.0)) - math_log1p_unit(math_exp_neg(-abs(x)));
+}
+
+// log(sigmoid(x)) by the adapter's exp2 and inverseSqrt. Error 4e-7 up to 70 where theirs are so.
+fn math_exp2_log_sigmoid(x: F) -> F {
+    return min(x, F(0.0)) - math_exp2_log1p_unit(math_exp2_exp_neg(-abs(x)));
 }
 
 // log(cosh(x)). Error 1.6e-7 (2.0 ulp) wherever x²/2 is normal: below 1 from a polynomial in x², error 1.4e-8, since

@@ -23,10 +23,11 @@ pub struct Limits {
     pub offset_alignment: u32,
     /// Lanes of a subgroup, at least; 0 where there are no subgroup operations.
     pub subgroup: u32,
-    /// Whether softmax loops may use the adapter's exp2, which was measured to be accurate enough.
+    /// Whether exponentials may be made of the adapter's exp2, and functions of them of its inverseSqrt too, which were
+    /// measured to be accurate enough.
     pub exp2: bool,
-    /// Whether the adapter carries NaN through exp2, products and sums, as was measured: a row's sum of exponentials then
-    /// finds it, and a sum of stored values. Elsewhere the bits of each element are looked at.
+    /// Whether the adapter carries NaN through exp2, functions of it, products and sums, as was measured: a row's sum of
+    /// exponentials then finds it, the sums of a run of elements, and a sum of stored values. Elsewhere the bits of each element are looked at.
     pub carries_nan: bool,
     /// Whether a CPU runs the kernels: short workgroups then, since each invocation is a lane of one core.
     pub software: bool,

@@ -20,14 +20,19 @@ pub(super) enum Carried {
     NotFinite,
 }
 
-/// Whether `id` carries what `from` is, by sums and products alone; NaN also by what selects between values that carry it.
+/// Whether `id` carries what `from` is, by sums and products alone; NaN also by what selects between values that carry it,
+/// and by the functions that the probe of NaN calls.
 pub(super) fn carries(program: &Program, carried: Carried, id: NodeId, from: NodeId) -> bool {
     let of = |operand: NodeId| carries(program, carried, operand, from);
+    let is_nan = carried == Carried::Nan;
     match *program.node(id) {
         _ if id == from => true,
         Node::Op(Op::Neg | Op::Add | Op::Sub | Op::Mul, _) => program.node(id).operands().any(of),
         Node::Op(Op::Abs, [x, ..]) => of(x),
-        Node::Op(Op::Select, [_, a, b]) if carried == Carried::Nan => of(a) && of(b),
+        Node::Op(Op::Select, [_, a, b]) if is_nan => of(a) && of(b),
+        Node::Op(Op::Exp | Op::Sigmoid | Op::Softplus | Op::LogSigmoid | Op::Times, _) if is_nan => {
+            program.node(id).operands().any(of)
+        }
         _ => false,
     }
 }

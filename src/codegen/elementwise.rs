@@ -2,7 +2,7 @@
 
 use super::access::Frame;
 use super::by_run::Watch;
-use super::emit::{Emit, group_load, is_literal, outer_code, outer_nodes, params};
+use super::emit::{Emit, group_load, is_literal, outer_code, outer_nodes, params, with_exp2};
 use super::fold::{added, combined, folds, identity};
 use super::poison::{
     Label, bits, bits_of_value, is_poisoned, labels, largest, lenient_value, looking_at, poison_name, poisons_of,
@@ -34,11 +34,14 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
         if *alone { 8 } else { 1 },
         Watch::of(&frame).is_some()
     );
-    let hooks = BTreeMap::from([
+    let mut hooks = BTreeMap::from([
         ("bindings".to_owned(), declarations + &constants),
         ("items".to_owned(), hook(&frame)),
         ("seen".to_owned(), frame.seen_text()),
     ]);
+    if schedule.exp2 {
+        hooks.values_mut().for_each(|hook| *hook = with_exp2(hook));
+    }
     let wgsl = fill_hooks(&title(program, pass, schedule), Skeleton::Elementwise, &[], LaneReduce::Tree, &hooks);
     KernelSource { wgsl: wgsl.expect("the element-wise skeleton takes these hooks"), bindings }
 }

@@ -147,8 +147,10 @@ pub(super) fn op_text(
         Op::Log1p => call("log1p"),
         Op::Sqrt => call("sqrt"),
         Op::Tanh => call("tanh"),
+        Op::Sigmoid if is_never_above_0(program, operands[0]) => call("sigmoid_neg"),
         Op::Sigmoid => call("sigmoid"),
         Op::LogSigmoid => call("log_sigmoid"),
+        Op::Softplus if is_never_above_0(program, operands[0]) => call("softplus_neg"),
         Op::Softplus => call("softplus"),
         Op::LogCosh => call("log_cosh"),
         Op::Erf => call("erf"),
@@ -180,7 +182,10 @@ pub(super) fn op_text(
         Op::Eq => format!("{a} == {b}"),
         Op::And => format!("{a} & {b}"),
         Op::Or => format!("{a} | {b}"),
-        Op::Select => format!("select({}, {b}, {a})", value(operands[2])),
+        Op::Select => match magnitude(program, operands) {
+            Some(x) => format!("-abs({})", value(x)),
+            None => format!("select({}, {b}, {a})", value(operands[2])),
+        },
     }
 }
 
@@ -195,6 +200,32 @@ pub(super) fn is_shifted(program: &Program, id: NodeId) -> bool {
         Node::Op(Op::Sub, [x, max, _]) => *program.node(max) == Node::Reduce(Reduce::Max, x),
         _ => false,
     }
+}
+
+/// x, of `select(0 ≤ x, −x, x)`: −|x|.
+fn magnitude(program: &Program, operands: &[NodeId]) -> Option<NodeId> {
+    let [condition, a, x] = *operands else { return None };
+    let is_negated = matches!(*program.node(a), Node::Op(Op::Neg, [of, ..]) if of == x);
+    let is_zero = |id: NodeId| matches!(*program.node(id), Node::Const(bits) if f64::from_bits(bits) == 0.0);
+    let is_sign = matches!(*program.node(condition), Node::Op(Op::Le, [zero, of, _]) if of == x && is_zero(zero));
+    (is_negated && is_sign).then_some(x)
+}
+
+/// −|x|: functions of it take the cheaper forms.
+fn is_never_above_0(program: &Program, id: NodeId) -> bool {
+    match *program.node(id) {
+        Node::Op(Op::Neg, [x, ..]) => matches!(*program.node(x), Node::Op(Op::Abs, _)),
+        Node::Op(Op::Select, operands) => magnitude(program, &operands).is_some(),
+        _ => false,
+    }
+}
+
+/// Text of hooks with functions that are made of the adapter's exp2 and inverseSqrt.
+pub(super) fn with_exp2(hook: &str) -> String {
+    const NAMES: [&str; 6] = ["exp", "sigmoid", "sigmoid_neg", "softplus", "softplus_neg", "log_sigmoid"];
+    NAMES.iter().flat_map(|name| [(name, ""), (name, "4")]).fold(hook.to_owned(), |hook, (name, w)| {
+        hook.replace(&format!("math_{name}{w}("), &format!("math_exp2_{name}{w}("))
+    })
 }
 
 /// Emits the values of one level (per element, or per item), each once, operands first.

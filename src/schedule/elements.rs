@@ -22,7 +22,7 @@ pub(super) fn choose(program: &Program, shape: &Shape, width: u32, limits: &Limi
         workgroup,
         lanes: 1,
         subgroup: 0,
-        exp2: false,
+        exp2: pinned.exp2.unwrap_or(limits.exp2),
         carries_nan: carries_nan(limits, pinned),
         width,
         grid: grid.map(|groups| groups as u32),

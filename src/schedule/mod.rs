@@ -89,7 +89,7 @@ pub struct Pinned {
     pub lanes: Option<u32>,
     /// Whether lanes combine by subgroup operations, if the device has them.
     pub subgroups: Option<bool>,
-    /// Whether softmax loops use the adapter's exp2, however accurate.
+    /// Whether exponentials are made of the adapter's exp2, however accurate; see [`Limits::exp2`].
     pub exp2: Option<bool>,
     /// Whether sums find NaN, whatever the adapter's arithmetic makes of it; see [`Limits::carries_nan`].
     pub carries_nan: Option<bool>,
@@ -111,7 +111,7 @@ pub struct PassSchedule {
     pub lanes: u32,
     /// Fewest lanes of a subgroup; 0 if lanes combine without subgroup operations.
     pub subgroup: u32,
-    /// Whether softmax loops use the adapter's exp2.
+    /// Whether exponentials are made of the adapter's exp2.
     pub exp2: bool,
     /// Whether sums find NaN.
     pub carries_nan: bool,

@@ -1,8 +1,9 @@
-//! NaN that is looked for once a run of elements, in its sums, and by the bits of each element: both ways give the same.
+//! Elements on an adapter with an accurate exp2 that carries NaN: NaN that is looked for once a run of elements, in its sums,
+//! is found as by the bits of each element; functions of exponentials keep the contract.
 
-use crate::common::compare::random;
+use crate::common::compare::{assert_grads, random};
 use crate::common::context;
-use wgloss::{Context, Element, Loss, Pinned, PlanSpec, Reduction, Scope, Tensor, losses};
+use wgloss::{Context, Element, HostTensor, Loss, Pinned, PlanSpec, Reduction, Scope, Tensor, cpu, losses};
 
 /// NaN, quiet and signalling, of both signs: rounded as numbers, some become ∞ or 0.
 const NANS: [u32; 4] = [0x7fc0_0000, 0xffff_ffff, 0x7f80_0001, 0xff81_0000];
@@ -35,7 +36,7 @@ fn run<T: Element + Into<f32>>(
     spec: &PlanSpec,
     carries_nan: bool,
 ) -> [Vec<u32>; 2] {
-    let pinned = Pinned { carries_nan: Some(carries_nan), ..Pinned::default() };
+    let pinned = Pinned { carries_nan: Some(carries_nan), exp2: Some(true), ..Pinned::default() };
     let spec = spec.clone().grad("input").pin(pinned);
     let out = loss.run(ctx, &[("input", x), ("target", t)], &spec).unwrap();
     let grad = out.grad("input").unwrap().to_vec::<T>().unwrap();
@@ -78,6 +79,40 @@ fn nan_is_found_in_the_sums_of_a_run_as_by_the_bits_of_each_element() {
                 half::bf16::from_bits((bits >> 16) as u16 | u16::from(bits == 0x7f80_0001))
             });
             check::<half::f16>(ctx, &loss, count, |bits| half::f16::from_f32(f32::from_bits(bits)));
+        }
+    }
+}
+
+#[test]
+fn functions_of_exponentials_by_the_adapters_exp2_agree_with_the_cpu() {
+    let Some(ctx) = context() else { return };
+    let (count, pinned) = (5000, Pinned { exp2: Some(true), ..Pinned::default() });
+    let t: Vec<f32> = random(count, 6).iter().map(|t| t.abs().min(1.0)).collect();
+    // Around 0; confident; so confident that f32 has nearly no digits less than the results.
+    for scale in [1.0, 10.0, 60.0] {
+        let x: Vec<f32> = random(count, 5).iter().map(|x| (scale * x).clamp(-85.0, 85.0)).collect();
+        let labels: Vec<f32> = x.iter().map(|x| f32::from(*x > 0.0)).collect();
+        for (loss, t) in [
+            (losses::bce_with_logits(), &t),
+            (losses::bce_with_logits(), &labels),
+            (losses::sigmoid_focal().into(), &labels),
+            (losses::sigmoid_cross_entropy(), &t),
+            (losses::kl_div().into(), &t),
+        ] {
+            let names: Vec<String> = loss.inputs().into_iter().filter(|i| !i.optional).map(|i| i.name).collect();
+            let host = [HostTensor::f32(&x, &[count]), HostTensor::f32(t, &[count])];
+            let host: Vec<_> = names.iter().map(String::as_str).zip(host).collect();
+            let want = cpu::forward_backward(&loss, &host, &[names[0].as_str()]).unwrap();
+            let tensors = [&x, t].map(|values| Tensor::from_slice(ctx, values, &[count]).unwrap());
+            let inputs: Vec<_> = names.iter().map(String::as_str).zip(&tensors).collect();
+            let out = loss.run(ctx, &inputs, &PlanSpec::new().grad(&names[0]).pin(pinned)).unwrap();
+            let (got, want_loss) = (f64::from(out.loss().unwrap()), want.loss().unwrap());
+            let what = format!("{} of logits times {scale}", loss.name());
+            assert!((got - want_loss).abs() <= 2e-6 * want_loss.abs(), "{what}: {got}, want {want_loss}");
+            let got = out.grad(&names[0]).unwrap().to_vec::<f32>().unwrap();
+            // Of labels, no gradient is the difference of two: each by itself.
+            let cols = if std::ptr::eq(t, &labels) { 1 } else { count };
+            assert_grads(&what, &got, want.grad(&names[0]).unwrap(), cols);
         }
     }
 }

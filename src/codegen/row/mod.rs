@@ -10,7 +10,7 @@ mod stages;
 
 use super::access::Frame;
 use super::elementwise::gather;
-use super::emit::{Emit, group_load, is_literal, is_outer, op_text, outer_code, outer_value, params};
+use super::emit::{Emit, group_load, is_literal, is_outer, op_text, outer_code, outer_value, params, with_exp2};
 use super::poison::{Label, bits, bits_of_value, is_bad, is_of_columns, labels, looking_at};
 use super::state::{Part, State};
 use super::{KernelSource, Mode, Slot, Variant, scalar_type, state_words, structure, title};
@@ -101,7 +101,7 @@ pub(super) fn kernel(
         _ => Skeleton::Row,
     };
     if schedule.exp2 {
-        hooks.values_mut().for_each(|hook| *hook = hook.replace("math_exp_neg", "math_exp2_neg"));
+        hooks.values_mut().for_each(|hook| *hook = with_exp2(&hook.replace("math_exp_neg", "math_exp2_neg")));
     }
     let kinds: Vec<TripKind> = row.trips.iter().map(Trip::kind).collect();
     let wgsl = fill_hooks(&title(program, pass, schedule), skeleton, &kinds, combine, &hooks);

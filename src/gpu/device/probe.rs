@@ -1,4 +1,5 @@
-//! What an adapter's arithmetic does, measured once per context: how accurate its exp2 is, and whether NaN goes through.
+//! What an adapter's arithmetic does, measured once per context: how accurate its exp2 is, and functions that are made of it and
+//! of its inverseSqrt; and whether NaN goes through.
 
 use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::dispatch::{Dispatch, FIRST_STORAGE, Note, Region, Slot};
@@ -6,11 +7,28 @@ use crate::error::Result;
 use crate::gpu::device::context::Context;
 use std::collections::BTreeMap;
 
-/// Number of arguments from −40 to 0; arguments whose results must be exact.
+/// Number of arguments of a function, from its lowest to 0; arguments for which e^x must be exact.
 const SWEEP: usize = 4096;
-const EXACT: [(f32, f32); 4] = [(0.0, 1.0), (-151.0, 0.0), (-3e38, 0.0), (f32::NEG_INFINITY, 0.0)];
-/// Largest relative error for softmax loops: at 0, and what is added per unit of the argument, whose rounding is scaled by 2ˣ.
-const BOUND: [f64; 2] = [3e-7, 1e-7];
+const EXACT: [f32; 4] = [0.0, -151.0, -3e38, f32::NEG_INFINITY];
+const ARGUMENTS: usize = SWEEP + EXACT.len();
+
+/// A function that the shader calls.
+struct Function {
+    want: fn(f64) -> f64,
+    /// The lowest argument.
+    lowest: f32,
+    /// Largest relative error: at 0, and what is added per unit of the argument.
+    bound: [f64; 2],
+}
+
+/// In the order of the shader. Softmax loops scale the rounding of the argument by 2ˣ.
+const FUNCTIONS: [Function; 5] = [
+    Function { want: f64::exp, lowest: -40.0, bound: [3e-7, 1e-7] },
+    Function { want: f64::exp, lowest: -87.0, bound: [1e-6, 0.0] },
+    Function { want: |x| (-x).exp(), lowest: -87.0, bound: [1e-6, 0.0] },
+    Function { want: |x| 1.0 / (1.0 + (-x).exp()), lowest: -87.0, bound: [1e-6, 0.0] },
+    Function { want: |x| x.exp().ln_1p(), lowest: -87.0, bound: [1e-6, 0.0] },
+];
 
 /// Bits of NaN: quiet and signalling, of both signs, with all bits set.
 const NANS: [u32; 6] = [0x7fc0_0000, 0xffc0_0000, 0x7f80_0001, 0xff80_0001, 0x7fff_ffff, 0xffff_ffff];
@@ -27,8 +45,11 @@ pub(crate) struct Probed {
 }
 
 fn arguments() -> Vec<f32> {
-    let sweep = (0..SWEEP).map(|k| -40.0 * k as f32 / SWEEP as f32);
-    sweep.chain(EXACT.map(|(x, _)| x)).collect()
+    let of = |function: &Function| {
+        let lowest = function.lowest;
+        (0..SWEEP).map(move |k| lowest * k as f32 / SWEEP as f32).chain(EXACT)
+    };
+    FUNCTIONS.iter().flat_map(of).collect()
 }
 
 /// Rows of four values with a NaN each: at every place, beside every value.
@@ -42,22 +63,25 @@ fn rows() -> Vec<[f32; 4]> {
     NANS.into_iter().flat_map(each).map(row).collect()
 }
 
-/// Whether all three sums of every row are NaN, by their bits.
+/// Whether all sums of every row are NaN, by their bits.
 fn carries_nan(results: &[f32]) -> bool {
     let is_nan = |x: &f32| x.to_bits() & 0x7fff_ffff > 0x7f80_0000;
-    results.len() == 4 * rows().len() && results.chunks(4).all(|row| row[..3].iter().all(is_nan))
+    results.len() == 4 * rows().len() && results.iter().all(is_nan)
 }
 
-/// Whether these results are accurate enough for softmax loops.
+/// Whether these results are accurate enough.
 fn is_accurate(results: &[f32]) -> bool {
-    let close = |(x, got): (f32, &f32)| {
-        let want = f64::from(x).exp();
-        (f64::from(*got) - want).abs() <= (BOUND[0] + BOUND[1] * f64::from(-x)) * want
+    let arguments = arguments();
+    let close = |(k, got): (usize, &f32)| {
+        let (function, x) = (&FUNCTIONS[k / ARGUMENTS], f64::from(arguments[k]));
+        let (want, got) = ((function.want)(x), f64::from(*got));
+        let is_exact = k / ARGUMENTS == 0 && k % ARGUMENTS >= SWEEP;
+        // Where the result is subnormal, it may be flushed.
+        let least = if is_exact { 0.0 } else { f64::from(f32::MIN_POSITIVE) };
+        let bound = if is_exact { 0.0 } else { function.bound[0] - function.bound[1] * x };
+        got == want as f32 as f64 || (got - want).abs() <= (bound * want).max(if want < least { least } else { 0.0 })
     };
-    let (sweep, exact) = results.split_at(SWEEP.min(results.len()));
-    results.len() == SWEEP + EXACT.len()
-        && arguments().into_iter().zip(sweep).all(close)
-        && EXACT.iter().zip(exact).all(|((_, want), got)| want == got)
+    results.len() == arguments.len() && results.iter().enumerate().all(close)
 }
 
 impl Probed {
@@ -72,7 +96,9 @@ impl Probed {
 }
 
 async fn results(ctx: &Context) -> Result<Vec<f32>> {
-    let constants = format!("const WG: u32 = 64u;\nconst ROWS_FROM: u32 = {}u;\n", arguments().len());
+    let rows_from = arguments().len();
+    let constants =
+        format!("const WG: u32 = 64u;\nconst ARGUMENTS: u32 = {ARGUMENTS}u;\nconst ROWS_FROM: u32 = {rows_from}u;\n");
     let hooks = BTreeMap::from([("constants".to_owned(), constants)]);
     let wgsl = fill_hooks("probe of exp2", Skeleton::Probe, &[], LaneReduce::Tree, &hooks);
     let storage = vec![Region { slot: Slot::Workspace, writes: true, bytes: None }];
@@ -109,7 +135,7 @@ mod tests {
         match Context::new() {
             Ok(ctx) => {
                 let results = pollster::block_on(results(&ctx)).unwrap();
-                assert_eq!(results.len(), SWEEP + EXACT.len() + 4 * rows().len());
+                assert_eq!(results.len(), arguments().len() + 4 * rows().len());
                 assert!((results[SWEEP / 2] / (-20f32).exp() - 1.0).abs() < 1e-5);
             }
             Err(error) if std::env::var_os("WGLOSS_REQUIRE_ADAPTER").is_none() => eprintln!("skipped: {error}"),
@@ -119,11 +145,21 @@ mod tests {
 
     #[test]
     fn what_errs_is_not_taken() {
-        let exact: Vec<f32> = arguments().into_iter().map(|x| f64::from(x).exp() as f32).collect();
+        let want = |(k, x): (usize, f32)| (FUNCTIONS[k / ARGUMENTS].want)(f64::from(x)) as f32;
+        let exact: Vec<f32> = arguments().into_iter().enumerate().map(want).collect();
         assert!(is_accurate(&exact));
-        for (index, value) in
-            [(1000, exact[1000] * (1.0 + 2e-6)), (2000, f32::NAN), (SWEEP, 0.999_999_9), (SWEEP + 3, 1e-38)]
-        {
+        let of = |function: usize, k: usize| function * ARGUMENTS + k;
+        let wrong = [
+            (1000, exact[1000] * (1.0 + 2e-6)),
+            (2000, f32::NAN),
+            (SWEEP, 0.999_999_9),
+            (SWEEP + 3, 1e-38),
+            (of(1, 4000), exact[of(1, 4000)] * (1.0 + 2e-6)),
+            (of(2, SWEEP + 3), f32::NAN),
+            (of(3, 10), exact[of(3, 10)] * (1.0 - 2e-6)),
+            (of(4, 0), 0.5),
+        ];
+        for (index, value) in wrong {
             let mut results = exact.clone();
             results[index] = value;
             assert!(!is_accurate(&results), "{index}: {value}");
