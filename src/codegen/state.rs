@@ -21,14 +21,36 @@ pub(super) fn fields(poisons: &[usize], states: &[State], f: &str, u: &str) -> V
     poisons.iter().map(|k| (bits(*k), u.to_owned())).chain(all).collect()
 }
 
-/// Fields of a lane's struct: the fields of the stage, then per sum the terms of the current run, not yet added to it.
+/// Fields of a lane's struct: the fields of the stage, then per sum the terms of the current run, not yet added to it. In the
+/// place of ties, the sum of exponentials without them.
 pub(super) fn lane_fields(poisons: &[usize], states: &[State], f: &str, u: &str) -> Vec<(String, String)> {
     let runs = states.iter().flat_map(State::runs).map(|[_, run]| (run, f.to_owned()));
-    fields(poisons, states, f, u).into_iter().chain(runs).collect()
+    let mut all: Vec<(String, String)> = fields(poisons, states, f, u).into_iter().chain(runs).collect();
+    for (name, ty) in all.iter_mut().filter(|(name, _)| is_scalar(states, name)) {
+        "f32".clone_into(ty);
+        *name = name.replace("ties", "others");
+    }
+    all
+}
+
+/// Whether a lane adds up a field over the components of its vectors: registers are scarce where a row is held.
+pub(super) fn is_scalar(states: &[State], name: &str) -> bool {
+    let of = |state: &State| ["rest", "ties", "others"].iter().any(|field| *name == format!("{field}{}", state.id.0));
+    states.iter().any(|state| state.part == Part::Rest && of(state))
 }
 
 /// A field of a lane's state, or a component of it, with the current run added to a sum.
 pub(super) fn narrowed(states: &[State], name: &str, component: &str) -> String {
+    for n in states.iter().filter(|state| state.part == Part::Rest).map(|state| state.id.0) {
+        // In a lane that has none of the largest, all are others. Each e^0 is exactly 1.
+        let (all, others) = (format!("s.rest{n}"), format!("s.others{n}"));
+        let is_first = component.is_empty() || component == ".x";
+        if *name == format!("rest{n}") {
+            return if is_first { format!("select({all}, {others}, owns{n})") } else { "0.0".to_owned() };
+        } else if *name == format!("ties{n}") {
+            return if is_first { format!("select(0.0, round({all} - {others}), owns{n})") } else { "0.0".to_owned() };
+        }
+    }
     let sum = states.iter().flat_map(State::runs).find(|[sum, _]| sum == name);
     match sum {
         Some([_, run]) => format!("s.{name}{component} + s.{run}{component}"),
@@ -188,6 +210,15 @@ impl State {
         fields.iter().filter(|_| self.reduce == Reduce::ExpSumRest).map(of).collect()
     }
 
+    /// The declaration of whether this lane has the largest value of the row in hand, as the second of two trips reads it
+    /// where its sums become the lane's state.
+    pub fn declaration(&self) -> String {
+        match (self.reduce, self.part) {
+            (Reduce::ExpSumRest, Part::Top) => format!("var<private> owns{}: bool;\n", self.id.0),
+            _ => String::new(),
+        }
+    }
+
     /// The number of the reduction's node, by which its fields are named.
     pub fn number(&self) -> u32 {
         self.id.0
@@ -217,19 +248,14 @@ impl State {
                 "    s.m{n} = bitcast<{f}>({u}(shape.reserved0 | 0xff800000u));\n    s.at{n} = {u}(0xffffffffu);\n"
             ),
             _ if self.part == Part::Top => format!("    s.m{n} = {f}(LOWEST);\n"),
-            _ if self.part == Part::Rest => format!("    s.rest{n} = {f}(0.0);\n    s.ties{n} = {f}(0.0);\n"),
+            _ if self.part == Part::Rest => format!("    s.rest{n} = 0.0;\n    s.others{n} = 0.0;\n"),
             // The empty state: 1 + rest, the sum of exponentials, is 0.
             _ => format!("    s.m{n} = {f}(LOWEST);\n    s.rest{n} = {f}(-1.0);\n"),
         }
     }
 
-    /// A step of the second of two trips by a lane that does not hold the largest value.
-    pub fn plain_step(&self, x: &str, f: &str, width: u32) -> String {
-        let (n, w) = (self.id.0, if width == 4 { "4" } else { "" });
-        format!("    s.rest{n} += math_exp_neg{w}({x} - {f}(r.top{n}));\n")
-    }
-
-    pub fn step(&self, x: &str, col: &str, f: &str, width: u32) -> String {
+    /// A step of a lane over a window, of which `valid` says what lies in the row, if some may not.
+    pub fn step(&self, x: &str, col: &str, [f, valid]: [&str; 2], width: u32) -> String {
         let n = self.id.0;
         let w = if width == 4 { "4" } else { "" };
         match self.reduce {
@@ -244,12 +270,17 @@ impl State {
             ),
             _ if self.part == Part::Top => format!("    s.m{n} = max(s.m{n}, {x});\n"),
             // e^0 of the largest is left out, where a lane has it: the others keep their digits.
-            _ if self.part == Part::Rest => format!(
-                "    let x{n} = {x};\n    var e{n} = math_exp_neg{w}(x{n} - {f}(r.top{n}));\n    if (r.own{n}) {{\n        \
-                 let is_top{n} = x{n} == {f}(r.top{n});\n        \
-                 s.ties{n} += select({f}(0.0), {f}(1.0), is_top{n});\n        \
-                 e{n} = select(e{n}, {f}(0.0), is_top{n});\n    }}\n    s.rest{n} += e{n};\n"
-            ),
+            _ if self.part == Part::Rest => {
+                let e = format!("math_exp_neg{w}(x{n} - {f}(r.top{n}))");
+                let e = if valid.is_empty() { e } else { format!("select({f}(0.0), {e}, {valid})") };
+                let sum = |v: &str| if w == "4" { format!("({v}.x + {v}.y) + ({v}.z + {v}.w)") } else { v.to_owned() };
+                let (all, others) = (sum(&format!("e{n}")), sum(&format!("others{n}")));
+                format!(
+                    "    let x{n} = {x};\n    let e{n} = {e};\n    s.rest{n} += {all};\n    if (r.own{n}) {{\n        \
+                     let others{n} = select(e{n}, {f}(0.0), x{n} == {f}(r.top{n}));\n        \
+                     s.others{n} += {others};\n    }}\n"
+                )
+            }
             // One exponential: of the smaller relative to the larger, whichever is new.
             _ => format!(
                 "    let x{n} = {x};\n    let e{n} = math_exp_neg{w}(-abs(x{n} - s.m{n}));\n    \
@@ -305,7 +336,8 @@ impl State {
             // A row of NaN has no better column than the first.
             Reduce::ArgMax => format!("    r.n{n} = select(s.at{n}, 0u, s.at{n} == 0xffffffffu);\n"),
             _ if matches!(self.part, Part::Top | Part::Blocks) => {
-                format!("    r.top{n} = s.m{n};\n    r.own{n} = mine.m{n} == s.m{n};\n")
+                let owns = if self.part == Part::Top { format!("    owns{n} = r.own{n};\n") } else { String::new() };
+                format!("    r.top{n} = s.m{n};\n    r.own{n} = mine.m{n} == s.m{n};\n{owns}")
             }
             _ => {
                 let (rest, top) = match self.part {

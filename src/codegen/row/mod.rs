@@ -32,8 +32,7 @@ pub(super) fn kernel(
 ) -> KernelSource {
     let frame = Frame::scheduled(program, pass, variant, schedule);
     let ends = frame.at_ends();
-    let parts_owners = schedule.subgroup > 0 && schedule.lanes > schedule.subgroup;
-    let row = Row { parts_owners, ..Row::new(&frame, &ends, schedule.kernel) };
+    let row = Row::new(&frame, &ends, schedule.kernel);
     let (bindings, mut declarations) = frame.bindings(&params(program, 1));
     let PassSchedule { workgroup, lanes, subgroup, width, kernel, strided, .. } = *schedule;
     let trips = if let Kernel::RowResident { trips } = kernel { trips } else { 1 };
@@ -192,8 +191,6 @@ pub(super) struct Row<'f, 'a> {
     reads_apart: bool,
     /// Whether sums of exponentials find NaN. States that leave the kernel hold the bits that were seen, always.
     carries_nan: bool,
-    /// Whether a row has several subgroups, so that most need not look for its largest value.
-    parts_owners: bool,
 }
 
 impl<'f, 'a> Row<'f, 'a> {
@@ -227,21 +224,8 @@ impl<'f, 'a> Row<'f, 'a> {
         let reads_apart = matches!(kernel, Kernel::RowScan { .. });
         let streams = matches!(kernel, Kernel::Row | Kernel::RowPairs) || reads_apart;
         let last = HashSet::new();
-        let parts_owners = false;
-        let mut row = Row {
-            frame,
-            ends,
-            nodes,
-            depth,
-            fetched,
-            trips,
-            last,
-            is_whole,
-            streams,
-            reads_apart,
-            carries_nan,
-            parts_owners,
-        };
+        let mut row =
+            Row { frame, ends, nodes, depth, fetched, trips, last, is_whole, streams, reads_apart, carries_nan };
         // Sums by column take their terms from the row's values.
         if !matches!(kernel, Kernel::ColumnSums { .. }) {
             row.last = row.last_values();

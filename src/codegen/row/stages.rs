@@ -5,7 +5,7 @@ use crate::codegen::access::Frame;
 use crate::codegen::by_run::{Carried, carries};
 use crate::codegen::poison::{bits, largest, looking_at};
 use crate::codegen::state::{
-    Part, State, combine_text, end_run_text, fields, lane_fields, load_text, narrowed, save_text,
+    Part, State, combine_text, end_run_text, fields, is_scalar, lane_fields, load_text, narrowed, save_text,
 };
 use crate::codegen::template::LaneReduce;
 use crate::codegen::{Mode, structure};
@@ -13,21 +13,13 @@ use crate::expr::{Node, NodeId, Reduce};
 use crate::lower::{Look, LookKind, LookPlace};
 use crate::text::{put, putln};
 
-/// Whether a step looks for elements that equal the row's largest, whose e^0 a sum leaves out.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ties {
-    /// It counts them.
-    Counted,
-    /// Other lanes have them all.
-    Elsewhere,
-}
-
 impl Row<'_, '_> {
     pub(super) fn stage_text(&self, trip: &Trip, combine: LaneReduce) -> String {
         let Trip { index: stage, states, .. } = trip;
         let poisons = self.poisons(trip);
         let names = fields(&poisons, states, "f32", "u32");
         let mut text = structure(&format!("Stage{stage}"), &names);
+        states.iter().for_each(|state| text.push_str(&state.declaration()));
         text.push_str(&match trip.part {
             Part::Blocks => self.blocks_text(trip),
             Part::Refined => self.refined_text(trip),
@@ -83,30 +75,13 @@ impl Row<'_, '_> {
         text
     }
 
-    /// `stageN_step` and `stageN_end`: one step of a lane, inside the row and at its ends. Where few subgroups hold the
-    /// row's largest value, lanes that do take steps of their own.
+    /// `stageN_step` and `stageN_end`: one step of a lane, inside the row and at its ends.
     fn steps_text(&self, trip: &Trip) -> String {
         let stage = trip.index;
         let lane = format!("LaneStage{stage}");
-        let mut text = String::new();
-        if trip.part == Part::Rest && self.parts_owners {
-            let owns: Vec<String> = trip.states.iter().map(|state| format!("r.own{}", state.number())).collect();
-            text.push_str(&self.whole_step_text(trip, ["plain", "plain_window"], Ties::Elsewhere));
-            text.push_str(&self.whole_step_text(trip, ["own", "own_window"], Ties::Counted));
-            let call = |name: &str| format!("stage{stage}_{name}(s, r, f, col)");
-            putln!(
-                text,
-                "fn stage{stage}_step(s: {lane}, r: RowValues, f: Fetched, col: u32) -> {lane} {{\n    \
-                 if ({}) {{\n        return {};\n    }}\n    return {};\n}}",
-                owns.join(" || "),
-                call("own"),
-                call("plain")
-            );
-        } else {
-            text.push_str(&self.whole_step_text(trip, ["step", "window"], Ties::Counted));
-        }
+        let mut text = self.whole_step_text(trip, ["step", "window"]);
         if self.ends.has_ends() {
-            text.push_str(&self.step_text(trip, self.ends, "end", Ties::Counted));
+            text.push_str(&self.step_text(trip, self.ends, "end"));
         } else {
             putln!(text, "fn stage{stage}_end(s: {lane}, r: RowValues, f: Window, col: u32) -> {lane} {{ return s; }}");
         }
@@ -114,14 +89,14 @@ impl Row<'_, '_> {
     }
 
     /// A step inside the row, of one window, or of two, of which each has the second name.
-    fn whole_step_text(&self, trip: &Trip, [name, window]: [&str; 2], ties: Ties) -> String {
+    fn whole_step_text(&self, trip: &Trip, [name, window]: [&str; 2]) -> String {
         if !self.frame.is_paired() {
-            return self.step_text(trip, self.frame, name, ties);
+            return self.step_text(trip, self.frame, name);
         }
         let (stage, lane) = (trip.index, format!("LaneStage{}", trip.index));
         let call = |s: &str, half: &str, col: &str| format!("stage{stage}_{window}({s}, r, f.{half}, {col})");
         let both = call(&call("s", "a", "col"), "b", "col + 4u");
-        let mut text = self.step_text(trip, self.frame, window, ties);
+        let mut text = self.step_text(trip, self.frame, window);
         putln!(
             text,
             "fn stage{stage}_{name}(s: {lane}, r: RowValues, f: Fetched, col: u32) -> {lane} {{ return {both}; }}"
@@ -214,7 +189,7 @@ impl Row<'_, '_> {
     }
 
     /// One window of a stage, inside the row or at one of its ends.
-    fn step_text(&self, trip: &Trip, frame: &Frame<'_>, name: &str, ties: Ties) -> String {
+    fn step_text(&self, trip: &Trip, frame: &Frame<'_>, name: &str) -> String {
         let &Trip { index, ref states, .. } = trip;
         let w = frame.width;
         let (f, u) = if w == 4 { ("F4", "U4") } else { ("F", "U") };
@@ -232,16 +207,15 @@ impl Row<'_, '_> {
             let seen = largest(self.looks(trip, k).map(|look| self.look(look)), "");
             putln!(text, "    s.{bits} = max(s.{bits}, {seen});");
         }
+        let valid = if frame.is_masked() { "valid" } else { "" };
+        text.push_str(&frame.valid("col"));
         for state in states {
             let x = self.element_value(state.operand);
-            text.push_str(&match ties {
-                Ties::Elsewhere => state.plain_step(&x, f, w),
-                Ties::Counted => state.step(&x, frame.col_index(), f, w),
-            });
+            text.push_str(&state.step(&x, frame.col_index(), [f, valid], w));
         }
         if frame.is_masked() {
-            text.push_str(&frame.valid("col"));
-            for (name, _) in lane_fields(&poisons, states, f, u) {
+            let is_vector = |(name, _): &(String, String)| !is_scalar(states, name);
+            for (name, _) in lane_fields(&poisons, states, f, u).into_iter().filter(is_vector) {
                 putln!(text, "    s.{name} = select(before.{name}, s.{name}, valid);");
             }
         }
