@@ -164,6 +164,42 @@ fn math_log1p(x: F) -> F {
     return math_log_special(y, u);
 }
 
+// log(1 + f) for |f| ≤ 1/3 by the adapter's inverseSqrt, of m, which is 1 + f: 2·asinh(v/2), as in exp2_log1p_unit.
+// Polynomial error 9e-8.
+fn math_exp2_log_poly(f: F, m: F) -> F {
+    let v = f * inverseSqrt(m);
+    let z = v * v;
+    return v * ((F(0.0045187967) * z + F(-0.04165625)) * z + F(0.99999988));
+}
+
+// y where 0 < u < ∞; else log(u) as the adapter has it, which the probe compares with what math_log_special gives.
+fn math_exp2_log_special(y: F, u: F) -> F {
+    return select(y, log(u), (bitcast<U>(u) - U(1u)) >= U(0x7f7fffffu));
+}
+
+// Natural logarithm by the adapter's inverseSqrt. Error 3e-7 where that is exactly rounded; else as math_log.
+fn math_exp2_log(x: F) -> F {
+    let bits = bitcast<U>(x);
+    let tiny = bits < U(0x00800000u);
+    let normal = select(bits, bitcast<U>(F(bits)), tiny);
+    let e = bitcast<I>(normal - U(0x3f2aaaabu)) >> U(23u);
+    let m = bitcast<F>(normal - (bitcast<U>(e) << U(23u)));
+    let n = F(e) + select(F(0.0), F(-149.0), tiny);
+    let y = (math_exp2_log_poly(m - F(1.0), m) + n * F(-2.12194440e-4)) + n * F(0.693359375);
+    return math_exp2_log_special(y, x);
+}
+
+// log(1 + x) by the adapter's inverseSqrt. Error 3e-7 where that is exactly rounded; else as math_log1p.
+fn math_exp2_log1p(x: F) -> F {
+    let u = F(1.0) + x;
+    let e = bitcast<I>(bitcast<U>(u) - U(0x3f2aaaabu)) >> U(23u);
+    let shift = bitcast<U>(e) << U(23u);
+    let f = bitcast<F>(bitcast<U>(x) - shift) + (F(0.25) * bitcast<F>(U(0x40800000u) - shift) - F(1.0));
+    let n = F(e);
+    let y = (math_exp2_log_poly(f, F(1.0) + f) + n * F(-2.12194440e-4)) + n * F(0.693359375);
+    return math_exp2_log_special(y, u);
+}
+
 // log(1 + t) for 0 ≤ t ≤ 1, cheaper than log1p. Error 1.8e-7. log1p_unit(0) = 0; NaN gives NaN.
 fn math_log1p_unit(t: F) -> F {
     let big = t > F(0.333333333);

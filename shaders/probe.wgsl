@@ -1,14 +1,14 @@
 // Runs the adapter's exp2, functions that are made of it and of its inverseSqrt, and sums of short rows.
 // Grid: one value per invocation. Reads values[i] as x ≤ 0, ARGUMENTS for each function in turn; writes there e^x as softmax
-// loops have it, e^x, e^−x, 1 / (1 + e^−x) or log(1 + e^x). From ROWS_FROM on, values are rows of 4, and the invocation of a
-// row's first value writes there what the kernels would have of it:
+// loops have it, e^x, e^−x, 1 / (1 + e^−x), log(1 + e^x), log(x), log(−x) or log(1 − x). From ROWS_FROM on, values are rows
+// of 4, and the invocation of a row's first value writes there what the kernels would have of it:
 // the sum of all exponentials but the largest's, relative to the largest so far; the same relative to the largest of
 // all; the sum of the four; NaN where the sums of all functions are, else 0.
 
 // hook begin: constants
 const WG: u32 = 64u;
 const ARGUMENTS: u32 = 64u;
-const ROWS_FROM: u32 = 320u;
+const ROWS_FROM: u32 = 512u;
 // hook end
 @group(0) @binding(2) var<storage, read_write> values: array<f32>;
 
@@ -43,7 +43,10 @@ fn function(index: u32, x: f32) -> f32 {
         case 1u: { return math_exp2_exp_neg(x); }
         case 2u: { return math_exp2_exp(-x); }
         case 3u: { return math_exp2_sigmoid(x); }
-        default: { return math_exp2_softplus(x); }
+        case 4u: { return math_exp2_softplus(x); }
+        case 5u: { return math_exp2_log(x); }
+        case 6u: { return math_exp2_log(-x); }
+        default: { return math_exp2_log1p(-x); }
     }
 }
 
@@ -54,6 +57,7 @@ fn functions(row: array<f32, 4>) -> f32 {
     var sigmoid = 0.0;
     var softplus = 0.0;
     var log_sigmoid = 0.0;
+    var log = 0.0;
     var first = 0.0;
     var second = 0.0;
     for (var k = 0u; k < 4u; k++) {
@@ -61,11 +65,12 @@ fn functions(row: array<f32, 4>) -> f32 {
         sigmoid += math_exp2_sigmoid(x[k]) + math_exp2_sigmoid_neg(-abs(x[k]));
         softplus += math_exp2_softplus(x[k]) + math_exp2_softplus_neg(-abs(x[k]));
         log_sigmoid += math_exp2_log_sigmoid(x[k]);
+        log += math_exp2_log(abs(x[k])) + math_exp2_log1p(abs(x[k]));
         first += math_times(x[k], 0.5);
         second += math_times(0.5, x[k]);
     }
     let all = math_is_nan(exp) & math_is_nan(sigmoid) & math_is_nan(softplus) & math_is_nan(log_sigmoid);
-    return bitcast<f32>(select(0u, NAN_BITS, all & math_is_nan(first) & math_is_nan(second)));
+    return bitcast<f32>(select(0u, NAN_BITS, all & math_is_nan(log) & math_is_nan(first) & math_is_nan(second)));
 }
 
 @compute @workgroup_size(WG)

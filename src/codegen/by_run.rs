@@ -30,7 +30,9 @@ pub(super) fn carries(program: &Program, carried: Carried, id: NodeId, from: Nod
         Node::Op(Op::Neg | Op::Add | Op::Sub | Op::Mul, _) => program.node(id).operands().any(of),
         Node::Op(Op::Abs, [x, ..]) => of(x),
         Node::Op(Op::Select, [_, a, b]) if is_nan => of(a) && of(b),
-        Node::Op(Op::Exp | Op::Sigmoid | Op::Softplus | Op::LogSigmoid | Op::Times, _) if is_nan => {
+        Node::Op(Op::Exp | Op::Log | Op::Log1p | Op::Sigmoid | Op::Softplus | Op::LogSigmoid | Op::Times, _)
+            if is_nan =>
+        {
             program.node(id).operands().any(of)
         }
         _ => false,

@@ -222,7 +222,8 @@ fn is_never_above_0(program: &Program, id: NodeId) -> bool {
 
 /// Text of hooks with functions that are made of the adapter's exp2 and inverseSqrt.
 pub(super) fn with_exp2(hook: &str) -> String {
-    const NAMES: [&str; 6] = ["exp", "sigmoid", "sigmoid_neg", "softplus", "softplus_neg", "log_sigmoid"];
+    const NAMES: [&str; 8] =
+        ["exp", "log", "log1p", "sigmoid", "sigmoid_neg", "softplus", "softplus_neg", "log_sigmoid"];
     NAMES.iter().flat_map(|name| [(name, ""), (name, "4")]).fold(hook.to_owned(), |hook, (name, w)| {
         hook.replace(&format!("math_{name}{w}("), &format!("math_exp2_{name}{w}("))
     })

@@ -83,36 +83,44 @@ fn nan_is_found_in_the_sums_of_a_run_as_by_the_bits_of_each_element() {
     }
 }
 
+/// Loss and gradient with functions by the adapter's exp2, against the CPU; gradients within the contract for rows of `cols`.
+fn agrees_with_the_cpu(ctx: &Context, loss: &Loss, [x, t]: [&[f32]; 2], cols: usize, what: &str) {
+    let pinned = Pinned { exp2: Some(true), ..Pinned::default() };
+    let names: Vec<String> = loss.inputs().into_iter().filter(|i| !i.optional).map(|i| i.name).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let host = [x, t].map(|values| HostTensor::f32(values, &[x.len()]));
+    let host: Vec<_> = names.iter().copied().zip(host).collect();
+    let want = cpu::forward_backward(loss, &host, &[names[0]]).unwrap();
+    let tensors = [x, t].map(|values| Tensor::from_slice(ctx, values, &[x.len()]).unwrap());
+    let inputs: Vec<_> = names.iter().copied().zip(&tensors).collect();
+    let out = loss.run(ctx, &inputs, &PlanSpec::new().grad(names[0]).pin(pinned)).unwrap();
+    let (got, want_loss) = (f64::from(out.loss().unwrap()), want.loss().unwrap());
+    let what = format!("{} of {what}", loss.name());
+    assert!((got - want_loss).abs() <= 2e-6 * want_loss.abs(), "{what}: {got}, want {want_loss}");
+    let got = out.grad(names[0]).unwrap().to_vec::<f32>().unwrap();
+    assert_grads(&what, &got, want.grad(names[0]).unwrap(), cols);
+}
+
 #[test]
 fn functions_of_exponentials_by_the_adapters_exp2_agree_with_the_cpu() {
     let Some(ctx) = context() else { return };
-    let (count, pinned) = (5000, Pinned { exp2: Some(true), ..Pinned::default() });
-    let t: Vec<f32> = random(count, 6).iter().map(|t| t.abs().min(1.0)).collect();
-    // Around 0; confident; so confident that f32 has nearly no digits less than the results.
+    let count = 5000;
+    let shares: Vec<f32> = random(count, 6).iter().map(|t| t.abs().min(1.0)).collect();
+    // Around 0; confident; as confident as a loss in f32 has digits for.
     for scale in [1.0, 10.0, 60.0] {
         let x: Vec<f32> = random(count, 5).iter().map(|x| (scale * x).clamp(-85.0, 85.0)).collect();
         let labels: Vec<f32> = x.iter().map(|x| f32::from(*x > 0.0)).collect();
-        for (loss, t) in [
-            (losses::bce_with_logits(), &t),
-            (losses::bce_with_logits(), &labels),
-            (losses::sigmoid_focal().into(), &labels),
-            (losses::sigmoid_cross_entropy(), &t),
-            (losses::kl_div().into(), &t),
-        ] {
-            let names: Vec<String> = loss.inputs().into_iter().filter(|i| !i.optional).map(|i| i.name).collect();
-            let host = [HostTensor::f32(&x, &[count]), HostTensor::f32(t, &[count])];
-            let host: Vec<_> = names.iter().map(String::as_str).zip(host).collect();
-            let want = cpu::forward_backward(&loss, &host, &[names[0].as_str()]).unwrap();
-            let tensors = [&x, t].map(|values| Tensor::from_slice(ctx, values, &[count]).unwrap());
-            let inputs: Vec<_> = names.iter().map(String::as_str).zip(&tensors).collect();
-            let out = loss.run(ctx, &inputs, &PlanSpec::new().grad(&names[0]).pin(pinned)).unwrap();
-            let (got, want_loss) = (f64::from(out.loss().unwrap()), want.loss().unwrap());
-            let what = format!("{} of logits times {scale}", loss.name());
-            assert!((got - want_loss).abs() <= 2e-6 * want_loss.abs(), "{what}: {got}, want {want_loss}");
-            let got = out.grad(&names[0]).unwrap().to_vec::<f32>().unwrap();
-            // Of labels, no gradient is the difference of two: each by itself.
-            let cols = if std::ptr::eq(t, &labels) { 1 } else { count };
-            assert_grads(&what, &got, want.grad(&names[0]).unwrap(), cols);
+        let what = format!("logits times {scale}");
+        for loss in [losses::bce_with_logits(), losses::sigmoid_cross_entropy(), losses::kl_div().into()] {
+            agrees_with_the_cpu(ctx, &loss, [&x, &shares], count, &what);
         }
+        // Of labels no gradient is the difference of two: each by itself.
+        for loss in [losses::bce_with_logits(), losses::sigmoid_focal().into()] {
+            agrees_with_the_cpu(ctx, &loss, [&x, &labels], 1, &what);
+        }
+    }
+    let probabilities: Vec<f32> = random(count, 7).iter().map(|p| (p.abs() / 4.0).clamp(1e-6, 1.0)).collect();
+    for loss in [losses::bce(), losses::msle()] {
+        agrees_with_the_cpu(ctx, &loss, [&probabilities, &shares], count, "probabilities");
     }
 }
