@@ -74,6 +74,8 @@ fn stage0_load(first: u32) -> Stage0 { return Stage0(work[first], bitcast<f32>(w
 const STAGE0_INDEX: u32 = 0u;
 // Whether states combine to the same bits in either order.
 const STAGE0_COMMUTES: bool = true;
+// Whether a kernel that holds its rows writes the elements in this stage.
+const STAGE0_WRITES: bool = false;
 // of repeat
 // Of a trip that runs again: before its first step, whether a step is left to do, and after the last one.
 fn stage0_begin(r: RowValues) -> RowValues { return r; }
@@ -90,6 +92,8 @@ fn stage0_close(r: RowValues) -> RowValues { return r; }
 fn write_elements(r: RowValues, fetched: Fetched, col: u32) {
     output0[r.base0 + col] = bitcast<u32>(r.sum);
 }
+// Whether a stage has written them, as they are in a row of numbers.
+const WRITTEN: bool = false;
 // Whether rows that have no NaN among their element outputs are written in a way of their own, and whether a row is one.
 const NUMBERS: bool = true;
 fn has_numbers(r: RowValues) -> bool { return true; }

@@ -47,6 +47,13 @@ fn main(
             let col = begin + (trip * LANES + lane) * WIDTH;
             if (trip < FULL || i32(col) <= last) {
                 stage0 = stage0_step(stage0, r, held[trip], col);
+                if (STAGE0_WRITES && live) {
+                    if (NUMBERS) {
+                        write_numbers(r, held[trip], col);
+                    } else {
+                        write_elements(r, held[trip], col);
+                    }
+                }
             }
         }
         for (var end = lane; end < ENDS; end += LANES) {
@@ -71,14 +78,14 @@ fn main(
                     write_constant(r, col);
                 }
             } else if (NUMBERS && has_numbers(r)) {
-                for (var trip = 0u; trip < TRIPS; trip++) {
+                for (var trip = 0u; trip < TRIPS && !WRITTEN; trip++) {
                     let col = begin + (trip * LANES + lane) * WIDTH;
                     if (trip < FULL || i32(col) <= last) {
                         write_numbers(r, held[trip], col);
                     }
                 }
             } else if (!NUMBERS) {
-                for (var trip = 0u; trip < TRIPS; trip++) {
+                for (var trip = 0u; trip < TRIPS && !WRITTEN; trip++) {
                     let col = begin + (trip * LANES + lane) * WIDTH;
                     if (trip < FULL || i32(col) <= last) {
                         write_elements(r, held[trip], col);

@@ -10,3 +10,4 @@ mod presets;
 mod row_pairs;
 mod schedules;
 mod separate_backward;
+mod written_in_stage;

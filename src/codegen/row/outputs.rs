@@ -3,14 +3,16 @@
 
 use super::Row;
 use crate::codegen::access::Frame;
+use crate::codegen::by_run::{Carried, carries};
 use crate::codegen::emit::{is_literal, is_shifted, outer_value};
 use crate::codegen::poison::{
     bits, bits_of_value, is_poisoned, largest, lenient_value, poison_name, poisons_of, poisons_of_outputs,
 };
+use crate::codegen::state::Part;
 use crate::codegen::store::Stored;
 use crate::codegen::{Mode, Slot};
 use crate::expr::op::{Kind, Op};
-use crate::expr::{Node, NodeId};
+use crate::expr::{Node, NodeId, Reduce};
 use crate::lower::{Consumer, Look, LookPlace};
 use crate::shape::{DType, Scope};
 use crate::text::putln;
@@ -28,6 +30,7 @@ impl Row<'_, '_> {
     pub(super) fn outputs_text(&self) -> String {
         let (frame, program) = (self.frame, self.frame.program);
         let mut text = self.whole_step_of_elements(["write_elements", "write_window"], Halves::Any);
+        putln!(text, "const WRITTEN: bool = {};", self.writes_in_stage());
         let factors = self.factors();
         if factors.is_empty() {
             text.push_str(
@@ -95,9 +98,28 @@ impl Row<'_, '_> {
         }
         let values = self.element_values();
         let rounded = values.into_iter().filter(|(output, _)| is_rounded(output));
-        let mut all: Vec<NodeId> = rounded.filter_map(|(output, value)| self.factor(output, value)).collect();
-        all.dedup();
+        let factors = rounded.filter_map(|(output, value)| self.factor(output, value)).flatten();
+        let mut all: Vec<NodeId> = Vec::new();
+        factors.for_each(|id| {
+            if !all.contains(&id) {
+                all.push(id)
+            }
+        });
         all
+    }
+
+    /// Whether the elements of a held row are written by the trip of its only stage, which computes what they are made of: they
+    /// depend on nothing of the row but whether it is poisoned, or left out, and then it is written again.
+    pub(super) fn writes_in_stage(&self) -> bool {
+        let (frame, program) = (self.frame, self.frame.program);
+        let [trip] = &self.trips[..] else { return false };
+        let is_early = |(output, value): &(usize, NodeId)| {
+            let is_alone = frame.mode(*output) == Mode::Write && program.outputs[*output].at_label.is_none();
+            is_alone && self.depth.get(value).is_none_or(|depth| *depth == 0) && !program.notes(*output)
+        };
+        let values = self.element_values();
+        let is_held = self.is_whole && !self.streams && trip.part == Part::Whole && trip.along.is_none();
+        is_held && self.is_poisoned_by_row().is_some() && values.iter().all(is_early)
     }
 
     /// Element outputs, and their values in a row that is not constant.
@@ -239,9 +261,9 @@ impl Row<'_, '_> {
         )
     }
 
-    /// The row value by which an exponential of a shifted value is multiplied to give an output: where it is finite, so is
-    /// the output.
-    fn factor(&self, output: usize, value: NodeId) -> Option<NodeId> {
+    /// Row values that make an output finite where they are: the factor of an exponential of a shifted value, or of a value
+    /// that a sum of the row carries, and that sum.
+    fn factor(&self, output: usize, value: NodeId) -> Option<Vec<NodeId>> {
         let (frame, program) = (self.frame, self.frame.program);
         // A value that is put at a label is no product; what is added to may be NaN, whatever is added.
         let by_itself = self.written_at_label().is_some_and(|(labelled, ..)| labelled == output);
@@ -249,9 +271,19 @@ impl Row<'_, '_> {
             return None;
         }
         let Node::Op(Op::Mul, [a, b, _]) = *program.node(value) else { return None };
-        let (exp, factor) = if self.is_element(a) { (a, b) } else { (b, a) };
-        let is_exp = matches!(*program.node(exp), Node::Op(Op::Exp, [x, ..]) if is_shifted(program, x));
-        (is_exp && !self.is_element(factor)).then_some(factor)
+        let (item, factor) = if self.is_element(a) { (a, b) } else { (b, a) };
+        if self.is_element(factor) || !self.is_element(item) {
+            return None;
+        }
+        if matches!(*program.node(item), Node::Op(Op::Exp, [x, ..]) if is_shifted(program, x)) {
+            return Some(vec![factor]);
+        }
+        let carried = |sum: &&NodeId| match *program.node(**sum) {
+            Node::Reduce(Reduce::Sum, x) => carries(program, Carried::NotFinite, x, item),
+            _ => false,
+        };
+        let sum = frame.pass.stages.iter().flat_map(|stage| &stage.reduces).find(carried)?;
+        Some(vec![factor, *sum])
     }
 
     /// The element outputs of one window, inside the row or at one of its ends.

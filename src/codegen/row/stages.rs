@@ -42,6 +42,7 @@ impl Row<'_, '_> {
         text.push_str(&load_text(*stage, &names, "work"));
         let commutes = states.iter().all(State::commutes);
         putln!(text, "const STAGE{stage}_INDEX: u32 = {stage}u;\nconst STAGE{stage}_COMMUTES: bool = {commutes};");
+        putln!(text, "const STAGE{stage}_WRITES: bool = {};", self.writes_in_stage());
         text
     }
 
