@@ -139,6 +139,25 @@ pub const RULES: &[Rule] = &[
         }
     }),
     rule(
+        "select-sum",
+        "select(c, a, b) + select(c, d, 0) -> select(c, a + d, b), where b is not 0; likewise -",
+        |at| {
+            let Node::Op(op @ (Op::Add | Op::Sub), [left, right, _]) = at.node() else { return None };
+            let branches = |id: NodeId| match at.graph.node(id) {
+                Node::Op(Op::Select, [c, yes, no]) => Some((c, yes, no)),
+                _ => None,
+            };
+            let ((c, a, b), (other, d, e)) = (branches(left)?, branches(right)?);
+            let sum = |x: NodeId, y: NodeId| at.expr(at.graph.op(op, &[x, y]).id);
+            // Where both are 0 elsewhere, they may be what is taken from a softmax at its label.
+            match (c == other, at.is(b, 0.0), at.is(e, 0.0)) {
+                (true, false, true) => Some(at.expr(c).select(sum(a, d), at.expr(b))),
+                (true, true, false) if op == Op::Add => Some(at.expr(c).select(sum(a, d), at.expr(e))),
+                _ => None,
+            }
+        },
+    ),
+    rule(
         "logic",
         "not(not(x)) -> x; true and x, false or x -> x; false and x -> false, true or x -> true, if x cannot be NaN",
         |at| {
@@ -368,6 +387,16 @@ mod tests {
         assert_eq!(simplified(|g, x| g.truth(true).select(x, 0.0)), "x");
         assert_eq!(simplified(|g, x| (!g.truth(false)).and(x.lt(0.0)).select(x, 0.0)), "select(lt(x, 0), x, 0)");
         assert_eq!(simplified(|g, _| g.constant(2.0) * 3.0), "6");
+    }
+
+    #[test]
+    fn selections_by_one_condition_are_added_once() {
+        let of = |build| simplified(build);
+        assert_eq!(of(|_, x| x.lt(0.0).select(x, 1.0) + x.lt(0.0).select(3.0, 0.0)), "select(lt(x, 0), (x + 3), 1)");
+        assert_eq!(of(|_, x| x.lt(0.0).select(x, 0.0) + x.lt(0.0).select(3.0, 1.0)), "select(lt(x, 0), (x + 3), 1)");
+        assert_eq!(of(|_, x| x.lt(0.0).select(x, 1.0) - x.lt(0.0).select(3.0, 0.0)), "select(lt(x, 0), (x - 3), 1)");
+        let apart = "n2 = lt(x, 0)\n(select(n2, x, 0) + select(n2, 3, 0))";
+        assert_eq!(of(|_, x| x.lt(0.0).select(x, 0.0) + x.lt(0.0).select(3.0, 0.0)), apart);
     }
 
     #[test]

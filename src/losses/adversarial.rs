@@ -172,7 +172,7 @@ loss_with_options! {
 /// `(x − label)²/2`, where the label is that option.
 fn half_square<'g>(b: &Build<'g>, score: Expr<'g>, label: &str) -> Expr<'g> {
     let r = score - b.param(label);
-    0.5 * r * r
+    0.5 * (r * r)
 }
 
 /// Hinge loss of a discriminator.

@@ -137,7 +137,7 @@ pub fn huber(delta: impl Into<ParamValue>) -> Huber {
     let definition = of_input_and_target("huber").optional("weight", Scope::Element);
     let loss = definition.param("delta", 1.0, Domain::Positive).expr(|b| {
         let (r, delta) = (b.input("input") - b.input("target"), b.param("delta"));
-        weighted(b, r.abs().le(delta).select(0.5 * r * r, delta * (r.abs() - 0.5 * delta)))
+        weighted(b, r.abs().le(delta).select(0.5 * (r * r), delta * (r.abs() - 0.5 * delta)))
     });
     Huber(loss).delta(delta)
 }

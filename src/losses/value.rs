@@ -49,7 +49,7 @@ pub fn td_error() -> TdError {
         let next = b.param("gamma") * b.input("next_values").detach();
         let next = b.optional("dones").map_or(next, |done| (1.0 - done.detach()).times(next));
         let e = b.input("rewards").detach() + next - b.input("values");
-        let square = 0.5 * e * e;
+        let square = 0.5 * (e * e);
         if b.value("delta") == Some(0.0) {
             return square;
         }
