@@ -58,6 +58,7 @@ fn functions(row: array<f32, 4>) -> f32 {
     var softplus = 0.0;
     var log_sigmoid = 0.0;
     var log = 0.0;
+    var number = 0.0;
     var first = 0.0;
     var second = 0.0;
     for (var k = 0u; k < 4u; k++) {
@@ -66,10 +67,11 @@ fn functions(row: array<f32, 4>) -> f32 {
         softplus += math_exp2_softplus(x[k]) + math_exp2_softplus_neg(-abs(x[k]));
         log_sigmoid += math_exp2_log_sigmoid(x[k]);
         log += math_exp2_log(abs(x[k])) + math_exp2_log1p(abs(x[k]));
+        number += math_exp2_sign(x[k]) + math_exp2_max_number(x[k], -2.0) + math_exp2_min_number(x[k], 2.0);
         first += math_times(x[k], 0.5);
         second += math_times(0.5, x[k]);
     }
-    let all = math_is_nan(exp) & math_is_nan(sigmoid) & math_is_nan(softplus) & math_is_nan(log_sigmoid);
+    let all = math_is_nan(number) & math_is_nan(exp) & math_is_nan(sigmoid) & math_is_nan(softplus) & math_is_nan(log_sigmoid);
     return bitcast<f32>(select(0u, NAN_BITS, all & math_is_nan(log) & math_is_nan(first) & math_is_nan(second)));
 }
 

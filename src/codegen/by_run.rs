@@ -30,10 +30,22 @@ pub(super) fn carries(program: &Program, carried: Carried, id: NodeId, from: Nod
         Node::Op(Op::Neg | Op::Add | Op::Sub | Op::Mul, _) => program.node(id).operands().any(of),
         Node::Op(Op::Abs, [x, ..]) => of(x),
         Node::Op(Op::Select, [_, a, b]) if is_nan => of(a) && of(b),
-        Node::Op(Op::Exp | Op::Log | Op::Log1p | Op::Sigmoid | Op::Softplus | Op::LogSigmoid | Op::Times, _)
-            if is_nan =>
-        {
-            program.node(id).operands().any(of)
+        Node::Op(
+            Op::Sign
+            | Op::Relu
+            | Op::Exp
+            | Op::Log
+            | Op::Log1p
+            | Op::Sigmoid
+            | Op::Softplus
+            | Op::LogSigmoid
+            | Op::Times,
+            _,
+        ) if is_nan => program.node(id).operands().any(of),
+        Node::Op(Op::Maximum | Op::Minimum, [a, b, _]) if is_nan => {
+            let is_number =
+                |id: NodeId| matches!(*program.node(id), Node::Const(bits) if !f64::from_bits(bits).is_nan());
+            is_number(a) && of(b) || is_number(b) && of(a)
         }
         _ => false,
     }

@@ -134,12 +134,17 @@ pub(super) fn op_text(
     let a = value(operands[0]);
     let b = operands.get(1).map(|b| value(*b)).unwrap_or_default();
     let call = |name: &str| format!("math_{name}{w}({a})");
+    let is_number = |id: NodeId| matches!(*program.node(id), Node::Const(bits) if !f64::from_bits(bits).is_nan());
     // WGSL's max and min drop a NaN operand.
-    let pick = |name: &str| format!("select({name}({a}, {b}), {a} + {b}, math_is_nan{w}({a}) | math_is_nan{w}({b}))");
+    let pick = |name: &str| match [operands[0], operands[1]].map(is_number) {
+        [_, true] => format!("math_{name}_number{w}({a}, {b})"),
+        [true, false] => format!("math_{name}_number{w}({b}, {a})"),
+        _ => format!("select({name}({a}, {b}), {a} + {b}, math_is_nan{w}({a}) | math_is_nan{w}({b}))"),
+    };
     match op {
         Op::Neg => format!("-({a})"),
         Op::Abs => format!("abs({a})"),
-        Op::Sign => format!("select(sign({a}), {a}, math_is_nan{w}({a}))"),
+        Op::Sign => call("sign"),
         Op::Exp if is_shifted(program, operands[0]) => call("exp_neg"),
         Op::Exp => call("exp"),
         Op::Expm1 => call("expm1"),
@@ -158,7 +163,7 @@ pub(super) fn op_text(
         Op::Floor => format!("select(floor({a}), {a}, math_is_nan{w}({a}))"),
         Op::Lgamma => call("lgamma"),
         Op::Digamma => call("digamma"),
-        Op::Relu => format!("select(max({a}, {zero}), {a}, math_is_nan{w}({a}))"),
+        Op::Relu => format!("math_max_number{w}({a}, {zero})"),
         Op::Not => format!("!({a})"),
         Op::ToFloat => match program.kind(operands[0]) {
             Kind::Bool => format!("select({zero}, {one}, {a})"),
@@ -220,10 +225,22 @@ fn is_never_above_0(program: &Program, id: NodeId) -> bool {
     }
 }
 
-/// Text of hooks with functions that are made of the adapter's exp2 and inverseSqrt.
+/// Text of hooks with the functions that are shorter on an adapter whose exp2 and inverseSqrt were measured.
 pub(super) fn with_exp2(hook: &str) -> String {
-    const NAMES: [&str; 8] =
-        ["exp", "log", "log1p", "sigmoid", "sigmoid_neg", "softplus", "softplus_neg", "log_sigmoid"];
+    const NAMES: [&str; 12] = [
+        "exp",
+        "log",
+        "log1p",
+        "xlogy",
+        "sign",
+        "max_number",
+        "min_number",
+        "sigmoid",
+        "sigmoid_neg",
+        "softplus",
+        "softplus_neg",
+        "log_sigmoid",
+    ];
     NAMES.iter().flat_map(|name| [(name, ""), (name, "4")]).fold(hook.to_owned(), |hook, (name, w)| {
         hook.replace(&format!("math_{name}{w}("), &format!("math_exp2_{name}{w}("))
     })
