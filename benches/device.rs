@@ -206,7 +206,7 @@ impl Bench<'_> {
             "timer": self.rounds.name,
             "quick": self.quick,
             "subgroup": limits.subgroup,
-            "exp2": limits.exp2,
+            "exp2": format!("{:?}", limits.exp2),
             "carries_nan": limits.carries_nan,
             "max_buffer_size": limits.buffer_bytes,
             "max_storage_buffer_binding_size": limits.binding_bytes,

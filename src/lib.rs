@@ -199,7 +199,7 @@ pub use gpu::{Bindings, Bound, Context, Output, Plan, Tensor};
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use gpu::{TuneCache, TuneOptions};
-pub use limits::Limits;
+pub use limits::{Exp2, Limits};
 #[doc(inline)]
 pub use loss::{ClassAxis, Domain, Loss, ParamValue, Reduction, Value};
 pub use lower::{GroupInput, UPSTREAM, Upstream, Wanted};

@@ -23,11 +23,10 @@ pub struct Limits {
     pub offset_alignment: u32,
     /// Lanes of a subgroup, at least; 0 where there are no subgroup operations.
     pub subgroup: u32,
-    /// Whether exponentials may be made of the adapter's exp2, and functions of them of its inverseSqrt too, which were
-    /// measured to be accurate enough.
-    pub exp2: bool,
-    /// Whether the adapter carries NaN through exp2, functions of it, products and sums, as was measured: a row's sum of
-    /// exponentials then finds it, the sums of a run of elements, and a sum of stored values. Elsewhere the bits of each element are looked at.
+    /// What may be made of the adapter's exp2, as was measured.
+    pub exp2: Exp2,
+    /// Whether the adapter carries NaN through exp2, products and sums, as was measured: a row's sum of exponentials then
+    /// finds it, the sums of a run of elements, and a sum of stored values. Elsewhere the bits of each element are looked at.
     pub carries_nan: bool,
     /// Whether a CPU runs the kernels: short workgroups then, since each invocation is a lane of one core.
     pub software: bool,
@@ -37,6 +36,24 @@ pub struct Limits {
     /// Vector registers of a lane in a workgroup of 1,024 invocations, where a kernel that needs more is slow: AMD's
     /// compilers spill to memory. 0 elsewhere: schedules do not count them.
     pub lane_registers: u32,
+}
+
+/// What is made of an adapter's exp2, in the place of functions of wgloss's own. A context measures it.
+///
+/// ```
+/// use wgloss::{Exp2, Limits};
+/// assert_eq!(Limits::NAVI21.exp2, Exp2::Nothing, "of a GPU that is not here nothing is known");
+/// assert!(Exp2::Functions > Exp2::Sums);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Exp2 {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The terms of softmax rows: where they are small beside the largest, they may err more.
+    Sums,
+    /// Functions of elements, too, which also take its inverseSqrt, its log and comparisons with NaN.
+    Functions,
 }
 
 /// Bytes of the largest binding that kernels get: Metal's of 4 GiB and more miscompute in silence, since wgpu tells kernels

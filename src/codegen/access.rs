@@ -14,6 +14,7 @@ use super::{
 };
 use crate::expr::NodeId;
 use crate::expr::op::Kind;
+use crate::limits::Exp2;
 use crate::lower::{Known, Over, Pass, Program, Saves};
 use crate::schedule::{Kernel, PassSchedule, reads_row_groups, uses_scalars, uses_work};
 use crate::shape::DType;
@@ -56,6 +57,8 @@ pub(super) struct Frame<'a> {
     pub row_pairs: bool,
     /// Whether sums find NaN: see [`Limits::carries_nan`](crate::limits::Limits::carries_nan).
     pub carries_nan: bool,
+    /// What is made of the adapter's exp2.
+    pub exp2: Exp2,
 }
 
 impl<'a> Frame<'a> {
@@ -64,15 +67,15 @@ impl<'a> Frame<'a> {
         let pass = &program.passes[pass];
         let slots = tensors(program, pass);
         let (masked, at_end, alone, row_pairs, carries_nan) = (false, false, false, false, false);
-        let width = step.min(WINDOW);
-        Frame { program, pass, variant, width, step, slots, masked, at_end, alone, row_pairs, carries_nan }
+        let (width, exp2) = (step.min(WINDOW), Exp2::Nothing);
+        Frame { program, pass, variant, width, step, slots, masked, at_end, alone, row_pairs, carries_nan, exp2 }
     }
 
     /// The frame of a pass as it is scheduled.
     pub fn scheduled(program: &'a Program, pass: usize, variant: &'a Variant, schedule: &PassSchedule) -> Frame<'a> {
-        let PassSchedule { alone, carries_nan, kernel, .. } = *schedule;
+        let PassSchedule { alone, carries_nan, exp2, kernel, .. } = *schedule;
         let row_pairs = kernel == Kernel::RowPairs;
-        Frame { alone, row_pairs, carries_nan, ..Frame::new(program, pass, variant, schedule.width) }
+        Frame { alone, row_pairs, carries_nan, exp2, ..Frame::new(program, pass, variant, schedule.width) }
     }
 
     /// The same for windows that reach past the ends of a row (of the elements).

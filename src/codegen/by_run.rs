@@ -7,6 +7,7 @@ use super::poison::{bits, bits_of_value, labels, largest};
 use super::{Mode, Slot};
 use crate::expr::op::{Kind, Op};
 use crate::expr::{Fold, Node, NodeId};
+use crate::limits::Exp2;
 use crate::lower::{Look, LookKind, LookPlace, Program};
 use crate::shape::Scope;
 use crate::text::put;
@@ -14,17 +15,25 @@ use crate::text::put;
 /// What a value at an operand makes of the result.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Carried {
-    /// NaN makes it NaN.
+    /// NaN makes it NaN, by sums, products and selections.
     Nan,
+    /// NaN makes it NaN, also by the functions that the probe of NaN calls.
+    NanByFunctions,
     /// What is not finite makes it other than finite.
     NotFinite,
 }
 
-/// Whether `id` carries what `from` is, by sums and products alone; NaN also by what selects between values that carry it,
-/// and by the functions that the probe of NaN calls.
+impl Carried {
+    /// How values of a pass carry NaN.
+    pub fn nan(frame: &Frame<'_>) -> Carried {
+        if frame.exp2 == Exp2::Functions { Carried::NanByFunctions } else { Carried::Nan }
+    }
+}
+
+/// Whether `id` carries what `from` is.
 pub(super) fn carries(program: &Program, carried: Carried, id: NodeId, from: NodeId) -> bool {
     let of = |operand: NodeId| carries(program, carried, operand, from);
-    let is_nan = carried == Carried::Nan;
+    let (is_nan, by_functions) = (carried != Carried::NotFinite, carried == Carried::NanByFunctions);
     match *program.node(id) {
         _ if id == from => true,
         Node::Op(Op::Neg | Op::Add | Op::Sub | Op::Mul, _) => program.node(id).operands().any(of),
@@ -41,8 +50,8 @@ pub(super) fn carries(program: &Program, carried: Carried, id: NodeId, from: Nod
             | Op::LogSigmoid
             | Op::Times,
             _,
-        ) if is_nan => program.node(id).operands().any(of),
-        Node::Op(Op::Maximum | Op::Minimum, [a, b, _]) if is_nan => {
+        ) if by_functions => program.node(id).operands().any(of),
+        Node::Op(Op::Maximum | Op::Minimum, [a, b, _]) if by_functions => {
             let is_number =
                 |id: NodeId| matches!(*program.node(id), Node::Const(bits) if !f64::from_bits(bits).is_nan());
             is_number(a) && of(b) || is_number(b) && of(a)
@@ -95,7 +104,7 @@ impl Watch {
             }
         }
         for input in looked {
-            let is_carried_by = |value: &NodeId| carries(program, Carried::Nan, *value, input);
+            let is_carried_by = |value: &NodeId| carries(program, Carried::nan(frame), *value, input);
             if !added.iter().any(is_carried_by) {
                 let value = values.clone().map(|(_, value)| value).find(|value| is_carried_by(value)).unwrap_or(input);
                 watch.values.push(value);

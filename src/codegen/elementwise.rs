@@ -39,9 +39,7 @@ pub(super) fn kernel(program: &Program, pass: usize, schedule: &PassSchedule, va
         ("items".to_owned(), hook(&frame)),
         ("seen".to_owned(), frame.seen_text()),
     ]);
-    if schedule.exp2 {
-        hooks.values_mut().for_each(|hook| *hook = with_exp2(hook));
-    }
+    hooks.values_mut().for_each(|hook| *hook = with_exp2(hook, schedule.exp2));
     let wgsl = fill_hooks(&title(program, pass, schedule), Skeleton::Elementwise, &[], LaneReduce::Tree, &hooks);
     KernelSource { wgsl: wgsl.expect("the element-wise skeleton takes these hooks"), bindings }
 }

@@ -6,6 +6,7 @@ use super::poison::bits;
 use super::scalar_slots;
 use crate::expr::op::{Kind, Op};
 use crate::expr::{Extent, Node, NodeId, Reduce, index_bits};
+use crate::limits::Exp2;
 use crate::lower::Program;
 use crate::shape::Scope;
 use crate::text::putln;
@@ -225,8 +226,8 @@ fn is_never_above_0(program: &Program, id: NodeId) -> bool {
     }
 }
 
-/// Text of hooks with the functions that are shorter on an adapter whose exp2 and inverseSqrt were measured.
-pub(super) fn with_exp2(hook: &str) -> String {
+/// Text of hooks with functions that are made of the adapter's exp2.
+pub(super) fn with_exp2(hook: &str, exp2: Exp2) -> String {
     const NAMES: [&str; 12] = [
         "exp",
         "log",
@@ -241,9 +242,15 @@ pub(super) fn with_exp2(hook: &str) -> String {
         "softplus_neg",
         "log_sigmoid",
     ];
-    NAMES.iter().flat_map(|name| [(name, ""), (name, "4")]).fold(hook.to_owned(), |hook, (name, w)| {
-        hook.replace(&format!("math_{name}{w}("), &format!("math_exp2_{name}{w}("))
-    })
+    let hook = match exp2 {
+        Exp2::Nothing => hook.to_owned(),
+        Exp2::Sums | Exp2::Functions => hook.replace("math_exp_neg", "math_exp2_neg"),
+    };
+    let names: &[&str] = if exp2 == Exp2::Functions { &NAMES } else { &[] };
+    names
+        .iter()
+        .flat_map(|name| [(name, ""), (name, "4")])
+        .fold(hook, |hook, (name, w)| hook.replace(&format!("math_{name}{w}("), &format!("math_exp2_{name}{w}(")))
 }
 
 /// Emits the values of one level (per element, or per item), each once, operands first.

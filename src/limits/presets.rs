@@ -5,7 +5,7 @@
 //! 2³¹ − 1 (`wgpu-hal`, `vulkan/adapter.rs` and `auxil/mod.rs`). Whether exp2 is accurate, and whether NaN goes through
 //! arithmetic, is only known once measured.
 
-use super::{LARGEST_BINDING, Limits};
+use super::{Exp2, LARGEST_BINDING, Limits};
 
 /// Storage buffers per dispatch, for drivers that allow more than any kernel binds.
 const MORE_THAN_BOUND: u32 = 1000;
@@ -23,7 +23,7 @@ const VULKAN: Limits = Limits {
     buffer_bytes: LARGEST_MESA_BUFFER,
     offset_alignment: 32,
     subgroup: 0,
-    exp2: false,
+    exp2: Exp2::Nothing,
     carries_nan: false,
     software: false,
     wide: false,
@@ -41,7 +41,7 @@ impl Limits {
         buffer_bytes: 256 << 20,
         offset_alignment: 256,
         subgroup: 0,
-        exp2: false,
+        exp2: Exp2::Nothing,
         carries_nan: false,
         software: false,
         wide: false,
@@ -51,9 +51,10 @@ impl Limits {
     /// NVIDIA H100, NVIDIA's Vulkan driver. `maxComputeWorkGroupInvocations` 1024, `maxComputeSharedMemorySize` 48 KiB,
     /// `maxComputeWorkGroupCount` 65,535 along y and z, `maxStorageBufferRange` 2³² − 1, `maxMemoryAllocationSize`
     /// 0xffe00000, subgroups of 32: as that driver reports of data-centre and desktop GPUs since Turing. An H100
-    /// and an H200 report all of these, and were probed to have an accurate exp2 and to carry NaN (driver 580.159).
+    /// and an H200 report all of these, and were probed to have an exp2 for softmax rows and to carry NaN (driver 580.159); for
+    /// functions they were not probed.
     pub const H100: Limits = Limits {
-        exp2: true,
+        exp2: Exp2::Sums,
         carries_nan: true,
         workgroup_bytes: 48 << 10,
         buffer_bytes: 0xffe0_0000,

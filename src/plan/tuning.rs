@@ -89,7 +89,7 @@ mod tests {
             workgroup: 64,
             lanes: 32,
             subgroup: 0,
-            exp2: false,
+            exp2: crate::limits::Exp2::Nothing,
             carries_nan: false,
             width: 4,
             grid: [7, 1],

@@ -1,7 +1,7 @@
 //! Schedules of passes that sum over the rows for each column.
 
 use super::{Kernel, PassSchedule, Shape};
-use crate::limits::Limits;
+use crate::limits::{Exp2, Limits};
 
 /// Most columns that one lane adds up.
 const MOST_EACH: u32 = 8;
@@ -33,7 +33,7 @@ pub(super) fn choose(shape: &Shape, limits: &Limits) -> PassSchedule {
         workgroup,
         lanes: 1,
         subgroup: 0,
-        exp2: false,
+        exp2: Exp2::Nothing,
         carries_nan: false,
         width: 1,
         grid: [tiles.min(workgroups) as u32, splits.min(limits.workgroups)],

@@ -26,7 +26,7 @@ pub use spread::Spread;
 pub use traffic::{Footprint, Footprints, TensorId, Traffic, bytes_moved, traffic, trips_that_read};
 
 use crate::error::{Error, Result};
-use crate::limits::Limits;
+use crate::limits::{Exp2, Limits};
 use crate::lower::{Over, Pass, Program};
 use crate::shape::Geometry;
 
@@ -89,8 +89,8 @@ pub struct Pinned {
     pub lanes: Option<u32>,
     /// Whether lanes combine by subgroup operations, if the device has them.
     pub subgroups: Option<bool>,
-    /// Whether exponentials are made of the adapter's exp2, however accurate; see [`Limits::exp2`].
-    pub exp2: Option<bool>,
+    /// What is made of the adapter's exp2, however accurate it is.
+    pub exp2: Option<Exp2>,
     /// Whether sums find NaN, whatever the adapter's arithmetic makes of it; see [`Limits::carries_nan`].
     pub carries_nan: Option<bool>,
 }
@@ -111,8 +111,8 @@ pub struct PassSchedule {
     pub lanes: u32,
     /// Fewest lanes of a subgroup; 0 if lanes combine without subgroup operations.
     pub subgroup: u32,
-    /// Whether exponentials are made of the adapter's exp2.
-    pub exp2: bool,
+    /// What is made of the adapter's exp2.
+    pub exp2: Exp2,
     /// Whether sums find NaN.
     pub carries_nan: bool,
     /// Elements per access of a lane: 1, 4 (a vector), or 8 (two vectors in one load).

@@ -194,6 +194,8 @@ impl Coverage {
         forced(pinned.lanes.is_some(), "lanes".to_owned());
         forced(pinned.width.is_some(), format!("width {:?}", pinned.width));
         forced(pinned.subgroups.is_some(), format!("subgroups {:?}", pinned.subgroups));
+        forced(pinned.carries_nan.is_some(), "NaN by sums".to_owned());
+        forced(pinned.exp2.is_some(), "exp2".to_owned());
     }
 
     fn count_schedules(&mut self, explain: &str, kernels: &[String]) {

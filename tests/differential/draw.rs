@@ -9,7 +9,7 @@ use super::shrink::resize;
 use super::tensors::{FLOATS, gradients, home, inputs};
 use std::sync::OnceLock;
 use wgloss::{Domain, Loss, Reduction, RowAxis, Scope, Value, losses};
-use wgloss::{Kernel, Pinned};
+use wgloss::{Exp2, Kernel, Pinned};
 use wgloss::{UPSTREAM, Upstream};
 
 /// Sizes of an axis: 1, odd, around a vector, around a subgroup, around a workgroup, and beyond.
@@ -372,6 +372,9 @@ fn pinned(has_rows: bool, random: &mut Random) -> Pinned {
     }
     pinned.width = random.one_in(2).then(|| random.pick(&[1, 4]));
     pinned.subgroups = random.one_in(2).then(|| random.one_in(2));
+    // As on a GPU that was probed. Software's exp2 is too far off for the sums of softmax rows.
+    pinned.carries_nan = random.one_in(3).then_some(true);
+    pinned.exp2 = (!has_rows && random.one_in(2)).then_some(Exp2::Functions);
     pinned
 }
 

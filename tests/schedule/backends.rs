@@ -10,7 +10,7 @@ use naga::{Module, ShaderStage};
 use std::collections::BTreeSet;
 use std::process::Command;
 use wgloss::internals::plan::{Preview, preview};
-use wgloss::{DType, Error, Extent, Limits, Loss, Operator, PlanSpec, RowAxis, Scope, fused, losses};
+use wgloss::{DType, Error, Exp2, Extent, Limits, Loss, Operator, PlanSpec, RowAxis, Scope, fused, losses};
 
 /// A backend, and limits that its devices have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Backend {
 
 /// The same limits of an adapter whose exp2 and arithmetic with NaN were measured.
 fn probed(limits: &Limits) -> Limits {
-    Limits { exp2: true, carries_nan: true, ..limits.clone() }
+    Limits { exp2: Exp2::Functions, carries_nan: true, ..limits.clone() }
 }
 
 fn policies(checked: bool) -> BoundsCheckPolicies {

@@ -3,7 +3,7 @@
 
 use crate::common::compare::{assert_grads, random};
 use crate::common::context;
-use wgloss::{Context, Element, HostTensor, Loss, Pinned, PlanSpec, Reduction, Scope, Tensor, cpu, losses};
+use wgloss::{Context, Element, Exp2, HostTensor, Loss, Pinned, PlanSpec, Reduction, Scope, Tensor, cpu, losses};
 
 /// NaN, quiet and signalling, of both signs: rounded as numbers, some become ∞ or 0.
 const NANS: [u32; 4] = [0x7fc0_0000, 0xffff_ffff, 0x7f80_0001, 0xff81_0000];
@@ -36,7 +36,7 @@ fn run<T: Element + Into<f32>>(
     spec: &PlanSpec,
     carries_nan: bool,
 ) -> [Vec<u32>; 2] {
-    let pinned = Pinned { carries_nan: Some(carries_nan), exp2: Some(true), ..Pinned::default() };
+    let pinned = Pinned { carries_nan: Some(carries_nan), exp2: Some(Exp2::Functions), ..Pinned::default() };
     let spec = spec.clone().grad("input").pin(pinned);
     let out = loss.run(ctx, &[("input", x), ("target", t)], &spec).unwrap();
     let grad = out.grad("input").unwrap().to_vec::<T>().unwrap();
@@ -85,7 +85,7 @@ fn nan_is_found_in_the_sums_of_a_run_as_by_the_bits_of_each_element() {
 
 /// Loss and gradient with functions by the adapter's exp2, against the CPU; gradients within the contract for rows of `cols`.
 fn agrees_with_the_cpu(ctx: &Context, loss: &Loss, [x, t]: [&[f32]; 2], cols: usize, what: &str) {
-    let pinned = Pinned { exp2: Some(true), ..Pinned::default() };
+    let pinned = Pinned { exp2: Some(Exp2::Functions), ..Pinned::default() };
     let names: Vec<String> = loss.inputs().into_iter().filter(|i| !i.optional).map(|i| i.name).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let host = [x, t].map(|values| HostTensor::f32(values, &[x.len()]));

@@ -10,7 +10,7 @@ use wgloss::internals::codegen::{
 };
 use wgloss::internals::lower::{GroupInput, Program, Wanted, lower};
 use wgloss::internals::schedule::{PassSchedule, Shape, schedule, visited_inputs};
-use wgloss::{Kernel, Limits, Pinned};
+use wgloss::{Exp2, Kernel, Limits, Pinned};
 use wgloss::{Loss, Scope, losses};
 
 fn validate(source: &str) {
@@ -220,7 +220,7 @@ fn generated_kernels_are_as_kept() {
             width,
             lanes: 64,
             subgroup: 0,
-            exp2: false,
+            exp2: Exp2::Nothing,
             carries_nan: name.ends_with("_by_run"),
             grid: [64, 1],
             strided: true,

@@ -5,7 +5,7 @@ use crate::common::{context, is_in_share};
 use rayon::prelude::*;
 use wgloss::Wanted;
 use wgloss::{Bindings, Context, DType, HostTensor, Loss, PlanSpec, Reduction, RowAxis, Scope, Tensor, cpu, losses};
-use wgloss::{Error, Kernel, Pinned};
+use wgloss::{Error, Exp2, Kernel, Pinned};
 
 // 1, 3, 4, 5: around one vector; 255 to 257: around one workgroup; then streams: of vectors, but not of pairs of them;
 // of pairs; of neither.
@@ -48,7 +48,7 @@ fn forces(ctx: &Context) -> Vec<Pinned> {
                     lanes: Some(lanes),
                     subgroups,
                     // The adapter's exponential with vectors, ours without.
-                    exp2: Some(width != Some(1)),
+                    exp2: Some(if width == Some(1) { Exp2::Nothing } else { Exp2::Functions }),
                     carries_nan: Some(width != Some(1)),
                 }));
             }

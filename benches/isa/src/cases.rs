@@ -6,7 +6,7 @@ use crate::record::Nan;
 use measure::problem::Storage;
 use serde::{Deserialize, Serialize};
 use wgloss::internals::plan::{Preview, preview};
-use wgloss::{DType, Kind, Limits, Loss, PlanSpec, Scope, losses};
+use wgloss::{DType, Exp2, Kind, Limits, Loss, PlanSpec, Scope, losses};
 
 /// Short rows, rows of a subgroup, rows that registers hold, rows that are streamed, classes at axis 1, rows of an odd
 /// length.
@@ -181,7 +181,8 @@ impl Family {
 /// Limits of an adapter whose exp2 and arithmetic with NaN were probed and found right, or were not.
 pub fn probed(limits: &Limits, nan: Nan) -> Limits {
     let is_probed = nan == Nan::Sums;
-    Limits { exp2: is_probed, carries_nan: is_probed, ..limits.clone() }
+    let exp2 = if is_probed { Exp2::Functions } else { Exp2::Nothing };
+    Limits { exp2, carries_nan: is_probed, ..limits.clone() }
 }
 
 #[cfg(test)]

@@ -99,9 +99,7 @@ pub(super) fn kernel(
         }
         _ => Skeleton::Row,
     };
-    if schedule.exp2 {
-        hooks.values_mut().for_each(|hook| *hook = with_exp2(&hook.replace("math_exp_neg", "math_exp2_neg")));
-    }
+    hooks.values_mut().for_each(|hook| *hook = with_exp2(hook, schedule.exp2));
     let kinds: Vec<TripKind> = row.trips.iter().map(Trip::kind).collect();
     let wgsl = fill_hooks(&title(program, pass, schedule), skeleton, &kinds, combine, &hooks);
     KernelSource { wgsl: wgsl.expect("the row skeletons take these hooks"), bindings }

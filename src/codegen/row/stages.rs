@@ -235,7 +235,9 @@ impl Row<'_, '_> {
             let sums = sums.filter(|&&id| looking_at(pass, LookKind::Softmax, id).contains(&poison));
             let mut operands = sums.flat_map(|&id| program.node(id).operands());
             let is_plain = look.kind == LookKind::Value && look.row.is_none() && look.element.is_none();
-            is_plain && self.carries_nan && operands.any(|operand| carries(program, Carried::Nan, operand, look.node))
+            is_plain
+                && self.carries_nan
+                && operands.any(|operand| carries(program, Carried::nan(self.frame), operand, look.node))
         };
         let at = (!matches!(trip.part, Part::Rest | Part::Refined | Part::Repeated))
             .then(|| pass.poison[poison].at(LookPlace::Stage(trip.stage)));

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::gpu::device::pipeline::PipelineCache;
 use crate::gpu::device::probe::Probed;
-use crate::limits::{LARGEST_BINDING, Limits};
+use crate::limits::{Exp2, LARGEST_BINDING, Limits};
 use std::sync::Arc;
 
 /// A wgpu device and queue with a cache of pipelines. Cheap to clone; clones share the cache.
@@ -270,7 +270,7 @@ fn limits(of: &wgpu::Limits, software: bool) -> Limits {
         buffer_bytes: of.max_buffer_size,
         offset_alignment: of.min_storage_buffer_offset_alignment.max(32),
         subgroup: 0,
-        exp2: false,
+        exp2: Exp2::Nothing,
         carries_nan: false,
         software,
         wide: false,

@@ -5,7 +5,9 @@ use crate::codegen::template::{LaneReduce, Skeleton, fill_hooks};
 use crate::dispatch::{Dispatch, FIRST_STORAGE, Note, Region, Slot};
 use crate::error::Result;
 use crate::gpu::device::context::Context;
+use crate::limits::Exp2;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Number of arguments of a function, from its lowest to 0; arguments for which e^x must be exact.
 const SWEEP: usize = 4096;
@@ -41,8 +43,8 @@ const BESIDE: [f32; 5] = [1.0, -3.5, f32::NEG_INFINITY, f32::INFINITY, 3e38];
 /// What was measured of an adapter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Probed {
-    /// Whether its exp2 is accurate enough for softmax loops.
-    pub exp2: bool,
+    /// What its exp2 is accurate enough for; for functions only where these carry NaN.
+    pub exp2: Exp2,
     /// Whether NaN goes through exp2, products and sums, at every place of a row.
     pub carries_nan: bool,
 }
@@ -66,14 +68,14 @@ fn rows() -> Vec<[f32; 4]> {
     NANS.into_iter().flat_map(each).map(row).collect()
 }
 
-/// Whether all sums of every row are NaN, by their bits.
-fn carries_nan(results: &[f32]) -> bool {
+/// Whether these sums of every row are NaN, by their bits: the first three, and that of functions.
+fn carries_nan(results: &[f32], sums: Range<usize>) -> bool {
     let is_nan = |x: &f32| x.to_bits() & 0x7fff_ffff > 0x7f80_0000;
-    results.len() == 4 * rows().len() && results.iter().all(is_nan)
+    results.len() == 4 * rows().len() && results.chunks(4).all(|row| row[sums.clone()].iter().all(is_nan))
 }
 
-/// Whether these results are accurate enough.
-fn is_accurate(results: &[f32]) -> bool {
+/// Whether the results of these functions are accurate enough.
+fn is_accurate(results: &[f32], functions: Range<usize>) -> bool {
     let arguments = arguments();
     let close = |(k, got): (usize, &f32)| {
         let (function, x) = (&FUNCTIONS[k / ARGUMENTS], f64::from(arguments[k]));
@@ -85,7 +87,8 @@ fn is_accurate(results: &[f32]) -> bool {
         let flushed = !is_exact && want.abs() < f64::from(f32::MIN_POSITIVE) && got.abs() <= want.abs();
         same || flushed || (got - want).abs() <= bound * want.abs()
     };
-    results.len() == arguments.len() && results.iter().enumerate().all(close)
+    let range = functions.start * ARGUMENTS..functions.end * ARGUMENTS;
+    results.len() == arguments.len() && results.iter().enumerate().take(range.end).skip(range.start).all(close)
 }
 
 impl Probed {
@@ -93,9 +96,15 @@ impl Probed {
     pub(crate) async fn of(ctx: &Context) -> Probed {
         let Ok(results) = results(ctx).await else { return Probed::default() };
         let (exp2, nan) = results.split_at(arguments().len().min(results.len()));
-        let exp2 = is_accurate(exp2);
+        let is_exp2 = is_accurate(exp2, 0..1);
+        let has_functions = is_accurate(exp2, 1..FUNCTIONS.len()) && carries_nan(nan, 3..4);
+        let exp2 = match (is_exp2, has_functions) {
+            (false, _) => Exp2::Nothing,
+            (true, false) => Exp2::Sums,
+            (true, true) => Exp2::Functions,
+        };
         // The sums are made of that exp2.
-        Probed { exp2, carries_nan: exp2 && carries_nan(nan) }
+        Probed { exp2, carries_nan: is_exp2 && carries_nan(nan, 0..3) }
     }
 }
 
@@ -151,7 +160,7 @@ mod tests {
     fn what_errs_is_not_taken() {
         let want = |(k, x): (usize, f32)| (FUNCTIONS[k / ARGUMENTS].want)(f64::from(x)) as f32;
         let exact: Vec<f32> = arguments().into_iter().enumerate().map(want).collect();
-        assert!(is_accurate(&exact));
+        assert!(is_accurate(&exact, 0..1) && is_accurate(&exact, 1..FUNCTIONS.len()));
         let of = |function: usize, k: usize| function * ARGUMENTS + k;
         let wrong = [
             (1000, exact[1000] * (1.0 + 2e-6)),
@@ -166,20 +175,23 @@ mod tests {
         for (index, value) in wrong {
             let mut results = exact.clone();
             results[index] = value;
-            assert!(!is_accurate(&results), "{index}: {value}");
+            let function = index / ARGUMENTS;
+            assert!(!is_accurate(&results, function..function + 1), "{index}: {value}");
+            assert!((0..FUNCTIONS.len()).all(|k| k == function || is_accurate(&results, k..k + 1)), "{index}: {value}");
         }
-        assert!(!is_accurate(&[]), "nothing came back");
+        assert!(!is_accurate(&[], 0..1), "nothing came back");
     }
 
     #[test]
     fn a_nan_that_is_lost_is_noticed() {
         let all = vec![f32::NAN; 4 * rows().len()];
-        assert!(carries_nan(&all));
+        assert!(carries_nan(&all, 0..4));
         for lost in [0, 5, all.len() - 2] {
             let mut results = all.clone();
             results[lost] = f32::INFINITY;
-            assert!(!carries_nan(&results), "{lost}");
+            let sum = lost % 4;
+            assert!(!carries_nan(&results, sum..sum + 1), "{lost}");
         }
-        assert!(!carries_nan(&[]), "nothing came back");
+        assert!(!carries_nan(&[], 0..3), "nothing came back");
     }
 }

@@ -1,6 +1,6 @@
 //! The outcomes of tuning, kept between runs in a small text file, one line per outcome.
 
-use crate::limits::Limits;
+use crate::limits::{Exp2, Limits};
 use crate::schedule::{Kernel, Pinned};
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -196,10 +196,12 @@ fn schedule_words(pinned: &Pinned) -> String {
         words.extend(value.map(|value| format!("{name}={value}")));
     }
     words.extend(pinned.subgroups.map(|on| format!("subgroups={}", u32::from(on))));
-    words.extend(pinned.exp2.map(|on| format!("exp2={}", u32::from(on))));
+    words.extend(pinned.exp2.map(|exp2| format!("exp2={}", exp2 as u32)));
     words.extend(pinned.carries_nan.map(|on| format!("carries_nan={}", u32::from(on))));
     if words.is_empty() { "default".to_owned() } else { words.join(" ") }
 }
+
+const EXP2: [Exp2; 3] = [Exp2::Nothing, Exp2::Sums, Exp2::Functions];
 
 fn parse_schedule(text: &str) -> Result<Pinned, ()> {
     let mut pinned = Pinned::default();
@@ -216,7 +218,7 @@ fn parse_schedule(text: &str) -> Result<Pinned, ()> {
             "lanes" => pinned.lanes = Some(value),
             "width" => pinned.width = Some(value),
             "subgroups" => pinned.subgroups = Some(value != 0),
-            "exp2" => pinned.exp2 = Some(value != 0),
+            "exp2" => pinned.exp2 = Some(*EXP2.get(value as usize).ok_or(())?),
             "carries_nan" => pinned.carries_nan = Some(value != 0),
             _ => return Err(()),
         }
@@ -250,7 +252,7 @@ mod tests {
             lanes: Some(256),
             width: Some(1),
             subgroups: Some(false),
-            exp2: Some(true),
+            exp2: Some(Exp2::Sums),
             carries_nan: Some(false),
         };
         Kept { schedule, default_ms: 1.25, ms: 0.1 }
