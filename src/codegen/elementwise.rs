@@ -408,7 +408,12 @@ fn sums_text(frame: &Frame<'_>, watch: Option<&Watch>) -> String {
     let narrowed = list(&|name| narrow(name, &larger), &|name, fold| narrow(name, &added(fold)));
     putln!(text, "fn sums_narrow(s: LaneSums) -> Sums {{ return Sums({narrowed}); }}");
     putln!(text, "fn sums_combine(a: Sums, b: Sums) -> Sums {{ return Sums({both}); }}");
-    text.push_str("fn sums_store(s: Sums, group: u32, groups: u32) {\n");
+    text + &sums_store_text(frame)
+}
+
+/// `sums_store`: a workgroup's partial sums, or, where it takes all items, the sums.
+fn sums_store_text(frame: &Frame<'_>) -> String {
+    let mut text = "fn sums_store(s: Sums, group: u32, groups: u32) {\n".to_owned();
     for (k, total) in totals(frame).iter().enumerate() {
         let poison = is_poisoned(frame.pass, Consumer::Sum(*total), "s");
         let place = match frame.alone {
