@@ -361,8 +361,11 @@ impl<'o> Oracle<'o> {
                 let of_row = |row: usize| {
                     let x = self.row(&x, row);
                     let found = fold_row(*fold, &x);
-                    if has_near_ties(*fold, &x, found[0], is_rounded) {
+                    if has_near_ties((*fold, is_rounded), &x, found[0], 1e-5) {
                         self.has_ties.set(true);
+                    }
+                    if has_near_ties((*fold, is_rounded), &x, found[0], 1e-12) {
+                        self.is_undecided_in_f64.set(true);
                     }
                     found
                 };
@@ -530,10 +533,10 @@ fn groups_of(problem: &Problem, hosts: &[Host]) -> (Vec<usize>, usize) {
     ((0..rows).map(group).collect(), groups)
 }
 
-/// Whether rounding decides which elements have a part in the derivative of a threshold `found`.
-fn has_near_ties(fold: Fold, x: &[Dual], found: f64, is_rounded: bool) -> bool {
+/// Whether rounding to so many digits decides which elements have a part in the derivative of a threshold `found`.
+fn has_near_ties((fold, is_rounded): (Fold, bool), x: &[Dual], found: f64, digits: f64) -> bool {
     let near = |scale: f64| {
-        let at = move |x: &&Dual| (scale * x[0] - found).abs() <= 1e-5 * found.abs().max(1.0);
+        let at = move |x: &&Dual| (scale * x[0] - found).abs() <= digits * found.abs().max(1.0);
         x.iter().filter(at).count()
     };
     match fold {
