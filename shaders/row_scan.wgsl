@@ -151,10 +151,11 @@ fn main(
                     pairs0_end_lay(r, pairs0_fetch_end(r, there), there, thread);
                 }
                 workgroupBarrier(); // those of this block lie there
-                // Where the row's part of the block begins and ends.
-                let first_there = first_col(r) + block * LANES * WIDTH;
-                let skipped = select(0u, 0u - first_there, EARLY && i32(first_there) < 0);
-                let count = min(LANES * WIDTH, shape.cols - first_there);
+                // Where the row's part of the block begins and ends; the last block may have none.
+                let early = 0u - first_col(r);
+                let skipped = select(0u, early, block == 0u);
+                let before = min(block * LANES * WIDTH, shape.cols + early);
+                let count = min(LANES * WIDTH, shape.cols + early - before);
                 for (var run = skipped; run < count; run += RUN) {
                     var part = pairs0_identity();
                     let stop = min(run + RUN, count);

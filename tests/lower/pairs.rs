@@ -189,8 +189,8 @@ fn pairs_take_halves_classes_at_axis_one_and_gradients_anywhere() {
         let want: Vec<f64> = want.grad("x").unwrap().iter().map(|x| x + more).collect();
         assert_close(&format!("{mode:?}"), &got, &want, 4e-6);
     }
-    // Halves, of odd and even rows.
-    for cols in [32, 37] {
+    // Halves, of odd and even rows; of a few columns less than a block of lanes, of which the windows are then one more.
+    for cols in [28, 29, 30, 31, 32, 37, 61, 62, 63] {
         let x: Vec<f32> = random(3 * cols, 6).iter().map(|x| (x * 8.0).round() / 8.0).collect();
         let w: Vec<f32> = random(3 * cols, 7).iter().map(|x| (x * 8.0).round() / 8.0).collect();
         let halves = [&x, &w].map(|values| {
@@ -201,7 +201,9 @@ fn pairs_take_halves_classes_at_axis_one_and_gradients_anywhere() {
         let out = out.run(ctx, &[("x", &halves[0]), ("w", &halves[1])], &PlanSpec::new().grad("x")).unwrap();
         let got = out.grad("x").unwrap().to_vec::<half::f16>().unwrap();
         let got: Vec<f64> = got.iter().map(|x| f64::from(x.to_f32())).collect();
-        let [_, want, _] = on_cpu::<f64>(law, [&x, &w], &[3, cols]);
+        let [losses, want, _] = on_cpu::<f64>(law, [&x, &w], &[3, cols]);
+        let total = losses.iter().sum::<f64>();
+        assert_close(&format!("{cols} columns of halves"), &[f64::from(out.loss().unwrap())], &[total], 2e-6);
         assert_close(&format!("halves of {cols} columns"), &got, &want, 6e-4);
     }
 }
