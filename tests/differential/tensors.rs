@@ -68,7 +68,8 @@ pub fn inputs(problem: &mut Problem, random: &mut Random) {
     if takes && (by_weight && !random.one_in(30) || random.one_in(5)) {
         specs.push(("sample_weight".to_owned(), scope, Values::Weight, ShapeRule::Broadcast));
     }
-    if takes && random.one_in(5) {
+    // Some losses have a mask of their own.
+    if takes && random.one_in(5) && loss.inputs().iter().all(|input| input.name != "mask") {
         specs.push(("mask".to_owned(), scope, Values::Mask, ShapeRule::Broadcast));
     }
     let mut whole = false;
