@@ -107,8 +107,15 @@ fn main(
         }
         r = stage0_close(r);
         // of scan
+        // Runs of blocks are combined by themselves first: sums of many blocks would lose digits.
         var scan0 = scan0_identity();
+        var scan0_run = scan0_identity();
         for (var k = 0u; k < blocks; k++) {
+            if (k % RUN == 0u) {
+                scan0 = scan0_combine(scan0, scan0_run);
+                scan0_run = scan0_identity();
+            }
+            let before = scan0_combine(scan0, scan0_run);
             let col = begin + select(k, blocks - 1u - k, SCAN0_REVERSE) * LANES * WIDTH;
             let is_own = is_whole(col, last) || is_end(col, last);
             var x: Scanned0;
@@ -125,9 +132,9 @@ fn main(
             let lanes = scan0_lanes(mine, thread);
             if (is_own) {
                 var held: Fetched;
-                scan0_leave(r, scan0_fill(held, x, scan0_combine(scan0, lanes.before)), col);
+                scan0_leave(r, scan0_fill(held, x, scan0_combine(before, lanes.before)), col);
             }
-            scan0 = scan0_combine(scan0, lanes.all);
+            scan0_run = scan0_combine(scan0_run, lanes.all);
         }
         r = scan0_finish(r);
         // of pairs

@@ -409,3 +409,21 @@ fn rows_as_long_as_a_software_adapter_takes_are_scanned_whole() {
         assert_close(&format!("{cols} columns, {lanes} lanes"), &got, want.grad("w").unwrap(), 4e-6);
     }
 }
+
+#[test]
+fn sums_of_many_blocks_keep_their_digits() {
+    let Some(ctx) = context() else { return };
+    let cols = 300_000;
+    let x: Vec<f32> = random(cols, 11).iter().map(|x| x + 4.0).collect();
+    let definition = Loss::define("sums").input("x", Scope::Element).input("w", Scope::Element);
+    let loss =
+        definition.row_axis(RowAxis::Last).expr(|b| (b.input("x").scan_sum(Direction::Forward) * b.input("w")).sum());
+    let mut sum = 0.0;
+    let want: Vec<f64> = x.iter().map(|x| (sum += f64::from(*x), sum).1).collect();
+    let x = Tensor::from_slice(ctx, &x, &[1, cols]).unwrap();
+    let pinned = Pinned { kernel: Some(Kernel::Row), lanes: Some(8), ..Pinned::default() };
+    let out = loss.run(ctx, &[("x", &x), ("w", &x)], &PlanSpec::new().grad("w").pin(pinned)).unwrap();
+    let got: Vec<f64> = out.grad("w").unwrap().to_vec::<f32>().unwrap().into_iter().map(f64::from).collect();
+    let worst = got.iter().zip(&want).map(|(got, want)| (got / want - 1.0).abs()).fold(0.0, f64::max);
+    assert!(worst < 1e-6, "{worst:e}");
+}
