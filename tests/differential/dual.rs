@@ -28,6 +28,8 @@ pub fn apply(op: Op, [a, da]: Dual, [b, db]: Dual) -> Dual {
         Op::Sigmoid => chain(sigmoid(a), sigmoid(a) * sigmoid(-a)),
         Op::LogSigmoid => chain(-softplus(-a), sigmoid(-a)),
         Op::Softplus => chain(softplus(a), sigmoid(a)),
+        // cosh a = 1 + 2·sinh²(a/2)
+        Op::LogCosh if a.abs() < 1.0 => chain((2.0 * (0.5 * a).sinh().powi(2)).ln_1p(), a.tanh()),
         Op::LogCosh => chain(a.abs() + (-2.0 * a.abs()).exp().ln_1p() - 2f64.ln(), a.tanh()),
         Op::Erf => chain(erf(a), std::f64::consts::FRAC_2_SQRT_PI * (-a * a).exp()),
         Op::Atan => chain(a.atan(), 1.0 / (1.0 + a * a)),
