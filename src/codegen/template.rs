@@ -15,6 +15,7 @@ const ROW_SCAN_HOOKS: &str = include_str!("../../shaders/row_scan_hooks.wgsl");
 const ROW_PAIR_HOOKS: &str = include_str!("../../shaders/row_pair_hooks.wgsl");
 const ROW_SORT: &str = include_str!("../../shaders/row_sort.wgsl");
 const IMPORT_SORT: &str = "// import row_sort\n";
+const SCAN_DOUBLING: &str = include_str!("../../shaders/scan_doubling.wgsl");
 const ENDS: &str = include_str!("../../shaders/ends.wgsl");
 const SUM: &str = include_str!("../../shaders/sum.wgsl");
 const SPAN: &str = include_str!("../../shaders/span.wgsl");
@@ -256,7 +257,8 @@ fn import(text: &str, combine: LaneReduce) -> String {
     let text = text.replace("// import row_hooks\n", ROW_HOOKS).replace("// import ends\n", ENDS);
     let text = text.replace("// import row_scan_hooks\n", ROW_SCAN_HOOKS).replace(IMPORT_SORT, ROW_SORT);
     let text = text.replace("// import row_pair_hooks\n", ROW_PAIR_HOOKS);
-    let text = text.replace("// import scan\n", combine.scan_text());
+    let text =
+        text.replace("// import scan\n", combine.scan_text()).replace("// import scan_doubling\n", SCAN_DOUBLING);
     let text = text.replace("// import sum\n", SUM).replace("// import span\n", SPAN);
     text.replace("// import gather\n", combine.text()).replace("// import again\n", combine.again_text())
 }

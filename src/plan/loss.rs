@@ -19,8 +19,8 @@ use crate::plan::problem::{Phasing, Placement, Problem, Shard};
 use crate::plan::sizes::Sizes;
 use crate::plan::spec::PlanSpec;
 use crate::schedule::{
-    Kernel, LEAST_COLS, PassSchedule, Pinned, Shape, candidates, forward_and_backward, run_stages_ahead, save_rows,
-    split_outputs, stages_ahead_of_columns, widen_stages,
+    Kernel, LEAST_COLS, LEAST_DIGIT_BITS, PassSchedule, Pinned, Shape, candidates, forward_and_backward,
+    run_stages_ahead, save_rows, split_outputs, stages_ahead_of_columns, widen_stages,
 };
 use crate::shape::{ColumnCount, DType, Extents, Geometry, Layout, Operand, Rows, Scope, ShapeRule};
 use std::sync::Arc;
@@ -527,7 +527,9 @@ impl Prepared for PreparedLoss {
             let chosen = &choice.schedule;
             let kernel = match chosen.kernel {
                 Kernel::Elementwise | Kernel::ColumnSums { .. } => chosen.kernel,
-                _ if self.program.passes[pass].runs_along_rows() => Kernel::RowScan { words: 0, digit_bits: 4 },
+                _ if self.program.passes[pass].runs_along_rows() => {
+                    Kernel::RowScan { words: 0, digit_bits: LEAST_DIGIT_BITS }
+                }
                 _ => Kernel::Row,
             };
             let (workgroup, lanes, subgroup) = (64, 64, 0);

@@ -18,7 +18,7 @@ const UNROLLED: u64 = 32;
 pub(super) const LANE_ROWS: u64 = 1024;
 
 /// Bits of a key that each pass of a sort takes at least.
-pub(super) const LEAST_DIGIT_BITS: u32 = 4;
+pub(crate) const LEAST_DIGIT_BITS: u32 = 4;
 
 /// The lanes that share a row.
 #[derive(Clone, Copy)]

@@ -13,7 +13,7 @@ mod split;
 mod spread;
 mod traffic;
 
-pub(crate) use along::{SOFTWARE_ITERATIONS, may_pair, rows_before_stop, sort_passes};
+pub(crate) use along::{LEAST_DIGIT_BITS, SOFTWARE_ITERATIONS, may_pair, rows_before_stop, sort_passes};
 pub use candidates::candidates;
 pub(crate) use elements::alone;
 pub use reads::{
@@ -241,7 +241,7 @@ pub fn check_sizes(geometry: &Geometry, has_rows: bool) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::along::{LEAST_DIGIT_BITS, combine_bytes};
+    use super::along::combine_bytes;
     use super::*;
     use crate::losses;
     use crate::lower::{Wanted, lower};
